@@ -1,0 +1,75 @@
+"""The contract of an engine: it obeys and reports, and never decides.
+
+Both engines keep it and pass one suite, `tests/integration/test_engine_contract.py`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from sandbox_server.domain.sandbox import Addresses, Fault, Key, Observed, Sandbox
+
+
+class Refused(Exception):
+    """The engine did not do what it was asked. Nothing is half done that doing it again would not complete.
+
+    `fault` goes into the sandbox's status. `retry_after`, in seconds, is how long the engine asks to be left alone;
+    None leaves it to the reconciler's back-off.
+    """
+
+    def __init__(self, fault: Fault, retry_after: float | None = None) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+        self.retry_after = retry_after
+
+
+class Unreachable(Exception):
+    """The engine cannot be asked now. It says nothing about the sandbox, whose status stays as it was.
+
+    `retry_after` as in `Refused`.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Engine(Protocol):
+    """What runs sandboxes. All calls come from one event loop; `observe` and `addresses` never wait."""
+
+    name: str
+
+    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
+        """Begins to observe, and returns when `observe` can be asked or sight will come later (`in_sight`).
+
+        `live` are all sandboxes that are not TERMINATED. `changed` is called on the loop whenever what `observe`
+        says of a key may have changed.
+        """
+
+    async def close(self) -> None:
+        """Stops observing. What runs goes on running."""
+
+    @property
+    def in_sight(self) -> bool:
+        """Whether `observe` shows the present. False until the first full look, and while the engine is out of reach."""
+
+    def addresses(self, sandbox: Sandbox) -> Addresses:
+        """Where a sandbox that is being created will be reached. `sandbox.addresses` is not read.
+
+        Thread-safe: the store's thread calls it inside the transaction of the create.
+        """
+
+    def observe(self, sandbox: Sandbox) -> Observed:
+        """What is there for this sandbox, from memory. `fault` is left None."""
+
+    async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
+        """Makes the objects of `sandbox.generation`, the workload last, and returns the workload's revision.
+
+        Doing it twice changes nothing the second time. An object that is not ours is left alone: `Refused` with
+        NAME_CONFLICT. `observe` shows the effect no earlier than it is true.
+        """
+
+    async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
+        """Asks for the removal of every object of the sandbox, the volume too unless it is kept; returns when asked.
+
+        What is already gone is no error; what is not ours is left alone.
+        """

@@ -1,0 +1,196 @@
+"""Hands the status log to watchers, and keeps the live sandboxes in memory as the log tells them.
+
+Two rules keep watchers whole: the store commits before it publishes, and a watcher subscribes before it reads. Nothing
+is queued for a watcher: it has a cursor into what all watchers of the same filter share, and one that fell behind
+reads the log from where it stands, so that a slow reader costs no memory and misses nothing.
+"""
+
+import asyncio
+import bisect
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandbox_server.domain import errors, selector
+from sandbox_server.domain.sandbox import Key, Phase, Sandbox
+
+RECENT = 4096
+"""Changes kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
+SHARED = 256
+"""Changes a topic keeps for its readers; one that is further behind catches up from the recent ones or the store."""
+PAGE = 500
+
+Send = Callable[[bytes], Awaitable[None]]
+
+
+class Log(Protocol):
+    """Where history is read: the store."""
+
+    async def events(self, after: int, limit: int) -> list[Sandbox]: ...
+
+
+class Encoder(Protocol):
+    """How messages are written; each is made once and shared by all watchers."""
+
+    def status(self, sandbox: Sandbox) -> bytes: ...
+    def entry(self, sandbox: Sandbox) -> Change:
+        """The entry of a sandbox that is not in memory."""
+        return Change(sandbox, self._encoder)
+
+    def changes(self) -> list[Change]:
+        """The entries of all live sandboxes, in the order of their keys."""
+        return [self._live[key] for key in self._keys]
+
+    def live(self, after: Key | None = None) -> Iterator[Sandbox]:
+        """The live sandboxes in the order of their keys, after `after`."""
+        start = bisect.bisect_right(self._keys, after) if after else 0
+        return (self._live[key].sandbox for key in self._keys[start:])
+
+    def publish(self, committed: Sequence[Sandbox]) -> None:
+        """Takes what a commit appended to the log, in order. A gap (another replica's commit) is read from the log."""
+        woken: set[Filter] = set()
+        for sandbox in committed:
+            if sandbox.sequence == self.sequence + 1:
+                woken |= self._append(sandbox)
+            elif sandbox.sequence > self.sequence:
+                break
+        for one in woken:
+            self._topics[one].wake()
+        self._arrive()
+
+    async def follow(self) -> None:
+        """Reads what other replicas appended. Several at once share one reading."""
+        if self._following:
+            return
+        self._following = True
+        try:
+            while page := await self._log.events(self.sequence, PAGE):
+                self.publish(page)
+        finally:
+            self._following = False
+
+    def _append(self, sandbox: Sandbox) -> set[Filter]:
+        change = Change(sandbox, self._encoder)
+        key = sandbox.key
+        self.sequence = sandbox.sequence
+        self._recent.append(change)
+        if change.terminated:
+            if self._live.pop(key, None):
+                del self._keys[bisect.bisect_left(self._keys, key)]
+        else:
+            if key not in self._live:
+                bisect.insort(self._keys, key)
+            self._live[key] = change
+        candidates = self._of_key.get(key, set()) | self._of_tenant.get(sandbox.tenant, set())
+        matching = {one for one in candidates if one.matches(sandbox)}
+        for one in matching:
+            self._topics[one].append(change)
+        for listener in self._listeners:
+            listener(sandbox)
+        return matching
+
+    async def arrived(self, sequence: int) -> None:
+        """Returns when this replica has seen `sequence`."""
+        if sequence > self.sequence:
+            future = asyncio.get_running_loop().create_future()
+            self._arrivals.append((sequence, future))
+            await future
+
+    def _arrive(self) -> None:
+        for sequence, future in self._arrivals:
+            if sequence <= self.sequence and not future.done():
+                future.set_result(None)
+        self._arrivals = [one for one in self._arrivals if not one[1].done()]
+
+    async def watch(self, wanted: Filter, snapshot: Sequence[Change] | None, after: int, send: Send) -> None:
+        """Sends a snapshot, if given, and every matching change after `after`; returns after TERMINATED on one key.
+
+        `snapshot` must have been taken in the same turn of the loop. Raises `errors.OutOfRange` where history was
+        trimmed or is not reached, and `errors.Unavailable` when the service stops.
+        """
+        if after > self.sequence:
+            raise errors.OutOfRange(
+                "SEQUENCE_AHEAD", "after_sequence lies past the newest change: open again without it"
+            )
+        topic = self._subscribe(wanted)
+        try:
+            if snapshot is not None:
+                for change in snapshot:
+                    await send(change.message)
+                await send(self._encoder.snapshot_complete(after, len(snapshot)))
+                if len(wanted.keys) == 1 and snapshot[0].terminated:
+                    return
+            await self._changes(wanted, topic, after, send)
+        finally:
+            self._unsubscribe(wanted, topic)
+
+    async def _changes(self, wanted: Filter, topic: Topic, cursor: int, send: Send) -> None:
+        single = len(wanted.keys) == 1
+        beats = topic.beats
+        while not self._closed:
+            woken = topic.woken
+            changes, cursor = await self._read(wanted, topic, cursor)
+            for change in changes:
+                await send(change.message)
+                if single and change.terminated:
+                    return
+            if not changes and beats != topic.beats:
+                await send(self._encoder.heartbeat(cursor))
+            beats = topic.beats
+            if cursor >= topic.floor:
+                await woken.wait()
+        raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: open again with the last sequence seen")
+
+    async def _read(self, wanted: Filter, topic: Topic, cursor: int) -> tuple[list[Change], int]:
+        """Some matching changes after `cursor`, and the sequence up to which they are all."""
+        if cursor >= topic.floor:
+            return topic.after(cursor), self.sequence
+        if self._recent and self._recent[0].sandbox.sequence <= cursor + 1:
+            recent = itertools.takewhile(lambda one: one.sandbox.sequence > cursor, reversed(self._recent))
+            return [one for one in recent if wanted.matches(one.sandbox)][::-1], self.sequence
+        page = await self._log.events(cursor, PAGE)
+        reached = page[-1].sequence if page else self.sequence
+        return [Change(one, self._encoder) for one in page if wanted.matches(one)], reached
+
+    def _subscribe(self, wanted: Filter) -> Topic:
+        topic = self._topics.get(wanted)
+        if topic is None:
+            topic = self._topics[wanted] = Topic(self.sequence)
+            for index in self._indices(wanted):
+                index.add(wanted)
+        topic.readers += 1
+        return topic
+
+    def _unsubscribe(self, wanted: Filter, topic: Topic) -> None:
+        topic.readers -= 1
+        if not topic.readers:
+            del self._topics[wanted]
+            for index in self._indices(wanted):
+                index.discard(wanted)
+            for key in wanted.keys:
+                if not self._of_key[key]:
+                    del self._of_key[key]
+
+    def _indices(self, wanted: Filter) -> list[set[Filter]]:
+        if wanted.keys:
+            return [self._of_key.setdefault(key, set()) for key in wanted.keys]
+        return [self._of_tenant.setdefault(wanted.tenant, set())]
+
+    async def beat(self) -> None:
+        """Gives every topic its heartbeats, spread over the period, until it is cancelled."""
+        while True:
+            topics = list(self._topics.values())
+            for topic in topics:
+                await asyncio.sleep(self._heartbeat / len(topics))
+                topic.beats += 1
+                topic.wake()
+            if not topics:
+                await asyncio.sleep(self._heartbeat)
+
+    def close(self) -> None:
+        """Ends every watch with `errors.Unavailable`, so that the client resumes elsewhere."""
+        self._closed = True
+        for topic in self._topics.values():
+            topic.wake()

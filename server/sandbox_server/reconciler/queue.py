@@ -1,0 +1,93 @@
+"""A queue of keys: one that waits twice is worked once, never by two workers, and again if added meanwhile."""
+
+import asyncio
+import random
+from collections import deque
+
+from sandbox_server.domain.sandbox import Key
+
+BACKOFF_FIRST = 0.2
+BACKOFF_MOST = 30.0
+"""Seconds: a cause that goes away is noticed within half a minute even if nothing tells of it."""
+
+
+class Queue:
+    """All methods belong to the event loop."""
+
+    def __init__(self) -> None:
+        self._ready: deque[Key] = deque()
+        self._waiting: set[Key] = set()
+        self._working: set[Key] = set()
+        self._again: set[Key] = set()
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, int] = {}
+        self._filled = asyncio.Semaphore(0)
+
+    def __len__(self) -> int:
+        """Keys that wait or are being worked; those with a delay do not count."""
+        return len(self._waiting) + len(self._working)
+
+    def add(self, key: Key) -> None:
+        """Have `key` worked soon."""
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.append(key)
+            self._filled.release()
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Have `key` worked in `seconds`, or at the earlier time that was asked for before."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= loop.time() + seconds:
+                return
+            timer.cancel()
+        self._timers[key] = loop.call_later(seconds, self._due, key)
+
+    def _due(self, key: Key) -> None:
+        del self._timers[key]
+        self.add(key)
+
+    def retry(self, key: Key, at_least: float = 0.0) -> None:
+        """Have a key that failed worked after a delay that doubles with each failure, with jitter.
+
+        `at_least`: seconds that the engine asked for.
+        """
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2**min(failures, 16))
+        self.add_after(key, max(at_least, delay * random.uniform(0.5, 1.0)))
+
+    def succeeded(self, key: Key) -> None:
+        """Forget the failures of `key`."""
+        self._failures.pop(key, None)
+
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered of a key that is no more."""
+        self.succeeded(key)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def get(self) -> Key:
+        """The next key. It must be given back with `done`."""
+        await self._filled.acquire()
+        key = self._ready.popleft()
+        self._waiting.discard(key)
+        self._working.add(key)
+        return key
+
+    def done(self, key: Key) -> None:
+        """`key` was worked; if it was added meanwhile, it is next in line again."""
+        self._working.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def close(self) -> None:
+        """Cancels every delay."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()

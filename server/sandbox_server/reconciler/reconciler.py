@@ -1,0 +1,195 @@
+"""Look, decide, act, record: what is done for one sandbox, by a few workers, until the engine agrees."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from sandbox_server import engines, feed, store
+from sandbox_server.domain import lifecycle, status
+from sandbox_server.domain.sandbox import Fault, Key, Observed, Phase, Reason, Sandbox
+from sandbox_server.reconciler import queue
+
+log = structlog.get_logger()
+
+BLIND_RETRY = 1.0
+"""Seconds until a sandbox is looked at again while the engine is out of sight."""
+
+
+class Reconciler:
+    """Drives the engine to what the store holds. Wake-ups are hints; the store and the resync are the truth."""
+
+    def __init__(
+        self,
+        memory: feed.Feed,
+        database: store.Store,
+        engine: engines.Engine,
+        *,
+        workers: int,
+        resync: float,
+        start_deadline: timedelta,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`resync`: seconds between two looks at everything."""
+        self._feed = memory
+        self._store = database
+        self._engine = engine
+        self._workers = workers
+        self._resync = resync
+        self._start_deadline = start_deadline
+        self._now = now
+        self._queue = queue.Queue()
+        self._faults: dict[Key, Fault] = {}
+        memory.on_change(self._heard)
+
+    def wake(self, key: Key) -> None:
+        """A hint that something about `key` may have changed."""
+        self._queue.add(key)
+
+    @property
+    def backlog(self) -> int:
+        """Sandboxes that wait for a worker or have one."""
+        return len(self._queue)
+
+    def _heard(self, sandbox: Sandbox) -> None:
+        if sandbox.status.reason is Reason.ACCEPTED:
+            self._queue.succeeded(sandbox.key)
+            self._queue.add(sandbox.key)
+        elif sandbox.status.phase is Phase.TERMINATED:
+            self._forget(sandbox.key)
+
+    async def run(self) -> None:
+        """Works until it is cancelled. Everything live is queued at once: there is no other recovery."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._resyncing())
+                for _ in range(self._workers):
+                    tasks.create_task(self._work())
+        finally:
+            self._queue.close()
+
+    async def _resyncing(self) -> None:
+        while True:
+            for sandbox in self._feed.live():
+                self._queue.add(sandbox.key)
+            await asyncio.sleep(self._resync)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._reconcile(key)
+                self._queue.succeeded(key)
+            except store.Stale:
+                self._queue.add(key)
+            except engines.Refused as refused:
+                self._queue.retry(key, refused.retry_after or 0.0)
+            except engines.Unreachable as unreachable:
+                log.warning("engine_unreachable", sandbox=key.id, namespace=key.namespace, message=str(unreachable))
+                self._queue.retry(key, unreachable.retry_after or 0.0)
+            except Exception:
+                log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)
+                self._queue.retry(key)
+            finally:
+                self._queue.done(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        change = self._feed.get(key)
+        if change is None:
+            self._forget(key)
+            return
+        if not self._engine.in_sight:
+            self._queue.add_after(key, BLIND_RETRY)
+            return
+        sandbox = change.sandbox
+        decision = self._decide(sandbox)
+        if decision.action is None:
+            self._faults.pop(key, None)
+            decision = self._decide(sandbox)
+        elif decision.phase is not sandbox.status.phase:
+            sandbox = await self._record(sandbox, decision)
+        if decision.action is not None:
+            sandbox, failure = await self._act(sandbox, decision.action)
+            decision = self._decide(sandbox)
+            await self._record(sandbox, decision)
+            if failure is not None:
+                raise failure
+        else:
+            await self._record(sandbox, decision)
+        if decision.recheck_at is not None:
+            self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
+
+    def _observe(self, sandbox: Sandbox) -> Observed:
+        return dataclasses.replace(self._engine.observe(sandbox), fault=self._faults.get(sandbox.key))
+
+    def _decide(self, sandbox: Sandbox) -> lifecycle.Decision:
+        return lifecycle.decide(sandbox, self._observe(sandbox), self._now(), self._start_deadline)
+
+    async def _act(
+        self, sandbox: Sandbox, action: lifecycle.Action
+    ) -> tuple[Sandbox, engines.Refused | None]:
+        """`sandbox` with what was applied, or the engine's refusal, which `decide` is to see as a fault."""
+        revision = sandbox.status.applied_revision
+        try:
+            match action:
+                case lifecycle.Apply(replicas):
+                    env = await self._env(sandbox)
+                    revision = await self._engine.apply(sandbox, env, replicas)
+                case lifecycle.Delete(keep_volume):
+                    await self._engine.delete(sandbox, keep_volume)
+        except engines.Refused as refused:
+            if self._faults.get(sandbox.key) != refused.fault:
+                log.warning(
+                    "engine_refused",
+                    sandbox=sandbox.id,
+                    namespace=sandbox.namespace,
+                    reason=refused.fault.reason.name,
+                    message=refused.fault.message,
+                )
+            self._faults[sandbox.key] = refused.fault
+            return sandbox, refused
+        self._faults.pop(sandbox.key, None)
+        applied = dataclasses.replace(
+            sandbox.status, applied_generation=sandbox.generation, applied_revision=revision
+        )
+        return dataclasses.replace(sandbox, status=applied), None
+
+    async def _env(self, sandbox: Sandbox) -> dict[str, str]:
+        """The environment of exactly this generation; a newer wish means that this pass is out of date."""
+
+        def query(reader: store.Reader) -> dict[str, str]:
+            now = reader.sandbox(sandbox.key)
+            if now is None or now.uid != sandbox.uid or now.generation != sandbox.generation:
+                raise store.Stale
+            return reader.env(sandbox.key)
+
+        return await self._store.read(query)
+
+    async def _record(self, sandbox: Sandbox, decision: lifecycle.Decision) -> Sandbox:
+        """Writes what changed of the status, comparing versions; returns the sandbox as it then stands."""
+        now = self._now()
+        after = status.record(sandbox, self._observe(sandbox), decision, now)
+        change = self._feed.get(sandbox.key)
+        before = change.sandbox if change else sandbox
+        if after == before:
+            return sandbox
+        if before.version != sandbox.version:
+            raise store.Stale
+        written = await self._store.write(lambda tx: tx.update(before, after))
+        if written.status.phase is not before.status.phase:
+            log.info(
+                "phase_changed",
+                sandbox=written.id,
+                namespace=written.namespace,
+                phase=written.status.phase.name,
+                reason=written.status.reason.name,
+                generation=written.generation,
+                sequence=written.sequence,
+            )
+        return written
+
+    def _forget(self, key: Key) -> None:
+        self._queue.forget(key)
+        self._faults.pop(key, None)
