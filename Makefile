@@ -2,12 +2,17 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for p in python3.11 python3; do if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
 ENGINE ?= local
+# What `make breaking` compares the contract with: any commit, tag or branch.
+AGAINST ?= HEAD
+# A narrower run says its own arguments and leaves coverage out: make test ARGS=tests/unit
+ARGS ?= --cov --cov-report=term:skip-covered --no-cov-on-fail
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-kubernetes cluster benchmark lint format generate diagram requirements image-check clean
+.PHONY: help setup run demo test test-kubernetes cluster benchmark lint breaking format generate diagram requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -15,8 +20,9 @@ help: ## list the targets
 setup: $(STAMP) ## install everything into .venv
 
 $(STAMP): requirements-dev.txt requirements-uv.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv --clear .venv
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Python 3.11 or newer is needed: install it, or name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@# An environment that works is brought up to date in place: something may be running from it.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
@@ -31,10 +37,10 @@ demo: $(STAMP) ## the whole story, unattended, on a throw-away data directory
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## run the suite
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --no-cov-on-fail $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite
-	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 $(ARGS)
+	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 $(filter-out --cov% --no-cov%,$(ARGS))
 
 cluster: $(STAMP) ## a real control plane with a simulated node, until Ctrl-C; prints its kubeconfig
 	@exec $(BIN)/python -m tests.kubernetes.cluster
@@ -42,12 +48,18 @@ cluster: $(STAMP) ## a real control plane with a simulated node, until Ctrl-C; p
 benchmark: $(STAMP) ## measure against bare baselines and print the table
 	@$(BIN)/python -m benchmarks
 
-lint: $(STAMP) ## ruff, mypy, import-linter, buf
+lint: $(STAMP) ## ruff, mypy, import-linter, buf, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+ifeq ($(shell uname -s),Linux)
+	$(BIN)/hadolint Dockerfile
+endif
+
+breaking: $(STAMP) ## compare the contract with an earlier one: AGAINST=commit
+	cd protos && ../$(BIN)/buf breaking --against '../.git#ref=$(AGAINST),subdir=protos'
 
 format: $(STAMP) ## format Python and the contract
 	$(BIN)/ruff check --fix-only .
@@ -60,11 +72,14 @@ generate: $(STAMP) diagram ## regenerate the stubs and the README's diagram
 diagram: $(STAMP) ## redraw the README's state diagram from the tables
 	$(BIN)/python -m sandbox_server.domain.diagram README.md
 
-requirements: $(STAMP) ## lock the dependencies again
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml --extra server -o requirements.txt
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml --extra server --extra dev -o requirements-dev.txt
-	echo uv | $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 - -o requirements-uv.txt
+requirements: $(STAMP) ## lock the dependencies again; UPGRADE=--upgrade takes the newest
+	$(BIN)/$(COMPILE) $(UPGRADE) pyproject.toml --extra server -o requirements.txt
+	$(BIN)/$(COMPILE) $(UPGRADE) pyproject.toml --extra server --extra dev -o requirements-dev.txt
+	echo uv | $(BIN)/$(COMPILE) $(UPGRADE) - -o requirements-uv.txt
 
-clean: ## remove what was made here: .venv, caches, local data
-	rm -rf .venv .data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist
+image-check: $(STAMP) ## carry out the Dockerfile's steps in a clean directory, without Docker
+	$(BIN)/python scripts/image_check.py
+
+clean: ## remove what was made here: .venv and caches; never the data of sandboxes
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

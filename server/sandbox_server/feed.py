@@ -35,6 +35,128 @@ class Encoder(Protocol):
     """How messages are written; each is made once and shared by all watchers."""
 
     def status(self, sandbox: Sandbox) -> bytes: ...
+    def change(self, sandbox: Sandbox) -> bytes: ...
+    def snapshot_complete(self, sequence: int, count: int) -> bytes: ...
+    def heartbeat(self, sequence: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which sandboxes: a tenant's, and of those the ones that match all that is given."""
+
+    tenant: str
+    keys: frozenset[Key] = frozenset()
+    namespace: str = ""
+    project: str = ""
+    labels: selector.Selector = selector.Selector()
+
+    def matches(self, sandbox: Sandbox) -> bool:
+        """Whether the sandbox is one of these."""
+        return (
+            sandbox.tenant == self.tenant
+            and (not self.keys or sandbox.key in self.keys)
+            and (not self.namespace or sandbox.namespace == self.namespace)
+            and (not self.project or sandbox.spec.project == self.project)
+            and self.labels.matches(sandbox.spec.labels)
+        )
+
+
+class Change:
+    """One entry of the log and its messages, each written at most once."""
+
+    __slots__ = ("_encoder", "_message", "_status", "sandbox")
+
+    def __init__(self, sandbox: Sandbox, encoder: Encoder) -> None:
+        self.sandbox = sandbox
+        self._encoder = encoder
+        self._message: bytes | None = None
+        self._status: bytes | None = None
+
+    @property
+    def message(self) -> bytes:
+        """The message of a watch."""
+        if self._message is None:
+            self._message = self._encoder.change(self.sandbox)
+        return self._message
+
+    @property
+    def status(self) -> bytes:
+        """The answer to GetStatus."""
+        if self._status is None:
+            self._status = self._encoder.status(self.sandbox)
+        return self._status
+
+    @property
+    def terminated(self) -> bool:
+        """Whether it was the sandbox's last."""
+        return self.sandbox.status.phase is Phase.TERMINATED
+
+
+class Topic:
+    """What the watchers of one filter share: the matching changes after `floor`, and one wake-up."""
+
+    __slots__ = ("beats", "changes", "floor", "readers", "woken")
+
+    def __init__(self, floor: int) -> None:
+        self.changes: deque[Change] = deque()
+        self.floor = floor
+        self.readers = 0
+        self.beats = 0
+        self.woken = asyncio.Event()
+
+    def append(self, change: Change) -> None:
+        """Takes the newest change."""
+        self.changes.append(change)
+        if len(self.changes) > SHARED:
+            self.floor = self.changes.popleft().sandbox.sequence
+
+    def after(self, sequence: int) -> list[Change]:
+        """The changes after `sequence`, which is at least `floor`."""
+        found = list(itertools.takewhile(lambda one: one.sandbox.sequence > sequence, reversed(self.changes)))
+        found.reverse()
+        return found
+
+    def wake(self) -> None:
+        """Has every reader look again."""
+        self.woken.set()
+        self.woken = asyncio.Event()
+
+
+class Feed:
+    """The log's reader on this replica. All methods belong to the event loop."""
+
+    def __init__(self, log: Log, encoder: Encoder, heartbeat: float) -> None:
+        """`heartbeat`: seconds between two signs of life on a quiet stream."""
+        self.sequence = 0
+        self._log = log
+        self._encoder = encoder
+        self._heartbeat = heartbeat
+        self._live: dict[Key, Change] = {}
+        self._keys: list[Key] = []
+        self._recent: deque[Change] = deque(maxlen=RECENT)
+        self._topics: dict[Filter, Topic] = {}
+        self._of_key: dict[Key, set[Filter]] = {}
+        self._of_tenant: dict[str, set[Filter]] = {}
+        self._arrivals: list[tuple[int, asyncio.Future[None]]] = []
+        self._listeners: list[Callable[[Sandbox], None]] = []
+        self._following = False
+        self._closed = False
+
+    def load(self, sequence: int, live: Sequence[Sandbox]) -> None:
+        """Begins at `sequence` with the sandboxes that are not TERMINATED."""
+        self.sequence = sequence
+        for sandbox in live:
+            self._live[sandbox.key] = Change(sandbox, self._encoder)
+        self._keys = sorted(self._live)
+
+    def on_change(self, listener: Callable[[Sandbox], None]) -> None:
+        """`listener` hears every change, after the memory has it."""
+        self._listeners.append(listener)
+
+    def get(self, key: Key) -> Change | None:
+        """The live sandbox of that key; None if it is unknown or TERMINATED."""
+        return self._live.get(key)
+
     def entry(self, sandbox: Sandbox) -> Change:
         """The entry of a sandbox that is not in memory."""
         return Change(sandbox, self._encoder)

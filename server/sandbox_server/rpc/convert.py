@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager
@@ -26,15 +26,8 @@ class Defaults:
     ports: tuple[domain.Port, ...] = (domain.Port("app", 3000),)
 
 
-class Mutation(Protocol):
-    """The fields that every mutation of an existing sandbox has."""
-
-    request_id: str
-    sandbox_id: str
-    namespace: str
-    expected_generation: int
-
-    def HasField(self, field_name: str) -> bool: ...  # noqa: N802 - the name that protobuf gives it
+Mutation = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest
+Named = Mutation | pb.GetStatusRequest | pb.GetSandboxRequest
 
 
 def judged(found: Iterable[errors.Violation]) -> None:
@@ -103,10 +96,13 @@ def _pair(
     return request, limit
 
 
-def target(tenant: Tenant, sandbox_id: str, namespace: str, found: Iterable[errors.Violation] = ()) -> domain.Key:
+def target(tenant: Tenant, request: Named, found: Iterable[errors.Violation] = ()) -> domain.Key:
     """The key that a request names. Raises `errors.Invalid` with `found` too, and `errors.NotFound`."""
-    judged((*found, *check.sandbox_id("sandbox_id", sandbox_id), *_namespace(namespace)))
-    return tenant.key(namespace, sandbox_id)
+    violations = [*found, *check.sandbox_id("sandbox_id", request.sandbox_id), *_namespace(request.namespace)]
+    if isinstance(request, Mutation):
+        violations += check.request_id("request_id", request.request_id)
+    judged(violations)
+    return tenant.key(request.namespace, request.sandbox_id)
 
 
 def _namespace(value: str) -> Iterable[errors.Violation]:
@@ -120,12 +116,16 @@ def created_in(tenant: Tenant, namespace: str) -> str:
     return namespace or tenant.namespaces[0]
 
 
-def wish(method: str, request: pb.CreateSandboxRequest | Mutation, payload: bytes, timeout: float) -> manager.Wish:
-    """What every mutation carries. `payload`: the request without its id, written deterministically."""
+def wish(method: str, request: pb.CreateSandboxRequest | Mutation, timeout: float) -> manager.Wish:
+    """What every mutation carries."""
     expected = None
-    if not isinstance(request, pb.CreateSandboxRequest) and request.HasField("expected_generation"):
+    if isinstance(request, Mutation) and request.HasField("expected_generation"):
         expected = request.expected_generation
-    return manager.Wish(request.request_id.lower(), method.encode() + b"\0" + payload, expected, timeout)
+    payload = type(request)()
+    payload.CopyFrom(request)  # type: ignore[arg-type]
+    payload.ClearField("request_id")
+    written = method.encode() + b"\0" + payload.SerializeToString(deterministic=True)
+    return manager.Wish(request.request_id.lower(), written, expected, timeout)
 
 
 def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> feed.Filter:

@@ -1,0 +1,85 @@
+"""The command line: `sandbox-server [COMMAND] [--SETTING VALUE]...`."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from sandbox_server import app, commands, settings, store
+
+USAGE = """usage: sandbox-server [COMMAND] [--SETTING VALUE]...
+
+commands:
+  serve        run the service (the default)
+  config       print every setting, secrets hidden
+  render       print the YAML of a sandbox read as a CreateSandboxRequest in JSON from standard input
+  migrate      bring the database's schema to this release's
+  rotate-keys  encrypt with the first key what others wrote
+  health       exit 0 if the service at --listen is SERVING
+
+Every setting is a flag and an environment variable: --data-dir is SANDBOX_DATA_DIR. `sandbox-server config` lists them,
+`sandbox-server serve --help` describes them.
+"""
+
+
+def main() -> None:
+    """Runs a command; exits 2 for a bad setting and 1 for a failure, with one line that says what to do."""
+    arguments = sys.argv[1:]
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
+    if arguments in (["-h"], ["--help"]) and sys.argv[1] in ("-h", "--help"):
+        sys.stdout.write(USAGE)
+        return
+    command = COMMANDS.get(name)
+    if command is None:
+        sys.exit(f"sandbox-server: there is no command {name!r}\n\n{USAGE}")
+    try:
+        chosen = settings.load(arguments)
+    except ValidationError as error:
+        for one in error.errors(include_input=False, include_url=False):
+            field = "-".join(str(part) for part in one["loc"]).replace("_", "-")
+            sys.stderr.write(f"sandbox-server: {field}{': ' if field else ''}{one['msg'].removeprefix('Value error, ')}\n")
+        sys.exit(2)
+    configure_logs(chosen)
+    try:
+        command(chosen)
+    except (ValueError, OSError, store.SchemaMismatch) as error:
+        sys.exit(f"sandbox-server: {error}")
+
+
+def configure_logs(chosen: settings.Settings) -> None:
+    """One line an event on standard error; control characters are escaped by either renderer."""
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if chosen.log_format == "console":
+        renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[chosen.log_level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _serve(chosen: settings.Settings) -> None:
+    uvloop.run(app.serve(chosen))
+
+
+COMMANDS: dict[str, Callable[[settings.Settings], None]] = {
+    "serve": _serve,
+    "config": commands.config,
+    "render": commands.render,
+    "migrate": commands.migrate,
+    "rotate-keys": commands.rotate_keys,
+    "health": commands.health,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The composition root: build, open, serve, drain, close."""
+
+import asyncio
+import shlex
+import signal
+import ssl
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sandbox_server import engines, feed, manager, store
+from sandbox_server.domain import errors
+from sandbox_server.domain.sandbox import Resources, Storage
+from sandbox_server.domain.tenant import Tenant
+from sandbox_server.reconciler.reconciler import Reconciler
+from sandbox_server.rpc import auth, convert, render
+from sandbox_server.rpc.server import Server
+from sandbox_server.rpc.servicer import Servicer
+from sandbox_server.settings import Settings
+
+if TYPE_CHECKING:
+    from sandbox_server.engines import kubernetes
+
+log = structlog.get_logger()
+
+HEALTH_EVERY = 1.0
+TRIM_EVERY = 3600.0
+
+
+def cipher(settings: Settings) -> store.Cipher:
+    """The keys of env values: those given, else with SQLite a file that is made beside it. Raises ValueError."""
+    if text := settings.encryption_keys.get_secret_value():
+        return store.Cipher.from_text(text)
+    if settings.encryption_key_file is not None:
+        return store.Cipher.from_file(settings.encryption_key_file)
+    if not settings.database.startswith("sqlite"):
+        raise ValueError("encryption-key-file: is needed with a database that others share")
+    return store.Cipher.from_file(settings.data_dir / "encryption.key", create=True)
+
+
+def defaults(settings: Settings) -> convert.Defaults:
+    """What a spec has where its caller left it empty."""
+    return convert.Defaults(
+        image=settings.default_image,
+        resources=Resources(
+            settings.default_cpu_request,
+            settings.default_cpu_limit,
+            settings.default_memory_request,
+            settings.default_memory_limit,
+        ),
+        storage=Storage(settings.default_storage_size, settings.storage_class, "ReadWriteOnce"),
+    )
+
+
+def engine(settings: Settings) -> engines.Engine:
+    """The engine that was asked for. Only its package is imported."""
+    if settings.engine == "kubernetes":
+        from sandbox_server.engines import kubernetes
+
+        return kubernetes.KubernetesEngine(kubernetes_config(settings))
+    from sandbox_server.engines import local
+
+    return local.LocalEngine(
+        local.Config(
+            data_dir=settings.data_dir.absolute(),
+            command=tuple(shlex.split(settings.local_command)),
+            terminal=settings.local_terminal,
+            ports=settings.port_range,
+            isolate=settings.local_isolation == "auto",
+        )
+    )
+
+
+def kubernetes_config(settings: Settings) -> "kubernetes.Config":
+    """The Kubernetes engine's part of the settings."""
+    from sandbox_server.engines import kubernetes
+
+    return kubernetes.Config(
+        kubeconfig=settings.kubeconfig,
+        ingress_domain=settings.ingress_domain,
+        ingress_class=settings.ingress_class,
+        tls_secret=settings.tls_secret,
+        sealos_labels=settings.sealos_labels,
+    )
+
+
+def authenticator(settings: Settings) -> auth.Authenticator:
+    """Who may call. Raises ValueError for a bad token file."""
+    if settings.token_file is not None:
+        return auth.TokenFile(settings.token_file)
+    return auth.Anyone(Tenant(settings.tenant, settings.namespace_names))
+
+
+def certificate(settings: Settings) -> tuple[Path, Path] | None:
+    """The TLS files, checked: a pair that does not fit or a certificate out of date raises ValueError."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        raise ValueError(f"tls-cert, tls-key: {settings.tls_cert}, {settings.tls_key}: {error}") from None
+    from cryptography import x509
+
+    expires = x509.load_pem_x509_certificate(settings.tls_cert.read_bytes()).not_valid_after_utc
+    if expires < datetime.now(UTC):
+        raise ValueError(f"tls-cert: {settings.tls_cert} expired on {expires:%Y-%m-%d}: renew it")
+    return settings.tls_cert, settings.tls_key
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the service until SIGTERM or SIGINT. Raises ValueError, OSError or `store.SchemaMismatch` if it cannot."""
+    stopped = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
+    files, who = certificate(settings), authenticator(settings)
+    database = store.Store(settings.database, cipher(settings))
+    memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
+    runs = engine(settings)
+    reconciler = Reconciler(
+        memory,
+        database,
+        runs,
+        workers=settings.workers,
+        resync=settings.resync,
+        start_deadline=settings.start_deadline_delta,
+    )
+    sandboxes = manager.StatefulSetManager(database, memory, runs)
+    server = Server(Servicer(sandboxes, defaults(settings)), who)
+    async with AsyncExitStack() as opened:
+        await database.open(memory.publish)
+        opened.push_async_callback(database.close)
+        memory.load(*await database.load())
+        port = await server.start(settings.listen, files)
+        opened.push_async_callback(server.stop, settings.shutdown_grace)
+        await runs.open(memory.live(), reconciler.wake)
+        opened.push_async_callback(runs.close)
+        tasks = asyncio.gather(
+            reconciler.run(),
+            memory.beat(),
+            _following(settings, database, memory),
+            _health(server, database, runs),
+            _trimming(settings, database),
+        )
+        opened.push_async_callback(_cancelled, tasks)
+        log.info("serving", listen=settings.listen, port=port, engine=runs.name, tls=files is not None)
+        ending = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait((tasks, ending), return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if tasks.done():
+            tasks.result()
+        log.info("stopping")
+        await server.serving(False)
+        memory.close()
+        await server.stop(settings.shutdown_grace)
+    log.info("stopped")
+
+
+async def _cancelled(tasks: "asyncio.Future[object]") -> None:
+    tasks.cancel()
+    await asyncio.gather(tasks, return_exceptions=True)
+
+
+async def _following(settings: Settings, database: store.Store, memory: feed.Feed) -> None:
+    while database.shared:
+        try:
+            await memory.follow()
+        except errors.ServiceError as error:
+            log.warning("log_not_read", reason=error.reason)
+        await asyncio.sleep(settings.follow)
+
+
+async def _health(server: Server, database: store.Store, runs: engines.Engine) -> None:
+    """SERVING once the engine was in sight and while the store answers; a blind engine later makes statuses stale."""
+    seen = False
+    while True:
+        seen = seen or runs.in_sight
+        try:
+            await database.read(lambda reader: reader.ping())
+        except errors.ServiceError:
+            await server.serving(False)
+        else:
+            await server.serving(seen)
+        await asyncio.sleep(HEALTH_EVERY if seen else HEALTH_EVERY / 20)
+
+
+async def _trimming(settings: Settings, database: store.Store) -> None:
+    while True:
+        try:
+            before = datetime.now(UTC) - timedelta(seconds=settings.history)
+            await database.trim(before, before)
+        except errors.ServiceError as error:
+            log.warning("history_not_trimmed", reason=error.reason)
+        await asyncio.sleep(TRIM_EVERY)

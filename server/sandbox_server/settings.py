@@ -1,0 +1,133 @@
+"""Settings from the environment (`SANDBOX_...`) and flags, as one frozen value."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_SERVICE_ACCOUNT = "KUBERNETES_SERVICE_HOST"
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that works on one machine. Times are in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SANDBOX_",
+        frozen=True,
+        extra="ignore",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_prog_name="sandbox-server",
+    )
+
+    listen: str = Field("127.0.0.1:50051", description="address and port to serve")
+    engine: Literal["local", "kubernetes"] = Field("local", description="what runs sandboxes")
+    data_dir: Path = Field(Path(".data"), description="where the local engine, SQLite and the key file live")
+    database_url: SecretStr = Field(
+        SecretStr(""), description="sqlite:///path or postgresql://...; empty: SQLite in data-dir"
+    )
+    encryption_keys: SecretStr = Field(
+        SecretStr(""), description="keys for env values in base64, comma-separated, the first encrypts"
+    )
+    encryption_key_file: Path | None = Field(
+        None, description="file with the keys, a line each; default with SQLite: made in data-dir"
+    )
+
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; with tls-key, serve TLS")
+    tls_key: Path | None = Field(None, description="PEM private key")
+    allow_plaintext: bool = Field(False, description="serve without TLS on an address that is not loopback")
+    token_file: Path | None = Field(None, description="JSON file of tenants, their namespaces and tokens")
+    allow_anonymous: bool = Field(False, description="serve without tokens on an address that is not loopback")
+    tenant: str = Field("default", description="the one tenant where there is no token file")
+    namespaces: str = Field("default", description="its namespaces, comma-separated; the first is its default")
+
+    log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level to log")
+
+    default_image: str = Field(
+        "fullstackagent/sandbox:latest", description="image of a sandbox whose caller names none"
+    )
+    default_cpu_request: str = Field("100m", description="CPU reserved by default")
+    default_cpu_limit: str = Field("2", description="CPU at most by default")
+    default_memory_request: str = Field("256Mi", description="memory reserved by default")
+    default_memory_limit: str = Field("2Gi", description="memory at most by default")
+    default_storage_size: str = Field("5Gi", description="size of the disk by default")
+    storage_class: str = Field("", description="storage class by default; empty: the cluster's default")
+
+    start_deadline: float = Field(600, gt=0, description="how long a start may take before it is an error")
+    resync: float = Field(60, gt=0, description="between two looks at every sandbox")
+    workers: int = Field(16, ge=1, le=1000, description="sandboxes reconciled at once")
+    heartbeat: float = Field(15, gt=0, description="between two signs of life on a quiet watch")
+    follow: float = Field(1, gt=0, description="between two looks at a log that other replicas write")
+    shutdown_grace: float = Field(10, ge=0, description="for unary calls to finish after SIGTERM")
+    history: float = Field(7 * 86400, ge=86400, description="how long the watch log and request ids are kept")
+
+    kubeconfig: Path | None = Field(None, description="kubeconfig; empty: the service account of the pod")
+    ingress_domain: str = Field("sandbox.localhost", description="domain of the application URLs")
+    ingress_class: str = Field("nginx", description="class of the Ingresses; empty: the cluster's default")
+    tls_secret: str = Field("", description="TLS secret of the Ingresses; empty: none")
+    sealos_labels: bool = Field(True, description="set the labels that Sealos reads")
+
+    local_command: str = Field("", description="what a local sandbox without a command runs; empty: serve its home")
+    local_terminal: str = Field(
+        "auto", description="terminal program with {port} in it; auto: ttyd on the PATH; empty: none"
+    )
+    local_ports: str = Field("20000-29999", description="loopback ports that the local engine gives out")
+    local_isolation: Literal["auto", "none"] = Field("auto", description="bubblewrap where it runs, or nothing")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls-cert and tls-key: give both or neither")
+        if not self.is_loopback and self.tls_cert is None and not self.allow_plaintext:
+            raise ValueError("listen: plaintext on an address that is not loopback: give tls-cert and tls-key, or allow-plaintext")
+        if not self.is_loopback and self.token_file is None and not self.allow_anonymous:
+            raise ValueError("listen: no tokens on an address that is not loopback: give token-file, or allow-anonymous")
+        if self.engine == "local" and _SERVICE_ACCOUNT in os.environ:
+            raise ValueError("engine: the local engine does not run inside a cluster: give engine=kubernetes")
+        if not self.namespace_names:
+            raise ValueError("namespaces: at least one is needed")
+        low, _, high = self.local_ports.partition("-")
+        if not (low.isdigit() and high.isdigit() and 1024 <= int(low) < int(high) <= 65535):
+            raise ValueError("local-ports: must be a range such as 20000-29999")
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        host = self.listen.rpartition(":")[0]
+        return host in ("localhost", "[::1]") or host.startswith("127.") or self.listen.startswith("unix:")
+
+    @property
+    def namespace_names(self) -> tuple[str, ...]:
+        """The namespaces of the one tenant."""
+        return tuple(one.strip() for one in self.namespaces.split(",") if one.strip())
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir.absolute() / 'sandbox.db'}"
+
+    @property
+    def start_deadline_delta(self) -> timedelta:
+        """`start_deadline` as a duration."""
+        return timedelta(seconds=self.start_deadline)
+
+    @property
+    def port_range(self) -> range:
+        """`local_ports` as a range."""
+        low, _, high = self.local_ports.partition("-")
+        return range(int(low), int(high) + 1)
+
+
+def load(arguments: list[str]) -> Settings:
+    """Settings from the environment and flags such as `--listen 127.0.0.1:1`. Raises pydantic's ValidationError."""
+    return Settings(_cli_parse_args=arguments)  # type: ignore[call-arg]
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """Every setting for people to read, secrets hidden."""
+    return settings.model_dump(mode="json")

@@ -1,0 +1,87 @@
+"""Env values at rest: AES-256-GCM, bound to the sandbox's uid, with keys that rotate; and keyed fingerprints."""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_BYTES = 32
+_ID_BYTES = 4
+_NONCE_BYTES = 12
+
+
+class Cipher:
+    """The first key encrypts; every key decrypts. A key's id, 4 bytes of its hash, leads what it wrote."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """Raises ValueError for no key or one that is not 32 bytes."""
+        if not keys or any(len(key) != KEY_BYTES for key in keys):
+            raise ValueError("encryption keys: at least one is needed, each 32 bytes in base64")
+        self._keys = {hashlib.sha256(key).digest()[:_ID_BYTES]: key for key in keys}
+        self._first = next(iter(self._keys))
+        self._ciphers = {key_id: AESGCM(key) for key_id, key in self._keys.items()}
+
+    @classmethod
+    def from_text(cls, text: str) -> "Cipher":
+        """Keys in base64, one a line or separated by commas; raises ValueError without showing them."""
+        try:
+            return cls([base64.b64decode(word, validate=True) for word in text.replace(",", " ").split()])
+        except ValueError:
+            raise ValueError("encryption keys: at least one is needed, each 32 bytes in base64") from None
+
+    @classmethod
+    def from_file(cls, path: Path, create: bool = False) -> "Cipher":
+        """Keys from a file that only its owner may read; `create` makes one of mode 0600 where there is none."""
+        if create and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made = base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(made)
+                file.flush()
+                os.fsync(file.fileno())
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ValueError(f"key file {path} can be read by others: chmod 600 it")
+        return cls.from_text(path.read_text())
+
+    def encrypt(self, env: Mapping[str, str], uid: str) -> bytes:
+        """The environment of the sandbox `uid` as its column holds it."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._ciphers[self._first].encrypt(nonce, msgspec.json.encode(env), uid.encode())
+        return self._first + nonce + sealed
+
+    def decrypt(self, column: bytes, uid: str) -> dict[str, str]:
+        """The environment. Raises ValueError if its key is gone or the column was changed."""
+        key_id, nonce = column[:_ID_BYTES], column[_ID_BYTES : _ID_BYTES + _NONCE_BYTES]
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise ValueError(f"the environment of {uid} was encrypted with key {key_id.hex()}, which is not given")
+        try:
+            plain = cipher.decrypt(nonce, column[_ID_BYTES + _NONCE_BYTES :], uid.encode())
+        except InvalidTag:
+            raise ValueError(f"the environment of {uid} does not decrypt: its column was changed") from None
+        return msgspec.json.decode(plain, type=dict[str, str])
+
+    def is_current(self, column: bytes) -> bool:
+        """Whether the first key wrote it."""
+        return column[:_ID_BYTES] == self._first
+
+    def fingerprint(self, payload: bytes) -> str:
+        """A keyed hash of a request: without the key no value in it can be guessed."""
+        return self._fingerprint(self._first, payload)
+
+    def same(self, fingerprint: str, payload: bytes) -> bool:
+        """Whether `fingerprint` is that of `payload`, under the key that made it."""
+        key_id = bytes.fromhex(fingerprint.partition(":")[0])
+        return key_id in self._keys and hmac.compare_digest(self._fingerprint(key_id, payload), fingerprint)
+
+    def _fingerprint(self, key_id: bytes, payload: bytes) -> str:
+        return f"{key_id.hex()}:{hmac.digest(self._keys[key_id], b'request' + payload, 'sha256').hex()}"

@@ -1,0 +1,97 @@
+"""Opening the database: SQLite or PostgreSQL by URL, and its schema."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class SchemaMismatch(Exception):
+    """The database's schema is not this release's; the text says what to run."""
+
+
+def is_shared(url: str) -> bool:
+    """Whether other replicas may write the same database."""
+    return make_url(url).get_backend_name() != "sqlite"
+
+
+def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
+    """An engine with one connection. On SQLite, `writes` decides between BEGIN IMMEDIATE and BEGIN.
+
+    `busy_timeout`: seconds to wait for another process's lock on SQLite.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
+    if parsed.get_backend_name() != "sqlite":
+        raise ValueError("database URL: must be sqlite:///path or postgresql://...")
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(
+        parsed,
+        poolclass=sa.pool.QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        hide_parameters=True,
+        connect_args={"check_same_thread": False, "timeout": busy_timeout},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _opened(raw: sqlite3.Connection, _record: Any) -> None:
+        # The driver's own BEGIN comes too late, before the first write: two readers could then both want to write.
+        raw.isolation_level = None
+        raw.execute("PRAGMA journal_mode=WAL")
+        raw.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begun(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def migrate(url: str) -> None:
+    """Brings the schema to this release's."""
+    engine = connect(url, writes=True, busy_timeout=30)
+    try:
+        with engine.begin() as connection:
+            command.upgrade(_config(connection), "head")
+    finally:
+        engine.dispose()
+
+
+def check(url: str) -> None:
+    """Makes the schema in an empty database. Raises `SchemaMismatch` for one of another release."""
+    engine = connect(url, writes=False, busy_timeout=30)
+    try:
+        with engine.connect() as connection:
+            present = MigrationContext.configure(connection).get_current_revision()
+            tables = set(sa.inspect(connection).get_table_names())
+    finally:
+        engine.dispose()
+    script = ScriptDirectory.from_config(_config(None))
+    known = {one.revision for one in script.walk_revisions()}
+    if present == script.get_current_head():
+        return
+    if present is None and not tables & {"sandbox", "status_event"}:
+        migrate(url)
+    elif present is None or present in known:
+        raise SchemaMismatch("the database has an older schema: run `sandbox-server migrate` with the same settings")
+    else:
+        raise SchemaMismatch("the database has a newer schema than this release: run the newer release")
+
+
+def _config(connection: sa.Connection | None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config

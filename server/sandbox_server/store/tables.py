@@ -1,0 +1,68 @@
+"""The tables. `document` columns hold the whole domain value as JSON; the other columns are for queries and keys."""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+WATCH_LOG = 1
+"""The one row of `watch_log`."""
+
+AWARE = sa.DateTime(timezone=True)
+
+
+class SandboxRow(SQLModel, table=True):
+    """A sandbox. `k8s_deployment_name` holds the StatefulSet's name; the column keeps the name that queries know."""
+
+    __tablename__ = "sandbox"
+
+    namespace: str = Field(primary_key=True)
+    id: str = Field(primary_key=True)
+    uid: str = Field(unique=True)
+    host: str = Field(unique=True)
+    tenant: str = Field(index=True)
+    project: str = Field(index=True)
+    k8s_deployment_name: str
+    desired: str
+    phase: str = Field(index=True)
+    generation: int = Field(sa_type=sa.BigInteger)
+    version: int = Field(sa_type=sa.BigInteger)
+    sequence: int = Field(sa_type=sa.BigInteger)
+    created_at: datetime = Field(sa_type=AWARE)  # type: ignore[call-overload]
+    document: str
+    env: bytes
+
+
+class StatusEventRow(SQLModel, table=True):
+    """One entry of the watch log, append only: the sandbox as it then stood."""
+
+    __tablename__ = "status_event"
+
+    sequence: int = Field(primary_key=True, sa_type=sa.BigInteger, sa_column_kwargs={"autoincrement": False})
+    namespace: str
+    sandbox_id: str
+    tenant: str
+    at: datetime = Field(sa_type=AWARE, index=True)  # type: ignore[call-overload]
+    document: str
+
+
+class WatchLogRow(SQLModel, table=True):
+    """Where the log stands. Whoever appends holds this row until the commit: sequences follow the order of commits."""
+
+    __tablename__ = "watch_log"
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    last_sequence: int = Field(sa_type=sa.BigInteger)
+    trimmed_sequence: int = Field(sa_type=sa.BigInteger)
+
+
+class RequestRow(SQLModel, table=True):
+    """A request that took effect: its keyed fingerprint and the answer it had."""
+
+    __tablename__ = "request"
+
+    tenant: str = Field(primary_key=True)
+    request_id: str = Field(primary_key=True)
+    fingerprint: str
+    document: str
+    created_at: datetime = Field(sa_type=AWARE, index=True)  # type: ignore[call-overload]

@@ -1,0 +1,117 @@
+"""Rules about imports that are lists of what is allowed; import-linter holds those of what is not."""
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "server" / "sandbox_server"
+CLIENT = ROOT / "client" / "sandbox_client"
+
+# Of the standard library, what would let the law do I/O, read a clock, wait, or draw lots.
+IMPURE = {
+    "asyncio",
+    "io",
+    "logging",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+}
+# Distributions of the base install and what they are imported as.
+BASE = {
+    "googleapis-common-protos": {"google"},
+    "grpcio": {"grpc"},
+    "grpcio-status": {"grpc_status"},
+    "protobuf": {"google"},
+    "rich": {"rich"},
+    "typer": {"typer"},
+}
+
+
+def modules(folder: Path) -> list[Path]:
+    found = sorted(folder.rglob("*.py"))
+    assert found, f"{folder} holds no modules"
+    return found
+
+
+def trees(paths: list[Path]) -> Iterator[tuple[Path, ast.AST]]:
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            yield path, node
+
+
+def imports(paths: list[Path]) -> set[tuple[str, str]]:
+    """Each module's name beside the full name of everything it imports."""
+    found = set()
+    for path, node in trees(paths):
+        if isinstance(node, ast.Import):
+            found |= {(path.name, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the layer"
+            found.add((path.name, node.module or ""))
+    return found
+
+
+def outside(found: set[tuple[str, str]], *allowed: str) -> list[tuple[str, str]]:
+    """Those that are neither of the standard library nor within an allowed package."""
+    return sorted(
+        (module, name)
+        for module, name in found
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not any(name == package or name.startswith(f"{package}.") for package in allowed)
+    )
+
+
+def test_the_domain_is_the_standard_library_alone() -> None:
+    found = imports(modules(SERVER / "domain"))
+    # `from sandbox_server.domain import x` names the package; anything else of the server is another layer.
+    assert outside(found, "sandbox_server.domain") == []
+
+
+def test_the_domain_does_no_io_and_knows_no_clock() -> None:
+    # The diagram is drawn by a command, which reads and writes the README.
+    law = [path for path in modules(SERVER / "domain") if path.name != "diagram.py"]
+    assert [pair for pair in imports(law) if pair[1].partition(".")[0] in IMPURE] == []
+    awaits = [path.name for path, node in trees(law) if isinstance(node, ast.Await | ast.AsyncFunctionDef)]
+    clocks = [
+        (path.name, node.attr)
+        for path, node in trees(law)
+        if isinstance(node, ast.Attribute) and node.attr in {"now", "utcnow", "today"}
+        if isinstance(node.value, ast.Name) and node.value.id in {"datetime", "date"}
+    ]
+    opened = [
+        path.name
+        for path, node in trees(law)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"open", "print"}
+    ]
+    assert (awaits, clocks, opened) == ([], [], [])
+
+
+def test_settings_need_pydantic_and_nothing_of_the_server_but_the_domain() -> None:
+    allowed = ("pydantic", "pydantic_settings", "sandbox_server.domain")
+    assert outside(imports([SERVER / "settings.py"]), *allowed) == []
+
+
+def test_the_base_install_is_enough_for_the_client() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {line.partition(">=")[0] for line in project["dependencies"]} == BASE.keys()
+    allowed = set().union(*BASE.values()) | {"sandbox", "sandbox_client"}
+    assert outside(imports(modules(CLIENT)), *allowed) == []
+
+
+@pytest.mark.parametrize("folder", [SERVER, CLIENT], ids=["server", "client"])
+def test_no_module_is_named_for_nothing(folder: Path) -> None:
+    assert [
+        path for path in modules(folder) if path.stem in {"utils", "util", "helpers", "common", "misc"}
+    ] == []
