@@ -1,0 +1,41 @@
+"""The client of the Sandbox Service: `Client` for ordinary code, `AsyncClient` for asyncio.
+
+    with Client("127.0.0.1:50051") as client:
+        sandbox = client.create("demo")
+        client.wait_until(sandbox.sandbox_id, "RUNNING")
+"""
+
+from sandbox_client.aio import AsyncClient
+from sandbox_client.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    SandboxFailed,
+    ServiceError,
+    TimedOut,
+    Unauthenticated,
+    Unavailable,
+)
+from sandbox_client.sync import Client
+from sandbox_client.watch import Event, Kind
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "AsyncClient",
+    "Client",
+    "Event",
+    "FailedPrecondition",
+    "InvalidArgument",
+    "Kind",
+    "NotFound",
+    "OutOfRange",
+    "SandboxFailed",
+    "ServiceError",
+    "TimedOut",
+    "Unauthenticated",
+    "Unavailable",
+]

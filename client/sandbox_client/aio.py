@@ -1,0 +1,152 @@
+"""The client for asyncio."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+import grpc
+
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import sandbox_pb2_grpc
+from sandbox_client import calls, channel, errors, retry, watch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["AsyncClient", P], Awaitable[T]]:
+    @functools.wraps(make)
+    async def method(client: "AsyncClient", *args: P.args, **kwargs: P.kwargs) -> T:
+        return await client.run(make(*args, **kwargs))
+
+    return method
+
+
+class AsyncClient:
+    """As `Client`, for one event loop."""
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        token: str = "",
+        tls: bool = False,
+        ca_file: str | Path | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        """`timeout`: seconds for a call with all its tries."""
+        secure = tls or ca_file is not None
+        self._metadata = channel.metadata(address, token, secure)
+        self._timeout = timeout
+        if secure:
+            self._channel = grpc.aio.secure_channel(address, channel.credentials(ca_file), channel.OPTIONS)
+        else:
+            self._channel = grpc.aio.insecure_channel(address, channel.OPTIONS)
+        self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)
+
+    create = _method(calls.create)
+    start = _method(calls.start)
+    stop = _method(calls.stop)
+    delete = _method(calls.delete)
+    update_env = _method(calls.update_env)
+    status = _method(calls.status)
+    get = _method(calls.get)
+    page = _method(calls.page)
+
+    async def run(self, call: calls.Call[T]) -> T:
+        """Makes a call of `sandbox_client.calls`."""
+        schedule = retry.Schedule(self._timeout if call.timeout is None else call.timeout)
+        method = getattr(self._stub, call.method)
+        while True:
+            try:
+                return call.result(await method(call.request, timeout=schedule.left(), metadata=self._metadata))
+            except grpc.aio.AioRpcError as error:
+                await asyncio.sleep(schedule.delay(errors.from_rpc(error)))
+
+    async def list(
+        self,
+        *,
+        namespace: str = "",
+        project: str = "",
+        label_selector: str = "",
+        phases: Iterable[str | int] = (),
+    ) -> AsyncIterator[pb.Sandbox]:
+        """All sandboxes that match, page by page."""
+        token, wanted = "", tuple(phases)
+        while True:
+            page = await self.page(
+                namespace=namespace,
+                project=project,
+                label_selector=label_selector,
+                phases=wanted,
+                page_size=500,
+                page_token=token,
+            )
+            for sandbox in page.sandboxes:
+                yield sandbox
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def watch(
+        self,
+        sandbox_ids: Iterable[str] = (),
+        *,
+        namespace: str = "",
+        project: str = "",
+        label_selector: str = "",
+        after_sequence: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[watch.Event]:
+        """As `Client.watch`."""
+        request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
+        cursor = watch.Cursor(request, timeout)
+        while True:
+            stream = self._stub.WatchStatus(
+                cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata
+            )
+            try:
+                async for message in stream:
+                    event = cursor.take(message)
+                    if event is not None:
+                        yield event
+                return
+            except grpc.aio.AioRpcError as error:
+                wait, told = cursor.failed(errors.from_rpc(error))
+                if told is not None:
+                    yield told
+                await asyncio.sleep(wait)
+            finally:
+                stream.cancel()
+
+    async def wait_until(
+        self,
+        sandbox_id: str,
+        phase: str | int,
+        *,
+        namespace: str = "",
+        generation: int = 0,
+        timeout: float | None = None,
+        fail_on_error: bool = False,
+        progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
+    ) -> pb.SandboxStatus:
+        """As `Client.wait_until`."""
+        wanted = calls.phase(phase)
+        async for event in self.watch([sandbox_id], namespace=namespace, timeout=timeout):
+            if event.status is not None:
+                progress(event.status)
+                if watch.reached(event.status, wanted, generation, fail_on_error):
+                    return event.status
+        raise errors.ServiceError("the watch ended before the phase came")
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,133 @@
+"""What `sandboxctl` prints: tables for people, JSON for programs."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sandbox.v1 import sandbox_pb2 as pb
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_COLOURS = {"RUNNING": "green", "STOPPED": "blue", "TERMINATED": "dim", "ERROR": "red"}
+
+
+def phase(status: pb.SandboxStatus) -> str:
+    """The phase without its prefix."""
+    return pb.Phase.Name(status.phase).removeprefix("PHASE_")
+
+
+def reason(number: "pb.Reason.ValueType") -> str:
+    """A reason without its prefix; its number if this client is older than the service."""
+    try:
+        return pb.Reason.Name(number).removeprefix("REASON_")
+    except ValueError:
+        return str(number)
+
+
+def progress(status: pb.SandboxStatus) -> None:
+    """One line on standard error for a status on the way."""
+    name = phase(status)
+    err.print(Text.assemble((f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}"))
+
+
+def change(status: pb.SandboxStatus, sequence: int) -> None:
+    """One line for an event of a watch."""
+    name, at = phase(status), _clock(status.transition_time)
+    out.print(
+        Text.assemble(
+            f"{sequence:>6}  {at}  {status.sandbox_id:<32} ",
+            (f"{name:<12}", _COLOURS.get(name, "yellow")),
+            f"{reason(status.reason):<20} {status.message}",
+        )
+    )
+
+
+def sandboxes(found: Iterable[pb.Sandbox]) -> None:
+    """A table, a line each."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("ID", "PROJECT", "PHASE", "REASON", "AGE", "URL"):
+        table.add_column(heading, no_wrap=True)
+    for one in found:
+        name = phase(one.status)
+        table.add_row(
+            one.sandbox_id,
+            one.spec.project,
+            Text(name, _COLOURS.get(name, "yellow")),
+            reason(one.status.reason),
+            _age(one.create_time),
+            one.public_url,
+        )
+    out.print(table)
+
+
+def status(one: pb.SandboxStatus) -> None:
+    """All of a status."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    name = phase(one)
+    stale = " (stale: the service has lost sight of its engine)" if one.stale else ""
+    rows: list[tuple[str, str | Text]] = [
+        ("id", one.sandbox_id),
+        ("namespace", one.namespace),
+        ("project", one.project),
+        ("phase", Text(name + stale, _COLOURS.get(name, "yellow"))),
+        ("reason", f"{reason(one.reason)}: {one.message}"),
+        ("since", one.transition_time.ToDatetime(UTC).isoformat(timespec="seconds")),
+        ("generation", f"{one.generation} (reached: {one.observed_generation})"),
+        ("restarts", str(one.restart_count)),
+    ]
+    if one.HasField("last_exit"):
+        rows.append(("last exit", f"{one.last_exit.code} ({one.last_exit.reason})"))
+    if one.HasField("volume"):
+        bound = "bound" if one.volume.bound else "not bound"
+        rows.append(("volume", f"{one.volume.name}, {one.volume.size}, {bound}"))
+    rows += [
+        ("stateful set", one.stateful_set_name),
+        ("service", one.service_name),
+        ("dns name", one.dns_name),
+        ("application", one.public_url),
+        ("terminal", one.ttyd_url or "-"),
+    ]
+    for condition in one.conditions:
+        kind = pb.ConditionType.Name(condition.type).removeprefix("CONDITION_TYPE_").lower().replace("_", " ")
+        value = pb.ConditionStatus.Name(condition.status).removeprefix("CONDITION_STATUS_").lower()
+        rows.append((kind, f"{value} ({reason(condition.reason)})"))
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def as_json(*messages: Message) -> None:
+    """Messages as JSON: one object, or an array of several."""
+    values: list[Any] = [plain(one) for one in messages]
+    out.print_json(json.dumps(values[0] if len(values) == 1 else values))
+
+
+def line(message: Message) -> None:
+    """A message as one line of JSON."""
+    out.out(json.dumps(plain(message)), highlight=False)
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A message as JSON values, with the contract's own names."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _clock(at: Timestamp) -> str:
+    return at.ToDatetime(UTC).astimezone().strftime("%H:%M:%S")
+
+
+def _age(since: Timestamp) -> str:
+    seconds = int((datetime.now(UTC) - since.ToDatetime(UTC)).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{max(seconds, 0)}s"

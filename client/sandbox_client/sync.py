@@ -1,0 +1,160 @@
+"""The client for ordinary code."""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+import grpc
+
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import sandbox_pb2_grpc
+from sandbox_client import calls, channel, errors, retry, watch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["Client", P], T]:
+    @functools.wraps(make)
+    def method(client: "Client", *args: P.args, **kwargs: P.kwargs) -> T:
+        return client.run(make(*args, **kwargs))
+
+    return method
+
+
+class Client:
+    """Calls the service, retrying what is safe to retry. Threads may share it. Methods raise `ServiceError`s."""
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        token: str = "",
+        tls: bool = False,
+        ca_file: str | Path | None = None,
+        timeout: float = 30.0,
+        over: grpc.Channel | None = None,
+    ) -> None:
+        """`timeout`: seconds for a call with all its tries; `over`: a channel to use instead of making one."""
+        secure = tls or ca_file is not None
+        self._metadata = channel.metadata(address, token, secure)
+        self._timeout = timeout
+        if over is not None:
+            self._channel = over
+        elif secure:
+            self._channel = grpc.secure_channel(address, channel.credentials(ca_file), channel.OPTIONS)
+        else:
+            self._channel = grpc.insecure_channel(address, channel.OPTIONS)
+        self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)
+
+    create = _method(calls.create)
+    start = _method(calls.start)
+    stop = _method(calls.stop)
+    delete = _method(calls.delete)
+    update_env = _method(calls.update_env)
+    status = _method(calls.status)
+    get = _method(calls.get)
+    page = _method(calls.page)
+
+    def run(self, call: calls.Call[T]) -> T:
+        """Makes a call of `sandbox_client.calls`."""
+        schedule = retry.Schedule(self._timeout if call.timeout is None else call.timeout)
+        method = getattr(self._stub, call.method)
+        while True:
+            try:
+                return call.result(method(call.request, timeout=schedule.left(), metadata=self._metadata))
+            except grpc.RpcError as error:
+                time.sleep(schedule.delay(errors.from_rpc(error)))
+
+    def list(
+        self,
+        *,
+        namespace: str = "",
+        project: str = "",
+        label_selector: str = "",
+        phases: Iterable[str | int] = (),
+    ) -> Iterator[pb.Sandbox]:
+        """All sandboxes that match, page by page."""
+        token, wanted = "", tuple(phases)
+        while True:
+            page = self.page(
+                namespace=namespace,
+                project=project,
+                label_selector=label_selector,
+                phases=wanted,
+                page_size=500,
+                page_token=token,
+            )
+            yield from page.sandboxes
+            token = page.next_page_token
+            if not token:
+                return
+
+    def watch(
+        self,
+        sandbox_ids: Iterable[str] = (),
+        *,
+        namespace: str = "",
+        project: str = "",
+        label_selector: str = "",
+        after_sequence: int | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[watch.Event]:
+        """Events without a gap, across disconnects. Ends after TERMINATED on one sandbox.
+
+        Raises `Unavailable` once `timeout` seconds have passed without the service, `TimedOut` when they pass.
+        """
+        request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
+        cursor = watch.Cursor(request, timeout)
+        while True:
+            stream = self._stub.WatchStatus(
+                cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata
+            )
+            try:
+                for message in stream:
+                    event = cursor.take(message)
+                    if event is not None:
+                        yield event
+                return
+            except grpc.RpcError as error:
+                wait, told = cursor.failed(errors.from_rpc(error))
+                if told is not None:
+                    yield told
+                time.sleep(wait)
+            finally:
+                stream.cancel()
+
+    def wait_until(
+        self,
+        sandbox_id: str,
+        phase: str | int,
+        *,
+        namespace: str = "",
+        generation: int = 0,
+        timeout: float | None = None,
+        fail_on_error: bool = False,
+        progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
+    ) -> pb.SandboxStatus:
+        """Waits for a phase of `generation` or a later one, and returns the status that has it.
+
+        `progress` hears every status on the way. Raises `SandboxFailed` and `TimedOut`.
+        """
+        wanted = calls.phase(phase)
+        for event in self.watch([sandbox_id], namespace=namespace, timeout=timeout):
+            if event.status is not None:
+                progress(event.status)
+                if watch.reached(event.status, wanted, generation, fail_on_error):
+                    return event.status
+        raise errors.ServiceError("the watch ended before the phase came")
+
+    def close(self) -> None:
+        """Closes the channel."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

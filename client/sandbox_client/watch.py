@@ -1,0 +1,98 @@
+"""A watch across disconnects: what to ask for, and what each message means. It knows no channel."""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import errors, retry
+
+
+class Kind(enum.Enum):
+    """What an event is."""
+
+    SNAPSHOT = "snapshot"
+    """A status that was so when the watch began."""
+    SYNCED = "synced"
+    """The snapshot is complete."""
+    CHANGE = "change"
+    """A status that is new."""
+    RESYNC = "resync"
+    """The history was trimmed, or the snapshot broken off: another snapshot follows. Forget what you know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`status` is None for SYNCED and RESYNC; `sequence` is where the stream stands."""
+
+    kind: Kind
+    sequence: int
+    status: pb.SandboxStatus | None = None
+
+
+class Cursor:
+    """Where one watch stands."""
+
+    def __init__(self, request: pb.WatchStatusRequest, timeout: float | None) -> None:
+        self.schedule = retry.Schedule(timeout)
+        self._request = request
+        self._synced = request.HasField("after_sequence")
+        self._begun = False
+
+    def request(self) -> pb.WatchStatusRequest:
+        """What to open the stream with, now."""
+        return self._request
+
+    def take(self, message: pb.WatchStatusResponse) -> Event | None:
+        """The event that a message is; None for a heartbeat."""
+        self.schedule.succeeded()
+        kind = message.WhichOneof("event")
+        if kind == "snapshot_complete":
+            self._synced = True
+        if self._synced:
+            self._request.after_sequence = message.sequence
+        if kind == "status":
+            self._begun = True
+            return Event(Kind.CHANGE if self._synced else Kind.SNAPSHOT, message.sequence, message.status)
+        if kind == "snapshot_complete":
+            # The next status is a change, and what went before it was the snapshot.
+            return Event(Kind.SYNCED, message.sequence)
+        return None
+
+    def failed(self, error: errors.ServiceError) -> tuple[float, Event | None]:
+        """Seconds to wait before the stream is opened again, and what to tell first. Raises `error` if it is final."""
+        if isinstance(error, errors.OutOfRange):
+            self._request.ClearField("after_sequence")
+            self._synced = self._begun = False
+            return 0.0, Event(Kind.RESYNC, 0)
+        wait = self.schedule.delay(error)
+        if self._begun and not self._synced:
+            self._begun = False
+            return wait, Event(Kind.RESYNC, 0)
+        return wait, None
+
+
+def request(
+    sandbox_ids: Iterable[str], namespace: str, project: str, label_selector: str, after_sequence: int | None
+) -> pb.WatchStatusRequest:
+    """The first request of a watch."""
+    return pb.WatchStatusRequest(
+        sandbox_ids=sandbox_ids,
+        namespace=namespace,
+        project=project,
+        label_selector=label_selector,
+        after_sequence=after_sequence,
+    )
+
+
+def reached(status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: int, fail_on_error: bool) -> bool:
+    """Whether a status is the one waited for. Raises `errors.SandboxFailed` if it never will be, or, with
+    `fail_on_error`, if it is PHASE_ERROR. A status of an older generation than `generation` does not count.
+    """
+    if status.generation < generation:
+        return False
+    if status.phase == wanted:
+        return True
+    if status.phase == pb.PHASE_TERMINATED or (fail_on_error and status.phase == pb.PHASE_ERROR):
+        raise errors.SandboxFailed(status)
+    return False
