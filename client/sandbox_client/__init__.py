@@ -1,8 +1,8 @@
 """The client of the Sandbox Service: `Client` for ordinary code, `AsyncClient` for asyncio.
 
-    with Client("127.0.0.1:50051") as client:
-        sandbox = client.create("demo")
-        client.wait_until(sandbox.sandbox_id, "RUNNING")
+with Client("127.0.0.1:50051") as client:
+    sandbox = client.create("demo")
+    client.wait_until(sandbox.sandbox_id, "RUNNING")
 """
 
 from sandbox_client.aio import AsyncClient

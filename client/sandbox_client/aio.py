@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
-
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
+
 from sandbox_client import calls, channel, errors, retry, watch
 
 P = ParamSpec("P")
@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["AsyncClient", P], Awaitable[T]]:
     @functools.wraps(make)
-    async def method(client: "AsyncClient", *args: P.args, **kwargs: P.kwargs) -> T:
-        return await client.run(make(*args, **kwargs))
+    async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(make(*args, **kwargs))
 
     return method
 
@@ -61,7 +61,9 @@ class AsyncClient:
         method = getattr(self._stub, call.method)
         while True:
             try:
-                return call.result(await method(call.request, timeout=schedule.left(), metadata=self._metadata))
+                return call.result(
+                    await method(call.request, timeout=schedule.left(), metadata=self._metadata)
+                )
             except grpc.aio.AioRpcError as error:
                 await asyncio.sleep(schedule.delay(errors.from_rpc(error)))
 

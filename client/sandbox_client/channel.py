@@ -20,7 +20,9 @@ def metadata(address: str, token: str, tls: bool) -> tuple[tuple[str, str], ...]
     if not token:
         return ()
     host = address.rpartition(":")[0]
-    if not tls and not (host in ("localhost", "[::1]") or host.startswith("127.") or address.startswith("unix:")):
+    if not tls and not (
+        host in ("localhost", "[::1]") or host.startswith("127.") or address.startswith("unix:")
+    ):
         raise ValueError("a token is not sent in plaintext to another machine: use TLS")
     return (("authorization", f"Bearer {token}"),)
 

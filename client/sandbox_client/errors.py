@@ -4,7 +4,6 @@ from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
-
 from sandbox.v1 import sandbox_pb2 as pb
 
 
@@ -105,7 +104,9 @@ def from_rpc(error: Any) -> ServiceError:
             request = error_details_pb2.BadRequest.FromString(detail.value)
             fields = {one.field: one.description for one in request.field_violations}
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry_after = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay.ToNanoseconds() / 1e9
+            retry_after = (
+                error_details_pb2.RetryInfo.FromString(detail.value).retry_delay.ToNanoseconds() / 1e9
+            )
     return _TYPES.get(code, ServiceError)(message, code, reason, fields, reference, retry_after)
 
 

@@ -34,7 +34,7 @@ class Schedule:
         """Seconds to wait before the next try. Raises `error` if there should be none."""
         if error.code is not grpc.StatusCode.UNAVAILABLE:
             raise error
-        wait = max(error.retry_after, min(MOST, FIRST * 2**self._failures)) * random.uniform(0.5, 1.0)
+        wait: float = max(error.retry_after, min(MOST, FIRST * 2**self._failures)) * random.uniform(0.5, 1.0)
         self._failures = min(self._failures + 1, 16)
         left = self.left()
         if left is not None and wait >= left:

@@ -11,7 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
 from sandbox.v1 import sandbox_pb2 as pb
 
 out = Console(highlight=False, soft_wrap=True)
@@ -36,7 +35,11 @@ def reason(number: "pb.Reason.ValueType") -> str:
 def progress(status: pb.SandboxStatus) -> None:
     """One line on standard error for a status on the way."""
     name = phase(status)
-    err.print(Text.assemble((f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}"))
+    err.print(
+        Text.assemble(
+            (f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}"
+        )
+    )
 
 
 def change(status: pb.SandboxStatus, sequence: int) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
-
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
+
 from sandbox_client import calls, channel, errors, retry, watch
 
 P = ParamSpec("P")
@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["Client", P], T]:
     @functools.wraps(make)
-    def method(client: "Client", *args: P.args, **kwargs: P.kwargs) -> T:
-        return client.run(make(*args, **kwargs))
+    def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(make(*args, **kwargs))
 
     return method
 

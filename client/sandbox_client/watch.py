@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandbox.v1 import sandbox_pb2 as pb
+
 from sandbox_client import errors, retry
 
 
@@ -85,7 +86,9 @@ def request(
     )
 
 
-def reached(status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: int, fail_on_error: bool) -> bool:
+def reached(
+    status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: int, fail_on_error: bool
+) -> bool:
     """Whether a status is the one waited for. Raises `errors.SandboxFailed` if it never will be, or, with
     `fail_on_error`, if it is PHASE_ERROR. A status of an older generation than `generation` does not count.
     """

@@ -40,7 +40,9 @@ def main() -> None:
     except ValidationError as error:
         for one in error.errors(include_input=False, include_url=False):
             field = "-".join(str(part) for part in one["loc"]).replace("_", "-")
-            sys.stderr.write(f"sandbox-server: {field}{': ' if field else ''}{one['msg'].removeprefix('Value error, ')}\n")
+            sys.stderr.write(
+                f"sandbox-server: {field}{': ' if field else ''}{one['msg'].removeprefix('Value error, ')}\n"
+            )
         sys.exit(2)
     configure_logs(chosen)
     try:
@@ -62,7 +64,9 @@ def configure_logs(chosen: settings.Settings) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[chosen.log_level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[chosen.log_level.upper()]
+        ),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

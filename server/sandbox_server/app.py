@@ -7,7 +7,7 @@ import ssl
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -99,7 +99,9 @@ def certificate(settings: Settings) -> tuple[Path, Path] | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.tls_cert, settings.tls_key
+        )
     except OSError as error:
         raise ValueError(f"tls-cert, tls-key: {settings.tls_cert}, {settings.tls_key}: {error}") from None
     from cryptography import x509
@@ -158,7 +160,7 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-async def _cancelled(tasks: "asyncio.Future[object]") -> None:
+async def _cancelled(tasks: "asyncio.Future[Any]") -> None:
     tasks.cancel()
     await asyncio.gather(tasks, return_exceptions=True)
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import grpc
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from sandbox.v1 import sandbox_pb2 as pb
+
 from sandbox_server import app, settings, store
 from sandbox_server.domain.sandbox import Addresses, DesiredState, Phase, Reason, Sandbox, Status
 from sandbox_server.rpc import convert

@@ -28,16 +28,24 @@ Send = Callable[[bytes], Awaitable[None]]
 class Log(Protocol):
     """Where history is read: the store."""
 
-    async def events(self, after: int, limit: int) -> list[Sandbox]: ...
+    async def events(self, after: int, limit: int) -> list[Sandbox]:
+        """At most `limit` entries after a sequence."""
 
 
 class Encoder(Protocol):
     """How messages are written; each is made once and shared by all watchers."""
 
-    def status(self, sandbox: Sandbox) -> bytes: ...
-    def change(self, sandbox: Sandbox) -> bytes: ...
-    def snapshot_complete(self, sequence: int, count: int) -> bytes: ...
-    def heartbeat(self, sequence: int) -> bytes: ...
+    def status(self, sandbox: Sandbox) -> bytes:
+        """The answer to GetStatus."""
+
+    def change(self, sandbox: Sandbox) -> bytes:
+        """One change of a watch."""
+
+    def snapshot_complete(self, sequence: int, count: int) -> bytes:
+        """The end of a snapshot."""
+
+    def heartbeat(self, sequence: int) -> bytes:
+        """A sign of life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Filter:
     keys: frozenset[Key] = frozenset()
     namespace: str = ""
     project: str = ""
-    labels: selector.Selector = selector.Selector()
+    labels: selector.Selector = selector.EVERYTHING
 
     def matches(self, sandbox: Sandbox) -> bool:
         """Whether the sandbox is one of these."""
@@ -263,7 +271,9 @@ class Feed:
             beats = topic.beats
             if cursor >= topic.floor:
                 await woken.wait()
-        raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: open again with the last sequence seen")
+        raise errors.Unavailable(
+            "SHUTTING_DOWN", "the service is stopping: open again with the last sequence seen"
+        )
 
     async def _read(self, wanted: Filter, topic: Topic, cursor: int) -> tuple[list[Change], int]:
         """Some matching changes after `cursor`, and the sequence up to which they are all."""

@@ -314,7 +314,8 @@ def _kept_volume(former: Sandbox | None, adopt: bool, sandbox_id: str) -> str:
     """The uid of the volume to take up; empty for a fresh one."""
     if former is not None and former.status.phase is not Phase.TERMINATED:
         raise errors.AlreadyExists(
-            "SANDBOX_EXISTS", f"the id {sandbox_id!r} is taken: choose another, or delete it and wait for TERMINATED"
+            "SANDBOX_EXISTS",
+            f"the id {sandbox_id!r} is taken: choose another, or delete it and wait for TERMINATED",
         )
     kept = former is not None and former.status.reason is Reason.VOLUME_KEPT
     if kept and not adopt:

@@ -87,27 +87,33 @@ class Situation:
 
     @property
     def pod_current(self) -> bool:
+        """A pod of this generation is there and stays."""
         pod = self.observed.pod
         return pod is not None and not pod.terminating and pod.generation == self.sandbox.generation
 
     @property
     def pod_ready(self) -> bool:
+        """The pod of this generation is ready."""
         return self.pod_current and self.observed.pod is not None and self.observed.pod.ready
 
     @property
     def pod_reason(self) -> Reason:
+        """Why the pod is not ready."""
         return self.observed.pod.reason if self.observed.pod else Reason.WORKLOAD_PENDING
 
     @property
     def pod_lost(self) -> bool:
+        """The pod's node does not answer."""
         return self.pod_reason is Reason.NODE_LOST
 
     @property
     def overdue(self) -> bool:
+        """The start deadline has passed."""
         return self.now >= self.sandbox.status.attempt_at + self.start_deadline
 
     @property
     def binding(self) -> bool:
+        """The pod waits for the volume."""
         volume = self.observed.volume
         waits = self.observed.pod is None or self.pod_reason is Reason.SCHEDULING
         return waits and volume is not None and not volume.bound
@@ -119,11 +125,13 @@ class Situation:
 
     @property
     def workload_stopped(self) -> bool:
+        """No pod will be made."""
         workload = self.observed.workload
         return workload is not None and workload.replicas == 0
 
     @property
     def volume_remains(self) -> bool:
+        """The sandbox's own volume is there."""
         volume = self.observed.volume
         return volume is not None and (
             volume.uid == self.sandbox.volume_uid or volume.owner == self.sandbox.uid
@@ -131,10 +139,12 @@ class Situation:
 
     @property
     def pod_remains(self) -> bool:
+        """The sandbox's own pod is there."""
         return self.observed.pod is not None and self.observed.pod.owner == self.sandbox.uid
 
     @property
     def workload_remains(self) -> bool:
+        """The sandbox's own workload is there."""
         return self.observed.workload is not None and self.observed.workload.owner == self.sandbox.uid
 
     @property
@@ -183,46 +193,162 @@ def _overdue(at: Situation) -> str:
 _LOST = "the disk was removed or replaced; Start with accept_data_loss begins on an empty one"
 _GOING = "the disk is being removed and goes with the pod: save your work now"
 
-CONFLICT = Rule("an object of our name is not ours", lambda at: bool(at.stranger), Phase.ERROR, Reason.NAME_CONFLICT, _conflict)
-LOST = Rule("the volume is gone or replaced", lambda at: at.volume_lost, Phase.ERROR, Reason.VOLUME_LOST, _said(_LOST))
-FAULT = Rule("the engine refused the last act", lambda at: at.observed.fault is not None, Phase.ERROR, None, _fault)
+CONFLICT = Rule(
+    "an object of our name is not ours",
+    lambda at: bool(at.stranger),
+    Phase.ERROR,
+    Reason.NAME_CONFLICT,
+    _conflict,
+)
+LOST = Rule(
+    "the volume is gone or replaced", lambda at: at.volume_lost, Phase.ERROR, Reason.VOLUME_LOST, _said(_LOST)
+)
+FAULT = Rule(
+    "the engine refused the last act", lambda at: at.observed.fault is not None, Phase.ERROR, None, _fault
+)
 
 RULES: dict[DesiredState, tuple[Rule, ...]] = {
     DesiredState.RUNNING: (
         CONFLICT,
         LOST,
-        Rule("pod ready, volume being removed", lambda at: at.pod_ready and at.volume_going, Phase.RUNNING, Reason.VOLUME_TERMINATING, _said(_GOING)),
-        Rule("volume being removed", lambda at: at.volume_going, Phase.ERROR, Reason.VOLUME_TERMINATING, _said(_GOING)),
-        Rule("pod of this generation ready", lambda at: at.pod_ready, Phase.RUNNING, Reason.READY, _said("the pod is ready")),
+        Rule(
+            "pod ready, volume being removed",
+            lambda at: at.pod_ready and at.volume_going,
+            Phase.RUNNING,
+            Reason.VOLUME_TERMINATING,
+            _said(_GOING),
+        ),
+        Rule(
+            "volume being removed",
+            lambda at: at.volume_going,
+            Phase.ERROR,
+            Reason.VOLUME_TERMINATING,
+            _said(_GOING),
+        ),
+        Rule(
+            "pod of this generation ready",
+            lambda at: at.pod_ready,
+            Phase.RUNNING,
+            Reason.READY,
+            _said("the pod is ready"),
+        ),
         FAULT,
         Rule("the pod's node does not answer", lambda at: at.pod_lost, Phase.ERROR, Reason.NODE_LOST, _pod),
         Rule("the pod cannot be made", lambda at: at.workload_fault, Phase.ERROR, None, _workload_fault),
-        Rule("pod of this generation failing", lambda at: at.pod_current and at.pod_reason.is_error, Phase.ERROR, None, _pod),
+        Rule(
+            "pod of this generation failing",
+            lambda at: at.pod_current and at.pod_reason.is_error,
+            Phase.ERROR,
+            None,
+            _pod,
+        ),
         Rule("start deadline passed", lambda at: at.overdue, Phase.ERROR, Reason.START_DEADLINE, _overdue),
-        Rule("no workload", lambda at: at.observed.workload is None, None, Reason.WORKLOAD_PENDING, _said("the workload is being made")),
-        Rule("volume not bound", lambda at: at.binding, None, Reason.VOLUME_BINDING, _said("waiting for the volume")),
-        Rule("no pod", lambda at: at.observed.pod is None, None, Reason.WORKLOAD_PENDING, _said("waiting for the pod")),
-        Rule("pod of an older generation, or going", lambda at: not at.pod_current, None, Reason.ROLLING_OUT, _said("the pod is being replaced")),
+        Rule(
+            "no workload",
+            lambda at: at.observed.workload is None,
+            None,
+            Reason.WORKLOAD_PENDING,
+            _said("the workload is being made"),
+        ),
+        Rule(
+            "volume not bound",
+            lambda at: at.binding,
+            None,
+            Reason.VOLUME_BINDING,
+            _said("waiting for the volume"),
+        ),
+        Rule(
+            "no pod",
+            lambda at: at.observed.pod is None,
+            None,
+            Reason.WORKLOAD_PENDING,
+            _said("waiting for the pod"),
+        ),
+        Rule(
+            "pod of an older generation, or going",
+            lambda at: not at.pod_current,
+            None,
+            Reason.ROLLING_OUT,
+            _said("the pod is being replaced"),
+        ),
         Rule("pod of this generation not ready", lambda at: True, None, None, _pod),
     ),
     DesiredState.STOPPED: (
         CONFLICT,
         LOST,
         FAULT,
-        Rule("the pod's node does not answer", lambda at: at.pod_lost, Phase.STOPPING, Reason.NODE_LOST, _pod),
-        Rule("pod there", lambda at: at.observed.pod is not None, Phase.STOPPING, Reason.POD_TERMINATING, _said("the pod is being removed")),
-        Rule("no pod, and none will come", lambda at: at.workload_stopped, Phase.STOPPED, Reason.POD_GONE, _said("stopped; the disk is kept")),
-        Rule("workload not scaled down yet", lambda at: True, Phase.STOPPING, Reason.WORKLOAD_PENDING, _said("the workload is being scaled down")),
+        Rule(
+            "the pod's node does not answer", lambda at: at.pod_lost, Phase.STOPPING, Reason.NODE_LOST, _pod
+        ),
+        Rule(
+            "pod there",
+            lambda at: at.observed.pod is not None,
+            Phase.STOPPING,
+            Reason.POD_TERMINATING,
+            _said("the pod is being removed"),
+        ),
+        Rule(
+            "no pod, and none will come",
+            lambda at: at.workload_stopped,
+            Phase.STOPPED,
+            Reason.POD_GONE,
+            _said("stopped; the disk is kept"),
+        ),
+        Rule(
+            "workload not scaled down yet",
+            lambda at: True,
+            Phase.STOPPING,
+            Reason.WORKLOAD_PENDING,
+            _said("the workload is being scaled down"),
+        ),
     ),
     DesiredState.DELETED: (
-        Rule("terminated before", lambda at: at.sandbox.status.phase is Phase.TERMINATED, Phase.TERMINATED, None, lambda at: at.sandbox.status.message),
+        Rule(
+            "terminated before",
+            lambda at: at.sandbox.status.phase is Phase.TERMINATED,
+            Phase.TERMINATED,
+            None,
+            lambda at: at.sandbox.status.message,
+        ),
         FAULT,
-        Rule("the pod's node does not answer", lambda at: at.pod_remains and at.pod_lost, Phase.TERMINATING, Reason.NODE_LOST, _pod),
-        Rule("pod there", lambda at: at.pod_remains, Phase.TERMINATING, Reason.POD_TERMINATING, _said("the pod is being removed")),
-        Rule("workload there, or not asked yet", lambda at: at.workload_remains or not at.acted, Phase.TERMINATING, Reason.WORKLOAD_PENDING, _said("the workload is being removed")),
-        Rule("volume kept", lambda at: at.sandbox.keep_volume and at.volume_remains, Phase.TERMINATED, Reason.VOLUME_KEPT, _said("removed; the disk is kept")),
-        Rule("volume there", lambda at: at.volume_remains, Phase.TERMINATING, Reason.VOLUME_TERMINATING, _said("the volume is being removed")),
-        Rule("nothing left", lambda at: True, Phase.TERMINATED, Reason.DELETED, _said("removed with its disk")),
+        Rule(
+            "the pod's node does not answer",
+            lambda at: at.pod_remains and at.pod_lost,
+            Phase.TERMINATING,
+            Reason.NODE_LOST,
+            _pod,
+        ),
+        Rule(
+            "pod there",
+            lambda at: at.pod_remains,
+            Phase.TERMINATING,
+            Reason.POD_TERMINATING,
+            _said("the pod is being removed"),
+        ),
+        Rule(
+            "workload there, or not asked yet",
+            lambda at: at.workload_remains or not at.acted,
+            Phase.TERMINATING,
+            Reason.WORKLOAD_PENDING,
+            _said("the workload is being removed"),
+        ),
+        Rule(
+            "volume kept",
+            lambda at: at.sandbox.keep_volume and at.volume_remains,
+            Phase.TERMINATED,
+            Reason.VOLUME_KEPT,
+            _said("removed; the disk is kept"),
+        ),
+        Rule(
+            "volume there",
+            lambda at: at.volume_remains,
+            Phase.TERMINATING,
+            Reason.VOLUME_TERMINATING,
+            _said("the volume is being removed"),
+        ),
+        Rule(
+            "nothing left", lambda at: True, Phase.TERMINATED, Reason.DELETED, _said("removed with its disk")
+        ),
     ),
 }
 
@@ -241,7 +367,11 @@ def decide(
     phase = rule.phase or _towards_running(at)
     reason = rule.reason or _reason(rule, at)
     action = _action(at)
-    wanted = {DesiredState.RUNNING: Phase.RUNNING, DesiredState.STOPPED: Phase.STOPPED, DesiredState.DELETED: Phase.TERMINATED}
+    wanted = {
+        DesiredState.RUNNING: Phase.RUNNING,
+        DesiredState.STOPPED: Phase.STOPPED,
+        DesiredState.DELETED: Phase.TERMINATED,
+    }
     waiting = sandbox.desired is DesiredState.RUNNING and phase not in (Phase.RUNNING, Phase.ERROR)
     return Decision(
         phase=phase,
@@ -281,7 +411,11 @@ def _accepted(sandbox: Sandbox) -> Decision:
     elif sandbox.start_generation <= status.observed_generation < sandbox.generation:
         phase = Phase.UPDATING
     else:
-        phase = Phase.CREATING if status.observed_generation == 0 and status.applied_generation == 0 else Phase.STARTING
+        phase = (
+            Phase.CREATING
+            if status.observed_generation == 0 and status.applied_generation == 0
+            else Phase.STARTING
+        )
     return Decision(phase, Reason.ACCEPTED, said)
 
 

@@ -94,6 +94,8 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Port:
+    """A TCP port and its name."""
+
     name: str
     number: int
 
@@ -199,6 +201,8 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class VolumeStatus:
+    """The disk as callers are told of it; `size` is a Kubernetes quantity."""
+
     name: str
     size: str
     bound: bool
@@ -255,14 +259,17 @@ class Sandbox:
 
     @property
     def key(self) -> Key:
+        """What names it."""
         return Key(self.namespace, self.id)
 
     @property
     def stateful_set_name(self) -> str:
+        """The name of its StatefulSet: its id."""
         return self.id
 
     @property
     def service_name(self) -> str:
+        """The name of its Service."""
         return f"{self.id}-service"
 
 

@@ -24,6 +24,7 @@ class Requirement:
     wanted: bool
 
     def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether the labels fulfil it."""
         present = self.key in labels
         return (present and (not self.values or labels[self.key] in self.values)) is self.wanted
 
@@ -35,13 +36,17 @@ class Selector:
     requirements: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether the labels fulfil all of it."""
         return all(one.matches(labels) for one in self.requirements)
+
+
+EVERYTHING = Selector()
 
 
 def parse(field: str, text: str) -> Selector:
     """Reads a selector; raises `errors.Invalid` naming `field`."""
     if not text.strip():
-        return Selector()
+        return EVERYTHING
     if len(text) > 4096:
         raise _invalid(field, "must be at most 4096 characters")
     return Selector(tuple(_requirement(field, part.strip()) for part in _COMMA.split(text)))
@@ -58,7 +63,9 @@ def _requirement(field: str, part: str) -> Requirement:
             return Requirement(key, values, operator == "in")
     elif match := _EXISTS.match(part):
         return Requirement(match[2], frozenset(), not match[1])
-    raise _invalid(field, "must be requirements such as a=b, a!=b, a in (b,c), a notin (b,c), a, !a joined by commas")
+    raise _invalid(
+        field, "must be requirements such as a=b, a!=b, a in (b,c), a notin (b,c), a, !a joined by commas"
+    )
 
 
 def _invalid(field: str, description: str) -> errors.Invalid:

@@ -57,7 +57,7 @@ class Queue:
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2**min(failures, 16))
+        delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(failures, 16))
         self.add_after(key, max(at_least, delay * random.uniform(0.5, 1.0)))
 
     def succeeded(self, key: Key) -> None:

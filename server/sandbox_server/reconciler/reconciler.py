@@ -87,7 +87,9 @@ class Reconciler:
             except engines.Refused as refused:
                 self._queue.retry(key, refused.retry_after or 0.0)
             except engines.Unreachable as unreachable:
-                log.warning("engine_unreachable", sandbox=key.id, namespace=key.namespace, message=str(unreachable))
+                log.warning(
+                    "engine_unreachable", sandbox=key.id, namespace=key.namespace, message=str(unreachable)
+                )
                 self._queue.retry(key, unreachable.retry_after or 0.0)
             except Exception:
                 log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)

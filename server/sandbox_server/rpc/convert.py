@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TypedDict
 
 from sandbox.v1 import sandbox_pb2 as pb
+
 from sandbox_server import feed, manager
 from sandbox_server.domain import check, errors, selector
 from sandbox_server.domain import sandbox as domain
@@ -112,7 +113,9 @@ def _namespace(value: str) -> Iterable[errors.Violation]:
 def created_in(tenant: Tenant, namespace: str) -> str:
     """The namespace of a new sandbox. Raises `errors.Invalid` for one that is not the tenant's."""
     if namespace and namespace not in tenant.namespaces:
-        judged([errors.Violation("namespace", "must be one of the tenant's namespaces, or empty for its first")])
+        judged(
+            [errors.Violation("namespace", "must be one of the tenant's namespaces, or empty for its first")]
+        )
     return namespace or tenant.namespaces[0]
 
 
@@ -141,7 +144,9 @@ def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> feed.Filter:
         found.append(errors.Violation("after_sequence", "must not be negative"))
     return feed.Filter(
         tenant=tenant.name,
-        keys=frozenset(tenant.key(request.namespace, one) for one in request.sandbox_ids) if not found else frozenset(),
+        keys=frozenset(tenant.key(request.namespace, one) for one in request.sandbox_ids)
+        if not found
+        else frozenset(),
         **_matching(request.namespace, request.project, request.label_selector, found),
     )
 
@@ -156,7 +161,9 @@ def listed(
         if phase not in known:
             found.append(errors.Violation(f"phases[{index}]", "must be a phase"))
     if not 0 <= request.page_size <= manager.PAGE_MOST:
-        found.append(errors.Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default"))
+        found.append(
+            errors.Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default")
+        )
     after = None
     if request.page_token:
         try:

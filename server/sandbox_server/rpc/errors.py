@@ -52,12 +52,13 @@ def to_status(error: errors.ServiceError) -> status_pb2.Status:
     return answer
 
 
-def unforeseen(method: str) -> status_pb2.Status:
-    """INTERNAL with a reference and no text of the exception being handled, which is logged under that reference."""
+def unforeseen(method: str, error: Exception) -> status_pb2.Status:
+    """INTERNAL with a reference and no text of `error`, which is logged under that reference."""
     reference = uuid.uuid4().hex[:12]
-    log.exception("internal_error", method=method, reference=reference)
+    log.error("internal_error", method=method, reference=reference, exc_info=error)
     answer = status_pb2.Status(
-        code=code_pb2.INTERNAL, message=f"the service failed; its log has the cause under the reference {reference}"
+        code=code_pb2.INTERNAL,
+        message=f"the service failed; its log has the cause under the reference {reference}",
     )
     _add(
         answer,

@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from sandbox.v1 import sandbox_pb2 as pb
+
 from sandbox_server.domain import sandbox as domain
 
 _CONDITION_STATUS = {
@@ -22,14 +22,14 @@ def status(sandbox: domain.Sandbox, stale: bool = False) -> pb.SandboxStatus:
         namespace=sandbox.namespace,
         uid=sandbox.uid,
         project=sandbox.spec.project,
-        phase=known.phase.value,
-        reason=known.reason.value,
+        phase=pb.Phase.ValueType(known.phase.value),
+        reason=pb.Reason.ValueType(known.reason.value),
         message=known.message,
         conditions=[
             pb.Condition(
-                type=one.type.value,
+                type=pb.ConditionType.ValueType(one.type.value),
                 status=_CONDITION_STATUS[one.status],
-                reason=one.reason.value,
+                reason=pb.Reason.ValueType(one.reason.value),
                 transition_time=_time(one.changed_at),
             )
             for one in known.conditions
@@ -38,7 +38,9 @@ def status(sandbox: domain.Sandbox, stale: bool = False) -> pb.SandboxStatus:
         observed_generation=known.observed_generation,
         transition_time=_time(known.transitioned_at),
         restart_count=known.restart_count,
-        last_exit=pb.Exit(code=known.last_exit.code, reason=known.last_exit.reason) if known.last_exit else None,
+        last_exit=pb.Exit(code=known.last_exit.code, reason=known.last_exit.reason)
+        if known.last_exit
+        else None,
         stateful_set_name=sandbox.stateful_set_name,
         service_name=sandbox.service_name,
         dns_name=addresses.dns_name,
@@ -60,7 +62,7 @@ def whole(sandbox: domain.Sandbox, stale: bool = False) -> pb.Sandbox:
         uid=sandbox.uid,
         spec=_spec(sandbox.spec),
         env_names=sandbox.env_names,
-        desired_state=sandbox.desired.value,
+        desired_state=pb.DesiredState.ValueType(sandbox.desired.value),
         create_time=_time(sandbox.created_at),
         stateful_set_name=sandbox.stateful_set_name,
         service_name=sandbox.service_name,

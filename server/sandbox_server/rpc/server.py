@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
-
 from sandbox.v1 import sandbox_pb2 as pb
+
 from sandbox_server.domain import errors
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth
@@ -63,9 +63,12 @@ class Server:
         """Serves, NOT_SERVING yet, and returns the port. Raises OSError if the address cannot be had, ValueError for a bad certificate."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), self._server
+            (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
+            self._server,
         )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, self._handlers()),)
+        )
         await self.serving(False)
         try:
             if certificate is None:
@@ -79,7 +82,9 @@ class Server:
 
     async def serving(self, ready: bool) -> None:
         """Tells health checks whether to send calls here."""
-        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
         for name in ("", SERVICE):
             await self._health.set(name, status)
 
@@ -90,7 +95,7 @@ class Server:
 
     def _handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         servicer = self._servicer
-        watch = grpc.unary_stream_rpc_method_handler(self._watch)
+        watch: grpc.RpcMethodHandler[Any, Any] = grpc.unary_stream_rpc_method_handler(self._watch)
         return {
             "CreateSandbox": self._unary("CreateSandbox", pb.CreateSandboxRequest, servicer.create_sandbox),
             "Start": self._unary("Start", pb.StartRequest, servicer.start),
@@ -117,14 +122,14 @@ class Server:
                 status = rpc_errors.to_status(error)
                 if logged:
                     log.info("call", method=method, code=grpc_name(status.code), reason=error.reason)
-            except Exception:
-                status = rpc_errors.unforeseen(method)
+            except Exception as error:
+                status = rpc_errors.unforeseen(method, error)
             else:
                 if logged:
                     milliseconds = round((time.monotonic() - began) * 1000, 1)
                     log.info("call", method=method, tenant=tenant.name, code="OK", ms=milliseconds)
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
-            await rpc_errors.abort(context, status)
+            return await rpc_errors.abort(context, status)
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -134,8 +139,8 @@ class Server:
             await self._servicer.watch_status(tenant, _parse(pb.WatchStatusRequest, written), context.write)
         except errors.ServiceError as error:
             status = rpc_errors.to_status(error)
-        except Exception:
-            status = rpc_errors.unforeseen("WatchStatus")
+        except Exception as error:
+            status = rpc_errors.unforeseen("WatchStatus", error)
         else:
             return
         await rpc_errors.abort(context, status)
@@ -181,4 +186,4 @@ def _credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
         known = present
         return configuration(present)
 
-    return grpc.dynamic_ssl_server_credentials(configuration(known), fetch)
+    return grpc.dynamic_ssl_server_credentials(configuration(known), fetch)  # type: ignore[arg-type]

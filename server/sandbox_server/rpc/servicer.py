@@ -3,6 +3,7 @@
 import asyncio
 
 from sandbox.v1 import sandbox_pb2 as pb
+
 from sandbox_server import feed, manager
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.sandbox import Sandbox

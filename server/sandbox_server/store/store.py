@@ -34,7 +34,9 @@ class _Job:
 class Store:
     """Sandboxes, the watch log and requests in a database. Methods belong to the loop that opened it."""
 
-    def __init__(self, url: str, cipher: Cipher, *, busy_timeout: float = 5.0, group_most: int = GROUP_MOST) -> None:
+    def __init__(
+        self, url: str, cipher: Cipher, *, busy_timeout: float = 5.0, group_most: int = GROUP_MOST
+    ) -> None:
         """`url`: sqlite:///path or postgresql://...; `busy_timeout`: seconds to wait for a locked SQLite file."""
         self._url = url
         self._cipher = cipher
@@ -80,7 +82,7 @@ class Store:
         try:
             async with asyncio.timeout(timeout):
                 # A caller that leaves must not cancel what its neighbours in the group also wait for.
-                return await asyncio.shield(job.future)  # type: ignore[no-any-return]
+                return await asyncio.shield(job.future)
         except TimeoutError:
             raise errors.DeadlineExceeded(
                 "DEADLINE_EXCEEDED", "the call's time ran out: repeat it with the same request_id"

@@ -28,7 +28,7 @@ class SandboxRow(SQLModel, table=True):
     generation: int = Field(sa_type=sa.BigInteger)
     version: int = Field(sa_type=sa.BigInteger)
     sequence: int = Field(sa_type=sa.BigInteger)
-    created_at: datetime = Field(sa_type=AWARE)  # type: ignore[call-overload]
+    created_at: datetime = Field(sa_type=AWARE)
     document: str
     env: bytes
 
@@ -42,7 +42,7 @@ class StatusEventRow(SQLModel, table=True):
     namespace: str
     sandbox_id: str
     tenant: str
-    at: datetime = Field(sa_type=AWARE, index=True)  # type: ignore[call-overload]
+    at: datetime = Field(sa_type=AWARE, index=True)
     document: str
 
 
@@ -65,4 +65,4 @@ class RequestRow(SQLModel, table=True):
     request_id: str = Field(primary_key=True)
     fingerprint: str
     document: str
-    created_at: datetime = Field(sa_type=AWARE, index=True)  # type: ignore[call-overload]
+    created_at: datetime = Field(sa_type=AWARE, index=True)

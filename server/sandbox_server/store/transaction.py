@@ -5,7 +5,7 @@ for each kind. A refused change leaves nothing in the group. Where the database 
 changes one by one, so that only the guilty one fails.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from datetime import UTC, datetime
@@ -37,7 +37,9 @@ _OF_VERSION = sa.and_(_OF_KEY, _SANDBOX.c.version == sa.bindparam("of_version"))
 _INSERT = sa.insert(_SANDBOX)
 _UPDATE = sa.update(_SANDBOX).where(_OF_VERSION)
 _REMOVE = sa.delete(_SANDBOX).where(_OF_VERSION)
-_CHANGED = {name: sa.bindparam(name) for name in ("desired", "phase", "generation", "version", "sequence", "document")}
+_CHANGED: dict[str, Any] = {
+    name: sa.bindparam(name) for name in ("desired", "phase", "generation", "version", "sequence", "document")
+}
 _UPDATE_STATUS = _UPDATE.values(_CHANGED)
 _UPDATE_ENV = _UPDATE.values(_CHANGED | {"env": sa.bindparam("env")})
 _APPEND = sa.insert(_EVENT)
@@ -69,7 +71,9 @@ class Reader:
 
     def sandbox(self, key: Key) -> Sandbox | None:
         """The sandbox of that key, TERMINATED ones too."""
-        found = self._connection.execute(_READ_SANDBOX, {"of_namespace": key.namespace, "of_id": key.id}).scalar()
+        found = self._connection.execute(
+            _READ_SANDBOX, {"of_namespace": key.namespace, "of_id": key.id}
+        ).scalar()
         return None if found is None else rows.sandbox(found)
 
     def env(self, key: Key) -> dict[str, str]:
@@ -83,7 +87,9 @@ class Reader:
 
     def terminated(self, tenant: str) -> list[Sandbox]:
         """The TERMINATED sandboxes of a tenant."""
-        query = sa.select(_SANDBOX.c.document).where(_SANDBOX.c.tenant == tenant, _SANDBOX.c.phase == "TERMINATED")
+        query = sa.select(_SANDBOX.c.document).where(
+            _SANDBOX.c.tenant == tenant, _SANDBOX.c.phase == "TERMINATED"
+        )
         return [rows.sandbox(text) for text in self._connection.execute(query).scalars()]
 
     def live(self) -> tuple[int, list[Sandbox]]:
@@ -97,9 +103,15 @@ class Reader:
         trimmed = self._connection.execute(sa.select(_LOG.c.trimmed_sequence)).scalar_one()
         if after < trimmed:
             raise errors.OutOfRange(
-                "HISTORY_TRIMMED", "the changes after after_sequence are no longer kept: open again without it"
+                "HISTORY_TRIMMED",
+                "the changes after after_sequence are no longer kept: open again without it",
             )
-        query = sa.select(_EVENT.c.document).where(_EVENT.c.sequence > after).order_by(_EVENT.c.sequence).limit(limit)
+        query = (
+            sa.select(_EVENT.c.document)
+            .where(_EVENT.c.sequence > after)
+            .order_by(_EVENT.c.sequence)
+            .limit(limit)
+        )
         return [rows.sandbox(text) for text in self._connection.execute(query).scalars()]
 
 
@@ -150,7 +162,7 @@ class Transaction(Reader):
         self.writes.requests.append(row | {"document": rows.document(answer)})
         self.writes.answers[tenant, request_id] = Request(fingerprint, answer)
 
-    def insert(self, sandbox: Sandbox, env: dict[str, str]) -> Sandbox:
+    def insert(self, sandbox: Sandbox, env: Mapping[str, str]) -> Sandbox:
         """A new sandbox, in place of a TERMINATED one of its key.
 
         Raises `errors.AlreadyExists`, and `HostTaken` from the store's `write`.
@@ -158,7 +170,9 @@ class Transaction(Reader):
         former = self.sandbox(sandbox.key)
         if former is not None:
             if former.status.phase.name != "TERMINATED":
-                raise errors.AlreadyExists("SANDBOX_EXISTS", f"the id {sandbox.id!r} is taken: choose another")
+                raise errors.AlreadyExists(
+                    "SANDBOX_EXISTS", f"the id {sandbox.id!r} is taken: choose another"
+                )
             self._group.flush()
             of = {"of_namespace": former.namespace, "of_id": former.id, "of_version": former.version}
             if self._connection.execute(_REMOVE, of).rowcount != 1:
@@ -169,7 +183,7 @@ class Transaction(Reader):
         self.writes.envs[sandbox.key] = dict(env)
         return sandbox
 
-    def update(self, before: Sandbox, after: Sandbox, env: dict[str, str] | None = None) -> Sandbox:
+    def update(self, before: Sandbox, after: Sandbox, env: Mapping[str, str] | None = None) -> Sandbox:
         """`after` in place of `before`, and a new environment if one is given. Raises `Stale`."""
         known = self.writes.sandboxes.get(before.key) or self._group.writes.sandboxes.get(before.key)
         if known is not None and (known.version != before.version or known.uid != before.uid):

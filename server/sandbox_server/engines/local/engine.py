@@ -83,7 +83,9 @@ class LocalEngine:
     def _terminal_command(self) -> tuple[str, ...]:
         if self._config.terminal == "auto":
             found = shutil.which("ttyd")
-            return (found, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh") if found else ()
+            return (
+                (found, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh") if found else ()
+            )
         return tuple(self._config.terminal.split())
 
     def _adopt(self, sandbox: Sandbox) -> None:
@@ -105,8 +107,7 @@ class LocalEngine:
             owner=sandbox.uid,
             folder=self._folder(key),
             ports=sandbox.addresses.ports,
-            command=self._config.command
-            or (sys._base_executable, "-I", "-m", "http.server", "--bind", "127.0.0.1", str(sandbox.addresses.ports[0])),  # type: ignore[attr-defined]  # noqa: SLF001
+            command=self._config.command or _serve_home(sandbox.addresses.ports[0]),
             terminal=self._terminal,
             isolated=self._isolated,
             changed=lambda: self._changed(key),
@@ -121,7 +122,6 @@ class LocalEngine:
             await unit.run()
         except Exception:
             log.exception("local_sandbox_failed", sandbox=key.id, namespace=key.namespace)
-            raise
 
     async def close(self) -> None:
         """Stops observing. What runs goes on running."""
@@ -135,12 +135,10 @@ class LocalEngine:
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Loopback URLs, on ports that are the sandbox's until it is deleted."""
-        port = self._ports.give()
-        ports = (port, self._ports.give()) if self._terminal else (port,)
-        terminal = f"http://127.0.0.1:{ports[1]}" if self._terminal else ""
-        return Addresses(
-            dns_name="127.0.0.1", public_url=f"http://127.0.0.1:{port}", ttyd_url=terminal, ports=ports
-        )
+        ports = tuple(self._ports.give() for _ in range(2 if self._terminal else 1))
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        terminal = urls[1] if self._terminal else ""
+        return Addresses(dns_name="127.0.0.1", public_url=urls[0], ttyd_url=terminal, ports=ports)
 
     def observe(self, sandbox: Sandbox) -> Observed:
         """What is there for this sandbox."""
@@ -202,8 +200,7 @@ class LocalEngine:
         try:
             if unit is not None:
                 unit.want(Wanted(sandbox.generation, 0, sandbox.spec, None))
-                while unit.process is not None:
-                    await asyncio.sleep(0.02)
+                await unit.idle()
                 self._tasks.pop(key).cancel()
                 del self._units[key]
             await asyncio.to_thread(self._folder(key).remove, keep_volume)
@@ -230,3 +227,9 @@ class LocalEngine:
             self._volumes[key] = now
         if now != before:
             self._changed(key)
+
+
+def _serve_home(port: int) -> tuple[str, ...]:
+    """The default command. It is the interpreter itself, not that of a virtual environment, which bubblewrap hides."""
+    python = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
+    return (python, "-I", "-m", "http.server", "--bind", "127.0.0.1", str(port))

@@ -11,8 +11,18 @@ from pathlib import Path
 HOME = "/home/agent"
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")
-_FILES = ("alternatives", "ca-certificates", "group", "host.conf", "hosts", "ld.so.cache", "localtime", "nsswitch.conf")
-_FILES += ("passwd", "resolv.conf", "ssl", "terminfo")
+_FILES = [
+    "alternatives",
+    "ca-certificates",
+    "group",
+    "host.conf",
+    "hosts",
+    "ld.so.cache",
+    "localtime",
+    "nsswitch.conf",
+    "passwd",
+]
+_FILES += ["resolv.conf", "ssl", "terminfo"]
 
 
 @functools.cache
@@ -40,8 +50,10 @@ def describe(isolate: bool) -> str:
     """One line for people about what keeps local sandboxes apart."""
     if not isolate:
         return "none: switched off by local-isolation; a sandbox can do what the service's user can"
-    return f"bubblewrap at {program()}" if program() else (
-        "none: bubblewrap does not run here; a sandbox can do what the service's user can"
+    return (
+        f"bubblewrap at {program()}"
+        if program()
+        else ("none: bubblewrap does not run here; a sandbox can do what the service's user can")
     )
 
 
@@ -51,7 +63,15 @@ def wrap(home: Path, command: Sequence[str]) -> list[str]:
     The environment is handed down, never put into the words, which every process list shows. There is no
     --die-with-parent: sandboxes outlive the service.
     """
-    words = [program(), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL", "--new-session"]
+    words = [
+        program(),
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--cap-drop",
+        "ALL",
+        "--new-session",
+    ]
     for path in dict.fromkeys((*_SYSTEM, sys.base_prefix)):
         words += ["--ro-bind-try", path, path]
     for name in _FILES:

@@ -93,7 +93,9 @@ class Process:
         """Whether `pid` is still ours: it started right after its leader, and is the first of its own namespace."""
         found = _stat(f"/proc/{pid}/stat")
         try:
-            namespaces = Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].splitlines()[0].split()
+            namespaces = (
+                Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].splitlines()[0].split()
+            )
         except (OSError, IndexError):
             return False
         return found is not None and found[1] >= self.start and namespaces[-1] == "1" and len(namespaces) > 1
@@ -116,28 +118,38 @@ def find(files: Path) -> Process | None:
     return process if process is not None and process.alive else None
 
 
-async def start(files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], isolated: bool) -> Process:
+async def start(
+    files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], isolated: bool
+) -> Process:
     """Starts `command` in a session of its own. Raises OSError."""
+    pid = _spawn(files, home, command, env, isolated)
+    while (found := _stat(f"{files}.process")) is None:
+        if (now := _stat(f"/proc/{pid}/stat")) is None or now[2] in "ZX":
+            _reap(pid)
+            raise OSError("the process ended before it began")
+        await asyncio.sleep(0.002)
+    return Process(pid, found[1], files)
+
+
+def _spawn(files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], isolated: bool) -> int:
     for suffix in (".process", ".exit"):
         Path(f"{files}{suffix}").unlink(missing_ok=True)
     script = _ISOLATED if isolated else _PLAIN
     words = ["/bin/sh", "-c", script, str(files), *(isolation.wrap(home, command) if isolated else command)]
-    output = os.open(f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    output = os.open(
+        f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
     try:
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
-        pid = os.posix_spawn(words[0], words, dict(env), file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS)
+        return os.posix_spawn(
+            words[0], words, dict(env), file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
+        )
     finally:
         os.close(output)
-    while (found := _stat(f"{files}.process")) is None:
-        if (now := _stat(f"/proc/{pid}/stat")) is None or now[2] in "ZX":
-            _reap(pid)
-            raise OSError(f"{words[0]} ended before it began")
-        await asyncio.sleep(0.002)
-    return Process(pid, found[1], files)
 
 
 async def _hear(pid: int) -> None:

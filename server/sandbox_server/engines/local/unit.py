@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -55,6 +54,7 @@ class Unit:
     last_exit: Exit | None = None
     fault: str = ""
     _poke: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _shell: processes.Process | None = None
 
     def want(self, wanted: Wanted) -> None:
@@ -92,11 +92,19 @@ class Unit:
         if self.fault:
             return Reason.CONTAINER_CONFIG, self.fault
         if self.process is not None:
-            return (Reason.READY, "the process runs") if self.ready else (Reason.NOT_READY, "not answering yet")
+            return (
+                (Reason.READY, "the process runs") if self.ready else (Reason.NOT_READY, "not answering yet")
+            )
         if self.quick and self.last_exit:
             told = f"the process ended with exit code {self.last_exit.code}; it is being started again"
             return (Reason.CRASH_LOOP if self.quick > 1 else Reason.RESTARTING), told
         return Reason.CONTAINER_CREATING, "the process is being started"
+
+    async def idle(self) -> None:
+        """Returns when there is no process; something else than one must be wanted."""
+        self._idle.clear()
+        self._poke.set()
+        await self._idle.wait()
 
     async def run(self) -> None:
         """Works until it is cancelled; what runs goes on running."""
@@ -111,6 +119,7 @@ class Unit:
             elif wanted.replicas == 1 and wanted.env is not None:
                 await self._start(wanted, wanted.env)
             else:
+                self._idle.set()
                 await self._poke.wait()
 
     async def _start(self, wanted: Wanted, env: Mapping[str, str]) -> None:
@@ -135,7 +144,12 @@ class Unit:
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         home = isolation.HOME if self.isolated else str(self.folder.home)
-        usual = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "USER": "agent", "TERM": "xterm"}
+        usual = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "USER": "agent",
+            "TERM": "xterm",
+        }
         return usual | dict(env) | {"HOME": home, "PORT": str(self.ports[0])}
 
     async def _attend(self, spec: SandboxSpec) -> None:

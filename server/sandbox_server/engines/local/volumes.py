@@ -72,7 +72,7 @@ class Folder:
         with self._opened() as folder:
             if folder is None:
                 return
-            for name in os.listdir(folder):
+            for name in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
                 if not (keep_volume and name == "volume"):
                     _remove(name, folder)
         if not keep_volume:
@@ -115,7 +115,7 @@ def _permit(name: str, folder: int) -> None:
     os.chmod(name, 0o700, dir_fd=folder)
     handle = os.open(name, _OPEN, dir_fd=folder)
     try:
-        for entry in os.listdir(handle):
+        for entry in os.listdir(handle):  # noqa: PTH208 - a descriptor, not a path
             if stat.S_ISDIR(os.stat(entry, dir_fd=handle, follow_symlinks=False).st_mode):
                 _permit(entry, handle)
     finally:

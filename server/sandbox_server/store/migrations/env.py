@@ -1,12 +1,13 @@
 """Runs migrations on the connection that `store.connection` hands over."""
 
 from alembic import context
+from sandbox_server.store import tables  # noqa: F401 - registers the tables
 from sqlmodel import SQLModel
 
-from sandbox_server.store import tables  # noqa: F401 - registers the tables
-
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=SQLModel.metadata, render_as_batch=True
+    connection=context.config.attributes["connection"],
+    target_metadata=SQLModel.metadata,
+    render_as_batch=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,0 +1,6 @@
+"""Sandboxes as StatefulSets of a Kubernetes cluster."""
+
+from sandbox_server.engines.kubernetes.engine import KubernetesEngine
+from sandbox_server.engines.kubernetes.manifests import Config
+
+__all__ = ["Config", "KubernetesEngine"]
