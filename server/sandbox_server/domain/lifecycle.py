@@ -442,7 +442,6 @@ def _action(at: Situation) -> Action | None:
         and workload.replicas == replicas
         and workload.revision == sandbox.status.applied_revision
         and at.acted
-        and at.pod_reason is not Reason.CONTAINER_CONFIG
     )
     return None if stands else Apply(replicas)
 

@@ -1,0 +1,84 @@
+"""Draws the README's state diagram and rules from the lifecycle's tables.
+
+`python -m sandbox_server.domain.diagram README.md` rewrites what stands between the markers.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from sandbox_server.domain import lifecycle
+from sandbox_server.domain.sandbox import DesiredState, Phase
+
+BEGIN, END = "<!-- state diagram -->", "<!-- /state diagram -->"
+_TOWARDS_RUNNING = (Phase.CREATING, Phase.STARTING, Phase.UPDATING)
+_SETTLED = {
+    DesiredState.RUNNING: Phase.RUNNING,
+    DesiredState.STOPPED: Phase.STOPPED,
+    DesiredState.DELETED: Phase.TERMINATED,
+}
+_WISHES = (
+    (DesiredState.RUNNING, DesiredState.STOPPED, "Stop"),
+    (DesiredState.STOPPED, DesiredState.RUNNING, "Start"),
+    (DesiredState.RUNNING, DesiredState.DELETED, "Delete"),
+    (DesiredState.STOPPED, DesiredState.DELETED, "Delete"),
+)
+
+
+def block() -> str:
+    """The diagram and the rules as Markdown, between their markers."""
+    return "\n".join([BEGIN, "```mermaid", *_diagram(), "```", "", *_rules(), END])
+
+
+def _phases(desired: DesiredState) -> list[Phase]:
+    """Every phase that a table can give, in the order of the contract."""
+    found: set[Phase] = set()
+    for rule in lifecycle.RULES[desired]:
+        found |= {rule.phase} if rule.phase else set(_TOWARDS_RUNNING)
+    return sorted(found, key=lambda phase: phase.value)
+
+
+def _diagram() -> Iterator[str]:
+    yield "stateDiagram-v2"
+    yield "    [*] --> CREATING: CreateSandbox"
+    for desired in DesiredState:
+        phases, settled = _phases(desired), _SETTLED[desired]
+        yield f'    state "desired {desired.name}" as want_{desired.name} {{'
+        for phase in phases:
+            if phase not in (settled, Phase.ERROR):
+                yield f"        {phase.name} --> {settled.name}"
+        if Phase.ERROR in phases:
+            yield f"        ERROR_{desired.name}: ERROR"
+            yield f"        {settled.name} --> ERROR_{desired.name}: a cause"
+            yield f"        ERROR_{desired.name} --> {settled.name}: the cause is gone"
+        yield "    }"
+    for before, after, wish in _WISHES:
+        yield f"    want_{before.name} --> want_{after.name}: {wish}"
+    yield "    RUNNING --> UPDATING: UpdateEnvVars"
+    yield "    TERMINATED --> [*]"
+
+
+def _rules() -> Iterator[str]:
+    for desired, rules in lifecycle.RULES.items():
+        yield f"Desired {desired.name}: the first that holds."
+        yield ""
+        yield "| when | phase | reason |"
+        yield "|---|---|---|"
+        for rule in rules:
+            phase = rule.phase.name if rule.phase else "CREATING, STARTING or UPDATING"
+            yield f"| {rule.when} | {phase} | {rule.reason.name if rule.reason else 'what is observed'} |"
+        yield ""
+
+
+def drawn(text: str) -> str:
+    """`text` with the block between the markers made anew. Raises ValueError if it has no markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, marker, after = rest.partition(END)
+    if not marker:
+        raise ValueError(f"there is no {BEGIN} ... {END} in it")
+    return before + block() + after
+
+
+if __name__ == "__main__":
+    readme = Path(sys.argv[1])
+    readme.write_text(drawn(readme.read_text()))

@@ -1,0 +1,375 @@
+"""The store on real SQLite and real PostgreSQL: the same tests on both."""
+
+import asyncio
+import dataclasses
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlmodel import SQLModel
+
+from sandbox_server import store
+from sandbox_server.domain import errors
+from sandbox_server.domain.sandbox import DesiredState, Phase, Reason, Sandbox
+from sandbox_server.store import connection
+from tests import samples
+
+KEY = b"k" * 32
+
+
+class Opened:
+    def __init__(self, url: str, cipher: store.Cipher | None = None) -> None:
+        self.url = url
+        self.committed: list[Sandbox] = []
+        self.store = store.Store(url, cipher or store.Cipher([KEY]), busy_timeout=0.3)
+
+    async def insert(self, sandbox: Sandbox, env: dict[str, str] | None = None) -> Sandbox:
+        return await self.store.write(lambda tx: tx.insert(sandbox, env or {}))
+
+
+@pytest.fixture
+async def opened(database_url: str) -> AsyncIterator[Opened]:
+    made = Opened(database_url)
+    await made.store.open(made.committed.extend)
+    yield made
+    await made.store.close()
+
+
+async def test_what_is_inserted_is_read_back_the_same(opened: Opened) -> None:
+    spec = samples.spec(labels={"a": "b"}, command=("x", "y"), annotations={"c": "d\n"})
+    made = await opened.insert(samples.sandbox(spec=spec, env_names=("A",)), {"A": "ü\U0001f600"})
+    assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == made
+    assert await opened.store.read(lambda reader: reader.env(made.key)) == {"A": "ü\U0001f600"}
+    assert await opened.store.load() == (1, [made])
+    assert opened.committed == [made]
+
+
+async def test_the_column_that_old_queries_read_holds_the_stateful_set_name(opened: Opened) -> None:
+    await opened.insert(samples.sandbox("demo-7"))
+    engine = connection.connect(opened.url, writes=False, busy_timeout=1)
+    with engine.connect() as raw:
+        assert raw.execute(sa.text("SELECT k8s_deployment_name FROM sandbox")).scalar() == "demo-7"
+    engine.dispose()
+
+
+async def test_a_taken_id_is_refused_and_a_terminated_one_is_replaced(opened: Opened) -> None:
+    first = await opened.insert(samples.sandbox())
+    with pytest.raises(errors.AlreadyExists):
+        await opened.insert(samples.sandbox())
+    gone = dataclasses.replace(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
+    await opened.store.write(lambda tx: tx.update(first, gone))
+    second = await opened.insert(samples.sandbox(), {"B": "2"})
+    assert second.uid != first.uid
+    assert [one.uid for one in (await opened.store.load())[1]] == [second.uid]
+
+
+async def test_a_taken_host_asks_for_another(opened: Opened) -> None:
+    first = await opened.insert(samples.sandbox())
+    with pytest.raises(store.HostTaken):
+        await opened.insert(samples.sandbox("demo-2", host=first.host))
+
+
+async def test_an_update_of_an_old_version_is_stale_and_changes_nothing(opened: Opened) -> None:
+    first = await opened.insert(samples.sandbox())
+    second = await opened.store.write(lambda tx: tx.update(first, samples.wished(first)))
+    with pytest.raises(store.Stale):
+        await opened.store.write(lambda tx: tx.update(first, samples.wished(first)))
+    assert await opened.store.read(lambda reader: reader.sandbox(first.key)) == second
+
+
+async def test_38_three_hundred_read_change_writes_of_one_row_are_all_counted(opened: Opened) -> None:
+    made = await opened.insert(samples.sandbox())
+
+    def add(tx: store.Transaction) -> Sandbox:
+        before = tx.sandbox(made.key)
+        assert before is not None
+        return tx.update(before, samples.wished(before))
+
+    await asyncio.gather(*(opened.store.write(add) for _ in range(300)))
+    after = await opened.store.read(lambda reader: reader.sandbox(made.key))
+    assert after is not None
+    assert (after.generation, after.version) == (301, 301)
+
+
+async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None:
+    def refuse(tx: store.Transaction) -> Sandbox:
+        tx.insert(samples.sandbox("never"), {})
+        raise errors.Aborted("TEST", "refused")
+
+    tasks = [opened.insert(samples.sandbox(f"demo-{number}")) for number in range(20)]
+    tasks.insert(7, opened.store.write(refuse))
+    tasks.insert(9, opened.insert(samples.sandbox("demo-3")))
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    failed = [one for one in outcomes if isinstance(one, Exception)]
+    assert sorted(type(one).__name__ for one in failed) == ["Aborted", "AlreadyExists"]
+    sequence, live = await opened.store.load()
+    assert {one.id for one in live} == {f"demo-{number}" for number in range(20)}
+    assert [one.sequence for one in opened.committed] == list(range(1, sequence + 1))
+
+
+async def test_the_log_has_every_change_in_order_without_gaps(opened: Opened) -> None:
+    for number in range(5):
+        made = await opened.insert(samples.sandbox(f"demo-{number}"))
+        await opened.store.write(lambda tx, made=made: tx.update(made, samples.wished(made)))  # type: ignore[misc]
+    events = await opened.store.events(0, 100)
+    assert [one.sequence for one in events] == list(range(1, 11))
+    assert events == opened.committed
+    assert [one.sequence for one in await opened.store.events(4, 3)] == [5, 6, 7]
+
+
+async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
+    await opened.insert(samples.sandbox("demo-1"))
+    await opened.insert(samples.sandbox("demo-2"))
+    past = datetime.now(UTC) - timedelta(days=1)
+    await opened.store.trim(past, past)
+    assert len(await opened.store.events(0, 10)) == 2
+    future = datetime.now(UTC) + timedelta(days=1)
+    await opened.store.trim(future, future)
+    with pytest.raises(errors.OutOfRange):
+        await opened.store.events(1, 10)
+    assert await opened.store.events(2, 10) == []
+    third = await opened.insert(samples.sandbox("demo-3"))
+    assert await opened.store.events(2, 10) == [third]
+
+
+async def test_requests_are_remembered_in_the_same_commit(opened: Opened) -> None:
+    def create(tx: store.Transaction) -> Sandbox:
+        known = tx.request("default", "r1")
+        if known is not None:
+            return known.answer
+        made = tx.insert(samples.sandbox(), {})
+        tx.remember("default", "r1", opened.store.fingerprint(b"payload"), made, datetime.now(UTC))
+        return made
+
+    answers = await asyncio.gather(*(opened.store.write(create) for _ in range(50)))
+    assert len({one.uid for one in answers}) == 1
+    known = await opened.store.write(lambda tx: tx.request("default", "r1"))
+    assert known is not None
+    assert opened.store.same(known.fingerprint, b"payload")
+    assert not opened.store.same(known.fingerprint, b"other")
+    assert await opened.store.write(lambda tx: tx.request("another", "r1")) is None
+
+
+async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbox(
+    opened: Opened, database_url: str
+) -> None:
+    other = Opened(database_url)
+    await other.store.open(other.committed.extend)
+
+    def create(tx: store.Transaction) -> Sandbox:
+        known = tx.request("default", "r1")
+        if known is not None:
+            return known.answer
+        made = tx.insert(samples.sandbox(), {})
+        tx.remember("default", "r1", "00", made, datetime.now(UTC))
+        return made
+
+    async def persist(one: Opened) -> Sandbox:
+        while True:
+            try:
+                return await one.store.write(create)
+            except (store.Stale, store.HostTaken, errors.Unavailable):
+                await asyncio.sleep(0.01)
+
+    try:
+        answers = await asyncio.gather(*(persist(one) for one in (opened, other) for _ in range(25)))
+        assert len({one.uid for one in answers}) == 1
+        assert len((await opened.store.load())[1]) == 1
+    finally:
+        await other.store.close()
+
+
+async def test_39_no_reader_skips_what_two_replicas_append(opened: Opened, database_url: str) -> None:
+    other = Opened(database_url)
+    await other.store.open(other.committed.extend)
+    seen: list[int] = []
+
+    async def read() -> None:
+        while len(seen) < 200:
+            seen.extend(one.sequence for one in await opened.store.events(seen[-1] if seen else 0, 50))
+            await asyncio.sleep(0)
+
+    async def append(one: Opened, name: str) -> None:
+        for number in range(100):
+            sandbox = samples.sandbox(f"{name}-{number}")
+            while True:
+                try:
+                    await one.insert(sandbox)
+                    break
+                except (errors.Unavailable, store.Stale):
+                    await asyncio.sleep(0.01)
+
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.gather(read(), append(opened, "a"), append(other, "b"))
+        assert seen == list(range(1, 201))
+    finally:
+        await other.store.close()
+
+
+async def test_52_env_values_are_nowhere_in_the_database(opened: Opened) -> None:
+    made = await opened.insert(samples.sandbox(env_names=("SECRET",)), {"SECRET": samples.CANARY})
+    payload = f"env={samples.CANARY}".encode()
+    await opened.store.write(
+        lambda tx: tx.remember("default", "r1", opened.store.fingerprint(payload), made, datetime.now(UTC))
+    )
+    engine = connection.connect(opened.url, writes=False, busy_timeout=1)
+    with engine.connect() as raw:
+        for table in SQLModel.metadata.sorted_tables:
+            assert samples.CANARY not in str(raw.execute(sa.select(table)).all())
+            assert samples.CANARY.encode() not in b"".join(
+                cell for row in raw.execute(sa.select(table)) for cell in row if isinstance(cell, bytes)
+            )
+    engine.dispose()
+
+
+async def test_keys_rotate(opened: Opened, database_url: str) -> None:
+    made = await opened.insert(samples.sandbox(), {"A": "1"})
+    newer = Opened(database_url, store.Cipher([b"n" * 32, KEY]))
+    await newer.store.open(newer.committed.extend)
+    assert await newer.store.read(lambda reader: reader.env(made.key)) == {"A": "1"}
+    assert await newer.store.rewrap() == 1
+    assert await newer.store.rewrap() == 0
+    await newer.store.close()
+    newest = Opened(database_url, store.Cipher([b"n" * 32]))
+    await newest.store.open(newest.committed.extend)
+    assert await newest.store.read(lambda reader: reader.env(made.key)) == {"A": "1"}
+    await newest.store.close()
+
+
+async def test_40_a_schema_of_another_release_refuses_to_open(opened: Opened, database_url: str) -> None:
+    def stamp(revision: str | None) -> None:
+        engine = connection.connect(database_url, writes=True, busy_timeout=1)
+        with engine.begin() as raw:
+            raw.execute(sa.text("DELETE FROM alembic_version"))
+            if revision:
+                raw.execute(sa.text("INSERT INTO alembic_version VALUES (:it)"), {"it": revision})
+        engine.dispose()
+
+    stamp("9999")
+    with pytest.raises(store.SchemaMismatch, match="newer"):
+        connection.check(database_url)
+    stamp(None)
+    with pytest.raises(store.SchemaMismatch, match="sandbox-server migrate"):
+        connection.check(database_url)
+
+
+async def test_the_migrations_make_what_the_tables_say(opened: Opened) -> None:
+    engine = connection.connect(opened.url, writes=False, busy_timeout=1)
+    with engine.connect() as raw:
+        context = MigrationContext.configure(raw, opts={"compare_type": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+    engine.dispose()
+
+
+async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> None:
+    made = await opened.insert(samples.sandbox())
+    gone = dataclasses.replace(made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED)
+    written = await opened.store.write(lambda tx: tx.update(made, gone))
+    assert await opened.store.load() == (2, [])
+    assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == written
+    assert await opened.store.read(lambda reader: reader.terminated("default")) == [written]
+
+
+async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Path) -> None:
+    opened = Opened(f"sqlite:///{tmp_path}/a.db")
+    await opened.store.open(opened.committed.extend)
+    blocker = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(errors.Unavailable):
+        await opened.insert(samples.sandbox())
+    with pytest.raises(errors.DeadlineExceeded):
+        await opened.store.write(lambda tx: tx.insert(samples.sandbox("late"), {}), timeout=0.05)
+    await asyncio.sleep(0.5)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    made = await opened.insert(samples.sandbox("demo-2"))
+    assert made in (await opened.store.load())[1]
+    await opened.store.close()
+
+
+async def test_37_killed_connections_are_made_again(postgres: Callable[[], str]) -> None:
+    opened = Opened(postgres())
+    await opened.store.open(opened.committed.extend)
+    await opened.insert(samples.sandbox("demo-1"))
+    admin = sa.create_engine(sa.make_url(opened.url).set(drivername="postgresql+psycopg"))
+    with admin.begin() as raw:
+        raw.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    admin.dispose()
+    await opened.insert(samples.sandbox("demo-2"))
+    assert len((await opened.store.load())[1]) == 2
+    await opened.store.close()
+
+
+KILLED = """
+import asyncio, os, sys
+from sandbox_server import store
+from tests import samples
+async def main():
+    opened = store.Store(sys.argv[1], store.Cipher([b"k" * 32]))
+    def die(committed):
+        os.kill(os.getpid(), 9)
+    await opened.open(die)
+    def change(tx):
+        made = tx.insert(samples.sandbox(), {})
+        tx.remember("default", "r1", "00", made, samples.NOW)
+        if sys.argv[2] == "before":
+            os.kill(os.getpid(), 9)
+        return made
+    await opened.write(change)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("moment", "left"), [("before", 0), ("after", 1)])
+async def test_01_02_a_kill_before_the_commit_leaves_nothing_and_after_it_everything(
+    database_url: str, moment: str, left: int
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, database_url, moment, env={**os.environ, "PYTHONPATH": "."}
+    )
+    assert await process.wait() == -9
+    opened = Opened(database_url)
+    await opened.store.open(opened.committed.extend)
+    assert len((await opened.store.load())[1]) == left
+    known = await opened.store.write(lambda tx: tx.request("default", "r1"))
+    assert (known is not None) == bool(left)
+    await opened.store.close()
+
+
+def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    store.Cipher.from_file(path, create=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o640)
+    with pytest.raises(ValueError, match="chmod 600"):
+        store.Cipher.from_file(path)
+
+
+def test_a_column_belongs_to_its_sandbox() -> None:
+    cipher = store.Cipher([KEY])
+    column = cipher.encrypt({"A": "1"}, "one")
+    with pytest.raises(ValueError, match="changed"):
+        cipher.decrypt(column, "two")
+    with pytest.raises(ValueError, match="not given"):
+        store.Cipher([b"x" * 32]).decrypt(column, "one")
+
+
+@pytest.mark.parametrize("text", ["", "short", "a" * 44])
+def test_bad_keys_are_refused_without_being_shown(text: str) -> None:
+    with pytest.raises(ValueError, match="32 bytes in base64") as caught:
+        store.Cipher.from_text(text)
+    assert not text or text not in str(caught.value)
+

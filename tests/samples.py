@@ -1,0 +1,66 @@
+"""Values that tests begin with."""
+
+import dataclasses
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox_server.domain.sandbox import (
+    Addresses,
+    DesiredState,
+    Phase,
+    Reason,
+    Resources,
+    Sandbox,
+    SandboxSpec,
+    Status,
+    Storage,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CANARY = "canary-8d1f2b"
+
+
+def spec(**changes: Any) -> SandboxSpec:
+    usual = {
+        "project": "demo",
+        "image": "registry.example/sandbox:1",
+        "resources": Resources("100m", "1", "256Mi", "1Gi"),
+        "storage": Storage("5Gi", "", "ReadWriteOnce"),
+    }
+    return SandboxSpec(**{**usual, **changes})
+
+
+def status(**changes: Any) -> Status:
+    usual = {
+        "phase": Phase.CREATING,
+        "reason": Reason.ACCEPTED,
+        "message": "accepted",
+        "transitioned_at": NOW,
+        "attempt_at": NOW,
+    }
+    return Status(**{**usual, **changes})
+
+
+def sandbox(sandbox_id: str = "demo-1", **changes: Any) -> Sandbox:
+    usual = {
+        "id": sandbox_id,
+        "namespace": "default",
+        "tenant": "default",
+        "uid": str(uuid.uuid4()),
+        "host": "h" + uuid.uuid4().hex[:11],
+        "spec": spec(),
+        "env_names": (),
+        "desired": DesiredState.RUNNING,
+        "generation": 1,
+        "start_generation": 1,
+        "created_at": NOW,
+        "addresses": Addresses(dns_name="", public_url="", ttyd_url=""),
+        "status": status(),
+    }
+    return Sandbox(**{**usual, **changes})
+
+
+def wished(value: Sandbox, **changes: Any) -> Sandbox:
+    """`value` at its next generation."""
+    return dataclasses.replace(value, generation=value.generation + 1, **changes)

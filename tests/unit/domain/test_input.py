@@ -1,0 +1,179 @@
+"""Bad input: every field, one violation each, never a value. Property tests drive it."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox_server.domain import check, errors, selector
+from sandbox_server.domain.sandbox import Port, Readiness, Resources, Storage
+from tests import samples
+
+BAD_SPECS = {
+    "spec.project": [{"project": one} for one in ("", "Demo", "1demo", "a" * 64, "a_b", "-a", "a-", "dé", "a\n")],
+    "spec.image": [{"image": one} for one in ("", "a b", "x" * 513, "bad\nimage", "é", "-x")],
+    "spec.command": [{"command": ("x",) * 65}],
+    "spec.command[0]": [{"command": ("a\0b",)}, {"command": ("x" * 4097,)}],
+    "spec.args": [{"args": ("x",) * 257}],
+    "spec.args[1]": [{"args": ("ok", "x" * 32769)}],
+    "spec.ports": [{"ports": ()}, {"ports": tuple(Port(f"p{n}", n + 1) for n in range(17))}],
+    "spec.ports[0].number": [{"ports": (Port("a", one),)} for one in (0, -1, 65536, 7681)],
+    "spec.ports[1].number": [{"ports": (Port("a", 80), Port("b", 80))}],
+    "spec.ports[1].name": [{"ports": (Port("a", 80), Port("a", 81))}],
+    "spec.ports[0].name": [
+        {"ports": (Port(one, 80),)} for one in ("", "A", "1", "a" * 16, "a_b", "-a", "a-", "a--b", "ttyd")
+    ],
+    "spec.resources.cpu_limit": [
+        {"resources": Resources("100m", one, "1Gi", "1Gi")} for one in ("", "1Gi", "-1", "0", "1.2345", "x", "1e3")
+    ],
+    "spec.resources.cpu_request": [{"resources": Resources("2", "1", "1Gi", "1Gi")}],
+    "spec.resources.memory_limit": [
+        {"resources": Resources("1", "1", "1Gi", one)} for one in ("", "500m", "-1Gi", "0", "1gi", "Gi", "1GiB")
+    ],
+    "spec.resources.memory_request": [{"resources": Resources("1", "1", "2Gi", "1Gi")}],
+    "spec.storage.size": [
+        {"storage": Storage(one, "", "ReadWriteOnce")} for one in ("", "0", "5m", "500m", "65Ti", "0.5", "5 Gi")
+    ],
+    "spec.storage.storage_class": [{"storage": Storage("5Gi", one, "ReadWriteOnce")} for one in ("A", "a_b", "-")],
+    "spec.storage.access_mode": [{"storage": Storage("5Gi", "", one)} for one in ("", "RWO", "readwriteonce")],
+    "spec.runtime_class": [{"runtime_class": one} for one in ("A", "a b", "x" * 254)],
+    "spec.readiness.http_path": [{"readiness": Readiness(http_path=one)} for one in ("x", "/a b", "/\r\n", "/é")],
+    "spec.readiness.tcp_port": [{"readiness": Readiness(tcp_port=one)} for one in (1, -1, 70000)],
+    "spec.labels": [{"labels": {f"k{n}": "" for n in range(65)}}],
+    "spec.labels[a]": [{"labels": {"a": one}} for one in ("x" * 64, "a b", "-a", "é", "a\n")],
+    "spec.annotations": [{"annotations": {"a": "x" * 16 * 1024}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"), [(field, one) for field, several in BAD_SPECS.items() for one in several], ids=str
+)
+def test_each_bad_field_is_named(field: str, changes: dict[str, object]) -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        samples.spec(**changes)
+    assert [one.field for one in caught.value.violations] == [field]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sandbox.fullstackagent.io/x",
+        "project.fullstackagent.io/name",
+        "cloud.sealos.io/app-deploy-manager",
+        "deploy.cloud.sealos.io/resize",
+        "app",
+        "originImageName",
+        "kubernetes.io/x",
+        "node.kubernetes.io/x",
+        "k8s.io/x",
+        "",
+        "/x",
+        "a/",
+        "A.com/x",
+        "a/b/c",
+        "x" * 64,
+        "a b",
+        "é",
+    ],
+)
+@pytest.mark.parametrize("field", ["labels", "annotations"])
+def test_reserved_and_malformed_keys_are_refused(field: str, key: str) -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        samples.spec(**{field: {key: ""}})
+    assert caught.value.violations[0].field.startswith(f"spec.{field}[")
+
+
+def test_all_bad_fields_are_told_at_once() -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        samples.spec(project="", image="", runtime_class="A")
+    assert [one.field for one in caught.value.violations] == ["spec.project", "spec.image", "spec.runtime_class"]
+
+
+@given(st.text(max_size=80))
+def test_an_id_is_a_dns_label_of_at_most_52_characters(text: str) -> None:
+    label = text[:1].isalpha() and text.isascii() and text[-1:].isalnum() and len(text) <= 52
+    good = label and all(one.isdigit() or one.islower() or one == "-" for one in text)
+    assert (not list(check.sandbox_id("sandbox_id", text))) == good
+
+
+@given(st.text(st.sampled_from("ab9-"), min_size=1, max_size=60))
+def test_ids_of_the_right_letters_are_judged_by_shape(text: str) -> None:
+    good = text[0] in "ab" and text[-1] != "-" and len(text) <= 52
+    assert (not list(check.sandbox_id("sandbox_id", text))) == good
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "É", "A=B", "A\n", "A\0", "x" * 257])
+def test_44_a_bad_name_is_refused_and_named(name: str) -> None:
+    (found,) = check.env("env", {name: "value"})
+    assert found.field.startswith("env[")
+    assert found.field.isprintable()
+    assert found.field.isascii()
+
+
+@pytest.mark.parametrize("value", ["x" * (32 * 1024 + 1), "a\0b", "é" * (16 * 1024 + 1)])
+def test_34_a_bad_value_is_refused_and_not_shown(value: str) -> None:
+    (found,) = check.env("env", {"GOOD": value})
+    assert found.field == "env[GOOD]"
+    assert value[:20] not in found.description
+
+
+def test_34_44_too_many_and_too_much_are_refused() -> None:
+    assert not list(check.env("env", {f"K{n}": "" for n in range(1000)}))
+    assert [one.field for one in check.env("env", {f"K{n}": "" for n in range(1001)})] == ["env"]
+    assert [one.field for one in check.env("env", {f"K{n}": "x" * 30_000 for n in range(18)})] == ["env"]
+
+
+@given(st.dictionaries(st.text(max_size=5), st.text(min_size=6, max_size=40), max_size=4))
+def test_52_no_violation_ever_shows_a_value(values: dict[str, str]) -> None:
+    marked = {name: f"{samples.CANARY}{value}" for name, value in values.items()}
+    for found in (*check.env("env", marked), *check.env_change(marked, tuple(marked), True)):
+        assert samples.CANARY not in found.description
+        assert samples.CANARY not in found.field
+        assert "\n" not in found.field
+
+
+def test_a_change_of_the_environment_is_judged_as_a_whole() -> None:
+    assert [one.field for one in check.env_change({"A": "1"}, ["A"], False)] == ["unset[0]"]
+    assert [one.field for one in check.env_change({}, ["A"], True)] == ["unset"]
+    assert [one.field for one in check.env_change({}, ["1"], False)] == ["unset[0]"]
+    assert [one.field for one in check.env_change({}, ["A"] * 1001, False)] == ["unset"]
+    assert not list(check.env_change({"A": "1"}, ["B"], False))
+
+
+@pytest.mark.parametrize("text", ["a", "not-a-uuid", "123e4567e89b12d3a456426614174000", "é"])
+def test_a_request_id_is_a_uuid(text: str) -> None:
+    assert [one.field for one in check.request_id("request_id", text)] == ["request_id"]
+    assert not list(check.request_id("request_id", "123E4567-e89b-12d3-a456-426614174000"))
+
+
+LABELS = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["x", "y", ""]), max_size=3)
+
+
+@given(LABELS, st.sampled_from("abc"), st.lists(st.sampled_from(["x", "y"]), min_size=1, max_size=2))
+def test_selectors_choose_as_kubernetes_does(labels: dict[str, str], key: str, values: list[str]) -> None:
+    def chooses(text: str) -> bool:
+        return selector.parse("label_selector", text).matches(labels)
+
+    listed, one = ", ".join(values), values[0]
+    assert chooses(f"{key}={one}") == chooses(f"{key} == {one}") == (labels.get(key) == one)
+    assert chooses(f"{key}!={one}") == (labels.get(key) != one)
+    assert chooses(f"{key} in ({listed})") == (labels.get(key) in values)
+    assert chooses(f"{key} notin ({listed})") == (labels.get(key) not in values)
+    assert chooses(key) == (key in labels)
+    assert chooses(f"!{key}") == (key not in labels)
+    assert chooses(f"{key},{key}={one}, !zz") == (labels.get(key) == one)
+    assert chooses("")
+
+
+@given(st.text(max_size=30))
+def test_any_selector_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(errors.Invalid):
+        selector.parse("label_selector", text)
+
+
+@pytest.mark.parametrize("text", ["a=b=c", "a in b", "a in (", ",", "a,,b", "=b", "a=!", "a in (é)", "x" * 5000])
+def test_bad_selectors_are_refused(text: str) -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        selector.parse("label_selector", text)
+    assert caught.value.violations[0].field == "label_selector"
