@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from sandbox_client import Client, ServiceError
 
 
@@ -88,7 +87,9 @@ class Service:
             try:
                 client.page()
             except ServiceError as error:
-                raise AssertionError(f"the service does not answer: {self.log.read_text()[-3000:]}") from error
+                raise AssertionError(
+                    f"the service does not answer: {self.log.read_text()[-3000:]}"
+                ) from error
 
     def client(self, **options: object) -> Client:
         return Client(self.address, **options)  # type: ignore[arg-type]

@@ -13,12 +13,12 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlmodel import SQLModel
-
 from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import DesiredState, Phase, Reason, Sandbox
 from sandbox_server.store import connection
+from sqlmodel import SQLModel
+
 from tests import samples
 
 KEY = b"k" * 32
@@ -271,7 +271,9 @@ async def test_the_migrations_make_what_the_tables_say(opened: Opened) -> None:
 
 async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
-    gone = dataclasses.replace(made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED)
+    gone = dataclasses.replace(
+        made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED
+    )
     written = await opened.store.write(lambda tx: tx.update(made, gone))
     assert await opened.store.load() == (2, [])
     assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == written
@@ -372,4 +374,3 @@ def test_bad_keys_are_refused_without_being_shown(text: str) -> None:
     with pytest.raises(ValueError, match="32 bytes in base64") as caught:
         store.Cipher.from_text(text)
     assert not text or text not in str(caught.value)
-

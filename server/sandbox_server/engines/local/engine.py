@@ -13,8 +13,18 @@ from pathlib import Path
 import structlog
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Addresses, Fault, Key, Observed, Reason, Sandbox, Volume, Workload
-from sandbox_server.engines.local import isolation, volumes
+from sandbox_server.domain.sandbox import (
+    Addresses,
+    Fault,
+    Key,
+    Observed,
+    Phase,
+    Reason,
+    Sandbox,
+    Volume,
+    Workload,
+)
+from sandbox_server.engines.local import isolation, processes, volumes
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.unit import Unit, Wanted
 
@@ -96,7 +106,9 @@ class LocalEngine:
             return
         wanted = Wanted(record["generation"], record["replicas"], sandbox.spec, None)
         unit = self._unit(sandbox, wanted)
-        unit.adopt(record["process_generation"])
+        # Start times count from the boot: after another one they say nothing.
+        if record["boot"] == processes.BOOT:
+            unit.adopt(record["process_generation"], sandbox.status.phase is Phase.RUNNING)
 
     def _folder(self, key: Key) -> volumes.Folder:
         return volumes.Folder(self._config.data_dir, key)

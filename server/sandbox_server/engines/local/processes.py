@@ -112,10 +112,9 @@ def _stat(path: str) -> tuple[int, int, str] | None:
 
 
 def find(files: Path) -> Process | None:
-    """The process that was last started with these files, if it is alive."""
+    """The process that was last started with these files, alive or not; None if there was none."""
     found = _stat(f"{files}.process")
-    process = Process(found[0], found[1], files) if found else None
-    return process if process is not None and process.alive else None
+    return Process(found[0], found[1], files) if found else None
 
 
 async def start(

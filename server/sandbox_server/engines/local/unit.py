@@ -60,15 +60,21 @@ class Unit:
     def want(self, wanted: Wanted) -> None:
         """Changes what is wanted; the task sees to it."""
         if wanted.generation != self.wanted.generation:
-            self.quick = 0
+            self.quick, self.restarts, self.last_exit, self.fault = 0, 0, None, ""
         self.wanted = wanted
         self._poke.set()
 
-    def adopt(self, generation: int) -> None:
-        """Takes over the process that an earlier service started, if it lives."""
-        self.process = processes.find(self.folder.path / "main")
+    def adopt(self, generation: int, ready: bool) -> None:
+        """Takes over the process that an earlier service started, or its exit code if it ended meanwhile.
+
+        `ready`: whether it was so when last seen; it is asked again at once.
+        """
+        found = processes.find(self.folder.path / "main")
         self._shell = processes.find(self.folder.path / "terminal")
-        self.generation = generation if self.process else 0
+        if found is not None and found.alive:
+            self.process, self.generation, self.ready = found, generation, ready
+        elif found is not None and self.wanted.replicas == 1:
+            self.last_exit, self.restarts, self.quick = found.exit(), 1, 1
 
     def pod(self) -> Pod | None:
         """The process as a pod; None where there is none and none is wanted."""

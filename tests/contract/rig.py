@@ -1,0 +1,150 @@
+"""Everything but gRPC in one process, over an engine of either kind: what the contract suite drives."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from sandbox_server import engines, feed, manager, store
+from sandbox_server.domain import lifecycle
+from sandbox_server.domain.sandbox import DesiredState, Key, Observed, Phase, Sandbox, SandboxSpec
+from sandbox_server.domain.tenant import Tenant
+from sandbox_server.reconciler.reconciler import Reconciler
+from sandbox_server.rpc import render
+
+from tests import samples
+
+WITHIN = 30.0
+
+
+class Ground(Protocol):
+    """What the suite needs of an engine's world beyond the engine."""
+
+    namespace: str
+
+    def engine(self) -> engines.Engine:
+        """A new engine over the same world."""
+
+    async def crash(self, sandbox: Sandbox) -> None:
+        """Has the sandbox's process end again and again with exit code 3."""
+
+    async def heal(self, sandbox: Sandbox) -> None:
+        """Has it run again."""
+
+    def spec(self) -> SandboxSpec:
+        """A spec that becomes ready."""
+
+
+class Rig:
+    """The service without its RPCs. `restart` is what a new process finds."""
+
+    def __init__(self, ground: Ground, folder: Path, start_deadline: float = 60) -> None:
+        self.ground = ground
+        self.tenant = Tenant("default", (ground.namespace,))
+        self._url = f"sqlite:///{folder}/rig.db"
+        self._deadline = timedelta(seconds=start_deadline)
+        self.history: list[Sandbox] = []
+
+    async def start(self) -> None:
+        self.store = store.Store(self._url, store.Cipher([b"k" * 32]))
+        self.feed = feed.Feed(self.store, render.Encoder(), heartbeat=5)
+        self.engine = self.ground.engine()
+        self.reconciler = Reconciler(
+            self.feed, self.store, self.engine, workers=8, resync=30, start_deadline=self._deadline
+        )
+        self.manager = manager.StatefulSetManager(self.store, self.feed, self.engine)
+        self.feed.on_change(self.history.append)
+        await self.store.open(self.feed.publish)
+        self.feed.load(*await self.store.load())
+        await self.engine.open(self.feed.live(), self.reconciler.wake)
+        self._task = asyncio.create_task(self.reconciler.run())
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self.engine.close()
+        await self.store.close()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    def wish(self) -> manager.Wish:
+        return manager.Wish(str(uuid.uuid4()), b"", None, 30)
+
+    def key(self, sandbox_id: str) -> Key:
+        return Key(self.ground.namespace, sandbox_id)
+
+    async def create(
+        self,
+        sandbox_id: str,
+        env: dict[str, str] | None = None,
+        *,
+        adopt: bool = False,
+        spec: SandboxSpec | None = None,
+    ) -> Sandbox:
+        return await self.manager.create(
+            self.tenant,
+            self.wish(),
+            self.ground.namespace,
+            sandbox_id,
+            spec or self.ground.spec(),
+            env or {},
+            adopt,
+        )
+
+    async def begin(self, sandbox_id: str, phase: Phase) -> Sandbox:
+        """Wishes the desired state that leads to `phase`."""
+        key = self.key(sandbox_id)
+        if phase is Phase.RUNNING:
+            return await self.manager.start(self.tenant, self.wish(), key, False)
+        return await self.manager.stop(self.tenant, self.wish(), key)
+
+    async def env(self, sandbox_id: str, **values: str) -> Sandbox:
+        return await self.manager.update_env(
+            self.tenant, self.wish(), self.key(sandbox_id), values, (), False
+        )
+
+    async def delete(self, sandbox_id: str, *, keep: bool = False) -> Sandbox:
+        return await self.manager.delete(self.tenant, self.wish(), self.key(sandbox_id), keep)
+
+    async def get(self, sandbox_id: str) -> Sandbox:
+        return (await self.manager.get(self.tenant, self.key(sandbox_id))).sandbox
+
+    async def until(
+        self, sandbox_id: str, holds: Callable[[Sandbox], bool], within: float = WITHIN
+    ) -> Sandbox:
+        """The sandbox once `holds` is true of it. Fails with what it was last."""
+        sandbox = await self.get(sandbox_id)
+        try:
+            async with asyncio.timeout(within):
+                while not holds(sandbox):
+                    await asyncio.sleep(0.01)
+                    sandbox = await self.get(sandbox_id)
+        except TimeoutError:
+            raise AssertionError(f"last seen: {sandbox.status} {self.engine.observe(sandbox)}") from None
+        return sandbox
+
+    async def settled(self, sandbox_id: str, phase: Phase) -> Sandbox:
+        """The sandbox once it has reached its generation in `phase`, and the engine has nothing left to do."""
+
+        def holds(one: Sandbox) -> bool:
+            reached = one.status.phase is phase and one.status.observed_generation == one.generation
+            if not reached or phase is Phase.TERMINATED:
+                return reached
+            return lifecycle.decide(one, self.engine.observe(one), samples.NOW).action is None
+
+        return await self.until(sandbox_id, holds)
+
+    def observe(self, sandbox: Sandbox) -> Observed:
+        return self.engine.observe(sandbox)
+
+    def check_history(self) -> None:
+        """What holds of every history: one order, no gap, and no settled phase while another state is wished."""
+        sequences = [one.sequence for one in self.history]
+        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+        for one in self.history:
+            wanted = {Phase.RUNNING: DesiredState.RUNNING, Phase.STOPPED: DesiredState.STOPPED}
+            assert wanted.get(one.status.phase, one.desired) is one.desired

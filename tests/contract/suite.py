@@ -1,0 +1,159 @@
+"""The contract of an engine. Each kind runs these very tests against its own ground, through the fixture `rig`."""
+
+import pytest
+from sandbox_server.domain import errors
+from sandbox_server.domain.sandbox import Phase, Reason
+
+from tests.contract.rig import Rig
+
+A = "suite-a"
+
+
+async def test_create_becomes_ready(rig: Rig) -> None:
+    made = await rig.create(A, {"A": "1"})
+    assert (made.status.phase, made.status.reason) == (Phase.CREATING, Reason.ACCEPTED)
+    after = await rig.settled(A, Phase.RUNNING)
+    observed = rig.observe(after)
+    assert observed.workload is not None
+    assert observed.pod is not None
+    assert observed.volume is not None
+    assert (observed.workload.owner, observed.pod.owner) == (made.uid, made.uid)
+    assert after.volume_uid == observed.volume.uid
+    assert after.status.volume is not None
+    assert after.status.volume.bound
+    assert all(one.status for one in after.status.conditions)
+    rig.check_history()
+
+
+async def test_stop_keeps_the_disk_and_start_takes_it_up(rig: Rig) -> None:
+    await rig.create(A)
+    before = await rig.settled(A, Phase.RUNNING)
+    await rig.begin(A, Phase.STOPPED)
+    stopped = await rig.settled(A, Phase.STOPPED)
+    assert rig.observe(stopped).pod is None
+    await rig.begin(A, Phase.RUNNING)
+    after = await rig.settled(A, Phase.RUNNING)
+    volume = rig.observe(after).volume
+    assert volume is not None
+    assert volume.uid == before.volume_uid == after.volume_uid
+    assert after.generation == 3
+    rig.check_history()
+
+
+async def test_an_env_update_replaces_the_running_pod(rig: Rig) -> None:
+    await rig.create(A, {"A": "1"})
+    await rig.settled(A, Phase.RUNNING)
+    changed = await rig.env(A, A="2")
+    assert changed.status.phase is Phase.UPDATING
+    after = await rig.settled(A, Phase.RUNNING)
+    pod = rig.observe(after).pod
+    assert pod is not None
+    assert pod.generation == 2
+    same = await rig.env(A, A="2")
+    assert same.generation == 2
+    rig.check_history()
+
+
+async def test_an_env_update_of_a_stopped_sandbox_waits_for_its_start(rig: Rig) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    await rig.env(A, A="2")
+    stopped = await rig.settled(A, Phase.STOPPED)
+    assert rig.observe(stopped).pod is None
+    await rig.begin(A, Phase.RUNNING)
+    after = await rig.settled(A, Phase.RUNNING)
+    assert after.env_names == ("A",)
+    rig.check_history()
+
+
+async def test_a_crash_loop_is_said_with_its_exit_code_and_recovers(rig: Rig) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    await rig.ground.crash(running)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert failed.status.reason is Reason.CRASH_LOOP
+    assert failed.status.last_exit is not None
+    assert failed.status.last_exit.code == 3
+    assert failed.status.restart_count > 0
+    assert "3" in failed.status.message
+    await rig.ground.heal(failed)
+    await rig.settled(A, Phase.RUNNING)
+    rig.check_history()
+
+
+async def test_29_a_good_env_update_recovers_from_a_crash_loop_without_help(rig: Rig) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    await rig.ground.crash(running)
+    await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    await rig.ground.heal(running)
+    await rig.env(A, GOOD="1")
+    after = await rig.settled(A, Phase.RUNNING)
+    assert after.status.restart_count == 0
+
+
+async def test_delete_leaves_nothing(rig: Rig) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.delete(A)
+    gone = await rig.settled(A, Phase.TERMINATED)
+    observed = rig.observe(gone)
+    assert (observed.workload, observed.pod, observed.volume) == (None, None, None)
+    assert gone.status.reason is Reason.DELETED
+    again = await rig.delete(A)
+    assert again == gone
+    rig.check_history()
+
+
+async def test_a_kept_volume_is_adopted_when_asked_to_and_refused_when_not(rig: Rig) -> None:
+    await rig.create(A)
+    first = await rig.settled(A, Phase.RUNNING)
+    await rig.delete(A, keep=True)
+    gone = await rig.settled(A, Phase.TERMINATED)
+    assert gone.status.reason is Reason.VOLUME_KEPT
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await rig.create(A)
+    assert caught.value.reason == "VOLUME_KEPT"
+    await rig.create(A, adopt=True)
+    second = await rig.settled(A, Phase.RUNNING)
+    assert second.uid != first.uid
+    assert second.volume_uid == first.volume_uid
+    await rig.delete(A)
+    gone = await rig.settled(A, Phase.TERMINATED)
+    assert rig.observe(gone).volume is None
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await rig.create(A, adopt=True)
+    assert caught.value.reason == "NO_VOLUME_TO_ADOPT"
+
+
+async def test_a_restart_of_the_service_adopts_what_runs(rig: Rig) -> None:
+    await rig.create(A)
+    await rig.create("suite-b")
+    await rig.settled(A, Phase.RUNNING)
+    await rig.settled("suite-b", Phase.RUNNING)
+    await rig.begin("suite-b", Phase.STOPPED)
+    await rig.settled("suite-b", Phase.STOPPED)
+    before = await rig.get(A)
+    await rig.restart()
+    after = await rig.settled(A, Phase.RUNNING)
+    await rig.settled("suite-b", Phase.STOPPED)
+    pod = rig.observe(after).pod
+    assert pod is not None
+    assert pod.restart_count == 0
+    assert after.volume_uid == before.volume_uid
+    await rig.delete(A)
+    await rig.settled(A, Phase.TERMINATED)
+
+
+async def test_wishes_in_a_row_end_in_the_last(rig: Rig) -> None:
+    await rig.create(A)
+    for phase in (Phase.STOPPED, Phase.RUNNING, Phase.STOPPED, Phase.RUNNING, Phase.STOPPED):
+        await rig.begin(A, phase)
+    await rig.settled(A, Phase.STOPPED)
+    await rig.begin(A, Phase.RUNNING)
+    await rig.delete(A)
+    gone = await rig.settled(A, Phase.TERMINATED)
+    assert rig.observe(gone).volume is None
+    rig.check_history()
