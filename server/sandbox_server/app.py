@@ -136,7 +136,7 @@ async def serve(settings: Settings) -> None:
         opened.push_async_callback(database.close)
         memory.load(*await database.load())
         port = await server.start(settings.listen, files)
-        opened.push_async_callback(server.stop, settings.shutdown_grace)
+        opened.push_async_callback(server.close)
         await runs.open(memory.live(), reconciler.wake)
         opened.push_async_callback(runs.close)
         tasks = asyncio.gather(

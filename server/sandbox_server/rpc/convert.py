@@ -1,7 +1,6 @@
 """Messages to domain values. What a caller left empty gets the service's default here; `render` is the way back."""
 
 import base64
-import binascii
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -167,9 +166,10 @@ def listed(
     after = None
     if request.page_token:
         try:
-            namespace, _, sandbox_id = base64.urlsafe_b64decode(request.page_token).decode().partition("/")
+            decoded = base64.b64decode(request.page_token, altchars=b"-_", validate=True).decode()
+            namespace, sandbox_id = decoded.split("/")
             after = domain.Key(namespace, sandbox_id)
-        except (binascii.Error, UnicodeDecodeError, ValueError):
+        except ValueError:
             found.append(errors.Violation("page_token", "must be the next_page_token of the page before"))
     wanted = feed.Filter(
         tenant=tenant.name, **_matching(request.namespace, request.project, request.label_selector, found)

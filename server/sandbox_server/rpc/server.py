@@ -5,6 +5,7 @@ costs a function call; a `grpc.aio` interceptor would cost 10 us on each.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -43,6 +44,9 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 
+LAST_CALLS = 0.2
+"""Seconds between the last call's end and the closing of the connections."""
+
 Context = grpc.aio.ServicerContext[bytes, bytes]
 M = TypeVar("M", bound=Message)
 Unary = Callable[[Tenant, M, float], Awaitable[Message | bytes]]
@@ -56,7 +60,9 @@ class Server:
         self._servicer = servicer
         self._authenticator = authenticator
         self._health = health.HealthServicer()
-        self._watches: set[asyncio.Task[Any]] = set()
+        self._draining = False
+        self._calls = 0
+        self._idle = asyncio.Event()
         self._server = grpc.aio.server(options=OPTIONS)
 
     async def start(self, listen: str, certificate: tuple[Path, Path] | None) -> int:
@@ -89,9 +95,25 @@ class Server:
             await self._health.set(name, status)
 
     async def stop(self, grace: float) -> None:
-        """Refuses new calls and lets those under way finish for `grace` seconds. Watches must have been ended."""
+        """Refuses new calls with UNAVAILABLE and lets those under way finish for `grace` seconds.
+
+        Watches must have been ended. gRPC's own way to stop would answer what arrives meanwhile with CANCELLED, which
+        no caller takes for a reason to try again.
+        """
+        self._draining = True
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self._calls:
+                    self._idle.clear()
+                    await self._idle.wait()
+                # Those who were just refused have backed off; whoever is on the way is still refused in good order.
+                await asyncio.sleep(min(grace, LAST_CALLS))
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends everything at once."""
+        await self._server.stop(None)
 
     def _handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         servicer = self._servicer
@@ -113,6 +135,7 @@ class Server:
 
         async def handle(written: bytes, context: Context) -> bytes:
             began = time.monotonic() if logged else 0.0
+            self._calls += 1
             try:
                 tenant = self._tenant(context)
                 left = context.time_remaining()
@@ -129,6 +152,10 @@ class Server:
                     milliseconds = round((time.monotonic() - began) * 1000, 1)
                     log.info("call", method=method, tenant=tenant.name, code="OK", ms=milliseconds)
                 return answer if isinstance(answer, bytes) else answer.SerializeToString()
+            finally:
+                self._calls -= 1
+                if self._draining:
+                    self._idle.set()
             return await rpc_errors.abort(context, status)
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -146,6 +173,8 @@ class Server:
         await rpc_errors.abort(context, status)
 
     def _tenant(self, context: Context) -> Tenant:
+        if self._draining:
+            raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: repeat the call")
         metadata = context.invocation_metadata() or () if self._authenticator.needs_metadata else ()
         return self._authenticator.tenant(metadata)  # type: ignore[arg-type]
 

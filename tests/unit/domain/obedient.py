@@ -31,10 +31,8 @@ class ObedientEngine:
             if self.volume and ours and not action.keep_volume:
                 self.volume = dataclasses.replace(self.volume, terminating=True)
             return 0
-        if self.workload is None or self.workload.terminating:
-            revision = 100
-        else:
-            revision = self.workload.revision + 1
+        fresh = self.workload is None or self.workload.terminating
+        revision = 100 if fresh or self.workload is None else self.workload.revision + 1
         self.workload = Workload(
             owner=sandbox.uid, generation=sandbox.generation, replicas=action.replicas, revision=revision
         )

@@ -1,0 +1,502 @@
+"""The service as its callers meet it: a process, real gRPC, the local engine."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import sandbox_pb2_grpc
+from sandbox_client import AsyncClient, Client, Kind, ServiceError, errors
+from tests import samples
+from tests.conftest import Service, eventually
+
+SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
+
+
+@pytest.fixture
+def stub(service: Service) -> Iterator[sandbox_pb2_grpc.SandboxServiceStub]:
+    with grpc.insecure_channel(service.address) as channel:
+        yield sandbox_pb2_grpc.SandboxServiceStub(channel)
+
+
+def running(client: Client, project: str = "demo", **options: object) -> pb.Sandbox:
+    made = client.create(project, spec=SLEEP, **options)  # type: ignore[arg-type]
+    client.wait_until(made.sandbox_id, "RUNNING", timeout=30)
+    return client.get(made.sandbox_id)
+
+
+def test_a_sandbox_keeps_its_file_over_stop_start_and_env_update(client: Client) -> None:
+    made = client.create("demo", env={"NAME": "one"})
+    assert made.sandbox_id.startswith("demo-agentruntime-")
+    assert made.stateful_set_name == made.sandbox_id
+    assert made.service_name == f"{made.sandbox_id}-service"
+    assert made.env_names == ["NAME"]
+    status = client.wait_until(made.sandbox_id, "RUNNING", timeout=30)
+    assert status.public_url.startswith("http://127.0.0.1:")
+    stopped = client.stop(made.sandbox_id)
+    client.wait_until(made.sandbox_id, "STOPPED", generation=stopped.status.generation, timeout=30)
+    changed = client.update_env(made.sandbox_id, set={"OTHER": "2"}, unset=["NAME"])
+    assert changed.env_names == ["OTHER"]
+    started = client.start(made.sandbox_id)
+    client.wait_until(made.sandbox_id, "RUNNING", generation=started.status.generation, timeout=30)
+    client.delete(made.sandbox_id)
+    client.wait_until(made.sandbox_id, "TERMINATED", timeout=30)
+    assert client.delete(made.sandbox_id).status.phase == pb.PHASE_TERMINATED
+
+
+def test_mutations_answer_with_a_sequence_that_can_be_read(client: Client) -> None:
+    made = client.create("demo", spec=SLEEP)
+    seen = client.status(made.sandbox_id, min_sequence=made.status.sequence)
+    assert seen.sequence >= made.status.sequence
+    with pytest.raises(errors.TimedOut) as caught:
+        client.status(made.sandbox_id, min_sequence=10**9, timeout=0.2)
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_07_a_request_id_takes_effect_once_and_belongs_to_one_payload(client: Client) -> None:
+    request_id = str(uuid.uuid4())
+    first = client.create("once", request_id=request_id, spec=SLEEP)
+    again = client.create("once", request_id=request_id.upper(), spec=SLEEP)
+    assert again.uid == first.uid
+    assert len(list(client.list(project="once"))) == 1
+    with pytest.raises(errors.InvalidArgument) as caught:
+        client.create("once", request_id=request_id, spec=SLEEP, env={"A": "1"})
+    assert caught.value.reason == "REQUEST_ID_REUSED"
+    with pytest.raises(errors.InvalidArgument):
+        client.stop(first.sandbox_id, request_id=request_id)
+    client.stop(first.sandbox_id, request_id=(stop := str(uuid.uuid4())))
+    client.start(first.sandbox_id)
+    assert client.stop(first.sandbox_id, request_id=stop).desired_state == pb.DESIRED_STATE_RUNNING
+
+
+def test_preconditions_say_what_to_do(client: Client) -> None:
+    made = client.create("demo", sandbox_id="taken", spec=SLEEP)
+    with pytest.raises(errors.AlreadyExists) as exists:
+        client.create("demo", sandbox_id="taken", spec=SLEEP)
+    assert exists.value.reason == "SANDBOX_EXISTS"
+    with pytest.raises(errors.Aborted) as aborted:
+        client.stop("taken", expected_generation=7)
+    assert aborted.value.reason == "GENERATION_MISMATCH"
+    assert client.stop("taken", expected_generation=1).status.generation == 2
+    client.delete("taken")
+    with pytest.raises(errors.FailedPrecondition) as deleted:
+        client.start("taken")
+    assert deleted.value.reason == "SANDBOX_DELETED"
+    with pytest.raises(errors.NotFound):
+        client.status("never-was")
+    client.wait_until("taken", "TERMINATED", timeout=30)
+    assert client.create("demo", sandbox_id="taken", spec=SLEEP).uid != made.uid
+
+
+def test_bad_fields_are_all_named_and_nothing_is_written(client: Client) -> None:
+    before = [one.uid for one in client.list()]
+    spec = pb.SandboxSpec(
+        image="a b",
+        ports=[pb.Port(number=80), pb.Port(number=80)],
+        storage=pb.Storage(size="500m"),
+        labels={"cloud.sealos.io/x": "y"},
+        resources=pb.Resources(cpu_limit="5Gi"),
+        readiness=pb.Readiness(tcp_port=0),
+    )
+    with pytest.raises(errors.InvalidArgument) as caught:
+        client.create("Bad", sandbox_id="x" * 53, env={"A B": samples.CANARY}, spec=spec, request_id="x")
+    assert set(caught.value.fields) == {
+        "request_id",
+        "sandbox_id",
+        "env[A B]",
+        "spec.project",
+        "spec.image",
+        "spec.ports[1].name",
+        "spec.ports[1].number",
+        "spec.storage.size",
+        "spec.labels[cloud.sealos.io/x]",
+        "spec.resources.cpu_limit",
+        "spec.readiness.tcp_port",
+    }
+    assert samples.CANARY not in str(caught.value)
+    assert [one.uid for one in client.list()] == before
+
+
+def test_text_that_is_not_utf8_is_an_invalid_argument(service: Service) -> None:
+    with grpc.insecure_channel(service.address) as channel:
+        call = channel.unary_unary("/sandbox.v1.SandboxService/GetStatus")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"\x0a\x02\xff\xfe", timeout=5)
+    assert errors.from_rpc(caught.value).code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_lists_are_paged_filtered_and_ordered(client: Client) -> None:
+    for number in range(7):
+        spec = pb.SandboxSpec(command=["/bin/sleep", "1000"], labels={"parity": "even" if number % 2 == 0 else "odd"})
+        client.create("paged", sandbox_id=f"paged-{number}", spec=spec)
+    names = [f"paged-{number}" for number in range(7)]
+    page = client.page(project="paged", page_size=3)
+    assert [one.sandbox_id for one in page.sandboxes] == names[:3]
+    client.delete("paged-3")
+    client.wait_until("paged-3", "TERMINATED", timeout=30)
+    rest = client.page(project="paged", page_size=10, page_token=page.next_page_token)
+    assert [one.sandbox_id for one in rest.sandboxes] == names[4:]
+    assert not rest.next_page_token
+    odd = client.list(project="paged", label_selector="parity=odd")
+    assert [one.sandbox_id for one in odd] == ["paged-1", "paged-5"]
+    gone = client.list(project="paged", phases=["TERMINATED"])
+    assert [one.sandbox_id for one in gone] == ["paged-3"]
+    for bad in ({"page_size": -1}, {"page_size": 1001}, {"page_token": "?"}, {"label_selector": "a=b=c"}):
+        with pytest.raises(errors.InvalidArgument):
+            client.page(**bad)  # type: ignore[arg-type]
+    for number in range(7):
+        client.delete(f"paged-{number}")
+
+
+def test_a_watch_has_a_snapshot_a_marker_and_then_every_change(client: Client) -> None:
+    made = running(client, "watched")
+    seen = []
+    stopped = False
+    for event in client.watch(project="watched", timeout=30):
+        seen.append(event)
+        if event.kind is Kind.SYNCED and not stopped:
+            stopped = True
+            client.stop(made.sandbox_id)
+        if event.status is not None and event.status.phase == pb.PHASE_STOPPED:
+            break
+    assert [one.kind for one in seen[:2]] == [Kind.SNAPSHOT, Kind.SYNCED]
+    assert all(one.kind is Kind.CHANGE for one in seen[2:])
+    sequences = [one.sequence for one in seen[1:]]
+    assert sequences == sorted(set(sequences))
+    resumed = []
+    for event in client.watch(project="watched", after_sequence=seen[1].sequence, timeout=30):
+        resumed.append(event)
+        if len(resumed) == len(seen) - 2:
+            break
+    assert [one.status for one in resumed] == [one.status for one in seen[2:]]
+
+
+def test_a_watch_of_one_sandbox_ends_after_terminated(client: Client) -> None:
+    made = running(client)
+    client.delete(made.sandbox_id)
+    phases = [event.status.phase for event in client.watch([made.sandbox_id], timeout=30) if event.status]
+    assert phases[-1] == pb.PHASE_TERMINATED
+    again = [event for event in client.watch([made.sandbox_id], timeout=30)]
+    assert [one.kind for one in again] == [Kind.SNAPSHOT, Kind.SYNCED]
+    last = client.status(made.sandbox_id).sequence
+    assert list(client.watch([made.sandbox_id], after_sequence=last, timeout=30)) == []
+
+
+def test_a_watch_refuses_what_it_cannot_do(stub: sandbox_pb2_grpc.SandboxServiceStub) -> None:
+    def code(**request: object) -> errors.ServiceError:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.WatchStatus(pb.WatchStatusRequest(**request), timeout=5))  # type: ignore[arg-type]
+        return errors.from_rpc(caught.value)
+
+    assert code(sandbox_ids=["never-was"]).reason == "SANDBOX_NOT_FOUND"
+    assert code(after_sequence=10**9).reason == "SEQUENCE_AHEAD"
+    assert code(after_sequence=-1).code is grpc.StatusCode.INVALID_ARGUMENT
+    assert code(sandbox_ids=["a"] * 1001).code is grpc.StatusCode.INVALID_ARGUMENT
+    assert code(label_selector="a=b=c").code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_heartbeats_come_while_nothing_happens(make_service: Callable[..., Service]) -> None:
+    service = make_service("--heartbeat", "0.1").start()
+    with grpc.insecure_channel(service.address) as channel:
+        stream = sandbox_pb2_grpc.SandboxServiceStub(channel).WatchStatus(pb.WatchStatusRequest(), timeout=20)
+        kinds = [next(stream).WhichOneof("event") for _ in range(4)]
+        stream.cancel()
+    assert kinds == ["snapshot_complete", "heartbeat", "heartbeat", "heartbeat"]
+
+
+def test_health_and_reflection_answer(service: Service) -> None:
+    with grpc.insecure_channel(service.address) as channel:
+        for name in ("", "sandbox.v1.SandboxService"):
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        ask = reflection_pb2.ServerReflectionRequest(list_services="")
+        found = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]), timeout=5))
+        listed = {one.name for one in found.list_services_response.service}
+    assert {"sandbox.v1.SandboxService", "grpc.health.v1.Health"} <= listed
+
+
+def test_46_an_oversized_message_is_refused_and_others_are_served(client: Client) -> None:
+    with pytest.raises(ServiceError) as caught:
+        client.create("demo", env={f"K{n}": "x" * 30_000 for n in range(100)})
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    client.page()
+
+
+def test_kill_9_and_restart_find_the_same_processes_and_files(make_service: Callable[..., Service]) -> None:
+    service = make_service().start()
+    with service.client() as client:
+        made = [running(client) for _ in range(3)]
+    (folder,) = {path.parent for path in service.sandboxes()}
+    for one in made:
+        (folder / one.sandbox_id / "volume" / "home" / "work.txt").write_text(one.sandbox_id)
+    before = {one.sandbox_id: (folder / one.sandbox_id / "main.process").read_text() for one in made}
+    service.kill()
+    service.start()
+    with service.client() as client:
+        for one in made:
+            status = client.wait_until(one.sandbox_id, "RUNNING", timeout=20)
+            assert status.restart_count == 0
+        time.sleep(1)
+        for one in made:
+            assert client.status(one.sandbox_id).phase == pb.PHASE_RUNNING
+            assert (folder / one.sandbox_id / "main.process").read_text() == before[one.sandbox_id]
+            assert (folder / one.sandbox_id / "volume" / "home" / "work.txt").read_text() == one.sandbox_id
+        listed = [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
+        commands = []
+        for pid in listed:
+            with contextlib.suppress(OSError):
+                commands.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+        assert sum(str(service.folder).encode() in one and b"bwrap" in one for one in commands) in (3, 6)
+
+
+def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: Callable[..., Service]) -> None:
+    service = make_service().start()
+    with service.client() as client:
+        spec = pb.SandboxSpec(command=["/bin/sh", "-c", "while sleep 0.05; do test -e die && rm die && exit 9; done"])
+        made = client.create("demo", spec=spec)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+    (folder,) = service.sandboxes()
+    service.kill()
+    (folder / "volume" / "home" / "die").touch()
+    eventually(lambda: "exit-code" in (folder / "main.exit").read_text())
+    service.start()
+    with service.client() as client:
+        eventually(lambda: client.status(made.sandbox_id).last_exit.code == 9)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+
+
+def test_12_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: Callable[..., Service]) -> None:
+    service = make_service().start()
+    acknowledged: list[str] = []
+    stop = False
+
+    def create() -> None:
+        with service.client(timeout=1) as client:
+            while not stop:
+                try:
+                    acknowledged.append(client.create("load", spec=SLEEP).sandbox_id)
+                except (errors.Unavailable, errors.TimedOut):
+                    return
+
+    with grpc.insecure_channel(service.address) as channel, ThreadPoolExecutor(4) as pool:
+        stream = sandbox_pb2_grpc.SandboxServiceStub(channel).WatchStatus(pb.WatchStatusRequest())
+        assert next(stream).WhichOneof("event") == "snapshot_complete"
+        workers = [pool.submit(create) for _ in range(4)]
+        eventually(lambda: len(acknowledged) > 10)
+        began = time.monotonic()
+        assert service.terminate() == 0
+        assert time.monotonic() - began < 10
+        with pytest.raises(grpc.RpcError) as caught:
+            for _ in stream:
+                pass
+        assert errors.from_rpc(caught.value).code is grpc.StatusCode.UNAVAILABLE
+        stop = True
+        for one in workers:
+            one.result()
+    service.start()
+    with service.client() as client:
+        assert set(acknowledged) <= {one.sandbox_id for one in client.list()}
+
+
+def test_a_client_watch_resumes_across_a_restart(make_service: Callable[..., Service]) -> None:
+    service = make_service().start()
+    with service.client() as client:
+        made = running(client)
+        events = client.watch([made.sandbox_id], timeout=60)
+        seen = [next(events), next(events)]
+        service.kill()
+        service.start()
+        with service.client() as other:
+            other.stop(made.sandbox_id)
+        for event in events:
+            seen.append(event)
+            if event.status is not None and event.status.phase == pb.PHASE_STOPPED:
+                break
+    assert Kind.RESYNC not in {one.kind for one in seen}
+    sequences = [one.sequence for one in seen[1:]]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+
+
+def test_two_services_do_not_share_a_data_directory(make_service: Callable[..., Service]) -> None:
+    first = make_service().start()
+    second = make_service()
+    second.folder, second.log = first.folder, first.folder / "second.log"
+    second.start(wait=False)
+    assert second.process is not None
+    assert second.process.wait(timeout=20) == 1
+    assert "in use by another service" in second.log.read_text()
+
+
+def test_two_hundred_sandboxes_at_once_all_run_and_the_service_answers_meanwhile(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service("--local-command", "/bin/sleep 1000").start()
+
+    async def story() -> None:
+        async with AsyncClient(service.address, timeout=60) as client:
+            made = await asyncio.gather(*(client.create("many", sandbox_id=f"many-{n}") for n in range(200)))
+            waits = [asyncio.create_task(client.wait_until(one.sandbox_id, "RUNNING", timeout=90)) for one in made]
+            answered = 0
+            while not all(one.done() for one in waits):
+                await client.status("many-0", timeout=2)
+                answered += 1
+                await asyncio.sleep(0.05)
+            statuses = await asyncio.gather(*waits)
+            assert answered
+            assert len({one.public_url for one in statuses}) == 200
+            await asyncio.gather(*(client.delete(one.sandbox_id) for one in made))
+            await asyncio.gather(*(client.wait_until(one.sandbox_id, "TERMINATED", timeout=90) for one in made))
+
+    asyncio.run(story())
+    assert service.sandboxes() == []
+
+
+def test_a_sandbox_sees_its_home_its_own_processes_and_a_read_only_system(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service().start()
+    script = "id -u > uid; pwd > pwd; env > env; ls /proc > proc; touch /usr/x 2> usr; ls %s > data 2>&1; sleep 1000"
+    with service.client() as client:
+        spec = pb.SandboxSpec(command=["/bin/sh", "-c", script % (service.folder / "data")])
+        made = client.create("demo", spec=spec, env={"SECRET": samples.CANARY})
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+        (folder,) = service.sandboxes()
+        home = folder / "volume" / "home"
+        eventually(lambda: (home / "data").exists() and (home / "data").stat().st_size > 0)
+        assert (home / "pwd").read_text() == "/home/agent\n"
+        assert f"SECRET={samples.CANARY}" in (home / "env").read_text()
+        assert f"PORT={made.public_url.rpartition(':')[2]}\n" in (home / "env").read_text()
+        pids = [one for one in (home / "proc").read_text().split() if one.isdigit()]
+        assert len(pids) < 10
+        assert "Read-only" in (home / "usr").read_text()
+        assert "No such file" in (home / "data").read_text()
+        files = [path for path in folder.iterdir() if path.is_file()]
+        assert not any(samples.CANARY in path.read_text() for path in files)
+        database = (service.folder / "data" / "sandbox.db").read_bytes()
+        assert samples.CANARY.encode() not in database
+        assert samples.CANARY not in service.log.read_text()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                assert samples.CANARY.encode() not in path.read_bytes()
+
+
+def living(group: int) -> list[str]:
+    """The processes of a group that are not zombies."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] not in "ZX":
+                found.append(path.parent.name)
+    return found
+
+
+def test_delete_ends_every_process_and_follows_no_link(make_service: Callable[..., Service], tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("kept")
+    service = make_service("--local-isolation", "none").start()
+    with service.client() as client:
+        script = f"ln -s {outside} link; mkdir deep; chmod 0 deep; setsid sleep 1000 & sleep 1000 & echo $$ > pid; sleep 1000"
+        made = client.create("demo", spec=pb.SandboxSpec(command=["/bin/sh", "-c", script]))
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+        (folder,) = service.sandboxes()
+        home = folder / "volume" / "home"
+        eventually(lambda: (home / "pid").exists())
+        pid = int((home / "pid").read_text())
+        group = os.getpgid(pid)
+        client.delete(made.sandbox_id)
+        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
+    eventually(lambda: not living(group))
+    assert service.sandboxes() == []
+    assert (outside / "precious").read_text() == "kept"
+
+
+def test_a_terminal_program_makes_the_terminal_url_work(make_service: Callable[..., Service]) -> None:
+    service = make_service("--local-terminal", "/usr/bin/python3 -m http.server --bind 127.0.0.1 {port}").start()
+    with service.client() as client:
+        made = running(client)
+        assert made.ttyd_url
+        port = int(made.ttyd_url.rpartition(":")[2])
+
+        def answers() -> bool:
+            import socket
+
+            with socket.socket() as trial:
+                return trial.connect_ex(("127.0.0.1", port)) == 0
+
+        eventually(answers)
+        client.delete(made.sandbox_id)
+        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
+        assert not answers()
+
+
+def test_readiness_is_asked_before_running(make_service: Callable[..., Service]) -> None:
+    service = make_service("--start-deadline", "1.5").start()
+    serve = "sleep 0.5; exec /usr/bin/python3 -m http.server --bind 127.0.0.1 $PORT"
+    with service.client() as client:
+        spec = pb.SandboxSpec(command=["/bin/sh", "-c", serve], readiness=pb.Readiness(http_path="/"))
+        made = client.create("demo", spec=spec)
+        seen = [pb.Reason.Name(one.reason) for one in _until(client, made.sandbox_id, pb.PHASE_RUNNING)]
+        assert "REASON_NOT_READY" in seen
+        never = pb.SandboxSpec(command=["/bin/sleep", "1000"], readiness=pb.Readiness(tcp_port=3000))
+        failed = client.create("demo", spec=never)
+        with pytest.raises(errors.SandboxFailed) as caught:
+            client.wait_until(failed.sandbox_id, "RUNNING", timeout=20, fail_on_error=True)
+        assert caught.value.status.reason == pb.REASON_START_DEADLINE
+
+
+def _until(client: Client, sandbox_id: str, phase: int) -> Iterator[pb.SandboxStatus]:
+    for event in client.watch([sandbox_id], timeout=30):
+        if event.status is not None:
+            yield event.status
+            if event.status.phase == phase:
+                return
+
+
+def test_a_lost_disk_is_said_and_nothing_starts_on_a_fresh_one(make_service: Callable[..., Service]) -> None:
+    import shutil
+
+    service = make_service().start()
+    with service.client() as client:
+        made = running(client)
+        client.stop(made.sandbox_id)
+        client.wait_until(made.sandbox_id, "STOPPED", generation=2, timeout=20)
+        (folder,) = service.sandboxes()
+        shutil.rmtree(folder / "volume" / "home")
+        eventually(lambda: client.status(made.sandbox_id).reason == pb.REASON_VOLUME_LOST)
+        client.start(made.sandbox_id)
+        time.sleep(0.5)
+        assert client.status(made.sandbox_id).reason == pb.REASON_VOLUME_LOST
+        client.start(made.sandbox_id, accept_data_loss=True)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+
+
+def test_logs_are_one_json_line_an_event(make_service: Callable[..., Service]) -> None:
+    service = make_service("--log-format", "json").start()
+    with service.client() as client:
+        running(client)
+        with pytest.raises(errors.InvalidArgument):
+            client.create("x\ny\x1b[31m")
+    service.terminate()
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert {"serving", "call", "phase_changed", "stopped"} <= {one["event"] for one in lines}
+
+
+def test_the_service_ends_on_sigint_too(make_service: Callable[..., Service]) -> None:
+    service = make_service().start()
+    assert service.process is not None
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(timeout=20) == 0
