@@ -24,14 +24,14 @@ $(STAMP): requirements-dev.txt requirements-uv.txt pyproject.toml
 	@# An environment that works is brought up to date in place: something may be running from it.
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 run: $(STAMP) ## start the service: local engine, SQLite, 127.0.0.1:50051
 	@echo "sandboxctl is at $(CURDIR)/$(BIN)/sandboxctl"
 	@echo "in another terminal: . $(BIN)/activate && sandboxctl create --project demo --wait"
-	@exec $(BIN)/sandbox-server --engine $(ENGINE)
+	@exec $(BIN)/sandbox-server --engine $(ENGINE) $(FLAGS)
 
 demo: $(STAMP) ## the whole story, unattended, on a throw-away data directory
 	@$(BIN)/python scripts/demo.py

@@ -331,7 +331,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _explain(error: errors.ServiceError) -> None:
-    show.err.print(f"[red]error:[/red] {escape(error.message or error.code.name)}")
+    summary = "these fields are wrong" if error.fields else error.message or error.code.name
+    show.err.print(f"[red]error:[/red] {escape(summary)}")
     for field, description in error.fields.items():
         show.err.print(f"  {escape(field)} {escape(description)}")
     if isinstance(error, errors.Unavailable):

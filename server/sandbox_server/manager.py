@@ -78,7 +78,7 @@ class StatefulSetManager:
 
         def change(tx: store.Transaction) -> Sandbox:
             made = key if key.id else Key(key.namespace, _free_id(tx, key.namespace, spec.project))
-            volume_uid = _kept_volume(tx.sandbox(made), adopt_volume, made.id)
+            volume_uid = _kept_volume(tx.former(made), adopt_volume, made.id)
             return tx.insert(self._new(tenant, made, spec, env, volume_uid), env)
 
         return await self._once(tenant, wish, change)
@@ -225,8 +225,7 @@ class StatefulSetManager:
                         (errors.Violation("request_id", "was used with another payload: make a new one"),),
                         "REQUEST_ID_REUSED",
                     )
-                now = tx.sandbox(known.answer.key)
-                return now if now is not None and now.uid == known.answer.uid else known.answer
+                return known.answer
             sandbox = change(tx)
             tx.remember(tenant.name, wish.request_id, fingerprint, sandbox, self._now())
             return sandbox
@@ -306,7 +305,7 @@ def _free_id(tx: store.Transaction, namespace: str, project: str) -> str:
     """`<project>-agentruntime-<6 random>`, the project cut so that the whole is a valid id."""
     while True:
         made = f"{project[: check.ID_MOST - 20].rstrip('-')}-agentruntime-{_random(6)}"
-        if tx.sandbox(Key(namespace, made)) is None:
+        if tx.former(Key(namespace, made)) is None:
             return made
 
 

@@ -293,7 +293,7 @@ async def _keep(kubeconfig: Path) -> None:
             cluster.kubeconfig(kubeconfig, ADMIN)
             print(f"export KUBECONFIG={kubeconfig.absolute()}")
             print(f"kubectl: {cluster.binary} kubectl get pods")
-            print(f"service: make run ENGINE=kubernetes ARGS='--kubeconfig {kubeconfig}'")
+            print(f"service: make run ENGINE=kubernetes FLAGS='--kubeconfig {kubeconfig}'")
             sys.stdout.flush()
             await ended.wait()
     finally:

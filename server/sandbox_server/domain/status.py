@@ -57,7 +57,9 @@ def _conditions(
     pulled = pod.image_pulled if pod else None
     scheduled = pod.scheduled if pod else False
     bound = volume is not None and volume.bound and not volume.terminating
-    if volume is not None and volume.terminating:
+    if sandbox.desired is DesiredState.DELETED:
+        volume_reason = decision.reason
+    elif volume is not None and volume.terminating:
         volume_reason = Reason.VOLUME_TERMINATING
     elif volume is None and sandbox.volume_uid:
         volume_reason = Reason.VOLUME_LOST

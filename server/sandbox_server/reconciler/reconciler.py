@@ -17,6 +17,9 @@ log = structlog.get_logger()
 BLIND_RETRY = 1.0
 """Seconds until a sandbox is looked at again while the engine is out of sight."""
 
+AFTER_THE_ANSWER = 0.002
+"""Seconds between a wish's commit and the work on it: the caller's answer goes first."""
+
 
 class Reconciler:
     """Drives the engine to what the store holds. Wake-ups are hints; the store and the resync are the truth."""
@@ -56,7 +59,7 @@ class Reconciler:
     def _heard(self, sandbox: Sandbox) -> None:
         if sandbox.status.reason is Reason.ACCEPTED:
             self._queue.succeeded(sandbox.key)
-            self._queue.add(sandbox.key)
+            self._queue.add_after(sandbox.key, AFTER_THE_ANSWER)
         elif sandbox.status.phase is Phase.TERMINATED:
             self._forget(sandbox.key)
 

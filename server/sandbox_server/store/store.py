@@ -149,18 +149,20 @@ class Store:
             if last:
                 return
 
-    def _commit(self, jobs: list[_Job]) -> list[Sandbox]:
+    def _commit(self, jobs: list[_Job], careful: bool = False) -> list[Sandbox]:
         """Runs the jobs in one transaction; returns what was committed."""
         try:
             with self._write_engine.begin() as opened:
                 group = Group(opened, self._cipher)
                 for job in jobs:
-                    self._change(group, job)
+                    self._change(group, job, careful)
                 group.flush()
             return group.committed
         except (Stale, sa.exc.IntegrityError) as error:
+            if not careful:
+                return self._commit(jobs, careful=True)
             if len(jobs) > 1:
-                return [one for job in jobs for one in self._commit([job])]
+                return [one for job in jobs for one in self._commit([job], careful=True)]
             jobs[0].error = _conflict(error)
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
             for job in jobs:
@@ -170,16 +172,18 @@ class Store:
                 job.error = error
         return []
 
-    def _change(self, group: Group, job: _Job) -> None:
+    def _change(self, group: Group, job: _Job, careful: bool) -> None:
         job.error = None
-        transaction = group.transaction()
+        transaction = group.transaction(careful)
         try:
             job.result = job.change(transaction)
         except sa.exc.SQLAlchemyError:
             raise
         except Exception as error:
             job.error = error
-        else:
+        if transaction.assumed and (job.error is not None or not transaction.will_be_judged):
+            self._change(group, job, careful=True)
+        elif job.error is None:
             group.accept(transaction)
 
     def _deliver(self, jobs: list[_Job], committed: list[Sandbox]) -> None:

@@ -12,19 +12,22 @@ AWARE = sa.DateTime(timezone=True)
 
 
 class SandboxRow(SQLModel, table=True):
-    """A sandbox. `k8s_deployment_name` holds the StatefulSet's name; the column keeps the name that queries know."""
+    """A sandbox. What callers wait for is read from memory, so no index is kept that only a search would use.
+
+    `k8s_deployment_name` holds the StatefulSet's name; the column keeps the name that queries know.
+    """
 
     __tablename__ = "sandbox"
 
     namespace: str = Field(primary_key=True)
     id: str = Field(primary_key=True)
-    uid: str = Field(unique=True)
+    uid: str
     host: str = Field(unique=True)
-    tenant: str = Field(index=True)
-    project: str = Field(index=True)
+    tenant: str
+    project: str
     k8s_deployment_name: str
     desired: str
-    phase: str = Field(index=True)
+    phase: str
     generation: int = Field(sa_type=sa.BigInteger)
     version: int = Field(sa_type=sa.BigInteger)
     sequence: int = Field(sa_type=sa.BigInteger)
@@ -57,12 +60,14 @@ class WatchLogRow(SQLModel, table=True):
 
 
 class RequestRow(SQLModel, table=True):
-    """A request that took effect: its keyed fingerprint and the answer it had."""
+    """A request that took effect: its keyed fingerprint, and the entry of the log that was its answer."""
 
     __tablename__ = "request"
 
     tenant: str = Field(primary_key=True)
     request_id: str = Field(primary_key=True)
     fingerprint: str
-    document: str
+    namespace: str
+    sandbox_id: str
+    sequence: int = Field(sa_type=sa.BigInteger)
     created_at: datetime = Field(sa_type=AWARE, index=True)

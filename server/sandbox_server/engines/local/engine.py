@@ -108,7 +108,8 @@ class LocalEngine:
         unit = self._unit(sandbox, wanted)
         # Start times count from the boot: after another one they say nothing.
         if record["boot"] == processes.BOOT:
-            unit.adopt(record["process_generation"], sandbox.status.phase is Phase.RUNNING)
+            started = volumes.read(folder.started) or {"generation": 0}
+            unit.adopt(started["generation"], sandbox.status.phase is Phase.RUNNING)
 
     def _folder(self, key: Key) -> volumes.Folder:
         return volumes.Folder(self._config.data_dir, key)
@@ -185,16 +186,21 @@ class LocalEngine:
         wanted = Wanted(sandbox.generation, replicas, sandbox.spec, dict(env))
         folder = self._folder(key)
         try:
-            folder.make()
-            if replicas and not sandbox.volume_uid:
-                folder.make_volume(sandbox.uid)
-            self._see(key)
-            unit = self._units.get(key) or self._unit(sandbox, Wanted(0, 0, sandbox.spec, None))
-            unit.want(wanted)
-            volumes.write(folder.record, unit.record(sandbox))
+            await asyncio.to_thread(self._prepare, folder, sandbox, replicas)
         except OSError as error:
             raise engines.Refused(Fault(Reason.ENGINE_REFUSED, f"{folder.path}: {error.strerror}")) from error
+        self._see(key)
+        unit = self._units.get(key) or self._unit(sandbox, Wanted(0, 0, sandbox.spec, None))
+        unit.want(wanted)
         return self._revision
+
+    def _prepare(self, folder: volumes.Folder, sandbox: Sandbox, replicas: int) -> None:
+        """Makes the folder, the first time the volume, and writes down what is wanted."""
+        folder.make()
+        if replicas and not sandbox.volume_uid:
+            folder.make_volume(sandbox.uid)
+        wanted = {"owner": sandbox.uid, "generation": sandbox.generation, "replicas": replicas, "boot": processes.BOOT}
+        volumes.write(folder.record, wanted)
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
         """Begins the removal; processes end first."""

@@ -22,7 +22,9 @@ class Ports:
     def give(self) -> int:
         """A port that no sandbox has and nobody listens on. Raises OSError if there is none."""
         with self._lock:
-            for port in random.sample(self._range, len(self._range)):
+            first = random.randrange(len(self._range))
+            for offset in range(len(self._range)):
+                port = self._range[(first + offset) % len(self._range)]
                 if port not in self._taken and _is_free(port):
                     self._taken.add(port)
                     return port

@@ -6,11 +6,10 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
-from sandbox_server.domain.sandbox import Exit, Pod, Reason, Sandbox, SandboxSpec
+from sandbox_server.domain.sandbox import Exit, Pod, Reason, SandboxSpec
 from sandbox_server.engines.local import isolation, processes, readiness, volumes
 
 log = structlog.get_logger()
@@ -130,8 +129,7 @@ class Unit:
 
     async def _start(self, wanted: Wanted, env: Mapping[str, str]) -> None:
         self.generation, self.ready = wanted.generation, False
-        record = volumes.read(self.folder.record) or {}
-        volumes.write(self.folder.record, record | {"process_generation": wanted.generation})
+        await asyncio.to_thread(volumes.write, self.folder.started, {"generation": wanted.generation})
         environment = self._environment(env)
         command = (*wanted.spec.command, *wanted.spec.args) if wanted.spec.command else self.command
         try:
@@ -220,14 +218,3 @@ class Unit:
                 self._shell = await self._spawn("terminal", command, self._environment(self.wanted.env))
             except OSError as error:
                 log.warning("terminal_not_started", folder=str(self.folder.path), message=str(error))
-
-    def record(self, sandbox: Sandbox) -> dict[str, Any]:
-        """What is written down of `sandbox`, so that a later service knows what it finds."""
-        before = volumes.read(self.folder.record) or {}
-        return {
-            "owner": sandbox.uid,
-            "generation": self.wanted.generation,
-            "replicas": self.wanted.replicas,
-            "process_generation": before.get("process_generation", 0),
-            "boot": processes.BOOT,
-        }

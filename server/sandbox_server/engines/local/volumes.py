@@ -43,6 +43,7 @@ class Folder:
         self._root = root
         self.path = root / "sandboxes" / key.namespace / key.id
         self.record = self.path / "record.json"
+        self.started = self.path / "started.json"
         self.home = self.path / "volume" / "home"
         self._label = self.path / "volume" / "volume.json"
 

@@ -1,0 +1,1 @@
+"""Figures as ratios to bare baselines measured in the same run: `make benchmark`."""

@@ -1,0 +1,266 @@
+"""Measures everything, prints the table and keeps it in `benchmarks/README.md`. `python -m benchmarks [NAME...]`."""
+
+import asyncio
+import dataclasses
+import os
+import platform
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from sqlmodel import Session
+
+from benchmarks import load, servers
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_server import store
+from sandbox_server.domain.sandbox import Phase
+from sandbox_server.store import connection, rows, tables
+
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- table -->", "<!-- /table -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """`subject` and `baseline` in `unit`; `goal` is what their ratio should keep, at most or (`least`) at least."""
+
+    name: str
+    subject: float
+    baseline: float
+    unit: str
+    goal: float
+    least: bool = False
+
+    def row(self) -> str:
+        ratio = self.subject / self.baseline
+        reached = ratio >= self.goal if self.least else ratio <= self.goal
+        sign = "≥" if self.least else "≤"
+        return (
+            f"| {self.name} | {self.subject:,.1f} {self.unit} | {self.baseline:,.1f} {self.unit} | "
+            f"**{ratio:.2f}** | {sign} {self.goal} | {'yes' if reached else 'no'} |"
+        )
+
+
+def get_status() -> Iterator[Figure]:
+    """Turns of both, so that what else the machine does meets both."""
+    mine: list[float] = []
+    bare: list[float] = []
+    with load.server("watch", "100") as subject, load.server("echo") as baseline:
+        request = pb.GetStatusRequest(sandbox_id="bench-7").SerializeToString()
+        for _ in range(5):
+            bare.append(asyncio.run(load.unary(baseline, "GetStatus", request, 6000, 16))[0])
+            mine.append(asyncio.run(load.unary(subject, "GetStatus", request, 6000, 16))[0])
+    yield Figure("GetStatus, server CPU per call; echo", statistics.median(mine), statistics.median(bare), "µs", 1.15)
+
+
+def create() -> Iterator[Figure]:
+    """One create at a time, each after the last one's processes are up, against a bare commit and an echo."""
+    commits, answers = _bare_commits(200), 0.0
+    with load.server("echo") as baseline:
+        request = pb.GetStatusRequest(sandbox_id="bench-7").SerializeToString()
+        answers = asyncio.run(load.unary(baseline, "GetStatus", request, 500, 1))[1]
+    with load.service("--local-command", "/bin/sleep 600", "--local-isolation", "none") as subject:
+        subject.wait()
+        times = asyncio.run(_creates(subject, 150))
+    yield Figure(
+        "CreateSandbox answered, p50; one commit and an echo",
+        statistics.median(times) * 1e3,
+        (statistics.median(commits) + answers) * 1e3,
+        "ms",
+        1.3,
+    )
+
+
+async def _creates(process: load.Process, count: int) -> list[float]:
+    import grpc
+
+    times = []
+    async with grpc.aio.insecure_channel(process.address) as channel:
+        call = channel.unary_unary("/sandbox.v1.SandboxService/CreateSandbox")
+        delete = channel.unary_unary("/sandbox.v1.SandboxService/Delete")
+        for number in range(count):
+            request = pb.CreateSandboxRequest(
+                request_id=str(uuid.uuid4()), sandbox_id=f"b-{number}", spec=pb.SandboxSpec(project="b"), env={"A": "1"}
+            )
+            began = time.perf_counter()
+            await call(request.SerializeToString())
+            times.append(time.perf_counter() - began)
+            await asyncio.sleep(0.05)
+            await delete(pb.DeleteRequest(sandbox_id=f"b-{number}").SerializeToString())
+            await asyncio.sleep(0.05)
+    return times[count // 10 :]
+
+
+def _bare_commits(count: int) -> list[float]:
+    """Seconds of each: one row through a SQLModel session, committed."""
+    times = []
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        url = f"sqlite:///{folder}/bare.db"
+        connection.check(url)
+        engine = connection.connect(url, writes=True, busy_timeout=1)
+        for number in range(count):
+            value = servers.sandbox(number, number)
+            text = rows.document(value)
+            row = tables.SandboxRow(**rows.identity(value), **rows.columns(value, text), env=b"x" * 40)
+            began = time.perf_counter()
+            with Session(engine) as session:
+                session.add(row)
+                session.commit()
+            times.append(time.perf_counter() - began)
+        engine.dispose()
+    return times
+
+
+def group_commit() -> Iterator[Figure]:
+    """The store alone, 64 wishes waiting at once, each a create with a request id."""
+    yield Figure(
+        "durable creates, 64 waiting; one commit each",
+        asyncio.run(_wishes(store.store.GROUP_MOST, 6000)),
+        asyncio.run(_wishes(1, 800)),
+        "/s",
+        10,
+        least=True,
+    )
+
+
+async def _wishes(group_most: int, count: int) -> float:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        opened = store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32]), group_most=group_most)
+        await opened.open(lambda _committed: None)
+        waiting = asyncio.Semaphore(64)
+
+        async def wish(number: int) -> None:
+            value, request_id = servers.sandbox(number, 0), str(number)
+
+            def change(tx: store.Transaction) -> None:
+                if tx.request("default", request_id) is None and tx.former(value.key) is None:
+                    made = tx.insert(value, {"A": "1"})
+                    tx.remember("default", request_id, opened.fingerprint(b"payload"), made, servers.NOW)
+
+            async with waiting:
+                await opened.write(change)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(wish(number) for number in range(count)))
+        took = time.perf_counter() - began
+        await opened.close()
+    return count / took
+
+
+def fan_out() -> Iterator[Figure]:
+    """One sandbox's changes to a thousand watchers."""
+    with load.server("watch", "100") as subject, load.server("fanout") as baseline:
+        mine, bare = asyncio.run(_deliveries([subject, baseline], 1000, 40))
+    yield Figure("WatchStatus, CPU per event to 1,000 watchers; bare fan-out", mine, bare, "µs", 1.2)
+
+
+async def _deliveries(processes: list[load.Process], count: int, events: int) -> list[float]:
+    """Microseconds of CPU per delivery of each, in turns."""
+    watchers = [load.Watchers(one, count) for one in processes]
+    for one in watchers:
+        await one.open()
+    used = [0.0] * len(processes)
+    for _ in range(events):
+        for number, process in enumerate(processes):
+            before = process.cpu()
+            await watchers[number].event(signal.SIGUSR1)
+            used[number] += process.cpu() - before
+    for one in watchers:
+        await one.close()
+    return [seconds / events / count * 1e6 for seconds in used]
+
+
+def ten_thousand_watchers() -> Iterator[Figure]:
+    """All open at once: memory of each, and when the last one is served."""
+    outcomes = []
+    for words in (("watch", "100"), ("fanout",)):
+        with load.server(*words) as process:
+            outcomes.append(asyncio.run(_crowd(process, 10_000)))
+    (mine, kib, failed), (bare, bare_kib, _) = outcomes
+    yield Figure("10,000 watchers, the last one served; bare fan-out", mine * 1e3, bare * 1e3, "ms", 1.3)
+    yield Figure("10,000 watchers, memory of each; 30 KiB", kib, 30, "KiB", 1)
+    yield Figure("(the bare fan-out's; 30 KiB)", bare_kib, 30, "KiB", 1)
+    yield Figure("10,000 watchers, cancelled; plus one", failed + 1, 1, "", 1)
+
+
+async def _crowd(process: load.Process, count: int) -> tuple[float, float, int]:
+    before = process.memory()
+    watchers = load.Watchers(process, count)
+    await watchers.open()
+    each = (process.memory() - before) / count / 1024
+    times = [await watchers.event(signal.SIGUSR1) for _ in range(7)]
+    failed = watchers.failed
+    await watchers.close()
+    return statistics.median(times[1:]), each, failed
+
+
+def ten_thousand_sandboxes() -> Iterator[Figure]:
+    """In the store of a service that starts: until it serves, its memory, and what an event costs."""
+    started, memory = {}, {}
+    for count in (1, 10_000):
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            asyncio.run(_fill(Path(folder), count))
+            began = time.monotonic()
+            with load.service("--local-isolation", "none", folder=Path(folder)) as process:
+                process.wait()
+                started[count] = time.monotonic() - began
+                time.sleep(4)
+                memory[count] = process.memory()
+    yield Figure("10,000 sandboxes, start until serving; 5 s", started[10_000], 5, "s", 1)
+    yield Figure("10,000 sandboxes, memory of each; 15 KiB", (memory[10_000] - memory[1]) / 10_000 / 1024, 15, "KiB", 1)
+    with load.server("watch", "10000") as many, load.server("watch", "100") as few:
+        mine, bare = asyncio.run(_deliveries([many, few], 100, 200))
+    yield Figure("CPU per event at 10,000 sandboxes; at 100", mine, bare, "µs", 1.1)
+
+
+async def _fill(folder: Path, count: int) -> None:
+    cipher = store.Cipher.from_file(folder / "encryption.key", create=True)
+    opened = store.Store(f"sqlite:///{folder}/sandbox.db", cipher)
+    await opened.open(lambda _committed: None)
+    stopped = servers.sandbox(0, 0).status
+    stopped = dataclasses.replace(stopped, phase=Phase.STOPPED)
+
+    def change(tx: store.Transaction) -> None:
+        for number in range(count):
+            value = servers.sandbox(number, 0)
+            tx.insert(
+                dataclasses.replace(value, desired=servers.DesiredState.STOPPED, status=stopped, volume_uid=""), {"A": "1"}
+            )
+
+    await opened.write(change)
+    await opened.close()
+
+
+ALL: dict[str, Callable[[], Iterator[Figure]]] = {
+    one.__name__: one
+    for one in (get_status, create, group_commit, fan_out, ten_thousand_watchers, ten_thousand_sandboxes)
+}
+
+
+def main(names: list[str]) -> None:
+    """Measures what is named, or everything, which is then kept."""
+    head = "| what; and the baseline | service | baseline | ratio | goal | reached |\n|---|---|---|---|---|---|"
+    print(head)
+    lines = []
+    for name in names or ALL:
+        for figure in ALL[name]():
+            lines.append(figure.row())
+            print(lines[-1], flush=True)
+    packages = ", ".join(f"{one} {version(one)}" for one in ("grpcio", "protobuf", "uvloop", "sqlalchemy", "msgspec"))
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
+    below = f"\n{time.strftime('%Y-%m-%d')}; {machine}; {packages}."
+    print(below)
+    if not names:
+        before, _, rest = README.read_text().partition(BEGIN)
+        README.write_text("\n".join([before + BEGIN, head, *lines, below, END + rest.partition(END)[2]]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

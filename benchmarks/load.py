@@ -1,0 +1,155 @@
+"""Processes to measure and the load on them."""
+
+import asyncio
+import contextlib
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import psutil
+
+from sandbox.v1 import sandbox_pb2 as pb
+
+STREAMS = 500
+"""Watches on one connection."""
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], port: int) -> None:
+        self.popen, self.address = popen, f"127.0.0.1:{port}"
+        self._seen = psutil.Process(popen.pid)
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, its threads' included."""
+        used = self._seen.cpu_times()
+        return float(used.user + used.system)
+
+    def memory(self) -> int:
+        """Bytes that are its own."""
+        return int(self._seen.memory_full_info().uss)
+
+    def wait(self) -> float:
+        """Seconds until it accepts calls."""
+        began = time.monotonic()
+        with grpc.insecure_channel(self.address, (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50))) as channel:
+            grpc.channel_ready_future(channel).result(timeout=60)
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def server(*words: str) -> Iterator[Process]:
+    """One of `benchmarks.servers`."""
+    port = free_port()
+    with _process([sys.executable, "-m", "benchmarks.servers", words[0], str(port), *words[1:]], port) as made:
+        made.wait()
+        yield made
+
+
+@contextlib.contextmanager
+def service(*flags: str, folder: Path | None = None) -> Iterator[Process]:
+    """The service itself, on the local engine."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as made:
+        command = [sys.executable, "-m", "sandbox_server", "--listen", f"127.0.0.1:{port}", "--log-level", "error"]
+        command += ["--data-dir", str(folder or made), *flags]
+        with _process(command, port) as process:
+            yield process
+
+
+@contextlib.contextmanager
+def _process(command: list[str], port: int) -> Iterator[Process]:
+    popen = subprocess.Popen(command)
+    try:
+        yield Process(popen, port)
+    finally:
+        popen.terminate()
+        popen.wait(timeout=60)
+
+
+async def unary(process: Process, method: str, request: bytes, calls: int, at_once: int) -> tuple[float, float]:
+    """Microseconds of the server's CPU per call, and the median seconds of a call."""
+    async with grpc.aio.insecure_channel(process.address) as channel:
+        call = channel.unary_unary(f"/sandbox.v1.SandboxService/{method}")
+        times: list[float] = []
+
+        async def worker(count: int) -> None:
+            for _ in range(count):
+                began = time.perf_counter()
+                await call(request)
+                times.append(time.perf_counter() - began)
+
+        await asyncio.gather(*(worker(calls // 10 // at_once) for _ in range(at_once)))
+        times.clear()
+        before = process.cpu()
+        await asyncio.gather(*(worker(calls // at_once) for _ in range(at_once)))
+        return (process.cpu() - before) / len(times) * 1e6, statistics.median(times)
+
+
+class Watchers:
+    """Many watches of one project, open on shared connections."""
+
+    def __init__(self, process: Process, count: int) -> None:
+        self._process = process
+        self._count = count
+        self._channels = [
+            grpc.aio.insecure_channel(process.address, (("grpc.use_local_subchannel_pool", 1),))
+            for _ in range(-(-count // STREAMS))
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+        self.received = 0
+        self.failed = 0
+        self._target = 0
+        self._reached = asyncio.Event()
+
+    async def open(self) -> None:
+        """Returns when each has its first message."""
+        request = pb.WatchStatusRequest(project="bench").SerializeToString()
+        self._expect(self._count)
+        for number in range(self._count):
+            channel = self._channels[number // STREAMS]
+            self._tasks.append(asyncio.create_task(self._read(channel, request)))
+        await self._reached.wait()
+        await asyncio.sleep(1)
+
+    def _expect(self, more: int) -> None:
+        self._target = self.received + more
+        self._reached.clear()
+
+    async def _read(self, channel: grpc.aio.Channel, request: bytes) -> None:
+        call = channel.unary_stream("/sandbox.v1.SandboxService/WatchStatus")(request)
+        try:
+            while await call.read() is not grpc.aio.EOF:
+                self.received += 1
+                if self.received >= self._target:
+                    self._reached.set()
+        except grpc.aio.AioRpcError:
+            self.failed += 1
+
+    async def event(self, signal_number: int) -> float:
+        """Has one event sent; seconds until the last watcher has it."""
+        self._expect(self._count)
+        began = time.perf_counter()
+        self._process.popen.send_signal(signal_number)
+        await asyncio.wait_for(self._reached.wait(), 120)
+        return time.perf_counter() - began
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for channel in self._channels:
+            await channel.close()
