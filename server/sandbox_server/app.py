@@ -55,12 +55,12 @@ def defaults(settings: Settings) -> convert.Defaults:
     )
 
 
-def engine(settings: Settings) -> engines.Engine:
+def engine(settings: Settings, namespaces: tuple[str, ...]) -> engines.Engine:
     """The engine that was asked for. Only its package is imported."""
     if settings.engine == "kubernetes":
         from sandbox_server.engines import kubernetes
 
-        return kubernetes.KubernetesEngine(kubernetes_config(settings))
+        return kubernetes.KubernetesEngine(kubernetes_config(settings, namespaces))
     from sandbox_server.engines import local
 
     return local.LocalEngine(
@@ -74,12 +74,13 @@ def engine(settings: Settings) -> engines.Engine:
     )
 
 
-def kubernetes_config(settings: Settings) -> "kubernetes.Config":
+def kubernetes_config(settings: Settings, namespaces: tuple[str, ...]) -> "kubernetes.Config":
     """The Kubernetes engine's part of the settings."""
     from sandbox_server.engines import kubernetes
 
     return kubernetes.Config(
         kubeconfig=settings.kubeconfig,
+        namespaces=namespaces,
         ingress_domain=settings.ingress_domain,
         ingress_class=settings.ingress_class,
         tls_secret=settings.tls_secret,
@@ -120,7 +121,7 @@ async def serve(settings: Settings) -> None:
     files, who = certificate(settings), authenticator(settings)
     database = store.Store(settings.database, cipher(settings))
     memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
-    runs = engine(settings)
+    runs = engine(settings, who.namespaces)
     reconciler = Reconciler(
         memory,
         database,

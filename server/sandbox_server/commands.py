@@ -52,7 +52,7 @@ def render(chosen: settings.Settings) -> None:
     except json_format.ParseError as error:
         raise ValueError(f"standard input is no CreateSandboxRequest in JSON: {error}") from None
     spec, env = convert.creation(request, app.defaults(chosen))
-    engine = kubernetes.KubernetesEngine(app.kubernetes_config(chosen))
+    engine = kubernetes.KubernetesEngine(app.kubernetes_config(chosen, chosen.namespace_names))
     now = datetime.now(UTC)
     sandbox = Sandbox(
         id=request.sandbox_id or f"{spec.project}-agentruntime-000000"[-52:],

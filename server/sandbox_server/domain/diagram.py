@@ -44,13 +44,16 @@ def _diagram() -> Iterator[str]:
     for desired in DesiredState:
         phases, settled = _phases(desired), _SETTLED[desired]
         yield f'    state "desired {desired.name}" as want_{desired.name} {{'
+        # What the first rule says again is final.
+        final = lifecycle.RULES[desired][0].phase is settled
+        error = f"ERROR_{desired.name}"
+        yield f"        {error}: ERROR"
         for phase in phases:
             if phase not in (settled, Phase.ERROR):
                 yield f"        {phase.name} --> {settled.name}"
-        if Phase.ERROR in phases:
-            yield f"        ERROR_{desired.name}: ERROR"
-            yield f"        {settled.name} --> ERROR_{desired.name}: a cause"
-            yield f"        ERROR_{desired.name} --> {settled.name}: the cause is gone"
+            if phase is not Phase.ERROR and not (final and phase is settled):
+                yield f"        {phase.name} --> {error}: a cause"
+        yield f"        {error} --> {settled.name}: the cause is gone"
         yield "    }"
     for before, after, wish in _WISHES:
         yield f"    want_{before.name} --> want_{after.name}: {wish}"

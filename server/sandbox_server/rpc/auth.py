@@ -17,6 +17,10 @@ class Authenticator(Protocol):
 
     needs_metadata: bool
 
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Every tenant's namespaces."""
+
     def tenant(self, metadata: Metadata) -> Tenant:
         """Raises `errors.Unauthenticated`."""
 
@@ -28,6 +32,11 @@ class Anyone:
 
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The one tenant's namespaces."""
+        return self._tenant.namespaces
 
     def tenant(self, metadata: Metadata) -> Tenant:
         """The one tenant."""
@@ -68,6 +77,11 @@ class TokenFile:
                     != name
                 ):
                     raise ValueError(f"token file {path}: tenant {name!r} shares a token with another")
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Every tenant's namespaces."""
+        return tuple(sorted({name for one in self._tenants.values() for name in one.namespaces}))
 
     def tenant(self, metadata: Metadata) -> Tenant:
         """The tenant of the bearer token in `authorization`."""

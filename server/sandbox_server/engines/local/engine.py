@@ -199,7 +199,12 @@ class LocalEngine:
         folder.make()
         if replicas and not sandbox.volume_uid:
             folder.make_volume(sandbox.uid)
-        wanted = {"owner": sandbox.uid, "generation": sandbox.generation, "replicas": replicas, "boot": processes.BOOT}
+        wanted = {
+            "owner": sandbox.uid,
+            "generation": sandbox.generation,
+            "replicas": replicas,
+            "boot": processes.BOOT,
+        }
         volumes.write(folder.record, wanted)
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:

@@ -1,0 +1,76 @@
+"""`sandboxctl` as a person meets it, against the live service."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import samples
+from tests.conftest import Service
+
+
+@pytest.fixture
+def ctl(service: Service):  # type: ignore[no-untyped-def]
+    env = {**os.environ, "SANDBOX_SERVER": service.address, "COLUMNS": "200", "FROM_SHELL": samples.CANARY}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from sandbox_client.ctl import main; main()", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+
+    return run
+
+
+def test_the_first_minute(ctl, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    made = ctl("create", "--project", "demo", "--id", "c-1", "-e", "FROM_SHELL", "--wait", "--", "/bin/sleep", "100")
+    assert made.returncode == 0, made.stderr
+    assert "RUNNING" in made.stderr
+    assert "http://127.0.0.1:" in made.stdout
+    file = tmp_path / "env"
+    file.write_text("# words\nIN_FILE=1\n\n")
+    assert ctl("env", "set", "c-1", "A=1", "--env-file", str(file), "--wait").returncode == 0
+    assert ctl("env", "list", "c-1").stdout.split() == ["A", "FROM_SHELL", "IN_FILE"]
+    assert ctl("env", "unset", "c-1", "FROM_SHELL").returncode == 0
+    stopped = ctl("stop", "c-1", "--wait")
+    assert "STOPPED" in stopped.stdout
+    assert "c-1" in ctl("list", "--phase", "stopped").stdout
+    whole = json.loads(ctl("get", "c-1").stdout)
+    assert whole["stateful_set_name"] == "c-1"
+    status = json.loads(ctl("--output", "json", "status", "c-1").stdout)
+    assert status["phase"] == "PHASE_STOPPED"
+    assert ctl("start", "c-1", "--wait").returncode == 0
+    watched = ctl("delete", "c-1", "--wait")
+    assert watched.returncode == 0
+    history = ctl("--output", "json", "watch", "c-1")
+    assert json.loads(history.stdout.splitlines()[-1])["phase"] == "PHASE_TERMINATED"
+    for done in (made, stopped, watched, history):
+        assert samples.CANARY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("status", "never-was"), 3, "check its id"),
+        (("create", "-p", "Bad"), 2, "spec.project"),
+        (("create", "-p", "demo", "-e", "NOT_THERE"), 2, "NOT_THERE"),
+        (("list", "--phase", "nonsense"), 2, "phase"),
+        (("list", "--selector", "a=b=c"), 2, "label_selector"),
+        (("nonsense",), 2, "nonsense"),
+        (("--server", "127.0.0.1:1", "list"), 5, "make run"),
+        (("--server", "example.com:1", "--token", "t", "list"), 2, "TLS"),
+        (("--token-file", "/nowhere", "list"), 2, "/nowhere"),
+    ],
+)
+def test_errors_say_what_to_do_and_have_codes(ctl, words: tuple[str, ...], code: int, said: str) -> None:  # type: ignore[no-untyped-def]
+    done = ctl(*words)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+def test_waiting_for_what_fails_says_why(ctl) -> None:  # type: ignore[no-untyped-def]
+    done = ctl("create", "-p", "demo", "--id", "c-2", "--wait", "--timeout", "20", "--", "/bin/sh", "-c", "exit 4")
+    assert done.returncode == 1
+    assert "CRASH_LOOP" in done.stderr
+    assert "exit code 4" in done.stderr
+    assert ctl("delete", "c-2", "--wait").returncode == 0
