@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell for p in python3.11 python3; do if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
 ENGINE ?= local
+export SECONDS ?= 20
+export SEED ?= 0
 # What `make breaking` compares the contract with: any commit, tag or branch.
 AGAINST ?= HEAD
 # A narrower run says its own arguments and leaves coverage out: make test ARGS=tests/unit
@@ -12,7 +14,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-kubernetes cluster benchmark lint breaking format generate diagram requirements image-check clean
+.PHONY: help setup run demo test test-random test-kubernetes cluster benchmark lint breaking format generate diagram requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +40,9 @@ demo: $(STAMP) ## the whole story, unattended, on a throw-away data directory
 
 test: $(STAMP) ## run the suite
 	$(BIN)/python -m pytest $(ARGS)
+
+test-random: $(STAMP) ## random traffic with kills and a checker: SECONDS=300 SEED=1
+	$(BIN)/python -m pytest tests/random -s
 
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite
 	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 $(filter-out --cov% --no-cov%,$(ARGS))

@@ -102,6 +102,8 @@ class Settings(BaseSettings):
             )
         if self.engine == "local" and _SERVICE_ACCOUNT in os.environ:
             raise ValueError("engine: the local engine does not run inside a cluster: give engine=kubernetes")
+        if not self.database.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+            raise ValueError("database-url: must be sqlite:///path or postgresql://...")
         if not self.namespace_names:
             raise ValueError("namespaces: at least one is needed")
         low, _, high = self.local_ports.partition("-")

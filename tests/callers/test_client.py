@@ -2,8 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import grpc
@@ -11,9 +11,10 @@ import grpc_testing
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, Kind, calls, channel, errors, retry, watch
+
+from tests.conftest import eventually
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"]
 
@@ -24,9 +25,22 @@ def testing() -> grpc_testing.Channel:
 
 
 @pytest.fixture
-def background() -> Iterator[Callable[..., Future[Any]]]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit
+def background() -> Callable[..., Future[Any]]:
+    """Calls in a thread that a failed test leaves behind without waiting for it."""
+
+    def run(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+
+        def do() -> None:
+            try:
+                answer.set_result(work(*arguments))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=do, daemon=True).start()
+        return answer
+
+    return run
 
 
 def rich(code: int, *details: Any) -> tuple[tuple[str, bytes], ...]:
@@ -105,23 +119,30 @@ def test_a_watch_resumes_after_the_last_sequence_once_the_snapshot_was_complete(
     testing: grpc_testing.Channel, background: Callable[..., Future[Any]]
 ) -> None:
     client = Client(over=testing)
-    answer = background(lambda: list(client.watch(["demo"])))
+    seen: list[watch.Event] = []
+    answer = background(lambda: [seen.append(one) for one in client.watch(["demo"])])
 
     def stream() -> tuple[Any, Any]:
         _, request, call = testing.take_unary_stream(SERVICE.methods_by_name["WatchStatus"])
         call.send_initial_metadata(())
         return request, call
 
+    def read(count: int) -> None:
+        # This channel forgets what was not read when a call ends; a real one does not.
+        eventually(lambda: len(seen) == count)
+
     request, call = stream()
     assert not request.HasField("after_sequence")
     call.send_response(status(4))
+    read(1)
     call.terminate((), grpc.StatusCode.UNAVAILABLE, "gone")
     request, call = stream()
     assert not request.HasField("after_sequence")
     call.send_response(status(4))
     call.send_response(marker(5))
-    call.send_response(status(6))
-    call.send_response(pb.WatchStatusResponse(sequence=9, heartbeat=pb.Heartbeat()))
+    call.send_response(pb.WatchStatusResponse(sequence=8, heartbeat=pb.Heartbeat()))
+    call.send_response(status(9))
+    read(5)
     call.terminate((), grpc.StatusCode.UNAVAILABLE, "gone")
     request, call = stream()
     assert request.after_sequence == 9
@@ -130,14 +151,16 @@ def test_a_watch_resumes_after_the_last_sequence_once_the_snapshot_was_complete(
     assert not request.HasField("after_sequence")
     call.send_response(status(12))
     call.send_response(marker(12))
+    read(8)
     call.terminate((), grpc.StatusCode.OK, "")
-    kinds = [(one.kind, one.sequence) for one in answer.result(10)]
+    answer.result(10)
+    kinds = [(one.kind, one.sequence) for one in seen]
     assert kinds == [
         (Kind.SNAPSHOT, 4),
         (Kind.RESYNC, 0),
         (Kind.SNAPSHOT, 4),
         (Kind.SYNCED, 5),
-        (Kind.CHANGE, 6),
+        (Kind.CHANGE, 9),
         (Kind.RESYNC, 0),
         (Kind.SNAPSHOT, 12),
         (Kind.SYNCED, 12),
@@ -155,6 +178,12 @@ def test_waiting_counts_only_the_generation_that_was_wished() -> None:
         watch.reached(of(pb.PHASE_ERROR, 2), pb.PHASE_RUNNING, 2, fail_on_error=True)
     with pytest.raises(errors.SandboxFailed):
         watch.reached(of(pb.PHASE_TERMINATED, 2), pb.PHASE_RUNNING, 2, fail_on_error=False)
+
+
+def test_a_heartbeat_moves_the_point_to_resume_at() -> None:
+    cursor = watch.Cursor(watch.request([], "", "", "", 3), None)
+    assert cursor.take(pb.WatchStatusResponse(sequence=9, heartbeat=pb.Heartbeat())) is None
+    assert cursor.request().after_sequence == 9
 
 
 def test_delays_grow_and_obey_the_service() -> None:

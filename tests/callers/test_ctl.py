@@ -24,7 +24,9 @@ def ctl(service: Service):  # type: ignore[no-untyped-def]
 
 
 def test_the_first_minute(ctl, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    made = ctl("create", "--project", "demo", "--id", "c-1", "-e", "FROM_SHELL", "--wait", "--", "/bin/sleep", "100")
+    made = ctl(
+        "create", "--project", "demo", "--id", "c-1", "-e", "FROM_SHELL", "--wait", "--", "/bin/sleep", "100"
+    )
     assert made.returncode == 0, made.stderr
     assert "RUNNING" in made.stderr
     assert "http://127.0.0.1:" in made.stdout
@@ -69,7 +71,22 @@ def test_errors_say_what_to_do_and_have_codes(ctl, words: tuple[str, ...], code:
 
 
 def test_waiting_for_what_fails_says_why(ctl) -> None:  # type: ignore[no-untyped-def]
-    done = ctl("create", "-p", "demo", "--id", "c-2", "--wait", "--timeout", "20", "--", "/bin/sh", "-c", "exit 4")
+    done = ctl(
+        "create",
+        "-p",
+        "demo",
+        "--id",
+        "c-2",
+        "--ready-path",
+        "/",
+        "--wait",
+        "--timeout",
+        "20",
+        "--",
+        "/bin/sh",
+        "-c",
+        "exit 4",
+    )
     assert done.returncode == 1
     assert "CRASH_LOOP" in done.stderr
     assert "exit code 4" in done.stderr

@@ -41,13 +41,12 @@ class Config:
 
 
 def addresses(sandbox: Sandbox, config: Config) -> Addresses:
-    """Where the sandbox is reached."""
-    scheme = "https" if config.tls_secret else "http"
+    """Where the sandbox is reached: always by https, whoever ends TLS in front of the cluster."""
     application, terminal = hosts(sandbox, config)
     return Addresses(
         dns_name=f"{sandbox.id}-0.{sandbox.service_name}.{sandbox.namespace}.svc",
-        public_url=f"{scheme}://{application}",
-        ttyd_url=f"{scheme}://{terminal}",
+        public_url=f"https://{application}",
+        ttyd_url=f"https://{terminal}",
     )
 
 

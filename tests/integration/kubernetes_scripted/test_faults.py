@@ -1,0 +1,298 @@
+"""The Kubernetes engine against the scripted API server: the contract suite, and rows of the fault table."""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from sandbox_server import engines
+from sandbox_server.domain.sandbox import Phase, Reason, Sandbox, SandboxSpec
+from sandbox_server.engines import kubernetes
+
+from tests import samples
+from tests.contract.rig import Rig
+from tests.contract.suite import *  # noqa: F403 - the tests themselves
+from tests.contract.suite import A
+from tests.integration.kubernetes_scripted.api import ScriptedApi, status
+
+SETS = "apis/apps/v1/namespaces/default/statefulsets"
+PODS = "api/v1/namespaces/default/pods"
+CLAIMS = "api/v1/namespaces/default/persistentvolumeclaims"
+
+
+class ScriptedGround:
+    namespace = "default"
+
+    def __init__(self, api: ScriptedApi, folder: Path) -> None:
+        self.api = api
+        server = {"name": "t", "cluster": {"server": f"http://127.0.0.1:{api.port}"}}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "t",
+            "clusters": [server],
+            "users": [{"name": "t", "user": {"token": "t"}}],
+            "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
+        }
+        path = folder / "kubeconfig"
+        path.write_text(json.dumps(config))
+        self.config = kubernetes.Config(kubeconfig=path, namespaces=("default",), timeout=1.0, silence=1.0)
+
+    def engine(self) -> engines.Engine:
+        return kubernetes.KubernetesEngine(self.config)
+
+    def spec(self) -> SandboxSpec:
+        return samples.spec()
+
+    async def crash(self, sandbox: Sandbox) -> None:
+        self.api.crashing.add(sandbox.id)
+        self.api.control("default", sandbox.id)
+
+    async def heal(self, sandbox: Sandbox) -> None:
+        self.api.crashing.discard(sandbox.id)
+        self.api.control("default", sandbox.id)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ScriptedApi]:
+    made = ScriptedApi()
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+@pytest.fixture
+async def rig(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[Rig]:
+    made = Rig(ScriptedGround(api, tmp_path), tmp_path)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+def writes(api: ScriptedApi) -> list[tuple[str, str]]:
+    return [(method, path.rpartition("/")[2]) for method, path in api.calls if method != "GET"]
+
+
+async def test_a_create_costs_five_writes_in_order_and_an_idle_sandbox_none(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    names = [f"{A}-env", f"{A}-service", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
+    assert writes(api) == [("PATCH", one) for one in names]
+    count = len(api.calls)
+    rig.reconciler.wake(rig.key(A))
+    await asyncio.sleep(0.3)
+    assert len([one for one in api.calls[count:] if one[0] != "GET"]) == 0
+
+
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("code", [500, 503])
+async def test_14_an_error_on_any_call_is_backed_off_from(
+    rig: Rig, api: ScriptedApi, number: int, code: int
+) -> None:
+    async with asyncio.timeout(10):
+        while not rig.engine.in_sight:
+            await asyncio.sleep(0.01)
+    seen = 0
+
+    def matches(request: web.Request) -> bool:
+        nonlocal seen
+        seen += request.query.get("watch") != "true"
+        return seen == number + 1
+
+    async def fail(_: web.Request) -> web.StreamResponse:
+        return status(code, "broken")
+
+    api.once(matches, fail)
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    rig.check_history()
+
+
+async def test_15_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig, api: ScriptedApi) -> None:
+    refused: list[float] = []
+
+    async def throttle(_: web.Request) -> web.StreamResponse:
+        refused.append(time.monotonic())
+        return web.Response(status=429, text="slow down", headers={"Retry-After": "1"})
+
+    api.once(lambda request: request.method == "PATCH", throttle)
+    made = await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    assert made.status.phase is Phase.CREATING
+    assert time.monotonic() - refused[0] >= 1
+    assert len(refused) == 1
+    assert len(writes(api)) == 6
+
+
+async def test_16_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:
+    async def hang(_: web.Request) -> web.StreamResponse | None:
+        await asyncio.sleep(30)
+        return None
+
+    api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"{A}-env"), hang)
+    await rig.create(A)
+    await rig.create("suite-b")
+    await rig.settled("suite-b", Phase.RUNNING)
+    assert (await rig.get(A)).status.phase is not Phase.RUNNING
+    await rig.settled(A, Phase.RUNNING)
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_17_a_reset_before_or_after_the_write_is_no_conflict(
+    rig: Rig, api: ScriptedApi, written: bool
+) -> None:
+    async def reset(request: web.Request) -> web.StreamResponse | None:
+        if written:
+            await api.obey(request)
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"/{A}"), reset)
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    assert len(api.objects[SETS]) == len(api.objects[PODS]) == len(api.objects[CLAIMS]) == 1
+
+
+async def test_18_wishes_are_accepted_while_the_api_server_is_gone_and_status_is_stale(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await api.stop()
+    await asyncio.sleep(4.5)
+    assert rig.manager.stale
+    assert (await rig.get(A)).status.phase is Phase.RUNNING
+    await rig.create("suite-b")
+    await rig.begin(A, Phase.STOPPED)
+    await api.start()
+    await rig.settled(A, Phase.STOPPED)
+    await rig.settled("suite-b", Phase.RUNNING)
+    assert not rig.manager.stale
+
+
+@pytest.mark.parametrize("form", ["http", "stream"])
+async def test_19_a_version_that_is_gone_is_relisted_and_each_change_told_once(
+    rig: Rig, api: ScriptedApi, form: str
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    if form == "http":
+        api.oldest = api.version + 1000
+        api.tell("", "ERROR", {"code": 500, "message": "closing"})
+        await asyncio.sleep(1)
+        api.oldest = 0
+    else:
+        api.tell("", "ERROR", {"code": 410, "message": "too old"})
+    api.version += 1
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    rig.check_history()
+    events = [one.status for one in rig.history]
+    assert all(before != after for before, after in itertools.pairwise(events))
+
+
+async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
+    async with asyncio.timeout(10):
+        while not rig.engine.in_sight:
+            await asyncio.sleep(0.01)
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+
+    async def mute(request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        await asyncio.sleep(20)
+        return stream
+
+    for _ in range(5):
+        api.once(lambda request: request.query.get("watch") == "true", mute)
+    api.tell("", "ERROR", {"code": 500, "message": "closing"})
+    await asyncio.sleep(0.5)
+    api.delete(PODS, f"{A}-0")
+    await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING, within=10)
+
+
+async def test_21_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await asyncio.sleep(0.2)
+    count = len(rig.history)
+    old = [one for one in api.history if one[1] == PODS]
+    for _, collection, kind, value in old:
+        api.version += 1
+        api.tell(collection, kind, value)
+    await asyncio.sleep(0.5)
+    assert len(rig.history) == count
+    assert (await rig.get(A)).status.phase is Phase.RUNNING
+
+
+async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
+    api.page = 2
+    for number in range(5):
+        await rig.create(f"suite-{number}")
+    for number in range(5):
+        await rig.settled(f"suite-{number}", Phase.RUNNING)
+    await rig.restart()
+    for number in range(5):
+        await rig.settled(f"suite-{number}", Phase.RUNNING)
+
+
+async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(rig: Rig, api: ScriptedApi) -> None:
+    services = "api/v1/namespaces/default/services"
+    theirs = api.put(services, {"metadata": {"name": f"{A}-service"}, "spec": {"theirs": True}})
+    version = theirs["metadata"]["resourceVersion"]
+    await rig.create(A)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert failed.status.reason is Reason.NAME_CONFLICT
+    assert writes(api) == []
+    assert api.objects[services][f"{A}-service"]["metadata"]["resourceVersion"] == version
+    api.delete(services, f"{A}-service")
+    await rig.settled(A, Phase.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "reason"),
+    [
+        (403, 'pods "x" is forbidden: exceeded quota: q, requested: cpu=1', Reason.QUOTA_EXCEEDED),
+        (
+            403,
+            'secrets "x" is forbidden: User "u" cannot patch resource "secrets" in API group ""',
+            Reason.CLUSTER_FORBIDDEN,
+        ),
+        (403, 'x is forbidden: violates PodSecurity "restricted:latest"', Reason.ADMISSION_DENIED),
+        (400, 'admission webhook "w" denied the request: no', Reason.ADMISSION_DENIED),
+        (
+            403,
+            "unable to create new content in namespace x because it is being terminated",
+            Reason.NAMESPACE_TERMINATING,
+        ),
+        (404, 'namespaces "x" not found', Reason.NAMESPACE_MISSING),
+        (422, "StatefulSet.apps is invalid", Reason.ENGINE_REFUSED),
+    ],
+)
+async def test_32_33_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers(
+    rig: Rig, api: ScriptedApi, code: int, message: str, reason: Reason
+) -> None:
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return status(code, message)
+
+    api.lasting.append((lambda request: request.method == "PATCH", refuse))
+    await rig.create(A)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert failed.status.reason is reason
+    assert failed.status.message == message
+    await asyncio.sleep(1)
+    assert len(writes(api)) <= 6
+    api.lasting.clear()
+    await rig.settled(A, Phase.RUNNING)

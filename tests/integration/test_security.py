@@ -1,0 +1,263 @@
+"""Who may call, what they can tell of others, and what is never served."""
+
+import datetime
+import ipaddress
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from google.protobuf import message_factory
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import Client, errors
+
+from tests.conftest import Service, eventually
+
+METHODS = {one.name: one for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods}
+TOKENS = {"a": "token-of-tenant-a", "b": "token-of-tenant-b"}
+SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
+
+
+def certificate(folder: Path, name: str, days: int = 30) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=60))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    folder.mkdir(exist_ok=True)
+    paths = folder / f"{name}.crt", folder / f"{name}.key"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return paths
+
+
+@pytest.fixture
+def tenants(tmp_path: Path) -> Path:
+    path = tmp_path / "tenants.json"
+    listed = [{"name": one, "namespaces": [f"{one}-ns"], "tokens": [token]} for one, token in TOKENS.items()]
+    path.write_text(json.dumps({"tenants": listed}))
+    return path
+
+
+def call(
+    service: Service, method: str, request: Any, token: str | None
+) -> tuple[grpc.StatusCode, str, bytes]:
+    """Code, text and details of a failed call; a stream is read to its end."""
+    metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+    with grpc.insecure_channel(service.address) as channel:
+        path = f"/sandbox.v1.SandboxService/{method}"
+        with pytest.raises(grpc.RpcError) as caught:
+            if METHODS[method].server_streaming:
+                list(channel.unary_stream(path)(request.SerializeToString(), timeout=5, metadata=metadata))
+            else:
+                channel.unary_unary(path)(request.SerializeToString(), timeout=5, metadata=metadata)
+    error: Any = caught.value
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    return error.code(), error.details(), details
+
+
+def test_47_every_method_needs_a_known_token(make_service: Callable[..., Service], tenants: Path) -> None:
+    service = make_service("--token-file", str(tenants))
+    service.start(wait=False)
+    with Client(service.address, token=TOKENS["a"], timeout=20) as client:
+        client.page()
+    assert len(METHODS) == 9
+    for name, method in METHODS.items():
+        request = message_factory.GetMessageClass(method.input_type)()
+        for token in (None, "", "wrong", TOKENS["a"][:-1], TOKENS["a"] + "x"):
+            code, _, details = call(service, name, request, token)
+            assert code is grpc.StatusCode.UNAUTHENTICATED, (name, token)
+            assert b"UNAUTHENTICATED" in details
+    assert not any(token in service.log.read_text() for token in TOKENS.values())
+
+
+def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
+    make_service: Callable[..., Service], tenants: Path
+) -> None:
+    service = make_service("--token-file", str(tenants))
+    service.start(wait=False)
+    with (
+        Client(service.address, token=TOKENS["a"], timeout=20) as a,
+        Client(service.address, token=TOKENS["b"]) as b,
+    ):
+        a.create("demo", sandbox_id="secret-one", spec=SLEEP)
+        requests: dict[str, Callable[[str, str], Any]] = {
+            "Start": lambda name, ns: pb.StartRequest(sandbox_id=name, namespace=ns),
+            "Stop": lambda name, ns: pb.StopRequest(sandbox_id=name, namespace=ns),
+            "Delete": lambda name, ns: pb.DeleteRequest(sandbox_id=name, namespace=ns),
+            "UpdateEnvVars": lambda name, ns: pb.UpdateEnvVarsRequest(
+                sandbox_id=name, namespace=ns, set={"A": "1"}
+            ),
+            "GetStatus": lambda name, ns: pb.GetStatusRequest(sandbox_id=name, namespace=ns),
+            "GetSandbox": lambda name, ns: pb.GetSandboxRequest(sandbox_id=name, namespace=ns),
+            "WatchStatus": lambda name, ns: pb.WatchStatusRequest(
+                sandbox_ids=[name], namespace=ns, after_sequence=0
+            ),
+        }
+        assert {*requests, "CreateSandbox", "ListSandboxes"} == set(METHODS)
+        for name, request in requests.items():
+            for namespace in ("", "a-ns"):
+                theirs = call(service, name, request("secret-one", namespace), TOKENS["b"])
+                unknown = call(service, name, request("secret-two", namespace), TOKENS["b"])
+                assert theirs[0] is grpc.StatusCode.NOT_FOUND
+                assert theirs == tuple(
+                    one.replace("secret-two", "secret-one")
+                    if isinstance(one, str)
+                    else one.replace(b"secret-two", b"secret-one")
+                    if isinstance(one, bytes)
+                    else one
+                    for one in unknown
+                )
+        assert list(b.list()) == []
+        assert list(b.list(namespace="a-ns")) == []
+        with pytest.raises(errors.InvalidArgument) as caught:
+            b.create("demo", namespace="a-ns", spec=SLEEP)
+        assert list(caught.value.fields) == ["namespace"]
+        assert b.create("demo", sandbox_id="secret-one", spec=SLEEP).namespace == "b-ns"
+        watched = b.watch(after_sequence=0, timeout=10)
+        first = next(watched)
+        assert first.status is not None
+        assert first.status.namespace == "b-ns"
+        a.delete("secret-one")
+        b.delete("secret-one")
+        a.wait_until("secret-one", "TERMINATED", timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--listen", "0.0.0.0:1"], "tls-cert"),
+        (["--listen", "0.0.0.0:1", "--allow-plaintext"], "token-file"),
+        (["--tls-cert", "x"], "both or neither"),
+        (["--tls-cert", "/no/x", "--tls-key", "/no/y"], "tls-cert"),
+        (["--token-file", "/no/x"], "token file"),
+        (["--engine", "nonsense"], "engine"),
+        (["--local-ports", "1"], "local-ports"),
+        (["--database-url", "mysql://x"], "database-url"),
+        (["--encryption-keys", "short"], "32 bytes"),
+        (["--engine", "kubernetes"], "kubeconfig"),
+        (["nonsense"], "no command"),
+    ],
+)
+def test_49_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sandbox_server", *flags]
+    if flags[0] != "nonsense":
+        command += ["--data-dir", str(tmp_path / "data")]
+    if "--listen" not in flags:
+        command += ["--listen", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_49_a_bad_certificate_refuses_to_start(tmp_path: Path) -> None:
+    good, expired = certificate(tmp_path / "tls", "good"), certificate(tmp_path / "tls", "expired", days=-1)
+    for pair, said in (((good[0], expired[1]), "tls-cert"), (expired, "expired on")):
+        flags = ["--tls-cert", str(pair[0]), "--tls-key", str(pair[1]), "--data-dir", str(tmp_path / "data")]
+        command = [sys.executable, "-m", "sandbox_server", "--listen", "127.0.0.1:0", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1
+        assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"tenants": [{"name": "a"}]}',
+        '{"tenants": [{"name": "a", "namespaces": ["A B"], "tokens": []}]}',
+        '{"tenants": [{"name": "a", "namespaces": ["x"], "tokens": ["short"]}]}',
+        '{"tenants": [{"name": "a", "namespaces": ["x"], "tokens": []}, {"name": "b", "namespaces": ["x"], "tokens": []}]}',
+    ],
+)
+def test_a_bad_token_file_refuses_to_start_without_showing_tokens(content: str, tmp_path: Path) -> None:
+    from sandbox_server.rpc import auth
+
+    path = tmp_path / "tokens.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="token file") as caught:
+        auth.TokenFile(path)
+    assert "short" not in str(caught.value)
+
+
+def test_50_tls_is_served_and_replaced_files_are_used_by_new_connections(
+    make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    first, second = certificate(tmp_path / "tls", "first"), certificate(tmp_path / "tls", "second")
+    served = tmp_path / "served.crt", tmp_path / "served.key"
+    for source, target in zip(first, served, strict=True):
+        target.write_bytes(source.read_bytes())
+    service = make_service("--tls-cert", str(served[0]), "--tls-key", str(served[1]))
+    service.start(wait=False)
+    with Client(service.address, ca_file=first[0], timeout=20) as client:
+        client.page()
+    with pytest.raises(errors.Unavailable), Client(service.address, timeout=1) as plain:
+        plain.page()
+    for source, target in zip(second, served, strict=True):
+        target.write_bytes(source.read_bytes())
+
+    def renewed() -> bool:
+        try:
+            with Client(service.address, ca_file=second[0], timeout=2) as client:
+                client.page()
+        except errors.Unavailable:
+            return False
+        return True
+
+    eventually(renewed)
+    command = [sys.executable, "-m", "sandbox_server", "health", "--listen", service.address]
+    flags = ["--tls-cert", str(served[0]), "--tls-key", str(served[1])]
+    assert subprocess.run([*command, *flags], timeout=30).returncode == 0
+
+
+def test_config_hides_secrets(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sandbox_server",
+        "config",
+        "--database-url",
+        "postgresql://u:canary@h/d",
+    ]
+    done = subprocess.run([*command, "--data-dir", str(tmp_path)], capture_output=True, text=True, timeout=30)
+    assert "canary" not in done.stdout
+    assert json.loads(done.stdout)["engine"] == "local"
+
+
+def test_render_prints_every_object(tmp_path: Path) -> None:
+    request = {"sandbox_id": "demo", "spec": {"project": "demo"}, "env": {"A": "1"}}
+    command = [sys.executable, "-m", "sandbox_server", "render", "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=30)
+    kinds = [line for line in done.stdout.splitlines() if line.startswith("kind:")]
+    assert kinds == ["kind: Secret", "kind: Service", "kind: Ingress", "kind: Ingress", "kind: StatefulSet"]
+    bad = subprocess.run(
+        command, input='{"spec": {"project": "Bad"}}', capture_output=True, text=True, timeout=30
+    )
+    assert bad.returncode == 1
+    assert "spec.project" in bad.stderr

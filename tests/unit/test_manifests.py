@@ -1,0 +1,85 @@
+"""Rendered objects against the published Kubernetes schemas, the typed models, and files reviewed as YAML."""
+
+import os
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes.client import ApiClient, V1Ingress, V1Secret, V1Service, V1StatefulSet
+from sandbox_server.domain.sandbox import Readiness, Sandbox, Storage
+from sandbox_server.engines.kubernetes import Config, KubernetesEngine
+
+from tests import samples
+
+GOLDEN = Path(__file__).parent / "golden"
+ENV = {"A": "1", "B": "two\nlines"}
+MODELS = {"Secret": V1Secret, "Service": V1Service, "Ingress": V1Ingress, "StatefulSet": V1StatefulSet}
+# Compare with UPDATE_GOLDEN=1 once the difference is meant, and review the files.
+UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
+
+VARIANTS: dict[str, tuple[dict[str, object], Config]] = {
+    "defaults": ({}, Config()),
+    "sealos-off": ({}, Config(sealos_labels=False)),
+    "tls": ({}, Config(tls_secret="wildcard", ingress_class="", ingress_domain="sandboxes.example.com")),
+    "custom-storage": ({"storage": Storage("20Gi", "fast", "ReadWriteOncePod")}, Config()),
+    "runtime-class": (
+        {
+            "runtime_class": "gvisor",
+            "command": ("/bin/run",),
+            "args": ("--now",),
+            "labels": {"tier": "web"},
+            "annotations": {"example.com/note": "hello"},
+            "readiness": Readiness(http_path="/healthz"),
+        },
+        Config(),
+    ),
+}
+
+
+def made(variant: str) -> tuple[Sandbox, str]:
+    changes, config = VARIANTS[variant]
+    sandbox = samples.sandbox(
+        "demo", uid="00000000-0000-0000-0000-000000000001", host="habcdefghijk", spec=samples.spec(**changes)
+    )
+    return sandbox, KubernetesEngine(config).render(sandbox, ENV)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_objects_are_as_reviewed(variant: str) -> None:
+    path = GOLDEN / variant / "objects.yaml"
+    _, rendered = made(variant)
+    if UPDATE:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(rendered)
+    assert path.read_text() == rendered
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_objects_keep_the_published_schemas(variant: str) -> None:
+    for manifest in yaml.safe_load_all(made(variant)[1]):
+        kubernetes_validate.validate(manifest, "1.33", strict=True)
+        client = ApiClient()
+        response = type("Response", (), {"data": __import__("json").dumps(manifest)})()
+        model = client.deserialize(response.data, MODELS[manifest["kind"]], "application/json")
+        assert client.sanitize_for_serialization(model) == manifest
+
+
+def test_what_design_promises_of_the_pod_and_the_claim() -> None:
+    sandbox, rendered = made("defaults")
+    stateful_set = list(yaml.safe_load_all(rendered))[-1]
+    spec, pod = stateful_set["spec"], stateful_set["spec"]["template"]["spec"]
+    assert spec["podManagementPolicy"] == "Parallel"
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert spec["serviceName"] == sandbox.service_name
+    (claim,) = spec["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "vn-homevn-agent"
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
+    (container,) = pod["containers"]
+    assert container["volumeMounts"] == [{"name": "vn-homevn-agent", "mountPath": "/home/agent"}]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["securityContext"]["runAsUser"] == 1001
+    assert pod["automountServiceAccountToken"] is False
+    assert "lines" not in rendered
+    assert "dHdv" not in str(stateful_set)
