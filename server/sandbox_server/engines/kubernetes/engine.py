@@ -50,11 +50,13 @@ class _Sight:
             return Informer(api, scoped, chosen, decode, changed)
 
         self.workloads: Informer[tuple[str, Workload]] = informer(
-            "/apis/apps/v1/statefulsets", observe.WorkloadObject, _keyed(observe.workload)
+            "/apis/apps/v1/statefulsets", observe.WorkloadObject, _keyed(observe.workload, "{}")
         )
-        self.pods: Informer[Pod] = informer("/api/v1/pods", observe.PodObject, _keyed(observe.pod))
+        self.pods: Informer[Pod] = informer("/api/v1/pods", observe.PodObject, _keyed(observe.pod, "{}-0"))
         self.volumes: Informer[Volume] = informer(
-            "/api/v1/persistentvolumeclaims", observe.ClaimObject, _keyed(observe.volume)
+            "/api/v1/persistentvolumeclaims",
+            observe.ClaimObject,
+            _keyed(observe.volume, manifests.VOLUME + "-{}-0"),
         )
         self.not_made: Informer[observe.Trouble] = informer(
             "/api/v1/events",
@@ -74,9 +76,9 @@ class _Sight:
         return (self.workloads, self.pods, self.volumes, self.not_made, self.not_bound)
 
 
-def _keyed(value: Callable[[Any], Any]) -> Callable[[Any], tuple[Key, Any] | None]:
+def _keyed(value: Callable[[Any], Any], name: str) -> Callable[[Any], tuple[Key, Any] | None]:
     def decode(found: Any) -> tuple[Key, Any] | None:
-        key = observe.key(found.metadata)
+        key = observe.key(found.metadata, name)
         return None if key is None else (key, value(found))
 
     return decode

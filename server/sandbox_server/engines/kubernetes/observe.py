@@ -110,10 +110,14 @@ class Trouble(msgspec.Struct, frozen=True):
     at: datetime
 
 
-def key(meta: client.Meta) -> Key | None:
-    """The sandbox that an object belongs to, by its label."""
-    sandbox_id = meta.labels.get(manifests.ID)
-    return Key(meta.namespace, sandbox_id) if sandbox_id else None
+def key(meta: client.Meta, name: str) -> Key | None:
+    """The sandbox that an object belongs to, by its label.
+
+    `name` is what the object is called, with `{}` for the id: what somebody's scaling made beside it (pod 1, its claim)
+    has the label too, and is not the sandbox's.
+    """
+    sandbox_id = meta.labels.get(manifests.ID, "")
+    return Key(meta.namespace, sandbox_id) if meta.name == name.format(sandbox_id) else None
 
 
 def workload(found: WorkloadObject) -> tuple[str, Workload]:

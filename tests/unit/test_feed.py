@@ -1,0 +1,209 @@
+"""The feed: order, completeness and bounds, for readers of every speed."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+
+import pytest
+from sandbox_server import feed
+from sandbox_server.domain import errors, selector
+from sandbox_server.domain.sandbox import Key, Phase, Sandbox
+from sandbox_server.rpc import render
+
+from tests import samples
+
+
+class MemoryLog:
+    """A log in memory that keeps the store's contract: order, pages, and OUT_OF_RANGE past what was trimmed."""
+
+    def __init__(self) -> None:
+        self.entries: list[Sandbox] = []
+        self.trimmed = 0
+        self.reads = 0
+
+    async def events(self, after: int, limit: int) -> list[Sandbox]:
+        self.reads += 1
+        await asyncio.sleep(0)
+        if after < self.trimmed:
+            raise errors.OutOfRange("HISTORY_TRIMMED", "open again")
+        return [one for one in self.entries if one.sequence > after][:limit]
+
+    def append(self, sandbox: Sandbox) -> Sandbox:
+        written = dataclasses.replace(sandbox, sequence=len(self.entries) + 1)
+        self.entries.append(written)
+        return written
+
+
+class Reader:
+    """A watcher that reads as fast as `gate` lets it."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def send(self, message: bytes) -> None:
+        await self.gate.wait()
+        self.seen.append(message)
+
+    def sequences(self) -> list[int]:
+        from sandbox.v1 import sandbox_pb2 as pb
+
+        return [pb.WatchStatusResponse.FromString(one).sequence for one in self.seen]
+
+
+ALL = feed.Filter("default")
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+@pytest.fixture
+async def memory(log: MemoryLog) -> AsyncIterator[feed.Feed]:
+    made = feed.Feed(log, render.Encoder(), heartbeat=0.05)
+    yield made
+    made.close()
+
+
+def publish(memory: feed.Feed, log: MemoryLog, count: int, sandbox_id: str = "demo-1") -> None:
+    for _ in range(count):
+        memory.publish([log.append(samples.sandbox(sandbox_id))])
+
+
+async def until(reader: Reader, count: int) -> None:
+    async with asyncio.timeout(10):
+        while len(reader.seen) < count:
+            await asyncio.sleep(0.001)
+
+
+def watch(memory: feed.Feed, reader: Reader, after: int, wanted: feed.Filter = ALL) -> asyncio.Task[None]:
+    return asyncio.create_task(memory.watch(wanted, None, after, reader.send))
+
+
+async def test_every_reader_of_a_topic_gets_every_change_in_order(memory: feed.Feed, log: MemoryLog) -> None:
+    readers = [Reader() for _ in range(50)]
+    tasks = [watch(memory, one, 0) for one in readers]
+    await asyncio.sleep(0)
+    publish(memory, log, 20)
+    for one in readers:
+        await until(one, 20)
+        assert one.sequences() == list(range(1, 21))
+    assert len({id(one.seen[0]) for one in readers}) == 1
+    assert log.reads == 0
+    for task in tasks:
+        task.cancel()
+
+
+@pytest.mark.parametrize("behind", [10, feed.SHARED + 10, feed.RECENT + 10])
+async def test_42_a_reader_that_stalls_costs_nothing_and_misses_nothing(
+    memory: feed.Feed, log: MemoryLog, behind: int
+) -> None:
+    slow, fast = Reader(), Reader()
+    tasks = [watch(memory, slow, 0), watch(memory, fast, 0)]
+    await asyncio.sleep(0)
+    slow.gate.clear()
+    for start in range(0, behind, 100):
+        publish(memory, log, min(100, behind - start))
+        await asyncio.sleep(0.001)
+    await until(fast, behind)
+    slow.gate.set()
+    await until(slow, behind)
+    assert slow.sequences() == fast.sequences() == list(range(1, behind + 1))
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_resume_goes_on_where_it_was(memory: feed.Feed, log: MemoryLog) -> None:
+    publish(memory, log, 30)
+    reader = Reader()
+    task = watch(memory, reader, 12)
+    await until(reader, 18)
+    publish(memory, log, 2)
+    await until(reader, 20)
+    assert reader.sequences() == list(range(13, 33))
+    task.cancel()
+
+
+async def test_trimmed_history_and_a_future_sequence_are_out_of_range(
+    memory: feed.Feed, log: MemoryLog
+) -> None:
+    publish(memory, log, feed.RECENT + 50)
+    log.trimmed = 20
+    for after in (10, 10**6):
+        with pytest.raises(errors.OutOfRange):
+            await memory.watch(ALL, None, after, Reader().send)
+
+
+async def test_only_those_whose_filter_matches_are_woken(memory: feed.Feed, log: MemoryLog) -> None:
+    filters = {
+        "key": feed.Filter("default", keys=frozenset({Key("default", "demo-1")})),
+        "other": feed.Filter("default", keys=frozenset({Key("default", "demo-2")})),
+        "project": feed.Filter("default", project="demo"),
+        "stranger": feed.Filter("another"),
+        "label": feed.Filter("default", labels=selector.parse("x", "tier=web")),
+        "namespace": feed.Filter("default", namespace="elsewhere"),
+    }
+    readers = {name: Reader() for name in filters}
+    tasks = [watch(memory, readers[name], 0, one) for name, one in filters.items()]
+    await asyncio.sleep(0)
+    publish(memory, log, 3)
+    await until(readers["key"], 3)
+    await until(readers["project"], 3)
+    assert {name for name, one in readers.items() if one.seen} == {"key", "project"}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert not memory._topics
+    assert not memory._of_key
+
+
+async def test_what_another_replica_appended_is_followed(memory: feed.Feed, log: MemoryLog) -> None:
+    reader = Reader()
+    task = watch(memory, reader, 0)
+    await asyncio.sleep(0)
+    mine = [log.append(samples.sandbox(f"demo-{number}")) for number in range(5)]
+    memory.publish(mine[3:])
+    assert memory.sequence == 0
+    waiting = asyncio.create_task(memory.arrived(5))
+    await memory.follow()
+    await waiting
+    await until(reader, 5)
+    assert reader.sequences() == [1, 2, 3, 4, 5]
+    memory.publish(mine)
+    assert memory.sequence == 5
+    task.cancel()
+
+
+async def test_the_memory_holds_the_live_in_the_order_of_their_keys(
+    memory: feed.Feed, log: MemoryLog
+) -> None:
+    for name in ("c", "a", "b"):
+        publish(memory, log, 1, name)
+    assert [one.id for one in memory.live()] == ["a", "b", "c"]
+    assert [one.id for one in memory.live(Key("default", "a"))] == ["b", "c"]
+    gone = samples.sandbox("b", status=samples.status(phase=Phase.TERMINATED))
+    memory.publish([log.append(gone)])
+    assert [one.id for one in memory.live()] == ["a", "c"]
+    assert memory.get(Key("default", "b")) is None
+
+
+async def test_heartbeats_come_only_while_nothing_happens(memory: feed.Feed, log: MemoryLog) -> None:
+    reader = Reader()
+    task, beats = watch(memory, reader, 0), asyncio.create_task(memory.beat())
+    await until(reader, 2)
+    publish(memory, log, 1)
+    async with asyncio.timeout(5):
+        while reader.sequences()[-1] != 1:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    beats.cancel()
+
+
+async def test_closing_ends_every_watch_with_unavailable(memory: feed.Feed) -> None:
+    task = watch(memory, Reader(), 0)
+    await asyncio.sleep(0)
+    memory.close()
+    with pytest.raises(errors.Unavailable):
+        await task
