@@ -30,6 +30,8 @@ from sandbox_server.engines.local.unit import Unit, Wanted
 
 log = structlog.get_logger()
 
+STARTS = 8
+"""Processes started at once: more would only wait for the same cores, and the service with them."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at whether the volumes are still there: nothing tells of a directory's removal."""
 
@@ -61,6 +63,7 @@ class LocalEngine:
         self._going: dict[Key, bool] = {}
         self._stuck: dict[Key, str] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._starts = asyncio.Semaphore(STARTS)
         self._in_sight = False
         self._lock = -1
         # Each service that opens the directory counts as a change, so that every sandbox is applied once and its
@@ -124,6 +127,7 @@ class LocalEngine:
             terminal=self._terminal,
             isolated=self._isolated,
             changed=lambda: self._changed(key),
+            starts=self._starts,
             wanted=wanted,
         )
         self._units[key] = unit

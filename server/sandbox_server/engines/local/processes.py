@@ -122,11 +122,13 @@ async def start(
 ) -> Process:
     """Starts `command` in a session of its own. Raises OSError."""
     pid = _spawn(files, home, command, env, isolated)
+    pause = 0.002
     while (found := _stat(f"{files}.process")) is None:
         if (now := _stat(f"/proc/{pid}/stat")) is None or now[2] in "ZX":
             _reap(pid)
             raise OSError("the process ended before it began")
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.1)
     return Process(pid, found[1], files)
 
 

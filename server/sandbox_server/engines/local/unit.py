@@ -34,7 +34,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class Unit:
-    """A sandbox's process and terminal. `changed` is called when what `pod` says may have changed."""
+    """A sandbox's process and terminal.
+
+    `changed` is called when what `pod` says may have changed; `starts` bounds the starts of all units at once.
+    """
 
     owner: str
     folder: volumes.Folder
@@ -43,6 +46,7 @@ class Unit:
     terminal: tuple[str, ...]
     isolated: bool
     changed: Callable[[], None]
+    starts: asyncio.Semaphore
     wanted: Wanted
     process: processes.Process | None = None
     generation: int = 0
@@ -144,7 +148,10 @@ class Unit:
         self.changed()
 
     async def _spawn(self, name: str, command: tuple[str, ...], env: Mapping[str, str]) -> processes.Process:
-        return await processes.start(self.folder.path / name, self.folder.home, command, env, self.isolated)
+        async with self.starts:
+            return await processes.start(
+                self.folder.path / name, self.folder.home, command, env, self.isolated
+            )
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         home = isolation.HOME if self.isolated else str(self.folder.home)
