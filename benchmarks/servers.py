@@ -114,9 +114,11 @@ async def fanout(port: int) -> None:
     woken = asyncio.Event()
 
     async def stream(_request: bytes, context: Any) -> None:
+        following = woken
         await context.write(MESSAGE)
         while True:
-            await woken.wait()
+            await following.wait()
+            following = woken
             await context.write(MESSAGE)
 
     def wake() -> None:

@@ -1,8 +1,9 @@
 """The client for asyncio."""
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -41,9 +42,11 @@ class AsyncClient:
         self._metadata = channel.metadata(address, token, secure)
         self._timeout = timeout
         if secure:
-            self._channel = grpc.aio.secure_channel(address, channel.credentials(ca_file), channel.OPTIONS)
+            self._channel = grpc.aio.secure_channel(
+                address, channel.credentials(ca_file), channel.options(address)
+            )
         else:
-            self._channel = grpc.aio.insecure_channel(address, channel.OPTIONS)
+            self._channel = grpc.aio.insecure_channel(address, channel.options(address))
         self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)
 
     create = _method(calls.create)
@@ -101,7 +104,7 @@ class AsyncClient:
         label_selector: str = "",
         after_sequence: int | None = None,
         timeout: float | None = None,
-    ) -> AsyncIterator[watch.Event]:
+    ) -> AsyncGenerator[watch.Event, None]:
         """As `Client.watch`."""
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
         cursor = watch.Cursor(request, timeout)
@@ -135,12 +138,18 @@ class AsyncClient:
         progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
     ) -> pb.SandboxStatus:
         """As `Client.wait_until`."""
-        wanted = calls.phase(phase)
-        async for event in self.watch([sandbox_id], namespace=namespace, timeout=timeout):
-            if event.status is not None:
-                progress(event.status)
-                if watch.reached(event.status, wanted, generation, fail_on_error):
-                    return event.status
+        wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress)
+        # Closed here, since an error that is kept would keep the stream open.
+        async with contextlib.aclosing(
+            self.watch([sandbox_id], namespace=namespace, timeout=timeout)
+        ) as events:
+            try:
+                async for event in events:
+                    found = wait.take(event)
+                    if found is not None:
+                        return found
+            except errors.TimedOut as error:
+                raise wait.timed_out(error) from None
         raise errors.ServiceError("the watch ended before the phase came")
 
     async def close(self) -> None:

@@ -1,5 +1,6 @@
 """How the service is reached: address, TLS, token."""
 
+import ipaddress
 from pathlib import Path
 
 import grpc
@@ -15,14 +16,29 @@ OPTIONS = (
 )
 
 
+def is_loopback(address: str) -> bool:
+    """Whether what is sent there stays on this machine. A name other than localhost does not count, however it looks."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0]
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def options(address: str) -> tuple[tuple[str, int], ...]:
+    """The channel's options. The environment's HTTP proxy is another machine: it cannot reach this one's loopback."""
+    return (*OPTIONS, ("grpc.enable_http_proxy", 0)) if is_loopback(address) else OPTIONS
+
+
 def metadata(address: str, token: str, tls: bool) -> tuple[tuple[str, str], ...]:
     """What goes with every call. Raises ValueError rather than send a token in the clear over a network."""
     if not token:
         return ()
-    host = address.rpartition(":")[0]
-    if not tls and not (
-        host in ("localhost", "[::1]") or host.startswith("127.") or address.startswith("unix:")
-    ):
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("a token is of visible ASCII characters: look at the file or variable it comes from")
+    if not tls and not is_loopback(address):
         raise ValueError("a token is not sent in plaintext to another machine: use TLS")
     return (("authorization", f"Bearer {token}"),)
 

@@ -1,6 +1,7 @@
 """The `sandboxctl` command."""
 
 import enum
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ app = typer.Typer(
 )
 env_app = typer.Typer(no_args_is_help=True, help="Environment variables. Their values are never printed.")
 app.add_typer(env_app, name="env")
+
+PATIENCE = 10.0
+"""Seconds for a call: a service that restarts is back before; where none runs, a person wants to hear it soon."""
 
 _EXIT_CODES: dict[type[Exception], int] = {
     errors.InvalidArgument: 2,
@@ -80,7 +84,7 @@ def options(
 ) -> None:
     """Options that every command has."""
     given = token or (token_file.read_text().strip() if token_file else "")
-    _choice.client = Client(server, token=given, tls=tls, ca_file=ca_file)
+    _choice.client = Client(server, token=given, tls=tls, ca_file=ca_file, timeout=PATIENCE)
     _choice.namespace = namespace
     _choice.output = output
 
@@ -220,6 +224,12 @@ def watch(
             show.change(event.status, event.sequence)
         elif event.kind is Kind.RESYNC:
             show.err.print("the history is gone: what follows is the present state again")
+
+
+@app.command()
+def version() -> None:
+    """Print the version of this command."""
+    show.out.print(importlib.metadata.version("sandbox-service"))
 
 
 @env_app.command("set")

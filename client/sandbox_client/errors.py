@@ -6,6 +6,8 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
+from sandbox_client import words
+
 
 class ServiceError(Exception):
     """A call that failed.
@@ -72,7 +74,7 @@ class SandboxFailed(Exception):
     """A sandbox that was waited for came to PHASE_ERROR, or ended. `status` says why."""
 
     def __init__(self, status: pb.SandboxStatus) -> None:
-        reason = pb.Reason.Name(status.reason).removeprefix("REASON_")
+        reason = words.short(pb.Reason, status.reason)
         super().__init__(f"{status.sandbox_id}: {reason}: {status.message}")
         self.status = status
 

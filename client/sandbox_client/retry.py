@@ -34,7 +34,9 @@ class Schedule:
         """Seconds to wait before the next try. Raises `error` if there should be none."""
         if error.code is not grpc.StatusCode.UNAVAILABLE:
             raise error
-        wait: float = max(error.retry_after, min(MOST, FIRST * 2**self._failures)) * random.uniform(0.5, 1.0)
+        own = min(MOST, FIRST * 2**self._failures) * random.uniform(0.5, 1.0)
+        # What the service asks for is the least; the spread keeps its callers from coming back all at once.
+        wait: float = max(own, error.retry_after * random.uniform(1.0, 1.5))
         self._failures = min(self._failures + 1, 16)
         left = self.left()
         if left is not None and wait >= left:

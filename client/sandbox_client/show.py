@@ -13,7 +13,10 @@ from rich.table import Table
 from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
 
-out = Console(highlight=False, soft_wrap=True)
+from sandbox_client import words
+
+# So wide that a table never cuts an id or a URL, which people copy and programs read: the terminal wraps the line.
+out = Console(highlight=False, soft_wrap=True, width=1000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _COLOURS = {"RUNNING": "green", "STOPPED": "blue", "TERMINATED": "dim", "ERROR": "red"}
@@ -21,15 +24,12 @@ _COLOURS = {"RUNNING": "green", "STOPPED": "blue", "TERMINATED": "dim", "ERROR":
 
 def phase(status: pb.SandboxStatus) -> str:
     """The phase without its prefix."""
-    return pb.Phase.Name(status.phase).removeprefix("PHASE_")
+    return words.short(pb.Phase, status.phase)
 
 
 def reason(number: "pb.Reason.ValueType") -> str:
-    """A reason without its prefix; its number if this client is older than the service."""
-    try:
-        return pb.Reason.Name(number).removeprefix("REASON_")
-    except ValueError:
-        return str(number)
+    """A reason without its prefix."""
+    return words.short(pb.Reason, number)
 
 
 def progress(status: pb.SandboxStatus) -> None:
@@ -100,8 +100,8 @@ def status(one: pb.SandboxStatus) -> None:
         ("terminal", one.ttyd_url or "-"),
     ]
     for condition in one.conditions:
-        kind = pb.ConditionType.Name(condition.type).removeprefix("CONDITION_TYPE_").lower().replace("_", " ")
-        value = pb.ConditionStatus.Name(condition.status).removeprefix("CONDITION_STATUS_").lower()
+        kind = words.short(pb.ConditionType, condition.type).lower().replace("_", " ")
+        value = words.short(pb.ConditionStatus, condition.status).lower()
         rows.append((kind, f"{value} ({reason(condition.reason)})"))
     for row in rows:
         table.add_row(*row)
@@ -120,8 +120,12 @@ def line(message: Message) -> None:
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """A message as JSON values, with the contract's own names."""
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    """A message as JSON values, with the contract's own names. What is empty or zero is there too: an empty list is a
+    list.
+    """
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def _clock(at: Timestamp) -> str:

@@ -1,8 +1,9 @@
 """The client for ordinary code."""
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -44,9 +45,11 @@ class Client:
         if over is not None:
             self._channel = over
         elif secure:
-            self._channel = grpc.secure_channel(address, channel.credentials(ca_file), channel.OPTIONS)
+            self._channel = grpc.secure_channel(
+                address, channel.credentials(ca_file), channel.options(address)
+            )
         else:
-            self._channel = grpc.insecure_channel(address, channel.OPTIONS)
+            self._channel = grpc.insecure_channel(address, channel.options(address))
         self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)
 
     create = _method(calls.create)
@@ -101,7 +104,7 @@ class Client:
         label_selector: str = "",
         after_sequence: int | None = None,
         timeout: float | None = None,
-    ) -> Iterator[watch.Event]:
+    ) -> Generator[watch.Event, None, None]:
         """Events without a gap, across disconnects. Ends after TERMINATED on one sandbox.
 
         Raises `Unavailable` once `timeout` seconds have passed without the service, `TimedOut` when they pass.
@@ -141,12 +144,16 @@ class Client:
 
         `progress` hears every status on the way. Raises `SandboxFailed` and `TimedOut`.
         """
-        wanted = calls.phase(phase)
-        for event in self.watch([sandbox_id], namespace=namespace, timeout=timeout):
-            if event.status is not None:
-                progress(event.status)
-                if watch.reached(event.status, wanted, generation, fail_on_error):
-                    return event.status
+        wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress)
+        # Closed here, since an error that is kept would keep the stream open.
+        with contextlib.closing(self.watch([sandbox_id], namespace=namespace, timeout=timeout)) as events:
+            try:
+                for event in events:
+                    found = wait.take(event)
+                    if found is not None:
+                        return found
+            except errors.TimedOut as error:
+                raise wait.timed_out(error) from None
         raise errors.ServiceError("the watch ended before the phase came")
 
     def close(self) -> None:

@@ -1,12 +1,12 @@
 """A watch across disconnects: what to ask for, and what each message means. It knows no channel."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_client import errors, retry
+from sandbox_client import errors, retry, words
 
 
 class Kind(enum.Enum):
@@ -62,7 +62,7 @@ class Cursor:
 
     def failed(self, error: errors.ServiceError) -> tuple[float, Event | None]:
         """Seconds to wait before the stream is opened again, and what to tell first. Raises `error` if it is final."""
-        if isinstance(error, errors.OutOfRange):
+        if isinstance(error, errors.OutOfRange) and self._request.HasField("after_sequence"):
             self._request.ClearField("after_sequence")
             self._synced = self._begun = False
             return 0.0, Event(Kind.RESYNC, 0)
@@ -99,3 +99,38 @@ def reached(
     if status.phase == pb.PHASE_TERMINATED or (fail_on_error and status.phase == pb.PHASE_ERROR):
         raise errors.SandboxFailed(status)
     return False
+
+
+class Wait:
+    """One wait for a phase: judges each event, and says where the sandbox stood when the time ran out."""
+
+    def __init__(
+        self,
+        wanted: "pb.Phase.ValueType",
+        generation: int,
+        fail_on_error: bool,
+        progress: Callable[[pb.SandboxStatus], None],
+    ) -> None:
+        self._wanted = wanted
+        self._generation = generation
+        self._fail_on_error = fail_on_error
+        self._progress = progress
+        self._last: pb.SandboxStatus | None = None
+
+    def take(self, event: Event) -> pb.SandboxStatus | None:
+        """The status waited for, once it is there. Raises `errors.SandboxFailed`."""
+        status = event.status
+        if status is None:
+            return None
+        self._last = status
+        self._progress(status)
+        return status if reached(status, self._wanted, self._generation, self._fail_on_error) else None
+
+    def timed_out(self, error: errors.TimedOut) -> errors.TimedOut:
+        """`error` with the last status in its message."""
+        last = "nothing was heard of it"
+        if self._last is not None:
+            phase, reason = words.short(pb.Phase, self._last.phase), words.short(pb.Reason, self._last.reason)
+            last = f"{self._last.sandbox_id} is {phase}: {reason}: {self._last.message}"
+        message = f"it is not {words.short(pb.Phase, self._wanted)} within the time: {last}"
+        return errors.TimedOut(message, error.code, error.reason)

@@ -1,0 +1,183 @@
+"""What `sandboxctl` prints, and when it stops, against the live service."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import Client
+from tests import samples
+from tests.conftest import Service, free_port
+
+CTL = str(Path(sys.executable).parent / "sandboxctl")
+SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
+LONG = "a-project-with-a-long-name-agentruntime-abc123"
+Ctl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ctl(service: Service) -> Ctl:
+    def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        whole = {**os.environ, "SANDBOX_SERVER": service.address, "COLUMNS": "80", **(env or {})}
+        return subprocess.run([CTL, *words], capture_output=True, text=True, env=whole, timeout=60)
+
+    return run
+
+
+@pytest.fixture
+def long(client: Client) -> Iterator[pb.Sandbox]:
+    made = client.create("a-project-with-a-long-name", sandbox_id=LONG, spec=SLEEP)
+    client.wait_until(LONG, "RUNNING", timeout=20)
+    yield client.get(LONG)
+    client.delete(LONG)
+    client.wait_until(LONG, "TERMINATED", timeout=20)
+    assert made.sandbox_id == LONG
+
+
+def test_no_id_or_url_is_cut_on_a_narrow_terminal(ctl: Ctl, long: pb.Sandbox) -> None:
+    (line,) = [one for one in ctl("list").stdout.splitlines() if LONG in one]
+    assert line.split()[:4] == [LONG, "a-project-with-a-long-name", "RUNNING", "READY"]
+    assert line.split()[-1] == long.public_url
+    shown = ctl("status", LONG).stdout
+    assert any(one.split() == ["application", long.public_url] for one in shown.splitlines())
+
+
+def test_json_is_whole_for_programs(ctl: Ctl, long: pb.Sandbox) -> None:
+    assert json.loads(ctl("-o", "json", "list", "--project", "nobody").stdout)["sandboxes"] == []
+    (one,) = json.loads(ctl("-o", "json", "list", "--project", long.spec.project).stdout)["sandboxes"]
+    assert (one["sandbox_id"], one["status"]["restart_count"]) == (LONG, 0)
+    assert ctl("-o", "json", "status", LONG).stderr == ""
+
+
+def test_env_values_are_nowhere(ctl: Ctl, long: pb.Sandbox, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text(f"# words\n\nIN_FILE={samples.CANARY}=with=equals\n")
+    broken = tmp_path / "broken"
+    broken.write_text(f"no equals {samples.CANARY}\n")
+    not_text = tmp_path / "bytes"
+    not_text.write_bytes(b"A=" + samples.CANARY.encode() + b"\xff\n")
+    shell = {"OF_SHELL": samples.CANARY}
+    done = [
+        ctl("env", "set", LONG, "--env-file", str(file), "--wait"),
+        ctl("env", "set", LONG, "OF_SHELL", "--wait", env=shell),
+        ctl("env", "list", LONG),
+        ctl("get", LONG),
+        ctl("-o", "json", "status", LONG),
+        ctl("env", "set", LONG, f"NOT A NAME={samples.CANARY}"),
+        ctl("env", "set", LONG, "--env-file", str(broken)),
+        ctl("env", "set", LONG, "--env-file", str(not_text)),
+        ctl("env", "set", LONG, "OF_SHELL", env={"OF_SHELL": samples.CANARY + "x" * 33_000}),
+        ctl("env", "set", "never-was", "OF_SHELL", env=shell),
+        ctl("env", "set", LONG, "--replace"),
+        ctl("env", "list", LONG),
+    ]
+    assert [one.returncode for one in done] == [0, 0, 0, 0, 0, 2, 2, 2, 2, 3, 0, 0], [
+        one.stderr for one in done
+    ]
+    assert done[2].stdout.split() == ["IN_FILE", "OF_SHELL"]
+    assert done[-1].stdout == ""
+    assert "must be NAME=value" in done[6].stderr
+    for one in done:
+        assert samples.CANARY not in one.stdout + one.stderr
+
+
+def test_a_token_is_never_shown(ctl: Ctl, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{samples.CANARY} two\n")
+    done = [
+        ctl("list", env={"SANDBOX_TOKEN": f"{samples.CANARY}\ntwo"}),
+        ctl("--token-file", str(file), "list"),
+        ctl("--server", "127.evil.example:443", "list", env={"SANDBOX_TOKEN": samples.CANARY}),
+        ctl("--help", env={"SANDBOX_TOKEN": samples.CANARY}),
+    ]
+    assert [one.returncode for one in done] == [2, 2, 2, 0]
+    for one in done:
+        assert samples.CANARY not in one.stdout + one.stderr
+
+
+def test_progress_is_told_and_a_wait_that_runs_out_says_where_it_stands(ctl: Ctl) -> None:
+    words = ("--ready-path", "/", "--wait", "--timeout", "1", "--", "/bin/sleep", "1000")
+    done = ctl("create", "-p", "demo", "--id", "slow", *words)
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[0].split()[0] == "CREATING"
+    assert "slow is STARTING: NOT_READY" in done.stderr
+    # Nothing that redraws: this is no terminal.
+    assert "\x1b" not in done.stderr
+    assert ctl("delete", "slow", "--wait").returncode == 0
+
+
+def test_where_nothing_listens_it_is_said_soon(ctl: Ctl) -> None:
+    began = time.monotonic()
+    done = ctl("--server", f"127.0.0.1:{free_port()}", "list")
+    assert (done.returncode, "make run" in done.stderr) == (5, True)
+    assert time.monotonic() - began < 15
+
+
+def following(service: Service, *words: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "SANDBOX_SERVER": service.address}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([CTL, *words], stdout=pipe, stderr=pipe, text=True, env=env)
+
+
+def test_a_watch_prints_each_change_at_once_and_ends_on_ctrl_c(service: Service, long: pb.Sandbox) -> None:
+    with following(service, "-o", "json", "watch", long.spec.project) as process:
+        assert process.stdout is not None
+        try:
+            # Through a pipe, while the command goes on.
+            assert json.loads(process.stdout.readline())["sandbox_id"] == LONG
+            process.send_signal(signal.SIGINT)
+            _, words = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in words
+
+
+def test_a_watch_whose_reader_left_ends_quietly(service: Service, client: Client, long: pb.Sandbox) -> None:
+    with following(service, "watch", LONG) as process:
+        assert process.stdout is not None
+        try:
+            assert LONG in process.stdout.readline()
+            process.stdout.close()
+            client.update_env(LONG, set={"CHANGED": "1"})
+            process.wait(timeout=10)
+            words = process.stderr.read() if process.stderr else ""
+        finally:
+            process.kill()
+    assert "Traceback" not in words
+    assert "BrokenPipe" not in words
+
+
+def test_a_watch_takes_an_id_before_a_project_and_goes_by_label(ctl: Ctl, client: Client) -> None:
+    labelled = pb.SandboxSpec(command=["/bin/sleep", "1000"], labels={"tier": "web"})
+    client.create("same", sandbox_id="same", spec=labelled)
+    client.create("same", sandbox_id="same-2", spec=SLEEP)
+    for name in ("same", "same-2"):
+        client.delete(name)
+        client.wait_until(name, "TERMINATED", timeout=20)
+    by_id = ctl("-o", "json", "watch", "same", "--after", "0")
+    assert {json.loads(one)["sandbox_id"] for one in by_id.stdout.splitlines()} == {"same"}
+    assert ctl("watch", "--selector", "a=b=c").returncode == 2
+
+
+def test_version_and_completion(ctl: Ctl) -> None:
+    assert ctl("version").stdout.strip() == metadata.version("sandbox-service")
+    typed = {"_SANDBOXCTL_COMPLETE": "complete_bash", "COMP_WORDS": "sandboxctl st", "COMP_CWORD": "1"}
+    assert {"start", "status", "stop"} <= set(ctl(env=typed).stdout.split())
+
+
+@pytest.mark.parametrize(
+    "command", ["", "create", "start", "stop", "delete", "status", "list", "get", "watch", "env"]
+)
+def test_every_command_has_help(ctl: Ctl, command: str) -> None:
+    done = ctl(*command.split(), "--help")
+    assert (done.returncode, "Usage:" in done.stdout) == (0, True)
