@@ -17,7 +17,9 @@ class Relay:
         self._open: list[socket.socket] = []
         self._passing = threading.Event()
         self._passing.set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def hold_answers(self) -> None:
         """From now on requests get through and answers do not."""
@@ -25,15 +27,20 @@ class Relay:
 
     def cut(self) -> None:
         """Breaks every connection, with what was held back lost; new ones work."""
-        held, self._open = self._open, []
-        for one in held:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        for one in list(self._open):
+            _end(one)
         self._passing.set()
 
     def close(self) -> None:
-        self.cut()
+        # Ending it first wakes the thread that waits in accept.
+        _end(self._listener)
+        self._accepting.join()
         self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for one in self._open:
+            one.close()
 
     def _accept(self) -> None:
         while True:
@@ -41,15 +48,13 @@ class Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            try:
-                far = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                near.close()
-                continue
+            far = socket.create_connection(("127.0.0.1", self._target))
             self.connections += 1
             self._open += [near, far]
             for source, sink, answers in ((near, far, False), (far, near, True)):
-                threading.Thread(target=self._pass, args=(source, sink, answers), daemon=True).start()
+                thread = threading.Thread(target=self._pass, args=(source, sink, answers), daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def _pass(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with contextlib.suppress(OSError):
@@ -57,9 +62,13 @@ class Relay:
                 if answers:
                     self._passing.wait()
                 sink.sendall(data)
-        for one in (source, sink):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        _end(source)
+        _end(sink)
+
+
+def _end(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client
+
 from tests import samples
 from tests.conftest import Service, free_port
 

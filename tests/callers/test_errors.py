@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient, Client, Kind, calls, channel, errors, retry, watch, words

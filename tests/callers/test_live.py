@@ -14,9 +14,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Client, Kind, errors
+
 from tests import samples
 from tests.callers import relay
 from tests.conftest import Service, eventually
