@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -131,7 +130,7 @@ class Demo:
                 "spec.project" in refused.stderr and refused.returncode == 2,
             )
         finally:
-            watcher.send_signal(signal.SIGINT)
+            watcher.terminate()
             watcher.wait()
             reading.join()
             service.terminate()

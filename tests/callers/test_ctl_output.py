@@ -125,7 +125,12 @@ def test_where_nothing_listens_it_is_said_soon(ctl: Ctl) -> None:
 def following(service: Service, *words: str) -> subprocess.Popen[str]:
     env = {**os.environ, "SANDBOX_SERVER": service.address}
     pipe = subprocess.PIPE
-    return subprocess.Popen([CTL, *words], stdout=pipe, stderr=pipe, text=True, env=env)
+    # A run in the background of a shell ignores Ctrl-C, and what it starts would too.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([CTL, *words], stdout=pipe, stderr=pipe, text=True, env=env)
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def test_a_watch_prints_each_change_at_once_and_ends_on_ctrl_c(service: Service, long: pb.Sandbox) -> None:
