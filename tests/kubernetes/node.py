@@ -56,6 +56,8 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._busy, return_exceptions=True)
         await self._session.close()
+        # As aiohttp advises: TLS connections end a moment after their session.
+        await asyncio.sleep(0.25)
 
     def behave(self, namespace: str, pod: str, behaviour: str) -> None:
         """From now on that pod, and those of its name to come, behave so."""

@@ -4,6 +4,7 @@ The `kubernetes` package knows where the server is and who we are; the calls the
 which cost 80 times as much and refuse incomplete answers after the write took effect.
 """
 
+import asyncio
 import re
 import ssl
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ PATHS = {
 }
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 CONNECTIONS = 64
+TLS_ENDS = 0.25
 
 
 class Meta(msgspec.Struct):
@@ -94,6 +96,8 @@ class Client:
         """Closes every connection."""
         if self._session is not None:
             await self._session.close()
+            # As aiohttp advises: TLS connections end a moment after their session.
+            await asyncio.sleep(TLS_ENDS)
 
     async def request(
         self,
