@@ -57,9 +57,7 @@ def get_status() -> Iterator[Figure]:
         for _ in range(5):
             bare.append(asyncio.run(load.unary(baseline, "GetStatus", request, 6000, 16))[0])
             mine.append(asyncio.run(load.unary(subject, "GetStatus", request, 6000, 16))[0])
-    yield Figure(
-        "GetStatus, server CPU per call; echo", statistics.median(mine), statistics.median(bare), "µs", 1.15
-    )
+    yield Figure("GetStatus, server CPU per call; echo", statistics.median(mine), statistics.median(bare), "µs", 1.15)
 
 
 def create() -> Iterator[Figure]:
@@ -89,10 +87,7 @@ async def _creates(process: load.Process, count: int) -> list[float]:
         delete = channel.unary_unary("/sandbox.v1.SandboxService/Delete")
         for number in range(count):
             request = pb.CreateSandboxRequest(
-                request_id=str(uuid.uuid4()),
-                sandbox_id=f"b-{number}",
-                spec=pb.SandboxSpec(project="b"),
-                env={"A": "1"},
+                request_id=str(uuid.uuid4()), sandbox_id=f"b-{number}", spec=pb.SandboxSpec(project="b"), env={"A": "1"}
             )
             began = time.perf_counter()
             await call(request.SerializeToString())
@@ -219,9 +214,7 @@ def ten_thousand_sandboxes() -> Iterator[Figure]:
                 time.sleep(4)
                 memory[count] = process.memory()
     yield Figure("10,000 sandboxes, start until serving; 5 s", started[10_000], 5, "s", 1)
-    yield Figure(
-        "10,000 sandboxes, memory of each; 15 KiB", (memory[10_000] - memory[1]) / 10_000 / 1024, 15, "KiB", 1
-    )
+    yield Figure("10,000 sandboxes, memory of each; 15 KiB", (memory[10_000] - memory[1]) / 10_000 / 1024, 15, "KiB", 1)
     with load.server("watch", "10000") as many, load.server("watch", "100") as few:
         mine, bare = asyncio.run(_deliveries([many, few], 100, 200))
     yield Figure("CPU per event at 10,000 sandboxes; at 100", mine, bare, "µs", 1.1)
@@ -238,9 +231,7 @@ async def _fill(folder: Path, count: int) -> None:
         for number in range(count):
             value = servers.sandbox(number, 0)
             tx.insert(
-                dataclasses.replace(
-                    value, desired=servers.DesiredState.STOPPED, status=stopped, volume_uid=""
-                ),
+                dataclasses.replace(value, desired=servers.DesiredState.STOPPED, status=stopped, volume_uid=""),
                 {"A": "1"},
             )
 
@@ -256,19 +247,17 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
 
 def main(names: list[str]) -> None:
     """Measures what is named, or everything, which is then kept."""
-    head = (
-        "| what; and the baseline | service | baseline | ratio | goal | reached |\n|---|---|---|---|---|---|"
-    )
+    head = "| what; and the baseline | service | baseline | ratio | goal | reached |\n|---|---|---|---|---|---|"
     print(head)
     lines = []
     for name in names or ALL:
         for figure in ALL[name]():
             lines.append(figure.row())
             print(lines[-1], flush=True)
-    packages = ", ".join(
-        f"{one} {version(one)}" for one in ("grpcio", "protobuf", "uvloop", "sqlalchemy", "msgspec")
+    packages = ", ".join(f"{one} {version(one)}" for one in ("grpcio", "protobuf", "uvloop", "sqlalchemy", "msgspec"))
+    machine = (
+        f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
     )
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
     below = f"\n{time.strftime('%Y-%m-%d')}; {machine}; {packages}."
     print(below)
     if not names:

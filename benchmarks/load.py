@@ -55,9 +55,7 @@ class Process:
 def server(*words: str) -> Iterator[Process]:
     """One of `benchmarks.servers`."""
     port = free_port()
-    with _process(
-        [sys.executable, "-m", "benchmarks.servers", words[0], str(port), *words[1:]], port
-    ) as made:
+    with _process([sys.executable, "-m", "benchmarks.servers", words[0], str(port), *words[1:]], port) as made:
         made.wait()
         yield made
 
@@ -67,15 +65,7 @@ def service(*flags: str, folder: Path | None = None) -> Iterator[Process]:
     """The service itself, on the local engine."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="benchmark-") as made:
-        command = [
-            sys.executable,
-            "-m",
-            "sandbox_server",
-            "--listen",
-            f"127.0.0.1:{port}",
-            "--log-level",
-            "error",
-        ]
+        command = [sys.executable, "-m", "sandbox_server", "--listen", f"127.0.0.1:{port}", "--log-level", "error"]
         command += ["--data-dir", str(folder or made), *flags]
         with _process(command, port) as process:
             yield process
@@ -91,9 +81,7 @@ def _process(command: list[str], port: int) -> Iterator[Process]:
         popen.wait(timeout=60)
 
 
-async def unary(
-    process: Process, method: str, request: bytes, calls: int, at_once: int
-) -> tuple[float, float]:
+async def unary(process: Process, method: str, request: bytes, calls: int, at_once: int) -> tuple[float, float]:
     """Microseconds of the server's CPU per call, and the median seconds of a call."""
     async with grpc.aio.insecure_channel(process.address) as channel:
         call = channel.unary_unary(f"/sandbox.v1.SandboxService/{method}")

@@ -85,9 +85,7 @@ STATUS = render.Encoder().status(sandbox(0, 1))
 
 async def _bare(port: int, handlers: dict[str, Any]) -> None:
     server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("sandbox.v1.SandboxService", handlers),)
-    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("sandbox.v1.SandboxService", handlers),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await _terminated()
@@ -146,9 +144,7 @@ async def watch(port: int, sandboxes: int) -> None:
     live = [sandbox(number, number + 1, "bench" if number == 0 else "others") for number in range(sandboxes)]
     memory.load(sandboxes, live)
     resources, storage = Resources("1", "1", "1Gi", "1Gi"), Storage("5Gi", "", "ReadWriteOnce")
-    servicer = Servicer(
-        manager.StatefulSetManager(nothing, memory, nothing), convert.Defaults("i", resources, storage)
-    )
+    servicer = Servicer(manager.StatefulSetManager(nothing, memory, nothing), convert.Defaults("i", resources, storage))
     server = Server(servicer, auth.Anyone(Tenant("default", ("default",))))
 
     def change() -> None:

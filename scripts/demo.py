@@ -33,13 +33,7 @@ class Demo:
 
     def serve(self) -> subprocess.Popen[bytes]:
         """Starts the service and waits until it is healthy."""
-        command = [
-            str(BIN / "sandbox-server"),
-            "--listen",
-            self.address,
-            "--data-dir",
-            str(self.folder / "data"),
-        ]
+        command = [str(BIN / "sandbox-server"), "--listen", self.address, "--data-dir", str(self.folder / "data")]
         self.say("sandbox-server (local engine, SQLite)")
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -62,11 +56,7 @@ class Demo:
             self.say(f"sandboxctl {shlex.join(words)}")
         done = subprocess.run([BIN / "sandboxctl", *words], env=self.env, capture_output=True, text=True)
         if not quiet:
-            print(
-                "".join(f"  {line}\n" for line in (done.stderr + done.stdout).splitlines()),
-                end="",
-                flush=True,
-            )
+            print("".join(f"  {line}\n" for line in (done.stderr + done.stdout).splitlines()), end="", flush=True)
         return done
 
     def must(self, *words: str) -> None:
@@ -75,9 +65,7 @@ class Demo:
 
     def status(self, sandbox_id: str) -> dict[str, object]:
         """The status as JSON."""
-        found: dict[str, object] = json.loads(
-            self.run("--output", "json", "status", sandbox_id, quiet=True).stdout
-        )
+        found: dict[str, object] = json.loads(self.run("--output", "json", "status", sandbox_id, quiet=True).stdout)
         return found
 
     def until(self, what: str, check: "object") -> None:
@@ -126,8 +114,7 @@ class Demo:
             self.hold("its directory is gone", not home.exists())
             refused = self.run("create", "--project", "Not_A_Label")
             self.hold(
-                "a bad name is refused with its field",
-                "spec.project" in refused.stderr and refused.returncode == 2,
+                "a bad name is refused with its field", "spec.project" in refused.stderr and refused.returncode == 2
             )
         finally:
             watcher.terminate()

@@ -76,16 +76,9 @@ class Image:
         self.root.mkdir()
         self._name = name
         self.folder = self.root
-        inherited = {
-            k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"}
-        }
+        inherited = {k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"}}
         path = f"{self._tools}:/usr/local/bin:/usr/bin:/bin"
-        self.environment = {
-            **inherited,
-            "PATH": path,
-            "HOME": str(self._home),
-            "UV_PYTHON_DOWNLOADS": "never",
-        }
+        self.environment = {**inherited, "PATH": path, "HOME": str(self._home), "UV_PYTHON_DOWNLOADS": "never"}
 
     def place(self, path: str) -> Path:
         """Where a path of the image lies here."""
@@ -129,9 +122,7 @@ class Image:
             # Only root may give a folder away.
             script = script.replace("-o 1001 -g 1001", "")
         started = time.monotonic()
-        subprocess.run(
-            ["/bin/sh", "-ec", self._mapped(script)], cwd=self.folder, env=self.environment, check=True
-        )
+        subprocess.run(["/bin/sh", "-ec", self._mapped(script)], cwd=self.folder, env=self.environment, check=True)
         print(f"{time.monotonic() - started:6.1f} s  {script}")
 
 
@@ -139,9 +130,7 @@ def lacks_build_tools(image: Image) -> None:
     """RuntimeError if the last stage holds what only a build or a developer needs."""
     listing = "import importlib.metadata as m; print(*(d.metadata['Name'] for d in m.distributions()))"
     python = image.place("/app/bin/python")
-    names = set(
-        subprocess.run([python, "-c", listing], check=True, capture_output=True, text=True).stdout.split()
-    )
+    names = set(subprocess.run([python, "-c", listing], check=True, capture_output=True, text=True).stdout.split())
     surplus = names & {"pip", "uv", "hatchling", "setuptools", "pytest", "grpcio-tools", "mypy", "ruff"}
     if surplus or "sandbox-service" not in names:
         raise RuntimeError(f"the image's environment holds {sorted(surplus)} besides {len(names)} packages")
@@ -170,15 +159,10 @@ def serves(image: Image, entrypoint: list[str], probe: list[str]) -> None:
             service.kill()
 
 
-def _healthy(
-    probe: list[str], environment: dict[str, str], service: subprocess.Popen[bytes]
-) -> Iterator[bool]:
+def _healthy(probe: list[str], environment: dict[str, str], service: subprocess.Popen[bytes]) -> Iterator[bool]:
     end = time.monotonic() + START_TIMEOUT
     while time.monotonic() < end and service.poll() is None:
-        yield (
-            subprocess.run(probe, env=environment, capture_output=True, check=False, timeout=10).returncode
-            == 0
-        )
+        yield (subprocess.run(probe, env=environment, capture_output=True, check=False, timeout=10).returncode == 0)
         time.sleep(0.2)
 
 

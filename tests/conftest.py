@@ -87,9 +87,7 @@ class Service:
             try:
                 client.page()
             except ServiceError as error:
-                raise AssertionError(
-                    f"the service does not answer: {self.log.read_text()[-3000:]}"
-                ) from error
+                raise AssertionError(f"the service does not answer: {self.log.read_text()[-3000:]}") from error
 
     def client(self, **options: object) -> Client:
         return Client(self.address, **options)  # type: ignore[arg-type]

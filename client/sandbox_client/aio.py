@@ -42,9 +42,7 @@ class AsyncClient:
         self._metadata = channel.metadata(address, token, secure)
         self._timeout = timeout
         if secure:
-            self._channel = grpc.aio.secure_channel(
-                address, channel.credentials(ca_file), channel.options(address)
-            )
+            self._channel = grpc.aio.secure_channel(address, channel.credentials(ca_file), channel.options(address))
         else:
             self._channel = grpc.aio.insecure_channel(address, channel.options(address))
         self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)
@@ -64,19 +62,12 @@ class AsyncClient:
         method = getattr(self._stub, call.method)
         while True:
             try:
-                return call.result(
-                    await method(call.request, timeout=schedule.left(), metadata=self._metadata)
-                )
+                return call.result(await method(call.request, timeout=schedule.left(), metadata=self._metadata))
             except grpc.aio.AioRpcError as error:
                 await asyncio.sleep(schedule.delay(errors.from_rpc(error)))
 
     async def list(
-        self,
-        *,
-        namespace: str = "",
-        project: str = "",
-        label_selector: str = "",
-        phases: Iterable[str | int] = (),
+        self, *, namespace: str = "", project: str = "", label_selector: str = "", phases: Iterable[str | int] = ()
     ) -> AsyncIterator[pb.Sandbox]:
         """All sandboxes that match, page by page."""
         token, wanted = "", tuple(phases)
@@ -109,9 +100,7 @@ class AsyncClient:
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
         cursor = watch.Cursor(request, timeout)
         while True:
-            stream = self._stub.WatchStatus(
-                cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata
-            )
+            stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
             try:
                 async for message in stream:
                     event = cursor.take(message)
@@ -140,9 +129,7 @@ class AsyncClient:
         """As `Client.wait_until`."""
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress)
         # Closed here, since an error that is kept would keep the stream open.
-        async with contextlib.aclosing(
-            self.watch([sandbox_id], namespace=namespace, timeout=timeout)
-        ) as events:
+        async with contextlib.aclosing(self.watch([sandbox_id], namespace=namespace, timeout=timeout)) as events:
             try:
                 async for event in events:
                     found = wait.take(event)

@@ -114,10 +114,7 @@ def update_env(
 ) -> Call[pb.Sandbox]:
     """Changes environment variables; with `replace` they become exactly `set`."""
     request = pb.UpdateEnvVarsRequest(
-        **_named(sandbox_id, namespace, expected_generation, request_id),
-        set=set or {},
-        unset=unset,
-        replace=replace,
+        **_named(sandbox_id, namespace, expected_generation, request_id), set=set or {}, unset=unset, replace=replace
     )
     return Call("UpdateEnvVars", request, "sandbox", timeout)
 

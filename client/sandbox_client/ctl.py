@@ -66,14 +66,9 @@ def options(
         Path | None, typer.Option(envvar="SANDBOX_CLIENT_TOKEN_FILE", help="file with the token")
     ] = None,
     token: Annotated[
-        str,
-        typer.Option(
-            envvar="SANDBOX_TOKEN", help="token; better in the environment or a file", show_default=False
-        ),
+        str, typer.Option(envvar="SANDBOX_TOKEN", help="token; better in the environment or a file", show_default=False)
     ] = "",
-    tls: Annotated[
-        bool, typer.Option(envvar="SANDBOX_TLS", help="TLS with the system's authorities")
-    ] = False,
+    tls: Annotated[bool, typer.Option(envvar="SANDBOX_TLS", help="TLS with the system's authorities")] = False,
     ca_file: Annotated[
         Path | None, typer.Option(envvar="SANDBOX_CA_FILE", help="TLS with the authorities of this PEM file")
     ] = None,
@@ -91,9 +86,7 @@ def options(
 
 @app.command()
 def create(
-    project: Annotated[
-        str, typer.Option("--project", "-p", help="the project it belongs to", show_default=False)
-    ],
+    project: Annotated[str, typer.Option("--project", "-p", help="the project it belongs to", show_default=False)],
     sandbox_id: Annotated[str, typer.Option("--id", help="default: made from the project")] = "",
     image: Annotated[str, typer.Option(help="default: the service's")] = "",
     env: Annotated[
@@ -106,14 +99,10 @@ def create(
     memory: Annotated[str, typer.Option(help="memory at most, such as 2Gi")] = "",
     storage: Annotated[str, typer.Option(help="size of the disk, such as 5Gi")] = "",
     ready_path: Annotated[str, typer.Option(help="HTTP path that must answer before it is RUNNING")] = "",
-    adopt_volume: Annotated[
-        bool, typer.Option(help="take up the disk that a deleted sandbox of this id left")
-    ] = False,
+    adopt_volume: Annotated[bool, typer.Option(help="take up the disk that a deleted sandbox of this id left")] = False,
     wait: Wait = False,
     timeout: Timeout = 600,
-    command: Annotated[
-        list[str] | None, typer.Argument(help="the command, after --", show_default=False)
-    ] = None,
+    command: Annotated[list[str] | None, typer.Argument(help="the command, after --", show_default=False)] = None,
 ) -> None:
     """Create a sandbox."""
     spec = pb.SandboxSpec(
@@ -127,12 +116,7 @@ def create(
     )
     values = _values(env or [], env_file)
     made = _choice.client.create(
-        project,
-        sandbox_id=sandbox_id,
-        namespace=_choice.namespace,
-        env=values,
-        spec=spec,
-        adopt_volume=adopt_volume,
+        project, sandbox_id=sandbox_id, namespace=_choice.namespace, env=values, spec=spec, adopt_volume=adopt_volume
     )
     _settled(made, "RUNNING", wait, timeout)
 
@@ -140,9 +124,7 @@ def create(
 @app.command()
 def start(
     sandbox_id: Id,
-    accept_data_loss: Annotated[
-        bool, typer.Option(help="where the disk was lost: begin on an empty one")
-    ] = False,
+    accept_data_loss: Annotated[bool, typer.Option(help="where the disk was lost: begin on an empty one")] = False,
     wait: Wait = False,
     timeout: Timeout = 600,
 ) -> None:
@@ -194,9 +176,7 @@ def list_(
     except ValueError:
         raise typer.BadParameter("must be a phase such as RUNNING", param_hint="--phase") from None
     found = list(
-        _choice.client.list(
-            namespace=_choice.namespace, project=project, label_selector=selector, phases=phases
-        )
+        _choice.client.list(namespace=_choice.namespace, project=project, label_selector=selector, phases=phases)
     )
     if _choice.output is Output.JSON:
         show.as_json(pb.ListSandboxesResponse(sandboxes=found))
@@ -346,6 +326,4 @@ def _explain(error: errors.ServiceError) -> None:
     for field, description in error.fields.items():
         show.err.print(f"  {escape(field)} {escape(description)}")
     if isinstance(error, errors.Unavailable):
-        show.err.print(
-            "  is the service running at that address? start one with `make run`, or give --server"
-        )
+        show.err.print("  is the service running at that address? start one with `make run`, or give --server")

@@ -106,9 +106,7 @@ def from_rpc(error: Any) -> ServiceError:
             request = error_details_pb2.BadRequest.FromString(detail.value)
             fields = {one.field: one.description for one in request.field_violations}
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry_after = (
-                error_details_pb2.RetryInfo.FromString(detail.value).retry_delay.ToNanoseconds() / 1e9
-            )
+            retry_after = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay.ToNanoseconds() / 1e9
     return _TYPES.get(code, ServiceError)(message, code, reason, fields, reference, retry_after)
 
 

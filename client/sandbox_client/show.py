@@ -36,9 +36,7 @@ def progress(status: pb.SandboxStatus) -> None:
     """One line on standard error for a status on the way."""
     name = phase(status)
     err.print(
-        Text.assemble(
-            (f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}"
-        )
+        Text.assemble((f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}")
     )
 
 

@@ -45,9 +45,7 @@ class Client:
         if over is not None:
             self._channel = over
         elif secure:
-            self._channel = grpc.secure_channel(
-                address, channel.credentials(ca_file), channel.options(address)
-            )
+            self._channel = grpc.secure_channel(address, channel.credentials(ca_file), channel.options(address))
         else:
             self._channel = grpc.insecure_channel(address, channel.options(address))
         self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)
@@ -72,12 +70,7 @@ class Client:
                 time.sleep(schedule.delay(errors.from_rpc(error)))
 
     def list(
-        self,
-        *,
-        namespace: str = "",
-        project: str = "",
-        label_selector: str = "",
-        phases: Iterable[str | int] = (),
+        self, *, namespace: str = "", project: str = "", label_selector: str = "", phases: Iterable[str | int] = ()
     ) -> Iterator[pb.Sandbox]:
         """All sandboxes that match, page by page."""
         token, wanted = "", tuple(phases)
@@ -112,9 +105,7 @@ class Client:
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
         cursor = watch.Cursor(request, timeout)
         while True:
-            stream = self._stub.WatchStatus(
-                cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata
-            )
+            stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
             try:
                 for message in stream:
                     event = cursor.take(message)

@@ -86,9 +86,7 @@ def request(
     )
 
 
-def reached(
-    status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: int, fail_on_error: bool
-) -> bool:
+def reached(status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: int, fail_on_error: bool) -> bool:
     """Whether a status is the one waited for. Raises `errors.SandboxFailed` if it never will be, or, with
     `fail_on_error`, if it is PHASE_ERROR. A status of an older generation than `generation` does not count.
     """

@@ -100,9 +100,7 @@ def certificate(settings: Settings) -> tuple[Path, Path] | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-            settings.tls_cert, settings.tls_key
-        )
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
     except OSError as error:
         raise ValueError(f"tls-cert, tls-key: {settings.tls_cert}, {settings.tls_key}: {error}") from None
     from cryptography import x509

@@ -67,9 +67,7 @@ def render(chosen: settings.Settings) -> None:
         start_generation=1,
         created_at=now,
         addresses=Addresses(dns_name="", public_url="", ttyd_url=""),
-        status=Status(
-            phase=Phase.CREATING, reason=Reason.ACCEPTED, message="", transitioned_at=now, attempt_at=now
-        ),
+        status=Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message="", transitioned_at=now, attempt_at=now),
     )
     sys.stdout.write(engine.render(sandbox, env))
 

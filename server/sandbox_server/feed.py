@@ -271,9 +271,7 @@ class Feed:
             beats = topic.beats
             if cursor >= topic.floor:
                 await woken.wait()
-        raise errors.Unavailable(
-            "SHUTTING_DOWN", "the service is stopping: open again with the last sequence seen"
-        )
+        raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: open again with the last sequence seen")
 
     async def _read(self, wanted: Filter, topic: Topic, cursor: int) -> tuple[list[Change], int]:
         """Some matching changes after `cursor`, and the sequence up to which they are all."""

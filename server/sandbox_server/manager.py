@@ -10,16 +10,7 @@ from datetime import UTC, datetime
 
 from sandbox_server import engines, feed, store
 from sandbox_server.domain import check, errors, lifecycle
-from sandbox_server.domain.sandbox import (
-    Addresses,
-    DesiredState,
-    Key,
-    Phase,
-    Reason,
-    Sandbox,
-    SandboxSpec,
-    Status,
-)
+from sandbox_server.domain.sandbox import Addresses, DesiredState, Key, Phase, Reason, Sandbox, SandboxSpec, Status
 from sandbox_server.domain.tenant import Tenant, not_found
 
 PAGE_DEFAULT = 100
@@ -83,9 +74,7 @@ class StatefulSetManager:
 
         return await self._once(tenant, wish, change)
 
-    def _new(
-        self, tenant: Tenant, key: Key, spec: SandboxSpec, env: Mapping[str, str], volume_uid: str
-    ) -> Sandbox:
+    def _new(self, tenant: Tenant, key: Key, spec: SandboxSpec, env: Mapping[str, str], volume_uid: str) -> Sandbox:
         now = self._now()
         sandbox = Sandbox(
             id=key.id,
@@ -132,9 +121,7 @@ class StatefulSetManager:
         def change(tx: store.Transaction, before: Sandbox) -> Sandbox:
             if before.desired is DesiredState.STOPPED:
                 return before
-            wished = dataclasses.replace(
-                before, desired=DesiredState.STOPPED, generation=before.generation + 1
-            )
+            wished = dataclasses.replace(before, desired=DesiredState.STOPPED, generation=before.generation + 1)
             return tx.update(before, lifecycle.on_wish(wished, self._now()))
 
         return await self._once(tenant, wish, self._on(tenant, key, wish, change))
@@ -146,23 +133,14 @@ class StatefulSetManager:
             if before.desired is DesiredState.DELETED:
                 return before
             wished = dataclasses.replace(
-                before,
-                desired=DesiredState.DELETED,
-                generation=before.generation + 1,
-                keep_volume=keep_volume,
+                before, desired=DesiredState.DELETED, generation=before.generation + 1, keep_volume=keep_volume
             )
             return tx.update(before, lifecycle.on_wish(wished, self._now()))
 
         return await self._once(tenant, wish, self._on(tenant, key, wish, change, deleted=True))
 
     async def update_env(
-        self,
-        tenant: Tenant,
-        wish: Wish,
-        key: Key,
-        values: Mapping[str, str],
-        unset: Sequence[str],
-        replace: bool,
+        self, tenant: Tenant, wish: Wish, key: Key, values: Mapping[str, str], unset: Sequence[str], replace: bool
     ) -> Sandbox:
         """Changes the environment. Raises `errors.Invalid` if the result is over a limit."""
 
@@ -174,9 +152,7 @@ class StatefulSetManager:
                 return before
             if found := tuple(check.env("set", wanted)):
                 raise errors.Invalid(found)
-            wished = dataclasses.replace(
-                before, env_names=tuple(sorted(wanted)), generation=before.generation + 1
-            )
+            wished = dataclasses.replace(before, env_names=tuple(sorted(wanted)), generation=before.generation + 1)
             return tx.update(before, lifecycle.on_wish(wished, self._now()), wanted)
 
         return await self._once(tenant, wish, self._on(tenant, key, wish, change))
@@ -209,9 +185,7 @@ class StatefulSetManager:
 
         return found
 
-    async def _once(
-        self, tenant: Tenant, wish: Wish, change: Callable[[store.Transaction], Sandbox]
-    ) -> Sandbox:
+    async def _once(self, tenant: Tenant, wish: Wish, change: Callable[[store.Transaction], Sandbox]) -> Sandbox:
         """`change` in a transaction, once for each request id."""
 
         def act(tx: store.Transaction) -> Sandbox:
@@ -313,8 +287,7 @@ def _kept_volume(former: Sandbox | None, adopt: bool, sandbox_id: str) -> str:
     """The uid of the volume to take up; empty for a fresh one."""
     if former is not None and former.status.phase is not Phase.TERMINATED:
         raise errors.AlreadyExists(
-            "SANDBOX_EXISTS",
-            f"the id {sandbox_id!r} is taken: choose another, or delete it and wait for TERMINATED",
+            "SANDBOX_EXISTS", f"the id {sandbox_id!r} is taken: choose another, or delete it and wait for TERMINATED"
         )
     kept = former is not None and former.status.reason is Reason.VOLUME_KEPT
     if kept and not adopt:

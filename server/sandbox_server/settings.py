@@ -40,18 +40,12 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="PEM private key")
     allow_plaintext: bool = Field(False, description="serve without TLS on an address that is not loopback")
     token_file: Path | None = Field(None, description="JSON file of tenants, their namespaces and tokens")
-    allow_anonymous: bool = Field(
-        False, description="serve without tokens on an address that is not loopback"
-    )
+    allow_anonymous: bool = Field(False, description="serve without tokens on an address that is not loopback")
     tenant: str = Field("default", description="the one tenant where there is no token file")
-    namespaces: str = Field(
-        "default", description="its namespaces, comma-separated; the first is its default"
-    )
+    namespaces: str = Field("default", description="its namespaces, comma-separated; the first is its default")
 
     log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="the least level to log"
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level to log")
 
     default_image: str = Field(
         "fullstackagent/sandbox:latest", description="image of a sandbox whose caller names none"
@@ -77,16 +71,12 @@ class Settings(BaseSettings):
     tls_secret: str = Field("", description="TLS secret of the Ingresses; empty: none")
     sealos_labels: bool = Field(True, description="set the labels that Sealos reads")
 
-    local_command: str = Field(
-        "", description="what a local sandbox without a command runs; empty: serve its home"
-    )
+    local_command: str = Field("", description="what a local sandbox without a command runs; empty: serve its home")
     local_terminal: str = Field(
         "auto", description="terminal program with {port} in it; auto: ttyd on the PATH; empty: none"
     )
     local_ports: str = Field("20000-29999", description="loopback ports that the local engine gives out")
-    local_isolation: Literal["auto", "none"] = Field(
-        "auto", description="bubblewrap where it runs, or nothing"
-    )
+    local_isolation: Literal["auto", "none"] = Field("auto", description="bubblewrap where it runs, or nothing")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

@@ -91,9 +91,7 @@ def test_what_is_not_unavailable_is_not_retried_and_keeps_reason_and_fields(
     assert caught.value.reference == "r"
 
 
-def test_the_tries_end_with_the_timeout(
-    testing: grpc_testing.Channel, background: Callable[..., Future[Any]]
-) -> None:
+def test_the_tries_end_with_the_timeout(testing: grpc_testing.Channel, background: Callable[..., Future[Any]]) -> None:
     answer = background(Client(over=testing, timeout=0.3).status, "demo")
 
     def refuse() -> None:

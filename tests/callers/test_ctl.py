@@ -24,9 +24,7 @@ def ctl(service: Service):  # type: ignore[no-untyped-def]
 
 
 def test_the_first_minute(ctl, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    made = ctl(
-        "create", "--project", "demo", "--id", "c-1", "-e", "FROM_SHELL", "--wait", "--", "/bin/sleep", "100"
-    )
+    made = ctl("create", "--project", "demo", "--id", "c-1", "-e", "FROM_SHELL", "--wait", "--", "/bin/sleep", "100")
     assert made.returncode == 0, made.stderr
     assert "RUNNING" in made.stderr
     assert "http://127.0.0.1:" in made.stdout

@@ -79,9 +79,7 @@ def test_env_values_are_nowhere(ctl: Ctl, long: pb.Sandbox, tmp_path: Path) -> N
         ctl("env", "set", LONG, "--replace"),
         ctl("env", "list", LONG),
     ]
-    assert [one.returncode for one in done] == [0, 0, 0, 0, 0, 2, 2, 2, 2, 3, 0, 0], [
-        one.stderr for one in done
-    ]
+    assert [one.returncode for one in done] == [0, 0, 0, 0, 0, 2, 2, 2, 2, 3, 0, 0], [one.stderr for one in done]
     assert done[2].stdout.split() == ["IN_FILE", "OF_SHELL"]
     assert done[-1].stdout == ""
     assert "must be NAME=value" in done[6].stderr
@@ -180,9 +178,7 @@ def test_version_and_completion(ctl: Ctl) -> None:
     assert {"start", "status", "stop"} <= set(ctl(env=typed).stdout.split())
 
 
-@pytest.mark.parametrize(
-    "command", ["", "create", "start", "stop", "delete", "status", "list", "get", "watch", "env"]
-)
+@pytest.mark.parametrize("command", ["", "create", "start", "stop", "delete", "status", "list", "get", "watch", "env"])
 def test_every_command_has_help(ctl: Ctl, command: str) -> None:
     done = ctl(*command.split(), "--help")
     assert (done.returncode, "Usage:" in done.stdout) == (0, True)

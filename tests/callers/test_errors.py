@@ -94,9 +94,7 @@ async def test_every_other_code_is_final_and_has_its_type_in_both_clients(
     assert service.calls == 2
 
 
-async def test_a_failed_wait_closes_its_stream_even_while_its_error_is_kept(
-    scripted: tuple[Scripted, str],
-) -> None:
+async def test_a_failed_wait_closes_its_stream_even_while_its_error_is_kept(scripted: tuple[Scripted, str]) -> None:
     service, address = scripted
     status = pb.SandboxStatus(sandbox_id="demo", phase=pb.PHASE_ERROR, reason=pb.REASON_IMAGE_PULL)
     service.statuses = [pb.WatchStatusResponse(sequence=1, status=status)]
@@ -218,13 +216,7 @@ def test_success_makes_the_next_delay_short_again() -> None:
 
 
 def test_each_mutation_has_a_request_id_of_its_own_or_the_callers() -> None:
-    made: list[Callable[..., calls.Call[Any]]] = [
-        calls.create,
-        calls.start,
-        calls.stop,
-        calls.delete,
-        calls.update_env,
-    ]
+    made: list[Callable[..., calls.Call[Any]]] = [calls.create, calls.start, calls.stop, calls.delete, calls.update_env]
     ids = [make("demo").request.request_id for make in made * 2]
     assert len(set(ids)) == len(ids)
     assert all(make("demo", request_id="mine").request.request_id == "mine" for make in made)

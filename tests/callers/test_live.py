@@ -45,9 +45,7 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     assert public(Client) == public(AsyncClient)
 
 
-def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_sandbox(
-    between: relay.Relay, client: Client
-) -> None:
+def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_sandbox(between: relay.Relay, client: Client) -> None:
     with Client(between.address) as far:
         far.page()
         between.hold_answers()
@@ -78,9 +76,7 @@ async def test_an_async_create_whose_answer_was_lost_is_repeated_and_makes_one_s
     await aio.delete(made.sandbox_id)
 
 
-def test_a_call_made_while_the_service_is_down_is_answered_once_it_is_up(
-    make_service: Callable[..., Service],
-) -> None:
+def test_a_call_made_while_the_service_is_down_is_answered_once_it_is_up(make_service: Callable[..., Service]) -> None:
     service = make_service()
     with service.client() as client:
         made: list[pb.Sandbox] = []
@@ -130,9 +126,7 @@ def test_a_watch_over_a_connection_that_is_cut_again_and_again_misses_and_repeat
     assert between.connections >= 3
 
 
-async def test_an_async_watch_resumes_across_a_kill_of_the_service(
-    make_service: Callable[..., Service],
-) -> None:
+async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     async with AsyncClient(service.address, timeout=60) as client:
         seen: list[tuple[int, int]] = []
@@ -190,9 +184,7 @@ def test_waiting_after_an_update_does_not_take_the_old_pod_for_the_new_one(clien
     client.delete(made.sandbox_id)
 
 
-async def test_a_wait_that_runs_out_of_time_says_where_the_sandbox_stands(
-    client: Client, aio: AsyncClient
-) -> None:
+async def test_a_wait_that_runs_out_of_time_says_where_the_sandbox_stands(client: Client, aio: AsyncClient) -> None:
     never = pb.SandboxSpec(command=["/bin/sleep", "1000"], readiness=pb.Readiness(http_path="/"))
     made = client.create("demo", spec=never)
     with pytest.raises(errors.TimedOut, match=f"not RUNNING within the time: {made.sandbox_id} is STARTING"):
@@ -202,9 +194,7 @@ async def test_a_wait_that_runs_out_of_time_says_where_the_sandbox_stands(
     client.delete(made.sandbox_id)
 
 
-async def test_waiting_for_a_sandbox_that_ends_or_is_not_there_fails_at_once(
-    client: Client, aio: AsyncClient
-) -> None:
+async def test_waiting_for_a_sandbox_that_ends_or_is_not_there_fails_at_once(client: Client, aio: AsyncClient) -> None:
     with pytest.raises(errors.NotFound) as caught:
         await aio.wait_until("never-was", "RUNNING")
     assert caught.value.reason == "SANDBOX_NOT_FOUND"

@@ -86,13 +86,7 @@ class Rig:
         spec: SandboxSpec | None = None,
     ) -> Sandbox:
         return await self.manager.create(
-            self.tenant,
-            self.wish(),
-            self.ground.namespace,
-            sandbox_id,
-            spec or self.ground.spec(),
-            env or {},
-            adopt,
+            self.tenant, self.wish(), self.ground.namespace, sandbox_id, spec or self.ground.spec(), env or {}, adopt
         )
 
     async def begin(self, sandbox_id: str, phase: Phase) -> Sandbox:
@@ -103,9 +97,7 @@ class Rig:
         return await self.manager.stop(self.tenant, self.wish(), key)
 
     async def env(self, sandbox_id: str, **values: str) -> Sandbox:
-        return await self.manager.update_env(
-            self.tenant, self.wish(), self.key(sandbox_id), values, (), False
-        )
+        return await self.manager.update_env(self.tenant, self.wish(), self.key(sandbox_id), values, (), False)
 
     async def delete(self, sandbox_id: str, *, keep: bool = False) -> Sandbox:
         return await self.manager.delete(self.tenant, self.wish(), self.key(sandbox_id), keep)
@@ -113,9 +105,7 @@ class Rig:
     async def get(self, sandbox_id: str) -> Sandbox:
         return (await self.manager.get(self.tenant, self.key(sandbox_id))).sandbox
 
-    async def until(
-        self, sandbox_id: str, holds: Callable[[Sandbox], bool], within: float = WITHIN
-    ) -> Sandbox:
+    async def until(self, sandbox_id: str, holds: Callable[[Sandbox], bool], within: float = WITHIN) -> Sandbox:
         """The sandbox once `holds` is true of it. Fails with what it was last."""
         sandbox = await self.get(sandbox_id)
         try:

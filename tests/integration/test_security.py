@@ -39,18 +39,14 @@ def certificate(folder: Path, name: str, days: int = 30) -> tuple[Path, Path]:
         .not_valid_before(now - datetime.timedelta(days=60))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
         .sign(key, hashes.SHA256())
     )
     folder.mkdir(exist_ok=True)
     paths = folder / f"{name}.crt", folder / f"{name}.key"
     paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
     paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return paths
 
@@ -63,9 +59,7 @@ def tenants(tmp_path: Path) -> Path:
     return path
 
 
-def call(
-    service: Service, method: str, request: Any, token: str | None
-) -> tuple[grpc.StatusCode, str, bytes]:
+def call(service: Service, method: str, request: Any, token: str | None) -> tuple[grpc.StatusCode, str, bytes]:
     """Code, text and details of a failed call; a stream is read to its end."""
     metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
     with grpc.insecure_channel(service.address) as channel:
@@ -100,23 +94,16 @@ def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
 ) -> None:
     service = make_service("--token-file", str(tenants))
     service.start(wait=False)
-    with (
-        Client(service.address, token=TOKENS["a"], timeout=20) as a,
-        Client(service.address, token=TOKENS["b"]) as b,
-    ):
+    with Client(service.address, token=TOKENS["a"], timeout=20) as a, Client(service.address, token=TOKENS["b"]) as b:
         a.create("demo", sandbox_id="secret-one", spec=SLEEP)
         requests: dict[str, Callable[[str, str], Any]] = {
             "Start": lambda name, ns: pb.StartRequest(sandbox_id=name, namespace=ns),
             "Stop": lambda name, ns: pb.StopRequest(sandbox_id=name, namespace=ns),
             "Delete": lambda name, ns: pb.DeleteRequest(sandbox_id=name, namespace=ns),
-            "UpdateEnvVars": lambda name, ns: pb.UpdateEnvVarsRequest(
-                sandbox_id=name, namespace=ns, set={"A": "1"}
-            ),
+            "UpdateEnvVars": lambda name, ns: pb.UpdateEnvVarsRequest(sandbox_id=name, namespace=ns, set={"A": "1"}),
             "GetStatus": lambda name, ns: pb.GetStatusRequest(sandbox_id=name, namespace=ns),
             "GetSandbox": lambda name, ns: pb.GetSandboxRequest(sandbox_id=name, namespace=ns),
-            "WatchStatus": lambda name, ns: pb.WatchStatusRequest(
-                sandbox_ids=[name], namespace=ns, after_sequence=0
-            ),
+            "WatchStatus": lambda name, ns: pb.WatchStatusRequest(sandbox_ids=[name], namespace=ns, after_sequence=0),
         }
         assert {*requests, "CreateSandbox", "ListSandboxes"} == set(METHODS)
         for name, request in requests.items():
@@ -237,14 +224,7 @@ def test_50_tls_is_served_and_replaced_files_are_used_by_new_connections(
 
 
 def test_config_hides_secrets(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "sandbox_server",
-        "config",
-        "--database-url",
-        "postgresql://u:canary@h/d",
-    ]
+    command = [sys.executable, "-m", "sandbox_server", "config", "--database-url", "postgresql://u:canary@h/d"]
     done = subprocess.run([*command, "--data-dir", str(tmp_path)], capture_output=True, text=True, timeout=30)
     assert "canary" not in done.stdout
     assert json.loads(done.stdout)["engine"] == "local"
@@ -256,8 +236,6 @@ def test_render_prints_every_object(tmp_path: Path) -> None:
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=30)
     kinds = [line for line in done.stdout.splitlines() if line.startswith("kind:")]
     assert kinds == ["kind: Secret", "kind: Service", "kind: Ingress", "kind: Ingress", "kind: StatefulSet"]
-    bad = subprocess.run(
-        command, input='{"spec": {"project": "Bad"}}', capture_output=True, text=True, timeout=30
-    )
+    bad = subprocess.run(command, input='{"spec": {"project": "Bad"}}', capture_output=True, text=True, timeout=30)
     assert bad.returncode == 1
     assert "spec.project" in bad.stderr

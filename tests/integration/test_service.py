@@ -139,9 +139,7 @@ def test_text_that_is_not_utf8_is_an_invalid_argument(service: Service) -> None:
 
 def test_lists_are_paged_filtered_and_ordered(client: Client) -> None:
     for number in range(7):
-        spec = pb.SandboxSpec(
-            command=["/bin/sleep", "1000"], labels={"parity": "even" if number % 2 == 0 else "odd"}
-        )
+        spec = pb.SandboxSpec(command=["/bin/sleep", "1000"], labels={"parity": "even" if number % 2 == 0 else "odd"})
         client.create("paged", sandbox_id=f"paged-{number}", spec=spec)
     names = [f"paged-{number}" for number in range(7)]
     page = client.page(project="paged", page_size=3)
@@ -221,14 +219,10 @@ def test_heartbeats_come_while_nothing_happens(make_service: Callable[..., Servi
 def test_health_and_reflection_answer(service: Service) -> None:
     with grpc.insecure_channel(service.address) as channel:
         for name in ("", "sandbox.v1.SandboxService"):
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service=name), timeout=5
-            )
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         ask = reflection_pb2.ServerReflectionRequest(list_services="")
-        found = next(
-            reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]), timeout=5)
-        )
+        found = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]), timeout=5))
         listed = {one.name for one in found.list_services_response.service}
     assert {"sandbox.v1.SandboxService", "grpc.health.v1.Health"} <= listed
 
@@ -267,14 +261,10 @@ def test_kill_9_and_restart_find_the_same_processes_and_files(make_service: Call
         assert sum(str(service.folder).encode() in one and b"bwrap" in one for one in commands) in (3, 6)
 
 
-def test_an_exit_while_the_service_was_down_is_told_with_its_code(
-    make_service: Callable[..., Service],
-) -> None:
+def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with service.client() as client:
-        spec = pb.SandboxSpec(
-            command=["/bin/sh", "-c", "while sleep 0.05; do test -e die && rm die && exit 9; done"]
-        )
+        spec = pb.SandboxSpec(command=["/bin/sh", "-c", "while sleep 0.05; do test -e die && rm die && exit 9; done"])
         made = client.create("demo", spec=spec)
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
     (folder,) = service.sandboxes()
@@ -287,9 +277,7 @@ def test_an_exit_while_the_service_was_down_is_told_with_its_code(
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
 
 
-def test_12_sigterm_ends_watches_with_unavailable_and_loses_nothing(
-    make_service: Callable[..., Service],
-) -> None:
+def test_12_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     acknowledged: list[str] = []
     stop = False
@@ -359,9 +347,7 @@ def test_two_hundred_sandboxes_at_once_all_run_and_the_service_answers_meanwhile
     async def story() -> None:
         async with AsyncClient(service.address, timeout=60) as client:
             made = await asyncio.gather(*(client.create("many", sandbox_id=f"many-{n}") for n in range(200)))
-            waits = [
-                asyncio.create_task(client.wait_until(one.sandbox_id, "RUNNING", timeout=90)) for one in made
-            ]
+            waits = [asyncio.create_task(client.wait_until(one.sandbox_id, "RUNNING", timeout=90)) for one in made]
             answered = 0
             while not all(one.done() for one in waits):
                 await client.status("many-0", timeout=2)
@@ -371,17 +357,13 @@ def test_two_hundred_sandboxes_at_once_all_run_and_the_service_answers_meanwhile
             assert answered
             assert len({one.public_url for one in statuses}) == 200
             await asyncio.gather(*(client.delete(one.sandbox_id) for one in made))
-            await asyncio.gather(
-                *(client.wait_until(one.sandbox_id, "TERMINATED", timeout=90) for one in made)
-            )
+            await asyncio.gather(*(client.wait_until(one.sandbox_id, "TERMINATED", timeout=90) for one in made))
 
     asyncio.run(story())
     assert service.sandboxes() == []
 
 
-def test_a_sandbox_sees_its_home_its_own_processes_and_a_read_only_system(
-    make_service: Callable[..., Service],
-) -> None:
+def test_a_sandbox_sees_its_home_its_own_processes_and_a_read_only_system(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     script = "id -u > uid; pwd > pwd; env > env; ls /proc > proc; touch /usr/x 2> usr; ls %s > data 2>&1; sleep 1000"
     with service.client() as client:
@@ -419,9 +401,7 @@ def living(group: int) -> list[str]:
     return found
 
 
-def test_delete_ends_every_process_and_follows_no_link(
-    make_service: Callable[..., Service], tmp_path: Path
-) -> None:
+def test_delete_ends_every_process_and_follows_no_link(make_service: Callable[..., Service], tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("kept")
@@ -443,9 +423,7 @@ def test_delete_ends_every_process_and_follows_no_link(
 
 
 def test_a_terminal_program_makes_the_terminal_url_work(make_service: Callable[..., Service]) -> None:
-    service = make_service(
-        "--local-terminal", "/usr/bin/python3 -m http.server --bind 127.0.0.1 {port}"
-    ).start()
+    service = make_service("--local-terminal", "/usr/bin/python3 -m http.server --bind 127.0.0.1 {port}").start()
     with service.client() as client:
         made = running(client)
         assert made.ttyd_url

@@ -271,9 +271,7 @@ async def test_the_migrations_make_what_the_tables_say(opened: Opened) -> None:
 
 async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
-    gone = dataclasses.replace(
-        made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED
-    )
+    gone = dataclasses.replace(made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED)
     written = await opened.store.write(lambda tx: tx.update(made, gone))
     assert await opened.store.load() == (2, [])
     assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == written

@@ -145,10 +145,7 @@ class Cluster:
             "kind": "Config",
             "current-context": "test",
             "clusters": [
-                {
-                    "name": "test",
-                    "cluster": {"server": self.url, "certificate-authority-data": _base64(self.ca)},
-                }
+                {"name": "test", "cluster": {"server": self.url, "certificate-authority-data": _base64(self.ca)}}
             ],
             "users": [{"name": "test", "user": {"token": token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
@@ -163,10 +160,7 @@ class Cluster:
         server = _key()
         self._pem("server", server, _certificate("kube-apiserver", server, authority, ca))
         self._pem("account", _key(), None)
-        users = [
-            f'{ADMIN},admin,admin,"system:masters"',
-            'service-token-for-tests,sandbox-service,sandbox-service,""',
-        ]
+        users = [f'{ADMIN},admin,admin,"system:masters"', 'service-token-for-tests,sandbox-service,sandbox-service,""']
         users += ['node-token-for-tests,simulated-node,simulated-node,"system:masters"']
         (self.folder / "tokens.csv").write_text("\n".join(users) + "\n")
         self.kubeconfig(self.folder / "admin.json", ADMIN)
@@ -180,9 +174,7 @@ class Cluster:
 
     def _pem(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate | None) -> None:
         private = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.TraditionalOpenSSL,
-            serialization.NoEncryption(),
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
         )
         (self.folder / f"{name}.key").write_bytes(private)
         if certificate is not None:
@@ -266,9 +258,7 @@ def _certificate(
         .not_valid_after(now + datetime.timedelta(days=365))
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
     if authority is None:
         usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
@@ -301,6 +291,4 @@ async def _keep(kubeconfig: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        _keep(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("KUBECONFIG", ".data/kubeconfig")))
-    )
+    asyncio.run(_keep(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("KUBECONFIG", ".data/kubeconfig"))))

@@ -46,11 +46,7 @@ def make_namespace(cluster: Cluster) -> str:
     cluster.request("POST", f"{RBAC}/namespaces/{name}/roles", role)
     binding = {
         "metadata": {"name": "sandbox-service"},
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "Role",
-            "name": role["metadata"]["name"],
-        },
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["metadata"]["name"]},
         "subjects": [{"kind": "User", "name": "sandbox-service", "apiGroup": "rbac.authorization.k8s.io"}],
     }
     cluster.request("POST", f"{RBAC}/namespaces/{name}/rolebindings", binding)

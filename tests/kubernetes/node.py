@@ -79,10 +79,7 @@ class Node:
         node = {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {
-                "name": NAME,
-                "labels": {"kubernetes.io/hostname": NAME, "kubernetes.io/os": "linux"},
-            },
+            "metadata": {"name": NAME, "labels": {"kubernetes.io/hostname": NAME, "kubernetes.io/os": "linux"}},
         }
         await self._call("POST", "/api/v1/nodes", node)
         await self._report()
@@ -130,9 +127,7 @@ class Node:
                 for pod in listed["items"]:
                     self._see(pod)
                 version = listed["metadata"]["resourceVersion"]
-                async with self._session.get(
-                    f"/api/v1/pods?{selector}&watch=true&resourceVersion={version}"
-                ) as stream:
+                async with self._session.get(f"/api/v1/pods?{selector}&watch=true&resourceVersion={version}") as stream:
                     buffer = b""
                     async for chunk in stream.content.iter_any():
                         *lines, buffer = (buffer + chunk).split(b"\n")
@@ -179,10 +174,7 @@ class Node:
         running = {"running": {"startedAt": _now()}}
         match behaviour:
             case "image-pull":
-                state = {
-                    "reason": "ImagePullBackOff",
-                    "message": 'Back-off pulling image "missing": not found',
-                }
+                state = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "missing": not found'}
                 await self._status(pod, {"waiting": state}, phase="Pending")
             case "image-invalid":
                 state = {"reason": "InvalidImageName", "message": "couldn't parse image name"}
@@ -192,10 +184,7 @@ class Node:
                 if behaviour == "out-of-memory":
                     ended |= {"exitCode": 137, "reason": "OOMKilled"}
                 waiting = {
-                    "waiting": {
-                        "reason": "CrashLoopBackOff",
-                        "message": "back-off 10s restarting failed container",
-                    }
+                    "waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}
                 }
                 await self._status(pod, waiting, last={"terminated": ended}, restarts=4)
             case "never-ready":

@@ -123,9 +123,7 @@ async def test_28_unschedulable_with_the_schedulers_words(truth: Truth) -> None:
 
         def holds(pod: dict[str, Any]) -> bool:
             conditions = pod.get("status", {}).get("conditions", [])
-            return any(
-                one.get("reason") == "Unschedulable" and "unbound" not in one["message"] for one in conditions
-            )
+            return any(one.get("reason") == "Unschedulable" and "unbound" not in one["message"] for one in conditions)
 
         shown = await truth.shown(truth.ground.path("pods", POD), holds)
         failed = await truth.told("28 unschedulable", Phase.ERROR, Reason.UNSCHEDULABLE, shown)
@@ -138,9 +136,7 @@ async def test_28_unschedulable_with_the_schedulers_words(truth: Truth) -> None:
 async def test_32_quota_and_limits_are_said_and_recovered_from(truth: Truth) -> None:
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     await truth.request("POST", truth.ground.path("resourcequotas"), quota)
-    await truth.shown(
-        truth.ground.path("resourcequotas", "none"), lambda one: "hard" in one.get("status", {})
-    )
+    await truth.shown(truth.ground.path("resourcequotas", "none"), lambda one: "hard" in one.get("status", {}))
     await truth.rig.create(A)
     failed = await truth.told("32 quota exceeded", Phase.ERROR, Reason.QUOTA_EXCEEDED)
     assert "exceeded quota" in failed.status.message
@@ -150,9 +146,7 @@ async def test_32_quota_and_limits_are_said_and_recovered_from(truth: Truth) -> 
 
 async def test_32_what_admission_denies_is_said(truth: Truth) -> None:
     limits = {"limits": [{"type": "Container", "max": {"cpu": "50m"}}]}
-    await truth.request(
-        "POST", truth.ground.path("limitranges"), {"metadata": {"name": "low"}, "spec": limits}
-    )
+    await truth.request("POST", truth.ground.path("limitranges"), {"metadata": {"name": "low"}, "spec": limits})
     await asyncio.sleep(1)
     await truth.rig.create(A)
     failed = await truth.told("32 admission denied", Phase.ERROR, Reason.ADMISSION_DENIED)
@@ -171,8 +165,7 @@ async def test_25_a_claim_deleted_by_hand_is_data_loss_said_aloud(truth: Truth) 
     before = await truth.running()
     await truth.request("DELETE", truth.ground.path("persistentvolumeclaims", CLAIM))
     shown = await truth.shown(
-        truth.ground.path("persistentvolumeclaims", CLAIM),
-        lambda one: "deletionTimestamp" in one.get("metadata", {}),
+        truth.ground.path("persistentvolumeclaims", CLAIM), lambda one: "deletionTimestamp" in one.get("metadata", {})
     )
     held = await truth.told("25 claim being deleted", Phase.RUNNING, Reason.VOLUME_TERMINATING, shown)
     bound = {one.type: one.status for one in held.status.conditions}[ConditionType.VOLUME_BOUND]
@@ -242,9 +235,7 @@ async def test_31_a_lost_node_is_said_and_recovered_from_without_force(truth: Tr
     try:
 
         def holds(pod: dict[str, Any]) -> bool:
-            return any(
-                one["type"] == "Ready" and one["status"] != "True" for one in pod["status"]["conditions"]
-            )
+            return any(one["type"] == "Ready" and one["status"] != "True" for one in pod["status"]["conditions"])
 
         shown = await truth.shown(truth.ground.path("pods", POD), holds)
         await truth.told("31 node lost", Phase.ERROR, Reason.NODE_LOST, shown)

@@ -153,11 +153,7 @@ class Run:
                 homes = [one for one in words if one.startswith(data) and one.endswith("/volume/home")]
                 parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
                 if homes and words[0].endswith("bwrap"):
-                    inner = (
-                        b"bwrap" in (Path("/proc") / str(parent) / "cmdline").read_bytes()
-                        if parent
-                        else False
-                    )
+                    inner = b"bwrap" in (Path("/proc") / str(parent) / "cmdline").read_bytes() if parent else False
                     if not inner:
                         name = homes[0].split("/")[-3]
                         counted[name] = counted.get(name, 0) + 1

@@ -126,9 +126,7 @@ async def test_a_resume_goes_on_where_it_was(memory: feed.Feed, log: MemoryLog) 
     task.cancel()
 
 
-async def test_trimmed_history_and_a_future_sequence_are_out_of_range(
-    memory: feed.Feed, log: MemoryLog
-) -> None:
+async def test_trimmed_history_and_a_future_sequence_are_out_of_range(memory: feed.Feed, log: MemoryLog) -> None:
     publish(memory, log, feed.RECENT + 50)
     log.trimmed = 20
     for after in (10, 10**6):
@@ -176,9 +174,7 @@ async def test_what_another_replica_appended_is_followed(memory: feed.Feed, log:
     task.cancel()
 
 
-async def test_the_memory_holds_the_live_in_the_order_of_their_keys(
-    memory: feed.Feed, log: MemoryLog
-) -> None:
+async def test_the_memory_holds_the_live_in_the_order_of_their_keys(memory: feed.Feed, log: MemoryLog) -> None:
     for name in ("c", "a", "b"):
         publish(memory, log, 1, name)
     assert [one.id for one in memory.live()] == ["a", "b", "c"]

@@ -79,9 +79,7 @@ def parts(file: descriptor_pb2.FileDescriptorProto) -> Named:
 
 
 def test_every_part_of_the_contract_has_a_comment(contract: descriptor_pb2.FileDescriptorProto) -> None:
-    commented = {
-        tuple(place.path) for place in contract.source_code_info.location if place.leading_comments.strip()
-    }
+    commented = {tuple(place.path) for place in contract.source_code_info.location if place.leading_comments.strip()}
     named = dict(parts(contract))
     assert len(named) > 100
     assert [name for name, path in named.items() if path not in commented] == []

@@ -44,9 +44,7 @@ def test_the_service_runs_as_a_number_that_is_not_root() -> None:
 
 
 def test_the_last_stage_installs_nothing() -> None:
-    assert not re.search(
-        r"\b(pip|uv|apt-get|apt|curl|wget)\b", " ".join(step.rest for step in every("RUN", LAST))
-    )
+    assert not re.search(r"\b(pip|uv|apt-get|apt|curl|wget)\b", " ".join(step.rest for step in every("RUN", LAST)))
 
 
 def test_nothing_is_fetched_but_through_pinned_hashes() -> None:

@@ -13,19 +13,7 @@ SERVER = ROOT / "server" / "sandbox_server"
 CLIENT = ROOT / "client" / "sandbox_client"
 
 # Of the standard library, what would let the law do I/O, read a clock, wait, or draw lots.
-IMPURE = {
-    "asyncio",
-    "io",
-    "logging",
-    "os",
-    "pathlib",
-    "random",
-    "secrets",
-    "socket",
-    "subprocess",
-    "threading",
-    "time",
-}
+IMPURE = {"asyncio", "io", "logging", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time"}
 # Distributions of the base install and what they are imported as.
 BASE = {
     "googleapis-common-protos": {"google"},
@@ -91,9 +79,7 @@ def test_the_domain_does_no_io_and_knows_no_clock() -> None:
     opened = [
         path.name
         for path, node in trees(law)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in {"open", "print"}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"open", "print"}
     ]
     assert (awaits, clocks, opened) == ([], [], [])
 
@@ -112,6 +98,4 @@ def test_the_base_install_is_enough_for_the_client() -> None:
 
 @pytest.mark.parametrize("folder", [SERVER, CLIENT], ids=["server", "client"])
 def test_no_module_is_named_for_nothing(folder: Path) -> None:
-    assert [
-        path for path in modules(folder) if path.stem in {"utils", "util", "helpers", "common", "misc"}
-    ] == []
+    assert [path for path in modules(folder) if path.stem in {"utils", "util", "helpers", "common", "misc"}] == []

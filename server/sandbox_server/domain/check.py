@@ -42,8 +42,7 @@ def sandbox_id(field: str, value: str) -> Iterator[Violation]:
         yield Violation(field, "is required")
     elif len(value) > ID_MOST or not _LABEL.match(value):
         yield Violation(
-            field,
-            f"must be a DNS label of at most {ID_MOST} characters that starts with a letter: a-z, 0-9, -",
+            field, f"must be a DNS label of at most {ID_MOST} characters that starts with a letter: a-z, 0-9, -"
         )
 
 
@@ -56,9 +55,7 @@ def project(field: str, value: str) -> Iterator[Violation]:
     if not value:
         yield Violation(field, "is required")
     elif len(value) > 63 or not _LABEL.match(value):
-        yield Violation(
-            field, "must be a DNS label of at most 63 characters that starts with a letter: a-z, 0-9, -"
-        )
+        yield Violation(field, "must be a DNS label of at most 63 characters that starts with a letter: a-z, 0-9, -")
 
 
 def request_id(field: str, value: str) -> Iterator[Violation]:
@@ -70,9 +67,7 @@ def image(field: str, value: str) -> Iterator[Violation]:
     if not value:
         yield Violation(field, "is required: the service has no default")
     elif len(value) > 512 or not _IMAGE.match(value):
-        yield Violation(
-            field, "must be an image reference of at most 512 characters such as registry/name:tag"
-        )
+        yield Violation(field, "must be an image reference of at most 512 characters such as registry/name:tag")
 
 
 def words(field: str, values: Sequence[str], *, most: int, longest: int) -> Iterator[Violation]:
@@ -96,15 +91,13 @@ def ports(field: str, values: Sequence[tuple[str, int]], terminal: int) -> Itera
             )
         elif name in names or name == "ttyd":
             yield Violation(
-                f"{field}[{index}].name",
-                "must be unique in the sandbox, and not ttyd: that is the terminal's",
+                f"{field}[{index}].name", "must be unique in the sandbox, and not ttyd: that is the terminal's"
             )
         if not 1 <= number <= 65535:
             yield Violation(f"{field}[{index}].number", "must be from 1 to 65535")
         elif number in numbers or number == terminal:
             yield Violation(
-                f"{field}[{index}].number",
-                f"must be unique in the sandbox, and not {terminal}: that is the terminal's",
+                f"{field}[{index}].number", f"must be unique in the sandbox, and not {terminal}: that is the terminal's"
             )
         names.add(name)
         numbers.add(number)
@@ -136,14 +129,10 @@ def cpu(field: str, request: str, limit: str) -> Iterator[Violation]:
 
 def memory(field: str, request: str, limit: str) -> Iterator[Violation]:
     most = Decimal(16 * 2**40)
-    yield from _pair(
-        f"{field}.memory", "memory such as 512Mi or 2Gi", memory_bytes(request), memory_bytes(limit), most
-    )
+    yield from _pair(f"{field}.memory", "memory such as 512Mi or 2Gi", memory_bytes(request), memory_bytes(limit), most)
 
 
-def _pair(
-    field: str, what: str, request: Decimal | None, limit: Decimal | None, most: Decimal
-) -> Iterator[Violation]:
+def _pair(field: str, what: str, request: Decimal | None, limit: Decimal | None, most: Decimal) -> Iterator[Violation]:
     bad = False
     for name, amount in (("request", request), ("limit", limit)):
         if amount is None or not 0 < amount <= most:
@@ -160,9 +149,7 @@ def storage(size: str, storage_class: str, access_mode: str) -> Iterator[Violati
     if storage_class and (len(storage_class) > 253 or not _DNS_NAME.match(storage_class)):
         yield Violation("spec.storage.storage_class", "must be the name of a storage class: a DNS name")
     if access_mode not in ("ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"):
-        yield Violation(
-            "spec.storage.access_mode", "must be ReadWriteOnce, ReadWriteOncePod or ReadWriteMany"
-        )
+        yield Violation("spec.storage.access_mode", "must be ReadWriteOnce, ReadWriteOncePod or ReadWriteMany")
 
 
 def labels(field: str, values: Mapping[str, str]) -> Iterator[Violation]:
@@ -188,18 +175,13 @@ def _keys(field: str, values: Mapping[str, str]) -> Iterator[Violation]:
         yield Violation(field, "must have at most 64 entries")
     for key in values:
         prefix, slash, name = key.rpartition("/")
-        if (
-            len(name) > 63
-            or not _NAME.match(name)
-            or (slash and (len(prefix) > 253 or not _DNS_NAME.match(prefix)))
-        ):
+        if len(name) > 63 or not _NAME.match(name) or (slash and (len(prefix) > 253 or not _DNS_NAME.match(prefix))):
             yield Violation(
                 _at(field, key), "must have a key such as name or example.com/name, with Kubernetes' syntax"
             )
         elif _reserved(prefix, key):
             yield Violation(
-                _at(field, key),
-                "has a key that is reserved for the service or for Kubernetes: choose another",
+                _at(field, key), "has a key that is reserved for the service or for Kubernetes: choose another"
             )
 
 
@@ -221,9 +203,7 @@ def runtime_class(field: str, value: str) -> Iterator[Violation]:
 
 def http_path(field: str, value: str) -> Iterator[Violation]:
     if value and (len(value) > 1024 or not _PATH.match(value)):
-        yield Violation(
-            field, "must be an absolute path of at most 1024 printable characters such as /healthz"
-        )
+        yield Violation(field, "must be an absolute path of at most 1024 printable characters such as /healthz")
 
 
 def tcp_port(field: str, value: int, numbers: Iterable[int]) -> Iterator[Violation]:

@@ -133,9 +133,7 @@ class Situation:
     def volume_remains(self) -> bool:
         """The sandbox's own volume is there."""
         volume = self.observed.volume
-        return volume is not None and (
-            volume.uid == self.sandbox.volume_uid or volume.owner == self.sandbox.uid
-        )
+        return volume is not None and (volume.uid == self.sandbox.volume_uid or volume.owner == self.sandbox.uid)
 
     @property
     def pod_remains(self) -> bool:
@@ -194,18 +192,10 @@ _LOST = "the disk was removed or replaced; Start with accept_data_loss begins on
 _GOING = "the disk is being removed and goes with the pod: save your work now"
 
 CONFLICT = Rule(
-    "an object of our name is not ours",
-    lambda at: bool(at.stranger),
-    Phase.ERROR,
-    Reason.NAME_CONFLICT,
-    _conflict,
+    "an object of our name is not ours", lambda at: bool(at.stranger), Phase.ERROR, Reason.NAME_CONFLICT, _conflict
 )
-LOST = Rule(
-    "the volume is gone or replaced", lambda at: at.volume_lost, Phase.ERROR, Reason.VOLUME_LOST, _said(_LOST)
-)
-FAULT = Rule(
-    "the engine refused the last act", lambda at: at.observed.fault is not None, Phase.ERROR, None, _fault
-)
+LOST = Rule("the volume is gone or replaced", lambda at: at.volume_lost, Phase.ERROR, Reason.VOLUME_LOST, _said(_LOST))
+FAULT = Rule("the engine refused the last act", lambda at: at.observed.fault is not None, Phase.ERROR, None, _fault)
 
 RULES: dict[DesiredState, tuple[Rule, ...]] = {
     DesiredState.RUNNING: (
@@ -218,13 +208,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
             Reason.VOLUME_TERMINATING,
             _said(_GOING),
         ),
-        Rule(
-            "volume being removed",
-            lambda at: at.volume_going,
-            Phase.ERROR,
-            Reason.VOLUME_TERMINATING,
-            _said(_GOING),
-        ),
+        Rule("volume being removed", lambda at: at.volume_going, Phase.ERROR, Reason.VOLUME_TERMINATING, _said(_GOING)),
         Rule(
             "pod of this generation ready",
             lambda at: at.pod_ready,
@@ -250,20 +234,8 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
             Reason.WORKLOAD_PENDING,
             _said("the workload is being made"),
         ),
-        Rule(
-            "volume not bound",
-            lambda at: at.binding,
-            None,
-            Reason.VOLUME_BINDING,
-            _said("waiting for the volume"),
-        ),
-        Rule(
-            "no pod",
-            lambda at: at.observed.pod is None,
-            None,
-            Reason.WORKLOAD_PENDING,
-            _said("waiting for the pod"),
-        ),
+        Rule("volume not bound", lambda at: at.binding, None, Reason.VOLUME_BINDING, _said("waiting for the volume")),
+        Rule("no pod", lambda at: at.observed.pod is None, None, Reason.WORKLOAD_PENDING, _said("waiting for the pod")),
         Rule(
             "pod of an older generation, or going",
             lambda at: not at.pod_current,
@@ -277,9 +249,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         CONFLICT,
         LOST,
         FAULT,
-        Rule(
-            "the pod's node does not answer", lambda at: at.pod_lost, Phase.STOPPING, Reason.NODE_LOST, _pod
-        ),
+        Rule("the pod's node does not answer", lambda at: at.pod_lost, Phase.STOPPING, Reason.NODE_LOST, _pod),
         Rule(
             "pod there",
             lambda at: at.observed.pod is not None,
@@ -346,18 +316,13 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
             Reason.VOLUME_TERMINATING,
             _said("the volume is being removed"),
         ),
-        Rule(
-            "nothing left", lambda at: True, Phase.TERMINATED, Reason.DELETED, _said("removed with its disk")
-        ),
+        Rule("nothing left", lambda at: True, Phase.TERMINATED, Reason.DELETED, _said("removed with its disk")),
     ),
 }
 
 
 def decide(
-    sandbox: Sandbox,
-    observed: Observed | None,
-    now: datetime,
-    start_deadline: timedelta = DEFAULT_START_DEADLINE,
+    sandbox: Sandbox, observed: Observed | None, now: datetime, start_deadline: timedelta = DEFAULT_START_DEADLINE
 ) -> Decision:
     """What `sandbox` is and what to do, given what is observed. `None`: nobody has looked since the wish."""
     if observed is None:
@@ -411,11 +376,7 @@ def _accepted(sandbox: Sandbox) -> Decision:
     elif sandbox.start_generation <= status.observed_generation < sandbox.generation:
         phase = Phase.UPDATING
     else:
-        phase = (
-            Phase.CREATING
-            if status.observed_generation == 0 and status.applied_generation == 0
-            else Phase.STARTING
-        )
+        phase = Phase.CREATING if status.observed_generation == 0 and status.applied_generation == 0 else Phase.STARTING
     return Decision(phase, Reason.ACCEPTED, said)
 
 

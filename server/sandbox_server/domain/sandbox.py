@@ -160,9 +160,7 @@ class SandboxSpec:
             *check.annotations("spec.annotations", self.annotations),
             *check.runtime_class("spec.runtime_class", self.runtime_class),
             *check.http_path("spec.readiness.http_path", self.readiness.http_path),
-            *check.tcp_port(
-                "spec.readiness.tcp_port", self.readiness.tcp_port, [one.number for one in self.ports]
-            ),
+            *check.tcp_port("spec.readiness.tcp_port", self.readiness.tcp_port, [one.number for one in self.ports]),
         ]
         if found:
             raise errors.Invalid(tuple(found))

@@ -63,9 +63,7 @@ def _requirement(field: str, part: str) -> Requirement:
             return Requirement(key, values, operator == "in")
     elif match := _EXISTS.match(part):
         return Requirement(match[2], frozenset(), not match[1])
-    raise _invalid(
-        field, "must be requirements such as a=b, a!=b, a in (b,c), a notin (b,c), a, !a joined by commas"
-    )
+    raise _invalid(field, "must be requirements such as a=b, a!=b, a in (b,c), a notin (b,c), a, !a joined by commas")
 
 
 def _invalid(field: str, description: str) -> errors.Invalid:

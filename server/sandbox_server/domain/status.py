@@ -32,15 +32,11 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
         conditions=_conditions(sandbox, observed, decision, now),
         restart_count=pod.restart_count if pod else 0,
         last_exit=(pod.last_exit if pod else None) or before.last_exit,
-        volume=VolumeStatus(volume.name, volume.size, volume.bound and not volume.terminating)
-        if volume
-        else None,
+        volume=VolumeStatus(volume.name, volume.size, volume.bound and not volume.terminating) if volume else None,
         applied_generation=before.applied_generation,
         applied_revision=before.applied_revision,
     )
-    return dataclasses.replace(
-        sandbox, status=after, volume_uid=sandbox.volume_uid or _own_volume(sandbox, observed)
-    )
+    return dataclasses.replace(sandbox, status=after, volume_uid=sandbox.volume_uid or _own_volume(sandbox, observed))
 
 
 def _own_volume(sandbox: Sandbox, observed: Observed) -> str:
@@ -80,8 +76,7 @@ def _conditions(
     )
     since = {one.type: one for one in sandbox.status.conditions}
     return tuple(
-        Condition(type_, status, reason, _since(since.get(type_), status, now))
-        for type_, status, reason in told
+        Condition(type_, status, reason, _since(since.get(type_), status, now)) for type_, status, reason in told
     )
 
 

@@ -22,6 +22,4 @@ class Tenant:
 
 def not_found(sandbox_id: str) -> errors.NotFound:
     """The one answer for a sandbox that is unknown, never was, or is another tenant's."""
-    return errors.NotFound(
-        "SANDBOX_NOT_FOUND", f"there is no sandbox {sandbox_id!r}: check its id and namespace"
-    )
+    return errors.NotFound("SANDBOX_NOT_FOUND", f"there is no sandbox {sandbox_id!r}: check its id and namespace")

@@ -90,9 +90,7 @@ class Reconciler:
             except engines.Refused as refused:
                 self._queue.retry(key, refused.retry_after or 0.0)
             except engines.Unreachable as unreachable:
-                log.warning(
-                    "engine_unreachable", sandbox=key.id, namespace=key.namespace, message=str(unreachable)
-                )
+                log.warning("engine_unreachable", sandbox=key.id, namespace=key.namespace, message=str(unreachable))
                 self._queue.retry(key, unreachable.retry_after or 0.0)
             except Exception:
                 log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)
@@ -132,9 +130,7 @@ class Reconciler:
     def _decide(self, sandbox: Sandbox) -> lifecycle.Decision:
         return lifecycle.decide(sandbox, self._observe(sandbox), self._now(), self._start_deadline)
 
-    async def _act(
-        self, sandbox: Sandbox, action: lifecycle.Action
-    ) -> tuple[Sandbox, engines.Refused | None]:
+    async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> tuple[Sandbox, engines.Refused | None]:
         """`sandbox` with what was applied, or the engine's refusal, which `decide` is to see as a fault."""
         revision = sandbox.status.applied_revision
         try:
@@ -156,9 +152,7 @@ class Reconciler:
             self._faults[sandbox.key] = refused.fault
             return sandbox, refused
         self._faults.pop(sandbox.key, None)
-        applied = dataclasses.replace(
-            sandbox.status, applied_generation=sandbox.generation, applied_revision=revision
-        )
+        applied = dataclasses.replace(sandbox.status, applied_generation=sandbox.generation, applied_revision=revision)
         return dataclasses.replace(sandbox, status=applied), None
 
     async def _env(self, sandbox: Sandbox) -> dict[str, str]:

@@ -63,19 +63,12 @@ class TokenFile:
             raise ValueError(f"token file {path}: {type(error).__name__}: {_FORM}") from None
         for name, namespaces, tokens in entries:
             if not name or not namespaces or any(tuple(check.namespace("", one)) for one in namespaces):
-                raise ValueError(
-                    f"token file {path}: tenant {name!r} needs a name and namespaces that are DNS labels"
-                )
+                raise ValueError(f"token file {path}: tenant {name!r} needs a name and namespaces that are DNS labels")
             for namespace in namespaces:
                 if owners.setdefault(namespace, name) != name:
-                    raise ValueError(
-                        f"token file {path}: namespace {namespace} belongs to two tenants: {_FORM}"
-                    )
+                    raise ValueError(f"token file {path}: namespace {namespace} belongs to two tenants: {_FORM}")
             for token in tokens:
-                if (
-                    self._tenants.setdefault(_digest(path, name, token), Tenant(name, namespaces)).name
-                    != name
-                ):
+                if self._tenants.setdefault(_digest(path, name, token), Tenant(name, namespaces)).name != name:
                     raise ValueError(f"token file {path}: tenant {name!r} shares a token with another")
 
     @property

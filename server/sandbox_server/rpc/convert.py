@@ -36,9 +36,7 @@ def judged(found: Iterable[errors.Violation]) -> None:
         raise errors.Invalid(violations)
 
 
-def creation(
-    request: pb.CreateSandboxRequest, defaults: Defaults
-) -> tuple[domain.SandboxSpec, dict[str, str]]:
+def creation(request: pb.CreateSandboxRequest, defaults: Defaults) -> tuple[domain.SandboxSpec, dict[str, str]]:
     """The spec and the environment. Raises `errors.Invalid` with every bad field of the request."""
     env = dict(request.env)
     found = list(check.request_id("request_id", request.request_id))
@@ -112,9 +110,7 @@ def _namespace(value: str) -> Iterable[errors.Violation]:
 def created_in(tenant: Tenant, namespace: str) -> str:
     """The namespace of a new sandbox. Raises `errors.Invalid` for one that is not the tenant's."""
     if namespace and namespace not in tenant.namespaces:
-        judged(
-            [errors.Violation("namespace", "must be one of the tenant's namespaces, or empty for its first")]
-        )
+        judged([errors.Violation("namespace", "must be one of the tenant's namespaces, or empty for its first")])
     return namespace or tenant.namespaces[0]
 
 
@@ -143,9 +139,7 @@ def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> feed.Filter:
         found.append(errors.Violation("after_sequence", "must not be negative"))
     return feed.Filter(
         tenant=tenant.name,
-        keys=frozenset(tenant.key(request.namespace, one) for one in request.sandbox_ids)
-        if not found
-        else frozenset(),
+        keys=frozenset(tenant.key(request.namespace, one) for one in request.sandbox_ids) if not found else frozenset(),
         **_matching(request.namespace, request.project, request.label_selector, found),
     )
 
@@ -160,9 +154,7 @@ def listed(
         if phase not in known:
             found.append(errors.Violation(f"phases[{index}]", "must be a phase"))
     if not 0 <= request.page_size <= manager.PAGE_MOST:
-        found.append(
-            errors.Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default")
-        )
+        found.append(errors.Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default"))
     after = None
     if request.page_token:
         try:

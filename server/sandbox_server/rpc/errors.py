@@ -57,13 +57,9 @@ def unforeseen(method: str, error: Exception) -> status_pb2.Status:
     reference = uuid.uuid4().hex[:12]
     log.error("internal_error", method=method, reference=reference, exc_info=error)
     answer = status_pb2.Status(
-        code=code_pb2.INTERNAL,
-        message=f"the service failed; its log has the cause under the reference {reference}",
+        code=code_pb2.INTERNAL, message=f"the service failed; its log has the cause under the reference {reference}"
     )
-    _add(
-        answer,
-        error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"reference": reference}),
-    )
+    _add(answer, error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"reference": reference}))
     return answer
 
 

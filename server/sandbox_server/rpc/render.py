@@ -38,9 +38,7 @@ def status(sandbox: domain.Sandbox, stale: bool = False) -> pb.SandboxStatus:
         observed_generation=known.observed_generation,
         transition_time=_time(known.transitioned_at),
         restart_count=known.restart_count,
-        last_exit=pb.Exit(code=known.last_exit.code, reason=known.last_exit.reason)
-        if known.last_exit
-        else None,
+        last_exit=pb.Exit(code=known.last_exit.code, reason=known.last_exit.reason) if known.last_exit else None,
         stateful_set_name=sandbox.stateful_set_name,
         service_name=sandbox.service_name,
         dns_name=addresses.dns_name,
@@ -86,9 +84,7 @@ def _spec(spec: domain.SandboxSpec) -> pb.SandboxSpec:
             memory_request=resources.memory_request,
             memory_limit=resources.memory_limit,
         ),
-        storage=pb.Storage(
-            size=storage.size, storage_class=storage.storage_class, access_mode=storage.access_mode
-        ),
+        storage=pb.Storage(size=storage.size, storage_class=storage.storage_class, access_mode=storage.access_mode),
         labels=spec.labels,
         annotations=spec.annotations,
         runtime_class=spec.runtime_class,

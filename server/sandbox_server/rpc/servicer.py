@@ -28,9 +28,7 @@ class Servicer:
         namespace = convert.created_in(tenant, request.namespace)
         spec, env = convert.creation(request, self._defaults)
         wish = convert.wish("CreateSandbox", request, left)
-        made = await self._manager.create(
-            tenant, wish, namespace, request.sandbox_id, spec, env, request.adopt_volume
-        )
+        made = await self._manager.create(tenant, wish, namespace, request.sandbox_id, spec, env, request.adopt_volume)
         return pb.CreateSandboxResponse(sandbox=self._whole(made))
 
     async def start(self, tenant: Tenant, request: pb.StartRequest, left: float) -> pb.StartResponse:
@@ -73,9 +71,7 @@ class Servicer:
             return pb.GetStatusResponse(status=status).SerializeToString()
         return change.status
 
-    async def get_sandbox(
-        self, tenant: Tenant, request: pb.GetSandboxRequest, left: float
-    ) -> pb.GetSandboxResponse:
+    async def get_sandbox(self, tenant: Tenant, request: pb.GetSandboxRequest, left: float) -> pb.GetSandboxResponse:
         """GetSandbox."""
         change = await self._seen(tenant, request, left)
         return pb.GetSandboxResponse(sandbox=self._whole(change.sandbox))

@@ -8,14 +8,4 @@ from sandbox_server.store.connection import SchemaMismatch, migrate
 from sandbox_server.store.store import Store
 from sandbox_server.store.transaction import HostTaken, Reader, Request, Stale, Transaction
 
-__all__ = [
-    "Cipher",
-    "HostTaken",
-    "Reader",
-    "Request",
-    "SchemaMismatch",
-    "Stale",
-    "Store",
-    "Transaction",
-    "migrate",
-]
+__all__ = ["Cipher", "HostTaken", "Reader", "Request", "SchemaMismatch", "Stale", "Store", "Transaction", "migrate"]

@@ -63,9 +63,7 @@ class Cipher:
         key_id, nonce = column[:_ID_BYTES], column[_ID_BYTES : _ID_BYTES + _NONCE_BYTES]
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise ValueError(
-                f"the environment of {uid} was encrypted with key {key_id.hex()}, which is not given"
-            )
+            raise ValueError(f"the environment of {uid} was encrypted with key {key_id.hex()}, which is not given")
         try:
             plain = cipher.decrypt(nonce, column[_ID_BYTES + _NONCE_BYTES :], uid.encode())
         except InvalidTag:

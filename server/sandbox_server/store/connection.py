@@ -85,9 +85,7 @@ def check(url: str) -> None:
     if present is None and not tables & {"sandbox", "status_event"}:
         migrate(url)
     elif present is None or present in known:
-        raise SchemaMismatch(
-            "the database has an older schema: run `sandbox-server migrate` with the same settings"
-        )
+        raise SchemaMismatch("the database has an older schema: run `sandbox-server migrate` with the same settings")
     else:
         raise SchemaMismatch("the database has a newer schema than this release: run the newer release")
 

@@ -34,9 +34,7 @@ class _Job:
 class Store:
     """Sandboxes, the watch log and requests in a database. Methods belong to the loop that opened it."""
 
-    def __init__(
-        self, url: str, cipher: Cipher, *, busy_timeout: float = 5.0, group_most: int = GROUP_MOST
-    ) -> None:
+    def __init__(self, url: str, cipher: Cipher, *, busy_timeout: float = 5.0, group_most: int = GROUP_MOST) -> None:
         """`url`: sqlite:///path or postgresql://...; `busy_timeout`: seconds to wait for a locked SQLite file."""
         self._url = url
         self._cipher = cipher

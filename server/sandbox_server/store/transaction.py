@@ -26,9 +26,7 @@ _EVENT: sa.Table = tables.StatusEventRow.__table__  # type: ignore[attr-defined]
 _LOG: sa.Table = tables.WatchLogRow.__table__  # type: ignore[attr-defined]
 _REQUEST: sa.Table = tables.RequestRow.__table__  # type: ignore[attr-defined]
 
-_OF_KEY = sa.and_(
-    _SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX.c.id == sa.bindparam("of_id")
-)
+_OF_KEY = sa.and_(_SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX.c.id == sa.bindparam("of_id"))
 _READ_SANDBOX = sa.select(_SANDBOX.c.document).where(_OF_KEY)
 _READ_ENV = sa.select(_SANDBOX.c.uid, _SANDBOX.c.env).where(_OF_KEY)
 _READ_REQUEST = sa.select(
@@ -75,9 +73,7 @@ class Reader:
 
     def sandbox(self, key: Key) -> Sandbox | None:
         """The sandbox of that key, TERMINATED ones too."""
-        found = self._connection.execute(
-            _READ_SANDBOX, {"of_namespace": key.namespace, "of_id": key.id}
-        ).scalar()
+        found = self._connection.execute(_READ_SANDBOX, {"of_namespace": key.namespace, "of_id": key.id}).scalar()
         return None if found is None else rows.sandbox(found)
 
     def env(self, key: Key) -> dict[str, str]:
@@ -91,9 +87,7 @@ class Reader:
 
     def terminated(self, tenant: str) -> list[Sandbox]:
         """The TERMINATED sandboxes of a tenant."""
-        query = sa.select(_SANDBOX.c.document).where(
-            _SANDBOX.c.tenant == tenant, _SANDBOX.c.phase == "TERMINATED"
-        )
+        query = sa.select(_SANDBOX.c.document).where(_SANDBOX.c.tenant == tenant, _SANDBOX.c.phase == "TERMINATED")
         return [rows.sandbox(text) for text in self._connection.execute(query).scalars()]
 
     def live(self) -> tuple[int, list[Sandbox]]:
@@ -107,15 +101,9 @@ class Reader:
         trimmed = self._connection.execute(sa.select(_LOG.c.trimmed_sequence)).scalar_one()
         if after < trimmed:
             raise errors.OutOfRange(
-                "HISTORY_TRIMMED",
-                "the changes after after_sequence are no longer kept: open again without it",
+                "HISTORY_TRIMMED", "the changes after after_sequence are no longer kept: open again without it"
             )
-        query = (
-            sa.select(_EVENT.c.document)
-            .where(_EVENT.c.sequence > after)
-            .order_by(_EVENT.c.sequence)
-            .limit(limit)
-        )
+        query = sa.select(_EVENT.c.document).where(_EVENT.c.sequence > after).order_by(_EVENT.c.sequence).limit(limit)
         return [rows.sandbox(text) for text in self._connection.execute(query).scalars()]
 
 
@@ -208,9 +196,7 @@ class Transaction(Reader):
         former = self.former(sandbox.key)
         if former is not None:
             if former.status.phase.name != "TERMINATED":
-                raise errors.AlreadyExists(
-                    "SANDBOX_EXISTS", f"the id {sandbox.id!r} is taken: choose another"
-                )
+                raise errors.AlreadyExists("SANDBOX_EXISTS", f"the id {sandbox.id!r} is taken: choose another")
             self._group.flush()
             of = {"of_namespace": former.namespace, "of_id": former.id, "of_version": former.version}
             if self._connection.execute(_REMOVE, of).rowcount != 1:

@@ -150,17 +150,12 @@ class ScriptedApi:
 
     def control(self, namespace: str, name: str) -> None:
         """Brings the pod and the claim of a StatefulSet to what it says."""
-        pods, claims = (
-            f"api/v1/namespaces/{namespace}/pods",
-            f"api/v1/namespaces/{namespace}/persistentvolumeclaims",
-        )
+        pods, claims = (f"api/v1/namespaces/{namespace}/pods", f"api/v1/namespaces/{namespace}/persistentvolumeclaims")
         found = self.objects.get(f"apis/apps/v1/namespaces/{namespace}/statefulsets", {}).get(name)
         pod = self.objects.get(pods, {}).get(f"{name}-0")
         template = found["spec"]["template"] if found else None
         wanted = found is not None and found["spec"]["replicas"] == 1
-        if pod is not None and (
-            not wanted or pod["metadata"]["annotations"] != template["metadata"]["annotations"]
-        ):
+        if pod is not None and (not wanted or pod["metadata"]["annotations"] != template["metadata"]["annotations"]):
             self.delete(pods, f"{name}-0")
             self._control(namespace, name)
             return
@@ -173,18 +168,10 @@ class ScriptedApi:
         crashing = name in self.crashing
         value = "False" if crashing else "True"
         conditions = [{"type": one, "status": value} for one in ("Ready", "ContainersReady")]
-        container: dict[str, Any] = {
-            "ready": not crashing,
-            "restartCount": 0,
-            "state": {"running": {"startedAt": "x"}},
-        }
+        container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
         if crashing:
             ended = {"terminated": {"exitCode": 3, "reason": "Error"}}
-            container |= {
-                "restartCount": 4,
-                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-                "lastState": ended,
-            }
+            container |= {"restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
         meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
         conditions.append({"type": "PodScheduled", "status": "True"})
         self.put(

@@ -81,9 +81,7 @@ def writes(api: ScriptedApi) -> list[tuple[str, str]]:
     return [(method, path.rpartition("/")[2]) for method, path in api.calls if method != "GET"]
 
 
-async def test_a_create_costs_five_writes_in_order_and_an_idle_sandbox_none(
-    rig: Rig, api: ScriptedApi
-) -> None:
+async def test_a_create_costs_five_writes_in_order_and_an_idle_sandbox_none(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     names = [f"{A}-env", f"{A}-service", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
@@ -96,9 +94,7 @@ async def test_a_create_costs_five_writes_in_order_and_an_idle_sandbox_none(
 
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("code", [500, 503])
-async def test_14_an_error_on_any_call_is_backed_off_from(
-    rig: Rig, api: ScriptedApi, number: int, code: int
-) -> None:
+async def test_14_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:
     async with asyncio.timeout(10):
         while not rig.engine.in_sight:
             await asyncio.sleep(0.01)
@@ -148,9 +144,7 @@ async def test_16_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, ap
 
 
 @pytest.mark.parametrize("written", [False, True])
-async def test_17_a_reset_before_or_after_the_write_is_no_conflict(
-    rig: Rig, api: ScriptedApi, written: bool
-) -> None:
+async def test_17_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api: ScriptedApi, written: bool) -> None:
     async def reset(request: web.Request) -> web.StreamResponse | None:
         if written:
             await api.obey(request)

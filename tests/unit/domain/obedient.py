@@ -24,9 +24,7 @@ class ObedientEngine:
             if self.workload and self.workload.owner == sandbox.uid:
                 self.workload = None
                 if self.pod:
-                    self.pod = dataclasses.replace(
-                        self.pod, terminating=True, ready=False, reason=Reason.NOT_READY
-                    )
+                    self.pod = dataclasses.replace(self.pod, terminating=True, ready=False, reason=Reason.NOT_READY)
             ours = self.volume and (self.volume.owner == sandbox.uid or self.volume.uid == sandbox.volume_uid)
             if self.volume and ours and not action.keep_volume:
                 self.volume = dataclasses.replace(self.volume, terminating=True)
@@ -55,17 +53,12 @@ class ObedientEngine:
             self.pod = dataclasses.replace(pod, terminating=True, ready=False, reason=Reason.NOT_READY)
         elif workload and workload.replicas == 1 and volume is None:
             self._volumes += 1
-            self.volume = Volume(
-                owner=workload.owner, uid=f"made-{self._volumes}", name="v", size="1", bound=False
-            )
+            self.volume = Volume(owner=workload.owner, uid=f"made-{self._volumes}", name="v", size="1", bound=False)
         elif workload and workload.replicas == 1 and volume and not volume.bound:
             self.volume = dataclasses.replace(volume, bound=True)
         elif workload and workload.replicas == 1 and pod is None:
             self.pod = Pod(
-                owner=workload.owner,
-                generation=workload.generation,
-                ready=False,
-                reason=Reason.CONTAINER_CREATING,
+                owner=workload.owner, generation=workload.generation, ready=False, reason=Reason.CONTAINER_CREATING
             )
         elif pod and not pod.ready:
             self.pod = dataclasses.replace(pod, ready=True, reason=Reason.READY, message="")

@@ -11,9 +11,7 @@ from sandbox_server.domain.sandbox import Port, Readiness, Resources, Storage
 from tests import samples
 
 BAD_SPECS = {
-    "spec.project": [
-        {"project": one} for one in ("", "Demo", "1demo", "a" * 64, "a_b", "-a", "a-", "dé", "a\n")
-    ],
+    "spec.project": [{"project": one} for one in ("", "Demo", "1demo", "a" * 64, "a_b", "-a", "a-", "dé", "a\n")],
     "spec.image": [{"image": one} for one in ("", "a b", "x" * 513, "bad\nimage", "é", "-x")],
     "spec.command": [{"command": ("x",) * 65}],
     "spec.command[0]": [{"command": ("a\0b",)}, {"command": ("x" * 4097,)}],
@@ -27,29 +25,20 @@ BAD_SPECS = {
         {"ports": (Port(one, 80),)} for one in ("", "A", "1", "a" * 16, "a_b", "-a", "a-", "a--b", "ttyd")
     ],
     "spec.resources.cpu_limit": [
-        {"resources": Resources("100m", one, "1Gi", "1Gi")}
-        for one in ("", "1Gi", "-1", "0", "1.2345", "x", "1e3")
+        {"resources": Resources("100m", one, "1Gi", "1Gi")} for one in ("", "1Gi", "-1", "0", "1.2345", "x", "1e3")
     ],
     "spec.resources.cpu_request": [{"resources": Resources("2", "1", "1Gi", "1Gi")}],
     "spec.resources.memory_limit": [
-        {"resources": Resources("1", "1", "1Gi", one)}
-        for one in ("", "500m", "-1Gi", "0", "1gi", "Gi", "1GiB")
+        {"resources": Resources("1", "1", "1Gi", one)} for one in ("", "500m", "-1Gi", "0", "1gi", "Gi", "1GiB")
     ],
     "spec.resources.memory_request": [{"resources": Resources("1", "1", "2Gi", "1Gi")}],
     "spec.storage.size": [
-        {"storage": Storage(one, "", "ReadWriteOnce")}
-        for one in ("", "0", "5m", "500m", "65Ti", "0.5", "5 Gi")
+        {"storage": Storage(one, "", "ReadWriteOnce")} for one in ("", "0", "5m", "500m", "65Ti", "0.5", "5 Gi")
     ],
-    "spec.storage.storage_class": [
-        {"storage": Storage("5Gi", one, "ReadWriteOnce")} for one in ("A", "a_b", "-")
-    ],
-    "spec.storage.access_mode": [
-        {"storage": Storage("5Gi", "", one)} for one in ("", "RWO", "readwriteonce")
-    ],
+    "spec.storage.storage_class": [{"storage": Storage("5Gi", one, "ReadWriteOnce")} for one in ("A", "a_b", "-")],
+    "spec.storage.access_mode": [{"storage": Storage("5Gi", "", one)} for one in ("", "RWO", "readwriteonce")],
     "spec.runtime_class": [{"runtime_class": one} for one in ("A", "a b", "x" * 254)],
-    "spec.readiness.http_path": [
-        {"readiness": Readiness(http_path=one)} for one in ("x", "/a b", "/\r\n", "/é")
-    ],
+    "spec.readiness.http_path": [{"readiness": Readiness(http_path=one)} for one in ("x", "/a b", "/\r\n", "/é")],
     "spec.readiness.tcp_port": [{"readiness": Readiness(tcp_port=one)} for one in (1, -1, 70000)],
     "spec.labels": [{"labels": {f"k{n}": "" for n in range(65)}}],
     "spec.labels[a]": [{"labels": {"a": one}} for one in ("x" * 64, "a b", "-a", "é", "a\n")],
@@ -98,11 +87,7 @@ def test_reserved_and_malformed_keys_are_refused(field: str, key: str) -> None:
 def test_all_bad_fields_are_told_at_once() -> None:
     with pytest.raises(errors.Invalid) as caught:
         samples.spec(project="", image="", runtime_class="A")
-    assert [one.field for one in caught.value.violations] == [
-        "spec.project",
-        "spec.image",
-        "spec.runtime_class",
-    ]
+    assert [one.field for one in caught.value.violations] == ["spec.project", "spec.image", "spec.runtime_class"]
 
 
 @given(st.text(max_size=80))
@@ -187,9 +172,7 @@ def test_any_selector_is_read_or_refused(text: str) -> None:
         selector.parse("label_selector", text)
 
 
-@pytest.mark.parametrize(
-    "text", ["a=b=c", "a in b", "a in (", ",", "a,,b", "=b", "a=!", "a in (é)", "x" * 5000]
-)
+@pytest.mark.parametrize("text", ["a=b=c", "a in b", "a in (", ",", "a,,b", "=b", "a=!", "a in (é)", "x" * 5000])
 def test_bad_selectors_are_refused(text: str) -> None:
     with pytest.raises(errors.Invalid) as caught:
         selector.parse("label_selector", text)

@@ -8,17 +8,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server.domain import lifecycle, status
-from sandbox_server.domain.sandbox import (
-    DesiredState,
-    Fault,
-    Observed,
-    Phase,
-    Pod,
-    Reason,
-    Sandbox,
-    Volume,
-    Workload,
-)
+from sandbox_server.domain.sandbox import DesiredState, Fault, Observed, Phase, Pod, Reason, Sandbox, Volume, Workload
 
 from tests import samples
 from tests.unit.domain.obedient import UID, ObedientEngine, settle
@@ -207,10 +197,7 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     faults = [None, *(Fault(one, "words") for one in Reason if one.is_error)]
     everything = [*situations()]
     everything += [
-        (
-            dataclasses.replace(one, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED)),
-            Observed(),
-        )
+        (dataclasses.replace(one, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED)), Observed())
         for one in sandboxes()
     ]
     lost = pod(terminating=True, ready=False, reason=Reason.NODE_LOST)
@@ -218,15 +205,11 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     waiting = (Reason.RESTARTING, Reason.CONTAINER_CREATING, Reason.NOT_READY)
     unready = [pod(ready=False, reason=one) for one in (*waiting, *POD_ERRORS)]
     everything += [
-        (one, Observed(workload=workload(), pod=two, volume=volume()))
-        for one in sandboxes()
-        for two in unready
+        (one, Observed(workload=workload(), pod=two, volume=volume())) for one in sandboxes() for two in unready
     ]
     for now in (NOW, LATE):
         for number, (sandbox, observed) in enumerate(everything):
-            seen = dataclasses.replace(
-                observed, fault=faults[number % len(faults)] if number % 7 == 0 else None
-            )
+            seen = dataclasses.replace(observed, fault=faults[number % len(faults)] if number % 7 == 0 else None)
             at = lifecycle.Situation(sandbox, seen, now, lifecycle.DEFAULT_START_DEADLINE)
             rule = next(one for one in lifecycle.RULES[sandbox.desired] if one.holds(at))
             hit.add(id(rule))
@@ -275,10 +258,7 @@ def test_25_a_volume_that_is_being_removed_is_said_while_the_pod_still_holds_it(
 
 
 @given(
-    st.lists(
-        st.sampled_from(["run", "stop", "env", "delete", "step", "step", "look", "look", "forget"]),
-        max_size=40,
-    )
+    st.lists(st.sampled_from(["run", "stop", "env", "delete", "step", "step", "look", "look", "forget"]), max_size=40)
 )
 def test_wishes_at_any_moment_converge_to_the_last(moves: list[str]) -> None:
     sandbox = samples.sandbox(uid=UID)

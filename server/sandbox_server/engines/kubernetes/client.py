@@ -134,9 +134,7 @@ class Client:
             raise engines.Unreachable(f"{method} {path}: {response.status}", wait)
         return response.status, answer
 
-    async def stream(
-        self, path: str, parameters: Mapping[str, str], seconds: float
-    ) -> aiohttp.ClientResponse:
+    async def stream(self, path: str, parameters: Mapping[str, str], seconds: float) -> aiohttp.ClientResponse:
         """Opens a watch that ends after `seconds`, or earlier if it is silent for longer than is believable."""
         timeout = aiohttp.ClientTimeout(
             total=seconds, sock_read=self._config.silence, sock_connect=self._config.timeout
@@ -189,9 +187,7 @@ def refusal(status: int, answer: bytes) -> engines.Refused:
         failure = _FAILURE.decode(answer)
     except msgspec.DecodeError:
         failure = Failure(message=answer.decode(errors="replace")[:500])
-    return engines.Refused(
-        Fault(reason(status, failure.message), failure.message or f"the API server said {status}")
-    )
+    return engines.Refused(Fault(reason(status, failure.message), failure.message or f"the API server said {status}"))
 
 
 def reason(status: int, message: str) -> Reason:

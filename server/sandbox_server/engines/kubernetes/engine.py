@@ -10,17 +10,7 @@ import msgspec
 import yaml
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import (
-    Addresses,
-    Fault,
-    Key,
-    Observed,
-    Pod,
-    Reason,
-    Sandbox,
-    Volume,
-    Workload,
-)
+from sandbox_server.domain.sandbox import Addresses, Fault, Key, Observed, Pod, Reason, Sandbox, Volume, Workload
 from sandbox_server.engines.kubernetes import client, manifests, observe
 from sandbox_server.engines.kubernetes.informer import Informer
 
@@ -54,9 +44,7 @@ class _Sight:
         )
         self.pods: Informer[Pod] = informer("/api/v1/pods", observe.PodObject, _keyed(observe.pod, "{}-0"))
         self.volumes: Informer[Volume] = informer(
-            "/api/v1/persistentvolumeclaims",
-            observe.ClaimObject,
-            _keyed(observe.volume, manifests.VOLUME + "-{}-0"),
+            "/api/v1/persistentvolumeclaims", observe.ClaimObject, _keyed(observe.volume, manifests.VOLUME + "-{}-0")
         )
         self.not_made: Informer[observe.Trouble] = informer(
             "/api/v1/events",
@@ -118,9 +106,7 @@ class KubernetesEngine:
     @property
     def in_sight(self) -> bool:
         """Whether every informer has listed and is in contact."""
-        return bool(self._sights) and all(
-            one.in_sight for sight in self._sights.values() for one in sight.all
-        )
+        return bool(self._sights) and all(one.in_sight for sight in self._sights.values() for one in sight.all)
 
     def _sight(self, namespace: str) -> _Sight | None:
         return self._sights.get(namespace) or self._sights.get("")
@@ -154,9 +140,7 @@ class KubernetesEngine:
         """Applies Secret, Service, Ingresses and, last, the StatefulSet."""
         sight = self._sight(sandbox.namespace)
         if sight is None:
-            raise engines.Refused(
-                Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {sandbox.namespace}")
-            )
+            raise engines.Refused(Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {sandbox.namespace}"))
         known = sight.workloads.get(sandbox.key)
         if known is None or known[1].owner != sandbox.uid:
             await self._refuse_strangers(sandbox)

@@ -115,9 +115,7 @@ def _ingress(sandbox: Sandbox, config: Config, name: str, host: str, port: int) 
         metadata["labels"][f"{_SEALOS}/app-deploy-manager-domain"] = host.partition(".")[0]
     backend = {"service": {"name": sandbox.service_name, "port": {"number": port}}}
     spec: Manifest = {
-        "rules": [
-            {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
-        ]
+        "rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]
     }
     if config.ingress_class:
         spec["ingressClassName"] = config.ingress_class
@@ -184,20 +182,14 @@ def _container(sandbox: Sandbox) -> Manifest:
     container: Manifest = {
         "name": "sandbox",
         "image": spec.image,
-        "ports": [
-            {"name": name, "containerPort": number, "protocol": "TCP"} for name, number in _ports(sandbox)
-        ],
+        "ports": [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in _ports(sandbox)],
         "envFrom": [{"secretRef": {"name": secret_name(sandbox)}}],
         "resources": {
             "requests": {"cpu": spec.resources.cpu_request, "memory": spec.resources.memory_request},
             "limits": {"cpu": spec.resources.cpu_limit, "memory": spec.resources.memory_limit},
         },
         "volumeMounts": [{"name": VOLUME, "mountPath": HOME}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": True,
-        },
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
     }
     if spec.command:
         container["command"] = list(spec.command)
@@ -220,10 +212,7 @@ def _claim(sandbox: Sandbox, config: Config) -> Manifest:
     annotations = {UID: sandbox.uid}
     if config.sealos_labels:
         annotations |= {"path": HOME, "value": storage.size}
-    spec: Manifest = {
-        "accessModes": [storage.access_mode],
-        "resources": {"requests": {"storage": storage.size}},
-    }
+    spec: Manifest = {"accessModes": [storage.access_mode], "resources": {"requests": {"storage": storage.size}}}
     if storage.storage_class:
         spec["storageClassName"] = storage.storage_class
     labels = {ID: sandbox.id}

@@ -190,9 +190,7 @@ _WAITING = {
 }
 
 
-def _reason(
-    status: _PodStatus, container: _Container, conditions: dict[str, _Condition]
-) -> tuple[Reason, str]:
+def _reason(status: _PodStatus, container: _Container, conditions: dict[str, _Condition]) -> tuple[Reason, str]:
     """Why the pod is not ready, in the domain's word and the cluster's words."""
     ready, scheduled = conditions.get("Ready"), conditions.get("PodScheduled")
     if ready and ready.status == "True":
@@ -219,10 +217,7 @@ def _reason(
 
 
 def _unscheduled(scheduled: _Condition) -> tuple[Reason, str]:
-    if (
-        "unbound immediate PersistentVolumeClaims" in scheduled.message
-        or scheduled.reason == "SchedulingGated"
-    ):
+    if "unbound immediate PersistentVolumeClaims" in scheduled.message or scheduled.reason == "SchedulingGated":
         return Reason.SCHEDULING, scheduled.message
     if "persistentvolumeclaim" in scheduled.message.lower():
         return Reason.VOLUME_PENDING, scheduled.message

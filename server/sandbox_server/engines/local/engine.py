@@ -13,17 +13,7 @@ from pathlib import Path
 import structlog
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import (
-    Addresses,
-    Fault,
-    Key,
-    Observed,
-    Phase,
-    Reason,
-    Sandbox,
-    Volume,
-    Workload,
-)
+from sandbox_server.domain.sandbox import Addresses, Fault, Key, Observed, Phase, Reason, Sandbox, Volume, Workload
 from sandbox_server.engines.local import isolation, processes, volumes
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.unit import Unit, Wanted
@@ -96,9 +86,7 @@ class LocalEngine:
     def _terminal_command(self) -> tuple[str, ...]:
         if self._config.terminal == "auto":
             found = shutil.which("ttyd")
-            return (
-                (found, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh") if found else ()
-            )
+            return (found, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh") if found else ()
         return tuple(self._config.terminal.split())
 
     def _adopt(self, sandbox: Sandbox) -> None:
@@ -203,12 +191,7 @@ class LocalEngine:
         folder.make()
         if replicas and not sandbox.volume_uid:
             folder.make_volume(sandbox.uid)
-        wanted = {
-            "owner": sandbox.uid,
-            "generation": sandbox.generation,
-            "replicas": replicas,
-            "boot": processes.BOOT,
-        }
+        wanted = {"owner": sandbox.uid, "generation": sandbox.generation, "replicas": replicas, "boot": processes.BOOT}
         volumes.write(folder.record, wanted)
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:

@@ -63,15 +63,7 @@ def wrap(home: Path, command: Sequence[str]) -> list[str]:
     The environment is handed down, never put into the words, which every process list shows. There is no
     --die-with-parent: sandboxes outlive the service.
     """
-    words = [
-        program(),
-        "--unshare-pid",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--cap-drop",
-        "ALL",
-        "--new-session",
-    ]
+    words = [program(), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL", "--new-session"]
     for path in dict.fromkeys((*_SYSTEM, sys.base_prefix)):
         words += ["--ro-bind-try", path, path]
     for name in _FILES:

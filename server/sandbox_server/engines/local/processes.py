@@ -93,9 +93,7 @@ class Process:
         """Whether `pid` is still ours: it started right after its leader, and is the first of its own namespace."""
         found = _stat(f"/proc/{pid}/stat")
         try:
-            namespaces = (
-                Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].splitlines()[0].split()
-            )
+            namespaces = Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].splitlines()[0].split()
         except (OSError, IndexError):
             return False
         return found is not None and found[1] >= self.start and namespaces[-1] == "1" and len(namespaces) > 1
@@ -117,9 +115,7 @@ def find(files: Path) -> Process | None:
     return Process(found[0], found[1], files) if found else None
 
 
-async def start(
-    files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], isolated: bool
-) -> Process:
+async def start(files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], isolated: bool) -> Process:
     """Starts `command` in a session of its own. Raises OSError."""
     pid = _spawn(files, home, command, env, isolated)
     pause = 0.002
@@ -137,9 +133,7 @@ def _spawn(files: Path, home: Path, command: Sequence[str], env: Mapping[str, st
         Path(f"{files}{suffix}").unlink(missing_ok=True)
     script = _ISOLATED if isolated else _PLAIN
     words = ["/bin/sh", "-c", script, str(files), *(isolation.wrap(home, command) if isolated else command)]
-    output = os.open(
-        f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-    )
+    output = os.open(f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

@@ -101,9 +101,7 @@ class Unit:
         if self.fault:
             return Reason.CONTAINER_CONFIG, self.fault
         if self.process is not None:
-            return (
-                (Reason.READY, "the process runs") if self.ready else (Reason.NOT_READY, "not answering yet")
-            )
+            return (Reason.READY, "the process runs") if self.ready else (Reason.NOT_READY, "not answering yet")
         if self.quick and self.last_exit:
             told = f"the process ended with exit code {self.last_exit.code}; it is being started again"
             return (Reason.CRASH_LOOP if self.quick > 1 else Reason.RESTARTING), told
@@ -149,18 +147,11 @@ class Unit:
 
     async def _spawn(self, name: str, command: tuple[str, ...], env: Mapping[str, str]) -> processes.Process:
         async with self.starts:
-            return await processes.start(
-                self.folder.path / name, self.folder.home, command, env, self.isolated
-            )
+            return await processes.start(self.folder.path / name, self.folder.home, command, env, self.isolated)
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         home = isolation.HOME if self.isolated else str(self.folder.home)
-        usual = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "LANG": "C.UTF-8",
-            "USER": "agent",
-            "TERM": "xterm",
-        }
+        usual = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "USER": "agent", "TERM": "xterm"}
         return usual | dict(env) | {"HOME": home, "PORT": str(self.ports[0])}
 
     async def _attend(self, spec: SandboxSpec) -> None:

@@ -5,9 +5,7 @@ from sandbox_server.store import tables  # noqa: F401 - registers the tables
 from sqlmodel import SQLModel
 
 context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=SQLModel.metadata,
-    render_as_batch=True,
+    connection=context.config.attributes["connection"], target_metadata=SQLModel.metadata, render_as_batch=True
 )
 with context.begin_transaction():
     context.run_migrations()
