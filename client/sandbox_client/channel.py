@@ -10,6 +10,8 @@ OPTIONS = (
     # A silent connection is noticed within a minute: that is what keeps a quiet watch from hanging for ever.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # It is this time-out, a minute by default, that ends a connection whose peer is there and answers nothing.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import AsyncClient, Client, Kind, errors
+from sandbox_client import AsyncClient, Client, Kind, channel, errors
 
 from tests import samples
 from tests.callers import relay
@@ -104,15 +104,21 @@ def test_a_watch_over_a_connection_that_is_cut_again_and_again_misses_and_repeat
                     if event.status.phase == pb.PHASE_TERMINATED:
                         return
 
+    def cut() -> None:
+        """Cuts, and waits until the watch is back: a cut where nothing is connected would show nothing."""
+        before = between.connections
+        between.cut()
+        eventually(lambda: between.connections > before)
+
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     eventually(lambda: Kind.SYNCED in kinds)
     before = client.page().sequence
     made = client.create("cut", spec=SLEEP)
     for wish, phase in ((client.stop, "STOPPED"), (client.start, "RUNNING"), (client.delete, "TERMINATED")):
-        between.cut()
+        cut()
         wished = wish(made.sandbox_id)
-        between.cut()
+        cut()
         client.wait_until(made.sandbox_id, phase, generation=wished.status.generation, timeout=20)
     thread.join(20)
     assert not thread.is_alive()
@@ -123,7 +129,35 @@ def test_a_watch_over_a_connection_that_is_cut_again_and_again_misses_and_repeat
     ]
     assert seen == whole
     assert Kind.RESYNC not in kinds
-    assert between.connections >= 3
+    assert between.connections >= 7
+
+
+def test_a_watch_notices_a_connection_that_went_silent_and_goes_on_over_another(
+    between: relay.Relay, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The options themselves, at a twentieth of the time: 2 seconds instead of 40.
+    waits = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms")
+    quicker = tuple((name, value // 20 if name in waits else value) for name, value in channel.OPTIONS)
+    monkeypatch.setattr(channel, "OPTIONS", quicker)
+    kinds: list[Kind] = []
+
+    def watch() -> None:
+        with Client(between.address) as far:
+            for event in far.watch(project="silent", timeout=60):
+                kinds.append(event.kind)
+                if event.kind is Kind.CHANGE:
+                    return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    eventually(lambda: Kind.SYNCED in kinds)
+    between.hold_answers()
+    eventually(lambda: between.connections > 1, within=15)
+    between.cut()
+    made = client.create("silent", spec=SLEEP)
+    thread.join(15)
+    assert kinds == [Kind.SYNCED, Kind.CHANGE]
+    client.delete(made.sandbox_id)
 
 
 async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service: Callable[..., Service]) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import fcntl
 import os
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,8 +11,19 @@ from pathlib import Path
 import structlog
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Addresses, Fault, Key, Observed, Phase, Reason, Sandbox, Volume, Workload
-from sandbox_server.engines.local import isolation, processes, volumes
+from sandbox_server.domain.sandbox import (
+    Addresses,
+    DesiredState,
+    Fault,
+    Key,
+    Observed,
+    Phase,
+    Reason,
+    Sandbox,
+    Volume,
+    Workload,
+)
+from sandbox_server.engines.local import folders, isolation, processes, programs, volumes
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.unit import Unit, Wanted
 
@@ -22,6 +31,9 @@ log = structlog.get_logger()
 
 STARTS = 8
 """Processes started at once: more would only wait for the same cores, and the service with them."""
+PAUSE = 1.0
+"""Seconds until a sandbox's task goes on after something unforeseen."""
+
 LOOK_EVERY = 0.5
 """Seconds between two looks at whether the volumes are still there: nothing tells of a directory's removal."""
 
@@ -49,7 +61,7 @@ class LocalEngine:
         self._ports = Ports(config.ports)
         self._units: dict[Key, Unit] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
-        self._volumes: dict[Key, tuple[str, str] | None] = {}
+        self._volumes: dict[Key, tuple[str, str]] = {}
         self._going: dict[Key, bool] = {}
         self._stuck: dict[Key, str] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -69,7 +81,7 @@ class LocalEngine:
         """Takes over what runs. Raises OSError if another service has the data directory."""
         self._changed = changed
         self._isolated = self._config.isolate and bool(isolation.program())
-        self._terminal = self._terminal_command()
+        self._terminal = programs.terminal(self._config.terminal)
         self._config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(self._config.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -83,24 +95,20 @@ class LocalEngine:
         self._background.add(asyncio.create_task(self._look()))
         self._in_sight = True
 
-    def _terminal_command(self) -> tuple[str, ...]:
-        if self._config.terminal == "auto":
-            found = shutil.which("ttyd")
-            return (found, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh") if found else ()
-        return tuple(self._config.terminal.split())
-
     def _adopt(self, sandbox: Sandbox) -> None:
         folder = self._folder(sandbox.key)
-        self._volumes[sandbox.key] = folder.volume()
+        if (volume := folder.volume()) is not None:
+            self._volumes[sandbox.key] = volume
         record = volumes.read(folder.record)
+        if record is None and sandbox.desired is DesiredState.DELETED and folder.path.exists():
+            # A removal was cut off at its last step.
+            self._unit(sandbox, Wanted(0, 0, sandbox.spec, None))
         if record is None or record["owner"] != sandbox.uid:
             return
-        wanted = Wanted(record["generation"], record["replicas"], sandbox.spec, None)
-        unit = self._unit(sandbox, wanted)
+        unit = self._unit(sandbox, Wanted(record["generation"], record["replicas"], sandbox.spec, None))
         # Start times count from the boot: after another one they say nothing.
         if record["boot"] == processes.BOOT:
-            started = volumes.read(folder.started) or {"generation": 0}
-            unit.adopt(started["generation"], sandbox.status.phase is Phase.RUNNING)
+            unit.adopt(sandbox.status.phase is Phase.RUNNING)
 
     def _folder(self, key: Key) -> volumes.Folder:
         return volumes.Folder(self._config.data_dir, key)
@@ -111,7 +119,7 @@ class LocalEngine:
             owner=sandbox.uid,
             folder=self._folder(key),
             ports=sandbox.addresses.ports,
-            command=self._config.command or _serve_home(sandbox.addresses.ports[0]),
+            command=self._config.command or programs.serve_home(sandbox.addresses.ports[0]),
             terminal=self._terminal,
             isolated=self._isolated,
             changed=lambda: self._changed(key),
@@ -123,10 +131,12 @@ class LocalEngine:
         return unit
 
     async def _run(self, key: Key, unit: Unit) -> None:
-        try:
-            await unit.run()
-        except Exception:
-            log.exception("local_sandbox_failed", sandbox=key.id, namespace=key.namespace)
+        while True:
+            try:
+                await unit.run()
+            except Exception:
+                log.exception("local_sandbox_failed", sandbox=key.id, namespace=key.namespace)
+                await asyncio.sleep(PAUSE)
 
     async def close(self) -> None:
         """Stops observing. What runs goes on running."""
@@ -148,6 +158,9 @@ class LocalEngine:
     def observe(self, sandbox: Sandbox) -> Observed:
         """What is there for this sandbox."""
         unit, found = self._units.get(sandbox.key), self._volumes.get(sandbox.key)
+        if found is None and unit is None:
+            # Nobody has looked yet: a former sandbox may have left its volume.
+            found = self._folder(sandbox.key).volume()
         volume = None
         if found is not None:
             owner, uid = found
@@ -177,22 +190,17 @@ class LocalEngine:
             raise engines.Unreachable("the former sandbox of this id is still being removed")
         wanted = Wanted(sandbox.generation, replicas, sandbox.spec, dict(env))
         folder = self._folder(key)
+        self._ports.take(sandbox.addresses.ports)
         try:
-            await asyncio.to_thread(self._prepare, folder, sandbox, replicas)
+            await asyncio.to_thread(folders.prepare, folder, sandbox, replicas)
         except OSError as error:
-            raise engines.Refused(Fault(Reason.ENGINE_REFUSED, f"{folder.path}: {error.strerror}")) from error
-        self._see(key)
+            told = f"{error.filename or folder.path}: {error.strerror}"
+            raise engines.Refused(Fault(Reason.ENGINE_REFUSED, told)) from error
+        finally:
+            self._see(key)
         unit = self._units.get(key) or self._unit(sandbox, Wanted(0, 0, sandbox.spec, None))
         unit.want(wanted)
         return self._revision
-
-    def _prepare(self, folder: volumes.Folder, sandbox: Sandbox, replicas: int) -> None:
-        """Makes the folder, the first time the volume, and writes down what is wanted."""
-        folder.make()
-        if replicas and not sandbox.volume_uid:
-            folder.make_volume(sandbox.uid)
-        wanted = {"owner": sandbox.uid, "generation": sandbox.generation, "replicas": replicas, "boot": processes.BOOT}
-        volumes.write(folder.record, wanted)
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
         """Begins the removal; processes end first."""
@@ -211,10 +219,12 @@ class LocalEngine:
             if unit is not None:
                 unit.want(Wanted(sandbox.generation, 0, sandbox.spec, None))
                 await unit.idle()
+            await asyncio.to_thread(folders.clear, self._folder(key), sandbox, keep_volume)
+            self._ports.free(sandbox.addresses.ports)
+            if unit is not None:
+                # Not before: while anything is left, the sandbox is not gone.
                 self._tasks.pop(key).cancel()
                 del self._units[key]
-            await asyncio.to_thread(self._folder(key).remove, keep_volume)
-            self._ports.free(sandbox.addresses.ports)
         except OSError as error:
             self._stuck[key] = f"the folder cannot be removed: {error}"
         finally:
@@ -237,9 +247,3 @@ class LocalEngine:
             self._volumes[key] = now
         if now != before:
             self._changed(key)
-
-
-def _serve_home(port: int) -> tuple[str, ...]:
-    """The default command. It is the interpreter itself, not that of a virtual environment, which bubblewrap hides."""
-    python = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
-    return (python, "-I", "-m", "http.server", "--bind", "127.0.0.1", str(port))

@@ -5,7 +5,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HOME = "/home/agent"
@@ -23,6 +23,11 @@ _FILES = [
     "passwd",
 ]
 _FILES += ["resolv.conf", "ssl", "terminfo"]
+
+_KERNEL = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger", "tty")
+"""What in /proc changes the machine. The kernel asks there who somebody is, not which capabilities he has left, so
+that a service that runs as root would hand its sandboxes the settings of the whole machine.
+"""
 
 
 @functools.cache
@@ -57,17 +62,32 @@ def describe(isolate: bool) -> str:
     )
 
 
-def wrap(home: Path, command: Sequence[str]) -> list[str]:
-    """The words that run `command` in bubblewrap with `home` at /home/agent, its exit code written to descriptor 3.
+def wrap(home: Path, command: Sequence[str], hide: Path) -> list[str]:
+    """The words that run `command` in bubblewrap with `home` at /home/agent and nothing of the folder `hide` in sight.
 
-    The environment is handed down, never put into the words, which every process list shows. There is no
-    --die-with-parent: sandboxes outlive the service.
+    The exit code is written to descriptor 3; the environment is read from descriptor 4, as `environment` makes it, and
+    is in no word, which every process list shows. There is no --die-with-parent: sandboxes outlive the service.
     """
     words = [program(), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL", "--new-session"]
-    for path in dict.fromkeys((*_SYSTEM, sys.base_prefix)):
+    seen = dict.fromkeys((*_SYSTEM, sys.base_prefix))
+    for path in seen:
         words += ["--ro-bind-try", path, path]
     for name in _FILES:
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    if any(hide.resolve().is_relative_to(Path(path).resolve()) for path in seen):
+        words += ["--tmpfs", str(hide.resolve())]
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - the sandbox's own
-    words += ["--bind", str(home), HOME, "--chdir", HOME, "--json-status-fd", "3", "--", *command]
-    return words
+    for name in _KERNEL:
+        words += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
+    words += ["--bind", str(home), HOME, "--chdir", HOME, "--json-status-fd", "3", "--args", "4"]
+    return [*words, "--", *command]
+
+
+def environment(env: Mapping[str, str]) -> bytes:
+    """What bubblewrap reads from descriptor 4.
+
+    It sets the variables for the command alone: those that a caller chose must not reach the dynamic loader of
+    bubblewrap itself, which runs outside.
+    """
+    words = (word for name, value in env.items() for word in ("--setenv", name, value))
+    return b"".join(word.encode(errors="surrogateescape") + b"\0" for word in words)

@@ -1,9 +1,16 @@
 """Loopback ports, each given to one sandbox at a time."""
 
+import math
 import random
 import socket
 import threading
+import time
 from collections.abc import Iterable
+
+from sandbox_server.domain import errors
+
+PROMISED_FOR = 600.0
+"""Seconds for which a port that was given waits for its sandbox: a create that fails says nothing of it."""
 
 
 class Ports:
@@ -11,29 +18,38 @@ class Ports:
 
     def __init__(self, ports: range) -> None:
         self._range = ports
-        self._taken: set[int] = set()
+        self._taken: dict[int, float] = {}
         self._lock = threading.Lock()
 
     def take(self, ports: Iterable[int]) -> None:
-        """Marks ports that sandboxes have already."""
+        """Marks ports as those of a sandbox that exists."""
         with self._lock:
-            self._taken.update(ports)
+            self._taken.update(dict.fromkeys(ports, math.inf))
 
     def give(self) -> int:
-        """A port that no sandbox has and nobody listens on. Raises OSError if there is none."""
+        """A port that no sandbox has and nobody listens on, until `take` marks it or its time has passed.
+
+        Raises `errors.Unavailable` if there is none.
+        """
+        now = time.monotonic()
         with self._lock:
             first = random.randrange(len(self._range))
             for offset in range(len(self._range)):
                 port = self._range[(first + offset) % len(self._range)]
-                if port not in self._taken and _is_free(port):
-                    self._taken.add(port)
+                if self._taken.get(port, 0.0) <= now and _is_free(port):
+                    self._taken[port] = now + PROMISED_FOR
                     return port
-        raise OSError(f"no free loopback port is left in {self._range.start}-{self._range.stop - 1}")
+        raise errors.Unavailable(
+            "NO_FREE_PORT",
+            f"no free port is left in {self._range.start}-{self._range.stop - 1}: "
+            "delete a sandbox, or have local-ports widened",
+        )
 
     def free(self, ports: Iterable[int]) -> None:
         """Takes ports back."""
         with self._lock:
-            self._taken.difference_update(ports)
+            for port in ports:
+                self._taken.pop(port, None)
 
 
 def _is_free(port: int) -> bool:

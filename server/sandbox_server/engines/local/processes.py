@@ -17,12 +17,15 @@ from pathlib import Path
 from sandbox_server.domain.sandbox import Exit
 from sandbox_server.engines.local import isolation
 
-_IDENTIFY = 'read -r s </proc/self/stat; printf "%s\\n" "$s" >"$0.process"; '
+_IDENTIFY = 'read -r s </proc/self/stat && printf "%s\\n" "$s" >"$0.process" || exit 125; '
 _ISOLATED = _IDENTIFY + 'exec "$@" 3>"$0.exit"'
 _PLAIN = _IDENTIFY + 'trap : TERM INT; cd "$HOME" && "$@"; printf \'{"exit-code": %d}\' $? >"$0.exit"'
 
 _SIGNALS = (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ)
 """What the interpreter or the service's loop changed and a child would inherit."""
+
+ASK_EVERY = 0.5
+"""Seconds between two looks at a process whose end cannot be heard."""
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -42,9 +45,17 @@ class Process:
         return found is not None and found[1] == self.start and found[2] not in "ZX"
 
     @property
-    def inner(self) -> int:
-        """The pid of the first process inside bubblewrap, whose end is the end of all in there; 0 for none."""
-        return int(self._report().get("child-pid", 0))
+    def _inner(self) -> int:
+        """The pid of the first process inside bubblewrap, whose end is the end of all in there; 0 if it is gone.
+
+        Its pid alone may be another's by now; that together with its pid namespace may not.
+        """
+        told = self._report()
+        pid = told.get("child-pid", 0)
+        try:
+            return pid if Path(f"/proc/{pid}/ns/pid").stat().st_ino == told.get("pid-namespace") else 0
+        except OSError:
+            return 0
 
     def _report(self) -> dict[str, int]:
         told: dict[str, int] = {}
@@ -61,42 +72,47 @@ class Process:
             return Exit(0, "Completed")
         return Exit(code, f"Signal {code - 128}" if code > 128 else "Error")
 
+    @property
+    def ran(self) -> float:
+        """Seconds between its start and its exit code; 0.0 if it left none."""
+        if "exit-code" not in self._report():
+            return 0.0
+        return Path(f"{self.files}.exit").stat().st_mtime - Path(f"{self.files}.process").stat().st_mtime
+
     async def ended(self) -> None:
         """Returns when it has ended; the last of its group is killed then."""
         while self.alive:
-            with contextlib.suppress(ProcessLookupError):
-                await _hear(self.pid)
+            try:
+                await _hear(self)
+            except OSError:
+                # No descriptor is left to hear it with.
+                await asyncio.sleep(ASK_EVERY)
         self.kill()
         _reap(self.pid)
 
     def terminate(self) -> None:
         """Asks it to end: SIGTERM to what the caller started, not to what wraps it."""
-        inner = self.inner
-        if inner and self._is_inner(inner):
-            with contextlib.suppress(OSError, ValueError):
-                for child in Path(f"/proc/{inner}/task/{inner}/children").read_text().split():
-                    os.kill(int(child), signal.SIGTERM)
+        if inner := self._inner:
+            started = Path(f"/proc/{inner}/task/{inner}/children")
+            with contextlib.suppress(OSError):
+                pids = [int(pid) for pid in started.read_text().split()]
+                for pid in pids:
+                    os.kill(pid, signal.SIGTERM)
+                if not pids:
+                    self.kill()
         elif self.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends all of it at once."""
-        inner = self.inner
-        if inner and self._is_inner(inner):
+        """Ends all of it at once, also what its leader left behind."""
+        if inner := self._inner:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(inner, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-    def _is_inner(self, pid: int) -> bool:
-        """Whether `pid` is still ours: it started right after its leader, and is the first of its own namespace."""
-        found = _stat(f"/proc/{pid}/stat")
-        try:
-            namespaces = Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].splitlines()[0].split()
-        except (OSError, IndexError):
-            return False
-        return found is not None and found[1] >= self.start and namespaces[-1] == "1" and len(namespaces) > 1
+        leader = _stat(f"/proc/{self.pid}/stat")
+        if leader is None or leader[1] == self.start:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 def _stat(path: str) -> tuple[int, int, str] | None:
@@ -115,45 +131,60 @@ def find(files: Path) -> Process | None:
     return Process(found[0], found[1], files) if found else None
 
 
-async def start(files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], isolated: bool) -> Process:
-    """Starts `command` in a session of its own. Raises OSError."""
-    pid = _spawn(files, home, command, env, isolated)
-    pause = 0.002
+def forget(files: Path) -> None:
+    """Removes what `find` goes by."""
+    for suffix in (".process", ".exit"):
+        Path(f"{files}{suffix}").unlink(missing_ok=True)
+
+
+async def start(files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], hide: Path | None) -> Process:
+    """Starts `command` in a session of its own, isolated, with `hide` out of its sight; None isolates nothing.
+
+    Raises OSError.
+    """
+    pid = _spawn(files, home, command, env, hide)
     while (found := _stat(f"{files}.process")) is None:
         if (now := _stat(f"/proc/{pid}/stat")) is None or now[2] in "ZX":
             _reap(pid)
             raise OSError("the process ended before it began")
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, 0.1)
+        await asyncio.sleep(0.002)
     return Process(pid, found[1], files)
 
 
-def _spawn(files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], isolated: bool) -> int:
-    for suffix in (".process", ".exit"):
-        Path(f"{files}{suffix}").unlink(missing_ok=True)
-    script = _ISOLATED if isolated else _PLAIN
-    words = ["/bin/sh", "-c", script, str(files), *(isolation.wrap(home, command) if isolated else command)]
-    output = os.open(f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+def _spawn(files: Path, home: Path, command: Sequence[str], env: Mapping[str, str], hide: Path | None) -> int:
+    forget(files)
+    with contextlib.ExitStack() as held:
+        output = os.open(f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        held.callback(os.close, output)
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
+        if hide is None:
+            script, words, outer = _PLAIN, list(command), dict(env)
+        else:
+            script, words, outer = _ISOLATED, isolation.wrap(home, command, hide), {}
+            told = held.enter_context(os.fdopen(os.memfd_create("environment"), "wb"))
+            told.write(isolation.environment(env))
+            told.flush()
+            told.seek(0)
+            actions.append((os.POSIX_SPAWN_DUP2, told.fileno(), 4))
+        words = ["/bin/sh", "-c", script, str(files), *words]
         return os.posix_spawn(
-            words[0], words, dict(env), file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
+            words[0], words, outer, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
         )
-    finally:
-        os.close(output)
 
 
-async def _hear(pid: int) -> None:
-    """Returns when the process ends. Raises ProcessLookupError if there is none."""
-    handle = os.pidfd_open(pid)
+async def _hear(process: Process) -> None:
+    """Returns when the process ends. Raises OSError if there is none."""
+    handle = os.pidfd_open(process.pid)
     loop, heard = asyncio.get_running_loop(), asyncio.Event()
     try:
-        loop.add_reader(handle, heard.set)
-        await heard.wait()
+        # Whether the descriptor is that of our process can be told only now that it holds the pid.
+        if process.alive:
+            loop.add_reader(handle, heard.set)
+            await heard.wait()
     finally:
         loop.remove_reader(handle)
         os.close(handle)

@@ -2,11 +2,10 @@
 
 import json
 import os
-import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ class Folder:
 
     def __init__(self, root: Path, key: Key) -> None:
         """`root`: the data directory."""
-        self._root = root
+        self.root = root
         self.path = root / "sandboxes" / key.namespace / key.id
         self.record = self.path / "record.json"
         self.started = self.path / "started.json"
@@ -69,13 +68,19 @@ class Folder:
             self.home.mkdir(mode=0o700)
 
     def remove(self, keep_volume: bool) -> None:
-        """Removes the folder, or all of it but the volume. Raises OSError, naming what is in the way."""
+        """Removes the folder, or all of it but the volume. Raises OSError, naming what is in the way.
+
+        The record goes last: while it is there, so is the sandbox, and a removal that was cut off is taken up again.
+        """
         with self._opened() as folder:
             if folder is None:
                 return
+            kept = {self.record.name, "volume"} if keep_volume else {self.record.name}
             for name in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
-                if not (keep_volume and name == "volume"):
+                if name not in kept:
                     _remove(name, folder)
+            with suppress(FileNotFoundError):
+                os.unlink(self.record.name, dir_fd=folder)
         if not keep_volume:
             with self._opened(parent=True) as namespace:
                 if namespace is not None:
@@ -84,8 +89,8 @@ class Folder:
     @contextmanager
     def _opened(self, parent: bool = False) -> Iterator[int | None]:
         """A descriptor of the folder, or its parent, reached from the data directory without following a link."""
-        parts = self.path.relative_to(self._root).parts
-        handle = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        parts = self.path.relative_to(self.root).parts
+        handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in parts[:-1] if parent else parts:
                 try:
@@ -101,23 +106,31 @@ class Folder:
 
 
 def _remove(name: str, folder: int) -> None:
-    """Removes an entry of an open folder: a directory with all in it, anything else by itself."""
-    if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-        os.unlink(name, dir_fd=folder)
-        return
-    _permit(name, folder)
-    shutil.rmtree(name, dir_fd=folder)
+    """Removes an entry of an open folder, a directory with all in it.
+
+    Each directory is first renamed to lie in `folder` itself, so that no tree is too deep, and so that a mount point,
+    which cannot be renamed, stops it before anything in there is touched.
+    """
+    lifted: list[str] = []
+    _take(name, folder, folder, lifted)
+    while lifted:
+        going = lifted.pop()
+        handle = os.open(going, _OPEN, dir_fd=folder)
+        try:
+            for entry in os.listdir(handle):  # noqa: PTH208 - a descriptor, not a path
+                _take(entry, handle, folder, lifted)
+        finally:
+            os.close(handle)
+        os.rmdir(going, dir_fd=folder)
 
 
-def _permit(name: str, folder: int) -> None:
-    """Gives the owner back the right to list and change directories, so that no sandbox keeps its own from going."""
-    if os.geteuid() == 0:
+def _take(name: str, place: int, folder: int, lifted: list[str]) -> None:
+    """Removes an entry of `place`, or, if it is a directory, moves it into `folder` and adds it to `lifted`."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=place)
         return
-    os.chmod(name, 0o700, dir_fd=folder)
-    handle = os.open(name, _OPEN, dir_fd=folder)
-    try:
-        for entry in os.listdir(handle):  # noqa: PTH208 - a descriptor, not a path
-            if stat.S_ISDIR(os.stat(entry, dir_fd=handle, follow_symlinks=False).st_mode):
-                _permit(entry, handle)
-    finally:
-        os.close(handle)
+    if os.geteuid() != 0:
+        # No sandbox keeps its own from going by taking away its owner's right to list and change it.
+        os.chmod(name, 0o700, dir_fd=place)
+    lifted.append(f"going-{uuid.uuid4().hex}")
+    os.rename(name, lifted[-1], src_dir_fd=place, dst_dir_fd=folder)
