@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import store
-from sandbox_server.domain.sandbox import Phase
+from sandbox_server.domain.sandbox import DesiredState, Phase
 from sandbox_server.store import connection, rows, tables
 from sqlmodel import Session
 
@@ -131,21 +131,16 @@ def group_commit() -> Iterator[Figure]:
 
 
 async def _wishes(group_most: int, count: int) -> float:
+    """Wishes for new sandboxes, made before the clock starts, each with a request id."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         opened = store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32]), group_most=group_most)
         await opened.open(lambda _committed: None)
         waiting = asyncio.Semaphore(64)
+        wishes = [store.Wanted(servers.wished(number), {"A": "1"}) for number in range(count)]
 
         async def wish(number: int) -> None:
-            value, request_id = servers.sandbox(number, 0), str(number)
-
-            def change(tx: store.Transaction) -> None:
-                if tx.request("default", request_id) is None and tx.former(value.key) is None:
-                    made = tx.insert(value, {"A": "1"})
-                    tx.remember("default", request_id, opened.fingerprint(b"payload"), made, servers.NOW)
-
             async with waiting:
-                await opened.write(change)
+                await opened.write(lambda _: wishes[number], store.Request("default", str(number), b"payload"))
 
         began = time.perf_counter()
         await asyncio.gather(*(wish(number) for number in range(count)))
@@ -224,18 +219,15 @@ async def _fill(folder: Path, count: int) -> None:
     cipher = store.Cipher.from_file(folder / "encryption.key", create=True)
     opened = store.Store(f"sqlite:///{folder}/sandbox.db", cipher)
     await opened.open(lambda _committed: None)
-    stopped = servers.sandbox(0, 0).status
-    stopped = dataclasses.replace(stopped, phase=Phase.STOPPED)
+    stopped = dataclasses.replace(servers.sandbox(0, 0).status, phase=Phase.STOPPED)
 
-    def change(tx: store.Transaction) -> None:
-        for number in range(count):
-            value = servers.sandbox(number, 0)
-            tx.insert(
-                dataclasses.replace(value, desired=servers.DesiredState.STOPPED, status=stopped, volume_uid=""),
-                {"A": "1"},
-            )
+    def wanted(number: int) -> store.Wanted:
+        made = dataclasses.replace(
+            servers.sandbox(number, 0), desired=DesiredState.STOPPED, status=stopped, volume_uid=""
+        )
+        return store.Wanted(made, {"A": "1"})
 
-    await opened.write(change)
+    await asyncio.gather(*(opened.write(lambda _, number=number: wanted(number)) for number in range(count)))  # type: ignore[misc]
     await opened.close()
 
 

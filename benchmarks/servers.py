@@ -79,6 +79,14 @@ def sandbox(number: int, sequence: int, project: str = "bench") -> Sandbox:
     )
 
 
+def wished(number: int) -> Sandbox:
+    """A sandbox as it is when it was just asked for."""
+    status = Status(
+        phase=Phase.CREATING, reason=Reason.ACCEPTED, message="accepted", transitioned_at=NOW, attempt_at=NOW
+    )
+    return dataclasses.replace(sandbox(number, 0), status=status, version=0, volume_uid="")
+
+
 MESSAGE = render.Encoder().change(sandbox(0, 1))
 STATUS = render.Encoder().status(sandbox(0, 1))
 

@@ -190,8 +190,7 @@ async def _health(server: Server, database: store.Store, runs: engines.Engine) -
 async def _trimming(settings: Settings, database: store.Store) -> None:
     while True:
         try:
-            before = datetime.now(UTC) - timedelta(seconds=settings.history)
-            await database.trim(before, before)
+            await database.trim(datetime.now(UTC) - timedelta(seconds=settings.history))
         except errors.ServiceError as error:
             log.warning("history_not_trimmed", reason=error.reason)
         await asyncio.sleep(TRIM_EVERY)

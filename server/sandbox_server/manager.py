@@ -1,7 +1,7 @@
 """What a caller can ask for. Each mutation is one transaction; the log then wakes the reconciler."""
 
 import dataclasses
-import secrets
+import random
 import string
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,9 @@ from sandbox_server.domain.tenant import Tenant, not_found
 
 PAGE_DEFAULT = 100
 PAGE_MOST = 1000
-_LETTERS = string.ascii_lowercase
 _ALPHABET = string.ascii_lowercase + string.digits
+_CHANCE = random.SystemRandom()
+"""Nobody may guess a host: it leads to a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Wish:
     payload: bytes
     expected_generation: int | None
     timeout: float
+
+    def of(self, tenant: Tenant) -> store.Request | None:
+        """What the store knows it by, if it has an id."""
+        return store.Request(tenant.name, self.request_id, self.payload) if self.request_id else None
 
 
 class StatefulSetManager:
@@ -65,23 +70,28 @@ class StatefulSetManager:
         adopt_volume: bool,
     ) -> Sandbox:
         """A new sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says."""
-        key = tenant.key(namespace, sandbox_id)
+        sandbox = self._new(tenant, tenant.key(namespace, sandbox_id or _made_id(spec.project)), spec, env)
 
-        def change(tx: store.Transaction) -> Sandbox:
-            made = key if key.id else Key(key.namespace, _free_id(tx, key.namespace, spec.project))
-            volume_uid = _kept_volume(tx.former(made), adopt_volume, made.id)
-            return tx.insert(self._new(tenant, made, spec, env, volume_uid), env)
+        def change(reader: store.Reader) -> store.Wanted:
+            volume_uid = _kept_volume(reader.sandbox(sandbox.key), adopt_volume, sandbox.id)
+            return store.Wanted(dataclasses.replace(sandbox, volume_uid=volume_uid) if volume_uid else sandbox, env)
 
-        return await self._once(tenant, wish, change)
+        try:
+            return await self._store.write(change, wish.of(tenant), wish.timeout)
+        except (store.Stale, errors.AlreadyExists) as error:
+            if sandbox_id and isinstance(error, errors.AlreadyExists):
+                raise
+            # Chance made a name that is taken: of two billion it is unlikely to do so again.
+            return await self.create(tenant, wish, namespace, sandbox_id, spec, env, adopt_volume)
 
-    def _new(self, tenant: Tenant, key: Key, spec: SandboxSpec, env: Mapping[str, str], volume_uid: str) -> Sandbox:
+    def _new(self, tenant: Tenant, key: Key, spec: SandboxSpec, env: Mapping[str, str]) -> Sandbox:
         now = self._now()
         sandbox = Sandbox(
             id=key.id,
             namespace=key.namespace,
             tenant=tenant.name,
             uid=str(uuid.uuid4()),
-            host=secrets.choice(_LETTERS) + _random(11),
+            host=_CHANCE.choice(string.ascii_lowercase) + _random(11),
             spec=spec,
             env_names=tuple(sorted(env)),
             desired=DesiredState.RUNNING,
@@ -92,7 +102,6 @@ class StatefulSetManager:
             status=Status(
                 phase=Phase.CREATING, reason=Reason.ACCEPTED, message="", transitioned_at=now, attempt_at=now
             ),
-            volume_uid=volume_uid,
         )
         addresses = self._engine.addresses(sandbox)
         return lifecycle.on_wish(dataclasses.replace(sandbox, addresses=addresses), now)
@@ -100,78 +109,70 @@ class StatefulSetManager:
     async def start(self, tenant: Tenant, wish: Wish, key: Key, accept_data_loss: bool) -> Sandbox:
         """Wishes RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""
 
-        def change(tx: store.Transaction, before: Sandbox) -> Sandbox:
+        def wished(before: Sandbox) -> Sandbox:
             fresh = accept_data_loss and before.status.reason is Reason.VOLUME_LOST
             if before.desired is DesiredState.RUNNING and not fresh:
                 return before
-            wished = dataclasses.replace(
+            return dataclasses.replace(
                 before,
                 desired=DesiredState.RUNNING,
-                generation=before.generation + 1,
                 start_generation=before.generation + 1,
                 volume_uid="" if fresh else before.volume_uid,
             )
-            return tx.update(before, lifecycle.on_wish(wished, self._now()))
 
-        return await self._once(tenant, wish, self._on(tenant, key, wish, change))
+        return await self._change(tenant, wish, key, wished)
 
     async def stop(self, tenant: Tenant, wish: Wish, key: Key) -> Sandbox:
         """Wishes STOPPED."""
-
-        def change(tx: store.Transaction, before: Sandbox) -> Sandbox:
-            if before.desired is DesiredState.STOPPED:
-                return before
-            wished = dataclasses.replace(before, desired=DesiredState.STOPPED, generation=before.generation + 1)
-            return tx.update(before, lifecycle.on_wish(wished, self._now()))
-
-        return await self._once(tenant, wish, self._on(tenant, key, wish, change))
+        return await self._change(
+            tenant, wish, key, lambda before: dataclasses.replace(before, desired=DesiredState.STOPPED)
+        )
 
     async def delete(self, tenant: Tenant, wish: Wish, key: Key, keep_volume: bool) -> Sandbox:
         """Wishes DELETED; a repeat changes nothing."""
 
-        def change(tx: store.Transaction, before: Sandbox) -> Sandbox:
+        def wished(before: Sandbox) -> Sandbox:
             if before.desired is DesiredState.DELETED:
                 return before
-            wished = dataclasses.replace(
-                before, desired=DesiredState.DELETED, generation=before.generation + 1, keep_volume=keep_volume
-            )
-            return tx.update(before, lifecycle.on_wish(wished, self._now()))
+            return dataclasses.replace(before, desired=DesiredState.DELETED, keep_volume=keep_volume)
 
-        return await self._once(tenant, wish, self._on(tenant, key, wish, change, deleted=True))
+        return await self._change(tenant, wish, key, wished, deleted=True)
 
     async def update_env(
         self, tenant: Tenant, wish: Wish, key: Key, values: Mapping[str, str], unset: Sequence[str], replace: bool
     ) -> Sandbox:
         """Changes the environment. Raises `errors.Invalid` if the result is over a limit."""
 
-        def change(tx: store.Transaction, before: Sandbox) -> Sandbox:
-            present = tx.env(key)
+        def environment(present: Mapping[str, str]) -> Mapping[str, str]:
             kept = {} if replace else {name: present[name] for name in present if name not in unset}
             wanted = {**kept, **values}
-            if wanted == present:
-                return before
             if found := tuple(check.env("set", wanted)):
                 raise errors.Invalid(found)
-            wished = dataclasses.replace(before, env_names=tuple(sorted(wanted)), generation=before.generation + 1)
-            return tx.update(before, lifecycle.on_wish(wished, self._now()), wanted)
+            return wanted
 
-        return await self._once(tenant, wish, self._on(tenant, key, wish, change))
+        return await self._change(tenant, wish, key, lambda before: before, environment)
 
-    def _on(
+    async def _change(
         self,
         tenant: Tenant,
-        key: Key,
         wish: Wish,
-        change: Callable[[store.Transaction, Sandbox], Sandbox],
+        key: Key,
+        wished: Callable[[Sandbox], Sandbox],
+        environment: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None,
+        *,
         deleted: bool = False,
-    ) -> Callable[[store.Transaction], Sandbox]:
-        """`change` on a sandbox that exists, is the tenant's and has the expected generation."""
+    ) -> Sandbox:
+        """A wish for a sandbox that exists, is the tenant's and has the expected generation.
 
-        def found(tx: store.Transaction) -> Sandbox:
-            before = tx.sandbox(key)
+        One that wants nothing else than what is wished already changes nothing. `deleted`: whether it may be one that
+        was deleted.
+        """
+
+        def change(reader: store.Reader) -> store.Wanted:
+            before = reader.sandbox(key)
             if before is None or before.tenant != tenant.name:
                 raise not_found(key.id)
-            if wish.expected_generation is not None and wish.expected_generation != before.generation:
+            if wish.expected_generation not in (None, before.generation):
                 raise errors.Aborted(
                     "GENERATION_MISMATCH",
                     f"the sandbox is at generation {before.generation}, not {wish.expected_generation}: "
@@ -181,34 +182,19 @@ class StatefulSetManager:
                 raise errors.FailedPrecondition(
                     "SANDBOX_DELETED", f"the sandbox {key.id!r} was deleted: create another"
                 )
-            return change(tx, before)
+            after, env = wished(before), None
+            if environment is not None:
+                present = reader.env(key)
+                env = environment(present)
+                if env == present:
+                    return store.Wanted(before)
+                after = dataclasses.replace(after, env_names=tuple(sorted(env)))
+            elif after == before:
+                return store.Wanted(before)
+            after = dataclasses.replace(after, generation=before.generation + 1)
+            return store.Wanted(lifecycle.on_wish(after, self._now()), env)
 
-        return found
-
-    async def _once(self, tenant: Tenant, wish: Wish, change: Callable[[store.Transaction], Sandbox]) -> Sandbox:
-        """`change` in a transaction, once for each request id."""
-
-        def act(tx: store.Transaction) -> Sandbox:
-            if not wish.request_id:
-                return change(tx)
-            fingerprint = self._store.fingerprint(wish.payload)
-            known = tx.request(tenant.name, wish.request_id)
-            if known is not None:
-                if not self._store.same(known.fingerprint, wish.payload):
-                    raise errors.Invalid(
-                        (errors.Violation("request_id", "was used with another payload: make a new one"),),
-                        "REQUEST_ID_REUSED",
-                    )
-                return known.answer
-            sandbox = change(tx)
-            tx.remember(tenant.name, wish.request_id, fingerprint, sandbox, self._now())
-            return sandbox
-
-        while True:
-            try:
-                return await self._store.write(act, timeout=wish.timeout)
-            except (store.Stale, store.HostTaken):
-                continue
+        return await self._store.write(change, wish.of(tenant), wish.timeout)
 
     async def get(self, tenant: Tenant, key: Key) -> feed.Change:
         """The sandbox, TERMINATED ones too. Raises `errors.NotFound`."""
@@ -272,15 +258,12 @@ class StatefulSetManager:
 
 
 def _random(length: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    return "".join(_CHANCE.choices(_ALPHABET, k=length))
 
 
-def _free_id(tx: store.Transaction, namespace: str, project: str) -> str:
+def _made_id(project: str) -> str:
     """`<project>-agentruntime-<6 random>`, the project cut so that the whole is a valid id."""
-    while True:
-        made = f"{project[: check.ID_MOST - 20].rstrip('-')}-agentruntime-{_random(6)}"
-        if tx.former(Key(namespace, made)) is None:
-            return made
+    return f"{project[: check.ID_MOST - 20].rstrip('-')}-agentruntime-{_random(6)}"
 
 
 def _kept_volume(former: Sandbox | None, adopt: bool, sandbox_id: str) -> str:

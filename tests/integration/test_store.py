@@ -22,6 +22,11 @@ from sqlmodel import SQLModel
 from tests import samples
 
 KEY = b"k" * 32
+REQUEST = store.Request("default", "r1", b"payload")
+
+
+def create(_reader: store.Reader) -> store.Wanted:
+    return store.Wanted(samples.sandbox(), {})
 
 
 class Opened:
@@ -31,7 +36,10 @@ class Opened:
         self.store = store.Store(url, cipher or store.Cipher([KEY]), busy_timeout=0.3)
 
     async def insert(self, sandbox: Sandbox, env: dict[str, str] | None = None) -> Sandbox:
-        return await self.store.write(lambda tx: tx.insert(sandbox, env or {}))
+        return await self.store.write(lambda _: store.Wanted(sandbox, env or {}))
+
+    async def update(self, sandbox: Sandbox) -> Sandbox:
+        return await self.store.write(lambda _: store.Wanted(sandbox))
 
 
 @pytest.fixture
@@ -61,10 +69,10 @@ async def test_the_column_that_old_queries_read_holds_the_stateful_set_name(open
 
 async def test_a_taken_id_is_refused_and_a_terminated_one_is_replaced(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
-    with pytest.raises(errors.AlreadyExists):
+    with pytest.raises(store.Stale):
         await opened.insert(samples.sandbox())
     gone = dataclasses.replace(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
-    await opened.store.write(lambda tx: tx.update(first, gone))
+    await opened.update(gone)
     second = await opened.insert(samples.sandbox(), {"B": "2"})
     assert second.uid != first.uid
     assert [one.uid for one in (await opened.store.load())[1]] == [second.uid]
@@ -72,35 +80,41 @@ async def test_a_taken_id_is_refused_and_a_terminated_one_is_replaced(opened: Op
 
 async def test_a_taken_host_asks_for_another(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
-    with pytest.raises(store.HostTaken):
+    with pytest.raises(store.Stale):
         await opened.insert(samples.sandbox("demo-2", host=first.host))
+    others = [opened.insert(samples.sandbox(f"demo-{number}")) for number in range(3, 9)]
+    outcomes = await asyncio.gather(
+        opened.insert(samples.sandbox("demo-2", host=first.host)), *others, return_exceptions=True
+    )
+    assert [type(one) for one in outcomes if isinstance(one, Exception)] == [store.Stale]
 
 
 async def test_an_update_of_an_old_version_is_stale_and_changes_nothing(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
-    second = await opened.store.write(lambda tx: tx.update(first, samples.wished(first)))
+    second = await opened.update(samples.wished(first))
     with pytest.raises(store.Stale):
-        await opened.store.write(lambda tx: tx.update(first, samples.wished(first)))
+        await opened.update(samples.wished(first))
     assert await opened.store.read(lambda reader: reader.sandbox(first.key)) == second
 
 
 async def test_38_three_hundred_read_change_writes_of_one_row_are_all_counted(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
 
-    def add(tx: store.Transaction) -> Sandbox:
-        before = tx.sandbox(made.key)
+    def add(reader: store.Reader) -> store.Wanted:
+        before = reader.sandbox(made.key)
         assert before is not None
-        return tx.update(before, samples.wished(before))
+        env = reader.env(made.key)
+        return store.Wanted(samples.wished(before), {"COUNT": str(int(env.get("COUNT", "0")) + 1)})
 
     await asyncio.gather(*(opened.store.write(add) for _ in range(300)))
     after = await opened.store.read(lambda reader: reader.sandbox(made.key))
     assert after is not None
     assert (after.generation, after.version) == (301, 301)
+    assert await opened.store.read(lambda reader: reader.env(made.key)) == {"COUNT": "300"}
 
 
 async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None:
-    def refuse(tx: store.Transaction) -> Sandbox:
-        tx.insert(samples.sandbox("never"), {})
+    def refuse(reader: store.Reader) -> store.Wanted:
         raise errors.Aborted("TEST", "refused")
 
     tasks = [opened.insert(samples.sandbox(f"demo-{number}")) for number in range(20)]
@@ -108,7 +122,7 @@ async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None
     tasks.insert(9, opened.insert(samples.sandbox("demo-3")))
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     failed = [one for one in outcomes if isinstance(one, Exception)]
-    assert sorted(type(one).__name__ for one in failed) == ["Aborted", "AlreadyExists"]
+    assert sorted(type(one).__name__ for one in failed) == ["Aborted", "Stale"]
     sequence, live = await opened.store.load()
     assert {one.id for one in live} == {f"demo-{number}" for number in range(20)}
     assert [one.sequence for one in opened.committed] == list(range(1, sequence + 1))
@@ -117,7 +131,7 @@ async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None
 async def test_the_log_has_every_change_in_order_without_gaps(opened: Opened) -> None:
     for number in range(5):
         made = await opened.insert(samples.sandbox(f"demo-{number}"))
-        await opened.store.write(lambda tx, made=made: tx.update(made, samples.wished(made)))  # type: ignore[misc]
+        await opened.update(samples.wished(made))
     events = await opened.store.events(0, 100)
     assert [one.sequence for one in events] == list(range(1, 11))
     assert events == opened.committed
@@ -128,10 +142,10 @@ async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
     await opened.insert(samples.sandbox("demo-1"))
     await opened.insert(samples.sandbox("demo-2"))
     past = datetime.now(UTC) - timedelta(days=1)
-    await opened.store.trim(past, past)
+    await opened.store.trim(past)
     assert len(await opened.store.events(0, 10)) == 2
     future = datetime.now(UTC) + timedelta(days=1)
-    await opened.store.trim(future, future)
+    await opened.store.trim(future)
     with pytest.raises(errors.OutOfRange):
         await opened.store.events(1, 10)
     assert await opened.store.events(2, 10) == []
@@ -140,21 +154,48 @@ async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
 
 
 async def test_requests_are_remembered_in_the_same_commit(opened: Opened) -> None:
-    def create(tx: store.Transaction) -> Sandbox:
-        known = tx.request("default", "r1")
-        if known is not None:
-            return known.answer
-        made = tx.insert(samples.sandbox(), {})
-        tx.remember("default", "r1", opened.store.fingerprint(b"payload"), made, datetime.now(UTC))
-        return made
-
-    answers = await asyncio.gather(*(opened.store.write(create) for _ in range(50)))
+    answers = await asyncio.gather(*(opened.store.write(create, REQUEST) for _ in range(50)))
     assert len({one.uid for one in answers}) == 1
-    known = await opened.store.write(lambda tx: tx.request("default", "r1"))
-    assert known is not None
-    assert opened.store.same(known.fingerprint, b"payload")
-    assert not opened.store.same(known.fingerprint, b"other")
-    assert await opened.store.write(lambda tx: tx.request("another", "r1")) is None
+    assert await opened.store.write(create, REQUEST) == answers[0]
+    with pytest.raises(errors.Invalid) as caught:
+        await opened.store.write(create, store.Request("default", "r1", b"other"))
+    assert caught.value.reason == "REQUEST_ID_REUSED"
+    with pytest.raises(store.Stale):
+        await opened.store.write(create, store.Request("another", "r1", b"payload"))
+    assert len(opened.committed) == 1
+
+
+async def test_a_request_that_changed_nothing_is_remembered_too(opened: Opened) -> None:
+    made = await opened.insert(samples.sandbox())
+    assert await opened.store.write(lambda _: store.Wanted(made), REQUEST) == made
+    later = await opened.update(samples.wished(made))
+    assert await opened.store.write(lambda _: store.Wanted(samples.wished(later)), REQUEST) == later
+    assert len(opened.committed) == 2
+
+
+async def test_a_repeat_is_answered_with_its_own_sandbox_though_another_has_its_id_now(opened: Opened) -> None:
+    first = await opened.store.write(create, REQUEST)
+    gone = dataclasses.replace(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
+    await opened.update(gone)
+    second = await opened.insert(samples.sandbox())
+    assert (await opened.store.write(create, REQUEST)).uid == first.uid != second.uid
+
+
+async def test_create_delete_and_create_again_in_one_group(opened: Opened) -> None:
+    """The rows of a group are written once, as its last change leaves them."""
+    first = samples.sandbox()
+
+    def end(reader: store.Reader) -> store.Wanted:
+        before = reader.sandbox(first.key)
+        assert before is not None
+        return store.Wanted(dataclasses.replace(before, status=samples.status(phase=Phase.TERMINATED)))
+
+    last = samples.sandbox()
+    await asyncio.gather(opened.insert(first, {"A": "1"}), opened.store.write(end), opened.insert(last, {"A": "2"}))
+    assert await opened.store.read(lambda reader: reader.env(first.key)) == {"A": "2"}
+    assert [one.uid for one in (await opened.store.load())[1]] == [last.uid]
+    assert await opened.store.events(0, 9) == opened.committed
+    assert [one.sequence for one in opened.committed] == [1, 2, 3]
 
 
 async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbox(
@@ -163,19 +204,11 @@ async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_san
     other = Opened(database_url)
     await other.store.open(other.committed.extend)
 
-    def create(tx: store.Transaction) -> Sandbox:
-        known = tx.request("default", "r1")
-        if known is not None:
-            return known.answer
-        made = tx.insert(samples.sandbox(), {})
-        tx.remember("default", "r1", "00", made, datetime.now(UTC))
-        return made
-
     async def persist(one: Opened) -> Sandbox:
         while True:
             try:
-                return await one.store.write(create)
-            except (store.Stale, store.HostTaken, errors.Unavailable):
+                return await one.store.write(create, REQUEST)
+            except errors.Unavailable:
                 await asyncio.sleep(0.01)
 
     try:
@@ -203,7 +236,7 @@ async def test_39_no_reader_skips_what_two_replicas_append(opened: Opened, datab
                 try:
                     await one.insert(sandbox)
                     break
-                except (errors.Unavailable, store.Stale):
+                except errors.Unavailable:
                     await asyncio.sleep(0.01)
 
     try:
@@ -217,9 +250,7 @@ async def test_39_no_reader_skips_what_two_replicas_append(opened: Opened, datab
 async def test_52_env_values_are_nowhere_in_the_database(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(env_names=("SECRET",)), {"SECRET": samples.CANARY})
     payload = f"env={samples.CANARY}".encode()
-    await opened.store.write(
-        lambda tx: tx.remember("default", "r1", opened.store.fingerprint(payload), made, datetime.now(UTC))
-    )
+    await opened.store.write(lambda _: store.Wanted(made), store.Request("default", "r1", payload))
     engine = connection.connect(opened.url, writes=False, busy_timeout=1)
     with engine.connect() as raw:
         for table in SQLModel.metadata.sorted_tables:
@@ -272,7 +303,7 @@ async def test_the_migrations_make_what_the_tables_say(opened: Opened) -> None:
 async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
     gone = dataclasses.replace(made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED)
-    written = await opened.store.write(lambda tx: tx.update(made, gone))
+    written = await opened.update(gone)
     assert await opened.store.load() == (2, [])
     assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == written
     assert await opened.store.read(lambda reader: reader.terminated("default")) == [written]
@@ -286,7 +317,7 @@ async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Pat
     with pytest.raises(errors.Unavailable):
         await opened.insert(samples.sandbox())
     with pytest.raises(errors.DeadlineExceeded):
-        await opened.store.write(lambda tx: tx.insert(samples.sandbox("late"), {}), timeout=0.05)
+        await opened.store.write(lambda _: store.Wanted(samples.sandbox("late"), {}), timeout=0.05)
     await asyncio.sleep(0.5)
     blocker.execute("ROLLBACK")
     blocker.close()
@@ -322,13 +353,11 @@ async def main():
     def die(committed):
         os.kill(os.getpid(), 9)
     await opened.open(die)
-    def change(tx):
-        made = tx.insert(samples.sandbox(), {})
-        tx.remember("default", "r1", "00", made, samples.NOW)
+    def change(reader):
         if sys.argv[2] == "before":
             os.kill(os.getpid(), 9)
-        return made
-    await opened.write(change)
+        return store.Wanted(samples.sandbox(), {})
+    await opened.write(change, store.Request("default", "r1", b"payload"))
 asyncio.run(main())
 """
 
@@ -344,8 +373,10 @@ async def test_01_02_a_kill_before_the_commit_leaves_nothing_and_after_it_everyt
     opened = Opened(database_url)
     await opened.store.open(opened.committed.extend)
     assert len((await opened.store.load())[1]) == left
-    known = await opened.store.write(lambda tx: tx.request("default", "r1"))
-    assert (known is not None) == bool(left)
+    before = (await opened.store.load())[1]
+    again = await opened.store.write(create, REQUEST)
+    assert [one.uid for one in (await opened.store.load())[1]] == [again.uid]
+    assert before in ([], [again])
     await opened.store.close()
 
 

@@ -252,7 +252,7 @@ class Sandbox:
     status: Status
     keep_volume: bool = False
     volume_uid: str = ""
-    version: int = 1
+    version: int = 0
     sequence: int = 0
 
     @property

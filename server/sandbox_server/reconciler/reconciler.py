@@ -176,7 +176,7 @@ class Reconciler:
             return sandbox
         if before.version != sandbox.version:
             raise store.Stale
-        written = await self._store.write(lambda tx: tx.update(before, after))
+        written = await self._store.write(lambda _: store.Wanted(after))
         if written.status.phase is not before.status.phase:
             log.info(
                 "phase_changed",

@@ -6,6 +6,6 @@
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import SchemaMismatch, migrate
 from sandbox_server.store.store import Store
-from sandbox_server.store.transaction import HostTaken, Reader, Request, Stale, Transaction
+from sandbox_server.store.transaction import Reader, Request, Stale, Wanted
 
-__all__ = ["Cipher", "HostTaken", "Reader", "Request", "SchemaMismatch", "Stale", "Store", "Transaction", "migrate"]
+__all__ = ["Cipher", "Reader", "Request", "SchemaMismatch", "Stale", "Store", "Wanted", "migrate"]

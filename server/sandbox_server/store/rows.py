@@ -1,23 +1,97 @@
-"""Where rows and domain values cross."""
+"""Where rows and domain values cross, and the statements on them."""
 
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
+from sqlmodel import SQLModel
 
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.store import tables
+
+_SANDBOX, _EVENT, _LOG, _REQUEST = (
+    SQLModel.metadata.tables[str(one.__tablename__)]
+    for one in (tables.SandboxRow, tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow)
+)
+_OF_KEY = sa.and_(_SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX.c.id == sa.bindparam("of_id"))
+_OF_VERSION = sa.and_(
+    _OF_KEY, _SANDBOX.c.uid == sa.bindparam("of_uid"), _SANDBOX.c.version == sa.bindparam("of_version")
+)
+_IDENTITY = ("namespace", "id", "uid", "host", "tenant", "project", "k8s_deployment_name")
+_TERMINATED: sa.ColumnElement[str] = sa.literal_column("'TERMINATED'")
+_CHANGED = ("desired", "phase", "generation", "version", "sequence", "document")
+
+
+def _given(*names: str) -> dict[str, Any]:
+    return {name: sa.bindparam(name) for name in names}
+
+
+SANDBOX = sa.select(_SANDBOX.c.document).where(_OF_KEY)
+ENV = sa.select(_SANDBOX.c.uid, _SANDBOX.c.env).where(_OF_KEY)
+LIVE = sa.select(_SANDBOX.c.document).where(_SANDBOX.c.phase != _TERMINATED)
+TERMINATED = sa.select(_SANDBOX.c.document).where(
+    _SANDBOX.c.tenant == sa.bindparam("of_tenant"), _SANDBOX.c.phase == _TERMINATED
+)
+INSERT = sa.insert(_SANDBOX).values(_given(*_IDENTITY, *_CHANGED, "env"))
+UPDATE = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED))
+UPDATE_ENV = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED, "env"))
+REMOVE = sa.delete(_SANDBOX).where(_OF_VERSION)
+
+STANDS = sa.select(_LOG.c.last_sequence)
+APPENDING = STANDS.with_for_update()
+"""The one who asks this is the only one who appends, until the commit."""
+TRIMMED = sa.select(_LOG.c.trimmed_sequence)
+APPENDED = sa.update(_LOG).values(_given("last_sequence"))
+APPEND = sa.insert(_EVENT).values(_given("sequence", "namespace", "sandbox_id", "tenant", "document"))
+EVENT = sa.select(_EVENT.c.document).where(_EVENT.c.sequence == sa.bindparam("of_sequence"))
+EVENTS = (
+    sa.select(_EVENT.c.document)
+    .where(_EVENT.c.sequence > sa.bindparam("after"), _EVENT.c.sequence <= sa.bindparam("until"))
+    .order_by(_EVENT.c.sequence)
+)
+
+REQUEST = sa.select(
+    _REQUEST.c.fingerprint, _REQUEST.c.namespace, _REQUEST.c.sandbox_id, _REQUEST.c.sandbox_uid, _REQUEST.c.sequence
+).where(_REQUEST.c.tenant == sa.bindparam("of_tenant"), _REQUEST.c.request_id == sa.bindparam("of_request_id"))
+REMEMBER = sa.insert(_REQUEST).values(
+    _given("tenant", "request_id", "fingerprint", "namespace", "sandbox_id", "sandbox_uid", "sequence")
+)
 
 _DECODER = msgspec.json.Decoder(Sandbox)
 _ENCODER = msgspec.json.Encoder()
 
 
-def document(sandbox: Sandbox) -> str:
+def document(value: Sandbox) -> str:
     """The whole value as JSON. It has no value of an environment variable."""
-    return _ENCODER.encode(sandbox).decode()
+    return _ENCODER.encode(value).decode()
 
 
 def sandbox(text: str) -> Sandbox:
     """The value that `document` wrote."""
     return _DECODER.decode(text)
+
+
+def of(key: Key) -> dict[str, Any]:
+    """The parameters that name a row."""
+    return {"of_namespace": key.namespace, "of_id": key.id}
+
+
+def of_version(value: Sandbox) -> dict[str, Any]:
+    """The parameters that name a row as it is in `value`."""
+    return of(value.key) | {"of_uid": value.uid, "of_version": value.version}
+
+
+def identity(value: Sandbox) -> dict[str, Any]:
+    """The columns of `sandbox` that never change."""
+    return {
+        "namespace": value.namespace,
+        "id": value.id,
+        "uid": value.uid,
+        "host": value.host,
+        "tenant": value.tenant,
+        "project": value.spec.project,
+        "k8s_deployment_name": value.stateful_set_name,
+    }
 
 
 def columns(value: Sandbox, text: str) -> dict[str, Any]:
@@ -32,27 +106,12 @@ def columns(value: Sandbox, text: str) -> dict[str, Any]:
     }
 
 
-def identity(value: Sandbox) -> dict[str, Any]:
-    """The columns of `sandbox` that never change."""
-    return {
-        "namespace": value.namespace,
-        "id": value.id,
-        "uid": value.uid,
-        "host": value.host,
-        "tenant": value.tenant,
-        "project": value.spec.project,
-        "k8s_deployment_name": value.stateful_set_name,
-        "created_at": value.created_at,
-    }
-
-
-def event(value: Sandbox, text: str, at: Any) -> dict[str, Any]:
-    """The columns of `status_event`."""
+def event(value: Sandbox, text: str) -> dict[str, Any]:
+    """The columns of `status_event`, `text` being the document of `value`."""
     return {
         "sequence": value.sequence,
         "namespace": value.namespace,
         "sandbox_id": value.id,
         "tenant": value.tenant,
-        "at": at,
         "document": text,
     }

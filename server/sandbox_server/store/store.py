@@ -7,27 +7,32 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
+import structlog
+from sqlmodel import Session, col, delete, func, select, update
 
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection, tables
 from sandbox_server.store.cipher import Cipher
-from sandbox_server.store.transaction import Group, HostTaken, Reader, Stale, Transaction
+from sandbox_server.store.transaction import Group, Reader, Request, Stale, Wanted
 
+log = structlog.get_logger()
 T = TypeVar("T")
+Change = Callable[[Reader], Wanted]
 
 GROUP_MOST = 256
-"""Changes in one commit: at 100 us each the last one's caller waits 25 ms for the first's."""
+"""Changes in one commit: at 50 us each the last one's caller waits 13 ms for the first's."""
 
 
 @dataclass(slots=True)
 class _Job:
-    change: Callable[[Transaction], Any]
-    future: asyncio.Future[Any]
-    result: Any = None
+    change: Change
+    request: Request | None
+    future: asyncio.Future[Sandbox]
+    answer: Sandbox | None = None
     error: Exception | None = None
 
 
@@ -56,8 +61,8 @@ class Store:
         await asyncio.to_thread(connection.check, self._url)
         self._loop = asyncio.get_running_loop()
         self._committed = committed
-        self._write_engine = connection.connect(self._url, writes=True, busy_timeout=self._busy_timeout)
-        self._read_engine = connection.connect(self._url, writes=False, busy_timeout=self._busy_timeout)
+        self._writer = connection.Database(self._url, writes=True, busy_timeout=self._busy_timeout)
+        self._reader = connection.Database(self._url, writes=False, busy_timeout=self._busy_timeout)
         self._thread = threading.Thread(target=self._run, name="store-write", daemon=True)
         self._thread.start()
 
@@ -66,21 +71,21 @@ class Store:
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
         self._reads.shutdown()
-        self._write_engine.dispose()
-        self._read_engine.dispose()
+        self._writer.close()
+        self._reader.close()
 
-    async def write(self, change: Callable[[Transaction], T], timeout: float | None = None) -> T:
-        """Runs `change` on the store's thread and answers after its commit. It may run more than once.
+    async def write(self, change: Change, request: Request | None = None, timeout: float | None = None) -> Sandbox:
+        """Runs `change` on the store's thread and answers after its commit; a repeated request is answered as before.
 
-        What `change` raises undoes it alone. Raises `errors.Unavailable` if the database did not commit (with a
-        request id a repeat is safe), and `errors.DeadlineExceeded` after `timeout` seconds, when it may yet commit.
+        `change` may run more than once. What it raises undoes it alone. Raises `Stale`; `errors.Invalid` for a request
+        id with another payload; `errors.Unavailable` if the database did not commit (with a request id a repeat is
+        safe); `errors.DeadlineExceeded` after `timeout` seconds, when it may yet commit.
         """
-        job = _Job(change, self._loop.create_future())
+        job = _Job(change, request, self._loop.create_future())
         self._jobs.put(job)
         try:
             async with asyncio.timeout(timeout):
-                # A caller that leaves must not cancel what its neighbours in the group also wait for.
-                return await asyncio.shield(job.future)
+                return await job.future
         except TimeoutError:
             raise errors.DeadlineExceeded(
                 "DEADLINE_EXCEEDED", "the call's time ran out: repeat it with the same request_id"
@@ -92,9 +97,9 @@ class Store:
 
     def _read(self, query: Callable[[Reader], T]) -> T:
         try:
-            with self._read_engine.connect() as opened:
-                return query(Reader(opened, self._cipher))
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            with self._reader.begin() as cursor:
+                return query(Reader(cursor, self._cipher))
+        except (self._reader.Error, sa.exc.SQLAlchemyError) as error:
             raise _unavailable(error) from error
 
     async def load(self) -> tuple[int, list[Sandbox]]:
@@ -105,34 +110,45 @@ class Store:
         """At most `limit` entries of the log after a sequence. Raises `errors.OutOfRange` where it was trimmed."""
         return await self.read(lambda reader: reader.events(after, limit))
 
-    async def trim(self, events_before: datetime, requests_before: datetime) -> None:
-        """Forgets history and requests of before these times."""
+    async def trim(self, before: datetime) -> None:
+        """Forgets the history and the requests of before that time."""
+        event, watch_log, request = tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow
 
-        def change(connected: sa.Connection) -> None:
-            event, log, request = tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow
-            # Under the log's row, so that no reader meets a gap it was not told of.
-            connected.execute(sa.select(log.last_sequence).with_for_update())  # type: ignore[call-overload]
-            last = connected.execute(
-                sa.select(sa.func.max(event.sequence)).where(event.at < events_before)  # type: ignore[arg-type]
-            ).scalar()
+        def work(session: Session) -> None:
+            last = session.exec(select(func.max(event.sequence)).where(col(event.at) < before)).one()
             if last is not None:
-                connected.execute(sa.delete(event).where(event.sequence <= last))  # type: ignore[arg-type]
-                connected.execute(sa.update(log).values(trimmed_sequence=last))
-            connected.execute(sa.delete(request).where(request.created_at < requests_before))  # type: ignore[arg-type]
+                session.exec(delete(event).where(col(event.sequence) <= last))
+                session.exec(update(watch_log).values(trimmed_sequence=last))
+            session.exec(delete(request).where(col(request.created_at) < before))
 
-        await self.write(lambda transaction: transaction.maintain(change))
+        await self._keep_house(work)
 
     async def rewrap(self) -> int:
         """Encrypts with the first key what another wrote; returns how many environments those were."""
-        return await self.write(lambda transaction: transaction.rewrap())
 
-    def fingerprint(self, payload: bytes) -> str:
-        """A keyed hash of a request."""
-        return self._cipher.fingerprint(payload)
+        def work(session: Session) -> int:
+            count = 0
+            for row in session.exec(select(tables.SandboxRow)):
+                if not self._cipher.is_current(row.env):
+                    row.env = self._cipher.encrypt(self._cipher.decrypt(row.env, row.uid), row.uid)
+                    count += 1
+            return count
 
-    def same(self, fingerprint: str, payload: bytes) -> bool:
-        """Whether a fingerprint is that of `payload`."""
-        return self._cipher.same(fingerprint, payload)
+        return await self._keep_house(work)
+
+    async def _keep_house(self, work: Callable[[Session], T]) -> T:
+        """Runs `work` between two commits. Raises `errors.Unavailable`."""
+
+        def run() -> T:
+            try:
+                with Session(self._writer.engine) as session, session.begin():
+                    # As those who append: no reader meets a gap that it was not told of.
+                    session.exec(select(tables.WatchLogRow).with_for_update()).one()
+                    return work(session)
+            except sa.exc.SQLAlchemyError as error:
+                raise _unavailable(error) from error
+
+        return await asyncio.to_thread(run)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -143,26 +159,24 @@ class Store:
                     last = True
                     break
                 jobs.append(following)
-            self._deliver(jobs, self._commit(jobs))
+            self._loop.call_soon_threadsafe(self._deliver, jobs, self._commit(jobs))
             if last:
                 return
 
-    def _commit(self, jobs: list[_Job], careful: bool = False) -> list[Sandbox]:
+    def _commit(self, jobs: list[_Job]) -> list[Sandbox]:
         """Runs the jobs in one transaction; returns what was committed."""
         try:
-            with self._write_engine.begin() as opened:
-                group = Group(opened, self._cipher)
+            with self._writer.begin() as cursor:
+                group = Group(cursor, self._cipher)
                 for job in jobs:
-                    self._change(group, job, careful)
+                    self._change(group, job)
                 group.flush()
             return group.committed
-        except (Stale, sa.exc.IntegrityError) as error:
-            if not careful:
-                return self._commit(jobs, careful=True)
+        except (Stale, self._writer.IntegrityError):
             if len(jobs) > 1:
-                return [one for job in jobs for one in self._commit([job], careful=True)]
-            jobs[0].error = _conflict(error)
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+                return [one for job in jobs for one in self._commit([job])]
+            jobs[0].error = Stale()
+        except (self._writer.Error, sa.exc.SQLAlchemyError) as error:
             for job in jobs:
                 job.error = _unavailable(error)
         except Exception as error:
@@ -170,45 +184,29 @@ class Store:
                 job.error = error
         return []
 
-    def _change(self, group: Group, job: _Job, careful: bool) -> None:
+    def _change(self, group: Group, job: _Job) -> None:
         job.error = None
-        transaction = group.transaction(careful)
         try:
-            job.result = job.change(transaction)
-        except sa.exc.SQLAlchemyError:
+            job.answer = group.run(job.change, job.request)
+        except self._writer.Error:
             raise
         except Exception as error:
             job.error = error
-        if transaction.assumed and (job.error is not None or not transaction.will_be_judged):
-            self._change(group, job, careful=True)
-        elif job.error is None:
-            group.accept(transaction)
 
     def _deliver(self, jobs: list[_Job], committed: list[Sandbox]) -> None:
-        def deliver() -> None:
-            if committed:
-                self._committed(committed)
-            for job in jobs:
-                if job.future.cancelled():
-                    continue
-                if job.error is not None:
-                    job.future.set_exception(job.error)
-                    # Whoever left does not ask for it; that is no reason to warn.
-                    job.future.exception()
-                else:
-                    job.future.set_result(job.result)
-
-        self._loop.call_soon_threadsafe(deliver)
+        if committed:
+            self._committed(committed)
+        for job in jobs:
+            if job.future.cancelled():
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            elif job.answer is not None:
+                job.future.set_result(job.answer)
 
 
-def _conflict(error: Exception) -> Exception:
-    """What a constraint that another replica's commit violated means for the change."""
-    if isinstance(error, Stale):
-        return error
-    return HostTaken() if "host" in str(error.__cause__) else Stale()
-
-
-def _unavailable(_error: Exception) -> errors.Unavailable:
+def _unavailable(error: Exception) -> errors.Unavailable:
+    log.warning("database_failed", error=type(error).__name__, message=str(error).partition("\n")[0][:300])
     return errors.Unavailable(
         "DATABASE_UNAVAILABLE", "the database does not answer: repeat the call with the same request_id"
     )

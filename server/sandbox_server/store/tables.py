@@ -1,6 +1,10 @@
-"""The tables. `document` columns hold the whole domain value as JSON; the other columns are for queries and keys."""
+"""The tables. `document` columns hold the whole domain value as JSON; the other columns are for queries and keys.
+
+Times are the database's own: it fills them in.
+"""
 
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
@@ -8,7 +12,8 @@ from sqlmodel import Field, SQLModel
 WATCH_LOG = 1
 """The one row of `watch_log`."""
 
-AWARE = sa.DateTime(timezone=True)
+_NOW: dict[str, Any] = {"server_default": sa.func.now()}
+_AWARE = sa.DateTime(timezone=True)
 
 
 class SandboxRow(SQLModel, table=True):
@@ -31,7 +36,7 @@ class SandboxRow(SQLModel, table=True):
     generation: int = Field(sa_type=sa.BigInteger)
     version: int = Field(sa_type=sa.BigInteger)
     sequence: int = Field(sa_type=sa.BigInteger)
-    created_at: datetime = Field(sa_type=AWARE)
+    created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
     document: str
     env: bytes
 
@@ -45,7 +50,7 @@ class StatusEventRow(SQLModel, table=True):
     namespace: str
     sandbox_id: str
     tenant: str
-    at: datetime = Field(sa_type=AWARE, index=True)
+    at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
     document: str
 
 
@@ -69,5 +74,6 @@ class RequestRow(SQLModel, table=True):
     fingerprint: str
     namespace: str
     sandbox_id: str
+    sandbox_uid: str
     sequence: int = Field(sa_type=sa.BigInteger)
-    created_at: datetime = Field(sa_type=AWARE, index=True)
+    created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)

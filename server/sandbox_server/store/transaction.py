@@ -1,306 +1,218 @@
-"""What can be read and changed inside a transaction, and how a group of changes shares one.
+"""What one transaction reads, and how the changes of a group share one.
 
-A change reads the database and says what to write; the writes of all changes of a group go out together, a statement
-for each kind. A refused change leaves nothing in the group.
-
-What is nearly always so is assumed, not asked: that a request id is new, and that a new sandbox's id is free. The
-database's own keys are the judge: where they refuse the group, or where a change that assumed something fails, it runs
-again and asks. Two questions less are half the cost of a create.
+A change is a function of what it reads: it returns the sandbox as it should be, or raises. So a refused change leaves
+nothing behind, and each one sees what those before it in its group changed.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from dataclasses import replace as replaced
-from datetime import UTC, datetime
 from typing import Any
 
-import sqlalchemy as sa
-
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.store import rows, tables
+from sandbox_server.domain.sandbox import Key, Phase, Sandbox
+from sandbox_server.store import rows
 from sandbox_server.store.cipher import Cipher
-
-_SANDBOX: sa.Table = tables.SandboxRow.__table__  # type: ignore[attr-defined]
-_EVENT: sa.Table = tables.StatusEventRow.__table__  # type: ignore[attr-defined]
-_LOG: sa.Table = tables.WatchLogRow.__table__  # type: ignore[attr-defined]
-_REQUEST: sa.Table = tables.RequestRow.__table__  # type: ignore[attr-defined]
-
-_OF_KEY = sa.and_(_SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX.c.id == sa.bindparam("of_id"))
-_READ_SANDBOX = sa.select(_SANDBOX.c.document).where(_OF_KEY)
-_READ_ENV = sa.select(_SANDBOX.c.uid, _SANDBOX.c.env).where(_OF_KEY)
-_READ_REQUEST = sa.select(
-    _REQUEST.c.fingerprint, _REQUEST.c.namespace, _REQUEST.c.sandbox_id, _REQUEST.c.sequence
-).where(_REQUEST.c.tenant == sa.bindparam("of_tenant"), _REQUEST.c.request_id == sa.bindparam("of_id"))
-_READ_EVENT = sa.select(_EVENT.c.document).where(_EVENT.c.sequence == sa.bindparam("of_sequence"))
-_READ_LOG = sa.select(_LOG.c.last_sequence).where(_LOG.c.id == tables.WATCH_LOG).with_for_update()
-_WRITE_LOG = sa.update(_LOG).where(_LOG.c.id == tables.WATCH_LOG)
-_OF_VERSION = sa.and_(_OF_KEY, _SANDBOX.c.version == sa.bindparam("of_version"))
-_INSERT = sa.insert(_SANDBOX)
-_UPDATE = sa.update(_SANDBOX).where(_OF_VERSION)
-_REMOVE = sa.delete(_SANDBOX).where(_OF_VERSION)
-_CHANGED: dict[str, Any] = {
-    name: sa.bindparam(name) for name in ("desired", "phase", "generation", "version", "sequence", "document")
-}
-_UPDATE_STATUS = _UPDATE.values(_CHANGED)
-_UPDATE_ENV = _UPDATE.values(_CHANGED | {"env": sa.bindparam("env")})
-_APPEND = sa.insert(_EVENT)
-_REMEMBER = sa.insert(_REQUEST)
+from sandbox_server.store.connection import Cursor
 
 
 class Stale(Exception):
-    """The row was changed since it was read: read it again."""
+    """The row was changed since it was read, or a unique name was taken: read again and decide again."""
 
 
-class HostTaken(Exception):
-    """Another sandbox has that host: choose another."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a change wants written: a sandbox made from the row as it was read, and its environment if that changes.
+
+    A new sandbox has version 0. One equal to the row writes nothing.
+    """
+
+    sandbox: Sandbox
+    env: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that took effect; `answer` is the sandbox that it was about, as it now stands."""
+    """What makes a change take effect once: its id, and the payload that a repeat has to be equal to."""
 
-    fingerprint: str
-    answer: Sandbox
+    tenant: str
+    id: str
+    payload: bytes
 
 
 class Reader:
     """Reads as of one moment."""
 
-    def __init__(self, connection: sa.Connection, cipher: Cipher) -> None:
-        self._connection = connection
+    def __init__(self, cursor: Cursor, cipher: Cipher) -> None:
+        self._cursor = cursor
         self._cipher = cipher
 
     def sandbox(self, key: Key) -> Sandbox | None:
         """The sandbox of that key, TERMINATED ones too."""
-        found = self._connection.execute(_READ_SANDBOX, {"of_namespace": key.namespace, "of_id": key.id}).scalar()
-        return None if found is None else rows.sandbox(found)
+        found = self._cursor.first(rows.SANDBOX, rows.of(key))
+        return None if found is None else rows.sandbox(found[0])
 
     def env(self, key: Key) -> dict[str, str]:
         """The environment of the sandbox of that key; empty if there is none."""
-        found = self._connection.execute(_READ_ENV, {"of_namespace": key.namespace, "of_id": key.id}).first()
-        return {} if found is None else self._cipher.decrypt(found.env, found.uid)
+        found = self._cursor.first(rows.ENV, rows.of(key))
+        return {} if found is None else self._cipher.decrypt(found[1], found[0])
 
     def ping(self) -> None:
         """Raises if the database does not answer."""
-        self._connection.execute(sa.select(1))
+        self._cursor.first(rows.STANDS)
 
     def terminated(self, tenant: str) -> list[Sandbox]:
         """The TERMINATED sandboxes of a tenant."""
-        query = sa.select(_SANDBOX.c.document).where(_SANDBOX.c.tenant == tenant, _SANDBOX.c.phase == "TERMINATED")
-        return [rows.sandbox(text) for text in self._connection.execute(query).scalars()]
+        return [rows.sandbox(text) for (text,) in self._cursor.rows(rows.TERMINATED, {"of_tenant": tenant})]
 
     def live(self) -> tuple[int, list[Sandbox]]:
         """The log's sequence and every sandbox that is not TERMINATED."""
-        sequence = self._connection.execute(sa.select(_LOG.c.last_sequence)).scalar_one()
-        query = sa.select(_SANDBOX.c.document).where(_SANDBOX.c.phase != "TERMINATED")
-        return sequence, [rows.sandbox(text) for text in self._connection.execute(query).scalars()]
+        stands = self._cursor.rows(rows.STANDS)[0][0]
+        return stands, [rows.sandbox(text) for (text,) in self._cursor.rows(rows.LIVE)]
 
     def events(self, after: int, limit: int) -> list[Sandbox]:
         """The log after a sequence. Raises `errors.OutOfRange` where it was trimmed."""
-        trimmed = self._connection.execute(sa.select(_LOG.c.trimmed_sequence)).scalar_one()
-        if after < trimmed:
+        if after < self._cursor.rows(rows.TRIMMED)[0][0]:
             raise errors.OutOfRange(
                 "HISTORY_TRIMMED", "the changes after after_sequence are no longer kept: open again without it"
             )
-        query = sa.select(_EVENT.c.document).where(_EVENT.c.sequence > after).order_by(_EVENT.c.sequence).limit(limit)
-        return [rows.sandbox(text) for text in self._connection.execute(query).scalars()]
+        # The log has no gaps.
+        found = self._cursor.rows(rows.EVENTS, {"after": after, "until": after + limit})
+        return [rows.sandbox(text) for (text,) in found]
 
 
 @dataclass(slots=True)
-class _Writes:
-    """What one change, or a group of them, wants written."""
+class _Row:
+    """A row of `sandbox` as it was, and as the group leaves it; `env` only where that changed."""
 
-    inserts: list[dict[str, Any]] = field(default_factory=list)
-    updates: list[tuple[sa.Update, dict[str, Any]]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    sandboxes: dict[Key, Sandbox] = field(default_factory=dict)
-    envs: dict[Key, dict[str, str]] = field(default_factory=dict)
-    answers: dict[tuple[str, str], Request] = field(default_factory=dict)
-    committed: list[Sandbox] = field(default_factory=list)
+    was: Sandbox | None
+    now: Sandbox | None
+    text: str = ""
+    env: Mapping[str, str] | None = None
 
 
-class Transaction(Reader):
-    """What one change may do. It sees what the changes before it in its group want written."""
+class Group(Reader):
+    """Changes that share one transaction. Rows are written once, as the last change leaves them."""
 
-    def __init__(self, group: "Group", connection: sa.Connection, cipher: Cipher, careful: bool) -> None:
-        super().__init__(connection, cipher)
-        self._group = group
-        self._careful = careful
-        self.assumed = False
-        self.writes = _Writes()
+    def __init__(self, cursor: Cursor, cipher: Cipher) -> None:
+        super().__init__(cursor, cipher)
+        # From here to the commit nobody else appends, so that nothing that is read changes under a change.
+        self._stands: int = cursor.rows(rows.APPENDING)[0][0]
+        self._rows: dict[Key, _Row] = {}
+        self._requests: dict[tuple[str, str], tuple[str, Sandbox]] = {}
+        self._texts: list[str] = []
+        self.committed: list[Sandbox] = []
+        """What the commit appends to the log, in order."""
 
     def sandbox(self, key: Key) -> Sandbox | None:
-        """The sandbox of that key, TERMINATED ones too."""
-        return self.writes.sandboxes.get(key) or self._group.writes.sandboxes.get(key) or super().sandbox(key)
+        """The sandbox of that key as the group leaves it so far."""
+        return self._row(key).now
 
-    @property
-    def will_be_judged(self) -> bool:
-        """Whether it writes a row whose key the database refuses if what was assumed is not so."""
-        return bool(self.writes.requests or self.writes.inserts)
-
-    def former(self, key: Key) -> Sandbox | None:
-        """The sandbox that had the key of one that is to be inserted."""
-        pending = self.writes.sandboxes.get(key) or self._group.writes.sandboxes.get(key)
-        if pending is not None or self._careful:
-            return pending or super().sandbox(key)
-        self.assumed = True
-        return None
+    def _row(self, key: Key) -> _Row:
+        if (row := self._rows.get(key)) is None:
+            found = super().sandbox(key)
+            row = self._rows[key] = _Row(found, found)
+        return row
 
     def env(self, key: Key) -> dict[str, str]:
-        """The environment of the sandbox of that key; empty if there is none."""
-        for writes in (self.writes, self._group.writes):
-            if key in writes.envs:
-                return dict(writes.envs[key])
-        return super().env(key)
+        """The environment of that key as the group leaves it so far."""
+        changed = self._row(key).env
+        return super().env(key) if changed is None else dict(changed)
 
-    def request(self, tenant: str, request_id: str) -> Request | None:
-        """The request of that id, if it took effect."""
-        pending = self._group.writes.answers.get((tenant, request_id))
-        if pending is not None:
+    def run(self, change: Callable[[Reader], Wanted], request: Request | None) -> Sandbox:
+        """The answer to a change; the same again to a repeated request. Raises what `change` raises, and `Stale`."""
+        if request is None:
+            return self._take(change(self))
+        known = self._known(request)
+        if known is None:
+            answer = self._take(change(self))
+            self._requests[request.tenant, request.id] = self._cipher.fingerprint(request.payload), answer
+            return answer
+        fingerprint, former = known
+        if not self._cipher.same(fingerprint, request.payload):
+            told = errors.Violation("request_id", "was used with another payload: make a new one")
+            raise errors.Invalid((told,), "REQUEST_ID_REUSED")
+        present = self.sandbox(former.key)
+        return present if present is not None and present.uid == former.uid else former
+
+    def _known(self, request: Request) -> tuple[str, Sandbox] | None:
+        """The fingerprint and the answer of a request that took effect."""
+        if pending := self._requests.get((request.tenant, request.id)):
             return pending
-        if not self._careful:
-            self.assumed = True
+        found = self._cursor.first(rows.REQUEST, {"of_tenant": request.tenant, "of_request_id": request.id})
+        if found is None:
             return None
-        row = self._connection.execute(_READ_REQUEST, {"of_tenant": tenant, "of_id": request_id}).first()
-        if row is None:
-            return None
-        present = super().sandbox(Key(row.namespace, row.sandbox_id))
-        text = self._connection.execute(_READ_EVENT, {"of_sequence": row.sequence}).scalar()
-        answer = rows.sandbox(text) if text is not None else present
-        if present is not None and answer is not None and present.uid == answer.uid:
-            answer = present
-        return None if answer is None else Request(row.fingerprint, answer)
+        fingerprint, namespace, sandbox_id, uid, sequence = found
+        former = self.sandbox(Key(namespace, sandbox_id))
+        if former is None or former.uid != uid:
+            told = self._cursor.first(rows.EVENT, {"of_sequence": sequence})
+            if told is None:
+                raise errors.NotFound("SANDBOX_NOT_FOUND", f"the sandbox {sandbox_id!r} was deleted: create another")
+            former = rows.sandbox(told[0])
+        return fingerprint, former
 
-    def remember(self, tenant: str, request_id: str, fingerprint: str, answer: Sandbox, at: datetime) -> None:
-        """Records that a request took effect, with the change itself."""
-        self.writes.requests.append(
+    def _take(self, wanted: Wanted) -> Sandbox:
+        after = wanted.sandbox
+        row = self._row(after.key)
+        before = row.now
+        if before is not None and before.uid == after.uid:
+            if before.version != after.version:
+                raise Stale
+            if before == after and wanted.env is None:
+                return before
+        elif after.version or (before is not None and before.status.phase is not Phase.TERMINATED):
+            raise Stale
+        sequence = self._stands + len(self.committed) + 1
+        after = replaced(after, version=after.version + 1, sequence=sequence)
+        text = rows.document(after)
+        row.now, row.text = after, text
+        if wanted.env is not None:
+            row.env = wanted.env
+        self._texts.append(text)
+        self.committed.append(after)
+        return after
+
+    def flush(self) -> None:
+        """Sends everything to the database. Raises `Stale` if a row is not what was read."""
+        removed: list[dict[str, Any]] = []
+        inserted: list[dict[str, Any]] = []
+        updated: list[dict[str, Any]] = []
+        sealed: list[dict[str, Any]] = []
+        for row in self._rows.values():
+            was, now = row.was, row.now
+            if now is None or now is was:
+                continue
+            columns = rows.columns(now, row.text)
+            if row.env is not None:
+                columns["env"] = self._cipher.encrypt(row.env, now.uid)
+            if was is not None and was.uid == now.uid:
+                (updated if row.env is None else sealed).append(columns | rows.of_version(was))
+                continue
+            if was is not None:
+                removed.append(rows.of_version(was))
+            inserted.append(columns | rows.identity(now))
+        requests = [
             {
                 "tenant": tenant,
                 "request_id": request_id,
                 "fingerprint": fingerprint,
                 "namespace": answer.namespace,
                 "sandbox_id": answer.id,
+                "sandbox_uid": answer.uid,
                 "sequence": answer.sequence,
-                "created_at": at,
             }
-        )
-        self.writes.answers[tenant, request_id] = Request(fingerprint, answer)
-
-    def insert(self, sandbox: Sandbox, env: Mapping[str, str]) -> Sandbox:
-        """A new sandbox, in place of a TERMINATED one of its key.
-
-        Raises `errors.AlreadyExists`, and `HostTaken` from the store's `write`.
-        """
-        former = self.former(sandbox.key)
-        if former is not None:
-            if former.status.phase.name != "TERMINATED":
-                raise errors.AlreadyExists("SANDBOX_EXISTS", f"the id {sandbox.id!r} is taken: choose another")
-            self._group.flush()
-            of = {"of_namespace": former.namespace, "of_id": former.id, "of_version": former.version}
-            if self._connection.execute(_REMOVE, of).rowcount != 1:
+            for (tenant, request_id), (fingerprint, answer) in self._requests.items()
+        ]
+        events = [rows.event(one, text) for one, text in zip(self.committed, self._texts, strict=True)]
+        log = [{"last_sequence": self._stands + len(events)}] if events else []
+        for statement, parameters in (
+            (rows.REMOVE, removed),
+            (rows.INSERT, inserted),
+            (rows.UPDATE, updated),
+            (rows.UPDATE_ENV, sealed),
+            (rows.APPEND, events),
+            (rows.APPENDED, log),
+            (rows.REMEMBER, requests),
+        ):
+            if parameters and self._cursor.write(statement, parameters) != len(parameters):
                 raise Stale
-        sandbox, text = self._append(replaced(sandbox, version=1))
-        row = rows.identity(sandbox) | rows.columns(sandbox, text)
-        self.writes.inserts.append(row | {"env": self._cipher.encrypt(env, sandbox.uid)})
-        self.writes.envs[sandbox.key] = dict(env)
-        return sandbox
-
-    def update(self, before: Sandbox, after: Sandbox, env: Mapping[str, str] | None = None) -> Sandbox:
-        """`after` in place of `before`, and a new environment if one is given. Raises `Stale`."""
-        known = self.writes.sandboxes.get(before.key) or self._group.writes.sandboxes.get(before.key)
-        if known is not None and (known.version != before.version or known.uid != before.uid):
-            raise Stale
-        sandbox, text = self._append(replaced(after, version=before.version + 1))
-        row = rows.columns(sandbox, text)
-        row |= {"of_namespace": before.namespace, "of_id": before.id, "of_version": before.version}
-        if env is None:
-            self.writes.updates.append((_UPDATE_STATUS, row))
-        else:
-            row["env"] = self._cipher.encrypt(env, sandbox.uid)
-            self.writes.updates.append((_UPDATE_ENV, row))
-            self.writes.envs[sandbox.key] = dict(env)
-        return sandbox
-
-    def maintain(self, work: Callable[[sa.Connection], None]) -> None:
-        """Housekeeping that touches no sandbox; it sends the group's writes first."""
-        self._group.flush()
-        work(self._connection)
-
-    def rewrap(self) -> int:
-        """Encrypts with the first key what another wrote; returns how many environments those were."""
-        self._group.flush()
-        query = sa.select(_SANDBOX.c.namespace, _SANDBOX.c.id, _SANDBOX.c.uid, _SANDBOX.c.env)
-        count = 0
-        for row in self._connection.execute(query).all():
-            if not self._cipher.is_current(row.env):
-                env = self._cipher.encrypt(self._cipher.decrypt(row.env, row.uid), row.uid)
-                of = {"of_namespace": row.namespace, "of_id": row.id}
-                self._connection.execute(sa.update(_SANDBOX).where(_OF_KEY).values(env=env), of)
-                count += 1
-        return count
-
-    def _append(self, sandbox: Sandbox) -> tuple[Sandbox, str]:
-        sandbox = replaced(sandbox, sequence=self._group.sequence() + len(self.writes.committed) + 1)
-        text = rows.document(sandbox)
-        self.writes.events.append(rows.event(sandbox, text, datetime.now(UTC)))
-        self.writes.sandboxes[sandbox.key] = sandbox
-        self.writes.committed.append(sandbox)
-        return sandbox, text
-
-
-class Group:
-    """Changes that share one database transaction."""
-
-    def __init__(self, connection: sa.Connection, cipher: Cipher) -> None:
-        self.writes = _Writes()
-        self._connection = connection
-        self._cipher = cipher
-        self._sequence: int | None = None
-        self._flushed: list[Sandbox] = []
-
-    def transaction(self, careful: bool) -> Transaction:
-        """For one change; `accept` takes what it wants written. `careful`: nothing is assumed."""
-        return Transaction(self, self._connection, self._cipher, careful)
-
-    def sequence(self) -> int:
-        """Where the log stands with the accepted changes; from the first call on, nobody else can append."""
-        if self._sequence is None:
-            self._sequence = self._connection.execute(_READ_LOG).scalar_one()
-        return self._sequence
-
-    def accept(self, transaction: Transaction) -> None:
-        """Takes the writes of a change that was not refused."""
-        mine, new = self.writes, transaction.writes
-        mine.inserts += new.inserts
-        mine.updates += new.updates
-        mine.events += new.events
-        mine.requests += new.requests
-        mine.committed += new.committed
-        mine.sandboxes |= new.sandboxes
-        mine.envs |= new.envs
-        mine.answers |= new.answers
-        if new.committed:
-            self._sequence = self.sequence() + len(new.committed)
-
-    def flush(self) -> None:
-        """Sends everything to the database. Raises `Stale` if a compared version had changed."""
-        writes = self.writes
-        if writes.inserts:
-            self._connection.execute(_INSERT, writes.inserts)
-        for statement, row in writes.updates:
-            if self._connection.execute(statement, row).rowcount != 1:
-                raise Stale
-        if writes.events:
-            self._connection.execute(_APPEND, writes.events)
-            self._connection.execute(_WRITE_LOG, {"last_sequence": self._sequence})
-        if writes.requests:
-            self._connection.execute(_REMEMBER, writes.requests)
-        self._flushed += writes.committed
-        writes.inserts, writes.updates, writes.events, writes.requests, writes.committed = [], [], [], [], []
-
-    @property
-    def committed(self) -> list[Sandbox]:
-        """What a commit after `flush` publishes, in order."""
-        return self._flushed
