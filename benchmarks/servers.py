@@ -84,7 +84,7 @@ def wished(number: int) -> Sandbox:
     status = Status(
         phase=Phase.CREATING, reason=Reason.ACCEPTED, message="accepted", transitioned_at=NOW, attempt_at=NOW
     )
-    return dataclasses.replace(sandbox(number, 0), status=status, version=0, volume_uid="")
+    return dataclasses.replace(sandbox(number, 0), status=status, volume_uid="")
 
 
 MESSAGE = render.Encoder().change(sandbox(0, 1))

@@ -109,7 +109,7 @@ async def test_38_three_hundred_read_change_writes_of_one_row_are_all_counted(op
     await asyncio.gather(*(opened.store.write(add) for _ in range(300)))
     after = await opened.store.read(lambda reader: reader.sandbox(made.key))
     assert after is not None
-    assert (after.generation, after.version) == (301, 301)
+    assert (after.generation, after.sequence) == (301, 301)
     assert await opened.store.read(lambda reader: reader.env(made.key)) == {"COUNT": "300"}
 
 

@@ -233,8 +233,8 @@ class Sandbox:
     """A sandbox as the store remembers it, all but the values of its environment.
 
     `host` is the unique name in its URLs: 12 characters, a letter first. `start_generation` is the generation of the
-    last wish to run. `volume_uid` is the disk that holds its data, once seen. `version` counts changes of the row,
-    `sequence` is the log's number of the last one.
+    last wish to run. `volume_uid` is the disk that holds its data, once seen. `sequence` is the log's number of its
+    last change, 0 before the first.
     """
 
     id: str
@@ -252,7 +252,6 @@ class Sandbox:
     status: Status
     keep_volume: bool = False
     volume_uid: str = ""
-    version: int = 0
     sequence: int = 0
 
     @property

@@ -174,7 +174,7 @@ class Reconciler:
         before = change.sandbox if change else sandbox
         if after == before:
             return sandbox
-        if before.version != sandbox.version:
+        if before.sequence != sandbox.sequence:
             raise store.Stale
         written = await self._store.write(lambda _: store.Wanted(after))
         if written.status.phase is not before.status.phase:

@@ -14,12 +14,10 @@ _SANDBOX, _EVENT, _LOG, _REQUEST = (
     for one in (tables.SandboxRow, tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow)
 )
 _OF_KEY = sa.and_(_SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX.c.id == sa.bindparam("of_id"))
-_OF_VERSION = sa.and_(
-    _OF_KEY, _SANDBOX.c.uid == sa.bindparam("of_uid"), _SANDBOX.c.version == sa.bindparam("of_version")
-)
+_OF_VERSION = sa.and_(_OF_KEY, _SANDBOX.c.sequence == sa.bindparam("of_sequence"))
 _IDENTITY = ("namespace", "id", "uid", "host", "tenant", "project", "k8s_deployment_name")
 _TERMINATED: sa.ColumnElement[str] = sa.literal_column("'TERMINATED'")
-_CHANGED = ("desired", "phase", "generation", "version", "sequence", "document")
+_CHANGED = ("desired", "phase", "generation", "sequence", "document")
 
 
 def _given(*names: str) -> dict[str, Any]:
@@ -78,7 +76,7 @@ def of(key: Key) -> dict[str, Any]:
 
 def of_version(value: Sandbox) -> dict[str, Any]:
     """The parameters that name a row as it is in `value`."""
-    return of(value.key) | {"of_uid": value.uid, "of_version": value.version}
+    return of(value.key) | {"of_sequence": value.sequence}
 
 
 def identity(value: Sandbox) -> dict[str, Any]:
@@ -100,7 +98,6 @@ def columns(value: Sandbox, text: str) -> dict[str, Any]:
         "desired": value.desired.name,
         "phase": value.status.phase.name,
         "generation": value.generation,
-        "version": value.version,
         "sequence": value.sequence,
         "document": text,
     }

@@ -17,7 +17,7 @@ _AWARE = sa.DateTime(timezone=True)
 
 
 class SandboxRow(SQLModel, table=True):
-    """A sandbox. What callers wait for is read from memory, so no index is kept that only a search would use.
+    """A sandbox. `sequence`, its last entry of the log, is also the version that changes compare. What callers wait for is read from memory, so no index is kept that only a search would use.
 
     `k8s_deployment_name` holds the StatefulSet's name; the column keeps the name that queries know.
     """
@@ -34,7 +34,6 @@ class SandboxRow(SQLModel, table=True):
     desired: str
     phase: str
     generation: int = Field(sa_type=sa.BigInteger)
-    version: int = Field(sa_type=sa.BigInteger)
     sequence: int = Field(sa_type=sa.BigInteger)
     created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
     document: str

@@ -24,7 +24,7 @@ class Stale(Exception):
 class Wanted:
     """What a change wants written: a sandbox made from the row as it was read, and its environment if that changes.
 
-    A new sandbox has version 0. One equal to the row writes nothing.
+    A new sandbox has sequence 0. One equal to the row writes nothing.
     """
 
     sandbox: Sandbox
@@ -156,14 +156,13 @@ class Group(Reader):
         row = self._row(after.key)
         before = row.now
         if before is not None and before.uid == after.uid:
-            if before.version != after.version:
+            if before.sequence != after.sequence:
                 raise Stale
             if before == after and wanted.env is None:
                 return before
-        elif after.version or (before is not None and before.status.phase is not Phase.TERMINATED):
+        elif after.sequence or (before is not None and before.status.phase is not Phase.TERMINATED):
             raise Stale
-        sequence = self._stands + len(self.committed) + 1
-        after = replaced(after, version=after.version + 1, sequence=sequence)
+        after = replaced(after, sequence=self._stands + len(self.committed) + 1)
         text = rows.document(after)
         row.now, row.text = after, text
         if wanted.env is not None:

@@ -22,7 +22,6 @@ def upgrade() -> None:
         sa.Column("desired", sa.String(), nullable=False),
         sa.Column("phase", sa.String(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
-        sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.Column("document", sa.String(), nullable=False),
