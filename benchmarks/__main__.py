@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import store
-from sandbox_server.domain.sandbox import DesiredState, Phase
+from sandbox_server.domain.sandbox import Addresses, DesiredState, Phase
 from sandbox_server.store import connection, rows, tables
 from sqlmodel import Session
 
@@ -67,7 +67,7 @@ def create() -> Iterator[Figure]:
         request = pb.GetStatusRequest(sandbox_id="bench-7").SerializeToString()
         answers = asyncio.run(load.unary(baseline, "GetStatus", request, 500, 1))[1]
     with load.service("--local-command", "/bin/sleep 600", "--local-isolation", "none") as subject:
-        subject.wait()
+        subject.serving()
         times = asyncio.run(_creates(subject, 150))
     yield Figure(
         "CreateSandbox answered, p50; one commit and an echo",
@@ -204,7 +204,7 @@ def ten_thousand_sandboxes() -> Iterator[Figure]:
             asyncio.run(_fill(Path(folder), count))
             began = time.monotonic()
             with load.service("--local-isolation", "none", folder=Path(folder)) as process:
-                process.wait()
+                process.serving()
                 started[count] = time.monotonic() - began
                 time.sleep(4)
                 memory[count] = process.memory()
@@ -223,7 +223,11 @@ async def _fill(folder: Path, count: int) -> None:
 
     def wanted(number: int) -> store.Wanted:
         made = dataclasses.replace(
-            servers.sandbox(number, 0), desired=DesiredState.STOPPED, status=stopped, volume_uid=""
+            servers.sandbox(number, 0),
+            desired=DesiredState.STOPPED,
+            status=stopped,
+            volume_uid="",
+            addresses=Addresses(dns_name="127.0.0.1", public_url="", ttyd_url="", ports=(20000 + number,)),
         )
         return store.Wanted(made, {"A": "1"})
 

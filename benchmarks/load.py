@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sandbox.v1 import sandbox_pb2 as pb
 
 STREAMS = 500
@@ -41,14 +42,22 @@ class Process:
         """Bytes that are its own."""
         return int(self._seen.memory_full_info().uss)
 
-    def wait(self) -> float:
-        """Seconds until it accepts calls."""
-        began = time.monotonic()
-        with grpc.insecure_channel(
-            self.address, (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50))
-        ) as channel:
+    def wait(self) -> None:
+        """Returns when it accepts calls."""
+        with self._channel() as channel:
             grpc.channel_ready_future(channel).result(timeout=60)
-        return time.monotonic() - began
+
+    def serving(self) -> None:
+        """Returns when its health is SERVING."""
+        request = health_pb2.HealthCheckRequest()
+        with self._channel() as channel:
+            for answer in health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True, timeout=60):
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+
+    def _channel(self) -> grpc.Channel:
+        backoff = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50))
+        return grpc.insecure_channel(self.address, backoff)
 
 
 @contextlib.contextmanager
@@ -134,11 +143,15 @@ class Watchers:
         call = channel.unary_stream("/sandbox.v1.SandboxService/WatchStatus")(request)
         try:
             while await call.read() is not grpc.aio.EOF:
-                self.received += 1
-                if self.received >= self._target:
-                    self._reached.set()
+                self._count_one()
         except grpc.aio.AioRpcError:
             self.failed += 1
+            self._count_one()
+
+    def _count_one(self) -> None:
+        self.received += 1
+        if self.received >= self._target:
+            self._reached.set()
 
     async def event(self, signal_number: int) -> float:
         """Has one event sent; seconds until the last watcher has it."""
