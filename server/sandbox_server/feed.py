@@ -145,7 +145,7 @@ class Feed:
         self._topics: dict[Filter, Topic] = {}
         self._of_key: dict[Key, set[Filter]] = {}
         self._of_tenant: dict[str, set[Filter]] = {}
-        self._arrivals: list[tuple[int, asyncio.Future[None]]] = []
+        self._grown = asyncio.Event()
         self._listeners: list[Callable[[Sandbox], None]] = []
         self._following = False
         self._closed = False
@@ -188,7 +188,8 @@ class Feed:
                 break
         for one in woken:
             self._topics[one].wake()
-        self._arrive()
+        self._grown.set()
+        self._grown = asyncio.Event()
 
     async def follow(self) -> None:
         """Reads what other replicas appended. Several at once share one reading."""
@@ -223,16 +224,8 @@ class Feed:
 
     async def arrived(self, sequence: int) -> None:
         """Returns when this replica has seen `sequence`."""
-        if sequence > self.sequence:
-            future = asyncio.get_running_loop().create_future()
-            self._arrivals.append((sequence, future))
-            await future
-
-    def _arrive(self) -> None:
-        for sequence, future in self._arrivals:
-            if sequence <= self.sequence and not future.done():
-                future.set_result(None)
-        self._arrivals = [one for one in self._arrivals if not one[1].done()]
+        while sequence > self.sequence:
+            await self._grown.wait()
 
     async def watch(self, wanted: Filter, snapshot: Sequence[Change] | None, after: int, send: Send) -> None:
         """Sends a snapshot, if given, and every matching change after `after`; returns after TERMINATED on one key.

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,9 @@ log = structlog.get_logger()
 
 BLIND_RETRY = 1.0
 """Seconds until a sandbox is looked at again while the engine is out of sight."""
+
+QUIET = 60.0
+"""Seconds between two log lines about engine failures for the same reason."""
 
 AFTER_THE_ANSWER = 0.002
 """Seconds between a wish's commit and the work on it: the caller's answer goes first."""
@@ -45,6 +49,7 @@ class Reconciler:
         self._now = now
         self._queue = queue.Queue()
         self._faults: dict[Key, Fault] = {}
+        self._quiet_until: dict[str, float] = {}
         memory.on_change(self._heard)
 
     def wake(self, key: Key) -> None:
@@ -90,7 +95,7 @@ class Reconciler:
             except engines.Refused as refused:
                 self._queue.retry(key, refused.retry_after or 0.0)
             except engines.Unreachable as unreachable:
-                log.warning("engine_unreachable", sandbox=key.id, namespace=key.namespace, message=str(unreachable))
+                self._warn("UNREACHABLE", key, str(unreachable))
                 self._queue.retry(key, unreachable.retry_after or 0.0)
             except Exception:
                 log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)
@@ -141,14 +146,7 @@ class Reconciler:
                 case lifecycle.Delete(keep_volume):
                     await self._engine.delete(sandbox, keep_volume)
         except engines.Refused as refused:
-            if self._faults.get(sandbox.key) != refused.fault:
-                log.warning(
-                    "engine_refused",
-                    sandbox=sandbox.id,
-                    namespace=sandbox.namespace,
-                    reason=refused.fault.reason.name,
-                    message=refused.fault.message,
-                )
+            self._warn(refused.fault.reason.name, sandbox.key, refused.fault.message)
             self._faults[sandbox.key] = refused.fault
             return sandbox, refused
         self._faults.pop(sandbox.key, None)
@@ -188,6 +186,13 @@ class Reconciler:
                 sequence=written.sequence,
             )
         return written
+
+    def _warn(self, reason: str, key: Key, message: str) -> None:
+        """One line for each reason in a while: many sandboxes may share a cause, and each is tried again and again."""
+        now = time.monotonic()
+        if now >= self._quiet_until.get(reason, now):
+            self._quiet_until[reason] = now + QUIET
+            log.warning("engine_failed", reason=reason, sandbox=key.id, namespace=key.namespace, message=message)
 
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)
