@@ -76,7 +76,7 @@ generate: $(STAMP) diagram ## regenerate the stubs and the README's diagram
 	$(BIN)/python scripts/generate.py generated
 
 diagram: $(STAMP) ## redraw the README's state diagram from the tables
-	$(BIN)/python -m sandbox_server.domain.diagram README.md
+	$(BIN)/python scripts/diagram.py README.md
 
 requirements: $(STAMP) ## lock the dependencies again; UPGRADE=--upgrade takes the newest
 	$(BIN)/$(COMPILE) $(UPGRADE) pyproject.toml --extra server -o requirements.txt

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from sandbox_server.domain import diagram
+from scripts import diagram
 
 README = Path(__file__).parents[3] / "README.md"
 

@@ -1,6 +1,6 @@
 """Draws the README's state diagram and rules from the lifecycle's tables.
 
-`python -m sandbox_server.domain.diagram README.md` rewrites what stands between the markers.
+`python scripts/diagram.py README.md` rewrites what stands between the markers.
 """
 
 import sys
