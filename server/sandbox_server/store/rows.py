@@ -59,13 +59,8 @@ _DECODER = msgspec.json.Decoder(Sandbox)
 _ENCODER = msgspec.json.Encoder()
 
 
-def document(value: Sandbox) -> str:
-    """The whole value as JSON. It has no value of an environment variable."""
-    return _ENCODER.encode(value).decode()
-
-
 def sandbox(text: str) -> Sandbox:
-    """The value that `document` wrote."""
+    """The value of a `document` column, which has no value of an environment variable."""
     return _DECODER.decode(text)
 
 
@@ -79,36 +74,21 @@ def of_version(value: Sandbox) -> dict[str, Any]:
     return of(value.key) | {"of_sequence": value.sequence}
 
 
-def identity(value: Sandbox) -> dict[str, Any]:
-    """The columns of `sandbox` that never change."""
+def columns(value: Sandbox) -> dict[str, Any]:
+    """What the statements above take of a sandbox, but its environment: each takes what it needs."""
     return {
         "namespace": value.namespace,
         "id": value.id,
+        "sandbox_id": value.id,
         "uid": value.uid,
+        "sandbox_uid": value.uid,
         "host": value.host,
         "tenant": value.tenant,
         "project": value.spec.project,
         "k8s_deployment_name": value.stateful_set_name,
-    }
-
-
-def columns(value: Sandbox, text: str) -> dict[str, Any]:
-    """The columns of `sandbox` that a change can touch, `text` being its document."""
-    return {
         "desired": value.desired.name,
         "phase": value.status.phase.name,
         "generation": value.generation,
         "sequence": value.sequence,
-        "document": text,
-    }
-
-
-def event(value: Sandbox, text: str) -> dict[str, Any]:
-    """The columns of `status_event`, `text` being the document of `value`."""
-    return {
-        "sequence": value.sequence,
-        "namespace": value.namespace,
-        "sandbox_id": value.id,
-        "tenant": value.tenant,
-        "document": text,
+        "document": _ENCODER.encode(value).decode(),
     }

@@ -5,7 +5,7 @@ nothing behind, and each one sees what those before it in its group changed.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from typing import Any
 
@@ -83,11 +83,11 @@ class Reader:
 
 @dataclass(slots=True)
 class _Row:
-    """A row of `sandbox` as it was, and as the group leaves it; `env` only where that changed."""
+    """A row of `sandbox` as it was, and as the group leaves it: `columns` if it changed, `env` only if that did."""
 
     was: Sandbox | None
     now: Sandbox | None
-    text: str = ""
+    columns: dict[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] | None = None
 
 
@@ -100,7 +100,7 @@ class Group(Reader):
         self._stands: int = cursor.rows(rows.APPENDING)[0][0]
         self._rows: dict[Key, _Row] = {}
         self._requests: dict[tuple[str, str], tuple[str, Sandbox]] = {}
-        self._texts: list[str] = []
+        self._events: list[dict[str, Any]] = []
         self.committed: list[Sandbox] = []
         """What the commit appends to the log, in order."""
 
@@ -162,12 +162,11 @@ class Group(Reader):
                 return before
         elif after.sequence or (before is not None and before.status.phase is not Phase.TERMINATED):
             raise Stale
-        after = replaced(after, sequence=self._stands + len(self.committed) + 1)
-        text = rows.document(after)
-        row.now, row.text = after, text
+        row.now = after = replaced(after, sequence=self._stands + len(self.committed) + 1)
+        row.columns = rows.columns(after)
         if wanted.env is not None:
             row.env = wanted.env
-        self._texts.append(text)
+        self._events.append(row.columns)
         self.committed.append(after)
         return after
 
@@ -178,18 +177,17 @@ class Group(Reader):
         updated: list[dict[str, Any]] = []
         sealed: list[dict[str, Any]] = []
         for row in self._rows.values():
-            was, now = row.was, row.now
-            if now is None or now is was:
+            was, columns = row.was, row.columns
+            if not columns:
                 continue
-            columns = rows.columns(now, row.text)
             if row.env is not None:
-                columns["env"] = self._cipher.encrypt(row.env, now.uid)
-            if was is not None and was.uid == now.uid:
+                columns = columns | {"env": self._cipher.encrypt(row.env, columns["uid"])}
+            if was is not None and was.uid == columns["uid"]:
                 (updated if row.env is None else sealed).append(columns | rows.of_version(was))
                 continue
             if was is not None:
                 removed.append(rows.of_version(was))
-            inserted.append(columns | rows.identity(now))
+            inserted.append(columns)
         requests = [
             {
                 "tenant": tenant,
@@ -202,14 +200,13 @@ class Group(Reader):
             }
             for (tenant, request_id), (fingerprint, answer) in self._requests.items()
         ]
-        events = [rows.event(one, text) for one, text in zip(self.committed, self._texts, strict=True)]
-        log = [{"last_sequence": self._stands + len(events)}] if events else []
+        log = [{"last_sequence": self._stands + len(self._events)}] if self._events else []
         for statement, parameters in (
             (rows.REMOVE, removed),
             (rows.INSERT, inserted),
             (rows.UPDATE, updated),
             (rows.UPDATE_ENV, sealed),
-            (rows.APPEND, events),
+            (rows.APPEND, self._events),
             (rows.APPENDED, log),
             (rows.REMEMBER, requests),
         ):
