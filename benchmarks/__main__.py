@@ -11,11 +11,12 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import store
 from sandbox_server.domain.sandbox import Addresses, DesiredState, Phase
@@ -25,6 +26,8 @@ from sqlmodel import Session, SQLModel
 from benchmarks import load, servers
 
 README = Path(__file__).parent / "README.md"
+PAUSE = 0.05
+"""Seconds before each of the turns: by then what the last one set off is done."""
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
 
 
@@ -62,53 +65,44 @@ def get_status() -> Iterator[Figure]:
 
 
 def create() -> Iterator[Figure]:
-    """One create at a time, each after the last one's processes are up, against a bare commit and an echo."""
-    commits, answers = _bare_commits(200), 0.0
-    with load.server("echo") as baseline:
-        request = pb.GetStatusRequest(sandbox_id="bench-7").SerializeToString()
-        answers = asyncio.run(load.unary(baseline, "GetStatus", request, 500, 1))[1]
-    with load.service("--local-command", "/bin/sleep 600", "--local-isolation", "none") as subject:
+    """One create at a time, a bare commit and an echo, in turns: each after the same pause, on the same machine."""
+    flags = ("--local-command", "/bin/sleep 600", "--local-isolation", "none")
+    with load.server("echo") as baseline, load.service(*flags) as subject, _bare_session() as session:
         subject.serving()
-        times = asyncio.run(_creates(subject, 150))
-    yield Figure(
-        "CreateSandbox answered, p50; one commit and an echo",
-        statistics.median(times) * 1e3,
-        (statistics.median(commits) + answers) * 1e3,
-        "ms",
-        1.3,
-    )
+        times = asyncio.run(_creates(subject, baseline, session, 150))
+    created, committed, echoed = (statistics.median(one) * 1e3 for one in times)
+    yield Figure("CreateSandbox answered, p50; one commit and an echo", created, committed + echoed, "ms", 1.3)
 
 
-async def _creates(process: load.Process, count: int) -> list[float]:
-    import grpc
+async def _creates(
+    subject: load.Process, baseline: load.Process, session: Session, count: int
+) -> tuple[list[float], list[float], list[float]]:
+    """Seconds of each create, of each bare commit of one row and of each echo."""
+    times: tuple[list[float], list[float], list[float]] = ([], [], [])
+    async with grpc.aio.insecure_channel(subject.address) as mine, grpc.aio.insecure_channel(baseline.address) as bare:
+        call = mine.unary_unary(f"{load.SERVICE}/CreateSandbox")
+        delete = mine.unary_unary(f"{load.SERVICE}/Delete")
+        echo = bare.unary_unary(f"{load.SERVICE}/GetStatus")
 
-    times = []
-    async with grpc.aio.insecure_channel(process.address) as channel:
-        call = channel.unary_unary("/sandbox.v1.SandboxService/CreateSandbox")
-        delete = channel.unary_unary("/sandbox.v1.SandboxService/Delete")
+        async def timed(into: list[float], act: Callable[[], Awaitable[object]]) -> None:
+            await asyncio.sleep(PAUSE)
+            began = time.perf_counter()
+            await act()
+            into.append(time.perf_counter() - began)
+
+        async def commit(row: SQLModel) -> None:
+            session.add(row)
+            session.commit()
+
         for number in range(count):
             request = pb.CreateSandboxRequest(
                 request_id=str(uuid.uuid4()), sandbox_id=f"b-{number}", spec=pb.SandboxSpec(project="b"), env={"A": "1"}
-            )
-            began = time.perf_counter()
-            await call(request.SerializeToString())
-            times.append(time.perf_counter() - began)
-            await asyncio.sleep(0.05)
-            await delete(pb.DeleteRequest(sandbox_id=f"b-{number}").SerializeToString())
-            await asyncio.sleep(0.05)
-    return times[count // 10 :]
-
-
-def _bare_commits(count: int) -> list[float]:
-    """Seconds of each: one row through a SQLModel session, committed."""
-    times = []
-    with _bare_session() as session:
-        for number in range(count):
+            ).SerializeToString()
             row = _rows(number)[0]
-            began = time.perf_counter()
-            session.add(row)
-            session.commit()
-            times.append(time.perf_counter() - began)
+            await timed(times[0], lambda: call(request))  # noqa: B023
+            await timed(times[1], lambda: commit(row))  # noqa: B023
+            await timed(times[2], lambda: echo(request))  # noqa: B023
+            await delete(pb.DeleteRequest(sandbox_id=f"b-{number}").SerializeToString())
     return times
 
 
@@ -132,6 +126,7 @@ def _rows(number: int) -> list[SQLModel]:
 
 
 WAITING = 64
+"""Wishes that wait at once."""
 
 
 def group_commit() -> Iterator[Figure]:

@@ -16,6 +16,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sandbox.v1 import sandbox_pb2 as pb
 
+SERVICE = "/sandbox.v1.SandboxService"
 STREAMS = 500
 """Watches on one connection."""
 
@@ -93,7 +94,7 @@ def _process(command: list[str], port: int) -> Iterator[Process]:
 async def unary(process: Process, method: str, request: bytes, calls: int, at_once: int) -> tuple[float, float]:
     """Microseconds of the server's CPU per call, and the median seconds of a call."""
     async with grpc.aio.insecure_channel(process.address) as channel:
-        call = channel.unary_unary(f"/sandbox.v1.SandboxService/{method}")
+        call = channel.unary_unary(f"{SERVICE}/{method}")
         times: list[float] = []
 
         async def worker(count: int) -> None:
@@ -140,7 +141,7 @@ class Watchers:
         self._reached.clear()
 
     async def _read(self, channel: grpc.aio.Channel, request: bytes) -> None:
-        call = channel.unary_stream("/sandbox.v1.SandboxService/WatchStatus")(request)
+        call = channel.unary_stream(f"{SERVICE}/WatchStatus")(request)
         try:
             while await call.read() is not grpc.aio.EOF:
                 self._count_one()
