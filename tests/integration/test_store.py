@@ -149,6 +149,7 @@ async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
     with pytest.raises(errors.OutOfRange):
         await opened.store.events(1, 10)
     assert await opened.store.events(2, 10) == []
+    assert {one.id for one in (await opened.store.load())[1]} == {"demo-1", "demo-2"}
     third = await opened.insert(samples.sandbox("demo-3"))
     assert await opened.store.events(2, 10) == [third]
 

@@ -17,19 +17,18 @@ _OF_KEY = sa.and_(_SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX
 _OF_VERSION = sa.and_(_OF_KEY, _SANDBOX.c.sequence == sa.bindparam("of_sequence"))
 _IDENTITY = ("namespace", "id", "uid", "host", "tenant", "project", "k8s_deployment_name")
 _TERMINATED: sa.ColumnElement[str] = sa.literal_column("'TERMINATED'")
-_CHANGED = ("desired", "phase", "generation", "sequence", "document")
+_CHANGED = ("desired", "phase", "generation", "sequence")
 
 
 def _given(*names: str) -> dict[str, Any]:
     return {name: sa.bindparam(name) for name in names}
 
 
-SANDBOX = sa.select(_SANDBOX.c.document).where(_OF_KEY)
+_LAST = sa.select(_EVENT.c.document).join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
+SANDBOX = _LAST.where(_OF_KEY)
 ENV = sa.select(_SANDBOX.c.uid, _SANDBOX.c.env).where(_OF_KEY)
-LIVE = sa.select(_SANDBOX.c.document).where(_SANDBOX.c.phase != _TERMINATED)
-TERMINATED = sa.select(_SANDBOX.c.document).where(
-    _SANDBOX.c.tenant == sa.bindparam("of_tenant"), _SANDBOX.c.phase == _TERMINATED
-)
+LIVE = _LAST.where(_SANDBOX.c.phase != _TERMINATED)
+TERMINATED = _LAST.where(_SANDBOX.c.tenant == sa.bindparam("of_tenant"), _SANDBOX.c.phase == _TERMINATED)
 INSERT = sa.insert(_SANDBOX).values(_given(*_IDENTITY, *_CHANGED, "env"))
 UPDATE = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED))
 UPDATE_ENV = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED, "env"))

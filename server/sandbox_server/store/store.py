@@ -117,7 +117,8 @@ class Store:
         def work(session: Session) -> None:
             last = session.exec(select(func.max(event.sequence)).where(col(event.at) < before)).one()
             if last is not None:
-                session.exec(delete(event).where(col(event.sequence) <= last))
+                present = col(event.sequence).in_(select(tables.SandboxRow.sequence))
+                session.exec(delete(event).where(col(event.sequence) <= last, ~present))
                 session.exec(update(watch_log).values(trimmed_sequence=last))
             session.exec(delete(request).where(col(request.created_at) < before))
 

@@ -1,4 +1,4 @@
-"""The tables. `document` columns hold the whole domain value as JSON; the other columns are for queries and keys.
+"""The tables. The log holds the whole domain value of each change as JSON; a sandbox's row points to its last one.
 
 Times are the database's own: it fills them in.
 """
@@ -36,7 +36,6 @@ class SandboxRow(SQLModel, table=True):
     generation: int = Field(sa_type=sa.BigInteger)
     sequence: int = Field(sa_type=sa.BigInteger)
     created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
-    document: str
     env: bytes
 
 

@@ -24,7 +24,6 @@ def upgrade() -> None:
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
-        sa.Column("document", sa.String(), nullable=False),
         sa.Column("env", sa.LargeBinary(), nullable=False),
     )
     op.create_table(
