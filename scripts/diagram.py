@@ -12,11 +12,6 @@ from sandbox_server.domain.sandbox import DesiredState, Phase
 
 BEGIN, END = "<!-- state diagram -->", "<!-- /state diagram -->"
 _TOWARDS_RUNNING = (Phase.CREATING, Phase.STARTING, Phase.UPDATING)
-_SETTLED = {
-    DesiredState.RUNNING: Phase.RUNNING,
-    DesiredState.STOPPED: Phase.STOPPED,
-    DesiredState.DELETED: Phase.TERMINATED,
-}
 _WISHES = (
     (DesiredState.RUNNING, DesiredState.STOPPED, "Stop"),
     (DesiredState.STOPPED, DesiredState.RUNNING, "Start"),
@@ -42,7 +37,7 @@ def _diagram() -> Iterator[str]:
     yield "stateDiagram-v2"
     yield "    [*] --> CREATING: CreateSandbox"
     for desired in DesiredState:
-        phases, settled = _phases(desired), _SETTLED[desired]
+        phases, settled = _phases(desired), lifecycle.SETTLED[desired]
         yield f'    state "desired {desired.name}" as want_{desired.name} {{'
         # What the first rule says again is final.
         final = lifecycle.RULES[desired][0].phase is settled

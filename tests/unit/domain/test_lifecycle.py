@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server.domain import lifecycle, status
 from sandbox_server.domain.sandbox import DesiredState, Fault, Observed, Phase, Pod, Reason, Sandbox, Volume, Workload
+from sandbox_server.domain.situation import Situation
 
 from tests import samples
 from tests.unit.domain.obedient import UID, ObedientEngine, settle
@@ -210,8 +211,8 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     for now in (NOW, LATE):
         for number, (sandbox, observed) in enumerate(everything):
             seen = dataclasses.replace(observed, fault=faults[number % len(faults)] if number % 7 == 0 else None)
-            at = lifecycle.Situation(sandbox, seen, now, lifecycle.DEFAULT_START_DEADLINE)
-            rule = next(one for one in lifecycle.RULES[sandbox.desired] if one.holds(at))
+            at = Situation.of(sandbox, seen, now, lifecycle.DEFAULT_START_DEADLINE)
+            rule = next(one for one in lifecycle.RULES[sandbox.desired] if one.finds(at))
             hit.add(id(rule))
             decision = lifecycle.decide(sandbox, seen, now)
             phases.add(decision.phase)

@@ -1,0 +1,123 @@
+"""What the lifecycle's rules ask of a sandbox and what is observed of it.
+
+A question that says more than yes gives what it found: something with a reason and a message, or words.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sandbox_server.domain.sandbox import Fault, Observed, Phase, Pod, Reason, Sandbox, Status, Volume, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A sandbox, and what the engine shows of it now."""
+
+    sandbox: Sandbox
+    now: datetime
+    start_deadline: timedelta
+    workload: Workload | None
+    pod: Pod | None
+    volume: Volume | None
+    fault: Fault | None
+
+    @classmethod
+    def of(cls, sandbox: Sandbox, observed: Observed, now: datetime, start_deadline: timedelta) -> "Situation":
+        """The situation of `sandbox` where `observed` is shown."""
+        return cls(sandbox, now, start_deadline, observed.workload, observed.pod, observed.volume, observed.fault)
+
+    def stranger(self) -> str:
+        """The kind of an object that stands under our name and is not ours; empty if there is none."""
+        volume = None if self.sandbox.volume_uid else self.volume
+        seen = (("StatefulSet", self.workload), ("Pod", self.pod), ("PersistentVolumeClaim", volume))
+        return next((kind for kind, one in seen if one and one.owner != self.sandbox.uid), "")
+
+    def volume_lost(self) -> bool:
+        """The disk with the data is gone, replaced, or going with no pod left to hold it."""
+        known, volume = self.sandbox.volume_uid, self.volume
+        held = volume is not None and volume.uid == known and not (volume.terminating and self.pod is None)
+        return bool(known) and not held
+
+    def volume_going(self) -> bool:
+        """The disk with the data goes as soon as the pod that holds it does."""
+        return bool(self.sandbox.volume_uid and self.volume and self.volume.terminating and self.pod)
+
+    def volume_awaited(self) -> bool:
+        """The pod waits for the volume."""
+        waits = self.pod is None or self.pod.reason is Reason.SCHEDULING
+        return waits and self.volume is not None and not self.volume.bound
+
+    def own_volume(self) -> Volume | None:
+        """The sandbox's own volume."""
+        sandbox, volume = self.sandbox, self.volume
+        return volume if volume and (volume.uid == sandbox.volume_uid or volume.owner == sandbox.uid) else None
+
+    def volume_kept(self) -> bool:
+        """The sandbox's own volume is there and stays."""
+        return self.sandbox.keep_volume and self.own_volume() is not None
+
+    def pod_current(self) -> Pod | None:
+        """The pod, if it is of this generation and stays."""
+        pod = self.pod
+        return pod if pod and not pod.terminating and pod.generation == self.sandbox.generation else None
+
+    def pod_ready(self) -> bool:
+        """The pod of this generation is ready."""
+        pod = self.pod_current()
+        return pod is not None and pod.ready
+
+    def pod_doomed(self) -> bool:
+        """The pod of this generation is ready, and its disk goes with it."""
+        return self.pod_ready() and self.volume_going()
+
+    def pod_failing(self) -> Pod | None:
+        """The pod of this generation, if an error keeps it from being ready."""
+        pod = self.pod_current()
+        return pod if pod and pod.reason.is_error else None
+
+    def pod_impossible(self) -> Fault | None:
+        """Why the cluster cannot make the pod, while there is none."""
+        return self.workload.fault if self.workload and self.pod is None else None
+
+    def pod_lost(self) -> Pod | None:
+        """The pod, if its node does not answer."""
+        return self.pod if self.pod and self.pod.reason is Reason.NODE_LOST else None
+
+    def own_pod(self) -> Pod | None:
+        """The sandbox's own pod."""
+        return self.pod if self.pod and self.pod.owner == self.sandbox.uid else None
+
+    def own_pod_lost(self) -> Pod | None:
+        """The sandbox's own pod, if its node does not answer."""
+        return self.own_pod() and self.pod_lost()
+
+    def workload_idle(self) -> bool:
+        """No pod will be made."""
+        return self.workload is not None and self.workload.replicas == 0
+
+    def own_workload(self) -> Workload | None:
+        """The sandbox's own workload."""
+        return self.workload if self.workload and self.workload.owner == self.sandbox.uid else None
+
+    def undeleted(self) -> bool:
+        """The sandbox's own workload is there, or its removal has not been asked for."""
+        return self.own_workload() is not None or not self.acted()
+
+    def acted(self) -> bool:
+        """The act for this generation has succeeded once."""
+        return self.sandbox.status.applied_generation == self.sandbox.generation
+
+    def overdue(self) -> str:
+        """The start deadline and what was seen last, once it has passed."""
+        if self.now < self.sandbox.status.attempt_at + self.start_deadline:
+            return ""
+        seen = f"{self.pod.reason.name} {self.pod.message}" if self.pod else Reason.WORKLOAD_PENDING.name
+        return f"{int(self.start_deadline.total_seconds())} s; last seen: {seen}".rstrip()
+
+    def ended(self) -> Status | None:
+        """The status, if the sandbox was TERMINATED before."""
+        return self.sandbox.status if self.sandbox.status.phase is Phase.TERMINATED else None
+
+    def any(self) -> bool:
+        """Whatever else holds."""
+        return True
