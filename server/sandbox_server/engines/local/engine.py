@@ -1,6 +1,7 @@
 """The local engine: sandboxes as processes of this machine."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import time
@@ -29,8 +30,6 @@ from sandbox_server.engines.local.unit import Unit, Wanted
 
 log = structlog.get_logger()
 
-STARTS = 8
-"""Processes started at once: more would only wait for the same cores, and the service with them."""
 PAUSE = 1.0
 """Seconds until a sandbox's task goes on after something unforeseen."""
 
@@ -65,7 +64,6 @@ class LocalEngine:
         self._going: dict[Key, bool] = {}
         self._stuck: dict[Key, str] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._starts = asyncio.Semaphore(STARTS)
         self._in_sight = False
         self._lock = -1
         # Each service that opens the directory counts as a change, so that every sandbox is applied once and its
@@ -88,6 +86,10 @@ class LocalEngine:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise OSError(f"data-dir: {self._config.data_dir} is in use by another service") from None
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names, not paths
+            # What the service was started with is not its sandboxes': they would hold it open long after it.
+            with contextlib.suppress(OSError):
+                os.set_inheritable(int(name), int(name) < 3)
         log.info("isolation", state=isolation.describe(self._config.isolate))
         for sandbox in live:
             self._ports.take(sandbox.addresses.ports)
@@ -123,7 +125,6 @@ class LocalEngine:
             terminal=self._terminal,
             isolated=self._isolated,
             changed=lambda: self._changed(key),
-            starts=self._starts,
             wanted=wanted,
         )
         self._units[key] = unit

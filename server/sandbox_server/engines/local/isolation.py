@@ -22,7 +22,7 @@ _FILES = [
     "nsswitch.conf",
     "passwd",
 ]
-_FILES += ["resolv.conf", "ssl", "terminfo"]
+_FILES += ["pki/ca-trust", "pki/tls/certs", "resolv.conf", "ssl/certs", "ssl/openssl.cnf", "terminfo"]
 
 _KERNEL = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger", "tty")
 """What in /proc changes the machine. The kernel asks there who somebody is, not which capabilities he has left, so
@@ -44,9 +44,11 @@ def program() -> str:
 
 
 def _runs(path: str) -> bool:
-    trial = [path, "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "/bin/true"]
+    """Whether it isolates here, and tells what `processes` goes by: an older one does not say the namespace."""
+    trial = [path, "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "--json-status-fd", "1"]
     try:
-        return subprocess.run(trial, capture_output=True, timeout=10).returncode == 0  # noqa: S603 - our own words
+        done = subprocess.run([*trial, "/bin/true"], capture_output=True, timeout=10)  # noqa: S603 - our own words
+        return done.returncode == 0 and b"pid-namespace" in done.stdout
     except (OSError, subprocess.SubprocessError):
         return False
 

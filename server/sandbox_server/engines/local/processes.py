@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,10 @@ class Process:
         """
         told = self._report()
         pid = told.get("child-pid", 0)
+        found = _stat(f"/proc/{pid}/stat")
         try:
-            return pid if Path(f"/proc/{pid}/ns/pid").stat().st_ino == told.get("pid-namespace") else 0
+            ours = Path(f"/proc/{pid}/ns/pid").stat().st_ino == told.get("pid-namespace")
+            return pid if ours and found is not None and found[2] not in "ZX" else 0
         except OSError:
             return 0
 
@@ -81,13 +83,11 @@ class Process:
 
     async def ended(self) -> None:
         """Returns when it has ended; the last of its group is killed then."""
-        while self.alive:
-            try:
-                await _hear(self)
-            except OSError:
-                # No descriptor is left to hear it with.
-                await asyncio.sleep(ASK_EVERY)
+        await _hear(self.pid, lambda: self.alive)
         self.kill()
+        # The first process inside ends after all others in there.
+        inner = self._inner
+        await _hear(inner, lambda: self._inner == inner != 0)
         _reap(self.pid)
 
     def terminate(self) -> None:
@@ -106,13 +106,14 @@ class Process:
 
     def kill(self) -> None:
         """Ends all of it at once, also what its leader left behind."""
-        if inner := self._inner:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(inner, signal.SIGKILL)
         leader = _stat(f"/proc/{self.pid}/stat")
         if leader is None or leader[1] == self.start:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+        # After its group: before bubblewrap has told of it, it is still in there.
+        if inner := self._inner:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(inner, signal.SIGKILL)
 
 
 def _stat(path: str) -> tuple[int, int, str] | None:
@@ -176,18 +177,24 @@ def _spawn(files: Path, home: Path, command: Sequence[str], env: Mapping[str, st
         )
 
 
-async def _hear(process: Process) -> None:
-    """Returns when the process ends. Raises OSError if there is none."""
-    handle = os.pidfd_open(process.pid)
-    loop, heard = asyncio.get_running_loop(), asyncio.Event()
-    try:
-        # Whether the descriptor is that of our process can be told only now that it holds the pid.
-        if process.alive:
-            loop.add_reader(handle, heard.set)
-            await heard.wait()
-    finally:
-        loop.remove_reader(handle)
-        os.close(handle)
+async def _hear(pid: int, there: Callable[[], bool]) -> None:
+    """Returns when the process is not `there` any more, which it must be told again once a descriptor holds the pid."""
+    loop = asyncio.get_running_loop()
+    while there():
+        heard = asyncio.Event()
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            # No descriptor is left to hear it with.
+            await asyncio.sleep(ASK_EVERY)
+            continue
+        try:
+            if there():
+                loop.add_reader(handle, heard.set)
+                await heard.wait()
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
 
 
 def _reap(pid: int) -> None:

@@ -35,9 +35,9 @@ class Wanted:
 
 @dataclass(slots=True)
 class Unit:
-    """A sandbox's process and terminal.
+    """A sandbox's process and terminal. `changed` is called when what `pod` says may have changed.
 
-    `changed` is called when what `pod` says may have changed; `starts` bounds the starts of all units at once.
+    A sandbox that was made where there was no terminal program has no port for one.
     """
 
     owner: str
@@ -47,7 +47,6 @@ class Unit:
     terminal: tuple[str, ...]
     isolated: bool
     changed: Callable[[], None]
-    starts: asyncio.Semaphore
     wanted: Wanted
     process: processes.Process | None = None
     generation: int = 0
@@ -241,7 +240,9 @@ class Unit:
 
     async def _tend_terminal(self) -> None:
         """Starts the terminal program beside the process, and again if it ended."""
-        if not self.terminal or self.wanted.env is None or (self._shell is not None and self._shell.alive):
+        if not self.terminal or len(self.ports) < 2 or self.wanted.env is None:
+            return
+        if self._shell is not None and self._shell.alive:
             return
         if self._shell is not None:
             await self._shell.ended()

@@ -1,5 +1,6 @@
 """Directories under the data directory: made, recognised by a uid, and removed without ever following a link."""
 
+import errno
 import json
 import os
 import stat
@@ -47,13 +48,15 @@ class Folder:
         self._label = self.path / "volume" / "volume.json"
 
     def make(self) -> None:
-        """Makes the folder, without a volume."""
+        """Makes the folder, without a volume. Raises OSError, also for a link on the way to it."""
+        if self.path.resolve() != self.root.resolve() / self.path.relative_to(self.root):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self.path))
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def volume(self) -> tuple[str, str] | None:
         """The owner and the uid of the volume; None if there is none, or its home is gone or no directory."""
         try:
-            if not stat.S_ISDIR(os.lstat(self.home).st_mode):
+            if not all(stat.S_ISDIR(os.lstat(one).st_mode) for one in (self.path, self.home.parent, self.home)):
                 return None
         except OSError:
             return None

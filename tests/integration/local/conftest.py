@@ -1,0 +1,123 @@
+"""The ground of the local engine's tests: real processes and directories, with and without bubblewrap."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sandbox_server import engines
+from sandbox_server.domain.sandbox import Readiness, Sandbox, SandboxSpec
+from sandbox_server.engines import local
+
+from tests import samples
+from tests.contract.rig import Rig
+
+# Serves until the file `crash` is in its home.
+PROGRAM = "test -e crash && exit 3; while sleep 0.05; do test -e crash && exit 3; done"
+
+
+class LocalGround:
+    """`mark` is a word in every process that a test starts with it, by which what is left of them is found."""
+
+    namespace = "default"
+
+    def __init__(self, folder: Path, isolate: bool) -> None:
+        self.config = local.Config(data_dir=folder / "data", terminal="", isolate=isolate)
+        self.mark = f"1000.{uuid.uuid4().int % 10**9}"
+
+    def engine(self) -> engines.Engine:
+        return local.LocalEngine(self.config)
+
+    def spec(self) -> SandboxSpec:
+        return self.script(PROGRAM)
+
+    def script(self, text: str, **readiness: Any) -> SandboxSpec:
+        """A spec that runs a shell script; `sleep MARK` in it is the marked sleep of 1000 seconds."""
+        command = ("/bin/sh", "-c", text.replace("MARK", self.mark))
+        return samples.spec(command=command, readiness=Readiness(**readiness))
+
+    def marked(self) -> list[int]:
+        """The marked sleeps that run."""
+        found = []
+        for one in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if self.mark in one.cmdline() and one.status() != psutil.STATUS_ZOMBIE:
+                    found.append(one.pid)
+        return found
+
+    def folder(self, sandbox_id: str) -> Path:
+        return self.config.data_dir / "sandboxes" / self.namespace / sandbox_id
+
+    def home(self, sandbox_id: str) -> Path:
+        return self.folder(sandbox_id) / "volume" / "home"
+
+    def leader(self, sandbox_id: str) -> int:
+        """The pid of the process that the engine started."""
+        return _leader(self.folder(sandbox_id) / "main.process")
+
+    async def crash(self, sandbox: Sandbox) -> None:
+        (self.home(sandbox.id) / "crash").touch()
+
+    async def heal(self, sandbox: Sandbox) -> None:
+        (self.home(sandbox.id) / "crash").unlink()
+
+    def end(self) -> None:
+        for file in self.config.data_dir.glob("sandboxes/*/*/main.process"):
+            with contextlib.suppress(OSError):
+                os.killpg(_leader(file), signal.SIGKILL)
+        for pid in self.marked():
+            os.kill(pid, signal.SIGKILL)
+
+
+def _leader(file: Path) -> int:
+    found = re.search(r"\d+", file.read_text())
+    assert found
+    return int(found[0])
+
+
+class LocalRig(Rig):
+    ground: LocalGround
+    up = False
+
+    async def start(self) -> None:
+        await super().start()
+        self.up = True
+
+    async def stop(self) -> None:
+        """May be called twice."""
+        if self.up:
+            self.up = False
+            await super().stop()
+
+    async def there(self, check: Callable[[], object], within: float = 10) -> None:
+        """Returns once `check` holds."""
+        async with asyncio.timeout(within):
+            while not check():
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture(params=["isolated", "plain"])
+async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[LocalRig]:
+    isolate = request.param == "isolated"
+    if isolate:
+        assert local.describe(True).startswith("bubblewrap"), "bubblewrap must run where these tests do"
+    ground = LocalGround(tmp_path, isolate)
+    made = LocalRig(ground, tmp_path)
+    await made.start()
+    try:
+        yield made
+        if made.up:
+            for sandbox in list(made.feed.live()):
+                await made.delete(sandbox.id)
+            await made.there(lambda: not list(made.feed.live()), within=20)
+            assert ground.marked() == []
+    finally:
+        await made.stop()
+        ground.end()
