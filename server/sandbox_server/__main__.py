@@ -1,16 +1,4 @@
-"""The command line: `sandbox-server [COMMAND] [--SETTING VALUE]...`."""
-
-import logging
-import sys
-from collections.abc import Callable
-
-import structlog
-import uvloop
-from pydantic import ValidationError
-
-from sandbox_server import app, commands, settings, store
-
-USAGE = """usage: sandbox-server [COMMAND] [--SETTING VALUE]...
+"""usage: sandbox-server [COMMAND] [--SETTING VALUE]...
 
 commands:
   serve        run the service (the default)
@@ -24,17 +12,27 @@ Every setting is a flag and an environment variable: --data-dir is SANDBOX_DATA_
 `sandbox-server serve --help` describes them.
 """
 
+import logging
+import sys
+from collections.abc import Callable
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from sandbox_server import app, commands, settings, store
+
 
 def main() -> None:
     """Runs a command; exits 2 for a bad setting and 1 for a failure, with one line that says what to do."""
     arguments = sys.argv[1:]
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
     if arguments in (["-h"], ["--help"]) and sys.argv[1] in ("-h", "--help"):
-        sys.stdout.write(USAGE)
+        sys.stdout.write(__doc__)
         return
     command = COMMANDS.get(name)
     if command is None:
-        sys.exit(f"sandbox-server: there is no command {name!r}\n\n{USAGE}")
+        sys.exit(f"sandbox-server: there is no command {name!r}\n\n{__doc__}")
     try:
         chosen = settings.load(arguments)
     except ValidationError as error:

@@ -3,10 +3,9 @@
 import asyncio
 import shlex
 import signal
-import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,7 +15,7 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Resources, Storage
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
-from sandbox_server.rpc import auth, convert, render
+from sandbox_server.rpc import auth, convert, render, tls
 from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
@@ -95,28 +94,13 @@ def authenticator(settings: Settings) -> auth.Authenticator:
     return auth.Anyone(Tenant(settings.tenant, settings.namespace_names))
 
 
-def certificate(settings: Settings) -> tuple[Path, Path] | None:
-    """The TLS files, checked: a pair that does not fit or a certificate out of date raises ValueError."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except OSError as error:
-        raise ValueError(f"tls-cert, tls-key: {settings.tls_cert}, {settings.tls_key}: {error}") from None
-    from cryptography import x509
-
-    expires = x509.load_pem_x509_certificate(settings.tls_cert.read_bytes()).not_valid_after_utc
-    if expires < datetime.now(UTC):
-        raise ValueError(f"tls-cert: {settings.tls_cert} expired on {expires:%Y-%m-%d}: renew it")
-    return settings.tls_cert, settings.tls_key
-
-
 async def serve(settings: Settings) -> None:
     """Runs the service until SIGTERM or SIGINT. Raises ValueError, OSError or `store.SchemaMismatch` if it cannot."""
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    files, who = certificate(settings), authenticator(settings)
+    files, who = settings.tls_files, authenticator(settings)
+    credentials = tls.credentials(*files) if files else None
     database = store.Store(settings.database, cipher(settings))
     memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
     runs = engine(settings, who.namespaces)
@@ -126,7 +110,7 @@ async def serve(settings: Settings) -> None:
         runs,
         workers=settings.workers,
         resync=settings.resync,
-        start_deadline=settings.start_deadline_delta,
+        start_deadline=timedelta(seconds=settings.start_deadline),
     )
     sandboxes = manager.StatefulSetManager(database, memory, runs)
     server = Server(Servicer(sandboxes, defaults(settings)), who)
@@ -134,19 +118,20 @@ async def serve(settings: Settings) -> None:
         await database.open(memory.publish)
         opened.push_async_callback(database.close)
         memory.load(*await database.load())
-        port = await server.start(settings.listen, files)
+        port = await server.start(settings.listen, credentials)
         opened.push_async_callback(server.close)
         await runs.open(memory.live(), reconciler.wake)
         opened.push_async_callback(runs.close)
+        kept = timedelta(seconds=settings.history)
         tasks = asyncio.gather(
             reconciler.run(),
             memory.beat(),
-            _following(settings, database, memory),
             _health(server, database, runs),
-            _trimming(settings, database),
+            _every(TRIM_EVERY, "history_not_trimmed", lambda: database.trim(datetime.now(UTC) - kept)),
+            *([_every(settings.follow, "log_not_read", memory.follow)] if database.shared else ()),
         )
         opened.push_async_callback(_cancelled, tasks)
-        log.info("serving", listen=settings.listen, port=port, engine=runs.name, tls=files is not None)
+        log.info("serving", listen=settings.listen, port=port, engine=runs.name, tls=credentials is not None)
         ending = asyncio.ensure_future(stopped.wait())
         await asyncio.wait((tasks, ending), return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
@@ -164,13 +149,13 @@ async def _cancelled(tasks: "asyncio.Future[Any]") -> None:
     await asyncio.gather(tasks, return_exceptions=True)
 
 
-async def _following(settings: Settings, database: store.Store, memory: feed.Feed) -> None:
-    while database.shared:
+async def _every(seconds: float, failure: str, act: Callable[[], Awaitable[None]]) -> None:
+    while True:
         try:
-            await memory.follow()
+            await act()
         except errors.ServiceError as error:
-            log.warning("log_not_read", reason=error.reason)
-        await asyncio.sleep(settings.follow)
+            log.warning(failure, reason=error.reason)
+        await asyncio.sleep(seconds)
 
 
 async def _health(server: Server, database: store.Store, runs: engines.Engine) -> None:
@@ -185,12 +170,3 @@ async def _health(server: Server, database: store.Store, runs: engines.Engine) -
         else:
             await server.serving(seen)
         await asyncio.sleep(HEALTH_EVERY if seen else HEALTH_EVERY / 20)
-
-
-async def _trimming(settings: Settings, database: store.Store) -> None:
-    while True:
-        try:
-            await database.trim(datetime.now(UTC) - timedelta(seconds=settings.history))
-        except errors.ServiceError as error:
-            log.warning("history_not_trimmed", reason=error.reason)
-        await asyncio.sleep(TRIM_EVERY)

@@ -12,7 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import app, settings, store
-from sandbox_server.domain.sandbox import Addresses, DesiredState, Phase, Reason, Sandbox, Status
+from sandbox_server.domain import lifecycle
+from sandbox_server.domain.sandbox import Key, made_id
 from sandbox_server.rpc import convert
 
 
@@ -51,24 +52,11 @@ def render(chosen: settings.Settings) -> None:
         request = json_format.Parse(sys.stdin.read(), pb.CreateSandboxRequest())
     except json_format.ParseError as error:
         raise ValueError(f"standard input is no CreateSandboxRequest in JSON: {error}") from None
-    spec, env = convert.creation(request, app.defaults(chosen))
+    namespaces = (request.namespace,) if request.namespace else chosen.namespace_names
+    namespace, spec, env = convert.creation(namespaces, request, app.defaults(chosen))
+    key = Key(namespace, request.sandbox_id or made_id(spec.project, "000000"))
+    sandbox = lifecycle.new(key, chosen.tenant, str(uuid.UUID(int=0)), "h00000000000", spec, env, datetime.now(UTC))
     engine = kubernetes.KubernetesEngine(app.kubernetes_config(chosen, chosen.namespace_names))
-    now = datetime.now(UTC)
-    sandbox = Sandbox(
-        id=request.sandbox_id or f"{spec.project}-agentruntime-000000"[-52:],
-        namespace=request.namespace or chosen.namespace_names[0],
-        tenant=chosen.tenant,
-        uid=str(uuid.UUID(int=0)),
-        host="h00000000000",
-        spec=spec,
-        env_names=tuple(sorted(env)),
-        desired=DesiredState.RUNNING,
-        generation=1,
-        start_generation=1,
-        created_at=now,
-        addresses=Addresses(dns_name="", public_url="", ttyd_url=""),
-        status=Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message="", transitioned_at=now, attempt_at=now),
-    )
     sys.stdout.write(engine.render(sandbox, env))
 
 

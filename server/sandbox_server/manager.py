@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sandbox_server import engines, feed, store
 from sandbox_server.domain import check, errors, lifecycle
-from sandbox_server.domain.sandbox import Addresses, DesiredState, Key, Phase, Reason, Sandbox, SandboxSpec, Status
+from sandbox_server.domain.sandbox import DesiredState, Key, Phase, Reason, Sandbox, SandboxSpec, made_id
 from sandbox_server.domain.tenant import Tenant, not_found
 
 PAGE_DEFAULT = 100
@@ -70,7 +70,7 @@ class StatefulSetManager:
         adopt_volume: bool,
     ) -> Sandbox:
         """A new sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says."""
-        sandbox = self._new(tenant, tenant.key(namespace, sandbox_id or _made_id(spec.project)), spec, env)
+        sandbox = self._new(tenant, tenant.key(namespace, sandbox_id or made_id(spec.project, _random(6))), spec, env)
 
         def change(reader: store.Reader) -> store.Wanted:
             volume_uid = _kept_volume(reader.sandbox(sandbox.key), adopt_volume, sandbox.id)
@@ -85,26 +85,9 @@ class StatefulSetManager:
             return await self.create(tenant, wish, namespace, sandbox_id, spec, env, adopt_volume)
 
     def _new(self, tenant: Tenant, key: Key, spec: SandboxSpec, env: Mapping[str, str]) -> Sandbox:
-        now = self._now()
-        sandbox = Sandbox(
-            id=key.id,
-            namespace=key.namespace,
-            tenant=tenant.name,
-            uid=str(uuid.uuid4()),
-            host=_CHANCE.choice(string.ascii_lowercase) + _random(11),
-            spec=spec,
-            env_names=tuple(sorted(env)),
-            desired=DesiredState.RUNNING,
-            generation=1,
-            start_generation=1,
-            created_at=now,
-            addresses=Addresses(dns_name="", public_url="", ttyd_url=""),
-            status=Status(
-                phase=Phase.CREATING, reason=Reason.ACCEPTED, message="", transitioned_at=now, attempt_at=now
-            ),
-        )
-        addresses = self._engine.addresses(sandbox)
-        return lifecycle.on_wish(dataclasses.replace(sandbox, addresses=addresses), now)
+        uid, host = str(uuid.uuid4()), _CHANCE.choice(string.ascii_lowercase) + _random(11)
+        sandbox = lifecycle.new(key, tenant.name, uid, host, spec, env, self._now())
+        return dataclasses.replace(sandbox, addresses=self._engine.addresses(sandbox))
 
     async def start(self, tenant: Tenant, wish: Wish, key: Key, accept_data_loss: bool) -> Sandbox:
         """Wishes RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""
@@ -259,11 +242,6 @@ class StatefulSetManager:
 
 def _random(length: int) -> str:
     return "".join(_CHANCE.choices(_ALPHABET, k=length))
-
-
-def _made_id(project: str) -> str:
-    """`<project>-agentruntime-<6 random>`, the project cut so that the whole is a valid id."""
-    return f"{project[: check.ID_MOST - 20].rstrip('-')}-agentruntime-{_random(6)}"
 
 
 def _kept_volume(former: Sandbox | None, adopt: bool, sandbox_id: str) -> str:

@@ -1,7 +1,6 @@
 """Settings from the environment (`SANDBOX_...`) and flags, as one frozen value."""
 
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,30 +74,25 @@ class Settings(BaseSettings):
     local_terminal: str = Field(
         "auto", description="terminal program with {port} in it; auto: ttyd on the PATH; empty: none"
     )
-    local_ports: str = Field("20000-29999", description="loopback ports that the local engine gives out")
+    local_ports: str = Field(
+        "20000-29999", pattern=r"^\d{1,5}-\d{1,5}$", description="loopback ports that the local engine gives out"
+    )
     local_isolation: Literal["auto", "none"] = Field("auto", description="bubblewrap where it runs, or nothing")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls-cert and tls-key: give both or neither")
-        if not self.is_loopback and self.tls_cert is None and not self.allow_plaintext:
-            raise ValueError(
-                "listen: plaintext on an address that is not loopback: give tls-cert and tls-key, or allow-plaintext"
-            )
-        if not self.is_loopback and self.token_file is None and not self.allow_anonymous:
-            raise ValueError(
-                "listen: no tokens on an address that is not loopback: give token-file, or allow-anonymous"
-            )
-        if self.engine == "local" and _SERVICE_ACCOUNT in os.environ:
-            raise ValueError("engine: the local engine does not run inside a cluster: give engine=kubernetes")
-        if not self.database.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
-            raise ValueError("database-url: must be sqlite:///path or postgresql://...")
-        if not self.namespace_names:
-            raise ValueError("namespaces: at least one is needed")
-        low, _, high = self.local_ports.partition("-")
-        if not (low.isdigit() and high.isdigit() and 1024 <= int(low) < int(high) <= 65535):
-            raise ValueError("local-ports: must be a range such as 20000-29999")
+        tls, ports = self.tls_cert is not None, self.port_range
+        _need(tls == (self.tls_key is not None), "tls-cert and tls-key: give both or neither")
+        away = "on an address that is not loopback"
+        _need(self.is_loopback or tls or self.allow_plaintext, f"listen: no tls-cert {away}: or give allow-plaintext")
+        named = self.token_file is not None or self.allow_anonymous
+        _need(self.is_loopback or named, f"listen: no token-file {away}: or give allow-anonymous")
+        outside = self.engine == "kubernetes" or _SERVICE_ACCOUNT not in os.environ
+        _need(outside, "engine: the local engine does not run inside a cluster: give engine=kubernetes")
+        known = self.database.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://"))
+        _need(known, "database-url: must be sqlite:///path or postgresql://...")
+        _need(bool(self.namespace_names), "namespaces: at least one is needed")
+        _need(1024 <= ports.start < ports.stop - 1 <= 65535, "local-ports: must be a range such as 20000-29999")
         return self
 
     @property
@@ -106,6 +100,11 @@ class Settings(BaseSettings):
         """Whether only this machine can connect."""
         host = self.listen.rpartition(":")[0]
         return host in ("localhost", "[::1]") or host.startswith("127.") or self.listen.startswith("unix:")
+
+    @property
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Certificate and key, if there is TLS."""
+        return (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
 
     @property
     def namespace_names(self) -> tuple[str, ...]:
@@ -118,15 +117,15 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir.absolute() / 'sandbox.db'}"
 
     @property
-    def start_deadline_delta(self) -> timedelta:
-        """`start_deadline` as a duration."""
-        return timedelta(seconds=self.start_deadline)
-
-    @property
     def port_range(self) -> range:
         """`local_ports` as a range."""
         low, _, high = self.local_ports.partition("-")
         return range(int(low), int(high) + 1)
+
+
+def _need(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
 
 
 def load(arguments: list[str]) -> Settings:

@@ -118,7 +118,6 @@ def test_bad_fields_are_all_named_and_nothing_is_written(client: Client) -> None
         "env[A B]",
         "spec.project",
         "spec.image",
-        "spec.ports[1].name",
         "spec.ports[1].number",
         "spec.storage.size",
         "spec.labels[cloud.sealos.io/x]",

@@ -92,6 +92,11 @@ class Key(NamedTuple):
     id: str
 
 
+def made_id(project: str, chance: str) -> str:
+    """The id of a sandbox that was given none: `<project>-agentruntime-<chance>`, the project cut to make it valid."""
+    return f"{project[: check.ID_MOST - 14 - len(chance)].rstrip('-')}-agentruntime-{chance}"
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """A TCP port and its name."""
@@ -147,23 +152,27 @@ class SandboxSpec:
     readiness: Readiness = Readiness()
 
     def __post_init__(self) -> None:
-        found = [
-            *check.project("spec.project", self.project),
-            *check.image("spec.image", self.image),
-            *check.words("spec.command", self.command, most=64, longest=4096),
-            *check.words("spec.args", self.args, most=256, longest=32768),
+        resources, storage, readiness = self.resources, self.storage, self.readiness
+        found = (
+            *check.project("spec.project", self.project, True),
+            *check.image("spec.image", self.image, True),
+            *check.words("spec.command", self.command, 64, check.word),
+            *check.words("spec.args", self.args, 256, check.argument),
             *check.ports("spec.ports", [(one.name, one.number) for one in self.ports], TERMINAL_PORT),
-            *check.cpu("spec.resources", self.resources.cpu_request, self.resources.cpu_limit),
-            *check.memory("spec.resources", self.resources.memory_request, self.resources.memory_limit),
-            *check.storage(self.storage.size, self.storage.storage_class, self.storage.access_mode),
+            *check.pair("spec.resources.cpu", resources.cpu_request, resources.cpu_limit, check.cpu),
+            *check.pair("spec.resources.memory", resources.memory_request, resources.memory_limit, check.memory),
+            *check.disk("spec.storage.size", storage.size, True),
+            *check.class_name("spec.storage.storage_class", storage.storage_class),
+            *check.access_mode("spec.storage.access_mode", storage.access_mode, True),
             *check.labels("spec.labels", self.labels),
             *check.annotations("spec.annotations", self.annotations),
-            *check.runtime_class("spec.runtime_class", self.runtime_class),
-            *check.http_path("spec.readiness.http_path", self.readiness.http_path),
-            *check.tcp_port("spec.readiness.tcp_port", self.readiness.tcp_port, [one.number for one in self.ports]),
-        ]
+            *check.class_name("spec.runtime_class", self.runtime_class),
+            *check.http_path("spec.readiness.http_path", readiness.http_path),
+        )
+        if readiness.tcp_port and readiness.tcp_port not in [one.number for one in self.ports]:
+            found += (errors.Violation("spec.readiness.tcp_port", "must be one of the sandbox's ports"),)
         if found:
-            raise errors.Invalid(tuple(found))
+            raise errors.Invalid(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +182,9 @@ class Addresses:
     `ports` are the loopback ports (application, terminal) that the local engine allotted; empty on Kubernetes.
     """
 
-    dns_name: str
-    public_url: str
-    ttyd_url: str
+    dns_name: str = ""
+    public_url: str = ""
+    ttyd_url: str = ""
     ports: tuple[int, ...] = ()
 
 

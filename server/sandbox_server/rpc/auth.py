@@ -1,10 +1,11 @@
 """Who calls: bearer tokens to tenants. The seam where more kinds of credentials join is `Authenticator`."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
+
+import msgspec
 
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.tenant import Tenant
@@ -16,10 +17,8 @@ class Authenticator(Protocol):
     """Tells the tenant of a call from its metadata."""
 
     needs_metadata: bool
-
-    @property
-    def namespaces(self) -> tuple[str, ...]:
-        """Every tenant's namespaces."""
+    namespaces: tuple[str, ...]
+    """Every tenant's."""
 
     def tenant(self, metadata: Metadata) -> Tenant:
         """Raises `errors.Unauthenticated`."""
@@ -32,15 +31,21 @@ class Anyone:
 
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
-
-    @property
-    def namespaces(self) -> tuple[str, ...]:
-        """The one tenant's namespaces."""
-        return self._tenant.namespaces
+        self.namespaces = tenant.namespaces
 
     def tenant(self, metadata: Metadata) -> Tenant:
         """The one tenant."""
         return self._tenant
+
+
+class _Tenant(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    namespaces: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    tokens: tuple[Annotated[str, msgspec.Meta(pattern="^(sha256:[0-9a-fA-F]{64}|(?!sha256:).{16,})$")], ...]
+
+
+class _Tenants(msgspec.Struct):
+    tenants: tuple[_Tenant, ...]
 
 
 class TokenFile:
@@ -57,24 +62,18 @@ class TokenFile:
         self._tenants: dict[bytes, Tenant] = {}
         owners: dict[str, str] = {}
         try:
-            listed = json.loads(path.read_text())["tenants"]
-            entries = [(one["name"], tuple(one["namespaces"]), list(one["tokens"])) for one in listed]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"token file {path}: {type(error).__name__}: {_FORM}") from None
-        for name, namespaces, tokens in entries:
-            if not name or not namespaces or any(tuple(check.namespace("", one)) for one in namespaces):
-                raise ValueError(f"token file {path}: tenant {name!r} needs a name and namespaces that are DNS labels")
-            for namespace in namespaces:
-                if owners.setdefault(namespace, name) != name:
-                    raise ValueError(f"token file {path}: namespace {namespace} belongs to two tenants: {_FORM}")
-            for token in tokens:
-                if self._tenants.setdefault(_digest(path, name, token), Tenant(name, namespaces)).name != name:
-                    raise ValueError(f"token file {path}: tenant {name!r} shares a token with another")
-
-    @property
-    def namespaces(self) -> tuple[str, ...]:
-        """Every tenant's namespaces."""
-        return tuple(sorted({name for one in self._tenants.values() for name in one.namespaces}))
+            for one in msgspec.json.decode(path.read_bytes(), type=_Tenants).tenants:
+                for namespace in one.namespaces:
+                    if check.namespace("", namespace, True):
+                        raise ValueError(f"tenant {one.name!r}: {namespace!r} is no DNS label")
+                    if owners.setdefault(namespace, one.name) != one.name:
+                        raise ValueError(f"namespace {namespace!r} belongs to two tenants")
+                for token in one.tokens:
+                    if self._tenants.setdefault(_digest(token), Tenant(one.name, one.namespaces)).name != one.name:
+                        raise ValueError(f"tenant {one.name!r} shares a token with another")
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise ValueError(f"token file {path}: {error}: {_FORM}") from None
+        self.namespaces = tuple(sorted(owners))
 
     def tenant(self, metadata: Metadata) -> Tenant:
         """The tenant of the bearer token in `authorization`."""
@@ -91,9 +90,6 @@ class TokenFile:
 _FORM = 'it must be {"tenants": [{"name": ..., "namespaces": [...], "tokens": [...]}]}, each namespace with one tenant'
 
 
-def _digest(path: Path, name: str, token: str) -> bytes:
-    if token.startswith("sha256:"):
-        return bytes.fromhex(token.removeprefix("sha256:"))
-    if len(token) < 16:
-        raise ValueError(f"token file {path}: tenant {name!r} has a token of less than 16 characters")
-    return hashlib.sha256(token.encode()).digest()
+def _digest(token: str) -> bytes:
+    hashed = token.startswith("sha256:")
+    return bytes.fromhex(token[7:]) if hashed else hashlib.sha256(token.encode()).digest()

@@ -1,11 +1,12 @@
 """The one table from domain errors to status codes, and how an error is sent."""
 
+import itertools
 import uuid
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import grpc
 import structlog
-from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -16,6 +17,8 @@ log = structlog.get_logger()
 DOMAIN = "sandbox.fullstackagent.io"
 RETRY_SECONDS = 1
 """What UNAVAILABLE asks a client to wait: a restart of the service takes about as long."""
+VIOLATIONS_MOST = 2048
+"""Bytes of violations in one answer, which has them twice: clients take 8 KiB of metadata, and fail the call over more."""
 
 CODES: dict[type[errors.ServiceError], int] = {
     errors.Invalid: code_pb2.INVALID_ARGUMENT,
@@ -30,49 +33,48 @@ CODES: dict[type[errors.ServiceError], int] = {
 }
 
 
-def to_status(error: errors.ServiceError) -> status_pb2.Status:
-    """The status of a known error: its code, its message, one ErrorInfo and the details that apply."""
-    answer = status_pb2.Status(code=CODES[type(error)], message=error.message)
-    _add(answer, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+def status(method: str, error: Exception) -> status_pb2.Status:
+    """The status of an error: its code, its message, one ErrorInfo and the details that apply.
+
+    One that is not of `CODES` is INTERNAL with a reference, under which it is logged, and no text of its own.
+    """
+    if not isinstance(error, errors.ServiceError):
+        reference = uuid.uuid4().hex[:12]
+        log.error("internal_error", method=method, reference=reference, exc_info=error)
+        info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"reference": reference})
+        said = f"the service failed; its log has the cause under the reference {reference}"
+        return _packed(code_pb2.INTERNAL, said, info)
     if isinstance(error, errors.Invalid):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=one.field, description=one.description)
-            for one in error.violations
-        ]
-        _add(answer, error_details_pb2.BadRequest(field_violations=violations))
-    elif isinstance(error, errors.FailedPrecondition):
-        violation = error_details_pb2.PreconditionFailure.Violation(
-            type=error.reason, subject="sandbox", description=error.message
-        )
-        _add(answer, error_details_pb2.PreconditionFailure(violations=[violation]))
-    elif isinstance(error, errors.Unavailable):
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(RETRY_SECONDS)
-        _add(answer, retry)
+        error = errors.Invalid(_fitting(error.violations), error.reason)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    return _packed(CODES[type(error)], error.message, info, *_details(error))
+
+
+def _details(error: errors.ServiceError) -> Iterator[Any]:
+    match error:
+        case errors.Invalid(violations=violations):
+            fields = [{"field": one.field, "description": one.description} for one in violations]
+            yield error_details_pb2.BadRequest(field_violations=fields)
+        case errors.FailedPrecondition():
+            violation = {"type": error.reason, "subject": "sandbox", "description": error.message}
+            yield error_details_pb2.PreconditionFailure(violations=[violation])
+        case errors.Unavailable():
+            yield error_details_pb2.RetryInfo(retry_delay={"seconds": RETRY_SECONDS})
+
+
+def _fitting(violations: tuple[errors.Violation, ...]) -> tuple[errors.Violation, ...]:
+    """As many as fit an answer, and how many there are besides."""
+    sizes = itertools.accumulate(len(one.field) + len(one.description) for one in violations)
+    fitting = tuple(one for one, size in zip(violations, sizes, strict=True) if size <= VIOLATIONS_MOST)
+    left = len(violations) - len(fitting)
+    return (*fitting, errors.Violation("request", f"has {left} more bad fields")) if left else fitting
+
+
+def _packed(code: int, message: str, *details: Any) -> status_pb2.Status:
+    answer = status_pb2.Status(code=code, message=message)
+    for one in details:
+        answer.details.add().Pack(one)
     return answer
-
-
-def unforeseen(method: str, error: Exception) -> status_pb2.Status:
-    """INTERNAL with a reference and no text of `error`, which is logged under that reference."""
-    reference = uuid.uuid4().hex[:12]
-    log.error("internal_error", method=method, reference=reference, exc_info=error)
-    answer = status_pb2.Status(
-        code=code_pb2.INTERNAL, message=f"the service failed; its log has the cause under the reference {reference}"
-    )
-    _add(answer, error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"reference": reference}))
-    return answer
-
-
-def _add(
-    answer: status_pb2.Status,
-    detail: error_details_pb2.ErrorInfo
-    | error_details_pb2.BadRequest
-    | error_details_pb2.PreconditionFailure
-    | error_details_pb2.RetryInfo,
-) -> None:
-    packed = any_pb2.Any()
-    packed.Pack(detail)
-    answer.details.append(packed)
 
 
 async def abort(context: grpc.aio.ServicerContext[bytes, bytes], answer: status_pb2.Status) -> NoReturn:
