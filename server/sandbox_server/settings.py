@@ -16,68 +16,95 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="SANDBOX_",
         frozen=True,
+        use_attribute_docstrings=True,
         extra="ignore",
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_prog_name="sandbox-server",
     )
 
-    listen: str = Field("127.0.0.1:50051", description="address and port to serve")
-    engine: Literal["local", "kubernetes"] = Field("local", description="what runs sandboxes")
-    data_dir: Path = Field(Path(".data"), description="where the local engine, SQLite and the key file live")
-    database_url: SecretStr = Field(
-        SecretStr(""), description="sqlite:///path or postgresql://...; empty: SQLite in data-dir"
-    )
-    encryption_keys: SecretStr = Field(
-        SecretStr(""), description="keys for env values in base64, comma-separated, the first encrypts"
-    )
-    encryption_key_file: Path | None = Field(
-        None, description="file with the keys, a line each; default with SQLite: made in data-dir"
-    )
+    listen: str = "127.0.0.1:50051"
+    """Address and port to serve."""
+    engine: Literal["local", "kubernetes"] = "local"
+    """What runs sandboxes."""
+    data_dir: Path = Path(".data")
+    """Where the local engine, SQLite and the key file live."""
+    database_url: SecretStr = SecretStr("")
+    """sqlite:///path or postgresql://...; empty: SQLite in data-dir."""
+    encryption_keys: SecretStr = SecretStr("")
+    """Keys for env values in base64, comma-separated, the first encrypts."""
+    encryption_key_file: Path | None = None
+    """File with the keys, a line each; default with SQLite: made in data-dir."""
 
-    tls_cert: Path | None = Field(None, description="PEM certificate chain; with tls-key, serve TLS")
-    tls_key: Path | None = Field(None, description="PEM private key")
-    allow_plaintext: bool = Field(False, description="serve without TLS on an address that is not loopback")
-    token_file: Path | None = Field(None, description="JSON file of tenants, their namespaces and tokens")
-    allow_anonymous: bool = Field(False, description="serve without tokens on an address that is not loopback")
-    tenant: str = Field("default", description="the one tenant where there is no token file")
-    namespaces: str = Field("default", description="its namespaces, comma-separated; the first is its default")
+    tls_cert: Path | None = None
+    """PEM certificate chain; with tls-key, serve TLS."""
+    tls_key: Path | None = None
+    """PEM private key."""
+    allow_plaintext: bool = False
+    """Serve without TLS on an address that is not loopback."""
+    token_file: Path | None = None
+    """JSON file of tenants, their namespaces and tokens."""
+    allow_anonymous: bool = False
+    """Serve without tokens on an address that is not loopback."""
+    tenant: str = "default"
+    """The one tenant where there is no token file."""
+    namespaces: str = "default"
+    """Its namespaces, comma-separated; the first is its default."""
 
-    log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level to log")
+    log_format: Literal["console", "json"] = "console"
+    """How log lines are written."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level to log."""
 
-    default_image: str = Field(
-        "fullstackagent/sandbox:latest", description="image of a sandbox whose caller names none"
-    )
-    default_cpu_request: str = Field("100m", description="CPU reserved by default")
-    default_cpu_limit: str = Field("2", description="CPU at most by default")
-    default_memory_request: str = Field("256Mi", description="memory reserved by default")
-    default_memory_limit: str = Field("2Gi", description="memory at most by default")
-    default_storage_size: str = Field("5Gi", description="size of the disk by default")
-    storage_class: str = Field("", description="storage class by default; empty: the cluster's default")
+    default_image: str = "fullstackagent/sandbox:latest"
+    """Image of a sandbox whose caller names none."""
+    default_cpu_request: str = "100m"
+    """CPU reserved by default."""
+    default_cpu_limit: str = "2"
+    """CPU at most by default."""
+    default_memory_request: str = "256Mi"
+    """Memory reserved by default."""
+    default_memory_limit: str = "2Gi"
+    """Memory at most by default."""
+    default_storage_size: str = "5Gi"
+    """Size of the disk by default."""
+    storage_class: str = ""
+    """Storage class by default; empty: the cluster's default."""
 
-    start_deadline: float = Field(600, gt=0, description="how long a start may take before it is an error")
-    resync: float = Field(60, gt=0, description="between two looks at every sandbox")
-    workers: int = Field(16, ge=1, le=1000, description="sandboxes reconciled at once")
-    heartbeat: float = Field(15, gt=0, description="between two signs of life on a quiet watch")
-    follow: float = Field(1, gt=0, description="between two looks at a log that other replicas write")
-    shutdown_grace: float = Field(10, ge=0, description="for unary calls to finish after SIGTERM")
-    history: float = Field(7 * 86400, ge=86400, description="how long the watch log and request ids are kept")
+    start_deadline: float = Field(600, gt=0)
+    """How long a start may take before it is an error."""
+    resync: float = Field(60, gt=0)
+    """Between two looks at every sandbox."""
+    workers: int = Field(16, ge=1, le=1000)
+    """Sandboxes reconciled at once."""
+    heartbeat: float = Field(15, gt=0)
+    """Between two signs of life on a quiet watch."""
+    follow: float = Field(1, gt=0)
+    """Between two looks at a log that other replicas write."""
+    shutdown_grace: float = Field(10, ge=0)
+    """For unary calls to finish after SIGTERM."""
+    history: float = Field(7 * 86400, ge=86400)
+    """How long the watch log and request ids are kept."""
 
-    kubeconfig: Path | None = Field(None, description="kubeconfig; empty: the service account of the pod")
-    ingress_domain: str = Field("sandbox.localhost", description="domain of the application URLs")
-    ingress_class: str = Field("nginx", description="class of the Ingresses; empty: the cluster's default")
-    tls_secret: str = Field("", description="TLS secret of the Ingresses; empty: none")
-    sealos_labels: bool = Field(True, description="set the labels that Sealos reads")
+    kubeconfig: Path | None = None
+    """Kubeconfig; empty: the service account of the pod."""
+    ingress_domain: str = "sandbox.localhost"
+    """Domain of the application URLs."""
+    ingress_class: str = "nginx"
+    """Class of the Ingresses; empty: the cluster's default."""
+    tls_secret: str = ""
+    """TLS secret of the Ingresses; empty: none."""
+    sealos_labels: bool = True
+    """Set the labels that Sealos reads."""
 
-    local_command: str = Field("", description="what a local sandbox without a command runs; empty: serve its home")
-    local_terminal: str = Field(
-        "auto", description="terminal program with {port} in it; auto: ttyd on the PATH; empty: none"
-    )
-    local_ports: str = Field(
-        "20000-29999", pattern=r"^\d{1,5}-\d{1,5}$", description="loopback ports that the local engine gives out"
-    )
-    local_isolation: Literal["auto", "none"] = Field("auto", description="bubblewrap where it runs, or nothing")
+    local_command: str = ""
+    """What a local sandbox without a command runs; empty: serve its home."""
+    local_terminal: str = "auto"
+    """Terminal program with {port} in it; auto: ttyd on the PATH; empty: none."""
+    local_ports: str = Field("20000-29999", pattern=r"^\d{1,5}-\d{1,5}$")
+    """Loopback ports that the local engine gives out."""
+    local_isolation: Literal["auto", "none"] = "auto"
+    """Bubblewrap where it runs, or nothing."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

@@ -48,16 +48,17 @@ def _data(most: int) -> Kind:
     return Kind(f"at most {most} bytes of UTF-8 without NUL", fits)
 
 
-def _quantity(most: int, step: str, takes: str, scales: Mapping[str, int | str]) -> Kind:
+def _quantity(takes: str, most: int, step: str, scales: Mapping[str, Decimal]) -> Kind:
     """A decimal number with a suffix, a multiple of `step` and at most `most`. Finds it as a Decimal."""
-    number = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)([a-zA-Z]*)")
+    number, least = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)([a-zA-Z]*)"), Decimal(step)
 
     def fits(value: str) -> Decimal | None:
         match = number.fullmatch(value)
-        if match is None or match[2] not in scales:
+        scale = match and scales.get(match[2])
+        if match is None or scale is None:
             return None
-        amount = Decimal(match[1]) * Decimal(scales[match[2]])
-        return amount if 0 < amount <= most and not amount % Decimal(step) else None
+        amount = Decimal(match[1]) * scale
+        return amount if least <= amount <= most and amount % least == 0 else None
 
     return Kind(takes, fits)
 
@@ -66,8 +67,9 @@ _NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _OURS = r"app|originImageName|(sandbox\.fullstackagent\.io|project\.fullstackagent\.io|(deploy\.)?cloud\.sealos\.io)/.*"
 _KUBERNETES = r"(.+\.)?(kubernetes|k8s)\.io/.*"
-_BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
-_BYTES |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
+_CORES = {"": Decimal(1), "m": Decimal("0.001")}
+_BYTES = {suffix: Decimal(1000**power) for power, suffix in enumerate(("", "k", "M", "G", "T", "P"))}
+_BYTES |= {suffix: Decimal(1024**power) for power, suffix in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi"))}
 
 sandbox_id = _label("a-z", ID_MOST, "a-z, 0-9, -, a letter first")
 project = _label("a-z", 63, "a-z, 0-9, -, a letter first")
@@ -84,9 +86,9 @@ env_name = _text(r"[A-Za-z_][A-Za-z0-9_]{0,255}", "a name of at most 256 charact
 key = _text(rf"((?=[^/]{{1,253}}/){_DNS_NAME}/)?{_NAME}", "a key such as name or example.com/name, as in Kubernetes")
 free_key = _text(rf"(?!({_OURS}|{_KUBERNETES})\Z).*", "a key that is not reserved for the service or for Kubernetes")
 label = _text(rf"({_NAME})?", "a value of at most 63 characters: a-z, A-Z, 0-9, inside also -, _, .")
-cpu = _quantity(1024, "0.001", "CPU in cores such as 2 or 500m, more than 0, at most 1024", {"": 1, "m": "0.001"})
-memory = _quantity(16 * 2**40, "0.001", "bytes such as 512Mi or 2Gi, more than 0, at most 16Ti", _BYTES)
-disk = _quantity(64 * 2**40, "1", "bytes such as 5Gi, more than 0, at most 64Ti", _BYTES)
+cpu = _quantity("CPU in cores such as 2 or 500m, more than 0, at most 1024", 2**10, "0.001", _CORES)
+memory = _quantity("bytes such as 512Mi or 2Gi, more than 0, at most 16Ti", 2**44, "0.001", _BYTES)
+disk = _quantity("bytes such as 5Gi, more than 0, at most 64Ti", 2**46, "1", _BYTES)
 word, argument, annotation, env_value = _data(4096), _data(32 * 1024), _data(16 * 1024), _data(32 * 1024)
 
 

@@ -118,28 +118,28 @@ class Server:
     def _handler(
         self, method: str, request: type[Message], response: type[Message], call: Call
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        logged, ok = method in LOGGED, (method, "OK", "")
+        logged, ok, left = method in LOGGED, (method, "OK", ""), (method, "CANCELLED", "")
 
         async def handle(written: bytes, context: Context) -> bytes | None:
-            began = time.monotonic() if logged else 0.0
+            began, tenant, outcome = time.monotonic(), None, left
             self.open[method] += 1
             try:
                 tenant = self._tenant(context)
                 answer = await call(tenant, _parsed(request, written), context)
+                if isinstance(answer, dict):
+                    answer = response(**answer).SerializeToString()
+                outcome = ok
+                return answer
             except Exception as error:
                 status = rpc_errors.status(method, error)
-                code, reason = code_pb2.Code.Name(status.code), getattr(error, "reason", "INTERNAL")
-                self.ended[method, code, reason] += 1
-                if logged:
-                    log.info("call", method=method, code=code, reason=reason)
-            else:
-                self.ended[ok] += 1
-                if logged:
-                    milliseconds = round((time.monotonic() - began) * 1000, 1)
-                    log.info("call", method=method, tenant=tenant.name, code="OK", ms=milliseconds)
-                return response(**answer).SerializeToString() if isinstance(answer, dict) else answer
+                reason = error.reason if isinstance(error, errors.ServiceError) else "INTERNAL"
+                outcome = (method, code_pb2.Code.Name(status.code), reason)
             finally:
+                self.ended[outcome] += 1
                 self.open[method] -= 1
+                if logged:
+                    # After the answer has gone: writing a line takes as long as reading the request.
+                    asyncio.get_running_loop().call_soon(_log, tenant, outcome, time.monotonic() - began)
                 if self._draining:
                     self._idle.set()
             return await rpc_errors.abort(context, status)
@@ -153,6 +153,12 @@ class Server:
             raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: repeat the call")
         metadata = context.invocation_metadata() or () if self._authenticator.needs_metadata else ()
         return self._authenticator.tenant(metadata)  # type: ignore[arg-type]
+
+
+def _log(tenant: Tenant | None, outcome: tuple[str, str, str], seconds: float) -> None:
+    method, code, reason = outcome
+    name = tenant.name if tenant else ""
+    log.info("call", method=method, tenant=name, code=code, reason=reason, ms=round(seconds * 1000, 1))
 
 
 def _parsed(message: type[Message], written: bytes) -> Message:
