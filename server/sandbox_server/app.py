@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sandbox_server import engines, feed, manager, store
+from sandbox_server import engines, feed, manager, metrics, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Resources, Storage
 from sandbox_server.domain.tenant import Tenant
@@ -120,6 +120,10 @@ async def serve(settings: Settings) -> None:
         memory.load(*await database.load())
         port = await server.start(settings.listen, credentials)
         opened.push_async_callback(server.close)
+        if settings.metrics_listen:
+            opened.enter_context(
+                metrics.served(settings.metrics_listen, metrics.Service(server, memory, reconciler, runs))
+            )
         await runs.open(memory.live(), reconciler.wake)
         opened.push_async_callback(runs.close)
         kept = timedelta(seconds=settings.history)

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     namespaces: str = "default"
     """Its namespaces, comma-separated; the first is its default."""
 
+    metrics_listen: str = Field("", pattern=r"^(.+:\d+)?$")
+    """Address and port to serve metrics on, for Prometheus; empty: none."""
     log_format: Literal["console", "json"] = "console"
     """How log lines are written."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -112,6 +114,8 @@ class Settings(BaseSettings):
         _need(tls == (self.tls_key is not None), "tls-cert and tls-key: give both or neither")
         away = "on an address that is not loopback"
         _need(self.is_loopback or tls or self.allow_plaintext, f"listen: no tls-cert {away}: or give allow-plaintext")
+        near = not self.metrics_listen or _is_loopback(self.metrics_listen)
+        _need(near or self.allow_plaintext, f"metrics-listen: they are not secured {away}: or give allow-plaintext")
         named = self.token_file is not None or self.allow_anonymous
         _need(self.is_loopback or named, f"listen: no token-file {away}: or give allow-anonymous")
         outside = self.engine == "kubernetes" or _SERVICE_ACCOUNT not in os.environ
@@ -125,8 +129,7 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        host = self.listen.rpartition(":")[0]
-        return host in ("localhost", "[::1]") or host.startswith("127.") or self.listen.startswith("unix:")
+        return _is_loopback(self.listen)
 
     @property
     def tls_files(self) -> tuple[Path, Path] | None:
@@ -148,6 +151,11 @@ class Settings(BaseSettings):
         """`local_ports` as a range."""
         low, _, high = self.local_ports.partition("-")
         return range(int(low), int(high) + 1)
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0]
+    return host in ("localhost", "[::1]") or host.startswith("127.") or address.startswith("unix:")
 
 
 def _need(holds: bool, otherwise: str) -> None:

@@ -139,6 +139,7 @@ def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
     [
         (["--listen", "0.0.0.0:1"], "tls-cert"),
         (["--listen", "0.0.0.0:1", "--allow-plaintext"], "token-file"),
+        (["--metrics-listen", "0.0.0.0:1"], "metrics-listen"),
         (["--tls-cert", "x"], "both or neither"),
         (["--tls-cert", "/no/x", "--tls-key", "/no/y"], "tls-cert"),
         (["--token-file", "/no/x"], "token file"),

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient, Client, Kind, ServiceError, errors
 
 from tests import samples
-from tests.conftest import Service, eventually
+from tests.conftest import Service, eventually, free_port
 
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 
@@ -497,3 +499,36 @@ def test_the_service_ends_on_sigint_too(make_service: Callable[..., Service]) ->
     assert service.process is not None
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(timeout=20) == 0
+
+
+def test_metrics_count_calls_passes_and_sandboxes(make_service: Callable[..., Service]) -> None:
+    port = free_port()
+    service = make_service("--metrics-listen", f"127.0.0.1:{port}").start()
+
+    def scraped(name: str, **labels: str) -> float | None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        assert not any(word in text for word in ("demo", samples.CANARY))
+        found = (one for family in text_string_to_metric_families(text) for one in family.samples)
+        return next((one.value for one in found if one.name == name and one.labels == labels), None)
+
+    with service.client() as client:
+        made = running(client, env={"SECRET": samples.CANARY})
+        with pytest.raises(errors.NotFound):
+            client.status("never-was")
+        stream = client.watch([made.sandbox_id], timeout=30)
+        next(stream)
+        assert scraped("sandbox_calls_total", method="CreateSandbox", code="OK", reason="") == 1
+        assert scraped("sandbox_calls_total", method="GetStatus", code="NOT_FOUND", reason="SANDBOX_NOT_FOUND") == 1
+        assert scraped("sandbox_calls_open", method="WatchStatus") == 1
+        assert scraped("sandbox_sandboxes", phase="RUNNING", reason="READY") == 1
+        assert (scraped("sandbox_reconciles_total", outcome="done", reason="") or 0) > 0
+        assert scraped("sandbox_engine_in_sight") == 1
+        assert scraped("sandbox_reconciles_waiting") is not None
+        assert (scraped("process_resident_memory_bytes") or 0) > 0
+        stream.close()
+        client.stop(made.sandbox_id)
+        client.wait_until(made.sandbox_id, "STOPPED", generation=2, timeout=20)
+        eventually(lambda: scraped("sandbox_calls_open", method="WatchStatus") == 0)
+        assert scraped("sandbox_sandboxes", phase="STOPPED", reason="POD_GONE") == 1
+    assert service.terminate() == 0

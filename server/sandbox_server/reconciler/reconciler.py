@@ -1,6 +1,7 @@
 """Look, decide, act, record: what is done for one sandbox, by a few workers, until the engine agrees."""
 
 import asyncio
+import collections
 import dataclasses
 import time
 from collections.abc import Callable
@@ -26,7 +27,10 @@ AFTER_THE_ANSWER = 0.002
 
 
 class Reconciler:
-    """Drives the engine to what the store holds. Wake-ups are hints; the store and the resync are the truth."""
+    """Drives the engine to what the store holds. Wake-ups are hints; the store and the resync are the truth.
+
+    `outcomes` counts the passes over a sandbox by how they ended, with the reason of a refusal.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Reconciler:
         self._start_deadline = start_deadline
         self._now = now
         self._queue = queue.Queue()
+        self.outcomes = collections.Counter[tuple[str, str]]()
         self._faults: dict[Key, Fault] = {}
         self._quiet_until: dict[str, float] = {}
         memory.on_change(self._heard)
@@ -90,14 +95,19 @@ class Reconciler:
             try:
                 await self._reconcile(key)
                 self._queue.succeeded(key)
+                self.outcomes["done", ""] += 1
             except store.Stale:
                 self._queue.add(key)
+                self.outcomes["stale", ""] += 1
             except engines.Refused as refused:
+                self.outcomes["refused", refused.fault.reason.name] += 1
                 self._queue.retry(key, refused.retry_after or 0.0)
             except engines.Unreachable as unreachable:
+                self.outcomes["unreachable", ""] += 1
                 self._warn("UNREACHABLE", key, str(unreachable))
                 self._queue.retry(key, unreachable.retry_after or 0.0)
             except Exception:
+                self.outcomes["failed", ""] += 1
                 log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)
                 self._queue.retry(key)
             finally:

@@ -1,0 +1,75 @@
+"""What the service counts, served for Prometheus. All of it is read when somebody asks: the work itself only counts."""
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.registry import Collector
+
+from sandbox_server import engines, feed
+from sandbox_server.reconciler.reconciler import Reconciler
+from sandbox_server.rpc.server import Server
+
+READ_MOST = 5.0
+"""Seconds that the event loop has to answer a scrape."""
+
+
+class Service(Collector):
+    """What is known on the event loop, for the thread that is asked."""
+
+    def __init__(self, server: Server, memory: feed.Feed, reconciler: Reconciler, engine: engines.Engine) -> None:
+        """Has to be called on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._server = server
+        self._feed = memory
+        self._reconciler = reconciler
+        self._engine = engine
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric, as of one moment. Raises TimeoutError if the loop does not answer in time."""
+
+        async def read() -> list[Metric]:
+            return list(self._read())
+
+        return asyncio.run_coroutine_threadsafe(read(), self._loop).result(READ_MOST)
+
+    def _read(self) -> Iterator[Metric]:
+        open_calls = {(method,): count for method, count in self._server.open.items()}
+        stands = collections.Counter((one.status.phase.name, one.status.reason.name) for one in self._feed.live())
+        waiting, seen = {(): self._reconciler.backlog}, {(): self._engine.in_sight}
+        yield _family(Counter, "calls", "Calls that ended", self._server.ended, "method", "code", "reason")
+        yield _family(Gauge, "calls_open", "Calls and streams under way", open_calls, "method")
+        yield _family(Gauge, "sandboxes", "Sandboxes that are not TERMINATED", stands, "phase", "reason")
+        yield _family(Counter, "reconciles", "Passes over a sandbox", self._reconciler.outcomes, "outcome", "reason")
+        yield _family(Gauge, "reconciles_waiting", "Sandboxes that wait for a worker or have one", waiting)
+        yield _family(Gauge, "engine_in_sight", "1 while the engine can be seen, else 0", seen)
+
+
+def _family(kind: type[Counter | Gauge], name: str, said: str, values: Mapping[Any, float], *labels: str) -> Metric:
+    family = kind(f"sandbox_{name}", said, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+@contextlib.contextmanager
+def served(listen: str, service: Service) -> Iterator[None]:
+    """Serves the metrics, and those of the process, at `listen` meanwhile. Raises OSError if it cannot be had."""
+    registry = CollectorRegistry()
+    registry.register(service)
+    ProcessCollector(registry=registry)
+    host, _, port = listen.rpartition(":")
+    try:
+        server, _ = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as error:
+        raise OSError(f"metrics-listen: {listen} cannot be had: {error}") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
