@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
@@ -499,6 +500,61 @@ def test_the_service_ends_on_sigint_too(make_service: Callable[..., Service]) ->
     assert service.process is not None
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(timeout=20) == 0
+
+
+def test_52_the_value_of_a_variable_is_nowhere_but_with_its_process(make_service: Callable[..., Service]) -> None:
+    service = make_service("--log-level", "debug", "--log-format", "json").start()
+    canary = samples.CANARY.encode()
+    said: list[bytes] = []
+    with grpc.insecure_channel(service.address) as channel, service.client() as client:
+
+        def call(method: str, request: Message) -> None:
+            try:
+                said.append(
+                    channel.unary_unary(f"/sandbox.v1.SandboxService/{method}")(request.SerializeToString(), timeout=10)
+                )
+            except grpc.RpcError as error:
+                said.append(repr((error, error.trailing_metadata())).encode())  # type: ignore[attr-defined]
+
+        stream = channel.unary_stream("/sandbox.v1.SandboxService/WatchStatus")(b"", timeout=60)
+        told = ThreadPoolExecutor(1)
+        watched = told.submit(lambda: said.extend(stream))
+        create = pb.CreateSandboxRequest(
+            request_id=str(uuid.uuid4()), sandbox_id="kept", spec=SLEEP, env={"SECRET": samples.CANARY}
+        )
+        create.spec.project = "demo"
+        call("CreateSandbox", create)
+        call("CreateSandbox", create)
+        client.wait_until("kept", "RUNNING", timeout=20)
+        create.env["SECRET"] = f"{samples.CANARY}\0"
+        call("CreateSandbox", create)
+        create.env["SECRET"] = f"{samples.CANARY}2"
+        call("CreateSandbox", create)
+        for values in ({"OTHER": samples.CANARY}, {"A B": samples.CANARY}, {"C": samples.CANARY + "x" * 33_000}):
+            call("UpdateEnvVars", pb.UpdateEnvVarsRequest(sandbox_id="kept", set=values))
+        client.wait_until("kept", "RUNNING", generation=2, timeout=20)
+        # A process that fails says so with what it was given.
+        broken = pb.SandboxSpec(project="demo", command=["/bin/sh", "-c", "echo $SECRET >&2; exit 3"])
+        call("CreateSandbox", pb.CreateSandboxRequest(sandbox_id="broken", spec=broken, env={"SECRET": samples.CANARY}))
+        client.wait_until("broken", "ERROR", timeout=30)
+        for method in ("GetStatus", "GetSandbox"):
+            for name in ("kept", "broken"):
+                call(method, pb.GetStatusRequest(sandbox_id=name))
+        call("ListSandboxes", pb.ListSandboxesRequest())
+        files = [path for path in service.folder.rglob("*") if path.is_file() and "volume" not in path.parts]
+        held = {path.name: path.read_bytes() for path in files}
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                said.append(path.read_bytes())
+        service.terminate()
+        with contextlib.suppress(grpc.RpcError):
+            watched.result(10)
+        told.shutdown()
+    assert len(said) > 20
+    assert not any(canary in one for one in said)
+    assert {"sandbox.db", "service.log"} <= held.keys()
+    held["service.log"] += service.log.read_bytes()
+    assert [name for name, content in held.items() if canary in content] == []
 
 
 def test_metrics_count_calls_passes_and_sandboxes(make_service: Callable[..., Service]) -> None:

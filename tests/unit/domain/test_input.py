@@ -1,6 +1,7 @@
 """Bad input: every field, one violation each, never a value. Property tests drive it."""
 
 import contextlib
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -177,3 +178,58 @@ def test_bad_selectors_are_refused(text: str) -> None:
     with pytest.raises(errors.Invalid) as caught:
         selector.parse("label_selector", text)
     assert caught.value.violations[0].field == "label_selector"
+
+
+ANYTHING = st.text(st.characters(categories=["Cs", "Cc", "Cf", "Lu", "Ll", "Nd", "Po", "Zs"]), min_size=1, max_size=20)
+
+
+@given(ANYTHING.map(samples.CANARY.__add__))
+def test_52_no_text_breaks_the_judge_or_is_shown(text: str) -> None:
+    fields = ("project", "image", "runtime_class")
+    found: list[errors.Violation] = [
+        *check.env("env", {"A": text, "B": f"{text}\0"}),
+        *check.env_change({}, [text], False),
+    ]
+    changes: list[dict[str, object]] = [
+        *({field: text} for field in fields),
+        {"command": (text,), "args": (f"{text}\0",)},
+        {"ports": (Port(text, 80),)},
+        {"resources": Resources(text, text, text, text), "storage": Storage(text, text, text)},
+        {"labels": {"a": text}, "annotations": {"a": f"{text}\0"}},
+        {"readiness": Readiness(http_path=text)},
+    ]
+    for change in changes:
+        try:
+            samples.spec(**change)
+        except errors.Invalid as invalid:
+            found += invalid.violations
+    assert not any(samples.CANARY in f"{one.field}{one.description}" for one in found)
+
+
+@given(st.text(st.characters(categories=["Cs"]), min_size=1))
+def test_half_a_character_is_refused_wherever_bytes_are_taken(text: str) -> None:
+    assert [one.field for one in check.env("env", {"A": text})] == ["env[A]"]
+    for change in ({"command": (text,)}, {"args": (text,)}, {"annotations": {"a": text}}, {"labels": {"a": text}}):
+        with pytest.raises(errors.Invalid):
+            samples.spec(**change)
+    (found,) = check.env("env", {text: ""})
+    assert found.field.isascii()
+
+
+SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+SUFFIXES |= {f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGTP", 1)}
+NUMBERS = st.from_regex(r"[0-9]{1,5}(\.[0-9]{1,3})?", fullmatch=True)
+
+
+@given(NUMBERS, st.sampled_from([*SUFFIXES]) | st.sampled_from(["m", "Kb", "ki", "e3", " ", "E", "n"]))
+def test_a_quantity_is_a_number_and_a_suffix_within_its_bounds(number: str, suffix: str) -> None:
+    for kind, scales, most, step in (
+        (check.memory, SUFFIXES, 16 * 2**40, Fraction(1, 1000)),
+        (check.disk, SUFFIXES, 64 * 2**40, Fraction(1)),
+        (check.cpu, {"": 1, "m": Fraction(1, 1000)}, 1024, Fraction(1, 1000)),
+    ):
+        amount = Fraction(number) * Fraction(scales.get(suffix, 0))
+        good = 0 < amount <= most and not amount % step
+        assert kind.fits(number + suffix) == (amount if good else None)
+    for bad in (f"-{number}", f"+{number}", f" {number}", f"{number}\n", f"{number}.", "", "."):
+        assert check.memory.fits(bad) is None
