@@ -12,20 +12,32 @@ What holds for every call:
   Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). Another
              tenant's sandbox is answered exactly like one that does not exist.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
+  Fields     An empty field is an unset one: it has its default, or is bad where it says that it is required.
   Mutations  answer as soon as the wish is committed, never waiting for the engine. A failed call is a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
-  Repeats    A mutation with a `request_id` takes effect once. Send the same id again after a lost answer.
+  Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
+             payload changes nothing and answers the sandbox as it then stands. Send it again after a lost answer.
   Order      Every recorded change of any sandbox has a `sequence`, higher than all before it.
   Secrets    No answer, error or log holds the value of an environment variable.
 
-Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox.fullstackagent.io"), and
-google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Any call can answer:
+Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox.fullstackagent.io"; its reason is
+the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Any call
+can answer:
 
-  UNAUTHENTICATED     no token, or one that is not known. Send a valid one.
-  INVALID_ARGUMENT    BadRequest names each bad field and what it takes. Correct it; repeating does not help.
-  DEADLINE_EXCEEDED   the caller's deadline passed. A mutation may have taken effect: repeat it with its request_id.
-  UNAVAILABLE         the service is stopping, starting or cannot reach its database. Repeat with back-off.
-  INTERNAL            a fault of the service. ErrorInfo has a `reference` to quote to its operators.
+  UNAUTHENTICATED     UNAUTHENTICATED: no token, or one that is not known. Send a valid one.
+  INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it takes, never what it held.
+                      Where they do not fit an answer, the last one is `request` and says how many are left.
+                      Nothing was changed. Correct them; repeating does not help.
+  RESOURCE_EXHAUSTED  the request is larger than 2 MiB. Send less. (Of gRPC itself, without ErrorInfo.)
+  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or 30 s. A mutation may have taken effect:
+                      repeat it with its request_id.
+  UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
+                      database. A mutation may have taken effect: repeat it with its request_id, after RetryInfo's
+                      delay and with back-off.
+  INTERNAL            INTERNAL: a fault of the service. ErrorInfo has a `reference` to quote to its operators.
+
+Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id came before with another payload.
+Nothing was changed. Make a new id.
 """
 
 from collections import abc as _abc
@@ -52,7 +64,7 @@ class _Phase:
 class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PHASE_UNSPECIFIED: _Phase.ValueType  # 0
-    """Never sent."""
+    """Never sent; refused in a request."""
     PHASE_CREATING: _Phase.ValueType  # 1
     """The engine does not have the workload yet."""
     PHASE_STARTING: _Phase.ValueType  # 2
@@ -76,7 +88,7 @@ class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
     """Phase is what follows from the desired and the observed state."""
 
 PHASE_UNSPECIFIED: Phase.ValueType  # 0
-"""Never sent."""
+"""Never sent; refused in a request."""
 PHASE_CREATING: Phase.ValueType  # 1
 """The engine does not have the workload yet."""
 PHASE_STARTING: Phase.ValueType  # 2
@@ -150,14 +162,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_RESTARTING: _Reason.ValueType  # 8
     """The container ended and is being started again."""
     REASON_READY: _Reason.ValueType  # 9
-    """The pod is ready."""
+    """The pod is ready, or the condition holds."""
     REASON_POD_TERMINATING: _Reason.ValueType  # 10
     """The pod is being removed."""
     REASON_POD_GONE: _Reason.ValueType  # 11
     """There is no pod, as wished."""
     REASON_VOLUME_TERMINATING: _Reason.ValueType  # 12
-    """The claim is being removed: during Delete, or, with PHASE_RUNNING, behind the service's back while the pod
-    still holds it. In the latter case save your work: it is lost when the pod goes.
+    """The claim is being removed: during Delete or, with PHASE_RUNNING or PHASE_ERROR, behind the service's back while
+    the pod still holds it. In the latter case save your work: it is lost when the pod goes.
     """
     REASON_DELETED: _Reason.ValueType  # 13
     """Everything is gone; the disk was removed."""
@@ -186,7 +198,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     Start says accept_data_loss.
     """
     REASON_NODE_LOST: _Reason.ValueType  # 25
-    """PHASE_ERROR: the pod's node does not answer. It recovers with the node."""
+    """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the pod's node does not answer. It recovers with the node; the
+    service removes no pod by force.
+    """
     REASON_NAME_CONFLICT: _Reason.ValueType  # 26
     """PHASE_ERROR: an object of this name belongs to somebody else and is left alone."""
     REASON_START_DEADLINE: _Reason.ValueType  # 27
@@ -201,7 +215,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """PHASE_ERROR: the engine refused the request for a reason that has no word here; the message has it."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-    """Reason is one typed word for why the phase is what it is. New values may be added: treat unknown ones by the phase."""
+    """Reason is one typed word for why the phase or a condition is what it is. New values may be added: treat unknown ones
+    by the phase. Those that stand beside PHASE_ERROR say so.
+    """
 
 REASON_UNSPECIFIED: Reason.ValueType  # 0
 """Never sent."""
@@ -222,14 +238,14 @@ REASON_ROLLING_OUT: Reason.ValueType  # 7
 REASON_RESTARTING: Reason.ValueType  # 8
 """The container ended and is being started again."""
 REASON_READY: Reason.ValueType  # 9
-"""The pod is ready."""
+"""The pod is ready, or the condition holds."""
 REASON_POD_TERMINATING: Reason.ValueType  # 10
 """The pod is being removed."""
 REASON_POD_GONE: Reason.ValueType  # 11
 """There is no pod, as wished."""
 REASON_VOLUME_TERMINATING: Reason.ValueType  # 12
-"""The claim is being removed: during Delete, or, with PHASE_RUNNING, behind the service's back while the pod
-still holds it. In the latter case save your work: it is lost when the pod goes.
+"""The claim is being removed: during Delete or, with PHASE_RUNNING or PHASE_ERROR, behind the service's back while
+the pod still holds it. In the latter case save your work: it is lost when the pod goes.
 """
 REASON_DELETED: Reason.ValueType  # 13
 """Everything is gone; the disk was removed."""
@@ -258,7 +274,9 @@ REASON_VOLUME_LOST: Reason.ValueType  # 24
 Start says accept_data_loss.
 """
 REASON_NODE_LOST: Reason.ValueType  # 25
-"""PHASE_ERROR: the pod's node does not answer. It recovers with the node."""
+"""PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the pod's node does not answer. It recovers with the node; the
+service removes no pod by force.
+"""
 REASON_NAME_CONFLICT: Reason.ValueType  # 26
 """PHASE_ERROR: an object of this name belongs to somebody else and is left alone."""
 REASON_START_DEADLINE: Reason.ValueType  # 27
@@ -346,7 +364,9 @@ class Port(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """A DNS label of at most 15 characters with at least one letter, unique in the sandbox. Empty: `port-<number>`."""
+    """A DNS label of at most 15 characters with at least one letter, unique in the sandbox; `ttyd` belongs to the
+    terminal. Empty: `port-<number>`.
+    """
     number: _builtins.int
     """1 to 65535, unique in the sandbox; 7681 belongs to the terminal."""
     def __init__(
@@ -365,8 +385,9 @@ Global___Port: _TypeAlias = Port  # noqa: Y015
 
 @_typing.final
 class Resources(_message.Message):
-    """Resources are the CPU and memory of a sandbox, as Kubernetes quantities (`500m`, `2`, `512Mi`). Empty fields have
-    the service's defaults. A request is at most its limit.
+    """Resources are the CPU and memory of a sandbox, as Kubernetes quantities. Empty fields have the service's defaults; a
+    default gives way where only its other half is given. A request is at most its limit. The local engine does not use
+    them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -376,13 +397,13 @@ class Resources(_message.Message):
     MEMORY_REQUEST_FIELD_NUMBER: _builtins.int
     MEMORY_LIMIT_FIELD_NUMBER: _builtins.int
     cpu_request: _builtins.str
-    """CPU that is reserved."""
+    """CPU that is reserved, in cores (`500m`, `2`): more than 0, at most 1024."""
     cpu_limit: _builtins.str
-    """CPU at most."""
+    """CPU at most, in cores."""
     memory_request: _builtins.str
-    """Memory that is reserved."""
+    """Memory that is reserved, in bytes (`512Mi`, `2Gi`): more than 0, at most 16Ti."""
     memory_limit: _builtins.str
-    """Memory at most; a container over it is killed (REASON_OUT_OF_MEMORY)."""
+    """Memory at most, in bytes; a container over it is killed (REASON_OUT_OF_MEMORY)."""
     def __init__(
         self,
         *,
@@ -409,9 +430,9 @@ class Storage(_message.Message):
     STORAGE_CLASS_FIELD_NUMBER: _builtins.int
     ACCESS_MODE_FIELD_NUMBER: _builtins.int
     size: _builtins.str
-    """Its size as a Kubernetes quantity (`5Gi`). Empty: the service's default."""
+    """Its size in bytes as a Kubernetes quantity (`5Gi`): whole bytes, at most 64Ti. Empty: the service's default."""
     storage_class: _builtins.str
-    """The storage class. Empty: the service's, else the cluster's default."""
+    """The storage class, a DNS name. Empty: the service's, else the cluster's default."""
     access_mode: _builtins.str
     """ReadWriteOnce, ReadWriteOncePod or ReadWriteMany. Empty: ReadWriteOnce."""
     def __init__(
@@ -438,7 +459,9 @@ class Readiness(_message.Message):
     HTTP_PATH_FIELD_NUMBER: _builtins.int
     TCP_PORT_FIELD_NUMBER: _builtins.int
     http_path: _builtins.str
-    """An absolute path on the first port that answers GET with a status from 200 to 399."""
+    """An absolute path on the first port that answers GET with a status from 200 to 399: at most 1024 printable
+    characters.
+    """
     tcp_port: _builtins.int
     """A port of the sandbox that accepts TCP connections."""
     def __init__(
@@ -515,11 +538,11 @@ class SandboxSpec(_message.Message):
     RUNTIME_CLASS_FIELD_NUMBER: _builtins.int
     READINESS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
-    """The project that the sandbox belongs to: a DNS label of at most 63 characters. Required."""
+    """The project that the sandbox belongs to: a DNS label of at most 63 characters that starts with a letter. Required."""
     image: _builtins.str
-    """The container image. Empty: the service's default. The local engine does not use it."""
+    """The container image, at most 512 characters. Empty: the service's default. The local engine does not use it."""
     runtime_class: _builtins.str
-    """The runtime class of the pod. Empty: the cluster's default."""
+    """The runtime class of the pod, a DNS name. Empty: the cluster's default. The local engine does not use it."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The command instead of the image's entry point: at most 64 words, 4096 bytes each. The local engine without one
@@ -546,11 +569,14 @@ class SandboxSpec(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels, at most 64, with Kubernetes' syntax; the service's own prefixes and keys are refused."""
+        """Labels, at most 64, with Kubernetes' syntax. Reserved keys are refused: `app`, `originImageName`, and those under
+        kubernetes.io, k8s.io, cloud.sealos.io, deploy.cloud.sealos.io, project.fullstackagent.io and
+        sandbox.fullstackagent.io.
+        """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations, at most 64, 16 KiB in all, with Kubernetes' syntax for keys; the service's own are refused."""
+        """Annotations, at most 64, 16 KiB in all, with Kubernetes' syntax for keys; the same keys are reserved."""
 
     @_builtins.property
     def readiness(self) -> Global___Readiness:
@@ -668,7 +694,7 @@ class Condition(_message.Message):
     status: Global___ConditionStatus.ValueType
     """Whether it holds."""
     reason: Global___Reason.ValueType
-    """Why: one word."""
+    """Why: one word. REASON_READY where it holds."""
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
         """When `status` last changed."""
@@ -787,7 +813,7 @@ class SandboxStatus(_message.Message):
     message: _builtins.str
     """The same for people; its wording may change."""
     generation: _builtins.int
-    """Counts wishes: it grows with each mutation that changed something."""
+    """Counts wishes, from 1: it grows by one with each mutation that changed something."""
     observed_generation: _builtins.int
     """The newest generation that was reached (RUNNING, STOPPED or TERMINATED with it)."""
     restart_count: _builtins.int
@@ -810,7 +836,7 @@ class SandboxStatus(_message.Message):
     """
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """One of each type."""
+        """One of each type, once the engine was looked at; none before."""
 
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
@@ -897,16 +923,16 @@ class CreateSandboxRequest(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     ADOPT_VOLUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended."""
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
     sandbox_id: _builtins.str
     """A DNS label of at most 52 characters that starts with a letter. Empty: `<project>-agentruntime-<6 random>`."""
     namespace: _builtins.str
     """One of the tenant's namespaces. Empty: its first."""
     adopt_volume: _builtins.bool
-    """Take up the volume that a deleted sandbox of this id left."""
+    """Take up the volume that a deleted sandbox of this id left (Delete with keep_volume)."""
     @_builtins.property
     def spec(self) -> Global___SandboxSpec:
-        """What is asked for. Required, with a project."""
+        """What is asked for. Required, since its project is."""
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -968,13 +994,13 @@ class StartRequest(_message.Message):
     EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
     ACCEPT_DATA_LOSS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended."""
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
     sandbox_id: _builtins.str
     """The sandbox. Required."""
     namespace: _builtins.str
     """Its namespace. Empty: the tenant's first."""
     expected_generation: _builtins.int
-    """Refuse with ABORTED unless this is the current generation."""
+    """Refuse with ABORTED unless this is the current generation. Unset: whatever it is."""
     accept_data_loss: _builtins.bool
     """Where the reason is REASON_VOLUME_LOST: start on a fresh, empty disk."""
     def __init__(
@@ -1031,13 +1057,13 @@ class StopRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended."""
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
     sandbox_id: _builtins.str
     """The sandbox. Required."""
     namespace: _builtins.str
     """Its namespace. Empty: the tenant's first."""
     expected_generation: _builtins.int
-    """Refuse with ABORTED unless this is the current generation."""
+    """Refuse with ABORTED unless this is the current generation. Unset: whatever it is."""
     def __init__(
         self,
         *,
@@ -1092,13 +1118,13 @@ class DeleteRequest(_message.Message):
     EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
     KEEP_VOLUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended."""
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
     sandbox_id: _builtins.str
     """The sandbox. Required."""
     namespace: _builtins.str
     """Its namespace. Empty: the tenant's first."""
     expected_generation: _builtins.int
-    """Refuse with ABORTED unless this is the current generation."""
+    """Refuse with ABORTED unless this is the current generation. Unset: whatever it is."""
     keep_volume: _builtins.bool
     """Keep the disk; a later CreateSandbox of the same id can adopt it."""
     def __init__(
@@ -1158,7 +1184,7 @@ class GetStatusRequest(_message.Message):
     namespace: _builtins.str
     """Its namespace. Empty: the tenant's first."""
     min_sequence: _builtins.int
-    """Wait until this replica has seen this sequence, such as the one in a mutation's answer."""
+    """Wait until this replica has seen this sequence, such as the one in a mutation's answer. 0: do not wait."""
     def __init__(
         self,
         *,
@@ -1232,13 +1258,13 @@ class UpdateEnvVarsRequest(_message.Message):
     UNSET_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended."""
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
     sandbox_id: _builtins.str
     """The sandbox. Required."""
     namespace: _builtins.str
     """Its namespace. Empty: the tenant's first."""
     expected_generation: _builtins.int
-    """Refuse with ABORTED unless this is the current generation."""
+    """Refuse with ABORTED unless this is the current generation. Unset: whatever it is."""
     replace: _builtins.bool
     """Remove every variable that is not in `set`. `unset` must then be empty."""
     @_builtins.property
@@ -1247,7 +1273,7 @@ class UpdateEnvVarsRequest(_message.Message):
 
     @_builtins.property
     def unset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names to remove; one that is not there is no error. A name may not be in `set` too."""
+        """Names to remove, at most 1000; one that is not there is no error. A name may not be in `set` too."""
 
     def __init__(
         self,
@@ -1310,7 +1336,7 @@ class WatchStatusRequest(_message.Message):
     project: _builtins.str
     """Sandboxes of this project."""
     label_selector: _builtins.str
-    """Sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`."""
+    """Sandboxes by label, in Kubernetes' syntax, at most 4096 characters: `tier=web,env in (dev,test),!legacy`."""
     after_sequence: _builtins.int
     """Resume: the sequence of the last message seen, once snapshot_complete was. Unset: begin with a snapshot. 0: all
     history that is kept.
@@ -1432,18 +1458,18 @@ class ListSandboxesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Those of this namespace. Empty: all of the tenant's."""
+    """Those of this namespace; one that is not the tenant's has none. Empty: all of the tenant's."""
     project: _builtins.str
     """Those of this project."""
     label_selector: _builtins.str
-    """By label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`."""
+    """By label, in Kubernetes' syntax, at most 4096 characters: `tier=web,env in (dev,test),!legacy`."""
     page_size: _builtins.int
     """At most so many, 1 to 1000. 0: 100."""
     page_token: _builtins.str
     """The next_page_token of the page before. Empty: the first page."""
     @_builtins.property
     def phases(self) -> _containers.RepeatedScalarFieldContainer[Global___Phase.ValueType]:
-        """Those in any of these phases."""
+        """Those in any of these phases, at most 9. Empty: all but PHASE_TERMINATED."""
 
     def __init__(
         self,
@@ -1478,7 +1504,7 @@ class ListSandboxesResponse(_message.Message):
     """The log's sequence as of this page."""
     @_builtins.property
     def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sandbox]:
-        """The sandboxes."""
+        """The sandboxes, ordered by namespace and id."""
 
     def __init__(
         self,
@@ -1509,7 +1535,7 @@ class GetSandboxRequest(_message.Message):
     namespace: _builtins.str
     """Its namespace. Empty: the tenant's first."""
     min_sequence: _builtins.int
-    """Wait until this replica has seen this sequence, such as the one in a mutation's answer."""
+    """Wait until this replica has seen this sequence, such as the one in a mutation's answer. 0: do not wait."""
     def __init__(
         self,
         *,

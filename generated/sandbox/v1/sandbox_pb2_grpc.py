@@ -90,14 +90,15 @@ class SandboxServiceServicer:
         """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
         Answers when the wish is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
-        payload answers the same sandbox and changes nothing.
+        payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
+        ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
 
-        Errors:
-        INVALID_ARGUMENT     a bad field (BadRequest), or REQUEST_ID_REUSED: that request_id came with another payload.
+        Errors, besides those of any mutation:
         ALREADY_EXISTS       SANDBOX_EXISTS: the id is taken by a sandbox that is not TERMINATED. Choose another, or
         delete that one and wait for TERMINATED.
         FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
-        or choose another id. NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none.
+        or choose another id.
+        NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,11 +107,12 @@ class SandboxServiceServicer:
     def Start(self, request, context):
         """Start sets the desired state to RUNNING.
 
-        Answers when the wish is committed. Allowed in every phase except after Delete. On a sandbox that is already
-        wished RUNNING it changes nothing, except with accept_data_loss while the reason is REASON_VOLUME_LOST.
+        Answers when the wish is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
+        sandbox that is already wished RUNNING, changes nothing, except with accept_data_loss while the reason is
+        REASON_VOLUME_LOST.
 
-        Errors:
-        NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox.
+        Errors, besides those of any mutation:
+        NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
         FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
         ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
         """
@@ -121,10 +123,13 @@ class SandboxServiceServicer:
     def Stop(self, request, context):
         """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
 
-        Answers when the wish is committed. Allowed in every phase except after Delete. On a sandbox that is already
-        wished STOPPED it changes nothing.
+        Answers when the wish is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
+        after Delete. A repeat, like any Stop of a sandbox that is already wished STOPPED, changes nothing.
 
-        Errors: those of Start.
+        Errors, besides those of any mutation:
+        NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+        FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,8 +141,8 @@ class SandboxServiceServicer:
         Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk.
 
-        Errors:
-        NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox.
+        Errors, besides those of any mutation:
+        NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
         ABORTED    GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -145,14 +150,14 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """GetStatus answers the current status from memory.
+        """GetStatus answers the current status.
 
-        Allowed in every phase; a repeat is a new read. With min_sequence it first waits until this replica has seen
-        that sequence.
+        Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
+        in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
-        Errors:
-        NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox.
-        DEADLINE_EXCEEDED  min_sequence was not seen in time. Repeat.
+        Errors, besides those of any call:
+        NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+        DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,12 +165,16 @@ class SandboxServiceServicer:
 
     def UpdateEnvVars(self, request, context):
         """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
-        next start. Values that are already so change nothing and restart nothing.
+        next start. With replace, the variables are exactly those in `set`.
 
         Answers when the wish is committed. Allowed in every phase except after Delete; a bad update is recovered from
-        by a good one. With replace, the variables are exactly those in `set`.
+        by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
 
-        Errors: those of Start.
+        Errors, besides those of any mutation:
+        NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+        INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
+        FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,16 +183,16 @@ class SandboxServiceServicer:
     def WatchStatus(self, request, context):
         """WatchStatus streams status changes.
 
-        Without after_sequence: first the current status of each matching sandbox, then snapshot_complete, then every
-        later change in order. With after_sequence: every matching change after it, nothing missing, repeated or out of
-        order, on any replica. Heartbeats come while nothing happens. A stream on exactly one sandbox ends with OK after
-        PHASE_TERMINATED.
+        Answers at once. Without after_sequence: first the current status of each matching sandbox, then
+        snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
+        missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Heartbeats come while
+        nothing happens. Allowed in every phase; a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-        Errors:
-        NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist.
+        Errors, besides those of any call:
+        NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist. Check ids and namespace.
         OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
         SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
-        UNAVAILABLE   the service is stopping. Open again with the last sequence seen.
+        UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,10 +202,10 @@ class SandboxServiceServicer:
         """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
         with PHASE_TERMINATED among the phases, those too.
 
-        Answers from memory; a repeat is a new read. A page token stays valid while sandboxes come and go.
+        Answers at once, from memory except for those that are TERMINATED. Allowed in every phase; a repeat is a new read.
+        A page token stays valid while sandboxes come and go.
 
-        Errors:
-        INVALID_ARGUMENT  a bad selector, page_size or page_token. Correct it.
+        Errors: those of any call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,7 +214,12 @@ class SandboxServiceServicer:
     def GetSandbox(self, request, context):
         """GetSandbox answers a sandbox with its spec and status.
 
-        Allowed in every phase; a repeat is a new read. Errors: those of GetStatus.
+        Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
+        in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+
+        Errors, besides those of any call:
+        NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+        DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -12,20 +12,32 @@ What holds for every call:
   Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). Another
              tenant's sandbox is answered exactly like one that does not exist.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
+  Fields     An empty field is an unset one: it has its default, or is bad where it says that it is required.
   Mutations  answer as soon as the wish is committed, never waiting for the engine. A failed call is a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
-  Repeats    A mutation with a `request_id` takes effect once. Send the same id again after a lost answer.
+  Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
+             payload changes nothing and answers the sandbox as it then stands. Send it again after a lost answer.
   Order      Every recorded change of any sandbox has a `sequence`, higher than all before it.
   Secrets    No answer, error or log holds the value of an environment variable.
 
-Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox.fullstackagent.io"), and
-google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Any call can answer:
+Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox.fullstackagent.io"; its reason is
+the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Any call
+can answer:
 
-  UNAUTHENTICATED     no token, or one that is not known. Send a valid one.
-  INVALID_ARGUMENT    BadRequest names each bad field and what it takes. Correct it; repeating does not help.
-  DEADLINE_EXCEEDED   the caller's deadline passed. A mutation may have taken effect: repeat it with its request_id.
-  UNAVAILABLE         the service is stopping, starting or cannot reach its database. Repeat with back-off.
-  INTERNAL            a fault of the service. ErrorInfo has a `reference` to quote to its operators.
+  UNAUTHENTICATED     UNAUTHENTICATED: no token, or one that is not known. Send a valid one.
+  INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it takes, never what it held.
+                      Where they do not fit an answer, the last one is `request` and says how many are left.
+                      Nothing was changed. Correct them; repeating does not help.
+  RESOURCE_EXHAUSTED  the request is larger than 2 MiB. Send less. (Of gRPC itself, without ErrorInfo.)
+  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or 30 s. A mutation may have taken effect:
+                      repeat it with its request_id.
+  UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
+                      database. A mutation may have taken effect: repeat it with its request_id, after RetryInfo's
+                      delay and with back-off.
+  INTERNAL            INTERNAL: a fault of the service. ErrorInfo has a `reference` to quote to its operators.
+
+Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id came before with another payload.
+Nothing was changed. Make a new id.
 """
 
 from collections import abc as _abc
@@ -62,33 +74,38 @@ class SandboxServiceStub:
     """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
     Answers when the wish is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
-    payload answers the same sandbox and changes nothing.
+    payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
+    ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
 
-    Errors:
-      INVALID_ARGUMENT     a bad field (BadRequest), or REQUEST_ID_REUSED: that request_id came with another payload.
+    Errors, besides those of any mutation:
       ALREADY_EXISTS       SANDBOX_EXISTS: the id is taken by a sandbox that is not TERMINATED. Choose another, or
                            delete that one and wait for TERMINATED.
       FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
-                           or choose another id. NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none.
+                           or choose another id.
+                           NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]
     """Start sets the desired state to RUNNING.
 
-    Answers when the wish is committed. Allowed in every phase except after Delete. On a sandbox that is already
-    wished RUNNING it changes nothing, except with accept_data_loss while the reason is REASON_VOLUME_LOST.
+    Answers when the wish is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
+    sandbox that is already wished RUNNING, changes nothing, except with accept_data_loss while the reason is
+    REASON_VOLUME_LOST.
 
-    Errors:
-      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox.
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
     """
     Stop: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StopRequest, _sandbox_pb2.StopResponse]
     """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
 
-    Answers when the wish is committed. Allowed in every phase except after Delete. On a sandbox that is already
-    wished STOPPED it changes nothing.
+    Answers when the wish is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
+    after Delete. A repeat, like any Stop of a sandbox that is already wished STOPPED, changes nothing.
 
-    Errors: those of Start.
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.DeleteRequest, _sandbox_pb2.DeleteResponse]
     """Delete removes the sandbox, and its disk unless keep_volume is set.
@@ -96,56 +113,65 @@ class SandboxServiceStub:
     Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk.
 
-    Errors:
-      NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox.
+    Errors, besides those of any mutation:
+      NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
       ABORTED    GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]
-    """GetStatus answers the current status from memory.
+    """GetStatus answers the current status.
 
-    Allowed in every phase; a repeat is a new read. With min_sequence it first waits until this replica has seen
-    that sequence.
+    Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
+    in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
-    Errors:
-      NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox.
-      DEADLINE_EXCEEDED  min_sequence was not seen in time. Repeat.
+    Errors, besides those of any call:
+      NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
     """
     UpdateEnvVars: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateEnvVarsRequest, _sandbox_pb2.UpdateEnvVarsResponse]
     """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
-    next start. Values that are already so change nothing and restart nothing.
+    next start. With replace, the variables are exactly those in `set`.
 
     Answers when the wish is committed. Allowed in every phase except after Delete; a bad update is recovered from
-    by a good one. With replace, the variables are exactly those in `set`.
+    by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
 
-    Errors: those of Start.
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
+      FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
     """
     WatchStatus: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]
     """WatchStatus streams status changes.
 
-    Without after_sequence: first the current status of each matching sandbox, then snapshot_complete, then every
-    later change in order. With after_sequence: every matching change after it, nothing missing, repeated or out of
-    order, on any replica. Heartbeats come while nothing happens. A stream on exactly one sandbox ends with OK after
-    PHASE_TERMINATED.
+    Answers at once. Without after_sequence: first the current status of each matching sandbox, then
+    snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
+    missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Heartbeats come while
+    nothing happens. Allowed in every phase; a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-    Errors:
-      NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist.
+    Errors, besides those of any call:
+      NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist. Check ids and namespace.
       OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                     SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
-      UNAVAILABLE   the service is stopping. Open again with the last sequence seen.
+      UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
     """
     ListSandboxes: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]
     """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
     with PHASE_TERMINATED among the phases, those too.
 
-    Answers from memory; a repeat is a new read. A page token stays valid while sandboxes come and go.
+    Answers at once, from memory except for those that are TERMINATED. Allowed in every phase; a repeat is a new read.
+    A page token stays valid while sandboxes come and go.
 
-    Errors:
-      INVALID_ARGUMENT  a bad selector, page_size or page_token. Correct it.
+    Errors: those of any call.
     """
     GetSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetSandboxRequest, _sandbox_pb2.GetSandboxResponse]
     """GetSandbox answers a sandbox with its spec and status.
 
-    Allowed in every phase; a repeat is a new read. Errors: those of GetStatus.
+    Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
+    in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+
+    Errors, besides those of any call:
+      NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
     """
 
 @_typing.type_check_only
@@ -157,33 +183,38 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
     Answers when the wish is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
-    payload answers the same sandbox and changes nothing.
+    payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
+    ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
 
-    Errors:
-      INVALID_ARGUMENT     a bad field (BadRequest), or REQUEST_ID_REUSED: that request_id came with another payload.
+    Errors, besides those of any mutation:
       ALREADY_EXISTS       SANDBOX_EXISTS: the id is taken by a sandbox that is not TERMINATED. Choose another, or
                            delete that one and wait for TERMINATED.
       FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
-                           or choose another id. NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none.
+                           or choose another id.
+                           NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
     """
     Start: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]  # type: ignore[assignment]
     """Start sets the desired state to RUNNING.
 
-    Answers when the wish is committed. Allowed in every phase except after Delete. On a sandbox that is already
-    wished RUNNING it changes nothing, except with accept_data_loss while the reason is REASON_VOLUME_LOST.
+    Answers when the wish is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
+    sandbox that is already wished RUNNING, changes nothing, except with accept_data_loss while the reason is
+    REASON_VOLUME_LOST.
 
-    Errors:
-      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox.
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
     """
     Stop: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StopRequest, _sandbox_pb2.StopResponse]  # type: ignore[assignment]
     """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
 
-    Answers when the wish is committed. Allowed in every phase except after Delete. On a sandbox that is already
-    wished STOPPED it changes nothing.
+    Answers when the wish is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
+    after Delete. A repeat, like any Stop of a sandbox that is already wished STOPPED, changes nothing.
 
-    Errors: those of Start.
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
     """
     Delete: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.DeleteRequest, _sandbox_pb2.DeleteResponse]  # type: ignore[assignment]
     """Delete removes the sandbox, and its disk unless keep_volume is set.
@@ -191,56 +222,65 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk.
 
-    Errors:
-      NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox.
+    Errors, besides those of any mutation:
+      NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
       ABORTED    GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """GetStatus answers the current status from memory.
+    """GetStatus answers the current status.
 
-    Allowed in every phase; a repeat is a new read. With min_sequence it first waits until this replica has seen
-    that sequence.
+    Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
+    in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
-    Errors:
-      NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox.
-      DEADLINE_EXCEEDED  min_sequence was not seen in time. Repeat.
+    Errors, besides those of any call:
+      NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
     """
     UpdateEnvVars: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateEnvVarsRequest, _sandbox_pb2.UpdateEnvVarsResponse]  # type: ignore[assignment]
     """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
-    next start. Values that are already so change nothing and restart nothing.
+    next start. With replace, the variables are exactly those in `set`.
 
     Answers when the wish is committed. Allowed in every phase except after Delete; a bad update is recovered from
-    by a good one. With replace, the variables are exactly those in `set`.
+    by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
 
-    Errors: those of Start.
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
+      FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
     """
     WatchStatus: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]  # type: ignore[assignment]
     """WatchStatus streams status changes.
 
-    Without after_sequence: first the current status of each matching sandbox, then snapshot_complete, then every
-    later change in order. With after_sequence: every matching change after it, nothing missing, repeated or out of
-    order, on any replica. Heartbeats come while nothing happens. A stream on exactly one sandbox ends with OK after
-    PHASE_TERMINATED.
+    Answers at once. Without after_sequence: first the current status of each matching sandbox, then
+    snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
+    missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Heartbeats come while
+    nothing happens. Allowed in every phase; a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-    Errors:
-      NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist.
+    Errors, besides those of any call:
+      NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist. Check ids and namespace.
       OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                     SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
-      UNAVAILABLE   the service is stopping. Open again with the last sequence seen.
+      UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
     """
     ListSandboxes: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]  # type: ignore[assignment]
     """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
     with PHASE_TERMINATED among the phases, those too.
 
-    Answers from memory; a repeat is a new read. A page token stays valid while sandboxes come and go.
+    Answers at once, from memory except for those that are TERMINATED. Allowed in every phase; a repeat is a new read.
+    A page token stays valid while sandboxes come and go.
 
-    Errors:
-      INVALID_ARGUMENT  a bad selector, page_size or page_token. Correct it.
+    Errors: those of any call.
     """
     GetSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetSandboxRequest, _sandbox_pb2.GetSandboxResponse]  # type: ignore[assignment]
     """GetSandbox answers a sandbox with its spec and status.
 
-    Allowed in every phase; a repeat is a new read. Errors: those of GetStatus.
+    Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
+    in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+
+    Errors, besides those of any call:
+      NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
     """
 
 class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -255,14 +295,15 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
         Answers when the wish is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
-        payload answers the same sandbox and changes nothing.
+        payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
+        ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
 
-        Errors:
-          INVALID_ARGUMENT     a bad field (BadRequest), or REQUEST_ID_REUSED: that request_id came with another payload.
+        Errors, besides those of any mutation:
           ALREADY_EXISTS       SANDBOX_EXISTS: the id is taken by a sandbox that is not TERMINATED. Choose another, or
                                delete that one and wait for TERMINATED.
           FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
-                               or choose another id. NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none.
+                               or choose another id.
+                               NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
         """
 
     @_abc_1.abstractmethod
@@ -273,11 +314,12 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sandbox_pb2.StartResponse, _abc.Awaitable[_sandbox_pb2.StartResponse]]:
         """Start sets the desired state to RUNNING.
 
-        Answers when the wish is committed. Allowed in every phase except after Delete. On a sandbox that is already
-        wished RUNNING it changes nothing, except with accept_data_loss while the reason is REASON_VOLUME_LOST.
+        Answers when the wish is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
+        sandbox that is already wished RUNNING, changes nothing, except with accept_data_loss while the reason is
+        REASON_VOLUME_LOST.
 
-        Errors:
-          NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox.
+        Errors, besides those of any mutation:
+          NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
           ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
         """
@@ -290,10 +332,13 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sandbox_pb2.StopResponse, _abc.Awaitable[_sandbox_pb2.StopResponse]]:
         """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
 
-        Answers when the wish is committed. Allowed in every phase except after Delete. On a sandbox that is already
-        wished STOPPED it changes nothing.
+        Answers when the wish is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
+        after Delete. A repeat, like any Stop of a sandbox that is already wished STOPPED, changes nothing.
 
-        Errors: those of Start.
+        Errors, besides those of any mutation:
+          NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+          FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
         """
 
     @_abc_1.abstractmethod
@@ -307,8 +352,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk.
 
-        Errors:
-          NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox.
+        Errors, besides those of any mutation:
+          NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
           ABORTED    GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
         """
 
@@ -318,14 +363,14 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.GetStatusResponse, _abc.Awaitable[_sandbox_pb2.GetStatusResponse]]:
-        """GetStatus answers the current status from memory.
+        """GetStatus answers the current status.
 
-        Allowed in every phase; a repeat is a new read. With min_sequence it first waits until this replica has seen
-        that sequence.
+        Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
+        in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
-        Errors:
-          NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox.
-          DEADLINE_EXCEEDED  min_sequence was not seen in time. Repeat.
+        Errors, besides those of any call:
+          NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+          DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
         """
 
     @_abc_1.abstractmethod
@@ -335,12 +380,16 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.UpdateEnvVarsResponse, _abc.Awaitable[_sandbox_pb2.UpdateEnvVarsResponse]]:
         """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
-        next start. Values that are already so change nothing and restart nothing.
+        next start. With replace, the variables are exactly those in `set`.
 
         Answers when the wish is committed. Allowed in every phase except after Delete; a bad update is recovered from
-        by a good one. With replace, the variables are exactly those in `set`.
+        by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
 
-        Errors: those of Start.
+        Errors, besides those of any mutation:
+          NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+          INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
+          FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
         """
 
     @_abc_1.abstractmethod
@@ -351,16 +400,16 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.WatchStatusResponse], _abc.AsyncIterator[_sandbox_pb2.WatchStatusResponse]]:
         """WatchStatus streams status changes.
 
-        Without after_sequence: first the current status of each matching sandbox, then snapshot_complete, then every
-        later change in order. With after_sequence: every matching change after it, nothing missing, repeated or out of
-        order, on any replica. Heartbeats come while nothing happens. A stream on exactly one sandbox ends with OK after
-        PHASE_TERMINATED.
+        Answers at once. Without after_sequence: first the current status of each matching sandbox, then
+        snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
+        missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Heartbeats come while
+        nothing happens. Allowed in every phase; a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-        Errors:
-          NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist.
+        Errors, besides those of any call:
+          NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist. Check ids and namespace.
           OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                         SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
-          UNAVAILABLE   the service is stopping. Open again with the last sequence seen.
+          UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
         """
 
     @_abc_1.abstractmethod
@@ -372,10 +421,10 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
         with PHASE_TERMINATED among the phases, those too.
 
-        Answers from memory; a repeat is a new read. A page token stays valid while sandboxes come and go.
+        Answers at once, from memory except for those that are TERMINATED. Allowed in every phase; a repeat is a new read.
+        A page token stays valid while sandboxes come and go.
 
-        Errors:
-          INVALID_ARGUMENT  a bad selector, page_size or page_token. Correct it.
+        Errors: those of any call.
         """
 
     @_abc_1.abstractmethod
@@ -386,7 +435,12 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sandbox_pb2.GetSandboxResponse, _abc.Awaitable[_sandbox_pb2.GetSandboxResponse]]:
         """GetSandbox answers a sandbox with its spec and status.
 
-        Allowed in every phase; a repeat is a new read. Errors: those of GetStatus.
+        Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
+        in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+
+        Errors, besides those of any call:
+          NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+          DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
         """
 
 def add_SandboxServiceServicer_to_server(servicer: SandboxServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
