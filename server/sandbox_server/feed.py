@@ -243,7 +243,7 @@ class Feed:
                 for change in snapshot:
                     await send(change.message)
                 await send(self._encoder.snapshot_complete(after, len(snapshot)))
-                if len(wanted.keys) == 1 and snapshot[0].terminated:
+                if len(wanted.keys) == 1 and any(change.terminated for change in snapshot):
                     return
             await self._changes(wanted, topic, after, send)
         finally:

@@ -395,6 +395,17 @@ def test_the_environment_that_would_result_is_judged_before_it_is_written(call: 
     assert (told.sandbox.status.generation, len(told.sandbox.env_names)) == (1, 600)
 
 
+def test_a_watch_of_one_sandbox_that_is_not_of_the_project_goes_on_without_it(served: Served, call: Call) -> None:
+    made = pb.CreateSandboxRequest(sandbox_id="elsewhere", spec=pb.SandboxSpec(project="demo"))
+    assert call("CreateSandbox", made).text == ""
+    request = pb.WatchStatusRequest(sandbox_ids=["elsewhere"], project="other")
+    with grpc.insecure_channel(served.address) as channel:
+        stream = channel.unary_stream("/sandbox.v1.SandboxService/WatchStatus")(request.SerializeToString(), timeout=20)
+        told = [pb.WatchStatusResponse.FromString(next(stream)).WhichOneof("event") for _ in range(2)]
+        stream.cancel()
+    assert told == ["snapshot_complete", "heartbeat"]
+
+
 def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     """Anything that the wire can carry in a field."""
     kinds: dict[int, st.SearchStrategy[Any]] = {
