@@ -6,7 +6,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from kubernetes.client import ApiClient, V1Ingress, V1Secret, V1Service, V1StatefulSet
+from kubernetes.client import ApiClient, V1Ingress, V1PersistentVolumeClaim, V1Secret, V1Service, V1StatefulSet
 from sandbox_server.domain.sandbox import Readiness, Sandbox, Storage
 from sandbox_server.engines.kubernetes import Config, KubernetesEngine
 
@@ -14,7 +14,13 @@ from tests import samples
 
 GOLDEN = Path(__file__).parent / "golden"
 ENV = {"A": "1", "B": "two\nlines"}
-MODELS = {"Secret": V1Secret, "Service": V1Service, "Ingress": V1Ingress, "StatefulSet": V1StatefulSet}
+MODELS = {
+    "PersistentVolumeClaim": V1PersistentVolumeClaim,
+    "Secret": V1Secret,
+    "Service": V1Service,
+    "Ingress": V1Ingress,
+    "StatefulSet": V1StatefulSet,
+}
 # Compare with UPDATE_GOLDEN=1 once the difference is meant, and review the files.
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 

@@ -1,5 +1,5 @@
-"""A scripted API server: it keeps the API's contract (versions, pages, watches, apply, preconditions), is its own
-StatefulSet controller and kubelet, and misbehaves as a test says."""
+"""A scripted API server: it keeps the API's contract (versions, pages, watches, selectors, server-side apply with its
+ownership, preconditions), is its own StatefulSet controller, volume binder and kubelet, and misbehaves as a test says."""
 
 import asyncio
 import copy
@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+Leaves = dict[tuple[str, ...], Any]
 
 
 class ScriptedApi:
@@ -27,6 +28,7 @@ class ScriptedApi:
         self.crashing: set[str] = set()
         self.watches = 0
         self.page = 500
+        self._owned: dict[tuple[str, str], set[tuple[str, ...]]] = {}
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -78,16 +80,20 @@ class ScriptedApi:
             if wanted not in (None, known["metadata"]["uid"]):
                 return status(409, "the UID in the precondition does not match")
             self.delete(collection, name)
-        return web.json_response(known)
+        return web.json_response(shown(request, known))
 
     def _list(self, request: web.Request, collection: str) -> web.Response:
-        found = sorted(self.objects.get(collection, {}).values(), key=lambda one: one["metadata"]["name"])
+        everything = sorted(self.objects.get(collection, {}).values(), key=lambda one: one["metadata"]["name"])
+        found = [one for one in everything if chosen(request, one)]
         start = int(request.query.get("continue", "0"))
         end = start + min(self.page, int(request.query.get("limit", "500")))
         meta = {"resourceVersion": str(self.version)}
         if end < len(found):
             meta["continue"] = str(end)
-        return web.json_response({"metadata": meta, "items": found[start:end]})
+        items = [shown(request, one) for one in found[start:end]]
+        # As the API server does: an empty list of metadata says null.
+        null = "PartialObjectMetadata" in request.headers["Accept"] and not items
+        return web.json_response({"metadata": meta, "items": None if null else items})
 
     async def _watch(self, request: web.Request, collection: str) -> web.StreamResponse:
         self.watches += 1
@@ -96,11 +102,14 @@ class ScriptedApi:
             return status(410, "too old resource version")
         stream = web.StreamResponse()
         await stream.prepare(request)
+        # An API server sends the headers at once; aiohttp keeps them until there is something to send with them.
+        await stream.write(b"\n")
         while True:
             changed = self._changed
             for version, where, kind, value in [one for one in self.history if one[0] > since]:
-                if where in (collection, ""):
-                    await stream.write(json.dumps({"type": kind, "object": value}).encode() + b"\n")
+                if where == "" or (where == collection and (kind == "BOOKMARK" or chosen(request, value))):
+                    told = {"type": kind, "object": value if kind == "ERROR" else shown(request, value)}
+                    await stream.write(json.dumps(told).encode() + b"\n")
                 since = version
             await changed.wait()
 
@@ -110,26 +119,38 @@ class ScriptedApi:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def put(self, collection: str, value: dict[str, Any]) -> dict[str, Any]:
-        """Creates or changes an object, as a controller would."""
-        name = value["metadata"]["name"]
+    def put(self, collection: str, value: dict[str, Any], applied: bool = False) -> dict[str, Any]:
+        """Creates or changes an object, as a controller would, or somebody by hand; `applied`: as our apply does."""
+        value = copy.deepcopy(value)
+        name, meta = value["metadata"]["name"], value["metadata"]
         known = self.objects.setdefault(collection, {}).get(name)
-        self.version += 1
-        meta = value["metadata"]
-        meta["resourceVersion"] = str(self.version)
+        before, after = leaves(known or {}), leaves(value)
+        owned = self._owned.setdefault((collection, name), set())
+        if not applied:
+            owned -= {path for path in owned if before.get(path) != after.get(path)}
+        fields = {".".join(path): {} for path in sorted(owned)}
+        meta["managedFields"] = [{"manager": "sandbox-service", "operation": "Apply", "fieldsV1": fields}]
         meta.setdefault("uid", known["metadata"]["uid"] if known else str(uuid.uuid4()))
         meta.setdefault("namespace", collection.split("/")[-2])
-        changed = known is None or known.get("spec") != value.get("spec")
-        before = known["metadata"]["generation"] if known else 0
-        meta["generation"] = before + 1 if changed else before
+        if known is not None and without_version(known) == without_version(value):
+            return known
+        self.version += 1
+        meta["resourceVersion"] = str(self.version)
         self.objects[collection][name] = value
         self.tell(collection, "MODIFIED" if known else "ADDED", value)
         return value
+
+    def edit(self, collection: str, name: str, **spec: Any) -> dict[str, Any]:
+        """Changes fields of an object's spec by hand."""
+        value = copy.deepcopy(self.objects[collection][name])
+        value["spec"] |= spec
+        return self.put(collection, value)
 
     def delete(self, collection: str, name: str) -> None:
         gone = self.objects.get(collection, {}).pop(name, None)
         if gone is None:
             return
+        del self._owned[collection, name]
         self.version += 1
         gone["metadata"]["resourceVersion"] = str(self.version)
         self.tell(collection, "DELETED", gone)
@@ -137,19 +158,26 @@ class ScriptedApi:
             self._control(collection.split("/")[-2], name)
 
     def _apply(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
-        known = self.objects.get(collection, {}).get(name)
-        if known is not None:
-            body["metadata"]["uid"] = known["metadata"]["uid"]
-        made = self.put(collection, body)
-        if collection.endswith("statefulsets"):
-            self._control(made["metadata"]["namespace"], name)
-        return web.json_response(made, status=200 if known else 201)
+        """What we owned and no longer say goes; what others added stays."""
+        known = copy.deepcopy(self.objects.get(collection, {}).get(name, {}))
+        said, fresh = leaves(body), not known
+        for path in self._owned.get((collection, name), set()) - said.keys():
+            holder = known
+            for step in path[:-1]:
+                holder = holder.get(step, {})
+            holder.pop(path[-1], None)
+        merge(known, body)
+        self._owned[collection, name] = set(said)
+        made = self.put(collection, known, applied=True)
+        if collection.endswith(("statefulsets", "persistentvolumeclaims")):
+            self._control(made["metadata"]["namespace"], made["metadata"]["labels"]["sandbox.fullstackagent.io/id"])
+        return web.json_response(made, status=201 if fresh else 200)
 
     def _control(self, namespace: str, name: str) -> None:
         asyncio.get_running_loop().call_later(0.01, self.control, namespace, name)
 
     def control(self, namespace: str, name: str) -> None:
-        """Brings the pod and the claim of a StatefulSet to what it says."""
+        """Brings the claim and the pod of a StatefulSet to what it says. A claim that names a volume never binds."""
         pods, claims = (f"api/v1/namespaces/{namespace}/pods", f"api/v1/namespaces/{namespace}/persistentvolumeclaims")
         found = self.objects.get(f"apis/apps/v1/namespaces/{namespace}/statefulsets", {}).get(name)
         pod = self.objects.get(pods, {}).get(f"{name}-0")
@@ -161,29 +189,65 @@ class ScriptedApi:
             return
         if not wanted or found is None or template is None:
             return
-        claim = copy.deepcopy(found["spec"]["volumeClaimTemplates"][0])
+        (claim,) = copy.deepcopy(found["spec"]["volumeClaimTemplates"])
         claim["metadata"]["name"] += f"-{name}-0"
-        if claim["metadata"]["name"] not in self.objects.get(claims, {}):
-            self.put(claims, claim | {"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}})
+        claim = self.objects.get(claims, {}).get(claim["metadata"]["name"]) or self.put(claims, claim)
+        if "volumeName" in claim["spec"]:
+            return
+        self.put(claims, claim | {"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}})
         crashing = name in self.crashing
-        value = "False" if crashing else "True"
-        conditions = [{"type": one, "status": value} for one in ("Ready", "ContainersReady")]
         container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
         if crashing:
             ended = {"terminated": {"exitCode": 3, "reason": "Error"}}
             container |= {"restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
         meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
+        self.show(pods, meta, container)
+
+    def show(self, pods: str, meta: dict[str, Any], container: dict[str, Any]) -> None:
+        """Writes a scheduled pod's status as a kubelet does."""
+        value = "True" if container.get("ready") else "False"
+        conditions = [{"type": one, "status": value} for one in ("Ready", "ContainersReady")]
         conditions.append({"type": "PodScheduled", "status": "True"})
-        self.put(
-            pods,
-            {
-                "metadata": meta,
-                "status": {"phase": "Running", "conditions": conditions, "containerStatuses": [container]},
-            },
-        )
+        containers = [{"name": "sandbox"} | container]
+        told = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
+        self.put(pods, {"metadata": meta, "status": told})
 
 
 def status(code: int, message: str, **headers: str) -> web.Response:
     """A Status answer."""
     body = {"kind": "Status", "status": "Failure", "message": message, "code": code}
     return web.json_response(body, status=code, headers=headers)
+
+
+def chosen(request: web.Request, value: dict[str, Any]) -> bool:
+    """Whether a label, the only thing that is ever asked for by a selector of labels, is there."""
+    label = request.query.get("labelSelector")
+    return label is None or label in value["metadata"].get("labels", {})
+
+
+def shown(request: web.Request, value: dict[str, Any]) -> dict[str, Any]:
+    """The whole object or, where that was asked for, its metadata."""
+    return {"metadata": value["metadata"]} if "PartialObjectMetadata" in request.headers["Accept"] else value
+
+
+def leaves(value: dict[str, Any], at: tuple[str, ...] = ()) -> Leaves:
+    """Every field that somebody can own, lists as wholes."""
+    found: Leaves = {}
+    for name, one in value.items():
+        path = (*at, name)
+        if path in (("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")):
+            continue
+        found |= leaves(one, path) if isinstance(one, dict) else {path: one}
+    return found
+
+
+def merge(into: dict[str, Any], what: dict[str, Any]) -> None:
+    for name, one in what.items():
+        if isinstance(one, dict) and isinstance(into.get(name), dict):
+            merge(into[name], one)
+        else:
+            into[name] = copy.deepcopy(one)
+
+
+def without_version(value: dict[str, Any]) -> dict[str, Any]:
+    return value | {"metadata": {**value["metadata"], "resourceVersion": ""}}

@@ -81,10 +81,10 @@ def writes(api: ScriptedApi) -> list[tuple[str, str]]:
     return [(method, path.rpartition("/")[2]) for method, path in api.calls if method != "GET"]
 
 
-async def test_a_create_costs_five_writes_in_order_and_an_idle_sandbox_none(rig: Rig, api: ScriptedApi) -> None:
+async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
-    names = [f"{A}-env", f"{A}-service", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
+    names = [f"vn-homevn-agent-{A}-0", f"{A}-env", f"{A}-service", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
     assert writes(api) == [("PATCH", one) for one in names]
     count = len(api.calls)
     rig.reconciler.wake(rig.key(A))
@@ -127,7 +127,7 @@ async def test_15_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig,
     assert made.status.phase is Phase.CREATING
     assert time.monotonic() - refused[0] >= 1
     assert len(refused) == 1
-    assert len(writes(api)) == 6
+    assert len(writes(api)) == 7
 
 
 async def test_16_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:

@@ -1,13 +1,9 @@
-"""Raw calls to the API server, and what its refusals mean.
-
-The `kubernetes` package knows where the server is and who we are; the calls themselves go out without its typed models,
-which cost 80 times as much and refuse incomplete answers after the write took effect.
-"""
+"""Raw calls to the API server. The `kubernetes` package knows where the server is and who we are; the calls themselves
+go out without its typed models, which refuse incomplete answers after the write took effect."""
 
 import asyncio
-import re
-import ssl
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -18,188 +14,134 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Fault, Reason
-from sandbox_server.engines.kubernetes import manifests
+from sandbox_server.engines.kubernetes import manifests, observe
+from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, Failure, Object
 
-PATHS = {
-    "Secret": "/api/v1/namespaces/{}/secrets",
-    "Service": "/api/v1/namespaces/{}/services",
-    "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
-    "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
-    "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
-}
-METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-CONNECTIONS = 64
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 TLS_ENDS = 0.25
 
-
-class Meta(msgspec.Struct):
-    """What every object has, of which only this is read."""
-
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    resourceVersion: str = ""
-    generation: int = 0
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    deletionTimestamp: str | None = None
-
-
-class Partial(msgspec.Struct):
-    """An object of which only the metadata matters."""
-
-    metadata: Meta
-
-
-class Failure(msgspec.Struct):
-    """A Status answer."""
-
-    message: str = ""
-    reason: str = ""
-    code: int = 0
-
-
-_PARTIAL = msgspec.json.Decoder(Partial)
-_FAILURE = msgspec.json.Decoder(Failure)
 _ENCODER = msgspec.json.Encoder()
-_FORBIDDEN = re.compile(r'cannot (\w+) resource "([^"]+)"')
+
+
+class Refusal(engines.Refused):
+    """A 4xx that coming again does not change."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(observe.refused(message))
+        self.status = status
+
+
+def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after: str = "") -> Exception:
+    """What a failed call, or the ERROR of a watch, means: `Refusal` or `engines.Unreachable`."""
+    try:
+        told = FAILURE.decode(answer)
+    except msgspec.DecodeError:
+        told = Failure(bytes(answer).decode(errors="replace")[:500])
+    code = status or told.code
+    if code in (409, 429) or code >= 500:
+        wait = float(retry_after) if retry_after.isdigit() else None
+        return engines.Unreachable(f"{what}: {code} {told.message}", wait)
+    return Refusal(code, told.message or f"{what}: {code}")
+
+
+def path(kind: str, namespace: str, name: str = "") -> str:
+    """Where an object is, or all of its kind."""
+    version = manifests.VERSIONS.get(kind, "v1")
+    plural = f"{kind.lower()}{'es' if kind.endswith('s') else 's'}"
+    return f"/{'apis' if '/' in version else 'api'}/{version}/namespaces/{namespace}/{plural}/{name}".rstrip("/")
+
+
+def where(manifest: manifests.Manifest) -> tuple[str, str, str]:
+    """An object's kind, namespace and name."""
+    return manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
 
 
 class Client:
-    """A connection pool to one API server."""
+    """Connections to one API server."""
 
     def __init__(self, config: manifests.Config) -> None:
         self._config = config
-        self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Reads the kubeconfig or the pod's service account. Raises ValueError if there is none that works."""
-        self._account = Configuration()
+        account = self._account = Configuration()
         try:
-            if self._config.kubeconfig is not None:
-                await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
-                    config_file=str(self._config.kubeconfig), client_configuration=self._account
-                )
+            if self._config.kubeconfig is None:
+                kubernetes_config.load_incluster_config(client_configuration=account)  # type: ignore[no-untyped-call]
             else:
-                kubernetes_config.load_incluster_config(client_configuration=self._account)  # type: ignore[no-untyped-call]
+                file = str(self._config.kubeconfig)
+                await kubernetes_config.load_kube_config(file, client_configuration=account)  # type: ignore[no-untyped-call]
         except (kubernetes_config.ConfigException, OSError, yaml.YAMLError) as error:
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
-        context: ssl.SSLContext = RESTClientObject(self._account).ssl_context
-        self._session = aiohttp.ClientSession(
-            base_url=self._account.host,
-            connector=aiohttp.TCPConnector(ssl=context, limit=CONNECTIONS, keepalive_timeout=60),
-            auto_decompress=True,
-        )
+        # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
+        connector = aiohttp.TCPConnector(ssl=RESTClientObject(account).ssl_context, limit=0, keepalive_timeout=60)
+        self._session = aiohttp.ClientSession(account.host, connector=connector)
 
     async def close(self) -> None:
         """Closes every connection."""
-        if self._session is not None:
-            await self._session.close()
-            # As aiohttp advises: TLS connections end a moment after their session.
-            await asyncio.sleep(TLS_ENDS)
+        await self._session.close()
+        # As aiohttp advises: TLS connections end a moment after their session.
+        await asyncio.sleep(TLS_ENDS)
 
-    async def request(
+    @contextlib.asynccontextmanager
+    async def call(
         self,
         method: str,
         path: str,
         *,
         parameters: Mapping[str, str] | None = None,
         body: Any = None,
-        content_type: str = "application/json",
-        accept: str = "application/json",
-    ) -> tuple[int, bytes]:
-        """One call and its whole answer, within the time-out.
+        content: str = JSON,
+        accept: str = JSON,
+        watch: bool = False,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One call that is answered in time and without failure; the answer to a watch may pause for longer.
 
-        Raises `engines.Unreachable` when there is no answer, or one that says to come again: 429 and 5xx.
+        Raises `Refusal`, or `engines.Unreachable` when there is no answer or one that says to come again.
         """
-        headers = {"Accept": accept, "Content-Type": content_type} | await self._authorization()
         data = None if body is None else _ENCODER.encode(body)
-        assert self._session is not None  # noqa: S101 - open() came first
+        limits = aiohttp.ClientTimeout(sock_read=self._config.silence if watch else self._config.timeout)
+        headers = {"Accept": accept, "Content-Type": content}
         try:
-            async with self._session.request(
-                method,
-                path,
-                params=parameters,
-                data=data,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(self._config.timeout),
-            ) as response:
-                answer = await response.read()
-                retry_after = response.headers.get("Retry-After", "")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise engines.Unreachable(f"{method} {path}: {type(error).__name__}") from error
-        if response.status == 429 or response.status >= 500:
-            wait = float(retry_after) if retry_after.isdigit() else None
-            raise engines.Unreachable(f"{method} {path}: {response.status}", wait)
-        return response.status, answer
+            async with asyncio.timeout(self._config.timeout):
+                if token := await self._account.get_api_key_with_prefix("BearerToken", "authorization"):
+                    headers["Authorization"] = token
+                response = await self._session.request(
+                    method, path, params=parameters, data=data, headers=headers, timeout=limits
+                )
+            async with response:
+                if response.status >= 400:
+                    retry_after = response.headers.get("Retry-After", "")
+                    raise failure(f"{method} {path}", await response.read(), response.status, retry_after)
+                yield response
+        except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
+            raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
 
-    async def stream(self, path: str, parameters: Mapping[str, str], seconds: float) -> aiohttp.ClientResponse:
-        """Opens a watch that ends after `seconds`, or earlier if it is silent for longer than is believable."""
-        timeout = aiohttp.ClientTimeout(
-            total=seconds, sock_read=self._config.silence, sock_connect=self._config.timeout
-        )
-        headers = {"Accept": "application/json"} | await self._authorization()
-        assert self._session is not None  # noqa: S101 - open() came first
-        return await self._session.get(path, params=parameters, headers=headers, timeout=timeout)
-
-    async def _authorization(self) -> dict[str, str]:
-        token = await self._account.get_api_key_with_prefix("BearerToken", "authorization")
-        return {"Authorization": token} if token else {}
-
-    async def metadata(self, kind: str, namespace: str, name: str) -> Meta | None:
+    async def find(self, kind: str, namespace: str, name: str) -> Object | None:
         """The metadata of an object; None if there is none."""
-        path = f"{PATHS[kind].format(namespace)}/{name}"
-        status, answer = await self.request("GET", path, accept=METADATA_ONLY)
-        if status == 404:
-            return None
-        if status >= 400:
-            raise refusal(status, answer)
-        return _PARTIAL.decode(answer).metadata
+        try:
+            async with self.call("GET", path(kind, namespace, name), accept=METADATA) as response:
+                return OBJECT.decode(await response.read())
+        except Refusal as refusal:
+            if refusal.status == 404:
+                return None
+            raise
 
-    async def apply(self, manifest: manifests.Manifest) -> bytes:
-        """Server-side apply of one object; returns it as it then is. Raises `engines.Refused`."""
-        metadata = manifest["metadata"]
-        path = f"{PATHS[manifest['kind']].format(metadata['namespace'])}/{metadata['name']}"
-        status, answer = await self.request(
-            "PATCH",
-            path,
-            parameters={"fieldManager": self._config.field_manager, "force": "true"},
-            body=manifest,
-            content_type="application/apply-patch+yaml",
-        )
-        if status >= 400:
-            raise refusal(status, answer)
-        return answer
+    async def apply(self, manifest: manifests.Manifest) -> Object:
+        """Server-side apply of one object; returns it as it then is."""
+        parameters = {"fieldManager": manifests.FIELD_MANAGER, "force": "true"}
+        content, at = "application/apply-patch+yaml", path(*where(manifest))
+        async with self.call("PATCH", at, parameters=parameters, body=manifest, content=content) as response:
+            return OBJECT.decode(await response.read())
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Asks for the removal of that very object; one that is gone or was replaced is no error."""
-        path = f"{PATHS[kind].format(namespace)}/{name}"
+        """Asks for the removal of that very object; one that is gone is no error."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
-        status, answer = await self.request("DELETE", path, body=body)
-        if status >= 400 and status not in (404, 409):
-            raise refusal(status, answer)
-
-
-def refusal(status: int, answer: bytes) -> engines.Refused:
-    """What a 4xx means for a sandbox."""
-    try:
-        failure = _FAILURE.decode(answer)
-    except msgspec.DecodeError:
-        failure = Failure(message=answer.decode(errors="replace")[:500])
-    return engines.Refused(Fault(reason(status, failure.message), failure.message or f"the API server said {status}"))
-
-
-def reason(status: int, message: str) -> Reason:
-    """The word for a refusal, from its status and the server's words; 403 for the words of an event."""
-    if "exceeded quota" in message or "must specify" in message:
-        return Reason.QUOTA_EXCEEDED
-    if "is being terminated" in message:
-        return Reason.NAMESPACE_TERMINATING
-    if status == 404 and "namespaces" in message:
-        return Reason.NAMESPACE_MISSING
-    if _FORBIDDEN.search(message) or status == 401:
-        return Reason.CLUSTER_FORBIDDEN
-    if status == 403 or "denied the request" in message or "violates PodSecurity" in message:
-        return Reason.ADMISSION_DENIED
-    return Reason.ENGINE_REFUSED
+        try:
+            async with self.call("DELETE", path(kind, namespace, name), body=body):
+                pass
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise

@@ -2,74 +2,68 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import msgspec
 import yaml
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Addresses, Fault, Key, Observed, Pod, Reason, Sandbox, Volume, Workload
+from sandbox_server.domain.sandbox import Addresses, DesiredState, Fault, Key, Observed, Pod, Reason, Sandbox
 from sandbox_server.engines.kubernetes import client, manifests, observe
 from sandbox_server.engines.kubernetes.informer import Informer
+from sandbox_server.engines.kubernetes.objects import Object
 
 T = TypeVar("T")
 SKEW = timedelta(seconds=2)
 """Kubernetes events count in whole seconds, and by another clock."""
+SUPPLY_EVERY = 30.0
+"""Seconds between two supplies of a Secret that the kubelet misses; it looks again within some 20."""
+INCOMPLETE = -1
+"""The revision while an object is missing. No apply returns it."""
+TROUBLES = (
+    "involvedObject.kind=StatefulSet,reason=FailedCreate",
+    "involvedObject.kind=PersistentVolumeClaim,reason=ProvisioningFailed",
+    "involvedObject.kind=PersistentVolumeClaim,reason=FailedBinding",
+)
 
 
 class _Sight:
-    """The informers of one namespace, or of all."""
+    """The informers of one namespace."""
 
     def __init__(self, api: client.Client, namespace: str, changed: Callable[[Key], None]) -> None:
-        def informer(
-            path: str,
-            kind: type[T],
-            value: Callable[[T], tuple[Hashable, Any] | None],
-            where: dict[str, str] | None = None,
-        ) -> Informer[Any]:
-            decoder = msgspec.json.Decoder(kind)
-            group, _, resource = path.rpartition("/")
-            scoped = f"{group}/namespaces/{namespace}/{resource}" if namespace else path
-            chosen = {"labelSelector": manifests.ID} if where is None else where
+        def informer(kind: str, value: Callable[[Object], T], events: str = "") -> Informer[T]:
+            selector = {"fieldSelector": events} if events else {"labelSelector": manifests.ID}
+            return Informer(
+                api,
+                client.path(kind, namespace),
+                selector,
+                value,
+                lambda sandbox: changed(Key(namespace, sandbox)),
+                metadata_only=kind in ("Service", "Ingress"),
+            )
 
-            def decode(item: msgspec.Raw | bytes) -> tuple[Hashable, Any] | None:
-                return value(decoder.decode(item))
+        self.pods = informer("Pod", observe.pod)
+        self.volumes = informer("PersistentVolumeClaim", observe.volume)
+        self.made = {kind: informer(kind, observe.workload) for kind in ("Service", "Ingress", "StatefulSet")}
+        self.troubles = [informer("Event", observe.trouble, one) for one in TROUBLES]
+        self.all: list[Informer[Any]] = [self.pods, self.volumes, *self.made.values(), *self.troubles]
 
-            return Informer(api, scoped, chosen, decode, changed)
+    def trouble(self, uid: str) -> observe.Trouble | None:
+        """What an event says of the object with that uid."""
+        return next((found for one in self.troubles if (found := one.get(uid))), None)
 
-        self.workloads: Informer[tuple[str, Workload]] = informer(
-            "/apis/apps/v1/statefulsets", observe.WorkloadObject, _keyed(observe.workload, "{}")
-        )
-        self.pods: Informer[Pod] = informer("/api/v1/pods", observe.PodObject, _keyed(observe.pod, "{}-0"))
-        self.volumes: Informer[Volume] = informer(
-            "/api/v1/persistentvolumeclaims", observe.ClaimObject, _keyed(observe.volume, manifests.VOLUME + "-{}-0")
-        )
-        self.not_made: Informer[observe.Trouble] = informer(
-            "/api/v1/events",
-            observe.EventObject,
-            observe.trouble,
-            {"fieldSelector": "involvedObject.kind=StatefulSet,reason=FailedCreate"},
-        )
-        self.not_bound: Informer[observe.Trouble] = informer(
-            "/api/v1/events",
-            observe.EventObject,
-            observe.trouble,
-            {"fieldSelector": "involvedObject.kind=PersistentVolumeClaim,reason=ProvisioningFailed"},
-        )
+    def fault(self, sandbox: Sandbox) -> Fault | None:
+        """Why, in this attempt, the StatefulSet's pod could not be made."""
+        trouble = self.trouble(self.made["StatefulSet"].uid(sandbox.id))
+        recent = trouble and trouble.at and trouble.at + SKEW >= sandbox.status.attempt_at
+        return observe.refused(trouble.message) if trouble and recent else None
 
-    @property
-    def all(self) -> tuple[Informer[Any], ...]:
-        return (self.workloads, self.pods, self.volumes, self.not_made, self.not_bound)
-
-
-def _keyed(value: Callable[[Any], Any], name: str) -> Callable[[Any], tuple[Key, Any] | None]:
-    def decode(found: Any) -> tuple[Key, Any] | None:
-        key = observe.key(found.metadata, name)
-        return None if key is None else (key, value(found))
-
-    return decode
+    def knows(self, sandbox: Sandbox, manifest: manifests.Manifest) -> bool:
+        """Whether an object is remembered, and as this sandbox's."""
+        found = manifest["kind"] in self.made and self.made[manifest["kind"]].get(manifest["metadata"]["name"])
+        return bool(found and found.owner == sandbox.uid)
 
 
 class KubernetesEngine:
@@ -82,19 +76,13 @@ class KubernetesEngine:
         self._api = client.Client(config)
         self._sights: dict[str, _Sight] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._supplied: dict[Key, float] = {}
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Begins to list and watch. Raises ValueError if there is no usable kubeconfig."""
         await self._api.open()
-
-        def heard(key: Key) -> None:
-            # An event about a claim is known by the claim's name; everything else by the sandbox's id.
-            claimed = key.id.removeprefix(f"{manifests.VOLUME}-")
-            changed(key if claimed == key.id else Key(key.namespace, claimed.removesuffix("-0")))
-
-        for namespace in self._config.namespaces or ("",):
-            sight = self._sights[namespace] = _Sight(self._api, namespace, heard)
-            self._tasks += [asyncio.create_task(one.run()) for one in sight.all]
+        self._sights = {one: _Sight(self._api, one, changed) for one in self._config.namespaces}
+        self._tasks = [asyncio.create_task(one.run()) for sight in self._sights.values() for one in sight.all]
 
     async def close(self) -> None:
         """Stops observing."""
@@ -108,97 +96,84 @@ class KubernetesEngine:
         """Whether every informer has listed and is in contact."""
         return bool(self._sights) and all(one.in_sight for sight in self._sights.values() for one in sight.all)
 
-    def _sight(self, namespace: str) -> _Sight | None:
-        return self._sights.get(namespace) or self._sights.get("")
-
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Names and URLs under the ingress domain."""
         return manifests.addresses(sandbox, self._config)
 
     def observe(self, sandbox: Sandbox) -> Observed:
         """What the informers remember of this sandbox."""
-        sight, key = self._sight(sandbox.namespace), sandbox.key
+        sight = self._sights.get(sandbox.namespace)
         if sight is None:
             return Observed()
-        found, pod, volume = sight.workloads.get(key), sight.pods.get(key), sight.volumes.get(key)
-        workload = None
-        if found is not None:
-            uid, workload = found
-            trouble = sight.not_made.get(key)
-            recent = trouble is not None and trouble.at + SKEW >= sandbox.status.attempt_at
-            if trouble is not None and recent and trouble.uid == uid:
-                workload = dataclasses.replace(workload, fault=observe.event_fault(trouble))
-        if volume is not None and not volume.bound:
-            pending = sight.not_bound.get(Key(key.namespace, volume.name))
-            if pending is not None and pending.uid == volume.uid:
-                volume = dataclasses.replace(volume, message=pending.message)
-                if pod is not None and pod.reason is Reason.SCHEDULING:
-                    pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=pending.message)
+        pod, volume = sight.pods.get(f"{sandbox.id}-0"), sight.volumes.get(manifests.claim_name(sandbox))
+        if volume and not volume.bound and (trouble := sight.trouble(volume.uid)):
+            volume = dataclasses.replace(volume, message=trouble.message)
+            if pod and pod.reason is Reason.SCHEDULING:
+                pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=trouble.message)
+        if volume and not volume.uid and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
+            # A placeholder is no disk; told of is only one that has to be removed.
+            volume = None
+        made = [found for kind, name in manifests.watched(sandbox) if (found := sight.made[kind].get(name))]
+        workload = sight.made["StatefulSet"].get(sandbox.id)
+        if workload is not None:
+            whole = len(made) == len(manifests.watched(sandbox)) and (volume or sandbox.volume_uid)
+            revision = observe.revision(made) if whole and not self._starved(sandbox, pod) else INCOMPLETE
+            workload = dataclasses.replace(workload, revision=revision, fault=sight.fault(sandbox))
         return Observed(workload=workload, pod=pod, volume=volume)
 
+    def _starved(self, sandbox: Sandbox, pod: Pod | None) -> bool:
+        """Whether the pod's kubelet misses the Secret, which we may not watch, and was given none for a while."""
+        # kubelet/kubelet_pods.go hands on the words of apimachinery/pkg/api/errors.NewNotFound
+        words = f'secret "{manifests.secret_name(sandbox)}" not found'
+        missed = pod is not None and pod.reason is Reason.CONTAINER_CONFIG and words in pod.message
+        return missed and time.monotonic() - self._supplied.get(sandbox.key, -SUPPLY_EVERY) >= SUPPLY_EVERY
+
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
-        """Applies Secret, Service, Ingresses and, last, the StatefulSet."""
-        sight = self._sight(sandbox.namespace)
+        """Applies the claim, unless the sandbox has its disk, and then all but the StatefulSet before it."""
+        sight = self._sights.get(sandbox.namespace)
         if sight is None:
             raise engines.Refused(Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {sandbox.namespace}"))
-        known = sight.workloads.get(sandbox.key)
-        if known is None or known[1].owner != sandbox.uid:
-            await self._refuse_strangers(sandbox)
-        objects = [
-            manifests.secret(sandbox, env, self._config),
-            manifests.service(sandbox, self._config),
-            *manifests.ingresses(sandbox, self._config),
-        ]
-        for manifest in objects:
-            await self._api.apply(manifest)
-        written = await self._api.apply(manifests.stateful_set(sandbox, replicas, self._config))
-        sight.workloads.put(written)
-        return msgspec.json.decode(written, type=client.Partial).metadata.generation
+        claim, *objects = manifests.objects(sandbox, env, replicas, self._config)
+        await self._refuse_strangers(sandbox, sight, objects if sandbox.volume_uid else [claim, *objects])
+        if not sandbox.volume_uid:
+            await self._make_disk(sight, claim)
+        await self._api.apply(objects.pop(0))
+        if self._starved(sandbox, sight.pods.get(f"{sandbox.id}-0")):
+            self._supplied[sandbox.key] = time.monotonic()
+        written = [await self._api.apply(one) for one in objects]
+        for manifest, one in zip(objects, written, strict=True):
+            sight.made[manifest["kind"]].put(one)
+        return observe.revision(map(observe.workload, written))
 
-    async def _refuse_strangers(self, sandbox: Sandbox) -> None:
+    async def _make_disk(self, sight: _Sight, claim: manifests.Manifest) -> None:
+        """Applies the claim. Raises `engines.Unreachable` while the name is taken by a placeholder or a disk that goes."""
+        made = await self._api.apply(claim)
+        sight.volumes.put(made)
+        disk = observe.volume(made)
+        if disk.terminating or not disk.uid:
+            await self._api.delete(*client.where(claim), made.metadata.uid)
+            raise engines.Unreachable(f"the claim {disk.name} has to go before there can be a fresh one")
+
+    async def _refuse_strangers(self, sandbox: Sandbox, sight: _Sight, wanted: list[manifests.Manifest]) -> None:
         """Raises before anything is written if an object of one of our names is not this sandbox's."""
-        found = await asyncio.gather(
-            *(self._api.metadata(kind, sandbox.namespace, name) for kind, name in self._objects(sandbox))
-        )
-        for (kind, name), meta in zip(self._objects(sandbox), found, strict=True):
-            if meta is not None and meta.annotations.get(manifests.UID) != sandbox.uid:
-                raise engines.Refused(
-                    Fault(
-                        Reason.NAME_CONFLICT,
-                        f"the {kind} {name} belongs to somebody else; it is left alone. Remove it or choose another id",
-                    )
-                )
-
-    def _objects(self, sandbox: Sandbox) -> list[tuple[str, str]]:
-        """Kinds and names in the order in which they are removed: the workload last, so that it shows what is left."""
-        application, terminal = manifests.ingress_names(sandbox)
-        return [
-            ("Ingress", application),
-            ("Ingress", terminal),
-            ("Service", sandbox.service_name),
-            ("Secret", manifests.secret_name(sandbox)),
-            ("StatefulSet", sandbox.id),
-        ]
+        unknown = [client.where(one) for one in wanted if not sight.knows(sandbox, one)]
+        found = await asyncio.gather(*(self._api.find(*one) for one in unknown))
+        for (kind, _, name), other in zip(unknown, found, strict=True):
+            if other is not None and not observe.ours(sandbox, other):
+                said = f"the {kind} {name} belongs to somebody else; it is left alone. Remove it or choose another id"
+                raise engines.Refused(Fault(Reason.NAME_CONFLICT, said))
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit."""
-        names = self._objects(sandbox)
-        if not keep_volume:
-            names.append(("PersistentVolumeClaim", manifests.claim_name(sandbox)))
-        for kind, name in names:
-            meta = await self._api.metadata(kind, sandbox.namespace, name)
-            if meta is None or meta.deletionTimestamp is not None:
+        for manifest in reversed(manifests.objects(sandbox, {}, 0, self._config)):
+            found = await self._api.find(*client.where(manifest))
+            if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
                 continue
-            ours = meta.annotations.get(manifests.UID) == sandbox.uid or meta.uid == sandbox.volume_uid
-            if ours:
-                await self._api.delete(kind, sandbox.namespace, name, meta.uid)
+            disk = manifest["kind"] == "PersistentVolumeClaim" and observe.volume(found).uid
+            if not (disk and keep_volume):
+                await self._api.delete(*client.where(manifest), found.metadata.uid)
+        self._supplied.pop(sandbox.key, None)
 
     def render(self, sandbox: Sandbox, env: Mapping[str, str]) -> str:
         """Every object of the sandbox as YAML, in the order in which they are applied."""
-        objects = [
-            manifests.secret(sandbox, env, self._config),
-            manifests.service(sandbox, self._config),
-            *manifests.ingresses(sandbox, self._config),
-            manifests.stateful_set(sandbox, 1, self._config),
-        ]
-        return yaml.safe_dump_all(objects, sort_keys=False)
+        return yaml.safe_dump_all(manifests.objects(sandbox, env, 1, self._config), sort_keys=False)

@@ -10,8 +10,12 @@ from sandbox_server.domain.sandbox import TERMINAL_PORT, Addresses, Sandbox
 
 Manifest = dict[str, Any]
 
+VERSIONS = {"Ingress": "networking.k8s.io/v1", "StatefulSet": "apps/v1"}
+"""Kinds that are not of the core's v1."""
+FIELD_MANAGER = "sandbox-service"
 OURS = "sandbox.fullstackagent.io"
-ID, UID, GENERATION = f"{OURS}/id", f"{OURS}/uid", f"{OURS}/generation"
+ID, UID, GENERATION, PLACEHOLDER = f"{OURS}/id", f"{OURS}/uid", f"{OURS}/generation", f"{OURS}/placeholder"
+CONTAINER = "sandbox"
 VOLUME = "vn-homevn-agent"
 HOME = "/home/agent"
 AGENT = 1001
@@ -25,8 +29,8 @@ _SEALOS = "cloud.sealos.io"
 class Config:
     """What the objects and the connection need beyond the sandbox.
 
-    `kubeconfig` None is the service account of the pod; `namespaces` are those observed, all if empty; times in
-    seconds. `silence` is how long a watch may say nothing: the API server sends a bookmark about every minute.
+    `kubeconfig` None is the service account of the pod; `namespaces` are those observed; times in seconds. `silence`
+    is how long a watch may say nothing: the API server sends a bookmark about every minute.
     """
 
     kubeconfig: Path | None = None
@@ -35,14 +39,13 @@ class Config:
     ingress_class: str = "nginx"
     tls_secret: str = ""
     sealos_labels: bool = True
-    field_manager: str = "sandbox-service"
     timeout: float = 10.0
     silence: float = 90.0
 
 
 def addresses(sandbox: Sandbox, config: Config) -> Addresses:
     """Where the sandbox is reached: always by https, whoever ends TLS in front of the cluster."""
-    application, terminal = hosts(sandbox, config)
+    application, terminal = _hosts(sandbox, config)
     return Addresses(
         dns_name=f"{sandbox.id}-0.{sandbox.service_name}.{sandbox.namespace}.svc",
         public_url=f"https://{application}",
@@ -50,13 +53,12 @@ def addresses(sandbox: Sandbox, config: Config) -> Addresses:
     )
 
 
-def hosts(sandbox: Sandbox, config: Config) -> tuple[str, str]:
-    """The host names of the application and the terminal."""
+def _hosts(sandbox: Sandbox, config: Config) -> tuple[str, str]:
     return f"{sandbox.host}.{config.ingress_domain}", f"{sandbox.host}-ttyd.{config.ingress_domain}"
 
 
 def claim_name(sandbox: Sandbox) -> str:
-    """The claim that the StatefulSet controller makes from the template."""
+    """The claim that the pod uses, as the StatefulSet controller derives it."""
     return f"{VOLUME}-{sandbox.id}-0"
 
 
@@ -65,179 +67,162 @@ def secret_name(sandbox: Sandbox) -> str:
     return f"{sandbox.id}-env"
 
 
-def ingress_names(sandbox: Sandbox) -> tuple[str, str]:
-    """The Ingresses of the application and the terminal."""
-    return f"{sandbox.id}-app-ingress", f"{sandbox.id}-ttyd-ingress"
+def watched(sandbox: Sandbox) -> tuple[tuple[str, str], ...]:
+    """Kinds and names of the objects whose every change is heard of, the StatefulSet last."""
+    return (
+        ("Service", sandbox.service_name),
+        ("Ingress", f"{sandbox.id}-app-ingress"),
+        ("Ingress", f"{sandbox.id}-ttyd-ingress"),
+        ("StatefulSet", sandbox.id),
+    )
 
 
-def secret(sandbox: Sandbox, env: Mapping[str, str], config: Config) -> Manifest:
-    """The environment; applied before the StatefulSet, so that a new pod finds it."""
-    data = {name: base64.b64encode(value.encode()).decode() for name, value in sorted(env.items())}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": _metadata(sandbox, config, secret_name(sandbox)),
-        "type": "Opaque",
-        "data": data,
-    }
-
-
-def service(sandbox: Sandbox, config: Config) -> Manifest:
-    """Headless, so that the pod has a stable name; it has one before it is ready, too."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(sandbox, config, sandbox.service_name),
-        "spec": {
-            "clusterIP": "None",
-            "publishNotReadyAddresses": True,
-            "selector": {ID: sandbox.id},
-            "ports": [
-                {"name": name, "port": number, "targetPort": number, "protocol": "TCP"}
-                for name, number in _ports(sandbox)
-            ],
-        },
-    }
-
-
-def ingresses(sandbox: Sandbox, config: Config) -> list[Manifest]:
-    """One for the application, one for the terminal."""
-    targets = (sandbox.spec.ports[0].number, TERMINAL_PORT)
+def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, config: Config) -> list[Manifest]:
+    """The claim, the Secret and those `watched`: the order in which they are applied. Removal goes the other way."""
+    (_, service), *ingresses, (_, stateful_set) = watched(sandbox)
+    routes = zip(ingresses, _hosts(sandbox, config), (sandbox.spec.ports[0].number, TERMINAL_PORT), strict=True)
     return [
-        _ingress(sandbox, config, name, host, port)
-        for name, host, port in zip(ingress_names(sandbox), hosts(sandbox, config), targets, strict=True)
+        _claim(sandbox),
+        _object(sandbox, config, "Secret", secret_name(sandbox), type="Opaque", data=_data(env)),
+        _object(sandbox, config, "Service", service, spec=_service(sandbox)),
+        *(_ingress(sandbox, config, name, host, port) for (_, name), host, port in routes),
+        _stateful_set(sandbox, config, stateful_set, replicas),
     ]
 
 
-def _ingress(sandbox: Sandbox, config: Config, name: str, host: str, port: int) -> Manifest:
-    metadata = _metadata(sandbox, config, name)
+def _object(sandbox: Sandbox, config: Config, kind: str, name: str, **content: Any) -> Manifest:
+    metadata = {"name": name, "namespace": sandbox.namespace, "labels": _labels(sandbox, config)}
+    metadata["annotations"] = {**sandbox.spec.annotations, UID: sandbox.uid}
+    return {"apiVersion": VERSIONS.get(kind, "v1"), "kind": kind, "metadata": metadata, **content}
+
+
+def _labels(sandbox: Sandbox, config: Config) -> dict[str, str]:
+    labels = {**sandbox.spec.labels, ID: sandbox.id}
     if config.sealos_labels:
-        metadata["labels"][f"{_SEALOS}/app-deploy-manager-domain"] = host.partition(".")[0]
-    backend = {"service": {"name": sandbox.service_name, "port": {"number": port}}}
-    spec: Manifest = {
-        "rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]
-    }
-    if config.ingress_class:
-        spec["ingressClassName"] = config.ingress_class
-    if config.tls_secret:
-        spec["tls"] = [{"hosts": [host], "secretName": config.tls_secret}]
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+        labels |= {f"{_SEALOS}/app-deploy-manager": sandbox.id, "app": sandbox.id}
+        labels["project.fullstackagent.io/name"] = sandbox.spec.project
+    return labels
 
 
-def stateful_set(sandbox: Sandbox, replicas: int, config: Config) -> Manifest:
-    """The workload. Its template's generation is what restarts the pod."""
-    metadata = _metadata(sandbox, config, sandbox.id)
-    metadata["annotations"][GENERATION] = str(sandbox.generation)
-    if config.sealos_labels:
-        metadata["annotations"] |= {
-            "originImageName": sandbox.spec.image,
-            "deploy.cloud.sealos.io/minReplicas": "1",
-            "deploy.cloud.sealos.io/maxReplicas": "1",
-            "deploy.cloud.sealos.io/resize": sandbox.spec.storage.size,
-        }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": metadata,
-        "spec": {
-            "replicas": replicas,
-            "serviceName": sandbox.service_name,
-            "selector": {"matchLabels": {ID: sandbox.id}},
-            # With OrderedReady the controller waits for a pod to be ready before it replaces it: one bad template, and
-            # no good one would ever follow.
-            "podManagementPolicy": "Parallel",
-            "updateStrategy": {"type": "RollingUpdate"},
-            "revisionHistoryLimit": 1,
-            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-            "template": _template(sandbox, config),
-            "volumeClaimTemplates": [_claim(sandbox, config)],
-        },
-    }
+def _given(**fields: Any) -> Manifest:
+    """Those that are not empty."""
+    return {name: value for name, value in fields.items() if value}
 
 
-def _template(sandbox: Sandbox, config: Config) -> Manifest:
-    spec = sandbox.spec
-    pod: Manifest = {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": AGENT,
-            "runAsGroup": AGENT,
-            "fsGroup": AGENT,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [_container(sandbox)],
-    }
-    if spec.runtime_class:
-        pod["runtimeClassName"] = spec.runtime_class
-    annotations = {**spec.annotations, UID: sandbox.uid, GENERATION: str(sandbox.generation)}
-    return {"metadata": {"labels": _labels(sandbox, config), "annotations": annotations}, "spec": pod}
-
-
-def _container(sandbox: Sandbox) -> Manifest:
-    spec = sandbox.spec
-    container: Manifest = {
-        "name": "sandbox",
-        "image": spec.image,
-        "ports": [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in _ports(sandbox)],
-        "envFrom": [{"secretRef": {"name": secret_name(sandbox)}}],
-        "resources": {
-            "requests": {"cpu": spec.resources.cpu_request, "memory": spec.resources.memory_request},
-            "limits": {"cpu": spec.resources.cpu_limit, "memory": spec.resources.memory_limit},
-        },
-        "volumeMounts": [{"name": VOLUME, "mountPath": HOME}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
-    }
-    if spec.command:
-        container["command"] = list(spec.command)
-    if spec.args:
-        container["args"] = list(spec.args)
-    if "PORT" not in sandbox.env_names:
-        container["env"] = [{"name": "PORT", "value": str(spec.ports[0].number)}]
-    probe: Manifest = {"periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3}
-    if spec.readiness.http_path:
-        container["readinessProbe"] = probe | {
-            "httpGet": {"path": spec.readiness.http_path, "port": spec.ports[0].number}
-        }
-    elif spec.readiness.tcp_port:
-        container["readinessProbe"] = probe | {"tcpSocket": {"port": spec.readiness.tcp_port}}
-    return container
-
-
-def _claim(sandbox: Sandbox, config: Config) -> Manifest:
+def _claim(sandbox: Sandbox) -> Manifest:
+    """The disk. It has no label but ours, lest whoever clears away an app of Sealos by its labels takes it along."""
     storage = sandbox.spec.storage
-    annotations = {UID: sandbox.uid}
-    if config.sealos_labels:
-        annotations |= {"path": HOME, "value": storage.size}
-    spec: Manifest = {"accessModes": [storage.access_mode], "resources": {"requests": {"storage": storage.size}}}
-    if storage.storage_class:
-        spec["storageClassName"] = storage.storage_class
-    labels = {ID: sandbox.id}
-    return {"metadata": {"name": VOLUME, "labels": labels, "annotations": annotations}, "spec": spec}
+    # Sealos reads the last two. They follow no setting, since a StatefulSet's claim template can never change.
+    annotations = {UID: sandbox.uid, "path": HOME, "value": storage.size}
+    named = {"name": claim_name(sandbox), "namespace": sandbox.namespace}
+    metadata = {**named, "labels": {ID: sandbox.id}, "annotations": annotations}
+    spec = {"accessModes": [storage.access_mode], "resources": {"requests": {"storage": storage.size}}}
+    spec |= _given(storageClassName=storage.storage_class)
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def _placeholder(sandbox: Sandbox) -> Manifest:
+    """What the StatefulSet controller makes where it finds no claim: one that never binds, and so runs no pod.
+
+    The disk is made by us, once. So nothing starts on a fresh one behind our back, however soon after the claim the pod
+    goes; and nothing runs beside the sandbox's pod if somebody scales the StatefulSet.
+    """
+    claim = _claim(sandbox)
+    annotations = claim["metadata"]["annotations"] | {PLACEHOLDER: "true"}
+    metadata = {"name": VOLUME, "labels": claim["metadata"]["labels"], "annotations": annotations}
+    return {"metadata": metadata, "spec": claim["spec"] | {"volumeName": "only-the-service-makes-disks"}}
+
+
+def _data(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: base64.b64encode(value.encode()).decode() for name, value in sorted(env.items())}
 
 
 def _ports(sandbox: Sandbox) -> list[tuple[str, int]]:
     return [*((one.name, one.number) for one in sandbox.spec.ports), ("ttyd", TERMINAL_PORT)]
 
 
-def _labels(sandbox: Sandbox, config: Config) -> dict[str, str]:
-    labels = {**sandbox.spec.labels, ID: sandbox.id}
+def _service(sandbox: Sandbox) -> Manifest:
+    """Headless, so that the pod has a stable name; it has one before it is ready, too."""
+    ports = [{"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in _ports(sandbox)]
+    return {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {ID: sandbox.id}, "ports": ports}
+
+
+def _ingress(sandbox: Sandbox, config: Config, name: str, host: str, port: int) -> Manifest:
+    backend = {"service": {"name": sandbox.service_name, "port": {"number": port}}}
+    rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+    tls = [{"hosts": [host], "secretName": config.tls_secret}] if config.tls_secret else []
+    spec = {"rules": [rule]} | _given(ingressClassName=config.ingress_class, tls=tls)
+    made = _object(sandbox, config, "Ingress", name, spec=spec)
     if config.sealos_labels:
-        labels |= {
-            f"{_SEALOS}/app-deploy-manager": sandbox.id,
-            "app": sandbox.id,
-            "project.fullstackagent.io/name": sandbox.spec.project,
+        made["metadata"]["labels"][f"{_SEALOS}/app-deploy-manager-domain"] = host.partition(".")[0]
+    return made
+
+
+def _stateful_set(sandbox: Sandbox, config: Config, name: str, replicas: int) -> Manifest:
+    """Its template's generation is what restarts the pod."""
+    generation = {GENERATION: str(sandbox.generation)}
+    annotations = {**sandbox.spec.annotations, UID: sandbox.uid} | generation
+    spec = {
+        "replicas": replicas,
+        "serviceName": sandbox.service_name,
+        "selector": {"matchLabels": {ID: sandbox.id}},
+        # With OrderedReady the controller waits for a pod to be ready before it replaces it: one bad template, and no
+        # good one would ever follow.
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "RollingUpdate"},
+        "revisionHistoryLimit": 1,
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+        "template": {
+            "metadata": {"labels": _labels(sandbox, config), "annotations": annotations},
+            "spec": _pod(sandbox),
+        },
+        "volumeClaimTemplates": [_placeholder(sandbox)],
+    }
+    made = _object(sandbox, config, "StatefulSet", name, spec=spec)
+    made["metadata"]["annotations"] |= generation
+    if config.sealos_labels:
+        made["metadata"]["annotations"] |= {
+            "originImageName": sandbox.spec.image,
+            f"deploy.{_SEALOS}/minReplicas": "1",
+            f"deploy.{_SEALOS}/maxReplicas": "1",
+            f"deploy.{_SEALOS}/resize": sandbox.spec.storage.size,
         }
-    return labels
+    return made
 
 
-def _metadata(sandbox: Sandbox, config: Config, name: str) -> Manifest:
+def _pod(sandbox: Sandbox) -> Manifest:
+    user = {"runAsNonRoot": True, "runAsUser": AGENT, "runAsGroup": AGENT, "fsGroup": AGENT}
+    security = {**user, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
     return {
-        "name": name,
-        "namespace": sandbox.namespace,
-        "labels": _labels(sandbox, config),
-        "annotations": {**sandbox.spec.annotations, UID: sandbox.uid},
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE,
+        "securityContext": security,
+        "containers": [_container(sandbox)],
+        **_given(runtimeClassName=sandbox.spec.runtime_class),
+    }
+
+
+def _container(sandbox: Sandbox) -> Manifest:
+    spec, port = sandbox.spec, sandbox.spec.ports[0].number
+    env = [] if "PORT" in sandbox.env_names else [{"name": "PORT", "value": str(port)}]
+    probe: Manifest = {}
+    if spec.readiness.http_path:
+        probe = {"httpGet": {"path": spec.readiness.http_path, "port": port}}
+    elif spec.readiness.tcp_port:
+        probe = {"tcpSocket": {"port": spec.readiness.tcp_port}}
+    often = {"periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3}
+    resources = spec.resources
+    return {
+        "name": CONTAINER,
+        "image": spec.image,
+        "ports": [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in _ports(sandbox)],
+        "envFrom": [{"secretRef": {"name": secret_name(sandbox)}}],
+        "resources": {
+            "requests": {"cpu": resources.cpu_request, "memory": resources.memory_request},
+            "limits": {"cpu": resources.cpu_limit, "memory": resources.memory_limit},
+        },
+        "volumeMounts": [{"name": VOLUME, "mountPath": HOME}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
+        **_given(command=list(spec.command), args=list(spec.args), env=env, readinessProbe=probe and probe | often),
     }

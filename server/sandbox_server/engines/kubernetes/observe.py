@@ -1,143 +1,107 @@
-"""The cluster's objects as the domain sees them. Only the fields that matter are decoded, into small values."""
+"""What the cluster's objects and words mean to the domain.
 
+Where Kubernetes has a field for what matters, the field is read; where it only has words, the pattern stands beside the
+place in its sources (1.36) that writes them.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
-import msgspec
+from sandbox_server.domain.sandbox import Exit, Fault, Pod, Reason, Sandbox, Volume, Workload
+from sandbox_server.engines.kubernetes import manifests
+from sandbox_server.engines.kubernetes.objects import Condition, Container, Object, State, Status
 
-from sandbox_server.domain.sandbox import Exit, Fault, Key, Pod, Reason, Volume, Workload
-from sandbox_server.engines.kubernetes import client, manifests
+_REFUSALS: tuple[tuple[str, Reason], ...] = (
+    # apiserver/pkg/admission/plugin/resourcequota/controller.go, in an answer or in a controller's event
+    (r"(exceeded|failed|insufficient) quota", Reason.QUOTA_EXCEEDED),
+    # apiserver/pkg/admission/plugin/namespace/lifecycle/admission.go
+    (r"in namespace \S+ because it is being terminated", Reason.NAMESPACE_TERMINATING),
+    # the same file, by apimachinery/pkg/api/errors.NewNotFound
+    (r'^namespaces "\S+" not found', Reason.NAMESPACE_MISSING),
+    # apiserver/pkg/endpoints/handlers/responsewriters/errors.go, and pkg/endpoints/filters/authentication.go
+    (r'User "\S*" cannot \w+ resource|^Unauthorized$', Reason.CLUSTER_FORBIDDEN),
+    # apimachinery/pkg/api/errors.NewForbidden, as every admission plugin says it; webhooks and policies:
+    # apiserver/pkg/admission/plugin/webhook/errors/statuserror.go, .../policy/validating/dispatcher.go
+    (r"forbidden: |denied (the )?request", Reason.ADMISSION_DENIED),
+)
 
+_WAITING = {
+    # kubelet/container/sync_result.go
+    "CrashLoopBackOff": Reason.CRASH_LOOP,
+    # kubelet/images/types.go and cri-api/pkg/errors
+    "ErrImagePull": Reason.IMAGE_PULL,
+    "ImagePullBackOff": Reason.IMAGE_PULL,
+    "ImageInspectError": Reason.IMAGE_PULL,
+    "ErrImageNeverPull": Reason.IMAGE_PULL,
+    "RegistryUnavailable": Reason.IMAGE_PULL,
+    "SignatureValidationFailed": Reason.IMAGE_PULL,
+    "InvalidImageName": Reason.IMAGE_INVALID,
+}
 
-class _Waiting(msgspec.Struct):
-    reason: str = ""
-    message: str = ""
-
-
-class _Terminated(msgspec.Struct):
-    exitCode: int = 0
-    reason: str = ""
-
-
-class _State(msgspec.Struct):
-    waiting: _Waiting | None = None
-    running: dict[str, str] | None = None
-    terminated: _Terminated | None = None
-
-
-class _Container(msgspec.Struct):
-    ready: bool = False
-    restartCount: int = 0
-    imageID: str = ""
-    state: _State = msgspec.field(default_factory=_State)
-    lastState: _State = msgspec.field(default_factory=_State)
-
-
-class _Condition(msgspec.Struct):
-    type: str
-    status: str
-    reason: str = ""
-    message: str = ""
+_APPLIED = (manifests.FIELD_MANAGER, "Apply")
 
 
-class _PodStatus(msgspec.Struct):
-    phase: str = ""
-    reason: str = ""
-    message: str = ""
-    conditions: list[_Condition] = []
-    containerStatuses: list[_Container] = []
+class Trouble(NamedTuple):
+    """What an event says, and when it last said so."""
 
-
-class PodObject(msgspec.Struct):
-    """A pod."""
-
-    metadata: client.Meta
-    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
-
-
-class _WorkloadSpec(msgspec.Struct):
-    replicas: int = 1
-
-
-class WorkloadObject(msgspec.Struct):
-    """A StatefulSet."""
-
-    metadata: client.Meta
-    spec: _WorkloadSpec = msgspec.field(default_factory=_WorkloadSpec)
-
-
-class _Requests(msgspec.Struct):
-    requests: dict[str, str] = {}
-
-
-class _ClaimSpec(msgspec.Struct):
-    resources: _Requests = msgspec.field(default_factory=_Requests)
-
-
-class _ClaimStatus(msgspec.Struct):
-    phase: str = ""
-    capacity: dict[str, str] = {}
-
-
-class ClaimObject(msgspec.Struct):
-    """A claim."""
-
-    metadata: client.Meta
-    spec: _ClaimSpec = msgspec.field(default_factory=_ClaimSpec)
-    status: _ClaimStatus = msgspec.field(default_factory=_ClaimStatus)
-
-
-class _Involved(msgspec.Struct):
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-
-
-class EventObject(msgspec.Struct):
-    """A Kubernetes event: why a controller could not do something."""
-
-    metadata: client.Meta
-    involvedObject: _Involved = msgspec.field(default_factory=_Involved)
-    message: str = ""
-    lastTimestamp: datetime | None = None
-    eventTime: datetime | None = None
-
-
-class Trouble(msgspec.Struct, frozen=True):
-    """What an event says of an object, and when it last said so."""
-
-    uid: str
     message: str
-    at: datetime
+    at: datetime | None
 
 
-def key(meta: client.Meta, name: str) -> Key | None:
-    """The sandbox that an object belongs to, by its label.
+def about(found: Object) -> tuple[str, str]:
+    """The name that an object is remembered by, and the id of the sandbox that it belongs to.
 
-    `name` is what the object is called, with `{}` for the id: what somebody's scaling made beside it (pod 1, its claim)
-    has the label too, and is not the sandbox's.
+    An event is remembered by the uid of the object that it is about.
     """
-    sandbox_id = meta.labels.get(manifests.ID, "")
-    return Key(meta.namespace, sandbox_id) if meta.name == name.format(sandbox_id) else None
+    involved = found.involvedObject
+    if not involved.uid:
+        return found.metadata.name, found.metadata.labels.get(manifests.ID, "")
+    if involved.kind == "PersistentVolumeClaim":
+        return involved.uid, involved.name.removeprefix(f"{manifests.VOLUME}-").removesuffix("-0")
+    return involved.uid, involved.name
 
 
-def workload(found: WorkloadObject) -> tuple[str, Workload]:
-    """A StatefulSet's own uid, and what the domain sees."""
+def refused(message: str) -> Fault:
+    """Why the API server, or a controller by an event, says no."""
+    reason = next((reason for pattern, reason in _REFUSALS if re.search(pattern, message)), Reason.ENGINE_REFUSED)
+    return Fault(reason, message)
+
+
+def ours(sandbox: Sandbox, found: Object) -> bool:
+    """Whether an object was made for this sandbox, or is its disk by another; a placeholder is whose name it has."""
     meta = found.metadata
-    return meta.uid, Workload(
+    made = meta.annotations.get(manifests.UID) == sandbox.uid or manifests.PLACEHOLDER in meta.annotations
+    return made or meta.uid == sandbox.volume_uid
+
+
+def workload(found: Object) -> Workload:
+    """A StatefulSet as the domain sees it, or an object beside it. Its revision changes when somebody else changes,
+    or removes, a field that we set: it is then no longer among those that are said to be ours."""
+    meta = found.metadata
+    fields = [one.fieldsV1 for one in meta.managedFields if (one.manager, one.operation) == _APPLIED]
+    return Workload(
         owner=meta.annotations.get(manifests.UID, ""),
-        generation=_number(meta.annotations.get(manifests.GENERATION, "")),
+        generation=_generation(found),
         replicas=found.spec.replicas,
-        revision=meta.generation,
+        revision=zlib.crc32(b"".join(fields)),
         terminating=meta.deletionTimestamp is not None,
     )
 
 
-def volume(found: ClaimObject) -> Volume:
-    """A claim as the domain sees it."""
+def revision(made: Iterable[Workload]) -> int:
+    """One revision for all objects of a sandbox."""
+    return zlib.crc32(repr([one.revision for one in made]).encode())
+
+
+def volume(found: Object) -> Volume:
+    """A claim. A placeholder, which is no disk, has no uid."""
     meta = found.metadata
     return Volume(
         owner=meta.annotations.get(manifests.UID, ""),
-        uid=meta.uid,
+        uid="" if manifests.PLACEHOLDER in meta.annotations else meta.uid,
         name=meta.name,
         size=found.status.capacity.get("storage") or found.spec.resources.requests.get("storage", ""),
         bound=found.status.phase == "Bound",
@@ -145,106 +109,82 @@ def volume(found: ClaimObject) -> Volume:
     )
 
 
-def trouble(found: EventObject) -> tuple[Key, Trouble] | None:
-    """The name of the object in trouble, and what it is."""
-    at = found.lastTimestamp or found.eventTime
-    if at is None:
-        return None
-    involved = found.involvedObject
-    return Key(involved.namespace, involved.name), Trouble(involved.uid, found.message, at)
+def trouble(found: Object) -> Trouble:
+    """An event: why a controller could not do something."""
+    return Trouble(found.message, found.lastTimestamp or found.eventTime)
 
 
-def pod(found: PodObject) -> Pod:
-    """A pod as the domain sees it."""
+def pod(found: Object) -> Pod:
+    """A pod, by the container that is the sandbox's: others may have been injected beside it."""
     meta, status = found.metadata, found.status
-    container = status.containerStatuses[0] if status.containerStatuses else _Container()
+    container = next((one for one in status.containerStatuses if one.name == manifests.CONTAINER), Container())
     conditions = {one.type: one for one in status.conditions}
-    ready = conditions.get("Ready")
-    scheduled = conditions.get("PodScheduled")
-    last = container.lastState.terminated or container.state.terminated
-    reason, message = _reason(status, container, conditions)
+    ready, scheduled = conditions.get("Ready", Condition()), conditions.get("PodScheduled")
+    last = container.lastState.get("terminated") or container.state.get("terminated")
+    reason, message = _reason(status, container, ready, scheduled)
+    pulled = True if container.imageID or "running" in container.state else None
     return Pod(
         owner=meta.annotations.get(manifests.UID, ""),
-        generation=_number(meta.annotations.get(manifests.GENERATION, "")),
-        ready=bool(ready and ready.status == "True"),
+        generation=_generation(found),
+        ready=ready.status == "True",
         reason=reason,
         message=message,
         terminating=meta.deletionTimestamp is not None,
         scheduled=scheduled.status == "True" if scheduled else None,
-        image_pulled=_pulled(container, reason),
+        image_pulled=False if reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
         restart_count=container.restartCount,
         last_exit=Exit(last.exitCode, last.reason or "Error") if last else None,
     )
 
 
-_WAITING = {
-    "ErrImagePull": Reason.IMAGE_PULL,
-    "ImagePullBackOff": Reason.IMAGE_PULL,
-    "ImageInspectError": Reason.IMAGE_PULL,
-    "ErrImageNeverPull": Reason.IMAGE_PULL,
-    "RegistryUnavailable": Reason.IMAGE_PULL,
-    "InvalidImageName": Reason.IMAGE_INVALID,
-    "CreateContainerConfigError": Reason.CONTAINER_CONFIG,
-    "CreateContainerError": Reason.CONTAINER_CONFIG,
-    "RunContainerError": Reason.CONTAINER_CONFIG,
-}
-
-
-def _reason(status: _PodStatus, container: _Container, conditions: dict[str, _Condition]) -> tuple[Reason, str]:
+def _reason(status: Status, container: Container, ready: Condition, scheduled: Condition | None) -> tuple[Reason, str]:
     """Why the pod is not ready, in the domain's word and the cluster's words."""
-    ready, scheduled = conditions.get("Ready"), conditions.get("PodScheduled")
-    if ready and ready.status == "True":
+    if ready.status == "True":
         return Reason.READY, "the pod is ready"
-    if ready and container.ready and container.state.running is not None:
-        # The kubelet withdraws Ready together with the container's own; only the node controller does it alone.
+    if ready.status and not ready.reason and container.ready:
+        # controller/util/node/controller_utils.go (MarkPodsNotReady) turns Ready alone and gives no reason; the kubelet
+        # gives one, and withdraws the container's own with it unless a readiness gate is missing.
         return Reason.NODE_LOST, "the pod's node does not answer"
-    if scheduled and scheduled.status == "False":
-        return _unscheduled(scheduled)
     if scheduled is None:
         return Reason.SCHEDULING, "waiting for a node"
-    waiting, ended = container.state.waiting, container.state.terminated
-    if waiting and waiting.reason == "CrashLoopBackOff":
-        return _crashed(container)
-    if waiting and waiting.reason in _WAITING:
-        return _WAITING[waiting.reason], waiting.message or waiting.reason
-    if ended:
+    if scheduled.status != "True":
+        return _unscheduled(scheduled)
+    if waiting := container.state.get("waiting"):
+        return _waiting(waiting, container.lastState.get("terminated"))
+    if ended := container.state.get("terminated"):
         return (Reason.OUT_OF_MEMORY if ended.reason == "OOMKilled" else Reason.RESTARTING), _exit(ended)
     if status.phase == "Failed":
         return Reason.RESTARTING, f"{status.reason}: {status.message}".strip(": ")
-    if container.state.running is not None:
+    if "running" in container.state:
         return Reason.NOT_READY, "the container runs; it is not ready yet"
     return Reason.CONTAINER_CREATING, "the container is being made"
 
 
-def _unscheduled(scheduled: _Condition) -> tuple[Reason, str]:
-    if "unbound immediate PersistentVolumeClaims" in scheduled.message or scheduled.reason == "SchedulingGated":
+def _unscheduled(scheduled: Condition) -> tuple[Reason, str]:
+    # scheduler/framework/plugins/volumebinding/volume_binding.go: the first passes when the claim is bound, the others
+    # (not found, being deleted, bound to a volume that is gone) do not.
+    if scheduled.reason == "SchedulingGated" or "unbound immediate PersistentVolumeClaims" in scheduled.message:
         return Reason.SCHEDULING, scheduled.message
-    if "persistentvolumeclaim" in scheduled.message.lower():
+    if 'persistentvolumeclaim "' in scheduled.message:
         return Reason.VOLUME_PENDING, scheduled.message
     return Reason.UNSCHEDULABLE, scheduled.message
 
 
-def _crashed(container: _Container) -> tuple[Reason, str]:
-    last = container.lastState.terminated
-    if last is None:
-        return Reason.CRASH_LOOP, "the container ends again and again"
-    return (Reason.OUT_OF_MEMORY if last.reason == "OOMKilled" else Reason.CRASH_LOOP), _exit(last)
+def _waiting(waiting: State, last: State | None) -> tuple[Reason, str]:
+    reason = _WAITING.get(waiting.reason)
+    if reason is Reason.CRASH_LOOP and last is not None:
+        return (Reason.OUT_OF_MEMORY if last.reason == "OOMKilled" else reason), _exit(last)
+    # What is not in the table is from kubelet/kuberuntime/kuberuntime_container.go: CreateContainerConfigError,
+    # CreateContainerError, PostStartHookError and their like. The kubelet has two words for a start without fault.
+    if reason is None and not waiting.reason.endswith("Error"):
+        return Reason.CONTAINER_CREATING, "the container is being made"
+    return reason or Reason.CONTAINER_CONFIG, waiting.message or waiting.reason
 
 
-def _exit(ended: _Terminated) -> str:
+def _exit(ended: State) -> str:
     return f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
 
 
-def _pulled(container: _Container, reason: Reason) -> bool | None:
-    if container.imageID or container.state.running is not None:
-        return True
-    return False if reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else None
-
-
-def event_fault(found: Trouble) -> Fault:
-    """Why a StatefulSet's pod cannot be made."""
-    return Fault(client.reason(403 if "is forbidden" in found.message else 400, found.message), found.message)
-
-
-def _number(text: str) -> int:
+def _generation(found: Object) -> int:
+    text = found.metadata.annotations.get(manifests.GENERATION, "")
     return int(text) if text.isdigit() else 0
