@@ -89,3 +89,24 @@ def test_what_design_promises_of_the_pod_and_the_claim() -> None:
     assert pod["automountServiceAccountToken"] is False
     assert "lines" not in rendered
     assert "dHdv" not in str(stateful_set)
+
+
+def test_the_service_makes_the_disk_and_the_controller_only_what_never_binds() -> None:
+    sandbox, rendered = made("custom-storage")
+    disk, *_, stateful_set = yaml.safe_load_all(rendered)
+    (template,) = stateful_set["spec"]["volumeClaimTemplates"]
+    assert disk["metadata"]["name"] == f"{template['metadata']['name']}-{sandbox.id}-0"
+    assert disk["spec"].items() < template["spec"].items()
+    assert set(template["spec"]) - set(disk["spec"]) == {"volumeName"}
+    assert "sandbox.fullstackagent.io/placeholder" in template["metadata"]["annotations"]
+    assert "sandbox.fullstackagent.io/placeholder" not in disk["metadata"]["annotations"]
+    # Sealos clears an app's claims away by these.
+    assert set(disk["metadata"]["labels"]) == {"sandbox.fullstackagent.io/id"}
+
+
+def test_no_setting_changes_what_a_stateful_set_can_never_change() -> None:
+    sandbox, _ = made("defaults")
+    settings = (Config(), *(config for _, config in VARIANTS.values()))
+    rendered = [list(yaml.safe_load_all(KubernetesEngine(one).render(sandbox, ENV)))[-1] for one in settings]
+    fixed = ("serviceName", "selector", "podManagementPolicy", "volumeClaimTemplates")
+    assert all(one["spec"][field] == rendered[0]["spec"][field] for one in rendered for field in fixed)

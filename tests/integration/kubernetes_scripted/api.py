@@ -15,7 +15,10 @@ Leaves = dict[tuple[str, ...], Any]
 
 
 class ScriptedApi:
-    """`misdeeds` are asked before each request, in order; one that answers is used up unless it is in `lasting`."""
+    """`misdeeds` are asked before each request, in order; one that answers is used up unless it is in `lasting`.
+
+    The pods of sandboxes in `unmade` are not made, those in `crashing` crash; while `unbound`, no claim binds.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {}
@@ -26,6 +29,8 @@ class ScriptedApi:
         self.lasting: list[tuple[Callable[[web.Request], bool], Misdeed]] = []
         self.calls: list[tuple[str, str]] = []
         self.crashing: set[str] = set()
+        self.unmade: set[str] = set()
+        self.unbound = False
         self.watches = 0
         self.page = 500
         self._owned: dict[tuple[str, str], set[tuple[str, ...]]] = {}
@@ -104,13 +109,14 @@ class ScriptedApi:
         await stream.prepare(request)
         # An API server sends the headers at once; aiohttp keeps them until there is something to send with them.
         await stream.write(b"\n")
+        told = sum(version <= since for version, *_ in self.history)
         while True:
             changed = self._changed
-            for version, where, kind, value in [one for one in self.history if one[0] > since]:
+            for _, where, kind, value in self.history[told:]:
                 if where == "" or (where == collection and (kind == "BOOKMARK" or chosen(request, value))):
-                    told = {"type": kind, "object": value if kind == "ERROR" else shown(request, value)}
-                    await stream.write(json.dumps(told).encode() + b"\n")
-                since = version
+                    event = {"type": kind, "object": value if kind == "ERROR" else shown(request, value)}
+                    await stream.write(json.dumps(event).encode() + b"\n")
+                told += 1
             await changed.wait()
 
     def tell(self, collection: str, kind: str, value: dict[str, Any]) -> None:
@@ -192,7 +198,13 @@ class ScriptedApi:
         (claim,) = copy.deepcopy(found["spec"]["volumeClaimTemplates"])
         claim["metadata"]["name"] += f"-{name}-0"
         claim = self.objects.get(claims, {}).get(claim["metadata"]["name"]) or self.put(claims, claim)
-        if "volumeName" in claim["spec"]:
+        if name in self.unmade:
+            return
+        meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
+        if self.unbound or "volumeName" in claim["spec"]:
+            words = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+            waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+            self.put(pods, {"metadata": meta, "status": {"phase": "Pending", "conditions": [waits]}})
             return
         self.put(claims, claim | {"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}})
         crashing = name in self.crashing
@@ -200,12 +212,7 @@ class ScriptedApi:
         if crashing:
             ended = {"terminated": {"exitCode": 3, "reason": "Error"}}
             container |= {"restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
-        meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
-        self.show(pods, meta, container)
-
-    def show(self, pods: str, meta: dict[str, Any], container: dict[str, Any]) -> None:
-        """Writes a scheduled pod's status as a kubelet does."""
-        value = "True" if container.get("ready") else "False"
+        value = "False" if crashing else "True"
         conditions = [{"type": one, "status": value} for one in ("Ready", "ContainersReady")]
         conditions.append({"type": "PodScheduled", "status": "True"})
         containers = [{"name": "sandbox"} | container]

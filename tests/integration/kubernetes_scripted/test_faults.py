@@ -1,11 +1,14 @@
 """The Kubernetes engine against the scripted API server: the contract suite, and rows of the fault table."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -20,6 +23,9 @@ from tests.contract.suite import A
 from tests.integration.kubernetes_scripted.api import ScriptedApi, status
 
 SETS = "apis/apps/v1/namespaces/default/statefulsets"
+SERVICES = "api/v1/namespaces/default/services"
+INGRESSES = "apis/networking.k8s.io/v1/namespaces/default/ingresses"
+EVENTS = "api/v1/namespaces/default/events"
 PODS = "api/v1/namespaces/default/pods"
 CLAIMS = "api/v1/namespaces/default/persistentvolumeclaims"
 
@@ -77,6 +83,21 @@ async def rig(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[Rig]:
         await made.stop()
 
 
+def is_watch(request: web.Request) -> bool:
+    return request.query.get("watch") == "true"
+
+
+async def hang(_: web.Request) -> web.StreamResponse | None:
+    await asyncio.sleep(30)
+    return None
+
+
+async def until(holds: Callable[[], bool], within: float = 10) -> None:
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
 def writes(api: ScriptedApi) -> list[tuple[str, str]]:
     return [(method, path.rpartition("/")[2]) for method, path in api.calls if method != "GET"]
 
@@ -95,14 +116,12 @@ async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: 
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("code", [500, 503])
 async def test_14_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:
-    async with asyncio.timeout(10):
-        while not rig.engine.in_sight:
-            await asyncio.sleep(0.01)
+    await until(lambda: rig.engine.in_sight)
     seen = 0
 
     def matches(request: web.Request) -> bool:
         nonlocal seen
-        seen += request.query.get("watch") != "true"
+        seen += not is_watch(request)
         return seen == number + 1
 
     async def fail(_: web.Request) -> web.StreamResponse:
@@ -131,10 +150,6 @@ async def test_15_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig,
 
 
 async def test_16_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:
-    async def hang(_: web.Request) -> web.StreamResponse | None:
-        await asyncio.sleep(30)
-        return None
-
     api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"{A}-env"), hang)
     await rig.create(A)
     await rig.create("suite-b")
@@ -197,9 +212,7 @@ async def test_19_a_version_that_is_gone_is_relisted_and_each_change_told_once(
 
 
 async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
-    async with asyncio.timeout(10):
-        while not rig.engine.in_sight:
-            await asyncio.sleep(0.01)
+    await until(lambda: rig.engine.in_sight)
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
 
@@ -209,8 +222,55 @@ async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
         await asyncio.sleep(20)
         return stream
 
-    for _ in range(5):
-        api.once(lambda request: request.query.get("watch") == "true", mute)
+    for _ in range(8):
+        api.once(is_watch, mute)
+    api.tell("", "ERROR", {"code": 500, "message": "closing"})
+    await asyncio.sleep(0.5)
+    api.delete(PODS, f"{A}-0")
+    await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING, within=10)
+
+
+async def test_20_an_api_server_that_takes_calls_and_answers_none_is_out_of_sight(rig: Rig, api: ScriptedApi) -> None:
+    await until(lambda: rig.engine.in_sight)
+    api.lasting.append((is_watch, hang))
+    await until(lambda: not rig.engine.in_sight)
+    api.lasting.clear()
+    await until(lambda: rig.engine.in_sight)
+
+
+@pytest.mark.parametrize("how", ["ended at once", "always too old", "garbage"])
+async def test_19_20_a_watch_that_never_lasts_is_no_hot_loop(rig: Rig, api: ScriptedApi, how: str) -> None:
+    await until(lambda: rig.engine.in_sight)
+
+    async def end(request: web.Request) -> web.StreamResponse:
+        if how == "always too old":
+            return status(410, "too old resource version")
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        await stream.write(b"{nonsense\n" if how == "garbage" else b"\n")
+        return stream
+
+    api.lasting.append((is_watch, end))
+    count = len(api.calls)
+    api.tell("", "ERROR", {"code": 500, "message": "closing"})
+    await asyncio.sleep(3)
+    informers = 8
+    assert informers < len(api.calls) - count <= informers * 6 * 2
+    api.lasting.clear()
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+
+
+async def test_an_error_that_nobody_foresaw_ends_no_watch(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    failures = iter([RuntimeError("the token cannot be read")] * 8)
+
+    def hook(_: object) -> None:
+        if error := next(failures, None):
+            raise error
+
+    rig.engine._api._account.refresh_api_key_hook = hook  # type: ignore[attr-defined]
     api.tell("", "ERROR", {"code": 500, "message": "closing"})
     await asyncio.sleep(0.5)
     api.delete(PODS, f"{A}-0")
@@ -231,6 +291,55 @@ async def test_21_late_and_repeated_events_have_no_effect(rig: Rig, api: Scripte
     assert (await rig.get(A)).status.phase is Phase.RUNNING
 
 
+async def test_21_22_drift_is_mended_once_however_late_and_often_it_is_told(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    one_apply = [(method, name) for method, name in writes(api) if not name.startswith("vn-")]
+    for mend, change in (
+        (1, lambda: api.delete(SERVICES, f"{A}-service")),
+        (2, lambda: api.delete(INGRESSES, f"{A}-ttyd-ingress")),
+        (3, lambda: api.edit(SERVICES, f"{A}-service", publishNotReadyAddresses=False)),
+        (4, lambda: api.edit(SETS, A, updateStrategy={"type": "OnDelete"})),
+    ):
+        change()
+        await until(lambda mend=mend: len(writes(api)) >= 1 + 5 * (mend + 1))
+        await rig.settled(A, Phase.RUNNING)
+    for _, collection, kind, value in [one for one in api.history if one[1] in (SERVICES, INGRESSES, SETS)]:
+        if kind != "DELETED":
+            api.version += 1
+            api.tell(collection, kind, value)
+    api.edit(SERVICES, f"{A}-service", theirs=True)
+    await asyncio.sleep(1)
+    assert writes(api)[1:] == one_apply * 5
+    assert (
+        api.objects[SERVICES][f"{A}-service"]["spec"] | {"theirs": True, "publishNotReadyAddresses": True}
+        == (api.objects[SERVICES][f"{A}-service"]["spec"])
+    )
+
+
+async def test_a_conflict_is_no_error_of_the_sandbox(rig: Rig, api: ScriptedApi) -> None:
+    async def conflict(_: web.Request) -> web.StreamResponse:
+        return status(409, "the object has been modified; please apply your changes to the latest version")
+
+    api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"/{A}"), conflict)
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    assert Phase.ERROR not in {one.status.phase for one in rig.history}
+
+
+async def test_a_watch_for_each_of_many_namespaces_leaves_room_for_calls(api: ScriptedApi, tmp_path: Path) -> None:
+    ground = ScriptedGround(api, tmp_path)
+    more = tuple(f"tenant-{number}" for number in range(20))
+    ground.config = dataclasses.replace(ground.config, namespaces=("default", *more), silence=30)
+    rig = Rig(ground, tmp_path)
+    await rig.start()
+    try:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+    finally:
+        await rig.stop()
+
+
 async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
     api.page = 2
     for number in range(5):
@@ -243,15 +352,82 @@ async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
 
 
 async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(rig: Rig, api: ScriptedApi) -> None:
-    services = "api/v1/namespaces/default/services"
-    theirs = api.put(services, {"metadata": {"name": f"{A}-service"}, "spec": {"theirs": True}})
+    theirs = api.put(SERVICES, {"metadata": {"name": f"{A}-service"}, "spec": {"theirs": True}})
     version = theirs["metadata"]["resourceVersion"]
     await rig.create(A)
     failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
     assert failed.status.reason is Reason.NAME_CONFLICT
     assert writes(api) == []
-    assert api.objects[services][f"{A}-service"]["metadata"]["resourceVersion"] == version
-    api.delete(services, f"{A}-service")
+    assert api.objects[SERVICES][f"{A}-service"]["metadata"]["resourceVersion"] == version
+    api.delete(SERVICES, f"{A}-service")
+    await rig.settled(A, Phase.RUNNING)
+
+
+async def test_24_a_stranger_that_takes_a_name_of_a_running_sandbox_is_untouched(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    count = len(writes(api))
+    # Both in one go: nobody can see that there was none in between.
+    api.delete(SERVICES, f"{A}-service")
+    theirs = api.put(SERVICES, {"metadata": {"name": f"{A}-service"}, "spec": {"theirs": True}})
+    version = theirs["metadata"]["resourceVersion"]
+    await rig.env(A, A="1")
+    failed = await rig.until(A, lambda one: one.status.reason is Reason.NAME_CONFLICT)
+    assert failed.status.phase is Phase.ERROR
+    assert api.objects[SERVICES][f"{A}-service"]["metadata"]["resourceVersion"] == version
+    assert len(writes(api)) == count
+    api.delete(SERVICES, f"{A}-service")
+    await rig.settled(A, Phase.RUNNING)
+
+
+def event(name: str, about: dict[str, Any], kind: str, message: str) -> dict[str, Any]:
+    meta = about["metadata"]
+    involved = {"kind": kind, "name": meta["name"], "uid": meta["uid"]}
+    return {
+        "metadata": {"name": name},
+        "involvedObject": involved,
+        "message": message,
+        "lastTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+@pytest.mark.parametrize("seen", ["watched", "listed"])
+async def test_32_of_two_events_the_later_counts_and_outlives_the_earlier(
+    rig: Rig, api: ScriptedApi, seen: str
+) -> None:
+    api.unmade.add(A)
+    await rig.create(A)
+    await until(lambda: A in api.objects.get(SETS, {}))
+    found = api.objects[SETS][A]
+    quota = 'create Pod p failed error: pods "p" is forbidden: exceeded quota: none'
+    api.put(EVENTS, event("z-earlier", found, "StatefulSet", quota))
+    if seen == "watched":
+        await rig.until(A, lambda one: one.status.reason is Reason.QUOTA_EXCEEDED)
+    denied = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'
+    api.put(EVENTS, event("a-later", found, "StatefulSet", denied))
+    if seen == "listed":
+        await rig.restart()
+    await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
+    api.delete(EVENTS, "z-earlier")
+    await rig.env(A, A="1")
+    await asyncio.sleep(0.5)
+    assert (await rig.get(A)).status.reason is Reason.ADMISSION_DENIED
+    api.unmade.clear()
+    api.control("default", A)
+    await rig.settled(A, Phase.RUNNING)
+
+
+async def test_a_claim_that_no_class_serves_is_volume_pending_in_the_clusters_words(rig: Rig, api: ScriptedApi) -> None:
+    api.unbound = True
+    await rig.create(A)
+    await until(lambda: f"{A}-0" in api.objects.get(PODS, {}))
+    words = "no persistent volumes available for this claim and no storage class is set"
+    (claim,) = api.objects[CLAIMS].values()
+    api.put(EVENTS, event("e", claim, "PersistentVolumeClaim", words))
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert (failed.status.reason, failed.status.message) == (Reason.VOLUME_PENDING, words)
+    api.unbound = False
+    api.control("default", A)
     await rig.settled(A, Phase.RUNNING)
 
 

@@ -1,0 +1,105 @@
+"""What an informer remembers when news comes twice, late or from two sides."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from sandbox_server.engines.kubernetes.informer import Informer
+from sandbox_server.engines.kubernetes.objects import OBJECT
+
+NAME = "a-service"
+
+
+def item(version: int, value: str, uid: str = "first", name: str = NAME) -> dict[str, Any]:
+    labels = {"sandbox.fullstackagent.io/id": "a"}
+    meta = {"name": name, "uid": uid, "resourceVersion": str(version), "labels": labels, "annotations": {"is": value}}
+    return {"metadata": meta}
+
+
+class Pages:
+    """An API server that has lists only. `meanwhile` is done before the first page is answered."""
+
+    def __init__(self, *pages: dict[str, Any]) -> None:
+        self.pages = list(pages)
+        self.asked: list[dict[str, str]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    @contextlib.asynccontextmanager
+    async def call(self, method: str, path: str, *, parameters: dict[str, str], accept: str) -> AsyncIterator["Pages"]:
+        self.asked.append(dict(parameters))
+        yield self
+
+    async def read(self) -> bytes:
+        self.meanwhile()
+        return json.dumps(self.pages.pop(0)).encode()
+
+
+def informer(api: Any = None) -> tuple[Informer[str], list[str]]:
+    told: list[str] = []
+    made = Informer(api, "/", {"labelSelector": "x"}, lambda found: found.metadata.annotations["is"], told.append)
+    return made, told
+
+
+def written(version: int, value: str, **more: str) -> Any:
+    return OBJECT.decode(json.dumps(item(version, value, **more)))
+
+
+def line(kind: str, version: int, value: str = "", **more: str) -> bytes:
+    return json.dumps({"type": kind, "object": item(version, value, **more)}).encode()
+
+
+def test_news_that_comes_late_or_twice_changes_nothing() -> None:
+    made, told = informer()
+    made._hear(line("ADDED", 5, "new"))
+    made.put(written(9, "newer"))
+    made._hear(line("MODIFIED", 7, "old"))
+    made._hear(line("MODIFIED", 9, "newer"))
+    made._hear(line("BOOKMARK", 12, name=""))
+    assert made.get(NAME) == "newer"
+    assert told == ["a", "a"]
+
+
+def test_what_was_removed_is_not_brought_back_by_the_late_answer_to_a_write() -> None:
+    made, told = informer()
+    made._hear(line("ADDED", 5, "new"))
+    made._hear(line("MODIFIED", 6, "ours"))
+    made._hear(line("DELETED", 7))
+    made.put(written(6, "ours"))
+    assert made.get(NAME) is None
+    assert told == ["a", "a", "a"]
+
+
+def test_the_removal_of_a_former_object_leaves_its_successor() -> None:
+    made, _ = informer()
+    made._hear(line("ADDED", 5, "former"))
+    made.put(written(9, "successor", uid="second"))
+    made._hear(line("DELETED", 8, "former"))
+    assert (made.get(NAME), made.uid(NAME)) == ("successor", "second")
+
+
+async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newer_write() -> None:
+    api = Pages(
+        {"metadata": {"resourceVersion": "20", "continue": "more"}, "items": [item(3, "same", name="same")]},
+        {"metadata": {"resourceVersion": "20"}, "items": [item(18, "changed", name="changed")]},
+        {"metadata": {"resourceVersion": "30"}, "items": None},
+    )
+    made, told = informer(api)
+    for version, name in enumerate(("same", "changed", "missed"), 3):
+        made._hear(line("ADDED", version, "same", name=name))
+    made._listed = True
+    told.clear()
+    api.meanwhile = lambda: made.put(written(21, "ours", name="written"))
+    await made._list()
+    assert {name: made.get(name) for name in ("same", "changed", "missed", "written")} == {
+        "same": "same",
+        "changed": "changed",
+        "missed": None,
+        "written": "ours",
+    }
+    assert told == ["a"] * 3
+    assert [one.get("continue") for one in api.asked] == [None, "more"]
+    assert {one["labelSelector"] for one in api.asked} == {"x"}
+    api.meanwhile = lambda: None
+    await made._list()
+    assert made.get("same") is None

@@ -1,0 +1,136 @@
+"""The cluster's fields and words, as its own programs write them, and the domain's."""
+
+import json
+from typing import Any
+
+import pytest
+from sandbox_server.domain.sandbox import Exit, Reason
+from sandbox_server.engines.kubernetes import observe
+from sandbox_server.engines.kubernetes.objects import OBJECT, Object
+
+READY = {"type": "Ready", "status": "True"}
+NOT_READY = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
+SCHEDULED = {"type": "PodScheduled", "status": "True"}
+RUNS = {
+    "name": "sandbox",
+    "ready": True,
+    "imageID": "sha256:1",
+    "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+}
+
+
+def pod(*conditions: dict[str, Any], containers: list[dict[str, Any]] | None = None, **status: Any) -> Object:
+    status |= {"conditions": list(conditions), "containerStatuses": containers or []}
+    return OBJECT.decode(json.dumps({"metadata": {"name": "a-0"}, "status": status}))
+
+
+def waits(reason: str, message: str = "", **more: Any) -> list[dict[str, Any]]:
+    return [{"name": "sandbox", "ready": False, "state": {"waiting": {"reason": reason, "message": message}}} | more]
+
+
+def unscheduled(message: str, reason: str = "Unschedulable") -> dict[str, Any]:
+    return {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+
+
+ENDED = {"terminated": {"exitCode": 3, "reason": "Error"}}
+KILLED = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (pod(READY, SCHEDULED, containers=[RUNS]), Reason.READY),
+        (pod(), Reason.SCHEDULING),
+        (pod(SCHEDULED), Reason.CONTAINER_CREATING),
+        (pod(NOT_READY, SCHEDULED, containers=waits("ContainerCreating")), Reason.CONTAINER_CREATING),
+        (pod(NOT_READY, SCHEDULED, containers=waits("PodInitializing")), Reason.CONTAINER_CREATING),
+        (pod(NOT_READY, SCHEDULED, containers=waits("ErrImagePull", "not found")), Reason.IMAGE_PULL),
+        (pod(NOT_READY, SCHEDULED, containers=waits("ImageInspectError")), Reason.IMAGE_PULL),
+        (pod(NOT_READY, SCHEDULED, containers=waits("SignatureValidationFailed")), Reason.IMAGE_PULL),
+        (pod(NOT_READY, SCHEDULED, containers=waits("InvalidImageName")), Reason.IMAGE_INVALID),
+        (pod(NOT_READY, SCHEDULED, containers=waits("CreateContainerConfigError")), Reason.CONTAINER_CONFIG),
+        (pod(NOT_READY, SCHEDULED, containers=waits("RunContainerError")), Reason.CONTAINER_CONFIG),
+        (pod(NOT_READY, SCHEDULED, containers=waits("PostStartHookError")), Reason.CONTAINER_CONFIG),
+        (pod(NOT_READY, SCHEDULED, containers=waits("CrashLoopBackOff", lastState=ENDED)), Reason.CRASH_LOOP),
+        (pod(NOT_READY, SCHEDULED, containers=waits("CrashLoopBackOff", lastState=KILLED)), Reason.OUT_OF_MEMORY),
+        (pod(NOT_READY, SCHEDULED, containers=waits("CrashLoopBackOff")), Reason.CRASH_LOOP),
+        (pod(NOT_READY, SCHEDULED, containers=[RUNS | {"ready": False}]), Reason.NOT_READY),
+        (pod(NOT_READY, SCHEDULED, containers=[RUNS | {"ready": False, "state": ENDED}]), Reason.RESTARTING),
+        (pod(NOT_READY, SCHEDULED, containers=[RUNS | {"ready": False, "state": KILLED}]), Reason.OUT_OF_MEMORY),
+        (pod(SCHEDULED, phase="Failed", reason="Evicted", message="low on memory"), Reason.RESTARTING),
+        # The node controller turns the condition and says no more.
+        (pod(READY | {"status": "False"}, SCHEDULED, containers=[RUNS]), Reason.NODE_LOST),
+        # The kubelet, while a load balancer's readiness gate is missing.
+        (pod(NOT_READY | {"reason": "ReadinessGatesNotReady"}, SCHEDULED, containers=[RUNS]), Reason.NOT_READY),
+        (pod(unscheduled("0/3 nodes are available: 3 Insufficient cpu.")), Reason.UNSCHEDULABLE),
+        (
+            pod(unscheduled("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not eligible")),
+            Reason.SCHEDULING,
+        ),
+        (pod(unscheduled('0/1 nodes are available: persistentvolumeclaim "x" not found.')), Reason.VOLUME_PENDING),
+        (pod(unscheduled('persistentvolumeclaim "x" is being deleted')), Reason.VOLUME_PENDING),
+        (
+            pod(unscheduled("Scheduling is blocked due to non-empty scheduling gates", "SchedulingGated")),
+            Reason.SCHEDULING,
+        ),
+    ],
+)
+def test_what_a_pod_says(found: Object, reason: Reason) -> None:
+    assert observe.pod(found).reason is reason
+
+
+@pytest.mark.parametrize("name", ["a-injected", "z-injected"])
+def test_a_container_that_was_injected_beside_the_sandboxs_is_not_taken_for_it(name: str) -> None:
+    injected = RUNS | {"name": name, "restartCount": 9}
+    crashed = waits("CrashLoopBackOff", lastState=ENDED, restartCount=4)
+    told = observe.pod(pod(NOT_READY, SCHEDULED, containers=sorted([injected, *crashed], key=lambda one: one["name"])))
+    assert (told.reason, told.restart_count, told.last_exit) == (Reason.CRASH_LOOP, 4, Exit(3, "Error"))
+    assert "3" in told.message
+
+
+@pytest.mark.parametrize(
+    ("containers", "pulled"),
+    [
+        (waits("ImagePullBackOff"), False),
+        (waits("InvalidImageName"), False),
+        (waits("ContainerCreating"), None),
+        (waits("CrashLoopBackOff", imageID="sha256:1"), True),
+        ([RUNS], True),
+    ],
+)
+def test_whether_the_image_was_pulled(containers: list[dict[str, Any]], pulled: bool | None) -> None:
+    assert observe.pod(pod(NOT_READY, SCHEDULED, containers=containers)).image_pulled is pulled
+
+
+NOT_MADE = "create Pod a-0 in StatefulSet a failed error: "
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ('pods "a-0" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0', Reason.QUOTA_EXCEEDED),
+        (NOT_MADE + 'pods "a-0" is forbidden: failed quota: q: must specify limits.cpu for: x', Reason.QUOTA_EXCEEDED),
+        ('pods "a-0" is forbidden: insufficient quota to consume: pods', Reason.QUOTA_EXCEEDED),
+        (
+            'secrets "a-env" is forbidden: unable to create new content in namespace x because it is being terminated',
+            Reason.NAMESPACE_TERMINATING,
+        ),
+        ('namespaces "x" not found', Reason.NAMESPACE_MISSING),
+        (
+            'secrets "a-env" is forbidden: User "u:x:y" cannot patch resource "secrets" in API group "" in the namespace "x"',
+            Reason.CLUSTER_FORBIDDEN,
+        ),
+        ("Unauthorized", Reason.CLUSTER_FORBIDDEN),
+        (NOT_MADE + 'pods "a-0" is forbidden: violates PodSecurity "restricted:latest": no', Reason.ADMISSION_DENIED),
+        ('admission webhook "w" denied the request: a quota of words is being terminated', Reason.ADMISSION_DENIED),
+        (
+            "statefulsets.apps \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+            Reason.ADMISSION_DENIED,
+        ),
+        ('StatefulSet.apps "a" is invalid: spec: Forbidden: updates to statefulset spec', Reason.ENGINE_REFUSED),
+        ("the server could not find the requested resource", Reason.ENGINE_REFUSED),
+    ],
+)
+def test_what_a_refusal_says(message: str, reason: Reason) -> None:
+    assert observe.refused(message).reason is reason
+    assert observe.refused(message).message == message
