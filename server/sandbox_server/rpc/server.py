@@ -71,12 +71,13 @@ class Server:
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         """Serves, NOT_SERVING yet, and returns the port. Raises OSError if the address cannot be had."""
+        handlers = {name: self._handler(name, *one) for name, one in self._servicer.calls().items()}
+        # The first that was added is the first that is asked.
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), self._server
         )
-        handlers = {name: self._handler(name, *one) for name, one in self._servicer.calls().items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         await self.serving(False)
         try:
             if credentials is None:
@@ -121,7 +122,7 @@ class Server:
         logged, ok, left = method in LOGGED, (method, "OK", ""), (method, "CANCELLED", "")
 
         async def handle(written: bytes, context: Context) -> bytes | None:
-            began, tenant, outcome = time.monotonic(), None, left
+            began, tenant, outcome = time.monotonic() if logged else 0.0, None, left
             self.open[method] += 1
             try:
                 tenant = self._tenant(context)

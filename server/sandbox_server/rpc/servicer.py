@@ -9,7 +9,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, render
 from sandbox_server.rpc.convert import Caller
@@ -97,12 +97,15 @@ class Servicer:
         return {"sandbox": render.whole(sandbox, self._manager.stale)}
 
     async def _seen(self, tenant: Tenant, request: convert.Read, caller: Caller) -> feed.Change:
+        found = self._manager.find(tenant, Key(request.namespace or tenant.namespaces[0], request.sandbox_id))
+        if found is not None and 0 <= request.min_sequence <= self._manager.sequence:
+            # What has this name is named well: to judge it would be most of the cost of a read.
+            return found
         key = convert.read(tenant, request)
-        if request.min_sequence > self._manager.sequence:
-            try:
-                async with asyncio.timeout(convert.left(caller)):
-                    await self._manager.arrived(request.min_sequence)
-            except TimeoutError:
-                said = "this replica has not seen min_sequence yet: repeat the call"
-                raise errors.DeadlineExceeded("SEQUENCE_NOT_SEEN", said) from None
-        return self._manager.find(tenant, key) or await self._manager.get(tenant, key)
+        try:
+            async with asyncio.timeout(convert.left(caller)):
+                await self._manager.arrived(request.min_sequence)
+        except TimeoutError:
+            said = "this replica has not seen min_sequence yet: repeat the call"
+            raise errors.DeadlineExceeded("SEQUENCE_NOT_SEEN", said) from None
+        return await self._manager.get(tenant, key)
