@@ -2,6 +2,7 @@
 ownership, preconditions), is its own StatefulSet controller, volume binder and kubelet, and misbehaves as a test says."""
 
 import asyncio
+import contextlib
 import copy
 import json
 import uuid
@@ -109,15 +110,19 @@ class ScriptedApi:
         await stream.prepare(request)
         # An API server sends the headers at once; aiohttp keeps them until there is something to send with them.
         await stream.write(b"\n")
-        told = sum(version <= since for version, *_ in self.history)
-        while True:
-            changed = self._changed
-            for _, where, kind, value in self.history[told:]:
-                if where == "" or (where == collection and (kind == "BOOKMARK" or chosen(request, value))):
-                    event = {"type": kind, "object": value if kind == "ERROR" else shown(request, value)}
-                    await stream.write(json.dumps(event).encode() + b"\n")
-                told += 1
-            await changed.wait()
+        told, begun = sum(version <= since for version, *_ in self.history), len(self.history)
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                changed = self._changed
+                for _, where, kind, value in self.history[told:]:
+                    told += 1
+                    if where not in (collection, "") or not (kind in ("ERROR", "BOOKMARK") or chosen(request, value)):
+                        continue
+                    if kind != "ERROR" or told > begun:  # an earlier error ended another watch
+                        event = {"type": kind, "object": value if kind == "ERROR" else shown(request, value)}
+                        await stream.write(json.dumps(event).encode() + b"\n")
+                await changed.wait()
+        return stream
 
     def tell(self, collection: str, kind: str, value: dict[str, Any]) -> None:
         """Adds an event to every watch of a collection; of all for an empty one."""
