@@ -26,7 +26,7 @@ class Pages:
         self.meanwhile: Callable[[], None] = lambda: None
 
     @contextlib.asynccontextmanager
-    async def call(self, method: str, path: str, *, parameters: dict[str, str], accept: str) -> AsyncIterator["Pages"]:
+    async def call(self, method: str, path: str, *, parameters: dict[str, str]) -> AsyncIterator["Pages"]:
         self.asked.append(dict(parameters))
         yield self
 
@@ -82,7 +82,7 @@ async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newe
     api = Pages(
         {"metadata": {"resourceVersion": "20", "continue": "more"}, "items": [item(3, "same", name="same")]},
         {"metadata": {"resourceVersion": "20"}, "items": [item(18, "changed", name="changed")]},
-        {"metadata": {"resourceVersion": "30"}, "items": None},
+        {"metadata": {"resourceVersion": "30"}, "items": []},
     )
     made, told = informer(api)
     for version, name in enumerate(("same", "changed", "missed"), 3):

@@ -96,10 +96,7 @@ class ScriptedApi:
         meta = {"resourceVersion": str(self.version)}
         if end < len(found):
             meta["continue"] = str(end)
-        items = [shown(request, one) for one in found[start:end]]
-        # As the API server does: an empty list of metadata says null.
-        null = "PartialObjectMetadata" in request.headers["Accept"] and not items
-        return web.json_response({"metadata": meta, "items": None if null else items})
+        return web.json_response({"metadata": meta, "items": found[start:end]})
 
     async def _watch(self, request: web.Request, collection: str) -> web.StreamResponse:
         self.watches += 1
@@ -119,7 +116,7 @@ class ScriptedApi:
                     if where not in (collection, "") or not (kind in ("ERROR", "BOOKMARK") or chosen(request, value)):
                         continue
                     if kind != "ERROR" or told > begun:  # an earlier error ended another watch
-                        event = {"type": kind, "object": value if kind == "ERROR" else shown(request, value)}
+                        event = {"type": kind, "object": value}
                         await stream.write(json.dumps(event).encode() + b"\n")
                 await changed.wait()
         return stream

@@ -18,23 +18,23 @@ from sandbox_server.engines.kubernetes import manifests, observe
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, Failure, Object
 
 JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 TLS_ENDS = 0.25
 
 _ENCODER = msgspec.json.Encoder()
 
 
-class Refusal(engines.Refused):
-    """A 4xx that coming again does not change."""
+class Missing(engines.Refused):
+    """404: there is no such object or, for a write, no such namespace."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(observe.refused(message))
-        self.status = status
+
+class Gone(engines.Refused):
+    """410: the version that was asked for is no longer kept."""
 
 
 def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after: str = "") -> Exception:
-    """What a failed call, or the ERROR of a watch, means: `Refusal` or `engines.Unreachable`."""
+    """What a failed call, or the ERROR of a watch, means: `engines.Refused`, or `Unreachable` if it says to come again."""
     try:
         told = FAILURE.decode(answer)
     except msgspec.DecodeError:
@@ -43,7 +43,8 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
     if code in (409, 429) or code >= 500:
         wait = float(retry_after) if retry_after.isdigit() else None
         return engines.Unreachable(f"{what}: {code} {told.message}", wait)
-    return Refusal(code, told.message or f"{what}: {code}")
+    refused = {404: Missing, 410: Gone}.get(code, engines.Refused)
+    return refused(observe.refused(told.message or f"{what}: {code}"))
 
 
 def path(kind: str, namespace: str, name: str = "") -> str:
@@ -53,9 +54,8 @@ def path(kind: str, namespace: str, name: str = "") -> str:
     return f"/{'apis' if '/' in version else 'api'}/{version}/namespaces/{namespace}/{plural}/{name}".rstrip("/")
 
 
-def where(manifest: manifests.Manifest) -> tuple[str, str, str]:
-    """An object's kind, namespace and name."""
-    return manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+def _of(manifest: manifests.Manifest) -> str:
+    return path(manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"])
 
 
 class Client:
@@ -71,8 +71,9 @@ class Client:
             if self._config.kubeconfig is None:
                 kubernetes_config.load_incluster_config(client_configuration=account)  # type: ignore[no-untyped-call]
             else:
-                file = str(self._config.kubeconfig)
-                await kubernetes_config.load_kube_config(file, client_configuration=account)  # type: ignore[no-untyped-call]
+                await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
+                    str(self._config.kubeconfig), client_configuration=account
+                )
         except (kubernetes_config.ConfigException, OSError, yaml.YAMLError) as error:
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
         # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
@@ -93,17 +94,16 @@ class Client:
         *,
         parameters: Mapping[str, str] | None = None,
         body: Any = None,
-        content: str = JSON,
         accept: str = JSON,
         watch: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One call that is answered in time and without failure; the answer to a watch may pause for longer.
 
-        Raises `Refusal`, or `engines.Unreachable` when there is no answer or one that says to come again.
+        Raises what `failure` says, and `engines.Unreachable` when there is no answer.
         """
         data = None if body is None else _ENCODER.encode(body)
         limits = aiohttp.ClientTimeout(sock_read=self._config.silence if watch else self._config.timeout)
-        headers = {"Accept": accept, "Content-Type": content}
+        headers = {"Accept": accept, "Content-Type": APPLY if method == "PATCH" else JSON}
         try:
             async with asyncio.timeout(self._config.timeout):
                 if token := await self._account.get_api_key_with_prefix("BearerToken", "authorization"):
@@ -119,29 +119,22 @@ class Client:
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
             raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
 
-    async def find(self, kind: str, namespace: str, name: str) -> Object | None:
-        """The metadata of an object; None if there is none."""
-        try:
-            async with self.call("GET", path(kind, namespace, name), accept=METADATA) as response:
+    async def find(self, manifest: manifests.Manifest) -> Object | None:
+        """The metadata of the object of that kind and name; None if there is none."""
+        with contextlib.suppress(Missing):
+            async with self.call("GET", _of(manifest), accept=METADATA) as response:
                 return OBJECT.decode(await response.read())
-        except Refusal as refusal:
-            if refusal.status == 404:
-                return None
-            raise
+        return None
 
     async def apply(self, manifest: manifests.Manifest) -> Object:
         """Server-side apply of one object; returns it as it then is."""
-        parameters = {"fieldManager": manifests.FIELD_MANAGER, "force": "true"}
-        content, at = "application/apply-patch+yaml", path(*where(manifest))
-        async with self.call("PATCH", at, parameters=parameters, body=manifest, content=content) as response:
+        ours = {"fieldManager": manifests.FIELD_MANAGER, "force": "true"}
+        async with self.call("PATCH", _of(manifest), parameters=ours, body=manifest) as response:
             return OBJECT.decode(await response.read())
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, manifest: manifests.Manifest, uid: str) -> None:
         """Asks for the removal of that very object; one that is gone is no error."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
-        try:
-            async with self.call("DELETE", path(kind, namespace, name), body=body):
+        with contextlib.suppress(Missing):
+            async with self.call("DELETE", _of(manifest), body=body):
                 pass
-        except Refusal as refusal:
-            if refusal.status != 404:
-                raise

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import yaml
@@ -33,16 +33,12 @@ class _Sight:
     """The informers of one namespace."""
 
     def __init__(self, api: client.Client, namespace: str, changed: Callable[[Key], None]) -> None:
+        def heard(sandbox: str) -> None:
+            changed(Key(namespace, sandbox))
+
         def informer(kind: str, value: Callable[[Object], T], events: str = "") -> Informer[T]:
             selector = {"fieldSelector": events} if events else {"labelSelector": manifests.ID}
-            return Informer(
-                api,
-                client.path(kind, namespace),
-                selector,
-                value,
-                lambda sandbox: changed(Key(namespace, sandbox)),
-                metadata_only=kind in ("Service", "Ingress"),
-            )
+            return Informer(api, client.path(kind, namespace), selector, value, heard)
 
         self.pods = informer("Pod", observe.pod)
         self.volumes = informer("PersistentVolumeClaim", observe.volume)
@@ -50,20 +46,9 @@ class _Sight:
         self.troubles = [informer("Event", observe.trouble, one) for one in TROUBLES]
         self.all: list[Informer[Any]] = [self.pods, self.volumes, *self.made.values(), *self.troubles]
 
-    def trouble(self, uid: str) -> observe.Trouble | None:
-        """What an event says of the object with that uid."""
-        return next((found for one in self.troubles if (found := one.get(uid))), None)
-
-    def fault(self, sandbox: Sandbox) -> Fault | None:
-        """Why, in this attempt, the StatefulSet's pod could not be made."""
-        trouble = self.trouble(self.made["StatefulSet"].uid(sandbox.id))
-        recent = trouble and trouble.at and trouble.at + SKEW >= sandbox.status.attempt_at
-        return observe.refused(trouble.message) if trouble and recent else None
-
-    def knows(self, sandbox: Sandbox, manifest: manifests.Manifest) -> bool:
-        """Whether an object is remembered, and as this sandbox's."""
-        found = manifest["kind"] in self.made and self.made[manifest["kind"]].get(manifest["metadata"]["name"])
-        return bool(found and found.owner == sandbox.uid)
+    def trouble(self, uid: str) -> tuple[str, datetime | None]:
+        """What an event says of the object with that uid, and when it last did."""
+        return next(filter(None, (one.get(uid) for one in self.troubles)), ("", None))
 
 
 class KubernetesEngine:
@@ -106,10 +91,10 @@ class KubernetesEngine:
         if sight is None:
             return Observed()
         pod, volume = sight.pods.get(f"{sandbox.id}-0"), sight.volumes.get(manifests.claim_name(sandbox))
-        if volume and not volume.bound and (trouble := sight.trouble(volume.uid)):
-            volume = dataclasses.replace(volume, message=trouble.message)
+        if volume and not volume.bound and (words := sight.trouble(volume.uid)[0]):
+            volume = dataclasses.replace(volume, message=words)
             if pod and pod.reason is Reason.SCHEDULING:
-                pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=trouble.message)
+                pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=words)
         if volume and not volume.uid and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
             # A placeholder is no disk; told of is only one that has to be removed.
             volume = None
@@ -118,7 +103,9 @@ class KubernetesEngine:
         if workload is not None:
             whole = len(made) == len(manifests.watched(sandbox)) and (volume or sandbox.volume_uid)
             revision = observe.revision(made) if whole and not self._starved(sandbox, pod) else INCOMPLETE
-            workload = dataclasses.replace(workload, revision=revision, fault=sight.fault(sandbox))
+            words, at = sight.trouble(sight.made["StatefulSet"].uid(sandbox.id))
+            fault = observe.refused(words) if at and at >= sandbox.status.attempt_at - SKEW else None
+            workload = dataclasses.replace(workload, revision=revision, fault=fault)
         return Observed(workload=workload, pod=pod, volume=volume)
 
     def _starved(self, sandbox: Sandbox, pod: Pod | None) -> bool:
@@ -134,7 +121,7 @@ class KubernetesEngine:
         if sight is None:
             raise engines.Refused(Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {sandbox.namespace}"))
         claim, *objects = manifests.objects(sandbox, env, replicas, self._config)
-        await self._refuse_strangers(sandbox, sight, objects if sandbox.volume_uid else [claim, *objects])
+        await self._refuse_strangers(sandbox, objects if sandbox.volume_uid else [claim, *objects])
         if not sandbox.volume_uid:
             await self._make_disk(sight, claim)
         await self._api.apply(objects.pop(0))
@@ -145,33 +132,33 @@ class KubernetesEngine:
             sight.made[manifest["kind"]].put(one)
         return observe.revision(map(observe.workload, written))
 
+    async def _refuse_strangers(self, sandbox: Sandbox, wanted: list[manifests.Manifest]) -> None:
+        """Raises before anything is written if an object of one of our names is not this sandbox's."""
+        found = await asyncio.gather(*map(self._api.find, wanted))
+        for manifest, other in zip(wanted, found, strict=True):
+            if other is not None and not observe.ours(sandbox, other):
+                called = f"{manifest['kind']} {manifest['metadata']['name']}"
+                said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
+                raise engines.Refused(Fault(Reason.NAME_CONFLICT, said))
+
     async def _make_disk(self, sight: _Sight, claim: manifests.Manifest) -> None:
         """Applies the claim. Raises `engines.Unreachable` while the name is taken by a placeholder or a disk that goes."""
         made = await self._api.apply(claim)
         sight.volumes.put(made)
         disk = observe.volume(made)
         if disk.terminating or not disk.uid:
-            await self._api.delete(*client.where(claim), made.metadata.uid)
+            await self._api.delete(claim, made.metadata.uid)
             raise engines.Unreachable(f"the claim {disk.name} has to go before there can be a fresh one")
-
-    async def _refuse_strangers(self, sandbox: Sandbox, sight: _Sight, wanted: list[manifests.Manifest]) -> None:
-        """Raises before anything is written if an object of one of our names is not this sandbox's."""
-        unknown = [client.where(one) for one in wanted if not sight.knows(sandbox, one)]
-        found = await asyncio.gather(*(self._api.find(*one) for one in unknown))
-        for (kind, _, name), other in zip(unknown, found, strict=True):
-            if other is not None and not observe.ours(sandbox, other):
-                said = f"the {kind} {name} belongs to somebody else; it is left alone. Remove it or choose another id"
-                raise engines.Refused(Fault(Reason.NAME_CONFLICT, said))
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit."""
-        for manifest in reversed(manifests.objects(sandbox, {}, 0, self._config)):
-            found = await self._api.find(*client.where(manifest))
+        claim, *objects = manifests.objects(sandbox, {}, 0, self._config)
+        for manifest in (*reversed(objects), claim):
+            found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
                 continue
-            disk = manifest["kind"] == "PersistentVolumeClaim" and observe.volume(found).uid
-            if not (disk and keep_volume):
-                await self._api.delete(*client.where(manifest), found.metadata.uid)
+            if not (keep_volume and manifest is claim and observe.volume(found).uid):
+                await self._api.delete(manifest, found.metadata.uid)
         self._supplied.pop(sandbox.key, None)
 
     def render(self, sandbox: Sandbox, env: Mapping[str, str]) -> str:

@@ -5,9 +5,11 @@ anew. A list replaces all that was remembered, so whatever a watch missed is tol
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 import structlog
@@ -36,32 +38,25 @@ class _Known(NamedTuple, Generic[T]):
     value: T
 
 
+@dataclass(eq=False)
 class Informer(Generic[T]):
-    """Remembers what `value` makes of each object, and calls `changed` with the id of the sandbox whose it is."""
+    """Remembers what `value` makes of each object, and calls `changed` with the id of the sandbox whose it is.
 
-    def __init__(
-        self,
-        api: client.Client,
-        path: str,
-        selector: dict[str, str],
-        value: Callable[[Object], T],
-        changed: Callable[[str], None],
-        *,
-        metadata_only: bool = False,
-    ) -> None:
-        """`selector`: the parameters that choose the objects."""
-        self._api = api
-        self._path = path
-        self._selector = selector
-        self._value = value
-        self._changed = changed
-        self._accept = (client.METADATA_LIST, client.METADATA) if metadata_only else (client.JSON, client.JSON)
-        self._known: dict[str, _Known[T]] = {}
-        self._version = 0
-        self._listed = False
-        self._failures = 0
-        self._answered, self._since = False, time.monotonic()
-        self._logged = -LOG_EVERY
+    `selector`: the parameters that choose the objects.
+    """
+
+    api: client.Client
+    path: str
+    selector: dict[str, str]
+    value: Callable[[Object], T]
+    changed: Callable[[str], None]
+
+    _known: dict[str, _Known[T]] = field(default_factory=dict)
+    _version: int = 0
+    _listed: bool = False
+    _failing_since: float | None = field(default_factory=time.monotonic)
+    _failures: int = 0
+    _logged: float = -math.inf
 
     def get(self, name: str) -> T | None:
         """What is remembered by `name`."""
@@ -76,7 +71,8 @@ class Informer(Generic[T]):
     @property
     def in_sight(self) -> bool:
         """Whether it has listed, and the API server answers or has not answered for a moment only."""
-        return self._listed and (self._answered or time.monotonic() - self._since < BLIND_AFTER)
+        since = self._failing_since
+        return self._listed and (since is None or time.monotonic() - since < BLIND_AFTER)
 
     async def run(self) -> None:
         """Lists and watches until it is cancelled."""
@@ -90,32 +86,25 @@ class Informer(Generic[T]):
 
     async def _back_off(self, error: Exception) -> None:
         now = time.monotonic()
-        if self._answered:
-            # A contact that did not last is no reason to come again at once.
-            self._failures = self._failures if now - self._since < LASTING else 0
-            self._answered, self._since = False, now
+        self._failing_since = self._failing_since or now
         self._failures += 1
         foreseen = isinstance(error, engines.Refused | engines.Unreachable)
-        if isinstance(error, client.Refusal) and error.status == 410:
+        if isinstance(error, client.Gone):
             self._version = 0
         elif (self._failures > 1 or not foreseen) and now - self._logged >= LOG_EVERY:
             self._logged = now
-            log.warning("watch_failing", path=self._path, message=str(error)[:300], exc_info=not foreseen)
+            log.warning("watch_failing", path=self.path, message=str(error)[:300], exc_info=not foreseen)
         told = getattr(error, "retry_after", None) or 0.0
         delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures - 1, 10))
         await asyncio.sleep(max(told, delay * random.uniform(0.5, 1.0)))
 
-    def _in_contact(self) -> None:
-        if not self._answered:
-            self._answered, self._since = True, time.monotonic()
-
     async def _list(self) -> None:
-        parameters = self._selector | {"limit": PAGE_SIZE}
+        parameters = self.selector | {"limit": PAGE_SIZE}
         read: list[tuple[str, _Known[T]]] = []
         while True:
-            async with self._api.call("GET", self._path, parameters=parameters, accept=self._accept[0]) as response:
+            async with self.api.call("GET", self.path, parameters=parameters) as response:
                 page = PAGE.decode(await response.read())
-            read += map(self._read, page.items or ())
+            read += map(self._read, page.items)
             if not page.metadata.continue_:
                 break
             parameters["continue"] = page.metadata.continue_
@@ -123,34 +112,36 @@ class Informer(Generic[T]):
         # What was written by us while the list was under way is newer than it.
         newer = [(name, one) for name, one in before.items() if one.version > self._version]
         self._known = dict(sorted(read + newer, key=lambda one: one[1].version))
-        first, self._listed = not self._listed, True
-        self._in_contact()
+        self._listed, self._failing_since = True, None
         for name, one in (before | self._known).items():
-            if first or name not in before or name not in self._known or before[name].value != one.value:
-                self._changed(one.sandbox)
+            if name not in before or name not in self._known or before[name].value != one.value:
+                self.changed(one.sandbox)
 
     async def _watch(self) -> None:
-        parameters = self._selector | {
+        parameters = self.selector | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": str(self._version),
             "timeoutSeconds": str(random.randint(WATCH_SECONDS // 2, WATCH_SECONDS)),
         }
-        began, rest = time.monotonic(), b""
-        call = self._api.call("GET", self._path, parameters=parameters, accept=self._accept[1], watch=True)
-        async with call as response:
-            self._in_contact()
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in filter(None, lines):
-                    self._hear(line)
-        if time.monotonic() - began < LASTING:
-            raise engines.Unreachable(f"watch {self._path}: ended at once")
+        async with self.api.call("GET", self.path, parameters=parameters, watch=True) as response:
+            began, rest, self._failing_since = time.monotonic(), b"", None
+            try:
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in filter(None, lines):
+                        self._hear(line)
+            finally:
+                # One that did not last is no reason to come again at once, however well it began.
+                lasted = time.monotonic() - began >= LASTING
+                self._failures = 0 if lasted else self._failures
+        if not lasted:
+            raise engines.Unreachable(f"watch {self.path}: ended at once")
 
     def _hear(self, line: bytes) -> None:
         event = EVENT.decode(line)
         if event.type == "ERROR":
-            raise client.failure(f"watch {self._path}", event.object)
+            raise client.failure(f"watch {self.path}", event.object)
         item = OBJECT.decode(event.object)
         if event.type == "DELETED":
             self._drop(item)
@@ -169,15 +160,15 @@ class Informer(Generic[T]):
         if fresh.version > max(self._version, known.version if known else 0):
             self._known[name] = fresh
             if known is None or known.value != fresh.value:
-                self._changed(fresh.sandbox)
+                self.changed(fresh.sandbox)
 
     def _drop(self, item: Object) -> None:
         name, gone = self._read(item)
         known = self._known.get(name)
         if known is not None and known.uid == gone.uid:
             del self._known[name]
-            self._changed(gone.sandbox)
+            self.changed(gone.sandbox)
 
     def _read(self, item: Object) -> tuple[str, _Known[T]]:
         name, sandbox = observe.about(item)
-        return name, _Known(int(item.metadata.resourceVersion), item.metadata.uid, sandbox, self._value(item))
+        return name, _Known(int(item.metadata.resourceVersion), item.metadata.uid, sandbox, self.value(item))

@@ -15,7 +15,7 @@ class Managed(msgspec.Struct, frozen=True):
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """What every object has."""
+    """What every object has; of a page, the version that it shows and where the next one begins."""
 
     name: str = ""
     uid: str = ""
@@ -24,11 +24,14 @@ class Meta(msgspec.Struct, frozen=True):
     annotations: dict[str, str] = {}
     deletionTimestamp: str | None = None
     managedFields: list[Managed] = []
+    continue_: str = msgspec.field(default="", name="continue")
 
 
-class State(msgspec.Struct, frozen=True):
-    """Of a container that waits, runs or has ended."""
+class Said(msgspec.Struct, frozen=True):
+    """A condition of a pod, or how a container waits, runs or has ended."""
 
+    type: str = ""
+    status: str = ""
     reason: str = ""
     message: str = ""
     exitCode: int = 0
@@ -41,17 +44,8 @@ class Container(msgspec.Struct, frozen=True):
     ready: bool = False
     restartCount: int = 0
     imageID: str = ""
-    state: dict[str, State] = {}
-    lastState: dict[str, State] = {}
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """One aspect of a pod."""
-
-    type: str = ""
-    status: str = ""
-    reason: str = ""
-    message: str = ""
+    state: dict[str, Said] = {}
+    lastState: dict[str, Said] = {}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -60,7 +54,7 @@ class Status(msgspec.Struct, frozen=True):
     phase: str = ""
     reason: str = ""
     message: str = ""
-    conditions: list[Condition] = []
+    conditions: list[Said] = []
     containerStatuses: list[Container] = []
     capacity: dict[str, str] = {}
 
@@ -87,7 +81,7 @@ class Involved(msgspec.Struct, frozen=True):
 
 
 class Object(msgspec.Struct, frozen=True):
-    """An object of any kind; the last four fields are an event's."""
+    """An object of any kind; the last three fields are an event's."""
 
     metadata: Meta = Meta()
     spec: Spec = Spec()
@@ -95,21 +89,13 @@ class Object(msgspec.Struct, frozen=True):
     involvedObject: Involved = Involved()
     message: str = ""
     lastTimestamp: datetime | None = None
-    eventTime: datetime | None = None
-
-
-class ListMeta(msgspec.Struct, frozen=True):
-    """The version that a page shows, and where the next one begins."""
-
-    resourceVersion: str = ""
-    continue_: str = msgspec.field(default="", name="continue")
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page of a list. A list of metadata without items says null."""
+    """A page of a list."""
 
-    metadata: ListMeta
-    items: list[Object] | None = None
+    metadata: Meta
+    items: list[Object]
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -8,11 +8,10 @@ import re
 import zlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
 
 from sandbox_server.domain.sandbox import Exit, Fault, Pod, Reason, Sandbox, Volume, Workload
 from sandbox_server.engines.kubernetes import manifests
-from sandbox_server.engines.kubernetes.objects import Condition, Container, Object, State, Status
+from sandbox_server.engines.kubernetes.objects import Container, Object, Said, Status
 
 _REFUSALS: tuple[tuple[str, Reason], ...] = (
     # apiserver/pkg/admission/plugin/resourcequota/controller.go, in an answer or in a controller's event
@@ -42,13 +41,6 @@ _WAITING = {
 }
 
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
-
-
-class Trouble(NamedTuple):
-    """What an event says, and when it last said so."""
-
-    message: str
-    at: datetime | None
 
 
 def about(found: Object) -> tuple[str, str]:
@@ -109,9 +101,9 @@ def volume(found: Object) -> Volume:
     )
 
 
-def trouble(found: Object) -> Trouble:
-    """An event: why a controller could not do something."""
-    return Trouble(found.message, found.lastTimestamp or found.eventTime)
+def trouble(found: Object) -> tuple[str, datetime | None]:
+    """Why a controller could not do something, in its words, and when it last said so."""
+    return found.message, found.lastTimestamp
 
 
 def pod(found: Object) -> Pod:
@@ -119,7 +111,7 @@ def pod(found: Object) -> Pod:
     meta, status = found.metadata, found.status
     container = next((one for one in status.containerStatuses if one.name == manifests.CONTAINER), Container())
     conditions = {one.type: one for one in status.conditions}
-    ready, scheduled = conditions.get("Ready", Condition()), conditions.get("PodScheduled")
+    ready, scheduled = conditions.get("Ready", Said()), conditions.get("PodScheduled", Said())
     last = container.lastState.get("terminated") or container.state.get("terminated")
     reason, message = _reason(status, container, ready, scheduled)
     pulled = True if container.imageID or "running" in container.state else None
@@ -130,14 +122,14 @@ def pod(found: Object) -> Pod:
         reason=reason,
         message=message,
         terminating=meta.deletionTimestamp is not None,
-        scheduled=scheduled.status == "True" if scheduled else None,
+        scheduled=scheduled.status == "True" if scheduled.status else None,
         image_pulled=False if reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
         restart_count=container.restartCount,
         last_exit=Exit(last.exitCode, last.reason or "Error") if last else None,
     )
 
 
-def _reason(status: Status, container: Container, ready: Condition, scheduled: Condition | None) -> tuple[Reason, str]:
+def _reason(status: Status, container: Container, ready: Said, scheduled: Said) -> tuple[Reason, str]:
     """Why the pod is not ready, in the domain's word and the cluster's words."""
     if ready.status == "True":
         return Reason.READY, "the pod is ready"
@@ -145,8 +137,6 @@ def _reason(status: Status, container: Container, ready: Condition, scheduled: C
         # controller/util/node/controller_utils.go (MarkPodsNotReady) turns Ready alone and gives no reason; the kubelet
         # gives one, and withdraws the container's own with it unless a readiness gate is missing.
         return Reason.NODE_LOST, "the pod's node does not answer"
-    if scheduled is None:
-        return Reason.SCHEDULING, "waiting for a node"
     if scheduled.status != "True":
         return _unscheduled(scheduled)
     if waiting := container.state.get("waiting"):
@@ -160,17 +150,19 @@ def _reason(status: Status, container: Container, ready: Condition, scheduled: C
     return Reason.CONTAINER_CREATING, "the container is being made"
 
 
-def _unscheduled(scheduled: Condition) -> tuple[Reason, str]:
+def _unscheduled(scheduled: Said) -> tuple[Reason, str]:
+    if not scheduled.status or scheduled.reason == "SchedulingGated":
+        return Reason.SCHEDULING, scheduled.message or "waiting for a node"
     # scheduler/framework/plugins/volumebinding/volume_binding.go: the first passes when the claim is bound, the others
     # (not found, being deleted, bound to a volume that is gone) do not.
-    if scheduled.reason == "SchedulingGated" or "unbound immediate PersistentVolumeClaims" in scheduled.message:
+    if "unbound immediate PersistentVolumeClaims" in scheduled.message:
         return Reason.SCHEDULING, scheduled.message
     if 'persistentvolumeclaim "' in scheduled.message:
         return Reason.VOLUME_PENDING, scheduled.message
     return Reason.UNSCHEDULABLE, scheduled.message
 
 
-def _waiting(waiting: State, last: State | None) -> tuple[Reason, str]:
+def _waiting(waiting: Said, last: Said | None) -> tuple[Reason, str]:
     reason = _WAITING.get(waiting.reason)
     if reason is Reason.CRASH_LOOP and last is not None:
         return (Reason.OUT_OF_MEMORY if last.reason == "OOMKilled" else reason), _exit(last)
@@ -181,7 +173,7 @@ def _waiting(waiting: State, last: State | None) -> tuple[Reason, str]:
     return reason or Reason.CONTAINER_CONFIG, waiting.message or waiting.reason
 
 
-def _exit(ended: State) -> str:
+def _exit(ended: Said) -> str:
     return f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
 
 
