@@ -1,6 +1,6 @@
 """The contract of an engine: it obeys and reports, and never decides.
 
-Both engines keep it and pass one suite, `tests/integration/test_engine_contract.py`.
+Both engines keep it and pass one suite, `tests/contract/suite.py`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -62,7 +62,8 @@ class Engine(Protocol):
         """What is there for this sandbox, from memory. `fault` is left None."""
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
-        """Makes the objects of `sandbox.generation`, the workload last, and returns the workload's revision.
+        """Makes the objects of `sandbox.generation`, the workload last, and returns the workload's revision: the one
+        that `observe` goes on showing until somebody else removes or changes anything of what was made.
 
         Doing it twice changes nothing the second time. An object that is not ours is left alone: `Refused` with
         NAME_CONFLICT. `observe` shows the effect no earlier than it is true.

@@ -160,8 +160,14 @@ def _ingress(sandbox: Sandbox, config: Config, name: str, host: str, port: int) 
 
 def _stateful_set(sandbox: Sandbox, config: Config, name: str, replicas: int) -> Manifest:
     """Its template's generation is what restarts the pod."""
-    generation = {GENERATION: str(sandbox.generation)}
-    annotations = {**sandbox.spec.annotations, UID: sandbox.uid} | generation
+    made = _object(sandbox, config, "StatefulSet", name)
+    labels, annotations = made["metadata"]["labels"], made["metadata"]["annotations"]
+    annotations[GENERATION] = str(sandbox.generation)
+    template = {"metadata": {"labels": {**labels}, "annotations": {**annotations}}, "spec": _pod(sandbox)}
+    if config.sealos_labels:
+        annotations["originImageName"] = sandbox.spec.image
+        annotations |= {f"deploy.{_SEALOS}/minReplicas": "1", f"deploy.{_SEALOS}/maxReplicas": "1"}
+        annotations[f"deploy.{_SEALOS}/resize"] = sandbox.spec.storage.size
     spec = {
         "replicas": replicas,
         "serviceName": sandbox.service_name,
@@ -172,22 +178,10 @@ def _stateful_set(sandbox: Sandbox, config: Config, name: str, replicas: int) ->
         "updateStrategy": {"type": "RollingUpdate"},
         "revisionHistoryLimit": 1,
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-        "template": {
-            "metadata": {"labels": _labels(sandbox, config), "annotations": annotations},
-            "spec": _pod(sandbox),
-        },
+        "template": template,
         "volumeClaimTemplates": [_placeholder(sandbox)],
     }
-    made = _object(sandbox, config, "StatefulSet", name, spec=spec)
-    made["metadata"]["annotations"] |= generation
-    if config.sealos_labels:
-        made["metadata"]["annotations"] |= {
-            "originImageName": sandbox.spec.image,
-            f"deploy.{_SEALOS}/minReplicas": "1",
-            f"deploy.{_SEALOS}/maxReplicas": "1",
-            f"deploy.{_SEALOS}/resize": sandbox.spec.storage.size,
-        }
-    return made
+    return made | {"spec": spec}
 
 
 def _pod(sandbox: Sandbox) -> Manifest:
@@ -206,11 +200,9 @@ def _pod(sandbox: Sandbox) -> Manifest:
 def _container(sandbox: Sandbox) -> Manifest:
     spec, port = sandbox.spec, sandbox.spec.ports[0].number
     env = [] if "PORT" in sandbox.env_names else [{"name": "PORT", "value": str(port)}]
-    probe: Manifest = {}
+    probe: Manifest = {"tcpSocket": {"port": spec.readiness.tcp_port}} if spec.readiness.tcp_port else {}
     if spec.readiness.http_path:
         probe = {"httpGet": {"path": spec.readiness.http_path, "port": port}}
-    elif spec.readiness.tcp_port:
-        probe = {"tcpSocket": {"port": spec.readiness.tcp_port}}
     often = {"periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3}
     resources = spec.resources
     return {

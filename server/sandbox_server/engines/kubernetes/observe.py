@@ -21,7 +21,7 @@ _REFUSALS: tuple[tuple[str, Reason], ...] = (
     # the same file, by apimachinery/pkg/api/errors.NewNotFound
     (r'^namespaces "\S+" not found', Reason.NAMESPACE_MISSING),
     # apiserver/pkg/endpoints/handlers/responsewriters/errors.go, and pkg/endpoints/filters/authentication.go
-    (r'User "\S*" cannot \w+ resource|^Unauthorized$', Reason.CLUSTER_FORBIDDEN),
+    (r'User ".*" cannot \w+ resource|^Unauthorized$', Reason.CLUSTER_FORBIDDEN),
     # apimachinery/pkg/api/errors.NewForbidden, as every admission plugin says it; webhooks and policies:
     # apiserver/pkg/admission/plugin/webhook/errors/statuserror.go, .../policy/validating/dispatcher.go
     (r"forbidden: |denied (the )?request", Reason.ADMISSION_DENIED),
@@ -70,8 +70,11 @@ def ours(sandbox: Sandbox, found: Object) -> bool:
 
 
 def workload(found: Object) -> Workload:
-    """A StatefulSet as the domain sees it, or an object beside it. Its revision changes when somebody else changes,
-    or removes, a field that we set: it is then no longer among those that are said to be ours."""
+    """A StatefulSet as the domain sees it, or an object beside it.
+
+    The revision stands for the fields that the API server calls ours. One that somebody else changes or removes is ours
+    no longer; what others add or change of their own is not counted.
+    """
     meta = found.metadata
     fields = [one.fieldsV1 for one in meta.managedFields if (one.manager, one.operation) == _APPLIED]
     return Workload(
