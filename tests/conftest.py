@@ -1,6 +1,7 @@
 """What every test may use: a PostgreSQL of the session, and the service in a process of its own."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -111,8 +112,8 @@ class Service:
         if self.process is not None and self.process.poll() is None:
             self.kill()
         for file in (self.folder / "data").glob("sandboxes/*/*/*.process"):
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                pid = int(file.read_text().split()[0])
+            with contextlib.suppress(OSError, ValueError):
+                pid = json.loads(file.read_text())["pid"]
                 if f"/{file.parent.name}/" in Path(f"/proc/{pid}/cmdline").read_text():
                     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
                         os.kill(int(child), signal.SIGKILL)

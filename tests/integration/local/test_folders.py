@@ -50,6 +50,26 @@ async def test_links_in_the_home_are_removed_and_never_followed(rig: LocalRig, o
     assert everything(outside) == before
 
 
+async def test_a_link_in_place_of_the_folder_is_refused_and_never_followed(rig: LocalRig, outside: Path) -> None:
+    before = everything(outside)
+    await stopped(rig)
+    place, aside = rig.ground.folder(A), rig.ground.config.data_dir / "aside"
+    place.rename(aside)
+    place.symlink_to(outside)
+    await rig.restart()
+    await rig.begin(A, Phase.RUNNING)
+    await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    await rig.delete(A)
+    told = await refused(rig)
+    assert str(place) in told.status.message
+    assert everything(outside) == before
+    place.unlink()
+    aside.rename(place)
+    await rig.settled(A, Phase.TERMINATED)
+    assert not rig.ground.folder(A).exists()
+    assert everything(outside) == before
+
+
 async def test_a_link_planted_before_the_create_is_refused_and_never_followed(rig: LocalRig, outside: Path) -> None:
     before = everything(outside)
     rig.ground.folder(A).parent.mkdir(parents=True)
@@ -61,7 +81,7 @@ async def test_a_link_planted_before_the_create_is_refused_and_never_followed(ri
     await rig.settled(A, Phase.RUNNING)
 
 
-@pytest.mark.parametrize("part", ["volume/home"])
+@pytest.mark.parametrize("part", ["volume", "volume/home"])
 async def test_a_link_in_place_of_the_disk_is_a_lost_disk(rig: LocalRig, outside: Path, part: str) -> None:
     await stopped(rig)
     place = rig.ground.folder(A) / part
@@ -73,7 +93,12 @@ async def test_a_link_in_place_of_the_disk_is_a_lost_disk(rig: LocalRig, outside
     await rig.begin(A, Phase.RUNNING)
     await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST)
     await rig.manager.start(rig.tenant, rig.wish(), rig.key(A), True)
-    await refused(rig)
+    if part == "volume":
+        await refused(rig)
+    else:
+        await rig.settled(A, Phase.RUNNING)
+        assert not any(rig.ground.home(A).iterdir())
+    assert everything(outside) == before
     await rig.delete(A)
     await rig.settled(A, Phase.TERMINATED)
     assert not rig.ground.folder(A).exists()
@@ -126,7 +151,7 @@ async def test_a_folder_that_is_another_sandboxs_is_left_alone(rig: LocalRig) ->
     assert everything(rig.ground.folder("folder-b")) == before
 
 
-@pytest.mark.parametrize("left", ["nothing", "folder", "record", "volume"])
+@pytest.mark.parametrize("left", ["nothing", "the folder", "the volume, lifted", "all"])
 async def test_a_removal_that_was_cut_off_is_taken_up_again(rig: LocalRig, left: str) -> None:
     await stopped(rig)
     await rig.create("folder-b")
@@ -134,13 +159,13 @@ async def test_a_removal_that_was_cut_off_is_taken_up_again(rig: LocalRig, left:
     rig._task.cancel()
     await rig.delete(A)
     folder = rig.ground.folder(A)
-    (folder / "going-1").mkdir()
-    if left in ("folder", "record"):
-        for path in folder.iterdir():
-            if left == "folder" or path.name != "record.json":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif left == "nothing":
+    if left == "the volume, lifted":
+        (folder / "volume").rename(folder / "going-1")
+        (folder / "going-1" / "home").rename(folder / "going-2")
+    elif left != "all":
         shutil.rmtree(folder)
+    if left == "the folder":
+        folder.mkdir()
     await rig.restart()
     await rig.settled(A, Phase.TERMINATED)
     assert [path.name for path in folder.parent.iterdir()] == ["folder-b"]
@@ -160,8 +185,8 @@ async def test_only_delete_costs_data(rig: LocalRig) -> None:
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
     # What belongs to the engine alone may be lost: the disk is still the sandbox's.
-    for name in ("record.json", "main.log"):
-        (rig.ground.folder(A) / name).unlink()
+    for path in rig.ground.folder(A).glob("main.*"):
+        path.unlink()
     await rig.restart()
     await rig.begin(A, Phase.RUNNING)
     await rig.settled(A, Phase.RUNNING)

@@ -169,7 +169,7 @@ async def test_wishes_made_while_the_service_was_down_find_the_process(rig: Loca
     await rig.settled("down-a", Phase.STOPPED)
     await rig.settled("down-b", Phase.TERMINATED)
     await rig.settled("down-c", Phase.RUNNING)
-    assert len(rig.ground.marked()) == 1
+    await rig.there(lambda: len(rig.ground.marked()) == 1)
 
 
 async def test_a_pid_that_became_somebody_elses_is_left_alone(rig: LocalRig) -> None:

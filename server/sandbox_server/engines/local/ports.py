@@ -3,7 +3,6 @@
 import math
 import random
 import socket
-import threading
 import time
 from collections.abc import Iterable
 
@@ -14,17 +13,20 @@ PROMISED_FOR = 600.0
 
 
 class Ports:
-    """Gives out ports of a range. Thread-safe: the store's thread asks too."""
+    """Gives out ports of a range: `give` from the store's thread alone, the others from anywhere."""
 
     def __init__(self, ports: range) -> None:
         self._range = ports
         self._taken: dict[int, float] = {}
-        self._lock = threading.Lock()
 
     def take(self, ports: Iterable[int]) -> None:
         """Marks ports as those of a sandbox that exists."""
-        with self._lock:
-            self._taken.update(dict.fromkeys(ports, math.inf))
+        self._taken.update(dict.fromkeys(ports, math.inf))
+
+    def free(self, ports: Iterable[int]) -> None:
+        """Takes ports back."""
+        for port in ports:
+            self._taken.pop(port, None)
 
     def give(self) -> int:
         """A port that no sandbox has and nobody listens on, until `take` marks it or its time has passed.
@@ -32,24 +34,12 @@ class Ports:
         Raises `errors.Unavailable` if there is none.
         """
         now = time.monotonic()
-        with self._lock:
-            first = random.randrange(len(self._range))
-            for offset in range(len(self._range)):
-                port = self._range[(first + offset) % len(self._range)]
-                if self._taken.get(port, 0.0) <= now and _is_free(port):
-                    self._taken[port] = now + PROMISED_FOR
-                    return port
-        raise errors.Unavailable(
-            "NO_FREE_PORT",
-            f"no free port is left in {self._range.start}-{self._range.stop - 1}: "
-            "delete a sandbox, or have local-ports widened",
-        )
-
-    def free(self, ports: Iterable[int]) -> None:
-        """Takes ports back."""
-        with self._lock:
-            for port in ports:
-                self._taken.pop(port, None)
+        for port in random.sample(self._range, len(self._range)):
+            if self._taken.get(port, 0.0) <= now and _is_free(port):
+                self._taken[port] = now + PROMISED_FOR
+                return port
+        told = f"no free port is left in {self._range.start}-{self._range.stop - 1}"
+        raise errors.Unavailable("NO_FREE_PORT", f"{told}: delete a sandbox, or have local-ports widened")
 
 
 def _is_free(port: int) -> bool:

@@ -1,17 +1,16 @@
-"""One sandbox on this machine: its wanted state, and the one task that brings its process there."""
+"""One sandbox on this machine, and the one task that brings its process and its folder to what is wanted."""
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import structlog
-
-from sandbox_server.domain.sandbox import Exit, Pod, Reason, SandboxSpec
-from sandbox_server.engines.local import isolation, processes, programs, readiness, volumes
-
-log = structlog.get_logger()
+from sandbox_server import engines
+from sandbox_server.domain.sandbox import Exit, Fault, Phase, Pod, Reason, Sandbox
+from sandbox_server.engines.local import processes, readiness
+from sandbox_server.engines.local.config import Config
+from sandbox_server.engines.local.folder import Folder
+from sandbox_server.engines.local.processes import Attempt, Process
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
 STEADY = 10.0
@@ -25,229 +24,167 @@ MISSES = 3
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What `apply` asked for last. Without an environment (right after a restart of the service) nothing is started."""
+    """What the engine was told last.
 
-    generation: int
-    replicas: int
-    spec: SandboxSpec
-    env: Mapping[str, str] | None
-
-
-@dataclass(slots=True)
-class Unit:
-    """A sandbox's process and terminal. `changed` is called when what `pod` says may have changed.
-
-    A sandbox that was made where there was no terminal program has no port for one.
+    Without an environment, right after a restart of the service, nothing is started. `keep_volume` is None unless the
+    sandbox is to go.
     """
 
-    owner: str
-    folder: volumes.Folder
-    ports: tuple[int, ...]
-    command: tuple[str, ...]
-    terminal: tuple[str, ...]
-    isolated: bool
-    changed: Callable[[], None]
-    wanted: Wanted
-    process: processes.Process | None = None
-    generation: int = 0
-    ready: bool = False
-    stopping: bool = False
-    restarts: int = 0
-    quick: int = 0
-    began: float = 0.0
-    last_exit: Exit | None = None
-    fault: str = ""
-    _poke: asyncio.Event = field(default_factory=asyncio.Event)
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _shell: processes.Process | None = None
+    sandbox: Sandbox
+    replicas: int
+    env: Mapping[str, str] | None = None
+    keep_volume: bool | None = None
+
+
+class Unit:
+    """`pod` is the process, and `fault` why the folder cannot be removed; `changed` is called when they change."""
+
+    def __init__(self, config: Config, wanted: Wanted, changed: Callable[[], None]) -> None:
+        self.wanted = wanted
+        self.folder = Folder(config.data_dir, wanted.sandbox.key)
+        self.pod: Pod | None = None
+        self.fault: Fault | None = None
+        self._config = config
+        self._changed = changed
+        self._poke = asyncio.Event()
+
+    @property
+    def going(self) -> bool:
+        """Whether it is being removed, and nothing is in the way."""
+        return self.wanted.keep_volume is not None and self.fault is None
 
     def want(self, wanted: Wanted) -> None:
         """Changes what is wanted; the task sees to it."""
-        if wanted.generation != self.wanted.generation:
-            self.quick, self.restarts, self.last_exit, self.fault = 0, 0, None, ""
         self.wanted = wanted
         self._poke.set()
 
-    def adopt(self, ready: bool) -> None:
-        """Takes over the process that an earlier service started, or its exit code if it ended meanwhile.
-
-        `ready`: whether it was so when last seen; it is asked again at once.
-        """
-        told = volumes.read(self.folder.started) or {}
-        self.generation = told.get("generation", 0)
-        self.restarts, self.quick = told.get("restarts", 0), told.get("quick", 0)
-        self._shell, _ = self._find("terminal")
-        self.process, ended = self._find("main")
-        if self.process is not None:
-            self.ready, self.began = ready, time.monotonic()
-        elif ended is not None and self.wanted.replicas == 1 and self.generation == self.wanted.generation:
-            self._count(ended.exit(), ended.ran)
-
-    def _find(self, name: str) -> tuple[processes.Process | None, processes.Process | None]:
-        """What was started last under that name: still running, or ended."""
-        found = processes.find(self.folder.path / name)
-        if found is None or found.alive:
-            return found, None
-        # What wrapped it may have been killed alone: the rest must not run beside the next one.
-        found.kill()
-        return None, found
-
-    def pod(self) -> Pod | None:
-        """The process as a pod; None where there is none and none is wanted."""
-        if self.process is None and self._shell is None and self.wanted.replicas == 0:
-            return None
-        reason, message = self._reason()
-        return Pod(
-            owner=self.owner,
-            generation=self.generation or self.wanted.generation,
-            ready=reason is Reason.READY,
-            reason=reason,
-            message=message,
-            terminating=self.stopping,
-            scheduled=True,
-            image_pulled=True,
-            restart_count=self.restarts,
-            last_exit=self.last_exit,
-        )
-
-    def _reason(self) -> tuple[Reason, str]:
-        if self.fault:
-            return Reason.CONTAINER_CONFIG, self.fault
-        if self.process is not None:
-            return (Reason.READY, "the process runs") if self.ready else (Reason.NOT_READY, "not answering yet")
-        if self.quick and self.last_exit:
-            told = f"the process ended with exit code {self.last_exit.code}; it is being started again"
-            return (Reason.CRASH_LOOP if self.quick > 1 else Reason.RESTARTING), told
-        return Reason.CONTAINER_CREATING, "the process is being started"
-
-    async def idle(self) -> None:
-        """Returns when there is no process; something else than one must be wanted."""
-        self._idle.clear()
-        self._poke.set()
-        await self._idle.wait()
-
     async def run(self) -> None:
-        """Works until it is cancelled; what runs goes on running."""
+        """Works until the sandbox has been removed, or this is cancelled: what runs goes on running then."""
+        owner = self.wanted.sandbox.uid
+        process, attempt = processes.find(self.folder.process, owner), Attempt(owner, 0)
+        # As it was when last seen; it is asked again at once.
+        ready = self.wanted.sandbox.status.phase is Phase.RUNNING
         while True:
             self._poke.clear()
             wanted = self.wanted
-            fits = wanted.replicas == 1 and self.generation == wanted.generation
-            if not fits and (self.process is not None or self._shell is not None):
-                await self._stop()
-            elif self.process is not None:
-                await self._attend(wanted.spec)
-            elif wanted.replicas == 1 and wanted.env is not None:
-                await self._start(wanted, wanted.env)
-            else:
-                if wanted.replicas == 0:
-                    # By the time that another service looks, these pids may be anybody's.
-                    processes.forget(self.folder.path / "main")
-                    processes.forget(self.folder.path / "terminal")
-                self._idle.set()
-                await self._poke.wait()
+            generation = wanted.sandbox.generation if wanted.replicas else 0
+            if process is not None and not process.alive:
+                await process.ended()
+                attempt = process.after(STEADY)
+                process = None
+            elif process is not None and process.attempt.generation != generation:
+                await self._stop(process)
+            elif process is not None:
+                ready = await self._attend(process, wanted.sandbox, ready)
+            elif attempt.generation != generation:
+                attempt = Attempt(owner, generation)
+            elif generation:
+                process, ready = await self._start(wanted, attempt), False
+            elif await self._rest(wanted):
+                return
 
-    async def _start(self, wanted: Wanted, env: Mapping[str, str]) -> None:
-        self.generation, self.ready = wanted.generation, False
-        started = {"generation": wanted.generation, "restarts": self.restarts, "quick": self.quick}
-        command = (*wanted.spec.command, *wanted.spec.args) if wanted.spec.command else self.command
-        try:
-            await asyncio.to_thread(volumes.write, self.folder.started, started)
-            self.process = await self._spawn("main", command, env)
-        except OSError as error:
-            self.fault = f"the process cannot be started: {error.strerror or error}"
-            self.changed()
-            await self._pause(BACKOFF_MOST)
-            return
-        self.fault, self.began, self.ready = "", time.monotonic(), not readiness.needed(wanted.spec)
-        self.changed()
+    def _show(self, attempt: Attempt, reason: Reason, message: str, *, terminating: bool = False) -> None:
+        code = attempt.code
+        self._tell(
+            Pod(
+                owner=attempt.owner,
+                generation=attempt.generation,
+                ready=reason is Reason.READY,
+                reason=reason,
+                message=message,
+                terminating=terminating,
+                scheduled=True,
+                image_pulled=True,
+                restart_count=attempt.restarts,
+                last_exit=None if code is None else Exit(code, _word(code)),
+            )
+        )
 
-    async def _spawn(self, name: str, command: tuple[str, ...], env: Mapping[str, str]) -> processes.Process:
-        home = self.folder.home
-        hide = self.folder.root if self.isolated else None
-        everything = programs.environment(env, isolation.HOME if hide else str(home), self.ports[0])
-        return await processes.start(self.folder.path / name, home, command, everything, hide)
+    def _tell(self, pod: Pod | None, fault: Fault | None = None) -> None:
+        if (pod, fault) != (self.pod, self.fault):
+            self.pod, self.fault = pod, fault
+            self._changed()
 
-    async def _attend(self, spec: SandboxSpec) -> None:
-        """Watches the process until it ends or something else is wanted, and asks it whether it is ready."""
-        assert self.process is not None  # noqa: S101 - for the type checker
-        ended = asyncio.ensure_future(self.process.ended())
-        poked = asyncio.ensure_future(self._poke.wait())
-        missed = 0
-        try:
-            while not ended.done() and not poked.done():
-                await self._tend_terminal()
-                answers = not readiness.needed(spec) or await readiness.answers(spec, self.ports[0])
-                missed = 0 if answers else missed + 1
-                ready = answers or (self.ready and missed < MISSES)
-                if ready != self.ready:
-                    self.ready = ready
-                    self.changed()
-                pause = self._until_next_look(spec, missed)
-                await asyncio.wait((ended, poked), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            poked.cancel()
-            if not ended.done():
-                ended.cancel()
-        if ended.done() and not ended.cancelled():
-            ended.result()
-            await self._ended()
-
-    def _until_next_look(self, spec: SandboxSpec, missed: int) -> float | None:
-        """Seconds; None if nothing has to be asked again."""
-        if not self.ready:
-            return PROBE_UNTIL_READY
-        if missed:
-            return PROBE_AGAIN
-        return PROBE_AFTER if readiness.needed(spec) or self.terminal else None
-
-    async def _ended(self) -> None:
-        """The process ended by itself: says so, and waits before it may be started again."""
-        assert self.process is not None  # noqa: S101 - for the type checker
-        self._count(self.process.exit(), time.monotonic() - self.began)
-        self.process, self.ready = None, False
-        self.changed()
+    async def _start(self, wanted: Wanted, attempt: Attempt) -> Process | None:
+        """Starts the process, later each time that it ended by itself too soon; None if it did not come to that."""
+        quick = attempt.quick
+        if quick:
+            told = f"the process ended with exit code {attempt.code}; it is being started again"
+            self._show(attempt, Reason.CRASH_LOOP if quick > 1 else Reason.RESTARTING, told)
+        if wanted.env is None:
+            await self._poked(None)
         # A long crash loop must not make a number that is no float any more.
-        await self._pause(min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self.quick - 1, 16)))
+        elif not quick or not await self._poked(min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(quick - 1, 16))):
+            try:
+                launch = self._config.launch(wanted.sandbox, wanted.env, self.folder.home)
+                return processes.start(self.folder.process, launch, attempt)
+            except OSError as error:
+                told = f"the process cannot be started: {error.strerror or error}"
+                self._show(attempt, Reason.CONTAINER_CONFIG, told)
+                await self._poked(BACKOFF_MOST)
+        return None
 
-    def _count(self, exit_: Exit, ran: float) -> None:
-        self.last_exit = exit_
-        self.quick = 1 if ran >= STEADY else self.quick + 1
-        self.restarts += 1
+    async def _attend(self, process: Process, sandbox: Sandbox, ready: bool) -> bool:
+        """Shows whether the process is ready, and returns that when it ends or something else is wanted."""
+        spec, port, missed = sandbox.spec, sandbox.addresses.ports[0], 0
 
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._poke.wait()
+        def show() -> None:
+            told = (Reason.READY, "the process runs") if ready else (Reason.NOT_READY, "not answering yet")
+            self._show(process.attempt, *told)
 
-    async def _stop(self) -> None:
-        """Ends the process and its terminal, with all they started."""
-        self.stopping, self.ready = True, False
-        self.changed()
-        standing = [process for process in (self.process, self._shell) if process is not None]
-        for process in standing:
-            process.terminate()
-        await asyncio.gather(*(self._end(process) for process in standing))
-        self.process = self._shell = None
-        self.stopping, self.generation, self.quick, self.restarts, self.fault = False, 0, 0, 0, ""
-        self.changed()
+        async def ask() -> None:
+            nonlocal ready, missed
+            while readiness.needed(spec):
+                answers = await readiness.answers(spec, port)
+                missed = 0 if answers else missed + 1
+                ready = answers or (ready and missed < MISSES)
+                show()
+                await asyncio.sleep(PROBE_UNTIL_READY if not ready else PROBE_AGAIN if missed else PROBE_AFTER)
+            await self._poke.wait()
 
-    async def _end(self, process: processes.Process) -> None:
-        with contextlib.suppress(TimeoutError):
+        ready = ready or not readiness.needed(spec)
+        show()
+        tasks = [asyncio.ensure_future(one) for one in (process.ended(), self._poke.wait(), ask())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.gather(*done)
+        finally:
+            for one in tasks:
+                one.cancel()
+        return ready
+
+    async def _stop(self, process: Process) -> None:
+        """Ends the process with all that it started."""
+        self._show(process.attempt, Reason.NOT_READY, "the process is being ended", terminating=True)
+        process.terminate()
+        try:
             async with asyncio.timeout(GRACE):
                 await process.ended()
-        process.kill()
-        await process.ended()
+        except TimeoutError:
+            process.kill()
+            await process.ended()
 
-    async def _tend_terminal(self) -> None:
-        """Starts the terminal program beside the process, and again if it ended."""
-        if not self.terminal or len(self.ports) < 2 or self.wanted.env is None:
-            return
-        if self._shell is not None and self._shell.alive:
-            return
-        if self._shell is not None:
-            await self._shell.ended()
-        command = tuple(word.replace("{port}", str(self.ports[1])) for word in self.terminal)
-        try:
-            self._shell = await self._spawn("terminal", command, self.wanted.env)
-        except OSError as error:
-            log.warning("terminal_not_started", folder=str(self.folder.path), message=str(error))
+    async def _rest(self, wanted: Wanted) -> bool:
+        """With nothing running: removes the folder if the sandbox is to go, and says so; else waits for another wish."""
+        # By the time that another service looks, its pid may be anybody's.
+        processes.forget(self.folder.process)
+        self._tell(None, self.fault)
+        if wanted.keep_volume is not None:
+            try:
+                await asyncio.to_thread(self.folder.clear, wanted.sandbox, wanted.keep_volume)
+                return True
+            except engines.Refused as refused:
+                self._tell(None, refused.fault)
+        await self._poke.wait()
+        return False
+
+    async def _poked(self, within: float | None) -> bool:
+        """Whether something else is wanted within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._poke.wait()
+        return self._poke.is_set()
+
+
+def _word(code: int) -> str:
+    return "Completed" if code == 0 else f"Signal {code - 128}" if code > 128 else "Error"

@@ -1,0 +1,58 @@
+"""The local engine's settings, and what follows from them: how the process of a sandbox is started."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.local import isolation
+
+_BESIDE = '(while :; do {terminal}; sleep 5; done &); exec "$@"'
+"""The terminal program runs again whenever it ends, as no child of the command, which may wait for all it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """`command` runs in a sandbox that names none (empty: serve its home over HTTP); `terminal` is a command line with
+    `{port}` in it, `auto` for ttyd if it is on the PATH, or empty for none.
+    """
+
+    data_dir: Path
+    command: tuple[str, ...] = ()
+    terminal: str = "auto"
+    ports: range = range(20000, 30000)
+    isolate: bool = True
+
+    @property
+    def terminal_words(self) -> list[str]:
+        """The command line of the terminal program, `{port}` in it for its port; empty for none."""
+        if self.terminal != "auto":
+            return self.terminal.split()
+        found = shutil.which("ttyd")
+        return [found, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh"] if found else []
+
+    def launch(self, sandbox: Sandbox, env: Mapping[str, str], home: Path) -> isolation.Launch:
+        """What starts the process of a sandbox, which is to listen on PORT, and its terminal beside it.
+
+        A sandbox that was made where there was no terminal program has no port for one.
+        """
+        spec, (port, *more) = sandbox.spec, sandbox.addresses.ports
+        command = [*spec.command, *spec.args] if spec.command else list(self.command or _serve_home(port))
+        if more and (words := self.terminal_words):
+            terminal = shlex.join(word.replace("{port}", str(more[0])) for word in words)
+            command = ["/bin/sh", "-c", _BESIDE.format(terminal=terminal), "sh", *command]
+        usual = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "USER": "agent", "TERM": "xterm"}
+        whole = {**usual, **env, "PORT": str(port)}
+        if self.isolate and isolation.program():
+            return isolation.isolated(command, whole, home, hide=self.data_dir)
+        return isolation.plain(command, whole, home)
+
+
+def _serve_home(port: int) -> tuple[str, ...]:
+    """The interpreter itself, not that of a virtual environment, which bubblewrap hides."""
+    python = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
+    return (python, "-I", "-m", "http.server", "--bind", "127.0.0.1", str(port))

@@ -1,0 +1,132 @@
+"""A sandbox's folder under the data directory: made, recognised by its label, and removed without following a link."""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sandbox_server import engines
+from sandbox_server.domain.sandbox import Fault, Key, Reason, Sandbox
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is none, or none that is whole."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, TypeError, ValueError):
+        return {}
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Has what the machine refuses told in the sandbox's status."""
+    try:
+        yield
+    except OSError as error:
+        raise engines.Refused(Fault(Reason.ENGINE_REFUSED, f"{error.filename}: {error.strerror}")) from error
+
+
+class Label(NamedTuple):
+    """Whose a volume is, and which."""
+
+    owner: str
+    uid: str
+
+
+class Folder:
+    """`<data>/sandboxes/<namespace>/<id>/`: the disk in `volume/home` of it; the files of its process begin `main`."""
+
+    def __init__(self, root: Path, key: Key) -> None:
+        """`root`: the data directory."""
+        self._root = root
+        self.path = root / "sandboxes" / key.namespace / key.id
+        self.process = self.path / "main"
+        self._volume = self.path / "volume"
+        self.home = self._volume / "home"
+
+    @property
+    def stands(self) -> bool:
+        """Whether the disk is there, with no link in its place."""
+        try:
+            return all(stat.S_ISDIR(os.lstat(one).st_mode) for one in (self.path, self._volume, self.home))
+        except OSError:
+            return False
+
+    def label(self) -> Label | None:
+        """The volume's label, whether its home is there or not."""
+        told = read(self._volume / "volume.json")
+        return Label(told["owner"], told["uid"]) if told else None
+
+    @_refusing()
+    def prepare(self, sandbox: Sandbox, replicas: int) -> None:
+        """Makes the folder and, before the first start, the volume. Raises `engines.Refused`."""
+        self._reach(self._volume)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not replicas or sandbox.volume_uid or self.stands:
+            return
+        if self._volume.exists() and self._ours(sandbox):
+            # A disk that was lost, by the word of its owner.
+            _remove(self._volume, self.path)
+        # At once with its label, or not at all.
+        fresh = self.path / f"new-{uuid.uuid4().hex}"
+        (fresh / "home").mkdir(mode=0o700, parents=True)
+        with (fresh / "volume.json").open("w") as file:
+            json.dump(Label(sandbox.uid, str(uuid.uuid4()))._asdict(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(self._volume)
+
+    @_refusing()
+    def clear(self, sandbox: Sandbox, keep_volume: bool) -> None:
+        """Removes the folder, or all of it but a volume that is kept; nothing if it is another's.
+
+        Raises `engines.Refused`: what is left then can be cleared later.
+        """
+        self._reach(self.path)
+        if self.path.exists() and self._ours(sandbox):
+            for entry in list(self.path.iterdir()):
+                if entry != self._volume or not keep_volume:
+                    _remove(entry, self.path)
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+
+    def _reach(self, path: Path) -> None:
+        """Raises OSError if there is a link between the data directory and `path`."""
+        if path.resolve() != self._root.resolve() / path.relative_to(self._root):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+    def _ours(self, sandbox: Sandbox) -> bool:
+        """Whether the volume is the sandbox's. One that is not there, or lost its label since, is nobody else's."""
+        if (label := self.label()) is not None:
+            return sandbox.uid == label.owner or sandbox.volume_uid == label.uid
+        return bool(sandbox.volume_uid) or not os.path.lexists(self._volume)
+
+
+def _remove(top: Path, folder: Path) -> None:
+    """Removes an entry of a folder, a directory with all in it.
+
+    Each directory is first renamed to lie in `folder` itself, so that no tree is too deep, and so that a mount point,
+    which cannot be renamed, stops it before anything in there is touched.
+    """
+    lifted: list[Path] = []
+
+    def take(path: Path) -> None:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+            return
+        if os.geteuid() != 0:
+            # No sandbox keeps its own from going by taking away its owner's right to list and change it.
+            path.chmod(0o700)
+        lifted.append(path.rename(folder / f"going-{uuid.uuid4().hex}"))
+
+    take(top)
+    while lifted:
+        going = lifted.pop()
+        for entry in list(going.iterdir()):
+            take(entry)
+        going.rmdir()
