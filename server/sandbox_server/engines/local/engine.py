@@ -37,7 +37,6 @@ class LocalEngine:
         self._units: dict[Key, Unit] = {}
         self._tasks: dict[Key | None, asyncio.Task[None]] = {}
         self.in_sight = False
-        self._lock = -1
         # Each service that opens the directory counts as a change, so that every sandbox is applied once and its
         # environment, which is not on disk, is known again.
         self._revision = time.time_ns()
@@ -103,8 +102,7 @@ class LocalEngine:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        if self._lock >= 0:
-            os.close(self._lock)
+        os.close(self._lock)
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Loopback URLs, on ports that are the sandbox's until it is deleted."""
@@ -116,10 +114,10 @@ class LocalEngine:
         """What is there for this sandbox. Whether its disk is there, the disk itself is asked."""
         unit, folder = self._units.get(sandbox.key), Folder(self._config.data_dir, sandbox.key)
         volume = workload = None
-        if folder.stands and (label := folder.label()) is not None:
+        if folder.stands and (label := folder.label()):
             volume = Volume(
-                owner=label.owner,
-                uid=label.uid,
+                owner=label["owner"],
+                uid=label["uid"],
                 name=f"{sandbox.id}/volume",
                 size=sandbox.spec.storage.size,
                 bound=True,

