@@ -1,17 +1,22 @@
 """Processes of the local engine: whole groups, whose they are, and what becomes of them without the service."""
 
 import asyncio
+import errno
 import itertools
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from sandbox_server.domain.sandbox import Phase, Reason
 from sandbox_server.engines.local import isolation, processes, unit
 
 from tests import samples
+from tests.integration.local import as_nobody
 from tests.integration.local.conftest import LocalRig
 
 A = "process-a"
@@ -229,3 +234,63 @@ async def test_a_closed_service_leaves_what_runs_running(rig: LocalRig) -> None:
     await rig.settled(A, Phase.RUNNING)
     assert (rig.ground.leader(A), rig.ground.marked()) == before
     assert {one.status.phase for one in rig.history[told:]} <= {Phase.RUNNING}
+
+
+async def test_a_process_whose_identity_cannot_be_written_never_begins(
+    rig: LocalRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unit, "BACKOFF_MOST", 0.2)
+    write = Path.write_text
+
+    def full(path: Path, text: str) -> int:
+        if path.suffix == ".process":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        await rig.create(A, spec=rig.ground.script(f"echo >up; {SERVE}"))
+        failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert failed.status.reason is Reason.CONTAINER_CONFIG
+    assert "No space left" in failed.status.message
+    assert rig.ground.marked() == []
+    await rig.settled(A, Phase.RUNNING)
+    assert failed.status.restart_count == 0
+
+
+@pytest.mark.parametrize("moment", ["posix_spawn", "write"])
+async def test_a_service_killed_in_the_middle_of_a_start_leaves_no_second_process(rig: LocalRig, moment: str) -> None:
+    home = rig.ground.home(A)
+    home.mkdir(parents=True)
+    # What a service does, up to where it is killed: after the fork, or when the identity is on disk.
+    script = f"""
+import os
+from pathlib import Path
+from sandbox_server.engines.local import isolation, processes
+spawn = os.posix_spawn
+def killed(*args, **options):
+    if "{moment}" == "posix_spawn":
+        spawn(*args, **options)
+    os.kill(os.getpid(), 9)
+os.{moment} = killed
+words, home = ["/bin/sleep", {rig.ground.mark!r}], Path({str(home)!r})
+launch = isolation.isolated(words, {{}}, home, home) if {rig.ground.config.isolate} else isolation.plain(words, {{}}, home)
+processes.start(Path({str(rig.ground.folder(A) / "main")!r}), launch, processes.Attempt("me", 1))
+"""
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script])
+    assert done.returncode == -signal.SIGKILL
+    found = processes.find(rig.ground.folder(A) / "main", "me")
+    assert (found is not None) == (moment == "write")
+    await asyncio.sleep(0.3)
+    assert found is None or not found.alive
+    assert rig.ground.marked() == []
+
+
+def test_a_service_that_is_not_roots_does_all_the_same() -> None:
+    # Not in pytest's own folder, which is its user's alone.
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() == 0:
+            os.chown(folder, as_nobody.NOBODY, as_nobody.NOBODY)
+        words = [sys.executable, "-m", "tests.integration.local.as_nobody", folder]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr

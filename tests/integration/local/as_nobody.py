@@ -1,0 +1,46 @@
+"""The story of a sandbox on a local engine that is not root's, whoever starts this; a folder of nobody's is argument."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+# Where nobody may look: that of the interpreter may be in root's home.
+sys.base_prefix = "/usr"
+
+from sandbox_server.domain.sandbox import Phase  # noqa: E402 - after what it is to see
+
+from tests.integration.local.conftest import LocalGround, LocalRig  # noqa: E402
+
+NOBODY = 65534
+SCRIPT = "mkdir -p shut/in; chmod 0 shut; (sleep MARK & sleep MARK &); echo >up; exec sleep MARK"
+
+
+async def story(folder: Path, isolate: bool) -> None:
+    folder.mkdir()
+    ground = LocalGround(folder, isolate)
+    rig = LocalRig(ground, folder)
+    await rig.start()
+    await rig.create("a", spec=ground.script(SCRIPT))
+    await rig.there(lambda: len(ground.marked()) == 3)
+    before = ground.leader("a")
+    await rig.restart()
+    await rig.settled("a", Phase.RUNNING)
+    assert (ground.leader("a"), len(ground.marked())) == (before, 3)
+    await rig.begin("a", Phase.STOPPED)
+    await rig.settled("a", Phase.STOPPED)
+    assert ground.marked() == []
+    assert (ground.home("a") / "up").exists()
+    await rig.delete("a")
+    await rig.settled("a", Phase.TERMINATED)
+    assert not ground.folder("a").exists()
+    await rig.stop()
+
+
+if __name__ == "__main__":
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    asyncio.run(story(Path(sys.argv[1]) / "isolated", True))
+    asyncio.run(story(Path(sys.argv[1]) / "plain", False))

@@ -1,0 +1,124 @@
+"""When a local sandbox counts as running: what has to answer, for how long it may not, and the start deadline."""
+
+import asyncio
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sandbox_server.domain.sandbox import Phase, Port, Readiness, Reason, SandboxSpec
+from sandbox_server.engines.local import readiness, unit
+
+from tests import samples
+from tests.conftest import free_port
+from tests.integration.local.conftest import LocalRig
+
+A = "readiness-a"
+
+# Listens once `listen` is there; answers an HTTP request with what is in `code`, and none without.
+SERVER = """
+import http.server, os, pathlib, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        while not pathlib.Path('code').exists():
+            time.sleep(0.01)
+        self.send_response(int(pathlib.Path('code').read_text()))
+        self.end_headers()
+while not pathlib.Path('listen').exists():
+    time.sleep(0.01)
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PROBE_UNTIL_READY", "PROBE_AFTER", "PROBE_AGAIN"):
+        monkeypatch.setattr(unit, name, 0.05)
+
+
+def serving(port: str = "$PORT", ports: tuple[Port, ...] = (Port("app", 3000),), **readiness_: Any) -> SandboxSpec:
+    words = ("/bin/sh", "-c", f'exec {sys.base_prefix}/bin/python3 -c "$0" {port}', SERVER)
+    return samples.spec(command=words, ports=ports, readiness=Readiness(**readiness_))
+
+
+async def not_ready(rig: LocalRig) -> None:
+    await rig.until(A, lambda one: one.status.reason is Reason.NOT_READY)
+
+
+async def test_http_is_ready_with_a_good_answer_and_no_more_after_three_bad_ones(rig: LocalRig) -> None:
+    await rig.create(A, spec=serving(http_path="/health"))
+    home = rig.ground.home(A)
+    await not_ready(rig)
+    (home / "listen").touch()
+    (home / "code").write_text("503")
+    await not_ready(rig)
+    assert Phase.RUNNING not in {one.status.phase for one in rig.history}
+    (home / "code").write_text("204")
+    await rig.settled(A, Phase.RUNNING)
+    (home / "code").write_text("400")
+    await not_ready(rig)
+    (home / "code").write_text("302")
+    await rig.settled(A, Phase.RUNNING)
+
+
+async def test_one_bad_answer_of_a_ready_sandbox_is_forgiven(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def answers(*_: object) -> bool:
+        asked.append(len(asked))
+        return asked[-1] % 3 == 0
+
+    monkeypatch.setattr(readiness, "answers", answers)
+    await rig.create(A, spec=serving(http_path="/"))
+    await rig.settled(A, Phase.RUNNING)
+    told = len(rig.history)
+    await rig.there(lambda: len(asked) > 20)
+    assert rig.history[told:] == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_tcp_port_is_ready_once_it_is_open(rig: LocalRig, first: bool) -> None:
+    # The first port of the spec stands for PORT; another is itself.
+    other = free_port()
+    ports = (Port("app", 3000), Port("other", other))
+    spec = serving("$PORT" if first else str(other), ports, tcp_port=3000 if first else other)
+    await rig.create(A, spec=spec)
+    await not_ready(rig)
+    (rig.ground.home(A) / "listen").touch()
+    await rig.settled(A, Phase.RUNNING)
+
+
+async def test_a_ready_sandbox_stays_so_over_a_restart_and_is_asked_again(rig: LocalRig) -> None:
+    await rig.create(A, spec=serving(http_path="/"))
+    home = rig.ground.home(A)
+    await not_ready(rig)
+    (home / "code").write_text("200")
+    (home / "listen").touch()
+    await rig.settled(A, Phase.RUNNING)
+    told = len(rig.history)
+    await rig.restart()
+    await rig.settled(A, Phase.RUNNING)
+    assert {one.status.phase for one in rig.history[told:]} <= {Phase.RUNNING}
+    (home / "code").write_text("500")
+    await not_ready(rig)
+
+
+async def test_a_probe_that_hangs_keeps_no_wish_waiting(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "ANSWER_WITHIN", 1000.0)
+    await rig.create(A, spec=serving(http_path="/"))
+    await not_ready(rig)
+    (rig.ground.home(A) / "listen").touch()
+    await asyncio.sleep(0.5)
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+
+
+async def test_a_start_that_takes_too_long_is_said_and_may_still_succeed(rig: LocalRig) -> None:
+    rig._deadline = timedelta(seconds=0.5)
+    await rig.restart()
+    await rig.create(A, spec=serving(http_path="/"))
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert failed.status.reason is Reason.START_DEADLINE
+    (rig.ground.home(A) / "code").write_text("200")
+    (rig.ground.home(A) / "listen").touch()
+    await rig.settled(A, Phase.RUNNING)
