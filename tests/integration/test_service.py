@@ -1,9 +1,7 @@
 """The service as its callers meet it: a process, real gRPC, the local engine."""
 
-import asyncio
 import contextlib
 import json
-import os
 import signal
 import time
 import urllib.request
@@ -20,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
-from sandbox_client import AsyncClient, Client, Kind, ServiceError, errors
+from sandbox_client import Client, Kind, ServiceError, errors
 
 from tests import samples
 from tests.conftest import Service, eventually, free_port
@@ -236,33 +234,6 @@ def test_46_an_oversized_message_is_refused_and_others_are_served(client: Client
     client.page()
 
 
-def test_kill_9_and_restart_find_the_same_processes_and_files(make_service: Callable[..., Service]) -> None:
-    service = make_service().start()
-    with service.client() as client:
-        made = [running(client) for _ in range(3)]
-    (folder,) = {path.parent for path in service.sandboxes()}
-    for one in made:
-        (folder / one.sandbox_id / "volume" / "home" / "work.txt").write_text(one.sandbox_id)
-    before = {one.sandbox_id: (folder / one.sandbox_id / "main.process").read_text() for one in made}
-    service.kill()
-    service.start()
-    with service.client() as client:
-        for one in made:
-            status = client.wait_until(one.sandbox_id, "RUNNING", timeout=20)
-            assert status.restart_count == 0
-        time.sleep(1)
-        for one in made:
-            assert client.status(one.sandbox_id).phase == pb.PHASE_RUNNING
-            assert (folder / one.sandbox_id / "main.process").read_text() == before[one.sandbox_id]
-            assert (folder / one.sandbox_id / "volume" / "home" / "work.txt").read_text() == one.sandbox_id
-        listed = [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
-        commands = []
-        for pid in listed:
-            with contextlib.suppress(OSError):
-                commands.append(Path(f"/proc/{pid}/cmdline").read_bytes())
-        assert sum(str(service.folder).encode() in one and b"bwrap" in one for one in commands) in (3, 6)
-
-
 def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with service.client() as client:
@@ -341,30 +312,6 @@ def test_two_services_do_not_share_a_data_directory(make_service: Callable[..., 
     assert "in use by another service" in second.log.read_text()
 
 
-def test_two_hundred_sandboxes_at_once_all_run_and_the_service_answers_meanwhile(
-    make_service: Callable[..., Service],
-) -> None:
-    service = make_service("--local-command", "/bin/sleep 1000").start()
-
-    async def story() -> None:
-        async with AsyncClient(service.address, timeout=60) as client:
-            made = await asyncio.gather(*(client.create("many", sandbox_id=f"many-{n}") for n in range(200)))
-            waits = [asyncio.create_task(client.wait_until(one.sandbox_id, "RUNNING", timeout=90)) for one in made]
-            answered = 0
-            while not all(one.done() for one in waits):
-                await client.status("many-0", timeout=2)
-                answered += 1
-                await asyncio.sleep(0.05)
-            statuses = await asyncio.gather(*waits)
-            assert answered
-            assert len({one.public_url for one in statuses}) == 200
-            await asyncio.gather(*(client.delete(one.sandbox_id) for one in made))
-            await asyncio.gather(*(client.wait_until(one.sandbox_id, "TERMINATED", timeout=90) for one in made))
-
-    asyncio.run(story())
-    assert service.sandboxes() == []
-
-
 def test_a_sandbox_sees_its_home_its_own_processes_and_a_read_only_system(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     script = "id -u > uid; pwd > pwd; env > env; ls /proc > proc; touch /usr/x 2> usr; ls %s > data 2>&1; sleep 1000"
@@ -390,57 +337,6 @@ def test_a_sandbox_sees_its_home_its_own_processes_and_a_read_only_system(make_s
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 assert samples.CANARY.encode() not in path.read_bytes()
-
-
-def living(group: int) -> list[str]:
-    """The processes of a group that are not zombies."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and fields[0] not in "ZX":
-                found.append(path.parent.name)
-    return found
-
-
-def test_delete_ends_every_process_and_follows_no_link(make_service: Callable[..., Service], tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "precious").write_text("kept")
-    service = make_service("--local-isolation", "none").start()
-    with service.client() as client:
-        script = f"ln -s {outside} link; mkdir deep; chmod 0 deep; setsid sleep 1000 & sleep 1000 & echo $$ > pid; sleep 1000"
-        made = client.create("demo", spec=pb.SandboxSpec(command=["/bin/sh", "-c", script]))
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
-        (folder,) = service.sandboxes()
-        home = folder / "volume" / "home"
-        eventually(lambda: (home / "pid").exists())
-        pid = int((home / "pid").read_text())
-        group = os.getpgid(pid)
-        client.delete(made.sandbox_id)
-        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
-    eventually(lambda: not living(group))
-    assert service.sandboxes() == []
-    assert (outside / "precious").read_text() == "kept"
-
-
-def test_a_terminal_program_makes_the_terminal_url_work(make_service: Callable[..., Service]) -> None:
-    service = make_service("--local-terminal", "/usr/bin/python3 -m http.server --bind 127.0.0.1 {port}").start()
-    with service.client() as client:
-        made = running(client)
-        assert made.ttyd_url
-        port = int(made.ttyd_url.rpartition(":")[2])
-
-        def answers() -> bool:
-            import socket
-
-            with socket.socket() as trial:
-                return trial.connect_ex(("127.0.0.1", port)) == 0
-
-        eventually(answers)
-        client.delete(made.sandbox_id)
-        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
-        assert not answers()
 
 
 def test_readiness_is_asked_before_running(make_service: Callable[..., Service]) -> None:
