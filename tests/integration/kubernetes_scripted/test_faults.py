@@ -113,6 +113,16 @@ async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: 
     assert len([one for one in api.calls[count:] if one[0] != "GET"]) == 0
 
 
+async def test_a_change_looks_up_only_what_is_not_remembered(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    count = len(api.calls)
+    await rig.env(A, A="1")
+    await rig.settled(A, Phase.RUNNING)
+    looked_up = [path.rpartition("/")[2] for method, path in api.calls[count:] if method == "GET"]
+    assert looked_up == [f"{A}-env"]
+
+
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("code", [500, 503])
 async def test_14_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:

@@ -46,6 +46,12 @@ class _Sight:
         self.troubles = [informer("Event", observe.trouble, one) for one in TROUBLES]
         self.all: list[Informer[Any]] = [self.pods, self.volumes, *self.made.values(), *self.troubles]
 
+    def knows(self, sandbox: Sandbox, manifest: manifests.Manifest) -> bool:
+        """Whether an object is remembered, and as this sandbox's."""
+        informer = self.made.get(manifest["kind"])
+        found = informer and informer.get(manifest["metadata"]["name"])
+        return bool(found and found.owner == sandbox.uid)
+
     def trouble(self, uid: str) -> tuple[str, datetime | None]:
         """What an event says of the object with that uid, and when it last did."""
         return next(filter(None, (one.get(uid) for one in self.troubles)), ("", None))
@@ -121,7 +127,8 @@ class KubernetesEngine:
         if sight is None:
             raise engines.Refused(Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {sandbox.namespace}"))
         claim, *objects = manifests.objects(sandbox, env, replicas, self._config)
-        await self._refuse_strangers(sandbox, objects if sandbox.volume_uid else [claim, *objects])
+        wanted = objects if sandbox.volume_uid else [claim, *objects]
+        await self._refuse_strangers(sandbox, [one for one in wanted if not sight.knows(sandbox, one)])
         if not sandbox.volume_uid:
             await self._make_disk(sight, claim)
         await self._api.apply(objects.pop(0))
@@ -132,10 +139,10 @@ class KubernetesEngine:
             sight.made[manifest["kind"]].put(one)
         return observe.revision(map(observe.workload, written))
 
-    async def _refuse_strangers(self, sandbox: Sandbox, wanted: list[manifests.Manifest]) -> None:
+    async def _refuse_strangers(self, sandbox: Sandbox, unknown: list[manifests.Manifest]) -> None:
         """Raises before anything is written if an object of one of our names is not this sandbox's."""
-        found = await asyncio.gather(*map(self._api.find, wanted))
-        for manifest, other in zip(wanted, found, strict=True):
+        found = await asyncio.gather(*map(self._api.find, unknown))
+        for manifest, other in zip(unknown, found, strict=True):
             if other is not None and not observe.ours(sandbox, other):
                 called = f"{manifest['kind']} {manifest['metadata']['name']}"
                 said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
