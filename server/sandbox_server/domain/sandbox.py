@@ -292,7 +292,7 @@ class Workload:
     """The StatefulSet (or its local counterpart) as it now is.
 
     `owner` is the uid of the sandbox it was made for, empty for a stranger's. `revision` changes whenever somebody
-    changes its spec. `fault` says why its pod cannot be made.
+    changes or removes what was made for it. `fault` says why its pod cannot be made.
     """
 
     owner: str

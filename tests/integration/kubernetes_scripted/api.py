@@ -56,7 +56,8 @@ class ScriptedApi:
         self.misdeeds.append((matches, misdeed))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        self.calls.append((request.method, request.path))
+        watch = request.query.get("watch") == "true"
+        self.calls.append(("WATCH" if watch else request.method, request.path))
         for listed, used_up in ((self.misdeeds, True), (self.lasting, False)):
             for entry in list(listed):
                 matches, misdeed = entry

@@ -19,7 +19,7 @@ T = TypeVar("T")
 SKEW = timedelta(seconds=2)
 """Kubernetes events count in whole seconds, and by another clock."""
 SUPPLY_EVERY = 30.0
-"""Seconds between two supplies of a Secret that the kubelet misses; it looks again within some 20."""
+"""Seconds between two supplies of a Secret that the kubelet misses, which looks again within 15 (its backOffPeriod)."""
 INCOMPLETE = -1
 """The revision while an object is missing. No apply returns it."""
 TROUBLES = (
