@@ -310,7 +310,9 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
         "phases[1]": [{"phases": [3, one]} for one in (0, 10, -1, 2**31 - 1)],
         "phases": [{"phases": [3] * 10}, {"phases": [3] * 100_000}],
         "page_size": [{"page_size": one} for one in (-1, 1001, -(2**31))],
-        "page_token": [{"page_token": one} for one in ("?", "é", "YQ==", "YS9iL2M=", "_w==")],
+        "page_token": [
+            {"page_token": one} for one in ("?", "é", "YQ==", "a", "/", "a/", "/a", "a/b/c", "A/a", "a/1", "a/\n")
+        ],
     },
 }
 
@@ -349,6 +351,7 @@ def message_of(method: str) -> type[Message]:
         ("spec.readiness.tcp_port", {"spec": {"readiness": {"tcp_port": 80}}}),
         ("spec.command", {"spec": {"command": ["x"] * 65}}),
         ("spec.args", {"spec": {"args": ["x"] * 257}}),
+        ("spec.args", {"spec": {"args": ["x" * 32_000] * 9}}),
         ("spec.labels", {"spec": {"labels": {f"k{n}": "" for n in range(50_000)}}}),
         ("spec.annotations", {"spec": {"annotations": {f"k{n}": "" for n in range(65)}}}),
         ("spec.annotations", {"spec": {"annotations": {f"k{n}": "x" * 9_000 for n in range(2)}}}),

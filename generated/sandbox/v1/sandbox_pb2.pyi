@@ -545,13 +545,13 @@ class SandboxSpec(_message.Message):
     """The runtime class of the pod, a DNS name. Empty: the cluster's default. The local engine does not use it."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The command instead of the image's entry point: at most 64 words, 4096 bytes each. The local engine without one
-        runs its default command.
+        """The command instead of the image's entry point: at most 64 words, 4096 bytes each, without NUL. The local engine
+        without one runs its default command.
         """
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The command's arguments: at most 256 words, 32768 bytes each."""
+        """The command's arguments: at most 256 words, 32768 bytes each, 256 KiB in all, without NUL."""
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:

@@ -10,6 +10,8 @@ from sandbox_server.domain.errors import Violation
 
 ID_MOST = 52
 """StatefulSet names: the controller's revision label adds 11 characters, and a label holds 63."""
+WORDS_TOTAL_MOST = 256 * 1024
+"""Bytes of a command, and of its arguments: both are in the pod's template, and etcd takes 1.5 MiB of an object."""
 ENV_VARIABLES_MOST = 1000
 ENV_TOTAL_MOST = 512 * 1024
 """Bytes of names and values: half of the 1 MiB that a Secret holds, since its encoding grows it by a third."""
@@ -99,6 +101,8 @@ def words(field: str, values: Sequence[str], most: int, kind: Kind) -> Iterator[
         return
     for index, value in enumerate(values):
         yield from kind(f"{field}[{index}]", value)
+    if sum(map(_size, values)) > WORDS_TOTAL_MOST:
+        yield Violation(field, f"must be at most {WORDS_TOTAL_MOST} bytes in all")
 
 
 def ports(field: str, values: Sequence[tuple[str, int]], terminal: int) -> Iterator[Violation]:
@@ -174,12 +178,16 @@ def _entries(
         return
     size = 0
     for name, text in values.items():
-        size += len(name.encode("utf-8", "replace")) + len(text.encode("utf-8", "replace"))
+        size += _size(name) + _size(text)
         bad = next((kind for kind in keys if not kind.fits(name)), None) or (None if value.fits(text) else value)
         if bad:
             yield Violation(_entry(field, name), f"must be {bad.takes}")
     if size > total:
         yield Violation(field, f"must be at most {total} bytes in all")
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _entry(field: str, name: str) -> str:

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"].full_name
 RECEIVE_MOST = 2 * 1024 * 1024
-"""Bytes: an environment at its limit and a spec at its limits together stay below half of it."""
+"""Bytes: an environment and a spec at their limits are 1.1 MiB together."""
 
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVE_MOST),
