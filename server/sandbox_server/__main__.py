@@ -21,6 +21,7 @@ import uvloop
 from pydantic import ValidationError
 
 from sandbox_server import app, commands, settings, store
+from sandbox_server.domain import errors
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     configure_logs(chosen)
     try:
         command(chosen)
-    except (ValueError, OSError, store.SchemaMismatch) as error:
+    except (ValueError, OSError, store.SchemaMismatch, errors.Invalid) as error:
         sys.exit(f"sandbox-server: {error}")
 
 

@@ -145,6 +145,8 @@ def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
         (["--token-file", "/no/x"], "token file"),
         (["--engine", "nonsense"], "engine"),
         (["--local-ports", "1"], "local-ports"),
+        (["--default-memory-limit", "5x"], "memory_limit"),
+        (["--storage-class", "A B"], "storage_class"),
         (["--database-url", "mysql://x"], "database-url"),
         (["--encryption-keys", "short"], "32 bytes"),
         (["--engine", "kubernetes"], "kubeconfig"),
@@ -236,7 +238,9 @@ def test_render_prints_every_object(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sandbox_server", "render", "--data-dir", str(tmp_path)]
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=30)
     kinds = [line for line in done.stdout.splitlines() if line.startswith("kind:")]
-    assert kinds == ["kind: Secret", "kind: Service", "kind: Ingress", "kind: Ingress", "kind: StatefulSet"]
+    expected = ["PersistentVolumeClaim", "Secret", "Service", "Ingress", "Ingress", "StatefulSet"]
+    assert kinds == [f"kind: {one}" for one in expected]
     bad = subprocess.run(command, input='{"spec": {"project": "Bad"}}', capture_output=True, text=True, timeout=30)
     assert bad.returncode == 1
     assert "spec.project" in bad.stderr
+    assert "Traceback" not in bad.stderr

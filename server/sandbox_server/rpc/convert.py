@@ -36,12 +36,15 @@ def left(caller: Caller) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a spec has where the caller left it empty."""
+    """What a spec has where the caller left it empty. Raises `errors.Invalid` if no spec could have it."""
 
     image: str
     resources: domain.Resources
     storage: domain.Storage
     ports: tuple[domain.Port, ...] = (domain.Port("app", 3000),)
+
+    def __post_init__(self) -> None:
+        spec(pb.SandboxSpec(project="any", image=self.image or "any"), self)
 
 
 Change = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest
