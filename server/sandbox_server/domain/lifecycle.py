@@ -11,17 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sandbox_server.domain.sandbox import (
-    Addresses,
-    DesiredState,
-    Key,
-    Observed,
-    Phase,
-    Reason,
-    Sandbox,
-    SandboxSpec,
-    Status,
-)
+from sandbox_server.domain import sandbox as values
+from sandbox_server.domain.sandbox import DesiredState, Observed, Phase, Reason, Sandbox, Status
 from sandbox_server.domain.situation import Situation
 
 DEFAULT_START_DEADLINE = timedelta(minutes=10)
@@ -178,7 +169,7 @@ def _action(at: Situation) -> Action | None:
 
 
 def new(
-    key: Key, tenant: str, uid: str, host: str, spec: SandboxSpec, env_names: Iterable[str], now: datetime
+    key: values.Key, tenant: str, uid: str, host: str, spec: values.SandboxSpec, env_names: Iterable[str], now: datetime
 ) -> Sandbox:
     """A sandbox that was just wished. Where it will be reached is not in it: that is the engine's to say."""
     return Sandbox(
@@ -193,7 +184,7 @@ def new(
         generation=1,
         start_generation=1,
         created_at=now,
-        addresses=Addresses(),
+        addresses=values.Addresses(),
         status=Status(
             phase=Phase.CREATING, reason=Reason.ACCEPTED, message=_ACCEPTED, transitioned_at=now, attempt_at=now
         ),

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
@@ -18,14 +18,7 @@ CALL_MOST = 30.0
 """Seconds that a unary call may take, whatever its caller allows: no answer needs nearly as long."""
 
 
-class Caller(Protocol):
-    """What a call knows of whoever made it."""
-
-    def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline; None if there is none."""
-
-    async def write(self, message: bytes) -> None:
-        """Sends one message of a stream."""
+Caller = grpc.aio.ServicerContext[bytes, bytes]
 
 
 def left(caller: Caller) -> float:

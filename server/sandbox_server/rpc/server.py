@@ -23,6 +23,7 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth
 from sandbox_server.rpc import errors as rpc_errors
+from sandbox_server.rpc.convert import Caller
 from sandbox_server.rpc.servicer import Call, Servicer
 
 log = structlog.get_logger()
@@ -47,7 +48,6 @@ OPTIONS = (
 LAST_CALLS = 0.2
 """Seconds between the last call's end and the closing of the connections."""
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
 STREAMS = frozenset({"WatchStatus"})
 LOGGED = frozenset({"CreateSandbox", "Start", "Stop", "Delete", "UpdateEnvVars"})
 """Mutations: a log line for each read would cost a third of the read."""
@@ -121,7 +121,7 @@ class Server:
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         logged, ok, left = method in LOGGED, (method, "OK", ""), (method, "CANCELLED", "")
 
-        async def handle(written: bytes, context: Context) -> bytes | None:
+        async def handle(written: bytes, context: Caller) -> bytes | None:
             began, tenant, outcome = time.monotonic() if logged else 0.0, None, left
             self.open[method] += 1
             try:
@@ -149,7 +149,7 @@ class Server:
             return grpc.unary_stream_rpc_method_handler(handle)
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _tenant(self, context: Context) -> Tenant:
+    def _tenant(self, context: Caller) -> Tenant:
         if self._draining:
             raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: repeat the call")
         metadata = context.invocation_metadata() or () if self._authenticator.needs_metadata else ()
