@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sandbox_server.domain import sandbox as values
-from sandbox_server.domain.sandbox import DesiredState, Observed, Phase, Reason, Sandbox, Status
+from sandbox_server.domain.sandbox import DesiredState, Fault, Observed, Phase, Reason, Sandbox, Status
 from sandbox_server.domain.situation import Situation
 
 DEFAULT_START_DEADLINE = timedelta(minutes=10)
@@ -193,13 +193,23 @@ def new(
 
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
     """`sandbox` with a changed wish, its phase decided before anybody has looked. `now` starts a new attempt."""
-    decision, before = decide(sandbox, None, now), sandbox.status
+    begun = dataclasses.replace(sandbox, status=dataclasses.replace(sandbox.status, attempt_at=now))
+    return _told(begun, decide(begun, None, now), now)
+
+
+def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:
+    """`sandbox` where nobody can look, and `fault` says why: what it has not reached is in the way of that."""
+    reached = sandbox.status.observed_generation == sandbox.generation
+    return sandbox if reached else _told(sandbox, Decision(Phase.ERROR, fault.reason, fault.message), now)
+
+
+def _told(sandbox: Sandbox, decision: Decision, now: datetime) -> Sandbox:
+    before = sandbox.status
     status = dataclasses.replace(
         before,
         phase=decision.phase,
         reason=decision.reason,
         message=decision.message,
-        attempt_at=now,
         transitioned_at=before.transitioned_at if decision.phase is before.phase else now,
     )
     return dataclasses.replace(sandbox, status=status)

@@ -52,6 +52,10 @@ class Engine(Protocol):
     def in_sight(self) -> bool:
         """Whether `observe` shows the present. False until the first full look, and while the engine is out of reach."""
 
+    @property
+    def blind(self) -> Fault | None:
+        """Why it is out of sight, where that is known and will not pass by itself: a right that the service lacks."""
+
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Where a sandbox that is being created will be reached. `sandbox.addresses` is not read.
 

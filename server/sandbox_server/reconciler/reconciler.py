@@ -118,10 +118,12 @@ class Reconciler:
         if change is None:
             self._forget(key)
             return
+        sandbox = change.sandbox
         if not self._engine.in_sight:
+            if (fault := self._engine.blind) is not None:
+                await self._write(sandbox, lifecycle.on_blindness(sandbox, fault, self._now()))
             self._queue.add_after(key, BLIND_RETRY)
             return
-        sandbox = change.sandbox
         decision = self._decide(sandbox)
         if decision.action is None:
             self._faults.pop(key, None)
@@ -175,9 +177,11 @@ class Reconciler:
         return await self._store.read(query)
 
     async def _record(self, sandbox: Sandbox, decision: lifecycle.Decision) -> Sandbox:
-        """Writes what changed of the status, comparing versions; returns the sandbox as it then stands."""
-        now = self._now()
-        after = status.record(sandbox, self._observe(sandbox), decision, now)
+        """Writes what changed of the status; returns the sandbox as it then stands."""
+        return await self._write(sandbox, status.record(sandbox, self._observe(sandbox), decision, self._now()))
+
+    async def _write(self, sandbox: Sandbox, after: Sandbox) -> Sandbox:
+        """Writes `after`, which was made from `sandbox`, unless that is how it stands. Raises `store.Stale`."""
         change = self._feed.get(sandbox.key)
         before = change.sandbox if change else sandbox
         if after == before:

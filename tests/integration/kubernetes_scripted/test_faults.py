@@ -476,3 +476,30 @@ async def test_32_33_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers
     assert len(writes(api)) <= 6
     api.lasting.clear()
     await rig.settled(A, Phase.RUNNING)
+
+
+async def test_33_a_right_to_look_that_is_missing_is_said_of_what_waits_and_recovers(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    await rig.create("settled")
+    before = await rig.settled("settled", Phase.RUNNING)
+    message = 'pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "default"'
+
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return status(403, message)
+
+    api.lasting.append((lambda request: request.method == "GET" and request.path.endswith("/pods"), refuse))
+    await rig.restart()
+    await rig.create(A)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert (failed.status.reason, failed.status.message) == (Reason.CLUSTER_FORBIDDEN, message)
+    # Nothing is known against what had settled: it is served as it was, and as stale.
+    assert await rig.get("settled") == before
+    assert rig.manager.stale
+    wished = (await rig.begin("settled", Phase.STOPPED)).generation
+    failed = await rig.until("settled", lambda one: one.status.phase is Phase.ERROR)
+    assert (failed.status.reason, failed.generation) == (Reason.CLUSTER_FORBIDDEN, wished)
+    api.lasting.clear()
+    await rig.settled(A, Phase.RUNNING)
+    await rig.settled("settled", Phase.STOPPED)
+    rig.check_history()

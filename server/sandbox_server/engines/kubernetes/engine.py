@@ -87,6 +87,12 @@ class KubernetesEngine:
         """Whether every informer has listed and is in contact."""
         return bool(self._sights) and all(one.in_sight for sight in self._sights.values() for one in sight.all)
 
+    @property
+    def blind(self) -> Fault | None:
+        """What the API server refuses to show."""
+        every = (one.refused for sight in self._sights.values() for one in sight.all)
+        return next(filter(None, every), None)
+
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Names and URLs under the ingress domain."""
         return manifests.addresses(sandbox, self._config)

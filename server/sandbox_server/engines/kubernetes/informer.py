@@ -15,6 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 import structlog
 
 from sandbox_server import engines
+from sandbox_server.domain.sandbox import Fault
 from sandbox_server.engines.kubernetes import client, observe
 from sandbox_server.engines.kubernetes.objects import EVENT, OBJECT, PAGE, Object
 
@@ -50,6 +51,9 @@ class Informer(Generic[T]):
     selector: dict[str, str]
     value: Callable[[Object], T]
     changed: Callable[[str], None]
+
+    refused: Fault | None = None
+    """Why the API server showed nothing when it was last asked, if it said no."""
 
     _known: dict[str, _Known[T]] = field(default_factory=dict)
     _version: int = 0
@@ -88,8 +92,10 @@ class Informer(Generic[T]):
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         self._failures += 1
+        gone = isinstance(error, client.Gone)
+        self.refused = error.fault if isinstance(error, engines.Refused) and not gone else None
         foreseen = isinstance(error, engines.Refused | engines.Unreachable)
-        if isinstance(error, client.Gone):
+        if gone:
             self._version = 0
         elif (self._failures > 1 or not foreseen) and now - self._logged >= LOG_EVERY:
             self._logged = now
@@ -112,7 +118,7 @@ class Informer(Generic[T]):
         # What was written by us while the list was under way is newer than it.
         newer = [(name, one) for name, one in before.items() if one.version > self._version]
         self._known = dict(sorted(read + newer, key=lambda one: one[1].version))
-        self._listed, self._failing_since = True, None
+        self._listed, self._failing_since, self.refused = True, None, None
         for name, one in (before | self._known).items():
             if name not in before or name not in self._known or before[name].value != one.value:
                 self.changed(one.sandbox)
@@ -125,7 +131,7 @@ class Informer(Generic[T]):
             "timeoutSeconds": str(random.randint(WATCH_SECONDS // 2, WATCH_SECONDS)),
         }
         async with self.api.call("GET", self.path, parameters=parameters, watch=True) as response:
-            began, rest, self._failing_since = time.monotonic(), b"", None
+            began, rest, self._failing_since, self.refused = time.monotonic(), b"", None, None
             try:
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")

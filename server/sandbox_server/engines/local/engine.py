@@ -30,6 +30,7 @@ class LocalEngine:
     """See `engines.Engine`."""
 
     name = "local"
+    blind = None
 
     def __init__(self, config: Config) -> None:
         self._config = config
