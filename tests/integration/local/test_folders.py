@@ -1,12 +1,16 @@
 """Directories of the local engine: whose they are, no link ever followed, and what a removal leaves."""
 
+import errno
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from sandbox_server.domain.sandbox import Phase, Reason, Sandbox
+from sandbox_server.engines.local import folder
 
+from tests import samples
 from tests.integration.local.conftest import LocalRig
 
 A = "folder-a"
@@ -122,6 +126,30 @@ async def test_no_tree_is_too_deep_and_no_right_taken_away_is_in_the_way(rig: Lo
     assert not rig.ground.folder(A).exists()
 
 
+async def test_what_is_mounted_in_a_home_is_not_emptied(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stopped(rig)
+    mounted = rig.ground.home(A) / "mounted"
+    mounted.mkdir()
+    (mounted / "precious").write_text("kept")
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path.name == "mounted":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        # As the kernel answers for a mount point.
+        patched.setattr(Path, "rename", busy)
+        await rig.delete(A)
+        told = await refused(rig)
+        assert "mounted: Device or resource busy" in told.status.message
+        assert [path.read_text() for path in rig.ground.folder(A).rglob("precious")] == ["kept"]
+        assert len({one.status.message for one in rig.history if one.status.reason is Reason.ENGINE_REFUSED}) == 1
+    await rig.settled(A, Phase.TERMINATED)
+    assert not rig.ground.folder(A).exists()
+
+
 async def test_a_kept_volume_is_all_that_is_left(rig: LocalRig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -135,20 +163,30 @@ async def test_a_kept_volume_is_all_that_is_left(rig: LocalRig) -> None:
     assert (rig.ground.home(A) / "work").read_text() == "mine"
 
 
-async def test_a_folder_that_is_another_sandboxs_is_left_alone(rig: LocalRig) -> None:
+async def test_a_folder_and_a_process_of_another_sandbox_are_left_alone(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script("echo theirs >work; exec sleep MARK"))
+    await rig.there(rig.ground.marked)
+    theirs, before = rig.ground.marked(), everything(rig.ground.folder(A))
+    # The database is lost, and with it who that was.
+    await rig.stop()
+    (rig.ground.config.data_dir.parent / "rig.db").unlink()
+    await rig.start()
     await rig.create(A)
-    await rig.settled(A, Phase.RUNNING)
-    (rig.ground.home(A) / "work").write_text("theirs")
-    await rig.begin(A, Phase.STOPPED)
-    await rig.settled(A, Phase.STOPPED)
-    rig.ground.folder(A).rename(rig.ground.folder("folder-b"))
-    before = everything(rig.ground.folder("folder-b"))
-    await rig.create("folder-b")
-    told = await rig.until("folder-b", lambda one: one.status.phase is Phase.ERROR)
+    told = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
     assert told.status.reason is Reason.NAME_CONFLICT
-    await rig.delete("folder-b")
-    await rig.settled("folder-b", Phase.TERMINATED)
-    assert everything(rig.ground.folder("folder-b")) == before
+    await rig.restart()
+    await rig.begin(A, Phase.STOPPED)
+    await rig.delete(A)
+    await rig.settled(A, Phase.TERMINATED)
+    assert (rig.ground.marked(), everything(rig.ground.folder(A))) == (theirs, before)
+    os.kill(theirs[0], signal.SIGKILL)
+
+
+def test_a_disk_with_data_is_never_made_anew(tmp_path: Path) -> None:
+    known = samples.sandbox(volume_uid="the-disk-with-the-data")
+    made = folder.Folder(tmp_path, known.key)
+    made.prepare(known, 1)
+    assert not made.stands
 
 
 @pytest.mark.parametrize("left", ["nothing", "the folder", "the volume, lifted", "all"])

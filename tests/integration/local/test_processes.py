@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from sandbox_server.domain.sandbox import Phase, Reason
 from sandbox_server.engines.local import isolation, processes, unit
@@ -220,6 +221,21 @@ async def test_a_terminal_program_that_came_later_does_no_harm(rig: LocalRig) ->
     await rig.ground.crash(running)
     await rig.until(A, lambda one: one.status.restart_count > 0)
     await rig.ground.heal(running)
+    await rig.settled(A, Phase.RUNNING)
+
+
+async def test_an_engine_that_is_open_can_be_asked_at_once(rig: LocalRig) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    await rig.stop()
+    engine = rig.ground.engine()
+    await engine.open([running], lambda _: None)
+    observed = engine.observe(running)
+    await engine.close()
+    assert engine.name == "local"
+    assert observed.pod is not None
+    assert observed.pod.ready
+    await rig.start()
 
 
 async def test_a_closed_service_leaves_what_runs_running(rig: LocalRig) -> None:
@@ -254,6 +270,7 @@ async def test_a_process_whose_identity_cannot_be_written_never_begins(
     assert failed.status.reason is Reason.CONTAINER_CONFIG
     assert "No space left" in failed.status.message
     assert rig.ground.marked() == []
+    assert psutil.STATUS_ZOMBIE not in {one.status() for one in psutil.Process().children()}
     await rig.settled(A, Phase.RUNNING)
     assert failed.status.restart_count == 0
 

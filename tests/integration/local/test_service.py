@@ -2,8 +2,12 @@
 
 import asyncio
 import base64
+import json
 import random
 import socket
+import subprocess
+import sys
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -184,3 +188,44 @@ def test_the_terminal_runs_in_its_sandbox_and_again_when_it_ended(make_service: 
         client.delete(made.sandbox_id)
         client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
         assert seen(port) == []
+
+
+def test_the_default_command_serves_the_home_on_loopback_alone(make_service: Callable[..., Service]) -> None:
+    service = make_service().start()
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with service.client() as client:
+        made = client.create("demo")
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+        (folder,) = service.sandboxes()
+        (folder / "volume" / "home" / "work.txt").write_text("mine")
+
+        def served() -> bool:
+            try:
+                with direct.open(f"{made.public_url}/work.txt", timeout=5) as answer:
+                    return bool(answer.read() == b"mine")
+            except OSError:
+                return False
+
+        eventually(served)
+        port = int(made.public_url.rpartition(":")[2])
+        listening = [one for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port]
+        assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+        client.delete(made.sandbox_id)
+        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
+
+
+def test_what_isolates_is_said_by_the_log_and_by_config(make_service: Callable[..., Service]) -> None:
+    for setting, told in (("auto", "bubblewrap at /"), ("none", "none: switched off")):
+        words = [sys.executable, "-m", "sandbox_server", "config", "--local-isolation", setting]
+        shown = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+        assert shown["isolation"].startswith(told)
+        service = make_service("--local-isolation", setting, "--log-format", "json").start()
+        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+        assert [one["state"] for one in lines if one["event"] == "isolation"] == [shown["isolation"]]
+
+
+def test_inside_a_cluster_the_local_engine_refuses_to_start(make_service: Callable[..., Service]) -> None:
+    service = make_service(env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"}).start(wait=False)
+    assert service.process is not None
+    assert service.process.wait(20) != 0
+    assert "does not run inside a cluster" in service.log.read_text()

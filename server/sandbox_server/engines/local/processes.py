@@ -133,9 +133,8 @@ def find(files: Path, owner: str) -> Process | None:
 
 def forget(files: Path) -> None:
     """Removes what `find` goes by."""
-    if not files.parent.is_symlink():
-        for suffix in (".process", ".exit"):
-            Path(f"{files}{suffix}").unlink(missing_ok=True)
+    for suffix in (".process", ".exit"):
+        Path(f"{files}{suffix}").unlink(missing_ok=True)
 
 
 def start(files: Path, launch: isolation.Launch, attempt: Attempt) -> Process:

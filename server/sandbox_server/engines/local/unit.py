@@ -166,8 +166,9 @@ class Unit:
 
     async def _rest(self, wanted: Wanted) -> bool:
         """With nothing running: removes the folder if the sandbox is to go, and says so; else waits for another wish."""
-        # By the time that another service looks, its pid may be anybody's.
-        processes.forget(self.folder.process)
+        if processes.find(self.folder.process, wanted.sandbox.uid) is not None:
+            # By the time that another service looks, its pid may be anybody's.
+            processes.forget(self.folder.process)
         self._tell(None, self.fault)
         if wanted.keep_volume is not None:
             try:
