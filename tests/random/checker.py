@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 from sandbox.v1 import sandbox_pb2 as pb
@@ -84,9 +85,10 @@ async def check_ground(client: AsyncClient, service: Service, log: list[pb.Sandb
     assert set(folders) == {*rows, *kept}
     assert all(folders[name] == {"volume"} for name in kept)
     running = sorted(name for name, one in rows.items() if one.desired_state == pb.DESIRED_STATE_RUNNING)
-    async with asyncio.timeout(10):
-        while sorted(programs().values()) != running:
-            await asyncio.sleep(0.1)
+    end = time.monotonic() + 10
+    while (found := sorted(programs().values())) != running and time.monotonic() < end:
+        await asyncio.sleep(0.1)
+    assert found == running
     for name, row in rows.items():
         assert _written(Event(Kind.CHANGE, 0, row.status)) == latest[name].SerializeToString(deterministic=True)
     said = service.log.read_text()

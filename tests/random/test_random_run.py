@@ -12,7 +12,7 @@ from sandbox_client import AsyncClient
 
 from tests.conftest import Service
 from tests.random import checker
-from tests.random.traffic import NAMES, Caller, Faults, Ledger, Watcher, project, spec
+from tests.random.traffic import NAMES, Caller, Faults, Ledger, Watcher, end_programs, project, spec
 
 SECONDS = float(os.environ.get("SECONDS", "20"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(10**6)
@@ -84,7 +84,10 @@ async def go(service: Service) -> Ledger:
 @pytest.mark.timeout(int(SECONDS) + 240)
 def test_random_traffic_with_faults_keeps_every_promise(make_service: Callable[..., Service]) -> None:
     print(f"SEED={SEED}")
-    ledger = asyncio.run(go(make_service("--resync", "5").start()))
+    try:
+        ledger = asyncio.run(go(make_service("--resync", "5").start()))
+    finally:
+        end_programs()
     print(dict(sorted(ledger.counts.items())))
     # What never happened was not tested.
     for happened in ("create", "start", "stop", "env", "delete", "status", "get", "list", "pages", "repeated", "disks"):

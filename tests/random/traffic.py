@@ -230,6 +230,12 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def end_programs() -> None:
+    """Also of what the service lost sight of."""
+    for pid in programs():
+        _kill(pid)
+
+
 def programs() -> dict[int, str]:
     """What runs of the sandboxes' programs: pid and id of the sandbox."""
     found = {}
