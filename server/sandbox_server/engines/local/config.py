@@ -4,12 +4,16 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import isolation
+
+_PYTHON = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+_SERVE = (_PYTHON, "-I", "-m", "http.server", "--bind", "127.0.0.1", "{port}")
+"""The interpreter itself, not that of a virtual environment, which bubblewrap hides."""
 
 _BESIDE = '(while :; do {terminal}; sleep 5; done &); exec "$@"'
 """The terminal program runs again whenever it ends, as no child of the command, which may wait for all it has."""
@@ -41,10 +45,9 @@ class Config:
         A sandbox that was made where there was no terminal program has no port for one.
         """
         spec, (port, *more) = sandbox.spec, sandbox.addresses.ports
-        command = [*spec.command, *spec.args] if spec.command else list(self.command or _serve_home(port))
+        command = [*spec.command, *spec.args] if spec.command else list(self.command) or _at(port, _SERVE)
         if more and (words := self.terminal_words):
-            terminal = shlex.join(word.replace("{port}", str(more[0])) for word in words)
-            command = ["/bin/sh", "-c", _BESIDE.format(terminal=terminal), "sh", *command]
+            command = ["/bin/sh", "-c", _BESIDE.format(terminal=shlex.join(_at(more[0], words))), "sh", *command]
         usual = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "USER": "agent", "TERM": "xterm"}
         whole = {**usual, **env, "PORT": str(port)}
         if self.isolate and isolation.program():
@@ -52,7 +55,5 @@ class Config:
         return isolation.plain(command, whole, home)
 
 
-def _serve_home(port: int) -> tuple[str, ...]:
-    """The interpreter itself, not that of a virtual environment, which bubblewrap hides."""
-    python = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
-    return (python, "-I", "-m", "http.server", "--bind", "127.0.0.1", str(port))
+def _at(port: int, words: Sequence[str]) -> list[str]:
+    return [word.replace("{port}", str(port)) for word in words]

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import os
-import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,10 +44,7 @@ class Folder:
     @property
     def stands(self) -> bool:
         """Whether the disk is there, with no link in its place."""
-        try:
-            return all(stat.S_ISDIR(os.lstat(one).st_mode) for one in (self.path, self._volume, self.home))
-        except OSError:
-            return False
+        return all(_is_directory(one) for one in (self.path, self._volume, self.home))
 
     def label(self) -> dict[str, str]:
         """The `owner` and the `uid` of the volume, whether its home is there or not; empty if it has no label."""
@@ -99,6 +95,10 @@ class Folder:
         return bool(sandbox.volume_uid) or not os.path.lexists(self._volume)
 
 
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _remove(top: Path, folder: Path) -> None:
     """Removes an entry of a folder, a directory with all in it.
 
@@ -108,7 +108,7 @@ def _remove(top: Path, folder: Path) -> None:
     lifted: list[Path] = []
 
     def take(path: Path) -> None:
-        if not stat.S_ISDIR(path.lstat().st_mode):
+        if not _is_directory(path):
             path.unlink()
             return
         if os.geteuid() != 0:

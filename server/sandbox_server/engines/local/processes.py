@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from sandbox_server.engines.local import folder, isolation
 
 _SIGNALS = (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ)
 """What the interpreter or the service's loop changed and a child would inherit."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 """Pids and start times count from a boot: after another one they say nothing."""
@@ -50,14 +53,12 @@ class Process:
         return 0 != self.start == _start(self.pid)
 
     def after(self, steady: float) -> Attempt:
-        """The start that follows when it ended by itself, too soon unless it ran for `steady` seconds."""
-        report, quick = self._report(), self.attempt.quick + 1
-        if "exit-code" in report:
-            began, ended = (Path(f"{self.files}{suffix}").stat().st_mtime for suffix in (".process", ".exit"))
-            quick = 1 if ended - began >= steady else quick
+        """The start that follows when it has ended by itself: too soon, unless it began `steady` seconds ago."""
+        before, age = self.attempt, time.clock_gettime(time.CLOCK_BOOTTIME) - self.start / _TICKS
         # What left no code was killed together with what would have written it.
-        code = report.get("exit-code", 128 + signal.SIGKILL)
-        return dataclasses.replace(self.attempt, restarts=self.attempt.restarts + 1, quick=quick, code=code)
+        code = self._report().get("exit-code", 128 + signal.SIGKILL)
+        quick = before.quick + 1 if age < steady else 1
+        return dataclasses.replace(before, restarts=before.restarts + 1, quick=quick, code=code)
 
     def _report(self) -> dict[str, int]:
         """What bubblewrap says line by line: the first process inside, at the end `exit-code`."""
