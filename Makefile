@@ -14,7 +14,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-random test-kubernetes cluster benchmark lint breaking format generate diagram requirements image-check clean
+.PHONY: help setup run demo test test-random test-kubernetes cluster benchmark benchmark-kubernetes lint breaking format generate diagram requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,9 @@ cluster: $(STAMP) ## a real control plane with a simulated node, until Ctrl-C; p
 
 benchmark: $(STAMP) ## measure against bare baselines and print the table
 	@$(BIN)/python -m benchmarks
+
+benchmark-kubernetes: $(STAMP) ## 500 sandboxes on a real control plane against a bare script
+	@$(BIN)/python -m benchmarks.kubernetes
 
 lint: $(STAMP) ## ruff, mypy, import-linter, buf, hadolint
 	$(BIN)/ruff check .

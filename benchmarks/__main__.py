@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import os
-import platform
 import signal
 import statistics
 import sys
@@ -12,8 +10,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -24,32 +20,10 @@ from sandbox_server.store import connection, rows, tables
 from sqlmodel import Session, SQLModel
 
 from benchmarks import load, servers
+from benchmarks.report import Figure, report
 
-README = Path(__file__).parent / "README.md"
 PAUSE = 0.05
 """Seconds before each of the turns: by then what the last one set off is done."""
-BEGIN, END = "<!-- table -->", "<!-- /table -->"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """`subject` and `baseline` in `unit`; `goal` is what their ratio should keep, at most or (`least`) at least."""
-
-    name: str
-    subject: float
-    baseline: float
-    unit: str
-    goal: float
-    least: bool = False
-
-    def row(self) -> str:
-        ratio = self.subject / self.baseline
-        reached = ratio >= self.goal if self.least else ratio <= self.goal
-        sign = "≥" if self.least else "≤"
-        return (
-            f"| {self.name} | {self.subject:,.1f} {self.unit} | {self.baseline:,.1f} {self.unit} | "
-            f"**{ratio:.2f}** | {sign} {self.goal} | {'yes' if reached else 'no'} |"
-        )
 
 
 def get_status() -> Iterator[Figure]:
@@ -257,25 +231,5 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
 }
 
 
-def main(names: list[str]) -> None:
-    """Measures what is named, or everything, which is then kept."""
-    head = "| what; and the baseline | service | baseline | ratio | goal | reached |\n|---|---|---|---|---|---|"
-    print(head)
-    lines = []
-    for name in names or ALL:
-        for figure in ALL[name]():
-            lines.append(figure.row())
-            print(lines[-1], flush=True)
-    packages = ", ".join(f"{one} {version(one)}" for one in ("grpcio", "protobuf", "uvloop", "sqlalchemy", "msgspec"))
-    machine = (
-        f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
-    )
-    below = f"\n{time.strftime('%Y-%m-%d')}; {machine}; {packages}."
-    print(below)
-    if not names:
-        before, _, rest = README.read_text().partition(BEGIN)
-        README.write_text("\n".join([before + BEGIN, head, *lines, below, END + rest.partition(END)[2]]))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    report(ALL, sys.argv[1:], "table")

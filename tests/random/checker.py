@@ -82,7 +82,11 @@ async def check_ground(client: AsyncClient, service: Service, log: list[pb.Sandb
     latest = {one.sandbox_id: one for one in log}
     kept = {name for name, one in latest.items() if one.reason == pb.REASON_VOLUME_KEPT}
     folders = {path.name: {entry.name for entry in path.iterdir()} for path in service.sandboxes()}
-    assert set(folders) == {*rows, *kept}
+    assert set(folders) == {*rows, *kept}, (
+        set(folders) ^ {*rows, *kept},
+        {one: str(rows.get(one) or latest.get(one)) for one in set(folders) ^ {*rows, *kept}},
+        folders,
+    )
     assert all(folders[name] == {"volume"} for name in kept)
     running = sorted(name for name, one in rows.items() if one.desired_state == pb.DESIRED_STATE_RUNNING)
     end = time.monotonic() + 10
