@@ -223,8 +223,10 @@ class Feed:
         return matching
 
     async def arrived(self, sequence: int) -> None:
-        """Returns when this replica has seen `sequence`."""
+        """Returns when this replica has seen `sequence`. Raises `errors.Unavailable` when the service stops."""
         while sequence > self.sequence:
+            if self._closed:
+                raise _closing()
             await self._grown.wait()
 
     async def watch(self, wanted: Filter, snapshot: Sequence[Change] | None, after: int, send: Send) -> None:
@@ -264,7 +266,7 @@ class Feed:
             beats = topic.beats
             if cursor >= topic.floor:
                 await woken.wait()
-        raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: open again with the last sequence seen")
+        raise _closing()
 
     async def _read(self, wanted: Filter, topic: Topic, cursor: int) -> tuple[list[Change], int]:
         """Some matching changes after `cursor`, and the sequence up to which they are all."""
@@ -313,7 +315,14 @@ class Feed:
                 await asyncio.sleep(self._heartbeat)
 
     def close(self) -> None:
-        """Ends every watch with `errors.Unavailable`, so that the client resumes elsewhere."""
+        """Ends all that waits with `errors.Unavailable`, so that the client goes on elsewhere."""
         self._closed = True
+        self._grown.set()
         for topic in self._topics.values():
             topic.wake()
+
+
+def _closing() -> errors.Unavailable:
+    return errors.Unavailable(
+        "SHUTTING_DOWN", "the service is stopping: ask again, a watch with the last sequence seen"
+    )

@@ -74,7 +74,9 @@ class StatefulSetManager:
 
         def change(reader: store.Reader) -> store.Wanted:
             volume_uid = _kept_volume(reader.sandbox(sandbox.key), adopt_volume, sandbox.id)
-            return store.Wanted(dataclasses.replace(sandbox, volume_uid=volume_uid) if volume_uid else sandbox, env)
+            # Not before: what is refused has no use for an address, and those of this machine are few.
+            addresses = self._engine.addresses(sandbox)
+            return store.Wanted(dataclasses.replace(sandbox, volume_uid=volume_uid, addresses=addresses), env)
 
         try:
             return await self._store.write(change, wish.of(tenant), wish.timeout)
@@ -86,8 +88,7 @@ class StatefulSetManager:
 
     def _new(self, tenant: Tenant, key: Key, spec: SandboxSpec, env: Mapping[str, str]) -> Sandbox:
         uid, host = str(uuid.uuid4()), _CHANCE.choice(string.ascii_lowercase) + _random(11)
-        sandbox = lifecycle.new(key, tenant.name, uid, host, spec, env, self._now())
-        return dataclasses.replace(sandbox, addresses=self._engine.addresses(sandbox))
+        return lifecycle.new(key, tenant.name, uid, host, spec, env, self._now())
 
     async def start(self, tenant: Tenant, wish: Wish, key: Key, accept_data_loss: bool) -> Sandbox:
         """Wishes RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""

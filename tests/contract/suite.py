@@ -2,7 +2,7 @@
 
 import pytest
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Phase, Reason
+from sandbox_server.domain.sandbox import ConditionType, Phase, Reason
 
 from tests.contract.rig import Rig
 
@@ -45,6 +45,8 @@ async def test_an_env_update_replaces_the_running_pod(rig: Rig) -> None:
     await rig.settled(A, Phase.RUNNING)
     changed = await rig.env(A, A="2")
     assert changed.status.phase is Phase.UPDATING
+    (applied,) = [one for one in changed.status.conditions if one.type is ConditionType.ENV_APPLIED]
+    assert (applied.status, applied.reason) == (False, Reason.ACCEPTED)
     after = await rig.settled(A, Phase.RUNNING)
     pod = rig.observe(after).pod
     assert pod is not None
@@ -95,13 +97,14 @@ async def test_29_a_good_env_update_recovers_from_a_crash_loop_without_help(rig:
 
 
 async def test_delete_leaves_nothing(rig: Rig) -> None:
-    await rig.create(A)
+    await rig.create(A, {"A": "1"})
     await rig.settled(A, Phase.RUNNING)
     await rig.delete(A)
     gone = await rig.settled(A, Phase.TERMINATED)
     observed = rig.observe(gone)
     assert (observed.workload, observed.pod, observed.volume) == (None, None, None)
     assert gone.status.reason is Reason.DELETED
+    assert await rig.store.read(lambda reader: reader.env(gone.key)) == {}
     again = await rig.delete(A)
     assert again == gone
     rig.check_history()

@@ -203,3 +203,12 @@ async def test_closing_ends_every_watch_with_unavailable(memory: feed.Feed) -> N
     memory.close()
     with pytest.raises(errors.Unavailable):
         await task
+
+
+async def test_who_waits_for_a_sequence_is_sent_away_when_the_service_stops(log: MemoryLog) -> None:
+    memory = feed.Feed(log, render.Encoder(), heartbeat=60)
+    waiting = asyncio.create_task(memory.arrived(10**9))
+    await asyncio.sleep(0)
+    memory.close()
+    with pytest.raises(errors.Unavailable):
+        await asyncio.wait_for(waiting, 5)

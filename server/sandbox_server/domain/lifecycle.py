@@ -12,7 +12,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sandbox_server.domain import sandbox as values
-from sandbox_server.domain.sandbox import DesiredState, Fault, Observed, Phase, Reason, Sandbox, Status
+from sandbox_server.domain.sandbox import (
+    Condition,
+    ConditionType,
+    DesiredState,
+    Fault,
+    Observed,
+    Phase,
+    Reason,
+    Sandbox,
+    Status,
+)
 from sandbox_server.domain.situation import Situation
 
 DEFAULT_START_DEADLINE = timedelta(minutes=10)
@@ -193,8 +203,17 @@ def new(
 
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
     """`sandbox` with a changed wish, its phase decided before anybody has looked. `now` starts a new attempt."""
-    begun = dataclasses.replace(sandbox, status=dataclasses.replace(sandbox.status, attempt_at=now))
+    conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
+    status = dataclasses.replace(sandbox.status, attempt_at=now, conditions=conditions)
+    begun = dataclasses.replace(sandbox, status=status)
     return _told(begun, decide(begun, None, now), now)
+
+
+def _unapplied(condition: Condition, now: datetime) -> Condition:
+    """No pod has the environment of a generation that is new."""
+    if condition.type is not ConditionType.ENV_APPLIED or not condition.status:
+        return condition
+    return dataclasses.replace(condition, status=False, reason=Reason.ACCEPTED, changed_at=now)
 
 
 def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:

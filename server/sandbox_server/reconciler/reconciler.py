@@ -188,7 +188,9 @@ class Reconciler:
             return sandbox
         if before.sequence != sandbox.sequence:
             raise store.Stale
-        written = await self._store.write(lambda _: store.Wanted(after))
+        # What is gone needs no environment any more.
+        env: dict[str, str] | None = {} if after.status.phase is Phase.TERMINATED else None
+        written = await self._store.write(lambda _: store.Wanted(after, env))
         if written.status.phase is not before.status.phase:
             log.info(
                 "phase_changed",

@@ -34,7 +34,9 @@ class Ports:
         Raises `errors.Unavailable` if there is none.
         """
         now = time.monotonic()
-        for port in random.sample(self._range, len(self._range)):
+        first = random.randrange(len(self._range))
+        for offset in range(len(self._range)):
+            port = self._range[(first + offset) % len(self._range)]
             if self._taken.get(port, 0.0) <= now and _is_free(port):
                 self._taken[port] = now + PROMISED_FOR
                 return port
