@@ -15,6 +15,9 @@ from tests.integration.local.conftest import LocalRig
 
 A = "folder-a"
 
+# It is the same with and without bubblewrap.
+pytestmark = pytest.mark.parametrize("rig", ["plain"], indirect=True)
+
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
@@ -182,9 +185,9 @@ async def test_a_folder_and_a_process_of_another_sandbox_are_left_alone(rig: Loc
     os.kill(theirs[0], signal.SIGKILL)
 
 
-def test_a_disk_with_data_is_never_made_anew(tmp_path: Path) -> None:
+async def test_a_disk_with_data_is_never_made_anew(rig: LocalRig) -> None:
     known = samples.sandbox(volume_uid="the-disk-with-the-data")
-    made = folder.Folder(tmp_path, known.key)
+    made = folder.Folder(rig.ground.config.data_dir, known.key)
     made.prepare(known, 1)
     assert not made.stands
 

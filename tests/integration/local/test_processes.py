@@ -1,4 +1,4 @@
-"""Processes of the local engine: whole groups, whose they are, and what becomes of them without the service."""
+"""Processes of the local engine: whole groups, how they end, and when they are started again."""
 
 import asyncio
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from sandbox_server.domain.sandbox import Phase, Reason
-from sandbox_server.engines.local import isolation, processes, unit
+from sandbox_server.engines.local import isolation, unit
 
 from tests import samples
 from tests.integration.local import as_nobody
@@ -145,73 +145,6 @@ async def test_the_port_and_the_home_are_given_and_not_the_callers_to_change(rig
     assert not any(name.startswith(("PYTEST", "SANDBOX")) for name in env)
 
 
-async def test_what_fell_while_the_service_was_down_is_told_once(rig: LocalRig) -> None:
-    await rig.create(A)
-    running = await rig.settled(A, Phase.RUNNING)
-    await rig.stop()
-    await rig.ground.crash(running)
-    exit_ = rig.ground.folder(A) / "main.exit"
-    await rig.there(lambda: exit_.exists() and "exit-code" in exit_.read_text())
-    await rig.ground.heal(running)
-    await rig.start()
-    after = await rig.until(A, lambda one: one.status.restart_count == 1 and one.status.phase is Phase.RUNNING)
-    assert after.status.last_exit is not None
-    assert after.status.last_exit.code == 3
-    await rig.restart()
-    await rig.settled(A, Phase.RUNNING)
-    assert (await rig.get(A)).status.restart_count == 1
-
-
-async def test_wishes_made_while_the_service_was_down_find_the_process(rig: LocalRig) -> None:
-    for name in ("down-a", "down-b", "down-c"):
-        await rig.create(name, spec=rig.ground.script(SERVE))
-    await rig.there(lambda: len(rig.ground.marked()) == 3)
-    rig._task.cancel()
-    await asyncio.gather(rig._task, return_exceptions=True)
-    await rig.begin("down-a", Phase.STOPPED)
-    await rig.delete("down-b")
-    await rig.env("down-c", A="1")
-    await rig.restart()
-    await rig.settled("down-a", Phase.STOPPED)
-    await rig.settled("down-b", Phase.TERMINATED)
-    await rig.settled("down-c", Phase.RUNNING)
-    await rig.there(lambda: len(rig.ground.marked()) == 1)
-
-
-async def test_a_pid_that_became_somebody_elses_is_left_alone(rig: LocalRig) -> None:
-    await rig.create(A, spec=rig.ground.script(SERVE))
-    await rig.settled(A, Phase.RUNNING)
-    await rig.stop()
-    pid = rig.ground.leader(A)
-    rig.ground.end()
-    await rig.there(lambda: not rig.ground.marked())
-    with subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True) as other:
-        try:
-            file = rig.ground.folder(A) / "main.process"
-            file.write_text(file.read_text().replace(str(pid), str(other.pid)))
-            await rig.start()
-            await rig.until(A, lambda one: one.status.restart_count == 1 and one.status.phase is Phase.RUNNING)
-            await rig.begin(A, Phase.STOPPED)
-            await rig.settled(A, Phase.STOPPED)
-            assert other.poll() is None
-        finally:
-            other.kill()
-
-
-async def test_after_another_boot_no_pid_is_believed(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    await rig.create(A, spec=rig.ground.script(SERVE))
-    await rig.there(rig.ground.marked)
-    (before,) = rig.ground.marked()
-    await rig.stop()
-    monkeypatch.setattr(processes, "BOOT", "another")
-    await rig.start()
-    await rig.settled(A, Phase.RUNNING)
-    await rig.begin(A, Phase.STOPPED)
-    await rig.settled(A, Phase.STOPPED)
-    assert rig.ground.marked() == [before]
-    os.kill(before, signal.SIGKILL)
-
-
 async def test_a_terminal_program_that_came_later_does_no_harm(rig: LocalRig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)
@@ -224,32 +157,8 @@ async def test_a_terminal_program_that_came_later_does_no_harm(rig: LocalRig) ->
     await rig.settled(A, Phase.RUNNING)
 
 
-async def test_an_engine_that_is_open_can_be_asked_at_once(rig: LocalRig) -> None:
-    await rig.create(A)
-    running = await rig.settled(A, Phase.RUNNING)
-    await rig.stop()
-    engine = rig.ground.engine()
-    await engine.open([running], lambda _: None)
-    observed = engine.observe(running)
-    await engine.close()
-    assert engine.name == "local"
-    assert observed.pod is not None
-    assert observed.pod.ready
-    await rig.start()
-
-
-async def test_a_closed_service_leaves_what_runs_running(rig: LocalRig) -> None:
-    await rig.create(A, spec=rig.ground.script(SERVE))
-    await rig.settled(A, Phase.RUNNING)
-    await rig.there(rig.ground.marked)
-    before = rig.ground.leader(A), rig.ground.marked()
-    await rig.stop()
-    assert (rig.ground.leader(A), rig.ground.marked()) == before
-    told = len(rig.history)
-    await rig.start()
-    await rig.settled(A, Phase.RUNNING)
-    assert (rig.ground.leader(A), rig.ground.marked()) == before
-    assert {one.status.phase for one in rig.history[told:]} <= {Phase.RUNNING}
+def zombies() -> set[int]:
+    return {one.pid for one in psutil.Process().children() if one.status() == psutil.STATUS_ZOMBIE}
 
 
 async def test_a_process_whose_identity_cannot_be_written_never_begins(
@@ -263,6 +172,7 @@ async def test_a_process_whose_identity_cannot_be_written_never_begins(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(path, text)
 
+    before = zombies()
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", full)
         await rig.create(A, spec=rig.ground.script(f"echo >up; {SERVE}"))
@@ -270,37 +180,9 @@ async def test_a_process_whose_identity_cannot_be_written_never_begins(
     assert failed.status.reason is Reason.CONTAINER_CONFIG
     assert "No space left" in failed.status.message
     assert rig.ground.marked() == []
-    assert psutil.STATUS_ZOMBIE not in {one.status() for one in psutil.Process().children()}
+    assert zombies() <= before
     await rig.settled(A, Phase.RUNNING)
     assert failed.status.restart_count == 0
-
-
-@pytest.mark.parametrize("moment", ["posix_spawn", "write"])
-async def test_a_service_killed_in_the_middle_of_a_start_leaves_no_second_process(rig: LocalRig, moment: str) -> None:
-    home = rig.ground.home(A)
-    home.mkdir(parents=True)
-    # What a service does, up to where it is killed: after the fork, or when the identity is on disk.
-    script = f"""
-import os
-from pathlib import Path
-from sandbox_server.engines.local import isolation, processes
-spawn = os.posix_spawn
-def killed(*args, **options):
-    if "{moment}" == "posix_spawn":
-        spawn(*args, **options)
-    os.kill(os.getpid(), 9)
-os.{moment} = killed
-words, home = ["/bin/sleep", {rig.ground.mark!r}], Path({str(home)!r})
-launch = isolation.isolated(words, {{}}, home, home) if {rig.ground.config.isolate} else isolation.plain(words, {{}}, home)
-processes.start(Path({str(rig.ground.folder(A) / "main")!r}), launch, processes.Attempt("me", 1))
-"""
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script])
-    assert done.returncode == -signal.SIGKILL
-    found = processes.find(rig.ground.folder(A) / "main", "me")
-    assert (found is not None) == (moment == "write")
-    await asyncio.sleep(0.3)
-    assert found is None or not found.alive
-    assert rig.ground.marked() == []
 
 
 def test_a_service_that_is_not_roots_does_all_the_same() -> None:

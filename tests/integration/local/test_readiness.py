@@ -15,6 +15,9 @@ from tests.integration.local.conftest import LocalRig
 
 A = "readiness-a"
 
+# It is the same with and without bubblewrap.
+pytestmark = pytest.mark.parametrize("rig", ["isolated"], indirect=True)
+
 # Listens once `listen` is there; answers an HTTP request with what is in `code`, and none without.
 SERVER = """
 import http.server, os, pathlib, sys, time

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 PAUSE = 1.0
 """Seconds until a sandbox's task goes on after something unforeseen."""
 
-LOOK_EVERY = 0.5
+LOOK_EVERY = 1.0
 """Seconds between two looks at whether the volumes are still there: nothing tells of a directory's removal."""
 
 
@@ -59,7 +59,8 @@ class LocalEngine:
         log.info("isolation", state=isolation.describe(self._config.isolate))
         for sandbox in live:
             self._ports.take(sandbox.addresses.ports)
-            self._want(Wanted(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0))
+            if Folder(root, sandbox.key).path.exists():
+                self._want(Wanted(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0))
         self._tasks[None] = asyncio.create_task(self._look())
         # Every task takes its first step, and shows what it found.
         await asyncio.sleep(0)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ class Folder:
     @property
     def stands(self) -> bool:
         """Whether the disk is there, with no link in its place."""
-        return all(_is_directory(one) for one in (self.path, self._volume, self.home))
+        return all(_is_directory(one) for one in (self.home, self._volume, self.path))
 
     def label(self) -> dict[str, str]:
         """The `owner` and the `uid` of the volume, whether its home is there or not; empty if it has no label."""
@@ -96,7 +97,10 @@ class Folder:
 
 
 def _is_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _remove(top: Path, folder: Path) -> None:
@@ -114,7 +118,8 @@ def _remove(top: Path, folder: Path) -> None:
         if os.geteuid() != 0:
             # No sandbox keeps its own from going by taking away its owner's right to list and change it.
             path.chmod(0o700)
-        lifted.append(path.rename(folder / f"going-{uuid.uuid4().hex}"))
+        # The same name whenever it is tried: what is in the way is told but once.
+        lifted.append(path.rename(folder / f"going-{path.stat().st_ino}"))
 
     take(top)
     while lifted:

@@ -1,0 +1,139 @@
+"""What becomes of processes without the service: found again, told of, never doubled, and nobody else's."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from sandbox_server.domain.sandbox import Phase
+from sandbox_server.engines.local import processes
+
+from tests.integration.local.conftest import LocalRig
+
+A = "process-a"
+SERVE = "exec sleep MARK"
+
+
+async def test_what_fell_while_the_service_was_down_is_told_once(rig: LocalRig) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    await rig.stop()
+    await rig.ground.crash(running)
+    exit_ = rig.ground.folder(A) / "main.exit"
+    await rig.there(lambda: exit_.exists() and "exit-code" in exit_.read_text())
+    await rig.ground.heal(running)
+    await rig.start()
+    after = await rig.until(A, lambda one: one.status.restart_count == 1 and one.status.phase is Phase.RUNNING)
+    assert after.status.last_exit is not None
+    assert after.status.last_exit.code == 3
+    await rig.restart()
+    await rig.settled(A, Phase.RUNNING)
+    assert (await rig.get(A)).status.restart_count == 1
+
+
+async def test_wishes_made_while_the_service_was_down_find_the_process(rig: LocalRig) -> None:
+    for name in ("down-a", "down-b", "down-c"):
+        await rig.create(name, spec=rig.ground.script(SERVE))
+    await rig.there(lambda: len(rig.ground.marked()) == 3)
+    rig._task.cancel()
+    await asyncio.gather(rig._task, return_exceptions=True)
+    await rig.begin("down-a", Phase.STOPPED)
+    await rig.delete("down-b")
+    await rig.env("down-c", A="1")
+    await rig.restart()
+    await rig.settled("down-a", Phase.STOPPED)
+    await rig.settled("down-b", Phase.TERMINATED)
+    await rig.settled("down-c", Phase.RUNNING)
+    await rig.there(lambda: len(rig.ground.marked()) == 1)
+
+
+async def test_a_pid_that_became_somebody_elses_is_left_alone(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script(SERVE))
+    await rig.settled(A, Phase.RUNNING)
+    await rig.stop()
+    pid = rig.ground.leader(A)
+    rig.ground.end()
+    await rig.there(lambda: not rig.ground.marked())
+    with subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True) as other:
+        try:
+            file = rig.ground.folder(A) / "main.process"
+            file.write_text(file.read_text().replace(str(pid), str(other.pid)))
+            await rig.start()
+            await rig.until(A, lambda one: one.status.restart_count == 1 and one.status.phase is Phase.RUNNING)
+            await rig.begin(A, Phase.STOPPED)
+            await rig.settled(A, Phase.STOPPED)
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+async def test_after_another_boot_no_pid_is_believed(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.create(A, spec=rig.ground.script(SERVE))
+    await rig.there(rig.ground.marked)
+    (before,) = rig.ground.marked()
+    await rig.stop()
+    monkeypatch.setattr(processes, "BOOT", "another")
+    await rig.start()
+    await rig.settled(A, Phase.RUNNING)
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    assert rig.ground.marked() == [before]
+    os.kill(before, signal.SIGKILL)
+
+
+async def test_an_engine_that_is_open_can_be_asked_at_once(rig: LocalRig) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    await rig.stop()
+    engine = rig.ground.engine()
+    await engine.open([running], lambda _: None)
+    observed = engine.observe(running)
+    await engine.close()
+    assert engine.name == "local"
+    assert observed.pod is not None
+    assert observed.pod.ready
+    await rig.start()
+
+
+async def test_a_closed_service_leaves_what_runs_running(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script(SERVE))
+    await rig.settled(A, Phase.RUNNING)
+    await rig.there(rig.ground.marked)
+    before = rig.ground.leader(A), rig.ground.marked()
+    await rig.stop()
+    assert (rig.ground.leader(A), rig.ground.marked()) == before
+    told = len(rig.history)
+    await rig.start()
+    await rig.settled(A, Phase.RUNNING)
+    assert (rig.ground.leader(A), rig.ground.marked()) == before
+    assert {one.status.phase for one in rig.history[told:]} <= {Phase.RUNNING}
+
+
+@pytest.mark.parametrize("moment", ["posix_spawn", "write"])
+async def test_a_service_killed_in_the_middle_of_a_start_leaves_no_second_process(rig: LocalRig, moment: str) -> None:
+    home = rig.ground.home(A)
+    home.mkdir(parents=True)
+    # What a service does, up to where it is killed: after the fork, or when the identity is on disk.
+    script = f"""
+import os
+from pathlib import Path
+from sandbox_server.engines.local import isolation, processes
+spawn = os.posix_spawn
+def killed(*args, **options):
+    if "{moment}" == "posix_spawn":
+        spawn(*args, **options)
+    os.kill(os.getpid(), 9)
+os.{moment} = killed
+words, home = ["/bin/sleep", {rig.ground.mark!r}], Path({str(home)!r})
+launch = isolation.isolated(words, {{}}, home, home) if {rig.ground.config.isolate} else isolation.plain(words, {{}}, home)
+processes.start(Path({str(rig.ground.folder(A) / "main")!r}), launch, processes.Attempt("me", 1))
+"""
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script])
+    assert done.returncode == -signal.SIGKILL
+    found = processes.find(rig.ground.folder(A) / "main", "me")
+    assert (found is not None) == (moment == "write")
+    await asyncio.sleep(0.3)
+    assert found is None or not found.alive
+    assert rig.ground.marked() == []
