@@ -33,6 +33,21 @@ async def test_what_fell_while_the_service_was_down_is_told_once(rig: LocalRig) 
     assert (await rig.get(A)).status.restart_count == 1
 
 
+async def test_a_restart_tells_nothing_that_was_told(rig: LocalRig) -> None:
+    for name in (A, "process-b"):
+        await rig.create(name)
+        await rig.settled(name, Phase.RUNNING)
+    await rig.begin("process-b", Phase.STOPPED)
+    await rig.settled("process-b", Phase.STOPPED)
+    told = len(rig.history)
+    await rig.restart()
+    for name in (A, "process-b"):
+        unit = rig.engine._units[rig.key(name)]  # type: ignore[attr-defined]
+        await rig.there(lambda unit=unit: unit.wanted.env is not None or not unit.wanted.replicas)
+    await asyncio.sleep(0.5)
+    assert len(rig.history) == told
+
+
 async def test_wishes_made_while_the_service_was_down_find_the_process(rig: LocalRig) -> None:
     for name in ("down-a", "down-b", "down-c"):
         await rig.create(name, spec=rig.ground.script(SERVE))

@@ -123,14 +123,30 @@ async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, monk
     assert Reason.RESTARTING in {one.status.reason for one in rig.history}
 
 
-async def test_a_command_that_cannot_be_started_is_told_and_a_stop_still_works(rig: LocalRig) -> None:
-    words = ("/bin/sh", "-c", "exit 0", *["x" * 32_000] * 250)
-    await rig.create(A, spec=samples.spec(command=words[:3], args=words[3:]))
+async def test_a_process_that_cannot_be_started_is_told_and_a_stop_still_works(rig: LocalRig) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    log = rig.ground.folder(A) / "main.log"
+    log.unlink()
+    log.mkdir()
+    await rig.env(A, B="2")
     failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
     assert failed.status.reason is Reason.CONTAINER_CONFIG
-    assert "Argument list too long" in failed.status.message
+    assert "Is a directory" in failed.status.message
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
+    log.rmdir()
+    await rig.begin(A, Phase.RUNNING)
+    await rig.settled(A, Phase.RUNNING)
+
+
+async def test_a_command_that_is_not_there_is_never_running_and_its_exit_code_is_told(rig: LocalRig) -> None:
+    await rig.create(A, spec=samples.spec(command=("/no/such/command",)))
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert failed.status.reason is Reason.CRASH_LOOP
+    assert failed.status.last_exit is not None
+    assert failed.status.last_exit.code == 127
+    assert Phase.RUNNING not in {one.status.phase for one in rig.history}
 
 
 async def test_the_port_and_the_home_are_given_and_not_the_callers_to_change(rig: LocalRig) -> None:

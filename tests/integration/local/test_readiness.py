@@ -125,3 +125,11 @@ async def test_a_start_that_takes_too_long_is_said_and_may_still_succeed(rig: Lo
     (rig.ground.home(A) / "code").write_text("200")
     (rig.ground.home(A) / "listen").touch()
     await rig.settled(A, Phase.RUNNING)
+
+
+async def test_the_web_server_of_a_sandbox_without_a_command_answers_once_it_runs(rig: LocalRig) -> None:
+    made = await rig.create(A, spec=samples.spec())
+    await rig.settled(A, Phase.RUNNING)
+    _, writer = await asyncio.open_connection("127.0.0.1", made.addresses.ports[0])
+    writer.close()
+    await writer.wait_closed()

@@ -1,5 +1,6 @@
 """The local engine's settings, and what follows from them: how the process of a sandbox is started."""
 
+import dataclasses
 import os
 import shlex
 import shutil
@@ -8,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Readiness, Sandbox, SandboxSpec
 from sandbox_server.engines.local import isolation
 
 _PYTHON = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
@@ -38,6 +39,12 @@ class Config:
             return self.terminal.split()
         found = shutil.which("ttyd")
         return [found, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh"] if found else []
+
+    def expected(self, spec: SandboxSpec) -> SandboxSpec:
+        """`spec` with what has to answer where it names nothing: the web server that runs in want of a command."""
+        if spec.command or self.command or spec.readiness != Readiness():
+            return spec
+        return dataclasses.replace(spec, readiness=Readiness(tcp_port=spec.ports[0].number))
 
     def launch(self, sandbox: Sandbox, env: Mapping[str, str], home: Path) -> isolation.Launch:
         """What starts the process of a sandbox, which is to listen on PORT, and its terminal beside it.

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
@@ -18,6 +17,10 @@ from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.unit import Unit, Wanted
 
 log = structlog.get_logger()
+
+APPLIED, UNKNOWN = 1, 0
+"""Revisions. A service that has just started does not know what a process's environment is, which is not on disk: it has
+to be applied once."""
 
 PAUSE = 1.0
 """Seconds until a sandbox's task goes on after something unforeseen."""
@@ -38,9 +41,6 @@ class LocalEngine:
         self._units: dict[Key, Unit] = {}
         self._tasks: dict[Key | None, asyncio.Task[None]] = {}
         self.in_sight = False
-        # Each service that opens the directory counts as a change, so that every sandbox is applied once and its
-        # environment, which is not on disk, is known again.
-        self._revision = time.time_ns()
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Takes over what runs. Raises OSError if another service has the data directory."""
@@ -131,7 +131,7 @@ class LocalEngine:
                 owner=wanted.sandbox.uid,
                 generation=wanted.sandbox.generation,
                 replicas=wanted.replicas,
-                revision=self._revision,
+                revision=APPLIED if wanted.env is not None or not wanted.replicas else UNKNOWN,
                 terminating=unit.going,
             )
         return Observed(workload=workload, pod=unit.pod if unit else None, volume=volume)
@@ -142,7 +142,7 @@ class LocalEngine:
         self._ports.take(sandbox.addresses.ports)
         await asyncio.to_thread(folder.prepare, sandbox, replicas)
         self._want(Wanted(sandbox, replicas, dict(env)))
-        return self._revision
+        return APPLIED
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
         """Begins the removal, or tries again what was in the way of it; processes end first."""

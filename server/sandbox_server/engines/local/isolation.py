@@ -23,6 +23,9 @@ _KERNEL = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger", "tty")
 that a service that runs as root would hand its sandboxes the settings of the whole machine.
 """
 
+_FOUND = ("/bin/sh", "-c", 'exec "$@"', "sh")
+"""What says 127 where there is no such command; bubblewrap says nothing."""
+
 _GATE = "read -r go || exit 125; "
 _ISOLATED = _GATE + 'exec "$@" </dev/null 3>"$0.exit"'
 _PLAIN = _GATE + 'cd "$HOME" && "$@" </dev/null 4<&-; printf \'{"exit-code": %d}\' $? >"$0.exit"'
@@ -85,6 +88,19 @@ def isolated(command: Sequence[str], env: Mapping[str, str], home: Path, hide: P
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - the sandbox's own
     for name in _KERNEL:
         words += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
-    words += ["--bind", str(home), HOME, "--chdir", HOME, "--json-status-fd", "3", "--args", "4", "--", *command]
+    words += [
+        "--bind",
+        str(home),
+        HOME,
+        "--chdir",
+        HOME,
+        "--json-status-fd",
+        "3",
+        "--args",
+        "4",
+        "--",
+        *_FOUND,
+        *command,
+    ]
     pairs = (word for name, value in {**env, "HOME": HOME}.items() for word in ("--setenv", name, value))
     return Launch(_ISOLATED, words, {}, b"".join(word.encode(errors="surrogateescape") + b"\0" for word in pairs))

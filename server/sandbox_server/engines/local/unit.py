@@ -18,6 +18,8 @@ STEADY = 10.0
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 PROBE_UNTIL_READY, PROBE_AFTER, PROBE_AGAIN = 0.2, 5.0, 1.0
+ALIVE = 0.15
+"""Seconds that a process must run to be ready where nothing has to answer: one whose command is not there has ended."""
 MISSES = 3
 """Probes in a row that a sandbox that was ready must miss to be so no more, as the kubelet's default."""
 
@@ -126,7 +128,7 @@ class Unit:
 
     async def _attend(self, process: Process, sandbox: Sandbox, ready: bool) -> bool:
         """Shows whether the process is ready, and returns that when it ends or something else is wanted."""
-        spec, port, missed = sandbox.spec, sandbox.addresses.ports[0], 0
+        spec, port, missed = self._config.expected(sandbox.spec), sandbox.addresses.ports[0], 0
 
         def show() -> None:
             told = (Reason.READY, "the process runs") if ready else (Reason.NOT_READY, "not answering yet")
@@ -134,6 +136,10 @@ class Unit:
 
         async def ask() -> None:
             nonlocal ready, missed
+            if not ready and not readiness.needed(spec):
+                await asyncio.sleep(ALIVE)
+                ready = True
+                show()
             while readiness.needed(spec):
                 answers = await readiness.answers(spec, port)
                 missed = 0 if answers else missed + 1
@@ -142,7 +148,6 @@ class Unit:
                 await asyncio.sleep(PROBE_UNTIL_READY if not ready else PROBE_AGAIN if missed else PROBE_AFTER)
             await self._poke.wait()
 
-        ready = ready or not readiness.needed(spec)
         show()
         tasks = [asyncio.ensure_future(one) for one in (process.ended(), self._poke.wait(), ask())]
         try:
