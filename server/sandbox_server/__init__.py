@@ -5,6 +5,6 @@
 
 The reconciler is the only place where the arrows meet, and `domain.lifecycle` is what it asks.
 
-A module imports only modules to the right of its own in
-`__main__ -> app -> rpc -> manager | reconciler -> feed -> store | engines -> domain`; import-linter keeps it so.
+A module imports only modules to the right of its own in `__main__ -> commands -> app -> metrics -> rpc -> manager |
+reconciler -> feed -> store | engines -> settings -> domain`; import-linter keeps it so.
 """
