@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hashlib
 import os
 import sqlite3
 import sys
@@ -274,6 +275,13 @@ async def test_keys_rotate(opened: Opened, database_url: str) -> None:
     await newest.store.open(newest.committed.extend)
     assert await newest.store.read(lambda reader: reader.env(made.key)) == {"A": "1"}
     await newest.store.close()
+
+
+async def test_a_lost_key_refuses_to_open_and_is_named(opened: Opened, database_url: str) -> None:
+    await opened.insert(samples.sandbox(), {"A": "1"})
+    other = Opened(database_url, store.Cipher([b"x" * 32]))
+    with pytest.raises(ValueError, match=f"encrypted with {hashlib.sha256(KEY).hexdigest()[:8]}"):
+        await other.store.open(other.committed.extend)
 
 
 async def test_40_a_schema_of_another_release_refuses_to_open(opened: Opened, database_url: str) -> None:

@@ -70,6 +70,10 @@ class Cipher:
             raise ValueError(f"the environment of {uid} does not decrypt: its column was changed") from None
         return msgspec.json.decode(plain, type=dict[str, str])
 
+    def knows(self, column: bytes) -> bool:
+        """Whether one of the keys wrote it."""
+        return column[:_ID_BYTES] in self._keys
+
     def is_current(self, column: bytes) -> bool:
         """Whether the first key wrote it."""
         return column[:_ID_BYTES] == self._first

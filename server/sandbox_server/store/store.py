@@ -54,7 +54,8 @@ class Store:
         return connection.is_shared(self._url)
 
     async def open(self, committed: Callable[[Sequence[Sandbox]], None]) -> None:
-        """Makes the schema in an empty database and begins. Raises `connection.SchemaMismatch`.
+        """Makes the schema in an empty database and begins. Raises `connection.SchemaMismatch`, and ValueError where a
+        key that wrote an environment is not given.
 
         `committed` is called on the loop with what each commit appended to the log, before its callers are answered.
         """
@@ -65,6 +66,11 @@ class Store:
         self._reader = connection.Database(self._url, writes=False, busy_timeout=self._busy_timeout)
         self._thread = threading.Thread(target=self._run, name="store-write", daemon=True)
         self._thread.start()
+        if unknown := await self.read(lambda reader: reader.unknown_keys()):
+            await self.close()
+            raise ValueError(
+                f"encryption keys: environments were encrypted with {', '.join(unknown)}: give that key too"
+            )
 
     async def close(self) -> None:
         """Finishes what was asked, then closes."""

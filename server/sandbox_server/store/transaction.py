@@ -57,6 +57,10 @@ class Reader:
         found = self._cursor.first(rows.ENV, rows.of(key))
         return {} if found is None else self._cipher.decrypt(found[1], found[0])
 
+    def unknown_keys(self) -> list[str]:
+        """The ids, in hexadecimal, of keys that wrote environments and are not given."""
+        return sorted(bytes(found).hex() for (found,) in self._cursor.rows(rows.KEYS) if not self._cipher.knows(found))
+
     def ping(self) -> None:
         """Raises if the database does not answer."""
         self._cursor.first(rows.STANDS)
