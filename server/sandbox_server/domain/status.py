@@ -30,9 +30,8 @@ def record(sandbox: Sandbox, observed: Observed, decision: Decision, now: dateti
 
 
 def _own_volume(sandbox: Sandbox, observed: Observed) -> str:
-    volume = observed.volume
-    ours = volume and volume.owner == sandbox.uid and not volume.terminating and sandbox.desired is not Desired.DELETED
-    return volume.uid if volume and ours else ""
+    volume, stays = observed.volume, sandbox.desired is not Desired.DELETED or sandbox.keep_volume
+    return volume.uid if volume and volume.owner == sandbox.uid and stays and not volume.terminating else ""
 
 
 def _conditions(sandbox: Sandbox, observed: Observed, decision: Decision, now: datetime) -> tuple[Condition, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Readiness, Sandbox, SandboxSpec
+from sandbox_server.domain.sandbox import Phase, Readiness, Sandbox, SandboxSpec
 from sandbox_server.engines import local
 
 from tests import samples
@@ -82,6 +82,11 @@ def _leader(file: Path) -> int:
     return int(found[0])
 
 
+def everything(folder: Path) -> dict[str, str]:
+    """Every file in a folder with what is in it."""
+    return {str(path): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
 class LocalRig(Rig):
     ground: LocalGround
     up = False
@@ -95,6 +100,13 @@ class LocalRig(Rig):
         if self.up:
             self.up = False
             await super().stop()
+
+    async def stopped(self, sandbox_id: str) -> Sandbox:
+        """A sandbox that has run and is stopped."""
+        await self.create(sandbox_id)
+        await self.settled(sandbox_id, Phase.RUNNING)
+        await self.begin(sandbox_id, Phase.STOPPED)
+        return await self.settled(sandbox_id, Phase.STOPPED)
 
     async def there(self, check: Callable[[], object], within: float = 10) -> None:
         """Returns once `check` holds."""
