@@ -6,15 +6,10 @@ import sys
 import uuid
 from datetime import UTC, datetime
 
-import grpc
-from google.protobuf import json_format
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from sandbox.v1 import sandbox_pb2 as pb
-
 from sandbox_server import app, settings, store
 from sandbox_server.domain import lifecycle
 from sandbox_server.domain.sandbox import Key, made_id
-from sandbox_server.rpc import convert
+from sandbox_server.rpc import convert, probe
 
 
 def config(chosen: settings.Settings) -> None:
@@ -48,10 +43,7 @@ def render(chosen: settings.Settings) -> None:
     """Prints the YAML of the sandbox that a CreateSandboxRequest on standard input asks for."""
     from sandbox_server.engines import kubernetes
 
-    try:
-        request = json_format.Parse(sys.stdin.read(), pb.CreateSandboxRequest())
-    except json_format.ParseError as error:
-        raise ValueError(f"standard input is no CreateSandboxRequest in JSON: {error}") from None
+    request = convert.written(sys.stdin.read())
     namespaces = (request.namespace,) if request.namespace else chosen.namespace_names
     namespace, spec, env = convert.creation(namespaces, request, app.defaults(chosen))
     key = Key(namespace, request.sandbox_id or made_id(spec.project, "000000"))
@@ -62,15 +54,6 @@ def render(chosen: settings.Settings) -> None:
 
 def health(chosen: settings.Settings) -> None:
     """Exits 0 if the service at the listen address is SERVING."""
-    channel = grpc.insecure_channel(chosen.listen)
-    if chosen.tls_cert is not None:
-        # The probe asks its own container: it trusts the very certificate that is served.
-        credentials = grpc.ssl_channel_credentials(chosen.tls_cert.read_bytes())
-        channel = grpc.secure_channel(chosen.listen, credentials)
-    with channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
-        except grpc.RpcError as error:
-            sys.exit(f"sandbox-server: health: {error.code().name}")
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        sys.exit("sandbox-server: health: NOT_SERVING")
+    answer = probe.ask(chosen.listen, chosen.tls_cert)
+    if answer != "SERVING":
+        sys.exit(f"sandbox-server: health: {answer}")

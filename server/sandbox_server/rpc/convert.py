@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf import json_format
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
@@ -48,6 +49,14 @@ def judged(found: Sequence[Violation]) -> None:
     """Raises `errors.Invalid` with all that was found, if anything was."""
     if found:
         raise errors.Invalid(tuple(found))
+
+
+def written(text: str) -> pb.CreateSandboxRequest:
+    """A CreateSandboxRequest from its JSON. Raises ValueError."""
+    try:
+        return json_format.Parse(text, pb.CreateSandboxRequest())
+    except json_format.ParseError as error:
+        raise ValueError(f"not a CreateSandboxRequest in JSON: {error}") from None
 
 
 def creation(

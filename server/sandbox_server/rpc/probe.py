@@ -1,0 +1,45 @@
+"""What a container's health check asks of the service beside it."""
+
+import itertools
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+ANSWER = 3.0
+"""Seconds to wait for an answer: health checks of Docker and Kubernetes are given a few."""
+
+WILDCARDS = ("0.0.0.0", "[::]")  # noqa: S104
+
+
+def ask(listen: str, certificate: Path | None) -> str:
+    """What the service at `listen` says of itself, such as SERVING, or the code with which the call failed.
+
+    With `certificate` the call is made by TLS and trusts that very certificate, whatever names it has: none of them
+    need be the probe's way to the service. Raises OSError and ValueError for one that cannot be read.
+    """
+    host, _, port = listen.rpartition(":")
+    address = f"127.0.0.1:{port}" if host in WILDCARDS else listen
+    options = [("grpc.enable_http_proxy", 0)]
+    channel = grpc.insecure_channel(address, options)
+    if certificate is not None:
+        pem = certificate.read_bytes()
+        named = [("grpc.ssl_target_name_override", name) for name in _names(pem)[:1]]
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(pem), [*options, *named])
+    with channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=ANSWER)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+def _names(pem: bytes) -> list[str]:
+    """The names that the certificate is for; one with a wildcard as a name that it covers."""
+    try:
+        found = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    hosts = (name.replace("*", "probe") for name in found.value.get_values_for_type(x509.DNSName))
+    return [*itertools.chain(hosts, map(str, found.value.get_values_for_type(x509.IPAddress)))]
