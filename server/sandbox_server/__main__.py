@@ -13,8 +13,12 @@ Every setting is a flag and an environment variable: --data-dir is SANDBOX_DATA_
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable
+
+# gRPC reads it as it is imported. Standard error is a log of our lines alone: what matters of gRPC's comes as an error.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import structlog
 import uvloop
@@ -46,7 +50,7 @@ def main() -> None:
     configure_logs(chosen)
     try:
         command(chosen)
-    except (ValueError, OSError, store.SchemaMismatch, errors.Invalid) as error:
+    except (ValueError, OSError, store.SchemaMismatch, errors.ServiceError) as error:
         sys.exit(f"sandbox-server: {error}")
 
 

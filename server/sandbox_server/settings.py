@@ -1,11 +1,14 @@
 """Settings from the environment (`SANDBOX_...`) and flags, as one frozen value."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sandbox_server.domain import check
 
 _SERVICE_ACCOUNT = "KUBERNETES_SERVICE_HOST"
 
@@ -51,7 +54,7 @@ class Settings(BaseSettings):
     namespaces: str = "default"
     """Its namespaces, comma-separated; the first is its default."""
 
-    metrics_listen: str = Field("", pattern=r"^(.+:\d+)?$")
+    metrics_listen: str = ""
     """Address and port to serve metrics on, for Prometheus; empty: none."""
     log_format: Literal["console", "json"] = "console"
     """How log lines are written."""
@@ -110,6 +113,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
+        _need(_is_address(self.listen), f"listen: {_ADDRESS}")
+        _need(not self.metrics_listen or _is_address(self.metrics_listen), f"metrics-listen: {_ADDRESS}")
         tls, ports = self.tls_cert is not None, self.port_range
         _need(tls == (self.tls_key is not None), "tls-cert and tls-key: give both or neither")
         away = "on an address that is not loopback"
@@ -123,6 +128,8 @@ class Settings(BaseSettings):
         known = self.database.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://"))
         _need(known, "database-url: must be sqlite:///path or postgresql://...")
         _need(bool(self.namespace_names), "namespaces: at least one is needed")
+        for one in self.namespace_names:
+            _need(bool(check.namespace.fits(one)), f"namespaces: {one!r} must be {check.namespace.takes}")
         _need(1024 <= ports.start < ports.stop - 1 <= 65535, "local-ports: must be a range such as 20000-29999")
         return self
 
@@ -151,6 +158,14 @@ class Settings(BaseSettings):
         """`local_ports` as a range."""
         low, _, high = self.local_ports.partition("-")
         return range(int(low), int(high) + 1)
+
+
+_ADDRESS = "must be an address and a port of at most 65535, such as 127.0.0.1:50051"
+
+
+def _is_address(address: str) -> bool:
+    found = re.fullmatch(".+:([0-9]{1,5})", address)
+    return address.startswith("unix:") or (found is not None and int(found[1]) <= 65535)
 
 
 def _is_loopback(address: str) -> bool:

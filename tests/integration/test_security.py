@@ -3,6 +3,7 @@
 import datetime
 import ipaddress
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from google.protobuf import message_factory
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, errors
+from sandbox_server import store
 
 from tests.conftest import Service, eventually
 
@@ -26,7 +28,13 @@ TOKENS = {"a": "token-of-tenant-a", "b": "token-of-tenant-b"}
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 
 
-def certificate(folder: Path, name: str, days: int = 30) -> tuple[Path, Path]:
+LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+
+
+def certificate(
+    folder: Path, name: str, days: int = 30, age: int = 60, served: x509.GeneralName = LOOPBACK
+) -> tuple[Path, Path]:
+    """A certificate of itself and its key: valid for `days` since `age` days ago, and for what is `served`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -36,10 +44,10 @@ def certificate(folder: Path, name: str, days: int = 30) -> tuple[Path, Path]:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=60))
+        .not_valid_before(now - datetime.timedelta(days=age))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([served]), critical=False)
         .sign(key, hashes.SHA256())
     )
     folder.mkdir(exist_ok=True)
@@ -150,6 +158,10 @@ def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
         (["--database-url", "mysql://x"], "database-url"),
         (["--encryption-keys", "short"], "32 bytes"),
         (["--engine", "kubernetes"], "kubeconfig"),
+        (["--listen", "127.0.0.1:99999"], "listen: must be an address and a port of at most 65535"),
+        (["--listen", "50051"], "listen: must be an address"),
+        (["--metrics-listen", "127.0.0.1:99999"], "metrics-listen: must be an address"),
+        (["--namespaces", "fine,../../victim"], "namespaces: '../../victim' must be a DNS label"),
         (["nonsense"], "no command"),
     ],
 )
@@ -165,9 +177,42 @@ def test_49_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "url", "said"),
+    [
+        (
+            "serve",
+            "postgresql://u:canary@127.0.0.1:1/d?password=canary",
+            "+psycopg://u:***@127.0.0.1:1/d cannot be used",
+        ),
+        ("serve", "postgresql://u:canary@127.0.0.1:canary/d", "must be sqlite:///path or postgresql://"),
+        ("serve", "sqlite:///{folder}/canary.txt", "file is not a database"),
+        ("migrate", "sqlite:///{folder}/canary.txt", "file is not a database"),
+        ("migrate", "sqlite:///{folder}", "unable to open database file"),
+        ("serve", "sqlite:///", "needs the path of a file"),
+    ],
+)
+def test_49_a_database_that_cannot_be_used_is_said_in_one_line(
+    command: str, url: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "canary.txt").write_text("no database, and longer than the header of one would be " * 9)
+    keys = tmp_path / "keys"
+    store.Cipher.from_file(keys, create=True)
+    words = [sys.executable, "-m", "sandbox_server", command, "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path)]
+    words += ["--database-url", url.format(folder=tmp_path), "--encryption-key-file", str(keys)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.startswith("sandbox-server: database-url: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "canary" not in done.stderr.replace("canary.txt", "")
+
+
 def test_49_a_bad_certificate_refuses_to_start(tmp_path: Path) -> None:
     good, expired = certificate(tmp_path / "tls", "good"), certificate(tmp_path / "tls", "expired", days=-1)
-    for pair, said in (((good[0], expired[1]), "tls-cert"), (expired, "expired on")):
+    future = certificate(tmp_path / "tls", "future", age=-1)
+    wrong = (((good[0], expired[1]), "tls-cert"), (expired, "expired on"), (future, "is not valid before"))
+    for pair, said in wrong:
         flags = ["--tls-cert", str(pair[0]), "--tls-key", str(pair[1]), "--data-dir", str(tmp_path / "data")]
         command = [sys.executable, "-m", "sandbox_server", "--listen", "127.0.0.1:0", *flags]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -227,6 +272,43 @@ def test_50_tls_is_served_and_replaced_files_are_used_by_new_connections(
     command = [sys.executable, "-m", "sandbox_server", "health", "--listen", service.address]
     flags = ["--tls-cert", str(served[0]), "--tls-key", str(served[1])]
     assert subprocess.run([*command, *flags], timeout=30).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["sandboxes.example", "*.sandboxes.example"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_50_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its_own(
+    make_service: Callable[..., Service], tmp_path: Path, name: str, host: str
+) -> None:
+    served, key = certificate(tmp_path / "tls", "named", served=x509.DNSName(name))
+    other, _ = certificate(tmp_path / "tls", "other", served=x509.DNSName(name))
+    service = make_service("--tls-cert", str(served), "--tls-key", str(key), "--allow-anonymous")
+    service.address = f"{host}:{service.port}"
+    service.start(wait=False)
+
+    def health(trusted: Path) -> tuple[int, str]:
+        command = [sys.executable, "-m", "sandbox_server", "health", "--listen", service.address, "--allow-anonymous"]
+        command += ["--tls-cert", str(trusted), "--tls-key", str(key)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        return done.returncode, done.stderr
+
+    eventually(lambda: health(served) == (0, ""), within=20)
+    assert health(other) == (1, "sandbox-server: health: UNAVAILABLE\n")
+
+
+def test_what_grpc_has_to_say_is_not_in_the_log(make_service: Callable[..., Service], tmp_path: Path) -> None:
+    served, key = certificate(tmp_path / "tls", "served")
+    service = make_service("--tls-cert", str(served), "--tls-key", str(key), "--log-format", "json")
+    service.start(wait=False)
+    with Client(service.address, ca_file=served, timeout=20) as client:
+        client.page()
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=5) as scanned:
+            scanned.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            # The service has judged it once it has hung up.
+            assert scanned.recv(100) is not None
+    assert service.terminate() == 0
+    for line in service.log.read_text().splitlines():
+        assert json.loads(line)["event"]
 
 
 def test_config_hides_secrets(tmp_path: Path) -> None:

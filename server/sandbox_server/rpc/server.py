@@ -84,8 +84,8 @@ class Server:
                 port = self._server.add_insecure_port(listen)
             else:
                 port = self._server.add_secure_port(listen, credentials)
-        except RuntimeError as error:
-            raise OSError(f"listen: {listen} cannot be had: {error}") from None
+        except RuntimeError:
+            raise OSError(f"listen: {listen} cannot be had: it is taken, or not an address of this machine") from None
         await self._server.start()
         return port
 

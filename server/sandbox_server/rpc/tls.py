@@ -11,8 +11,8 @@ from cryptography import x509
 def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
     """Credentials that are read again for each new connection when the files changed.
 
-    Raises ValueError for a pair that does not fit, cannot be read or has expired. Such a pair in their place later is not
-    taken up: the files may be half replaced.
+    Raises ValueError for a pair that does not fit, cannot be read or is not valid now. Such a pair in their place later
+    is not taken up: the files may be half replaced.
     """
     known = _read(certificate, key)
 
@@ -35,9 +35,12 @@ def _read(certificate: Path, key: Path) -> tuple[bytes, bytes]:
         pair = certificate.read_bytes(), key.read_bytes()
     except OSError as error:
         raise ValueError(f"tls-cert, tls-key: {certificate}, {key}: {error}") from None
-    expires = x509.load_pem_x509_certificate(pair[0]).not_valid_after_utc
-    if expires < datetime.now(UTC):
-        raise ValueError(f"tls-cert: {certificate} expired on {expires:%Y-%m-%d}: renew it")
+    leaf, now = x509.load_pem_x509_certificate(pair[0]), datetime.now(UTC)
+    if leaf.not_valid_after_utc < now:
+        raise ValueError(f"tls-cert: {certificate} expired on {leaf.not_valid_after_utc:%Y-%m-%d}: renew it")
+    if leaf.not_valid_before_utc > now:
+        begins = f"{leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        raise ValueError(f"tls-cert: {certificate} is not valid before {begins}: wait, or set this machine's clock")
     return pair
 
 

@@ -23,7 +23,15 @@ class SchemaMismatch(Exception):
 
 def is_shared(url: str) -> bool:
     """Whether other replicas may write the same database."""
-    return make_url(url).get_backend_name() != "sqlite"
+    return _parsed(url).get_backend_name() != "sqlite"
+
+
+def _parsed(url: str) -> sa.URL:
+    """The parts of a URL. Raises ValueError, which never shows them: what cannot be told apart may be a password."""
+    try:
+        return make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise ValueError("database-url: must be sqlite:///path or postgresql://user:password@host:port/name") from None
 
 
 def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
@@ -31,14 +39,15 @@ def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
 
     `busy_timeout`: seconds to wait for another process's lock on SQLite.
     """
-    parsed = make_url(url)
+    parsed = _parsed(url)
     if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
         return sa.create_engine(parsed, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
     if parsed.get_backend_name() != "sqlite":
-        raise ValueError("database URL: must be sqlite:///path or postgresql://...")
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        raise ValueError("database-url: must be sqlite:///path or postgresql://...")
+    if parsed.database in (None, "", ":memory:"):
+        raise ValueError("database-url: sqlite:/// needs the path of a file, such as sqlite:////var/lib/sandbox.db")
+    Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(
         parsed,
         poolclass=sa.pool.QueuePool,
@@ -124,25 +133,32 @@ class Database:
         self.engine.dispose()
 
 
-def migrate(url: str) -> None:
-    """Brings the schema to this release's."""
-    engine = connect(url, writes=True, busy_timeout=30)
+@contextlib.contextmanager
+def _once(url: str, *, writes: bool) -> Iterator[sa.Connection]:
+    """A connection for one transaction. Raises OSError, which says why, for a database that cannot be used."""
+    engine = connect(url, writes=writes, busy_timeout=30)
     try:
         with engine.begin() as connection:
-            command.upgrade(_config(connection), "head")
+            yield connection
+    except (sa.exc.DBAPIError, sqlite3.Error) as error:
+        cause = str(getattr(error, "orig", error)).partition("\n")[0]
+        shown = engine.url.set(query={}).render_as_string(hide_password=True)
+        raise OSError(f"database-url: {shown} cannot be used: {cause}") from None
     finally:
         engine.dispose()
+
+
+def migrate(url: str) -> None:
+    """Brings the schema to this release's. Raises OSError for a database that cannot be used."""
+    with _once(url, writes=True) as connection:
+        command.upgrade(_config(connection), "head")
 
 
 def check(url: str) -> None:
-    """Makes the schema in an empty database. Raises `SchemaMismatch` for one of another release."""
-    engine = connect(url, writes=False, busy_timeout=30)
-    try:
-        with engine.connect() as connection:
-            present = MigrationContext.configure(connection).get_current_revision()
-            tables = set(sa.inspect(connection).get_table_names())
-    finally:
-        engine.dispose()
+    """Makes the schema in an empty database. Raises `SchemaMismatch` for one of another release, else as `migrate`."""
+    with _once(url, writes=False) as connection:
+        present = MigrationContext.configure(connection).get_current_revision()
+        tables = set(sa.inspect(connection).get_table_names())
     script = ScriptDirectory.from_config(_config(None))
     known = {one.revision for one in script.walk_revisions()}
     if present == script.get_current_head():
