@@ -6,8 +6,8 @@ PYTHON ?= $(shell for p in python3.11 python3; do if $$p -c 'import sys; sys.exi
 ENGINE ?= local
 export SECONDS ?= 20
 export SEED ?= 0
-# What `make breaking` compares the contract with: any commit, tag or branch.
-AGAINST ?= HEAD
+# What `make breaking` compares the contract with, any commit, tag or branch: first of all what it was when it began.
+AGAINST ?= $(shell git rev-list HEAD -- protos/sandbox/v1/sandbox.proto | tail -1)
 # A narrower run says its own arguments and leaves coverage out: make test ARGS=tests/unit
 ARGS ?= --cov --cov-report=term:skip-covered --no-cov-on-fail
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url

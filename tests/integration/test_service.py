@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import sys
 import time
 import urllib.request
 import uuid
@@ -341,7 +342,7 @@ def test_a_sandbox_sees_its_home_its_own_processes_and_a_read_only_system(make_s
 
 def test_readiness_is_asked_before_running(make_service: Callable[..., Service]) -> None:
     service = make_service("--start-deadline", "1.5").start()
-    serve = "sleep 0.5; exec /usr/bin/python3 -m http.server --bind 127.0.0.1 $PORT"
+    serve = f"sleep 0.5; exec {sys.base_prefix}/bin/python3 -m http.server --bind 127.0.0.1 $PORT"
     with service.client() as client:
         spec = pb.SandboxSpec(command=["/bin/sh", "-c", serve], readiness=pb.Readiness(http_path="/"))
         made = client.create("demo", spec=spec)

@@ -20,6 +20,8 @@ from sandbox_client import AsyncClient
 
 from tests.conftest import Service, eventually
 
+PYTHON = f"{sys.base_prefix}/bin/python3"
+
 # Stands for a terminal program: whoever connects is told which processes it sees.
 TERMINAL = """
 import pathlib, socket, sys
@@ -164,7 +166,7 @@ async def until_its_time(heard: grpc.aio.UnaryStreamCall) -> AsyncIterator[pb.Wa
 def test_the_terminal_runs_in_its_sandbox_and_again_when_it_ended(make_service: Callable[..., Service]) -> None:
     # One word, as a setting has no quotes.
     word = f"exec(__import__('base64').b64decode('{base64.b64encode(TERMINAL.encode()).decode()}'))"
-    service = make_service("--local-terminal", f"/usr/bin/python3 -c {word} {{port}}").start()
+    service = make_service("--local-terminal", f"{PYTHON} -c {word} {{port}}").start()
 
     def seen(port: int) -> list[str]:
         """The names of the processes in sight; none where nobody answers."""
@@ -179,7 +181,7 @@ def test_the_terminal_runs_in_its_sandbox_and_again_when_it_ended(make_service: 
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
         port = int(made.ttyd_url.rpartition(":")[2])
         eventually(lambda: {"sleep", "python3"} <= set(seen(port)))
-        line = ["/usr/bin/python3", "-c", word, str(port)]
+        line = [PYTHON, "-c", word, str(port)]
         (server,) = [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == line]
         server.kill()
         server.wait(10)

@@ -1,0 +1,50 @@
+"""What every call has in common: how long it may take, and how its errors are told."""
+
+from typing import Any
+
+import pytest
+from google.rpc import code_pb2, error_details_pb2
+from sandbox_server.domain import errors
+from sandbox_server.rpc import convert
+from sandbox_server.rpc import errors as rpc_errors
+
+from tests import samples
+
+
+class Call:
+    def __init__(self, remaining: float | None) -> None:
+        self._remaining = remaining
+
+    def time_remaining(self) -> float | None:
+        return self._remaining
+
+
+@pytest.mark.parametrize(("allowed", "left"), [(None, 30.0), (3600.0, 30.0), (2.5, 2.5)])
+def test_a_call_takes_no_longer_than_half_a_minute_whatever_its_caller_allows(
+    allowed: float | None, left: float
+) -> None:
+    caller: Any = Call(allowed)
+    assert convert.left(caller) == left
+
+
+def test_unavailable_says_when_to_try_again() -> None:
+    answer = rpc_errors.status("Start", errors.Unavailable("DATABASE_UNAVAILABLE", "repeat the call"))
+    retry = error_details_pb2.RetryInfo()
+    assert answer.code == code_pb2.UNAVAILABLE
+    assert [one.Unpack(retry) for one in answer.details] == [False, True]
+    assert retry.retry_delay.ToTimedelta().total_seconds() == rpc_errors.RETRY_SECONDS > 0
+
+
+@pytest.mark.parametrize("cause", [RuntimeError(samples.CANARY), KeyError(samples.CANARY), OSError(2, samples.CANARY)])
+def test_internal_tells_a_reference_and_nothing_of_the_cause(
+    cause: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = rpc_errors.status("Start", cause)
+    info = error_details_pb2.ErrorInfo()
+    assert answer.code == code_pb2.INTERNAL
+    assert [one.Unpack(info) for one in answer.details] == [True]
+    assert (info.reason, info.domain) == ("INTERNAL", rpc_errors.DOMAIN)
+    assert samples.CANARY.encode() not in answer.SerializeToString()
+    assert info.metadata["reference"] in answer.message
+    logged = capsys.readouterr()
+    assert info.metadata["reference"] in logged.out + logged.err

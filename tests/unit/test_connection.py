@@ -1,0 +1,41 @@
+"""How SQLite is opened: what a commit promises, and who may write."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sandbox_server.store import connection
+
+FULL = 2
+
+
+def test_sqlite_writes_ahead_and_a_commit_is_on_the_disk(tmp_path: Path) -> None:
+    engine = connection.connect(f"sqlite:///{tmp_path}/a.db", writes=True, busy_timeout=1)
+    with engine.connect() as opened:
+        assert opened.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
+        assert opened.execute(sa.text("PRAGMA synchronous")).scalar() == FULL
+    engine.dispose()
+
+
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("way", ["database", "engine"])
+def test_only_who_writes_has_the_lock_from_the_beginning(tmp_path: Path, writes: bool, way: str) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    database = connection.Database(url, writes=writes, busy_timeout=1)
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, timeout=0)
+    other.execute("CREATE TABLE t (x)")
+
+    def write() -> None:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+
+    with database.begin() if way == "database" else database.engine.begin():
+        if writes:
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                write()
+        else:
+            write()
+    write()
+    other.close()
+    database.close()
