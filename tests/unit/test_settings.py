@@ -1,0 +1,33 @@
+"""Settings: what is wrong is refused by name, and what is right is taken."""
+
+import pytest
+from pydantic import ValidationError
+from sandbox_server import settings
+
+
+@pytest.mark.parametrize("port", ["0", "50051", "65535"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_an_address_and_a_port_are_taken(host: str, port: str) -> None:
+    chosen = settings.load(["--listen", f"{host}:{port}", "--metrics-listen", f"{host}:{port}"])
+    assert chosen.listen == chosen.metrics_listen == f"{host}:{port}"
+
+
+def test_a_socket_in_the_file_system_is_taken() -> None:
+    assert settings.load(["--listen", "unix:/run/sandbox.sock"]).is_loopback
+
+
+@pytest.mark.parametrize("flag", ["listen", "metrics-listen"])
+@pytest.mark.parametrize("value", ["127.0.0.1:65536", "127.0.0.1:99999", "50051", ":50051", "127.0.0.1", "127.0.0.1:x"])
+def test_what_is_no_address_is_refused(flag: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=f"{flag}: must be an address and a port of at most 65535"):
+        settings.load([f"--{flag}", value])
+
+
+@pytest.mark.parametrize("value", ["../../victim", "fine,A", "a b", "a" * 64, "-a", "a.b"])
+def test_a_namespace_is_a_dns_label(value: str) -> None:
+    with pytest.raises(ValidationError, match=r"namespaces: .* must be a DNS label of at most 63 characters"):
+        settings.load([f"--namespaces={value}"])
+
+
+def test_namespaces_are_taken_in_their_order() -> None:
+    assert settings.load(["--namespaces", "b, a,1"]).namespace_names == ("b", "a", "1")
