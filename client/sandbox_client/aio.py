@@ -95,10 +95,11 @@ class AsyncClient:
         label_selector: str = "",
         after_sequence: int | None = None,
         timeout: float | None = None,
+        lost: Callable[[errors.ServiceError], None] = lambda _error: None,
     ) -> AsyncGenerator[watch.Event, None]:
         """As `Client.watch`."""
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
-        cursor = watch.Cursor(request, timeout)
+        cursor = watch.Cursor(request, timeout, lost)
         while True:
             stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
             try:
@@ -125,11 +126,14 @@ class AsyncClient:
         timeout: float | None = None,
         fail_on_error: bool = False,
         progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
+        lost: Callable[[errors.ServiceError], None] = lambda _error: None,
     ) -> pb.SandboxStatus:
         """As `Client.wait_until`."""
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress)
         # Closed here, since an error that is kept would keep the stream open.
-        async with contextlib.aclosing(self.watch([sandbox_id], namespace=namespace, timeout=timeout)) as events:
+        async with contextlib.aclosing(
+            self.watch([sandbox_id], namespace=namespace, timeout=timeout, lost=lost)
+        ) as events:
             try:
                 async for event in events:
                     found = wait.take(event)

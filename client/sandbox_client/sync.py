@@ -97,13 +97,15 @@ class Client:
         label_selector: str = "",
         after_sequence: int | None = None,
         timeout: float | None = None,
+        lost: Callable[[errors.ServiceError], None] = lambda _error: None,
     ) -> Generator[watch.Event, None, None]:
         """Events without a gap, across disconnects. Ends after TERMINATED on one sandbox.
 
         Raises `Unavailable` once `timeout` seconds have passed without the service, `TimedOut` when they pass.
+        `lost` hears, once an outage, that the service has not been reached for `watch.SILENCE` seconds.
         """
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
-        cursor = watch.Cursor(request, timeout)
+        cursor = watch.Cursor(request, timeout, lost)
         while True:
             stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
             try:
@@ -130,14 +132,15 @@ class Client:
         timeout: float | None = None,
         fail_on_error: bool = False,
         progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
+        lost: Callable[[errors.ServiceError], None] = lambda _error: None,
     ) -> pb.SandboxStatus:
         """Waits for a phase of `generation` or a later one, and returns the status that has it.
 
-        `progress` hears every status on the way. Raises `SandboxFailed` and `TimedOut`.
+        `progress` hears every status on the way, `lost` what it hears in `watch`. Raises `SandboxFailed` and `TimedOut`.
         """
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress)
         # Closed here, since an error that is kept would keep the stream open.
-        with contextlib.closing(self.watch([sandbox_id], namespace=namespace, timeout=timeout)) as events:
+        with contextlib.closing(self.watch([sandbox_id], namespace=namespace, timeout=timeout, lost=lost)) as events:
             try:
                 for event in events:
                     found = wait.take(event)

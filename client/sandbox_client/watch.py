@@ -1,12 +1,16 @@
 """A watch across disconnects: what to ask for, and what each message means. It knows no channel."""
 
 import enum
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_client import errors, retry, words
+
+SILENCE = 3.0
+"""Seconds without the service before it is told: a restart takes about one, and is nobody's business."""
 
 
 class Kind(enum.Enum):
@@ -34,8 +38,17 @@ class Event:
 class Cursor:
     """Where one watch stands."""
 
-    def __init__(self, request: pb.WatchStatusRequest, timeout: float | None) -> None:
+    def __init__(
+        self,
+        request: pb.WatchStatusRequest,
+        timeout: float | None,
+        lost: Callable[[errors.ServiceError], None] = lambda _error: None,
+    ) -> None:
+        """`lost` hears, once an outage, of a service that has not been reached for SILENCE seconds."""
         self.schedule = retry.Schedule(timeout)
+        self._lost = lost
+        self._outage = 0.0
+        self._told = False
         self._request = request
         self._synced = request.HasField("after_sequence")
         self._begun = False
@@ -47,6 +60,7 @@ class Cursor:
     def take(self, message: pb.WatchStatusResponse) -> Event | None:
         """The event that a message is; None for a heartbeat."""
         self.schedule.succeeded()
+        self._outage, self._told = 0.0, False
         kind = message.WhichOneof("event")
         if kind == "snapshot_complete":
             self._synced = True
@@ -67,6 +81,11 @@ class Cursor:
             self._synced = self._begun = False
             return 0.0, Event(Kind.RESYNC, 0)
         wait = self.schedule.delay(error)
+        now = time.monotonic()
+        self._outage = self._outage or now
+        if now - self._outage >= SILENCE and not self._told:
+            self._told = True
+            self._lost(error)
         if self._begun and not self._synced:
             self._begun = False
             return wait, Event(Kind.RESYNC, 0)
