@@ -1,7 +1,7 @@
 """What `sandboxctl` prints: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
-
-from sandbox_client import words
+from sandbox_client import errors, words
 
 # So wide that a table never cuts an id or a URL, which people copy and programs read: the terminal wraps the line.
 out = Console(highlight=False, soft_wrap=True, width=1000)
@@ -40,6 +39,13 @@ def progress(status: pb.SandboxStatus) -> None:
     )
 
 
+def lost(_error: errors.ServiceError) -> None:
+    """Says on standard error that the service is away, and that the command goes on."""
+    err.print(
+        "the service is not reached: trying again; if it does not come back, see whether it runs (Ctrl-C ends this)"
+    )
+
+
 def change(status: pb.SandboxStatus, sequence: int) -> None:
     """One line for an event of a watch."""
     name, at = phase(status), _clock(status.transition_time)
@@ -52,20 +58,22 @@ def change(status: pb.SandboxStatus, sequence: int) -> None:
     )
 
 
-def sandboxes(found: Iterable[pb.Sandbox]) -> None:
-    """A table, a line each."""
+def sandboxes(found: Collection[pb.Sandbox]) -> None:
+    """A table, a line each; with the namespaces where there are several, since an id is one's own only in its own."""
+    several = len({one.namespace for one in found}) > 1
     table = Table(box=None, pad_edge=False)
-    for heading in ("ID", "PROJECT", "PHASE", "REASON", "AGE", "URL"):
+    for heading in (*["NAMESPACE"] * several, "ID", "PROJECT", "PHASE", "REASON", "AGE", "URL"):
         table.add_column(heading, no_wrap=True)
     for one in found:
         name = phase(one.status)
         table.add_row(
+            *[one.namespace] * several,
             one.sandbox_id,
             one.spec.project,
             Text(name, _COLOURS.get(name, "yellow")),
             reason(one.status.reason),
             _age(one.create_time),
-            one.public_url,
+            "-" if _gone(one.status) else one.public_url,
         )
     out.print(table)
 
@@ -90,13 +98,9 @@ def status(one: pb.SandboxStatus) -> None:
     if one.HasField("volume"):
         bound = "bound" if one.volume.bound else "not bound"
         rows.append(("volume", f"{one.volume.name}, {one.volume.size}, {bound}"))
-    rows += [
-        ("stateful set", one.stateful_set_name),
-        ("service", one.service_name),
-        ("dns name", one.dns_name),
-        ("application", one.public_url),
-        ("terminal", one.ttyd_url or "-"),
-    ]
+    rows += [("stateful set", one.stateful_set_name), ("service", one.service_name), ("dns name", one.dns_name)]
+    if not _gone(one):
+        rows += [("application", one.public_url), ("terminal", one.ttyd_url or "-")]
     for condition in one.conditions:
         kind = words.short(pb.ConditionType, condition.type).lower().replace("_", " ")
         value = words.short(pb.ConditionStatus, condition.status).lower()
@@ -124,6 +128,11 @@ def plain(message: Message) -> dict[str, Any]:
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+
+
+def _gone(one: pb.SandboxStatus) -> bool:
+    """Whether nothing answers at its URLs any more, nor will."""
+    return one.phase == pb.PHASE_TERMINATED
 
 
 def _clock(at: Timestamp) -> str:

@@ -17,7 +17,7 @@ def ctl(service: Service):  # type: ignore[no-untyped-def]
     env = {**os.environ, "SANDBOX_SERVER": service.address, "COLUMNS": "200", "FROM_SHELL": samples.CANARY}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from sandbox_client.ctl import main; main()", *words]
+        command = [sys.executable, "-m", "sandboxctl", *words]
         return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
 
     return run

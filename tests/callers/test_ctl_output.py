@@ -55,6 +55,24 @@ def test_json_is_whole_for_programs(ctl: Ctl, long: pb.Sandbox) -> None:
     (one,) = json.loads(ctl("-o", "json", "list", "--project", long.spec.project).stdout)["sandboxes"]
     assert (one["sandbox_id"], one["status"]["restart_count"]) == (LONG, 0)
     assert ctl("-o", "json", "status", LONG).stderr == ""
+    assert json.loads(ctl("-o", "json", "env", "list", LONG).stdout) == []
+    assert json.loads(ctl("-o", "json", "version").stdout) == {"version": metadata.version("sandbox-service")}
+
+
+def test_what_every_command_has_is_taken_before_and_after_it_and_the_later_counts(
+    ctl: Ctl, service: Service, long: pb.Sandbox
+) -> None:
+    elsewhere = f"127.0.0.1:{free_port()}"
+    whole = json.loads(ctl("-o", "json", "status", LONG).stdout)
+    for words in (
+        ("status", LONG, "--output", "json"),
+        ("-o", "table", "status", "-o", "json", LONG),
+        ("--server", elsewhere, "status", LONG, "-o", "json", "--server", service.address),
+    ):
+        assert json.loads(ctl(*words).stdout) == whole
+    assert json.loads(ctl("env", "list", LONG, "-o", "json").stdout) == []
+    assert json.loads(ctl("env", "-o", "json", "list", LONG).stdout) == []
+    assert ctl("-n", "default", "status", LONG, "-n", "nowhere").returncode == 3
 
 
 def test_env_values_are_nowhere(ctl: Ctl, long: pb.Sandbox, tmp_path: Path) -> None:
@@ -87,6 +105,24 @@ def test_env_values_are_nowhere(ctl: Ctl, long: pb.Sandbox, tmp_path: Path) -> N
         assert samples.CANARY not in one.stdout + one.stderr
 
 
+def test_setting_no_variable_is_a_usage_error(ctl: Ctl, long: pb.Sandbox) -> None:
+    done = ctl("env", "set", LONG)
+    assert (done.returncode, done.stdout, "give NAME=value" in done.stderr) == (2, "", True)
+    assert ctl("status", LONG).stdout.split("generation")[1].split()[0] == "1"
+
+
+def test_what_is_gone_has_no_url(ctl: Ctl, client: Client) -> None:
+    url = client.create("demo", sandbox_id="gone", spec=SLEEP).public_url
+    deleted = ctl("delete", "gone", "--wait")
+    assert deleted.returncode == 0
+    assert "TERMINATED" in deleted.stdout
+    listed = ctl("list", "--phase", "terminated").stdout
+    assert [one.split()[-1] for one in listed.splitlines() if one.split()[0] == "gone"] == ["-"]
+    assert url.startswith("http://127.0.0.1:")
+    for shown in (deleted.stdout, ctl("status", "gone").stdout, listed):
+        assert url not in shown
+
+
 def test_a_token_is_never_shown(ctl: Ctl, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{samples.CANARY} two\n")
@@ -102,20 +138,25 @@ def test_a_token_is_never_shown(ctl: Ctl, tmp_path: Path) -> None:
 
 
 def test_progress_is_told_and_a_wait_that_runs_out_says_where_it_stands(ctl: Ctl) -> None:
-    words = ("--ready-path", "/", "--wait", "--timeout", "1", "--", "/bin/sleep", "1000")
+    words = ("--ready-path", "/", "--wait", "--timeout", "2", "--", "/bin/sleep", "1000")
     done = ctl("create", "-p", "demo", "--id", "slow", *words)
     assert done.returncode == 4
     assert done.stdout == ""
-    assert done.stderr.splitlines()[0].split()[0] == "CREATING"
-    assert "slow is STARTING: NOT_READY" in done.stderr
+    *told, last = done.stderr.splitlines()
+    # The watch begins after the answer to the create: CREATING may be over by then.
+    phases = [one.split()[0] for one in told]
+    assert (phases[-1], set(phases) <= {"CREATING", "STARTING"}) == ("STARTING", True)
+    assert phases == sorted(phases)
+    assert "slow is STARTING: NOT_READY" in last
     # Nothing that redraws: this is no terminal.
     assert "\x1b" not in done.stderr
     assert ctl("delete", "slow", "--wait").returncode == 0
 
 
-def test_where_nothing_listens_it_is_said_soon(ctl: Ctl) -> None:
+@pytest.mark.parametrize("command", ["list", "watch"])
+def test_where_nothing_listens_it_is_said_soon(ctl: Ctl, command: str) -> None:
     began = time.monotonic()
-    done = ctl("--server", f"127.0.0.1:{free_port()}", "list")
+    done = ctl("--server", f"127.0.0.1:{free_port()}", command)
     assert (done.returncode, "make run" in done.stderr) == (5, True)
     assert time.monotonic() - began < 15
 
@@ -137,6 +178,8 @@ def test_a_watch_prints_each_change_at_once_and_ends_on_ctrl_c(service: Service,
         try:
             # Through a pipe, while the command goes on.
             assert json.loads(process.stdout.readline())["sandbox_id"] == LONG
+            assert process.stderr is not None
+            assert f"the id {long.spec.project}: watching the project" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
             _, words = process.communicate(timeout=10)
         finally:

@@ -1,0 +1,50 @@
+"""Runs the command: its exit codes, and what is said where it fails."""
+
+import sys
+from typing import NoReturn
+
+import typer
+from rich.markup import escape
+from sandbox_client import errors
+
+from sandboxctl import hints, options, show
+from sandboxctl.commands import app
+
+_EXIT_CODES: dict[type[Exception], int] = {
+    errors.InvalidArgument: 2,
+    errors.NotFound: 3,
+    errors.TimedOut: 4,
+    errors.Unavailable: 5,
+    errors.Unauthenticated: 5,
+}
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs the command and exits with its code."""
+    try:
+        options.everywhere(typer.main.get_command(app))(arguments)
+    except errors.ServiceError as error:
+        _explain(error)
+        sys.exit(_EXIT_CODES.get(type(error), 1))
+    except errors.SandboxFailed as error:
+        show.err.print(f"[red]failed:[/red] {escape(str(error))}")
+        sys.exit(1)
+    except (OSError, ValueError) as error:
+        show.err.print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _explain(error: errors.ServiceError) -> None:
+    summary = "these fields are wrong" if error.fields else error.message or error.code.name
+    show.err.print(f"[red]error:[/red] {escape(summary)}")
+    for field, description in error.fields.items():
+        show.err.print(f"  {escape(field)} {escape(description)}")
+    if hint := hints.hint(error):
+        show.err.print(f"  {escape(hint)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""`sandboxctl env`: the variables of a sandbox. Their values are never printed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from sandbox.v1 import sandbox_pb2 as pb
+
+from sandboxctl import show
+from sandboxctl.options import chosen
+from sandboxctl.settling import Id, Timeout, Wait, settled
+
+app = typer.Typer(no_args_is_help=True, help="Environment variables. Their values are never printed.")
+
+Variables = Annotated[
+    list[str] | None, typer.Argument(help="NAME=value, or NAME to take this shell's", show_default=False)
+]
+File = Annotated[Path | None, typer.Option(help="file of NAME=value lines")]
+
+
+@app.command("set")
+def set_(
+    sandbox_id: Id,
+    values: Variables = None,
+    env_file: File = None,
+    replace: Annotated[bool, typer.Option(help="remove all others")] = False,
+    wait: Wait = False,
+    timeout: Timeout = 600,
+) -> None:
+    """Set variables; a running sandbox restarts with them."""
+    given = read(values or [], env_file)
+    if not given and not replace:
+        raise typer.BadParameter("give NAME=value or --env-file; --replace alone removes all")
+    changed = chosen.client.update_env(sandbox_id, set=given, replace=replace, namespace=chosen.namespace)
+    _changed(changed, wait, timeout)
+
+
+@app.command()
+def unset(
+    sandbox_id: Id,
+    names: Annotated[list[str], typer.Argument(help="the variables' names", show_default=False)],
+    wait: Wait = False,
+    timeout: Timeout = 600,
+) -> None:
+    """Remove variables; a running sandbox restarts without them."""
+    _changed(chosen.client.update_env(sandbox_id, unset=names, namespace=chosen.namespace), wait, timeout)
+
+
+@app.command("list")
+def list_(sandbox_id: Id) -> None:
+    """Print the names of the variables."""
+    names = list(chosen.client.get(sandbox_id, namespace=chosen.namespace).env_names)
+    if chosen.json:
+        show.out.print_json(json.dumps(names))
+        return
+    for name in names:
+        show.out.print(escape(name))
+
+
+def read(words: list[str], file: Path | None) -> dict[str, str]:
+    """The variables of the command line over those of a file. Raises `typer.BadParameter`."""
+    lines = file.read_text().splitlines() if file else []
+    found = dict(split(one, "env-file") for one in lines if one.strip() and not one.lstrip().startswith("#"))
+    for word in words:
+        if "=" not in word and word not in os.environ:
+            raise typer.BadParameter(f"{word} is not in this shell's environment: give NAME=value")
+        name, value = split(word, "env") if "=" in word else (word, os.environ[word])
+        found[name] = value
+    return found
+
+
+def split(text: str, what: str) -> tuple[str, str]:
+    """NAME=value in two. Raises `typer.BadParameter`, which names the option `what` and not the text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter("must be NAME=value", param_hint=f"--{what}")
+    return name, value
+
+
+def _changed(sandbox: pb.Sandbox, wait: bool, timeout: float) -> None:
+    stopped = sandbox.desired_state == pb.DESIRED_STATE_STOPPED
+    settled(sandbox, "STOPPED" if stopped else "RUNNING", wait, timeout)

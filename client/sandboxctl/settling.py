@@ -1,0 +1,33 @@
+"""The end of every wish: waiting for what was wished, if asked to, and printing the sandbox."""
+
+from typing import Annotated
+
+import typer
+from sandbox.v1 import sandbox_pb2 as pb
+
+from sandboxctl import show
+from sandboxctl.options import chosen
+
+Id = Annotated[str, typer.Argument(help="the sandbox's id", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="wait until it is so, showing the way")]
+Timeout = Annotated[float, typer.Option(help="seconds to wait")]
+
+
+def settled(sandbox: pb.Sandbox, phase: str, wait: bool, timeout: float) -> None:
+    """Prints the sandbox, after waiting for the phase if asked to."""
+    if wait:
+        chosen.client.wait_until(
+            sandbox.sandbox_id,
+            phase,
+            namespace=sandbox.namespace,
+            generation=sandbox.status.generation,
+            timeout=timeout,
+            fail_on_error=True,
+            progress=show.progress,
+            lost=show.lost,
+        )
+        sandbox = chosen.client.get(sandbox.sandbox_id, namespace=sandbox.namespace)
+    if chosen.json:
+        show.as_json(sandbox)
+    else:
+        show.status(sandbox.status)
