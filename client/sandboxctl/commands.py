@@ -144,7 +144,7 @@ def watch(
         elif event.status is not None:
             show.change(event.status, event.sequence)
         elif event.kind is Kind.RESYNC:
-            show.err.print("the history is gone: what follows is the present state again")
+            show.err.print("the watch cannot go on from there: what follows is the present state again")
 
 
 @app.command()
