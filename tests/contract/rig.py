@@ -40,22 +40,25 @@ class Ground(Protocol):
 class Rig:
     """The service without its RPCs. `restart` is what a new process finds."""
 
-    def __init__(self, ground: Ground, folder: Path, start_deadline: float = 60) -> None:
+    def __init__(self, ground: Ground, folder: Path, start_deadline: float = 60, resync: float = 30) -> None:
         self.ground = ground
         self.tenant = Tenant("default", (ground.namespace,))
         self._url = f"sqlite:///{folder}/rig.db"
         self._deadline = timedelta(seconds=start_deadline)
+        self._resync = resync
         self.history: list[Sandbox] = []
+        self.listeners: list[Callable[[Sandbox], None]] = [self.history.append]
 
     async def start(self) -> None:
         self.store = store.Store(self._url, store.Cipher([b"k" * 32]))
         self.feed = feed.Feed(self.store, render.Encoder(), heartbeat=5)
         self.engine = self.ground.engine()
         self.reconciler = Reconciler(
-            self.feed, self.store, self.engine, workers=8, resync=30, start_deadline=self._deadline
+            self.feed, self.store, self.engine, workers=8, resync=self._resync, start_deadline=self._deadline
         )
         self.manager = manager.StatefulSetManager(self.store, self.feed, self.engine)
-        self.feed.on_change(self.history.append)
+        for listener in self.listeners:
+            self.feed.on_change(listener)
         await self.store.open(self.feed.publish)
         self.feed.load(*await self.store.load())
         await self.engine.open(self.feed.live(), self.reconciler.wake)
@@ -117,7 +120,7 @@ class Rig:
             raise AssertionError(f"last seen: {sandbox.status} {self.engine.observe(sandbox)}") from None
         return sandbox
 
-    async def settled(self, sandbox_id: str, phase: Phase) -> Sandbox:
+    async def settled(self, sandbox_id: str, phase: Phase, within: float = WITHIN) -> Sandbox:
         """The sandbox once it has reached its generation in `phase`, and the engine has nothing left to do."""
 
         def holds(one: Sandbox) -> bool:
@@ -126,7 +129,7 @@ class Rig:
                 return reached
             return lifecycle.decide(one, self.engine.observe(one), samples.NOW).action is None
 
-        return await self.until(sandbox_id, holds)
+        return await self.until(sandbox_id, holds, within)
 
     def observe(self, sandbox: Sandbox) -> Observed:
         return self.engine.observe(sandbox)

@@ -1,21 +1,13 @@
-"""A real Kubernetes control plane on loopback: etcd, API server, controllers, scheduler, one process each.
+"""A real Kubernetes control plane on loopback: etcd, API server, controllers, scheduler, one process each."""
 
-`python -m tests.kubernetes.cluster [KUBECONFIG]` keeps one, with a simulated node, until Ctrl-C.
-"""
-
-import asyncio
 import base64
 import contextlib
-import datetime
-import ipaddress
 import json
-import os
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -23,10 +15,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import aiohttp
+
+from tests.kubernetes import pki
 
 HERE = Path(__file__).parent
 ADMIN = "admin-token-for-tests"
@@ -58,17 +49,16 @@ def free_port() -> int:
 class Cluster:
     """Components are started, paused and killed by name; everything lies in one temporary folder."""
 
-    def __init__(self, *, api_server: tuple[str, ...] = ()) -> None:
-        """`api_server`: further flags of the API server."""
+    def __init__(self) -> None:
         self.binary = build()
         self.folder = Path(tempfile.mkdtemp(prefix="controlplane-"))
-        self.tokens: dict[str, str] = {ADMIN: "admin"}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._etcd, self._peer, self._port = free_port(), free_port(), free_port()
         self.url = f"https://127.0.0.1:{self._port}"
         self.ca = self.folder / "ca.crt"
         self.audit = self.folder / "audit.log"
-        self._flags = api_server
+        self._audited = 0
+        self._calls: dict[str, list[dict[str, Any]]] = {}
 
     def start(self) -> None:
         """Starts everything and returns when the API server is ready."""
@@ -93,11 +83,11 @@ class Cluster:
             process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, name: str) -> None:
+    def run(self, name: str, *flags: str) -> None:
         """Starts one component, on the port that it had before."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [self.binary, name, *self._arguments(name)], stdout=log, stderr=log, start_new_session=True
+                [self.binary, name, *self._arguments(name), *flags], stdout=log, stderr=log, start_new_session=True
             )
 
     def kill(self, name: str) -> None:
@@ -138,6 +128,26 @@ class Cluster:
             text = answer.read()
         return json.loads(text) if text[:1] == b"{" else text.decode()
 
+    def audited(self, namespace: str) -> list[dict[str, Any]]:
+        """Every call that the service has made in a namespace, as the API server's audit log has it."""
+        with self.audit.open() as log:
+            log.seek(self._audited)
+            while (line := log.readline()).endswith("\n"):
+                self._audited = log.tell()
+                call = json.loads(line)
+                self._calls.setdefault(call.get("objectRef", {}).get("namespace", ""), []).append(call)
+        return self._calls.get(namespace, [])
+
+    def session(self, token: str) -> aiohttp.ClientSession:
+        """Connections of the owner of a token."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        return aiohttp.ClientSession(
+            base_url=self.url,
+            connector=aiohttp.TCPConnector(ssl=context, limit=64),
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+        )
+
     def kubeconfig(self, path: Path, token: str) -> Path:
         """Writes a kubeconfig for the owner of a token."""
         config = {
@@ -154,12 +164,10 @@ class Cluster:
         return path
 
     def _write_files(self) -> None:
-        authority = _key()
-        ca = _certificate("test-ca", authority, None, None)
-        self._pem("ca", authority, ca)
-        server = _key()
-        self._pem("server", server, _certificate("kube-apiserver", server, authority, ca))
-        self._pem("account", _key(), None)
+        authority = pki.authority("test-ca")
+        authority.write(self.folder, "ca")
+        pki.server("kube-apiserver", authority).write(self.folder, "server")
+        pki.write_key(pki.key(), self.folder / "account.key")
         users = [f'{ADMIN},admin,admin,"system:masters"', 'service-token-for-tests,sandbox-service,sandbox-service,""']
         users += ['node-token-for-tests,simulated-node,simulated-node,"system:masters"']
         (self.folder / "tokens.csv").write_text("\n".join(users) + "\n")
@@ -171,14 +179,6 @@ class Cluster:
             "rules": [{"level": "Metadata", "users": ["sandbox-service"]}, {"level": "None"}],
         }
         (self.folder / "audit.json").write_text(json.dumps(policy))
-
-    def _pem(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate | None) -> None:
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-        )
-        (self.folder / f"{name}.key").write_bytes(private)
-        if certificate is not None:
-            (self.folder / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def _arguments(self, name: str) -> list[str]:
         folder, admin = self.folder, f"--kubeconfig={self.folder / 'admin.json'}"
@@ -205,7 +205,6 @@ class Cluster:
                     f"--cert-dir={folder / 'certs'}",
                     f"--audit-policy-file={folder / 'audit.json'}",
                     f"--audit-log-path={self.audit}",
-                    *self._flags,
                 ]
             case "kube-controller-manager":
                 return [
@@ -232,63 +231,3 @@ class Cluster:
 
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
-
-
-def _key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _certificate(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: ec.EllipticCurvePrivateKey | None,
-    authority: x509.Certificate | None,
-) -> x509.Certificate:
-    """Signed by `issuer`, or an authority itself."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    signer = issuer or key
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(authority.subject if authority else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=365))
-        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-    )
-    if authority is None:
-        usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-        builder = builder.add_extension(usage, critical=True)
-    else:
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(signer, hashes.SHA256())
-
-
-async def _keep(kubeconfig: Path) -> None:
-    from tests.kubernetes.node import Node
-
-    cluster = Cluster()
-    ended = asyncio.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, ended.set)
-    cluster.start()
-    try:
-        async with Node(cluster):
-            kubeconfig.parent.mkdir(parents=True, exist_ok=True)
-            cluster.kubeconfig(kubeconfig, ADMIN)
-            print(f"export KUBECONFIG={kubeconfig.absolute()}")
-            print(f"kubectl: {cluster.binary} kubectl get pods")
-            print(f"service: make run ENGINE=kubernetes FLAGS='--kubeconfig {kubeconfig}'")
-            sys.stdout.flush()
-            await ended.wait()
-    finally:
-        cluster.stop()
-
-
-if __name__ == "__main__":
-    asyncio.run(_keep(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("KUBECONFIG", ".data/kubeconfig"))))

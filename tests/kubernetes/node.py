@@ -1,21 +1,29 @@
 """A simulated node: it is to the control plane what a kubelet is, and runs nothing.
 
-What becomes of a pod is said by its annotation `simulated-node/behaviour`, or by the test through `behave`.
+What becomes of a pod is said by the test through `behave`; else by the variable BEHAVIOUR of its environment, which is
+read from its Secret when it starts, as a process would; else by its annotation `simulated-node/behaviour`.
 """
 
 import asyncio
+import base64
 import contextlib
 import datetime
 import json
-import ssl
 from typing import Any, Self
 
 import aiohttp
 
+from tests.kubernetes import watching
 from tests.kubernetes.cluster import Cluster
 
 NAME = "simulated"
 BEHAVIOUR = "simulated-node/behaviour"
+VARIABLE = "BEHAVIOUR"
+WAITING = {
+    "image-pull": ("ImagePullBackOff", 'Back-off pulling image "missing": not found'),
+    "image-invalid": ("InvalidImageName", "couldn't parse image name"),
+    "missing": ("CreateContainerConfigError", "the Secret of its environment is not there"),
+}
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -40,13 +48,7 @@ class Node:
         self.slow_by = 2.0
 
     async def __aenter__(self) -> Self:
-        context = ssl.create_default_context(cafile=str(self._cluster.ca))
-        self._session = aiohttp.ClientSession(
-            base_url=self._cluster.url,
-            connector=aiohttp.TCPConnector(ssl=context, limit=32),
-            headers={"Authorization": "Bearer node-token-for-tests"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
-        )
+        self._session = self._cluster.session("node-token-for-tests")
         await self._register()
         self._tasks = [asyncio.create_task(one) for one in (self._renew(), self._watch())]
         return self
@@ -55,12 +57,10 @@ class Node:
         for task in (*self._tasks, *self._busy):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._busy, return_exceptions=True)
-        await self._session.close()
-        # As aiohttp advises: TLS connections end a moment after their session.
-        await asyncio.sleep(0.25)
+        await watching.close(self._session)
 
     def behave(self, namespace: str, pod: str, behaviour: str) -> None:
-        """From now on that pod, and those of its name to come, behave so."""
+        """From now on that pod, and those of its name to come, behave so; as they are told otherwise, if it is empty."""
         self._behaviours[namespace, pod] = behaviour
         for uid, known in list(self._pods.items()):
             if (known["metadata"]["namespace"], known["metadata"]["name"]) == (namespace, pod):
@@ -98,16 +98,10 @@ class Node:
         await self._call("PATCH", f"/api/v1/nodes/{NAME}/status", {"status": status}, STRATEGIC)
 
     async def _renew(self) -> None:
-        """Renews the lease every two seconds while the node is `alive`, and reports itself ready again after that."""
-        lost = True
+        """Renews the lease and reports itself every second while it is `alive`."""
         while True:
             with contextlib.suppress(OSError, aiohttp.ClientError):
                 if self.alive:
-                    if lost:
-                        await self._report()
-                        for known in list(self._pods.values()):
-                            self._started.pop(known["metadata"]["uid"], None)
-                            self._see(known)
                     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
                     spec = {"holderIdentity": NAME, "leaseDurationSeconds": 8, "renewTime": now}
                     lease = {"metadata": {"name": NAME}, "spec": spec}
@@ -115,70 +109,82 @@ class Node:
                     if found.get("code") == 404:
                         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"} | lease
                         await self._call("POST", LEASE, body)
-                lost = not self.alive
+                    await self._report()
+                    for known in list(self._pods.values()):
+                        self._see(known)
             await asyncio.sleep(1)
 
     async def _watch(self) -> None:
-        selector = f"fieldSelector=spec.nodeName%3D{NAME}"
-        while True:
-            with contextlib.suppress(OSError, aiohttp.ClientError, ValueError):
-                listed = await self._call("GET", f"/api/v1/pods?{selector}")
+        async for kind, value in watching.follow(
+            self._session, "/api/v1/pods", f"fieldSelector=spec.nodeName%3D{NAME}"
+        ):
+            if kind == watching.LISTED:
                 self._pods = {}
-                for pod in listed["items"]:
+                for pod in value:
                     self._see(pod)
-                version = listed["metadata"]["resourceVersion"]
-                async with self._session.get(f"/api/v1/pods?{selector}&watch=true&resourceVersion={version}") as stream:
-                    buffer = b""
-                    async for chunk in stream.content.iter_any():
-                        *lines, buffer = (buffer + chunk).split(b"\n")
-                        for line in lines:
-                            event = json.loads(line)
-                            if event["type"] == "DELETED":
-                                self._pods.pop(event["object"]["metadata"]["uid"], None)
-                            elif event["type"] == "ERROR":
-                                raise OSError("watch")
-                            else:
-                                self._see(event["object"])
-            await asyncio.sleep(0.2)
+            elif kind == "DELETED":
+                self._pods.pop(value["metadata"]["uid"], None)
+                self._started.pop(value["metadata"]["uid"], None)
+            else:
+                self._see(value)
 
     def _see(self, pod: dict[str, Any]) -> None:
         uid = pod["metadata"]["uid"]
         self._pods[uid] = pod
         deleted = "deletionTimestamp" in pod["metadata"]
         state = "deleting" if deleted else "running"
-        if not self.alive or self._started.get(uid) == state:
+        if not self.alive or (self._started.get(uid) == state and not _called_lost(pod)):
             return
         self._started[uid] = state
-        task = asyncio.create_task(self._end(pod) if deleted else self._run(pod))
+        task = asyncio.create_task(self._do(pod, deleted))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
 
-    def _behaviour(self, pod: dict[str, Any]) -> str:
-        meta = pod["metadata"]
-        annotated = meta.get("annotations", {}).get(BEHAVIOUR, "run")
-        return self._behaviours.get((meta["namespace"], meta["name"]), annotated)
+    async def _do(self, pod: dict[str, Any], deleted: bool) -> None:
+        """Until the API server has taken it, or the pod's state is another."""
+        state = "deleting" if deleted else "running"
+        while self._started.get(pod["metadata"]["uid"]) == state:
+            try:
+                await (self._end(pod) if deleted else self._run(pod))
+                return
+            except (OSError, aiohttp.ClientError):
+                await asyncio.sleep(0.2)
+
+    async def _behaviour(self, pod: dict[str, Any]) -> str:
+        """What it is to do; `missing` where its environment is not there."""
+        meta, container = pod["metadata"], pod["spec"]["containers"][0]
+        told = self._behaviours.get((meta["namespace"], meta["name"]))
+        if told:
+            return told
+        said = meta.get("annotations", {}).get(BEHAVIOUR, "run")
+        for source in container.get("envFrom", []):
+            path = f"/api/v1/namespaces/{meta['namespace']}/secrets/{source['secretRef']['name']}"
+            secret = await self._call("GET", path)
+            if secret["kind"] != "Secret":
+                return "missing"
+            value = secret.get("data", {}).get(VARIABLE)
+            said = base64.b64decode(value).decode() if value else said
+        return str(said)
 
     async def _end(self, pod: dict[str, Any]) -> None:
-        if self._behaviour(pod) == "stuck":
-            self._started.pop(pod["metadata"]["uid"], None)
+        if self._behaviours.get((pod["metadata"]["namespace"], pod["metadata"]["name"])) == "stuck":
             return
         meta = pod["metadata"]
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
         await self._call("DELETE", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", body)
 
     async def _run(self, pod: dict[str, Any]) -> None:
-        behaviour = self._behaviour(pod)
+        behaviour = await self._behaviour(pod)
         if behaviour == "slow":
             await self._status(pod, {"waiting": {"reason": "ContainerCreating"}}, phase="Pending")
             await asyncio.sleep(self.slow_by)
         running = {"running": {"startedAt": _now()}}
         match behaviour:
-            case "image-pull":
-                state = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "missing": not found'}
-                await self._status(pod, {"waiting": state}, phase="Pending")
-            case "image-invalid":
-                state = {"reason": "InvalidImageName", "message": "couldn't parse image name"}
-                await self._status(pod, {"waiting": state}, phase="Pending")
+            case "image-pull" | "image-invalid" | "missing":
+                word, message = WAITING[behaviour]
+                await self._status(pod, {"waiting": {"reason": word, "message": message}}, phase="Pending")
+                if behaviour == "missing":
+                    raise OSError(message)
             case "crash-loop" | "out-of-memory":
                 ended = {"exitCode": 3, "reason": "Error", "startedAt": _now(), "finishedAt": _now()}
                 if behaviour == "out-of-memory":
@@ -236,3 +242,10 @@ class Node:
         }
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
         await self._call("PATCH", path, {"metadata": {"uid": meta["uid"]}, "status": status}, STRATEGIC)
+
+
+def _called_lost(pod: dict[str, Any]) -> bool:
+    """Whether the node controller has withdrawn Ready from a pod that runs: a kubelet puts that right when it can."""
+    status = pod.get("status", {})
+    ready = {one["type"]: one["status"] for one in status.get("conditions", [])}.get("Ready")
+    return ready != "True" and any(one["ready"] for one in status.get("containerStatuses", []))

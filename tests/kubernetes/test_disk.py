@@ -12,7 +12,7 @@ from sandbox_server.domain.sandbox import Phase, Reason, Sandbox
 
 from tests.contract.rig import Rig
 from tests.kubernetes.cluster import ADMIN
-from tests.kubernetes.conftest import KubernetesGround
+from tests.kubernetes.ground import KubernetesGround
 
 A = "disk-a"
 POD = f"{A}-0"

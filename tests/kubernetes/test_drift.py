@@ -10,7 +10,7 @@ import pytest
 from sandbox_server.domain.sandbox import Phase, Reason
 
 from tests.contract.rig import Rig
-from tests.kubernetes.conftest import KubernetesGround
+from tests.kubernetes.ground import KubernetesGround
 
 A = "drift-a"
 POD = f"{A}-0"

@@ -1,0 +1,35 @@
+"""`python -m tests.kubernetes [KUBECONFIG]`: a control plane and a simulated node, until Ctrl-C or SIGTERM."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.kubernetes.cluster import ADMIN, Cluster
+from tests.kubernetes.node import Node
+
+
+async def keep(kubeconfig: Path) -> None:
+    ended = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, ended.set)
+    cluster = Cluster()
+    cluster.start()
+    try:
+        async with Node(cluster):
+            kubeconfig.parent.mkdir(parents=True, exist_ok=True)
+            cluster.kubeconfig(kubeconfig, ADMIN)
+            print(f"export KUBECONFIG={kubeconfig.absolute()}")
+            print(f"kubectl: {cluster.binary} kubectl get pods")
+            print(f"service: make run ENGINE=kubernetes FLAGS='--kubeconfig {kubeconfig}'", flush=True)
+            await ended.wait()
+    finally:
+        cluster.stop()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(keep(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("KUBECONFIG", ".data/kubeconfig"))))
+    except RuntimeError as error:
+        sys.exit(f"cluster: {error}")

@@ -1,0 +1,94 @@
+"""A namespace of the control plane, with the rights that the service has in it."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import yaml
+from sandbox_server import engines
+from sandbox_server.domain.sandbox import Sandbox, SandboxSpec
+from sandbox_server.engines import kubernetes
+
+from tests import samples
+from tests.conftest import eventually
+from tests.contract.rig import Rig
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.node import Node
+
+SERVICE = "service-token-for-tests"
+ROLE = Path(__file__).parents[2] / "deploy" / "role.yaml"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+def make_namespace(cluster: Cluster) -> str:
+    """A namespace that enforces Pod Security "restricted", with the service's own Role and nothing more."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
+    role = yaml.safe_load(ROLE.read_text())
+    cluster.request("POST", f"{RBAC}/namespaces/{name}/roles", role)
+    binding = {
+        "metadata": {"name": "sandbox-service"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["metadata"]["name"]},
+        "subjects": [{"kind": "User", "name": "sandbox-service", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    cluster.request("POST", f"{RBAC}/namespaces/{name}/rolebindings", binding)
+    eventually(lambda: bool(cluster.request("GET", f"/api/v1/namespaces/{name}/serviceaccounts")["items"]), within=30)
+    eventually(lambda: may(cluster, name, "watch", "pods"), within=30)
+    return name
+
+
+def may(cluster: Cluster, namespace: str, verb: str, resource: str, group: str = "") -> bool:
+    """Whether the API server lets the service do so: a Role is in force a moment after it is written."""
+    what = {"namespace": namespace, "verb": verb, "resource": resource, "group": group}
+    review = {"spec": {"user": "sandbox-service", "resourceAttributes": what}}
+    answer = cluster.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
+
+
+class KubernetesGround:
+    """A namespace of the control plane: a new one, or `namespace`."""
+
+    def __init__(self, cluster: Cluster, node: Node, folder: Path, namespace: str = "") -> None:
+        self.cluster = cluster
+        self.node = node
+        self.namespace = namespace or make_namespace(cluster)
+        self.config = kubernetes.Config(
+            kubeconfig=cluster.kubeconfig(folder / "kubeconfig", SERVICE), namespaces=(self.namespace,)
+        )
+
+    def engine(self) -> engines.Engine:
+        return kubernetes.KubernetesEngine(self.config)
+
+    def spec(self) -> SandboxSpec:
+        return samples.spec()
+
+    async def crash(self, sandbox: Sandbox) -> None:
+        self.node.behave(self.namespace, f"{sandbox.id}-0", "crash-loop")
+
+    async def heal(self, sandbox: Sandbox) -> None:
+        self.node.behave(self.namespace, f"{sandbox.id}-0", "run")
+
+    def path(self, resource: str, name: str = "", group: str = "api/v1") -> str:
+        return f"/{group}/namespaces/{self.namespace}/{resource}" + (f"/{name}" if name else "")
+
+    def names(self, resource: str, group: str = "api/v1") -> list[str]:
+        listed = self.cluster.request("GET", self.path(resource, group=group))
+        return sorted(one["metadata"]["name"] for one in listed["items"])
+
+
+@contextlib.asynccontextmanager
+async def started(rig: Rig) -> AsyncIterator[Rig]:
+    """A rig that runs, and what it made is gone afterwards."""
+    await rig.start()
+    try:
+        yield rig
+    finally:
+        for sandbox in list(rig.feed.live()):
+            await rig.delete(sandbox.id)
+        async with asyncio.timeout(60):
+            while list(rig.feed.live()):
+                await asyncio.sleep(0.05)
+        await rig.stop()

@@ -1,0 +1,97 @@
+"""What becomes of a pod: phase, reason, words, all conditions, and how soon they are told."""
+
+import time
+from pathlib import Path
+
+import pytest
+from sandbox_server.domain.sandbox import Phase, Reason
+
+from tests.contract.rig import Rig
+from tests.kubernetes.ground import KubernetesGround, started
+from tests.kubernetes.node import MERGE, NAME
+from tests.kubernetes.truth import ALL_WELL, POD, A, Truth, no_pod
+from tests.kubernetes.witness import Witness, condition, waiting
+
+
+@pytest.mark.parametrize(
+    ("cause", "behaviour", "word", "reason", "message", "image"),
+    [
+        ("image cannot be pulled", "image-pull", "ImagePullBackOff", Reason.IMAGE_PULL, "Back-off pulling image", "-IMAGE_PULL"),
+        ("image name not valid", "image-invalid", "InvalidImageName", Reason.IMAGE_INVALID, "couldn't parse", "-IMAGE_INVALID"),
+        ("crash loop, with its exit code", "crash-loop", "CrashLoopBackOff", Reason.CRASH_LOOP, "exit code 3", "+"),
+        ("killed for memory", "out-of-memory", "CrashLoopBackOff", Reason.OUT_OF_MEMORY, "exit code 137 (OOMKilled)", "+"),
+    ],
+)  # fmt: skip
+async def test_27_29_30_what_the_kubelet_says(
+    truth: Truth, cause: str, behaviour: str, word: str, reason: Reason, message: str, image: str
+) -> None:
+    truth.ground.node.behave(truth.ground.namespace, POD, behaviour)
+    await truth.rig.create(A)
+    shown = await truth.shown("pods", waiting(word))
+    seen = f"+ + {image} -{reason.name} -{reason.name}"
+    failed = await truth.told(cause, Phase.ERROR, reason, message, seen, shown)
+    if image == "+":
+        assert failed.status.restart_count == 4
+        assert failed.status.last_exit is not None
+        assert f"exit code {failed.status.last_exit.code} " in failed.status.message
+    truth.ground.node.behave(truth.ground.namespace, POD, "run")
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+async def test_29_a_bad_env_update_is_said_and_a_good_one_recovers_without_help(truth: Truth) -> None:
+    await truth.running()
+    await truth.rig.env(A, BEHAVIOUR="crash-loop")
+    shown = await truth.shown("pods", waiting("CrashLoopBackOff"))
+    seen = "+ + + -CRASH_LOOP -CRASH_LOOP"
+    await truth.told("bad env update", Phase.ERROR, Reason.CRASH_LOOP, "exit code 3", seen, shown)
+    await truth.rig.env(A, BEHAVIOUR="run")
+    shown = await truth.shown("pods", condition("Ready", "True"), since := time.monotonic())
+    after = await truth.told(
+        "a good one after it", Phase.RUNNING, Reason.READY, "the pod is ready", ALL_WELL, shown, since
+    )
+    assert (after.status.observed_generation, after.status.restart_count) == (3, 0)
+
+
+async def test_28_unschedulable_with_the_schedulers_words(truth: Truth) -> None:
+    node = f"/api/v1/nodes/{NAME}"
+    await truth.request("PATCH", node, {"spec": {"unschedulable": True}}, MERGE)
+    try:
+        await truth.rig.create(A)
+        words = "0/1 nodes are available: 1 node(s) were unschedulable"
+        shown = await truth.shown("pods", condition("PodScheduled", "False", words))
+        seen = no_pod(Reason.UNSCHEDULABLE, "+")
+        await truth.told("no node fits", Phase.ERROR, Reason.UNSCHEDULABLE, words, seen, shown)
+    finally:
+        await truth.request("PATCH", node, {"spec": {"unschedulable": None}}, MERGE)
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+async def test_31_a_lost_node_is_said_and_recovered_from_without_force(truth: Truth) -> None:
+    await truth.running()
+    uid = (await truth.request("GET", truth.ground.path("pods", POD)))["metadata"]["uid"]
+    truth.ground.node.alive = False
+    try:
+        shown = await truth.shown("pods", condition("Ready", "False"), time.monotonic())
+        seen = "+ + + -NODE_LOST -NODE_LOST"
+        await truth.told("node lost", Phase.ERROR, Reason.NODE_LOST, "node does not answer", seen, shown)
+    finally:
+        truth.ground.node.alive = True
+    since = time.monotonic()
+    shown = await truth.shown("pods", condition("Ready", "True"), since)
+    await truth.told("node back", Phase.RUNNING, Reason.READY, "the pod is ready", ALL_WELL, shown, since)
+    assert (await truth.request("GET", truth.ground.path("pods", POD)))["metadata"]["uid"] == uid
+
+
+async def test_the_start_deadline_is_said(ground: KubernetesGround, tmp_path: Path) -> None:
+    deadline = 1.5
+    ground.node.behave(ground.namespace, POD, "never-ready")
+    async with Witness(ground.cluster, ground.namespace) as witness, started(Rig(ground, tmp_path, deadline)) as rig:
+        truth = Truth(rig, ground, witness)
+        await rig.create(A)
+        shown = truth.announced[0][0] + deadline
+        words = "not ready within 1 s; last seen: NOT_READY the container runs"
+        await truth.told(
+            "start deadline passed", Phase.ERROR, Reason.START_DEADLINE, words, "+ + + -NOT_READY -NOT_READY", shown
+        )
+        ground.node.behave(ground.namespace, POD, "run")
+        await rig.settled(A, Phase.RUNNING)

@@ -1,0 +1,210 @@
+"""What the cluster refuses: the word for it, the cluster's own words, all conditions, and how soon they are told."""
+
+import asyncio
+import time
+import urllib.error
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sandbox_server.domain.sandbox import Phase, Reason
+
+from tests.conftest import eventually
+from tests.contract.rig import Rig
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.ground import RBAC, ROLE, KubernetesGround, started
+from tests.kubernetes.node import MERGE, Node
+from tests.kubernetes.truth import APPS, CLAIM, A, Truth, no_pod
+from tests.kubernetes.witness import Witness, event
+
+
+async def quota(truth: Truth, **hard: str) -> str:
+    """A quota in force; its path."""
+    path = truth.ground.path("resourcequotas")
+    await truth.request("POST", path, {"metadata": {"name": "none"}, "spec": {"hard": hard}})
+    await asyncio.to_thread(
+        eventually, lambda: "hard" in truth.ground.cluster.request("GET", f"{path}/none").get("status", {})
+    )
+    return f"{path}/none"
+
+
+async def test_32_a_quota_on_pods_is_said_and_recovered_from(truth: Truth) -> None:
+    path = await quota(truth, pods="0")
+    await truth.rig.create(A)
+    shown = await truth.shown("events", event("FailedCreate", "exceeded quota"))
+    shown, seen = await truth.bound(shown), no_pod(Reason.QUOTA_EXCEEDED, "+")
+    await truth.told(
+        "quota exceeded by the pod", Phase.ERROR, Reason.QUOTA_EXCEEDED, "exceeded quota: none", seen, shown
+    )
+    await truth.request("DELETE", path)
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+async def test_32_a_quota_on_what_the_service_writes_is_said_and_recovered_from(truth: Truth) -> None:
+    path = await quota(truth, **{"count/statefulsets.apps": "0"})
+    shown = time.monotonic()
+    await truth.rig.create(A)
+    shown, seen = await truth.bound(shown), no_pod(Reason.QUOTA_EXCEEDED, "+")
+    await truth.told(
+        "quota exceeded by the StatefulSet", Phase.ERROR, Reason.QUOTA_EXCEEDED, "exceeded quota: none", seen, shown
+    )
+    await truth.request("DELETE", path)
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+async def test_32_what_admission_denies_the_pod_is_said_and_recovered_from(truth: Truth) -> None:
+    path = truth.ground.path("limitranges")
+    limits = {"limits": [{"type": "Container", "max": {"cpu": "50m"}}]}
+    await truth.request("POST", path, {"metadata": {"name": "low"}, "spec": limits})
+    await asyncio.sleep(1)
+    await truth.rig.create(A)
+    words = "maximum cpu usage per Container is 50m"
+    shown = await truth.shown("events", event("FailedCreate", words))
+    shown, seen = await truth.bound(shown), no_pod(Reason.ADMISSION_DENIED, "+")
+    await truth.told("admission denied to the pod", Phase.ERROR, Reason.ADMISSION_DENIED, words, seen, shown)
+    await truth.request("DELETE", f"{path}/low")
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+async def test_32_what_a_policy_denies_the_service_is_said_and_recovered_from(truth: Truth) -> None:
+    words = "images come from allowed.example"
+    name = truth.ground.namespace
+    admission = "/apis/admissionregistration.k8s.io/v1"
+    where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+    what = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["statefulsets"]}
+    rule = {
+        "expression": "object.spec.template.spec.containers.all(c, c.image.startsWith('allowed.example/'))",
+        "message": words,
+    }
+    policy = {"matchConstraints": {"resourceRules": [what]}, "validations": [rule]}
+    binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": where}
+    policies, bindings = (f"{admission}/validatingadmissionpolic{one}" for one in ("ies", "ybindings"))
+    await truth.request("POST", policies, {"metadata": {"name": name}, "spec": policy})
+    await truth.request("POST", bindings, {"metadata": {"name": name}, "spec": binding})
+    await asyncio.to_thread(eventually, lambda: denied(truth.ground), 30)
+    try:
+        shown = time.monotonic()
+        await truth.rig.create(A)
+        shown, seen = await truth.bound(shown), no_pod(Reason.ADMISSION_DENIED, "+")
+        await truth.told("admission denied to the service", Phase.ERROR, Reason.ADMISSION_DENIED, words, seen, shown)
+    finally:
+        await truth.request("DELETE", f"{bindings}/{name}")
+        await truth.request("DELETE", f"{policies}/{name}")
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+def denied(ground: KubernetesGround) -> bool:
+    """Whether the policy is in force."""
+    pod = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "denied.example/a"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "serviceName": "a", "template": pod}
+    try:
+        path = ground.path("statefulsets", group=APPS)
+        ground.cluster.request("POST", f"{path}?dryRun=All", {"metadata": {"name": "trial"}, "spec": spec})
+    except urllib.error.HTTPError as error:
+        return error.code == 422
+    return False
+
+
+STRANGERS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("secrets", "api/v1", f"{A}-env", {"stringData": {"theirs": "1"}}),
+    ("services", "api/v1", f"{A}-service", {"spec": {"ports": [{"port": 80}]}}),
+    ("ingresses", "apis/networking.k8s.io/v1", f"{A}-app-ingress", {"spec": {"rules": [{"host": "theirs.example"}]}}),
+    ("ingresses", "apis/networking.k8s.io/v1", f"{A}-ttyd-ingress", {"spec": {"rules": [{"host": "theirs.example"}]}}),
+    ("statefulsets", APPS, A, {"spec": {"replicas": 0, "serviceName": "a", "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}}}}),
+    ("persistentvolumeclaims", "api/v1", CLAIM, {"spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("resource", "group", "name", "body"), STRANGERS, ids=[one[2] for one in STRANGERS])
+async def test_24_an_object_of_our_name_that_is_not_ours_is_left_alone(
+    truth: Truth, resource: str, group: str, name: str, body: dict[str, Any]
+) -> None:
+    await truth.request("POST", truth.ground.path(resource, group=group), {"metadata": {"name": name}} | body)
+    path = truth.ground.path(resource, name, group)
+    await asyncio.sleep(0.5)
+    made = await truth.request("GET", path)
+    shown = time.monotonic()
+    await truth.rig.create(A)
+    seen = no_pod(Reason.NAME_CONFLICT)
+    words = f"{name} belongs to somebody else; it is left alone"
+    cause = f"{made['kind']} of our name that is not ours"
+    await truth.told(cause, Phase.ERROR, Reason.NAME_CONFLICT, words, seen, shown)
+    await asyncio.sleep(1)
+    assert await truth.request("GET", path) == made
+    ours = {"secrets": "api/v1", "services": "api/v1", "statefulsets": APPS, "pods": "api/v1"}
+    assert [one for kind, of in ours.items() for one in truth.ground.names(kind, of) if one != name] == []
+    await truth.request("DELETE", path)
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+async def test_33_a_missing_right_is_said_and_recovered_from(truth: Truth) -> None:
+    path = truth.ground.path("roles", "sandbox-service", RBAC.strip("/"))
+    role = await truth.request("GET", path)
+    less = [one | {"resources": [what for what in one["resources"] if what != "secrets"]} for one in role["rules"]]
+    await truth.request("PATCH", path, {"rules": [one for one in less if one["resources"]]}, MERGE)
+    await asyncio.sleep(0.5)
+    shown = time.monotonic()
+    await truth.rig.create(A)
+    seen = no_pod(Reason.CLUSTER_FORBIDDEN)
+    words = 'cannot get resource "secrets"'
+    await truth.told("the service lacks a right", Phase.ERROR, Reason.CLUSTER_FORBIDDEN, words, seen, shown)
+    await truth.request("PATCH", path, {"rules": role["rules"]}, MERGE)
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+@pytest.fixture
+async def everywhere(cluster: Cluster, node: Node, tmp_path: Path) -> AsyncIterator[Truth]:
+    """A namespace that is not there. A Role cannot outlive its namespace, so the same rights hold in all of them."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    rules = yaml.safe_load(ROLE.read_text())["rules"]
+    subject = {"kind": "User", "name": "sandbox-service", "apiGroup": "rbac.authorization.k8s.io"}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+    bound = {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}
+    cluster.request("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": rules})
+    cluster.request("POST", f"{RBAC}/clusterrolebindings", bound)
+    ground = KubernetesGround(cluster, node, tmp_path, name)
+    try:
+        async with Witness(cluster, name) as witness, started(Rig(ground, tmp_path)) as rig:
+            yield await Truth(rig, ground, witness).sighted()
+    finally:
+        cluster.request("DELETE", f"{RBAC}/clusterrolebindings/{name}")
+        cluster.request("DELETE", f"{RBAC}/clusterroles/{name}")
+
+
+async def test_32_a_missing_namespace_is_said_and_recovered_from(everywhere: Truth) -> None:
+    name = everywhere.ground.namespace
+    shown = time.monotonic()
+    await everywhere.rig.create(A)
+    seen = no_pod(Reason.NAMESPACE_MISSING)
+    words = f'namespaces "{name}" not found'
+    await everywhere.told("namespace missing", Phase.ERROR, Reason.NAMESPACE_MISSING, words, seen, shown)
+    await everywhere.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    await everywhere.rig.settled(A, Phase.RUNNING)
+
+
+async def test_32_a_terminating_namespace_is_said_and_recovered_from(everywhere: Truth) -> None:
+    name, path = everywhere.ground.namespace, everywhere.ground.path("configmaps", "hold")
+    await everywhere.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    held = {"metadata": {"name": "hold", "finalizers": ["example.com/hold"]}}
+    await everywhere.request("POST", everywhere.ground.path("configmaps"), held)
+    await everywhere.request("DELETE", f"/api/v1/namespaces/{name}")
+    shown = time.monotonic()
+    await everywhere.rig.create(A)
+    reason = Reason.NAMESPACE_TERMINATING
+    seen = no_pod(reason)
+    await everywhere.told("namespace being removed", Phase.ERROR, reason, "is being terminated", seen, shown)
+    await everywhere.request("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+    await asyncio.to_thread(eventually, lambda: gone(everywhere.ground.cluster, f"/api/v1/namespaces/{name}"), 30)
+    await everywhere.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    await everywhere.rig.settled(A, Phase.RUNNING)
+
+
+def gone(cluster: Cluster, path: str) -> bool:
+    try:
+        cluster.request("GET", path)
+    except urllib.error.HTTPError as error:
+        return error.code == 404
+    return False
