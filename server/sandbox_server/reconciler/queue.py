@@ -21,6 +21,7 @@ class Queue:
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._held: dict[Key, float] = {}
         self._filled = asyncio.Semaphore(0)
 
     def __len__(self) -> int:
@@ -28,8 +29,12 @@ class Queue:
         return len(self._waiting) + len(self._working)
 
     def add(self, key: Key) -> None:
-        """Have `key` worked soon."""
-        if key in self._working:
+        """Have `key` worked soon, though not before the time that the engine asked for."""
+        held = self._held.pop(key, 0.0)
+        if (seconds := held - asyncio.get_running_loop().time()) > 0:
+            self._held[key] = held
+            self.add_after(key, seconds)
+        elif key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
@@ -53,8 +58,10 @@ class Queue:
     def retry(self, key: Key, at_least: float = 0.0) -> None:
         """Have a key that failed worked after a delay that doubles with each failure, with jitter.
 
-        `at_least`: seconds that the engine asked for.
+        `at_least`: seconds that the engine asked for; nothing brings the key back before they have passed.
         """
+        if at_least:
+            self._held[key] = asyncio.get_running_loop().time() + at_least
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(failures, 16))
@@ -67,6 +74,7 @@ class Queue:
     def forget(self, key: Key) -> None:
         """Drop what is remembered of a key that is no more."""
         self.succeeded(key)
+        self._held.pop(key, None)
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()

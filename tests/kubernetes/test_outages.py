@@ -1,0 +1,183 @@
+"""The control plane fails and comes back: wishes are accepted meanwhile, and everything converges after."""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sandbox_server.domain.sandbox import Phase
+
+from tests.contract.rig import Rig
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.ground import KubernetesGround, started
+
+A, B = "outage-a", "outage-b"
+API = "kube-apiserver"
+AFTER = 90.0
+"""Seconds for the cluster to go on after an outage: its controllers back off for up to half a minute."""
+TINY = ("--enable-priority-and-fairness=false", "--max-mutating-requests-inflight=1")
+"""One write at a time; another one meanwhile is answered 429."""
+
+
+async def back(cluster: Cluster, *flags: str) -> None:
+    """The API server, started again."""
+    cluster.run(API, *flags)
+    await asyncio.to_thread(cluster.wait)
+
+
+@contextlib.asynccontextmanager
+async def tiny(cluster: Cluster) -> AsyncIterator[None]:
+    """While this lasts the API server takes on one write at a time."""
+    cluster.kill(API)
+    await back(cluster, *TINY)
+    try:
+        yield
+    finally:
+        cluster.kill(API)
+        await back(cluster)
+
+
+async def test_14_etcd_stopped_and_back(rig: Rig, ground: KubernetesGround) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    ground.cluster.kill("etcd")
+    try:
+        await rig.begin(A, Phase.STOPPED)
+        await rig.create(B)
+        await asyncio.sleep(5)
+        assert (await rig.get(A)).status.phase is Phase.STOPPING
+    finally:
+        ground.cluster.run("etcd")
+    await asyncio.to_thread(ground.cluster.wait)
+    await rig.settled(A, Phase.STOPPED, AFTER)
+    await rig.settled(B, Phase.RUNNING, AFTER)
+    rig.check_history()
+
+
+async def test_14_etcd_that_hangs_and_goes_on(rig: Rig, ground: KubernetesGround) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    ground.cluster.pause("etcd")
+    try:
+        await rig.begin(A, Phase.STOPPED)
+        await asyncio.sleep(3)
+    finally:
+        ground.cluster.resume("etcd")
+    await rig.settled(A, Phase.STOPPED)
+    rig.check_history()
+
+
+async def test_15_an_api_server_that_has_too_much_to_do_is_given_time(rig: Rig, ground: KubernetesGround) -> None:
+    names = [f"busy-{number}" for number in range(24)]
+    async with tiny(ground.cluster):
+        await asyncio.gather(*(rig.create(name) for name in names))
+        async with asyncio.timeout(60):
+            while not calls(ground, names, 429):
+                await asyncio.sleep(0.05)
+        made = [await rig.get(name) for name in names]
+        assert Phase.ERROR not in {one.status.phase for one in made}
+        for name in names[:8]:
+            await rig.settled(name, Phase.RUNNING)
+    for name in names:
+        await rig.settled(name, Phase.RUNNING)
+    throttled = calls(ground, names, 429)
+    writes = calls(ground, names)
+    for sandbox, refused in throttled:
+        later = [at - refused for name, at in writes if name == sandbox and at > refused]
+        assert min(later) > 0.95, f"{sandbox} came back before the second that it was told"
+    # Five writes make a sandbox; what interrupts them, a refusal or the restart, costs these five again.
+    assert len(writes) <= 5 * (2 * len(names) + len(throttled))
+    rig.check_history()
+
+
+def calls(ground: KubernetesGround, names: list[str], code: int = 0) -> list[tuple[str, float]]:
+    """(sandbox, seconds) of every write for one of these sandboxes; only those answered with `code` if that is given."""
+
+    def seconds(call: dict[str, Any]) -> float:
+        return datetime.fromisoformat(call["requestReceivedTimestamp"]).timestamp()
+
+    return [
+        (name, seconds(call))
+        for call in ground.cluster.audited(ground.namespace)
+        for name in names
+        if call["verb"] == "patch"
+        and (call["objectRef"]["name"] + "-").startswith(f"{name}-")
+        and code in (0, call["responseStatus"]["code"])
+    ]
+
+
+async def test_18_the_api_server_killed_for_a_while_and_back(rig: Rig, ground: KubernetesGround) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    ground.cluster.kill(API)
+    try:
+        await asyncio.sleep(4)
+        assert rig.manager.stale
+        assert (await rig.get(A)).status.phase is Phase.RUNNING
+        await rig.begin(A, Phase.STOPPED)
+        await rig.create(B, {"A": "1"})
+        await rig.env(B, A="2")
+        await asyncio.sleep(11)
+    finally:
+        await back(ground.cluster)
+    # The cluster's own parties back off for long: begun anew, they leave only the service's way back to be waited for.
+    for name in ("kube-controller-manager", "kube-scheduler"):
+        ground.cluster.kill(name)
+        ground.cluster.run(name)
+    await rig.settled(A, Phase.STOPPED)
+    await rig.settled(B, Phase.RUNNING)
+    assert not rig.manager.stale
+    rig.check_history()
+
+
+async def test_19_versions_gone_with_a_restart_are_listed_anew_and_each_change_told_once(
+    rig: Rig, ground: KubernetesGround
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    before = lists(ground)
+    ground.cluster.pause("kube-controller-manager")
+    try:
+        # Versions pass that the service is not told of; a restarted API server knows none from before.
+        path = ground.path("configmaps")
+        await asyncio.to_thread(ground.cluster.request, "POST", path, {"metadata": {"name": "passes"}})
+        ground.cluster.kill(API)
+        await back(ground.cluster)
+    finally:
+        ground.cluster.resume("kube-controller-manager")
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    assert before == dict.fromkeys(("statefulsets", "pods", "persistentvolumeclaims", "services", "ingresses"), 1)
+    assert lists(ground) == dict.fromkeys(before, 2)
+    rig.check_history()
+    told = [one.status for one in rig.history]
+    assert all(earlier != later for earlier, later in itertools.pairwise(told))
+
+
+def lists(ground: KubernetesGround) -> dict[str, int]:
+    """How often the service has listed each resource. Events are not among them: the API server keeps their versions."""
+    found = [one for one in ground.cluster.audited(ground.namespace) if one["verb"] == "list"]
+    done = [one["objectRef"]["resource"] for one in found if one["responseStatus"]["code"] == 200]
+    return {one: done.count(one) for one in done if one != "events"}
+
+
+async def test_20_an_api_server_that_falls_silent_is_noticed(ground: KubernetesGround, tmp_path: Path) -> None:
+    ground.config = dataclasses.replace(ground.config, timeout=2.0, silence=3.0)
+    async with started(Rig(ground, tmp_path)) as rig:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        ground.cluster.pause(API)
+        try:
+            async with asyncio.timeout(12):
+                while not rig.manager.stale:
+                    await asyncio.sleep(0.05)
+            await rig.begin(A, Phase.STOPPED)
+        finally:
+            ground.cluster.resume(API)
+        await rig.settled(A, Phase.STOPPED)
+        assert not rig.manager.stale
+        rig.check_history()
