@@ -936,7 +936,7 @@ class CreateSandboxRequest(_message.Message):
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment variables, at most 1000: names `[A-Za-z_][A-Za-z0-9_]*` of at most 256 characters, values of at most
+        """Environment variables, at most 1000: names `[A-Za-z_][A-Za-z0-9_]*` of at most 253 characters, values of at most
         32 KiB without NUL, 512 KiB in all.
         """
 

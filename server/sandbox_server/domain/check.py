@@ -84,7 +84,8 @@ http_path = _text(r"/[!-~]{0,1023}", "an absolute path of at most 1024 printable
 port_name = _text(
     r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*", "a DNS label of at most 15 characters, one a letter"
 )
-env_name = _text(r"[A-Za-z_][A-Za-z0-9_]{0,255}", "a name of at most 256 characters: [A-Za-z_][A-Za-z0-9_]*")
+# Longer ones are no key of a Secret.
+env_name = _text(r"[A-Za-z_][A-Za-z0-9_]{0,252}", "a name of at most 253 characters: [A-Za-z_][A-Za-z0-9_]*")
 key = _text(rf"((?=[^/]{{1,253}}/){_DNS_NAME}/)?{_NAME}", "a key such as name or example.com/name, as in Kubernetes")
 free_key = _text(rf"(?!({_OURS}|{_KUBERNETES})\Z).*", "a key that is not reserved for the service or for Kubernetes")
 label = _text(rf"({_NAME})?", "a value of at most 63 characters: a-z, A-Z, 0-9, inside also -, _, .")
