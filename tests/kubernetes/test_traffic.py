@@ -1,0 +1,81 @@
+"""What the service asks of the API server, counted in its audit log."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sandbox_server.domain.sandbox import Phase
+
+from tests.contract.rig import Rig
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.ground import KubernetesGround
+from tests.kubernetes.node import Node
+
+A = "traffic-a"
+WRITES = {"create", "update", "patch", "delete", "deletecollection"}
+FLEET, OF_THEM_RUNNING = 1000, 100
+RESYNC = 5.0
+
+
+def verbs(ground: KubernetesGround, since: int = 0) -> Counter[str]:
+    return Counter(one["verb"] for one in ground.cluster.audited(ground.namespace)[since:])
+
+
+async def test_a_create_costs_at_most_six_writes(rig: Rig, ground: KubernetesGround) -> None:
+    await rig.create(A, {"A": "1"})
+    await rig.settled(A, Phase.RUNNING)
+    await asyncio.sleep(1)
+    asked = verbs(ground)
+    assert 0 < sum(asked[one] for one in WRITES) <= 6
+    print(f"a create: {dict(asked)}")
+
+
+@pytest.fixture
+async def apart(tmp_path: Path) -> AsyncIterator[KubernetesGround]:
+    """A namespace of a control plane that nobody else has to share with a thousand sandboxes."""
+    cluster = Cluster()
+    await asyncio.to_thread(cluster.start)
+    try:
+        async with Node(cluster) as node:
+            yield KubernetesGround(cluster, node, tmp_path)
+    finally:
+        cluster.stop()
+
+
+async def test_an_idle_fleet_of_a_thousand_costs_no_requests_but_its_watches(
+    apart: KubernetesGround, tmp_path: Path
+) -> None:
+    rig = Rig(apart, tmp_path, resync=RESYNC)
+    names = [f"fleet-{number}" for number in range(FLEET)]
+    phases = {name: Phase.RUNNING if number < OF_THEM_RUNNING else Phase.STOPPED for number, name in enumerate(names)}
+
+    async def wish(name: str) -> None:
+        await rig.create(name, {"A": "1"})
+        if phases[name] is Phase.STOPPED:
+            await rig.begin(name, Phase.STOPPED)
+
+    # While the API server stands still nothing is started that is to be stopped.
+    apart.cluster.pause("kube-apiserver")
+    try:
+        await rig.start()
+        await asyncio.gather(*map(wish, names))
+    finally:
+        apart.cluster.resume("kube-apiserver")
+    try:
+        for name, phase in phases.items():
+            await rig.settled(name, phase, 300)
+            await rig.until(name, lambda one: one.status.volume is not None and one.status.volume.bound, 300)
+        await asyncio.sleep(2)
+        assert len(apart.names("statefulsets", "apis/apps/v1")) == FLEET
+        assert len(apart.names("pods")) == OF_THEM_RUNNING
+        told, before = len(rig.history), len(apart.cluster.audited(apart.namespace))
+        await asyncio.sleep(2.5 * RESYNC)
+        asked = verbs(apart, before)
+        print(f"{FLEET} sandboxes, idle for {2.5 * RESYNC:.0f} s: {dict(asked)}")
+        # A watch is opened anew every two to four minutes.
+        assert set(asked) <= {"watch"}
+        assert len(rig.history) == told
+    finally:
+        await rig.stop()
