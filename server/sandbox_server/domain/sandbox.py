@@ -292,7 +292,8 @@ class Workload:
     """The StatefulSet (or its local counterpart) as it now is.
 
     `owner` is the uid of the sandbox it was made for, empty for a stranger's. `revision` changes whenever somebody
-    changes or removes what was made for it. `fault` says why its pod cannot be made.
+    changes or removes what was made for it. `fault` says why its pod cannot be made. `obeyed`: whether
+    its controller has seen it as it is, so that nothing more comes of what it was before.
     """
 
     owner: str
@@ -301,6 +302,7 @@ class Workload:
     revision: int
     terminating: bool = False
     fault: Fault | None = None
+    obeyed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

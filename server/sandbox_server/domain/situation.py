@@ -93,7 +93,7 @@ class Situation:
 
     def workload_idle(self) -> bool:
         """No pod will be made."""
-        return self.workload is not None and self.workload.replicas == 0
+        return self.workload is not None and self.workload.replicas == 0 and self.workload.obeyed
 
     def own_workload(self) -> Workload | None:
         """The sandbox's own workload."""

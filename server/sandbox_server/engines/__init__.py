@@ -76,5 +76,6 @@ class Engine(Protocol):
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
         """Asks for the removal of every object of the sandbox, the volume too unless it is kept; returns when asked.
 
+        It is asked again, whenever what `observe` shows has changed, until nothing is left that is not going.
         What is already gone is no error; what is not ours is left alone.
         """

@@ -143,6 +143,8 @@ class ScriptedApi:
         meta.setdefault("namespace", collection.split("/")[-2])
         if known is not None and without_version(known) == without_version(value):
             return known
+        changed = known is None or known.get("spec") != value.get("spec")
+        meta["generation"] = (known["metadata"]["generation"] if known else 0) + changed
         self.version += 1
         meta["resourceVersion"] = str(self.version)
         self.objects[collection][name] = value
@@ -188,7 +190,10 @@ class ScriptedApi:
     def control(self, namespace: str, name: str) -> None:
         """Brings the claim and the pod of a StatefulSet to what it says. A claim that names a volume never binds."""
         pods, claims = (f"api/v1/namespaces/{namespace}/pods", f"api/v1/namespaces/{namespace}/persistentvolumeclaims")
-        found = self.objects.get(f"apis/apps/v1/namespaces/{namespace}/statefulsets", {}).get(name)
+        sets = f"apis/apps/v1/namespaces/{namespace}/statefulsets"
+        found = self.objects.get(sets, {}).get(name)
+        if found is not None:
+            found = self.put(sets, found | {"status": {"observedGeneration": found["metadata"]["generation"]}})
         pod = self.objects.get(pods, {}).get(f"{name}-0")
         template = found["spec"]["template"] if found else None
         wanted = found is not None and found["spec"]["replicas"] == 1

@@ -60,6 +60,7 @@ WORKLOADS = [
     None,
     workload(),
     workload(replicas=0),
+    workload(replicas=0, obeyed=False),
     workload(generation=2),
     workload(generation=2, replicas=0),
     workload(revision=6),

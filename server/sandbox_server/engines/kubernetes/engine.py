@@ -164,15 +164,37 @@ class KubernetesEngine:
             raise engines.Unreachable(f"the claim {disk.name} has to go before there can be a fresh one")
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
-        """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit."""
+        """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit.
+
+        The StatefulSet comes to rest first: asked again once its controller has seen that there is nothing to make and
+        the pod is gone. Deleted under a controller that is at work, it would get a pod, and a claim, when all is gone.
+        It goes last, so that it shows as long as anything may be left.
+        """
+        if not await self._at_rest(sandbox):
+            return
         claim, *objects = manifests.objects(sandbox, {}, 0, self._config)
-        for manifest in (*reversed(objects), claim):
+        for manifest in (claim, *objects):
             found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
                 continue
             if not (keep_volume and manifest is claim and observe.volume(found).uid):
                 await self._api.delete(manifest, found.metadata.uid)
         self._supplied.pop(sandbox.key, None)
+
+    async def _at_rest(self, sandbox: Sandbox) -> bool:
+        """Whether nothing will be made any more. Asks for it where that was not done."""
+        sight = self._sights.get(sandbox.namespace)
+        workload = sight and sight.made["StatefulSet"].get(sandbox.id)
+        if not sight or not workload or workload.owner != sandbox.uid or workload.terminating:
+            return True
+        if workload.replicas:
+            try:
+                *_, manifest = manifests.objects(sandbox, {}, 0, self._config)
+                sight.made["StatefulSet"].put(await self._api.apply(manifest))
+            except engines.Refused:
+                # Nobody is kept from deleting by who may not change.
+                return True
+        return workload.replicas == 0 and workload.obeyed and sight.pods.get(f"{sandbox.id}-0") is None
 
     def render(self, sandbox: Sandbox, env: Mapping[str, str]) -> str:
         """Every object of the sandbox as YAML, in the order in which they are applied."""

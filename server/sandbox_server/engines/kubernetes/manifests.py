@@ -78,7 +78,7 @@ def watched(sandbox: Sandbox) -> tuple[tuple[str, str], ...]:
 
 
 def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, config: Config) -> list[Manifest]:
-    """The claim, the Secret and those `watched`: the order in which they are applied. Removal goes the other way."""
+    """The claim, the Secret and those `watched`: the order in which they are applied, and in which they are removed."""
     (_, service), *ingresses, (_, stateful_set) = watched(sandbox)
     routes = zip(ingresses, _hosts(sandbox, config), (sandbox.spec.ports[0].number, TERMINAL_PORT), strict=True)
     return [

@@ -20,6 +20,7 @@ class Meta(msgspec.Struct, frozen=True):
     name: str = ""
     uid: str = ""
     resourceVersion: str = ""
+    generation: int = 0
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     deletionTimestamp: str | None = None
@@ -49,7 +50,7 @@ class Container(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """A pod's or a claim's."""
+    """A pod's, a claim's or a StatefulSet's."""
 
     phase: str = ""
     reason: str = ""
@@ -57,6 +58,7 @@ class Status(msgspec.Struct, frozen=True):
     conditions: list[Said] = []
     containerStatuses: list[Container] = []
     capacity: dict[str, str] = {}
+    observedGeneration: int = 0
 
 
 class Requests(msgspec.Struct, frozen=True):

@@ -83,6 +83,7 @@ def workload(found: Object) -> Workload:
         replicas=found.spec.replicas,
         revision=zlib.crc32(b"".join(fields)),
         terminating=meta.deletionTimestamp is not None,
+        obeyed=found.status.observedGeneration >= meta.generation,
     )
 
 
