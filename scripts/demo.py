@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -68,12 +69,12 @@ class Demo:
         found: dict[str, object] = json.loads(self.run("--output", "json", "status", sandbox_id, quiet=True).stdout)
         return found
 
-    def until(self, what: str, check: "object") -> None:
+    def until(self, what: str, check: Callable[[], bool]) -> None:
         """Waits for something. Raises Failed after 30 seconds."""
         end = time.monotonic() + 30
         while time.monotonic() < end:
             with contextlib.suppress(OSError, ValueError):
-                if check():  # type: ignore[operator]
+                if check():
                     self.hold(what, True)
                     return
             time.sleep(0.1)
