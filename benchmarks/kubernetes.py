@@ -22,12 +22,12 @@ from sandbox_client import AsyncClient
 from sandbox_server.domain import lifecycle
 from sandbox_server.domain.sandbox import Key, Resources, SandboxSpec, Storage
 from sandbox_server.engines.kubernetes import client, manifests
-from tests.kubernetes.ground import SERVICE, make_namespace
 
 from benchmarks import load
 from benchmarks.report import Figure, report
 from tests.kubernetes import watching
 from tests.kubernetes.cluster import ADMIN, Cluster
+from tests.kubernetes.ground import SERVICE, make_namespace
 from tests.kubernetes.node import Node
 
 COUNT = 500
