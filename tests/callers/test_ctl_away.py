@@ -13,7 +13,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import errors, watch
 from sandboxctl import hints
 
-from tests.callers.test_live import SLEEP, TOKEN, certificate
+from tests.callers.test_live import SLEEP
+from tests.callers.test_tls import TOKEN, certificate
 from tests.conftest import Service
 
 CTL = str(Path(sys.executable).parent / "sandboxctl")

@@ -1,6 +1,7 @@
 """One control plane and one simulated node for the whole session, a namespace of its own for each test."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tests.kubernetes.witness import Witness
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    # As Ctrl-C: what was started ends with the tests.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     made = Cluster()
     made.start()
     try:

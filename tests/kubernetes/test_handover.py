@@ -1,97 +1,183 @@
-"""What whoever ran the replaced system checked by hand after each release, once through, as a caller and in the cluster."""
+"""What was checked by hand of the system that this one replaces, in its words, by its callers' way: gRPC.
 
-import asyncio
-import base64
-from collections.abc import Callable
+Each check on Kubernetes and on the local engine, where a real process writes a real file.
+"""
+
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient
 
 from tests.conftest import Service
 from tests.kubernetes.ground import KubernetesGround
-from tests.kubernetes.test_service import reached
 
-ID = "shop-agentruntime-1"
-CLAIM = f"vn-homevn-agent-{ID}-0"
-APPS, NETWORKING = "apis/apps/v1", "apis/networking.k8s.io/v1"
+PROJECT = "handover"
+NETWORK, APPS = "apis/networking.k8s.io/v1", "apis/apps/v1"
+# Notes in its home at each start what its environment says; on a real cluster the image does what it is for.
+COMMAND = ["/bin/sh", "-c", 'echo "$GREETING" >> /home/agent/starts; exec sleep 600']
 
 
-async def test_the_checks_that_were_done_by_hand(service: Service, ground: KubernetesGround) -> None:
-    def found(resource: str, name: str, group: str = "api/v1") -> Any:
-        return ground.cluster.request("GET", ground.path(resource, name, group))
+class Handover:
+    """A service, a caller, and where to look."""
 
+    def __init__(self, client: AsyncClient, service: Service, ground: KubernetesGround | None) -> None:
+        self.client, self.service, self.ground = client, service, ground
+        self.answers: list[Any] = []
+
+    def note(self, answer: Any) -> Any:
+        self.answers.append(answer)
+        return answer
+
+    async def create(self) -> pb.Sandbox:
+        made = await self.client.create(PROJECT, env={"GREETING": "hello"}, spec=pb.SandboxSpec(command=COMMAND))
+        self.note(made)
+        await self.reach(made.sandbox_id, "RUNNING")
+        return made
+
+    async def reach(self, sandbox_id: str, phase: str, generation: int = 0) -> pb.SandboxStatus:
+        status = await self.client.wait_until(sandbox_id, phase, generation=generation, timeout=60)
+        return self.note(status)  # type: ignore[no-any-return]
+
+    def find(self, resource: str, name: str, group: str = "api/v1") -> dict[str, Any]:
+        assert self.ground is not None
+        return dict(self.ground.cluster.request("GET", self.ground.path(resource, name, group)))
+
+    def written(self) -> list[str]:
+        """The lines of the file in the home of the one local sandbox."""
+        (file,) = self.service.folder.glob("data/sandboxes/*/*/volume/home/starts")
+        return file.read_text().split()
+
+    def home(self) -> Path:
+        (home,) = self.service.folder.glob("data/sandboxes/*/*/volume/home")
+        return home
+
+
+@pytest.fixture(params=["kubernetes", "local"])
+async def handover(
+    request: pytest.FixtureRequest, ground: KubernetesGround, make_service: Callable[..., Service]
+) -> AsyncIterator[Handover]:
+    if request.param == "local":
+        service, there = make_service().start(), None
+    else:
+        flags = ("--kubeconfig", str(ground.config.kubeconfig), "--namespaces", ground.namespace)
+        service, there = make_service("--engine", "kubernetes", *flags).start(), ground
     async with AsyncClient(service.address) as client:
-        # Create a project's sandbox.
-        made = await client.create("shop", sandbox_id=ID, env={"DATABASE_URL": "postgres://one"})
-        running = await reached(client, ID, pb.PHASE_RUNNING)
-
-        # Persistent storage is mounted at /home/agent.
-        (container,) = found("pods", f"{ID}-0")["spec"]["containers"]
-        assert [one["mountPath"] for one in container["volumeMounts"]] == ["/home/agent"]
-        before = found("persistentvolumeclaims", CLAIM)
-        assert (before["status"]["phase"], running.volume.name, running.volume.bound) == ("Bound", CLAIM, True)
-
-        # Environment variables, now and after an update.
-        assert container["envFrom"] == [{"secretRef": {"name": f"{ID}-env"}}]
-        assert _env(found("secrets", f"{ID}-env")) == {"DATABASE_URL": "postgres://one"}
-        updated = await client.update_env(ID, set={"DATABASE_URL": "postgres://two", "DEBUG": "1"})
-        await reached(client, ID, pb.PHASE_RUNNING)
-        assert _env(found("secrets", f"{ID}-env")) == {"DATABASE_URL": "postgres://two", "DEBUG": "1"}
-
-        # The network: a headless Service for a stable name, and an Ingress each for the application and the terminal.
-        headless = found("services", running.service_name)["spec"]
-        assert headless["clusterIP"] == "None"
-        assert running.dns_name == f"{ID}-0.{running.service_name}.{ground.namespace}.svc"
-        for name, url, port in (("app", running.public_url, 3000), ("ttyd", running.ttyd_url, 7681)):
-            (rule,) = found("ingresses", f"{ID}-{name}-ingress", NETWORKING)["spec"]["rules"]
-            (path,) = rule["http"]["paths"]
-            backend = path["backend"]["service"]
-            assert (f"https://{rule['host']}", backend["name"]) == (url, running.service_name)
-            assert backend["port"]["number"] == port
-            assert port in {one["port"] for one in headless["ports"]}
-
-        # Stop and start: what was written is still there, for it is the same claim.
-        stopped = await client.stop(ID)
-        await reached(client, ID, pb.PHASE_STOPPED)
-        assert ground.names("pods") == []
-        started = await client.start(ID)
-        await reached(client, ID, pb.PHASE_RUNNING)
-        assert found("persistentvolumeclaims", CLAIM)["metadata"]["uid"] == before["metadata"]["uid"]
-
-        # Every answer says the StatefulSet's name.
-        listed = [one async for one in client.list()]
-        deleted = await client.delete(ID)
-        answers = [made, running, updated, stopped, started, *listed, await client.get(ID), await client.status(ID)]
-        assert {one.stateful_set_name for one in (*answers, deleted)} == {ID}
-
-        # Deleted means all of it.
-        await reached(client, ID, pb.PHASE_TERMINATED)
-        for resource, group in (("statefulsets", APPS), ("ingresses", NETWORKING), ("services", "api/v1")):
-            assert ground.names(resource, group) == []
-        assert [ground.names(one) for one in ("pods", "persistentvolumeclaims", "secrets")] == [[], [], []]
+        made = Handover(client, service, there)
+        yield made
+        for sandbox in [one async for one in client.list()]:
+            await client.delete(sandbox.sandbox_id)
+            await client.wait_until(sandbox.sandbox_id, "TERMINATED", timeout=60)
 
 
-async def test_files_persist_over_stop_and_start(make_service: Callable[..., Service]) -> None:
-    """On the local engine, where a file is a real one."""
-    service = await asyncio.to_thread(make_service().start)
-    async with AsyncClient(service.address) as client:
-        words = ["/bin/sh", "-c", "test -e notes || echo written >notes; exec sleep 1000"]
-        made = await client.create("shop", sandbox_id=ID, spec=pb.SandboxSpec(command=words))
-        assert made.stateful_set_name == ID
-        await reached(client, ID, pb.PHASE_RUNNING)
-        (folder,) = service.sandboxes()
-        notes: Path = folder / "volume" / "home" / "notes"
-        written = notes.stat()
-        await client.stop(ID)
-        await reached(client, ID, pb.PHASE_STOPPED)
-        await client.start(ID)
-        await reached(client, ID, pb.PHASE_RUNNING)
-        assert (notes.read_text(), notes.stat().st_mtime_ns) == ("written\n", written.st_mtime_ns)
-        await client.delete(ID)
-        await reached(client, ID, pb.PHASE_TERMINATED)
+async def test_create_a_project_sandbox(handover: Handover) -> None:
+    made = await handover.create()
+    assert made.sandbox_id.startswith(f"{PROJECT}-agentruntime-")
+    assert made.spec.project == PROJECT
+    listed = [one async for one in handover.client.list(project=PROJECT)]
+    assert [one.sandbox_id for one in listed] == [made.sandbox_id]
+    if handover.ground is not None:
+        found = handover.find("statefulsets", made.sandbox_id, APPS)
+        assert found["metadata"]["labels"]["cloud.sealos.io/app-deploy-manager"] == made.sandbox_id
+        assert found["metadata"]["labels"]["project.fullstackagent.io/name"] == PROJECT
+        assert found["spec"]["replicas"] == 1
 
 
-def _env(secret: Any) -> dict[str, str]:
-    return {name: base64.b64decode(value).decode() for name, value in secret.get("data", {}).items()}
+async def test_persistent_storage_is_mounted_at_home_agent(handover: Handover) -> None:
+    made = await handover.create()
+    status = await handover.client.status(made.sandbox_id)
+    assert status.volume.bound
+    assert status.volume.size == "5Gi"
+    if handover.ground is None:
+        assert handover.written() == ["hello"]
+        return
+    pod = handover.find("pods", f"{made.sandbox_id}-0")["spec"]
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    assert mount["mountPath"] == "/home/agent"
+    (claimed,) = [one["persistentVolumeClaim"]["claimName"] for one in pod["volumes"] if one["name"] == mount["name"]]
+    claim = handover.find("persistentvolumeclaims", claimed)
+    assert claim["status"]["phase"] == "Bound"
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
+
+
+async def test_stop_and_start_and_files_persist(handover: Handover) -> None:
+    made = await handover.create()
+    name = made.sandbox_id
+    claim = f"vn-homevn-agent-{name}-0"
+    if handover.ground is None:
+        (handover.home() / "by-hand.txt").write_text("kept")
+    else:
+        before = handover.find("persistentvolumeclaims", claim)["metadata"]["uid"]
+    handover.note(await handover.client.stop(name))
+    await handover.reach(name, "STOPPED")
+    if handover.ground is not None:
+        assert handover.ground.names("pods") == []
+    handover.note(await handover.client.start(name))
+    await handover.reach(name, "RUNNING")
+    if handover.ground is None:
+        assert (handover.home() / "by-hand.txt").read_text() == "kept"
+        assert handover.written() == ["hello", "hello"]
+    else:
+        assert handover.find("persistentvolumeclaims", claim)["metadata"]["uid"] == before
+
+
+async def test_environment_variables(handover: Handover) -> None:
+    made = await handover.create()
+    assert list(made.env_names) == ["GREETING"]
+    changed = handover.note(await handover.client.update_env(made.sandbox_id, set={"GREETING": "welcome", "B": "2"}))
+    await handover.reach(made.sandbox_id, "RUNNING", changed.status.generation)
+    assert list((await handover.client.get(made.sandbox_id)).env_names) == ["B", "GREETING"]
+    if handover.ground is None:
+        assert handover.written() == ["hello", "welcome"]
+        return
+    container = handover.find("pods", f"{made.sandbox_id}-0")["spec"]["containers"][0]
+    assert container["envFrom"] == [{"secretRef": {"name": f"{made.sandbox_id}-env"}}]
+    assert handover.find("secrets", f"{made.sandbox_id}-env")["data"] == {"B": "Mg==", "GREETING": "d2VsY29tZQ=="}
+
+
+async def test_every_answer_includes_stateful_set_name(handover: Handover) -> None:
+    made = await handover.create()
+    name, client = made.sandbox_id, handover.client
+    handover.note(await client.update_env(name, set={"A": "1"}))
+    handover.note(await client.get(name))
+    handover.note(await client.status(name))
+    async for one in client.list():
+        handover.note(one)
+    handover.note(await client.stop(name))
+    await handover.reach(name, "STOPPED")
+    handover.note(await client.start(name))
+    await handover.reach(name, "RUNNING")
+    handover.note(await client.delete(name))
+    await handover.reach(name, "TERMINATED")
+    assert len(handover.answers) >= 10
+    for answer in handover.answers:
+        assert answer.stateful_set_name == name
+        status = answer.status if isinstance(answer, pb.Sandbox) else answer
+        assert status.stateful_set_name == name
+
+
+async def test_ingresses_and_networking_objects_are_right(handover: Handover) -> None:
+    made = await handover.create()
+    name, urls = made.sandbox_id, (made.public_url, made.ttyd_url)
+    if handover.ground is None:
+        assert made.public_url.startswith("http://127.0.0.1:")
+        return
+    assert handover.ground.names("ingresses", NETWORK) == [f"{name}-app-ingress", f"{name}-ttyd-ingress"]
+    for kind, url, port in zip(("app", "ttyd"), urls, (3000, 7681), strict=True):
+        spec = handover.find("ingresses", f"{name}-{kind}-ingress", NETWORK)["spec"]
+        (rule,) = spec["rules"]
+        assert url == f"https://{rule['host']}"
+        (path,) = rule["http"]["paths"]
+        assert path["backend"]["service"] == {"name": made.service_name, "port": {"number": port}}
+        assert (path["path"], path["pathType"]) == ("/", "Prefix")
+    service = handover.find("services", made.service_name)["spec"]
+    pod = handover.find("pods", f"{name}-0")
+    assert service["clusterIP"] == "None"
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    assert {one["port"] for one in service["ports"]} == {3000, 7681}
+    status = await handover.client.status(name)
+    assert status.dns_name == f"{name}-0.{made.service_name}.{handover.ground.namespace}.svc"
+    assert (pod["spec"]["hostname"], pod["spec"]["subdomain"]) == (f"{name}-0", made.service_name)
