@@ -6,7 +6,7 @@ from sandbox_server.domain.sandbox import Phase, Reason, Storage
 
 from tests import samples
 from tests.kubernetes.node import MERGE
-from tests.kubernetes.truth import ALL_WELL, APPS, CLAIM, A, Truth, conditions, no_pod
+from tests.kubernetes.truth import ALL_WELL, APPS, CLAIM, POD, A, Truth, conditions, no_pod
 from tests.kubernetes.witness import condition, deleted, event, going
 
 
@@ -18,8 +18,8 @@ async def test_a_volume_that_cannot_be_provisioned_is_said(truth: Truth) -> None
     await truth.told("volume cannot be provisioned", Phase.ERROR, Reason.VOLUME_PENDING, words, seen, shown)
 
 
-async def test_25_a_claim_deleted_by_hand_is_said_while_the_pod_still_holds_it(truth: Truth) -> None:
-    await truth.running()
+async def test_25_a_claim_deleted_by_hand_is_data_loss_said_aloud(truth: Truth) -> None:
+    before = await truth.running()
     await truth.request("DELETE", truth.ground.path("persistentvolumeclaims", CLAIM))
     shown = await truth.shown("persistentvolumeclaims", going)
     seen = "+ -VOLUME_TERMINATING + + +"
@@ -27,6 +27,15 @@ async def test_25_a_claim_deleted_by_hand_is_said_while_the_pod_still_holds_it(t
     await truth.told(
         "claim deleted by hand, the pod still holds it", Phase.RUNNING, Reason.VOLUME_TERMINATING, words, seen, shown
     )
+    await truth.request("DELETE", truth.ground.path("pods", POD))
+    shown = await truth.shown("persistentvolumeclaims", deleted)
+    seen = no_pod(Reason.VOLUME_LOST, "-VOLUME_LOST")
+    await truth.told("claim gone", Phase.ERROR, Reason.VOLUME_LOST, "accept_data_loss", seen, shown)
+    await asyncio.sleep(1)
+    assert truth.ground.names("pods") == []
+    await truth.rig.manager.start(truth.rig.tenant, truth.rig.wish(), truth.rig.key(A), True)
+    after = await truth.rig.settled(A, Phase.RUNNING)
+    assert after.volume_uid != before.volume_uid
 
 
 async def test_26_a_claim_that_is_stuck_keeps_delete_terminating(truth: Truth) -> None:
