@@ -129,6 +129,24 @@ async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None
     assert [one.sequence for one in opened.committed] == list(range(1, sequence + 1))
 
 
+async def test_what_a_caller_keeps_of_a_change_holds_nothing_of_the_connection(opened: Opened) -> None:
+    # As a refusal does with its traceback. Let go of on another thread, an open cursor breaks whoever writes meanwhile.
+    made = await opened.insert(samples.sandbox())
+    kept: list[store.Reader] = []
+
+    def refuse(reader: store.Reader) -> store.Wanted:
+        kept.append(reader)
+        assert reader.sandbox(made.key) == made
+        raise errors.Aborted("TEST", "refused")
+
+    with pytest.raises(errors.Aborted):
+        await opened.store.write(refuse)
+    await opened.store.read(kept.append)
+    for reader in kept:
+        with pytest.raises(Exception, match="closed"):
+            reader.ping()
+
+
 async def test_the_log_has_every_change_in_order_without_gaps(opened: Opened) -> None:
     for number in range(5):
         made = await opened.insert(samples.sandbox(f"demo-{number}"))

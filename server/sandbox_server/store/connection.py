@@ -119,10 +119,12 @@ class Database:
         """A transaction, committed if nothing is raised in it. Raises `Error`, and SQLAlchemy's if it cannot connect."""
         raw = self.engine.raw_connection()
         try:
-            cursor = raw.cursor()
-            if self._begin:
-                cursor.execute(self._begin)
-            yield Cursor(cursor, self._texts, self._dialect)
+            # Closed here: a refusal that its caller keeps holds the cursor too, and would let go of it on another thread,
+            # in the midst of the next transaction's use of the same statement.
+            with contextlib.closing(raw.cursor()) as cursor:
+                if self._begin:
+                    cursor.execute(self._begin)
+                yield Cursor(cursor, self._texts, self._dialect)
             raw.commit()
         finally:
             # What was not committed is rolled back here, and a connection that broke is thrown away.
