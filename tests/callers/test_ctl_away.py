@@ -1,7 +1,9 @@
 """What `sandboxctl` says where the service is away, refuses, or is not spoken to as it speaks."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +16,9 @@ from sandbox_client import errors, watch
 from sandboxctl import hints
 
 from tests.callers.test_live import SLEEP
-from tests.callers.test_tls import TOKEN, certificate
-from tests.conftest import Service
+from tests.callers.test_tls import TOKEN
+from tests.conftest import Service, eventually
+from tests.integration.test_security import certificate
 
 CTL = str(Path(sys.executable).parent / "sandboxctl")
 GONE = errors.Unavailable("words", grpc.StatusCode.UNAVAILABLE)
@@ -31,6 +34,13 @@ def tenant(folder: Path, *namespaces: str) -> str:
     file.write_text(json.dumps({"tenants": [{"name": "one", "namespaces": namespaces, "tokens": [TOKEN]}]}))
     file.chmod(0o600)
     return str(file)
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
 
 
 @pytest.mark.parametrize("words", [("watch",), ("create", "-p", "lost", "--ready-path", "/never", "--wait")])
@@ -78,10 +88,11 @@ def test_an_outage_is_told_of_once_and_a_restart_is_not(monkeypatch: pytest.Monk
 def test_each_refusal_has_a_hint_that_fits_and_grpc_says_nothing_itself(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
-    chain, key = certificate(tmp_path)
+    chain, key = certificate(tmp_path, "ctl")
     tls = ("--tls-cert", str(chain), "--tls-key", str(key), "--token-file", tenant(tmp_path, "first"))
     secure = make_service(*tls).start(wait=False)
     plain = make_service().start()
+    eventually(lambda: listens(secure.port), within=60)
     # All at once, since each tries for as long as a restart may take.
     asked = {
         "--ca-file": begun("--server", secure.address, "--tls", "list"),

@@ -66,7 +66,13 @@ def begin(folder: Path, text: str) -> subprocess.Popen[str]:
     """A test file of its own, in a pytest of its own."""
     (folder / "test_apart.py").write_text(text)
     command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-qs", "-p", "no:cacheprovider", "-rA"]
-    return subprocess.Popen([*command, str(folder / "test_apart.py")], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command.append(str(folder / "test_apart.py"))
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
+
+
+def heed_interrupts() -> None:
+    """A run in the background of a shell ignores Ctrl-C, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("end", ["a failure", "SIGTERM", "SIGINT"])
