@@ -49,10 +49,9 @@ class StatefulSetManager:
         self._engine = engine
         self._now = now
 
-    @property
-    def stale(self) -> bool:
-        """Whether statuses may be out of date, because the engine is out of sight."""
-        return not self._engine.in_sight
+    def stale(self, namespace: str) -> bool:
+        """Whether statuses of a namespace may be out of date, because the engine does not see it."""
+        return not self._engine.sees(namespace)
 
     @property
     def sequence(self) -> int:

@@ -74,6 +74,11 @@ class Rig:
         await self.stop()
         await self.start()
 
+    @property
+    def stale(self) -> bool:
+        """Whether callers are told that what they read may be out of date."""
+        return self.manager.stale(self.ground.namespace)
+
     def wish(self) -> manager.Wish:
         return manager.Wish(str(uuid.uuid4()), b"", None, 30)
 

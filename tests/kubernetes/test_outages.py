@@ -116,7 +116,7 @@ async def test_18_the_api_server_killed_for_a_while_and_back(rig: Rig, ground: K
     ground.cluster.kill(API)
     try:
         await asyncio.sleep(4)
-        assert rig.manager.stale
+        assert rig.stale
         assert (await rig.get(A)).status.phase is Phase.RUNNING
         await rig.begin(A, Phase.STOPPED)
         await rig.create(B, {"A": "1"})
@@ -130,7 +130,7 @@ async def test_18_the_api_server_killed_for_a_while_and_back(rig: Rig, ground: K
         ground.cluster.run(name)
     await rig.settled(A, Phase.STOPPED)
     await rig.settled(B, Phase.RUNNING)
-    assert not rig.manager.stale
+    assert not rig.stale
     rig.check_history()
 
 
@@ -173,11 +173,11 @@ async def test_20_an_api_server_that_falls_silent_is_noticed(ground: KubernetesG
         ground.cluster.pause(API)
         try:
             async with asyncio.timeout(12):
-                while not rig.manager.stale:
+                while not rig.stale:
                     await asyncio.sleep(0.05)
             await rig.begin(A, Phase.STOPPED)
         finally:
             ground.cluster.resume(API)
         await rig.settled(A, Phase.STOPPED)
-        assert not rig.manager.stale
+        assert not rig.stale
         rig.check_history()

@@ -139,4 +139,4 @@ async def missed(rig: Rig, ground: KubernetesGround, words: str) -> str:
 def said(rig: Rig, right: str) -> bool:
     """Whether a caller is told: as the sandbox's reason, or, where the service cannot see, by a stale status."""
     told = any(one.status.reason is Reason.CLUSTER_FORBIDDEN and right in one.status.message for one in rig.history)
-    return told or rig.manager.stale
+    return told or rig.stale

@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
@@ -10,8 +12,9 @@ from sandbox_client import AsyncClient, errors
 from sandbox_server.domain import check
 
 from tests.conftest import Service
+from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import RBAC, KubernetesGround
-from tests.kubernetes.node import MERGE
+from tests.kubernetes.node import MERGE, Node
 
 NAMES = [f"refused-{number}" for number in range(5)]
 
@@ -96,3 +99,42 @@ async def test_34_the_most_that_is_allowed_is_taken_and_more_is_refused_before_a
         assert len(secret["data"]) == len(most)
         await client.delete(longest)
         await reached(client, longest, pb.PHASE_TERMINATED)
+
+
+async def test_33_a_namespace_that_may_not_be_seen_is_nobody_elses_trouble(
+    cluster: Cluster, node: Node, ground: KubernetesGround, make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = KubernetesGround(cluster, node, tmp_path / "other")
+    path = other.path("rolebindings", "sandbox-service", RBAC.strip("/"))
+    binding = cluster.request("GET", path)
+    cluster.request("DELETE", path)
+    tokens, file = {one: f"token-of-tenant-{one}" for one in "ab"}, tmp_path / "tenants.json"
+    owned = {"a": [ground.namespace], "b": [other.namespace]}
+    file.write_text(
+        json.dumps({"tenants": [{"name": one, "namespaces": owned[one], "tokens": [tokens[one]]} for one in owned]})
+    )
+    flags = ("--engine", "kubernetes", "--kubeconfig", str(ground.config.kubeconfig), "--token-file", str(file))
+    service = make_service(*flags).start(wait=False)
+    async with (
+        AsyncClient(service.address, token=tokens["a"]) as a,
+        AsyncClient(service.address, token=tokens["b"]) as b,
+    ):
+        await a.create("mine", sandbox_id="mine")
+        mine = await reached(a, "mine", pb.PHASE_RUNNING)
+        assert not mine.stale
+        await b.create("theirs", sandbox_id="theirs")
+        async with asyncio.timeout(10):
+            while (theirs := await b.status("theirs")).reason != pb.REASON_CLUSTER_FORBIDDEN:
+                await asyncio.sleep(0.05)
+        assert theirs.stale
+        assert f'in the namespace "{other.namespace}"' in theirs.message
+        await a.stop("mine")
+        stopped = await reached(a, "mine", pb.PHASE_STOPPED)
+        assert not stopped.stale
+        cluster.request(
+            "POST",
+            path.rpartition("/")[0],
+            {"metadata": {"name": "sandbox-service"}} | {one: binding[one] for one in ("roleRef", "subjects")},
+        )
+        await reached(b, "theirs", pb.PHASE_RUNNING)

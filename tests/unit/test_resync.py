@@ -20,8 +20,8 @@ from tests.unit.domain.obedient import ObedientEngine
 class SilentEngine:
     """Does what it is asked, and tells of nothing by itself."""
 
-    in_sight = True
-    blind = None
+    def sees(self, _namespace: str) -> bool:
+        return True
 
     def __init__(self) -> None:
         self.world = ObedientEngine(Observed())

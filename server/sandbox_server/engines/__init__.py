@@ -39,7 +39,7 @@ class Engine(Protocol):
     name: str
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
-        """Begins to observe, and returns when `observe` can be asked or sight will come later (`in_sight`).
+        """Begins to observe, and returns when `observe` can be asked or sight will come later (`sees`).
 
         `live` are all sandboxes that are not TERMINATED. `changed` is called on the loop whenever what `observe`
         says of a key may have changed.
@@ -50,11 +50,14 @@ class Engine(Protocol):
 
     @property
     def in_sight(self) -> bool:
-        """Whether `observe` shows the present. False until the first full look, and while the engine is out of reach."""
+        """Whether it sees anything: one namespace at least."""
 
-    @property
-    def blind(self) -> Fault | None:
-        """Why it is out of sight, where that is known and will not pass by itself: a right that the service lacks."""
+    def sees(self, namespace: str) -> bool:
+        """Whether `observe` shows the present of a namespace. False until the first full look, and while that is out of
+        reach or refused."""
+
+    def blind(self, namespace: str) -> Fault | None:
+        """Why it does not see a namespace, where that is known and will not pass by itself: a right that is missing."""
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Where a sandbox that is being created will be reached. `sandbox.addresses` is not read.

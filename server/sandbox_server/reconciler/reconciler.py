@@ -119,8 +119,8 @@ class Reconciler:
             self._forget(key)
             return
         sandbox = change.sandbox
-        if not self._engine.in_sight:
-            if (fault := self._engine.blind) is not None:
+        if not self._engine.sees(key.namespace):
+            if (fault := self._engine.blind(key.namespace)) is not None:
                 await self._write(sandbox, lifecycle.on_blindness(sandbox, fault, self._now()))
             self._queue.add_after(key, BLIND_RETRY)
             return

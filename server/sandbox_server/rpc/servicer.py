@@ -71,7 +71,8 @@ class Servicer:
     async def get_status(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
         """GetStatus, the answer written once for all its callers."""
         change = await self._seen(tenant, request, caller)
-        return {"status": render.status(change.sandbox, stale=True)} if self._manager.stale else change.status
+        stale = self._manager.stale(change.sandbox.namespace)
+        return {"status": render.status(change.sandbox, stale=True)} if stale else change.status
 
     async def get_sandbox(self, tenant: Tenant, request: pb.GetSandboxRequest, caller: Caller) -> Fields:
         """GetSandbox."""
@@ -83,7 +84,7 @@ class Servicer:
         wanted, phases, size, after = convert.listed(tenant, request)
         found, following = await self._manager.list(wanted, phases, size, after)
         return {
-            "sandboxes": [render.whole(one, self._manager.stale) for one in found],
+            "sandboxes": [self._whole(one) for one in found],
             "next_page_token": convert.page_token(following),
             "sequence": self._manager.sequence,
         }
@@ -94,7 +95,10 @@ class Servicer:
         await self._manager.watch(tenant, wanted, after, caller.write)
 
     def _told(self, sandbox: Sandbox) -> Fields:
-        return {"sandbox": render.whole(sandbox, self._manager.stale)}
+        return {"sandbox": self._whole(sandbox)}
+
+    def _whole(self, sandbox: Sandbox) -> Any:
+        return render.whole(sandbox, self._manager.stale(sandbox.namespace))
 
     async def _seen(self, tenant: Tenant, request: convert.Read, caller: Caller) -> feed.Change:
         found = self._manager.find(tenant, Key(request.namespace or tenant.namespaces[0], request.sandbox_id))

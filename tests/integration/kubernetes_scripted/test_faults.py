@@ -190,14 +190,14 @@ async def test_18_wishes_are_accepted_while_the_api_server_is_gone_and_status_is
     await rig.settled(A, Phase.RUNNING)
     await api.stop()
     await asyncio.sleep(4.5)
-    assert rig.manager.stale
+    assert rig.stale
     assert (await rig.get(A)).status.phase is Phase.RUNNING
     await rig.create("suite-b")
     await rig.begin(A, Phase.STOPPED)
     await api.start()
     await rig.settled(A, Phase.STOPPED)
     await rig.settled("suite-b", Phase.RUNNING)
-    assert not rig.manager.stale
+    assert not rig.stale
 
 
 @pytest.mark.parametrize("form", ["http", "stream"])
@@ -495,7 +495,7 @@ async def test_33_a_right_to_look_that_is_missing_is_said_of_what_waits_and_reco
     assert (failed.status.reason, failed.status.message) == (Reason.CLUSTER_FORBIDDEN, message)
     # Nothing is known against what had settled: it is served as it was, and as stale.
     assert await rig.get("settled") == before
-    assert rig.manager.stale
+    assert rig.stale
     wished = (await rig.begin("settled", Phase.STOPPED)).generation
     failed = await rig.until("settled", lambda one: one.status.phase is Phase.ERROR)
     assert (failed.status.reason, failed.generation) == (Reason.CLUSTER_FORBIDDEN, wished)

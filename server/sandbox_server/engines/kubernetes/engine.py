@@ -84,14 +84,18 @@ class KubernetesEngine:
 
     @property
     def in_sight(self) -> bool:
-        """Whether every informer has listed and is in contact."""
-        return bool(self._sights) and all(one.in_sight for sight in self._sights.values() for one in sight.all)
+        """Whether it sees a namespace."""
+        return any(map(self.sees, self._sights))
 
-    @property
-    def blind(self) -> Fault | None:
+    def sees(self, namespace: str) -> bool:
+        """Whether every informer of the namespace has listed and is in contact."""
+        sight = self._sights.get(namespace)
+        return sight is not None and all(one.in_sight for one in sight.all)
+
+    def blind(self, namespace: str) -> Fault | None:
         """What the API server refuses to show."""
-        every = (one.refused for sight in self._sights.values() for one in sight.all)
-        return next(filter(None, every), None)
+        sight = self._sights.get(namespace)
+        return next(filter(None, (one.refused for one in sight.all)), None) if sight else _unobserved(namespace)
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Names and URLs under the ingress domain."""
@@ -131,7 +135,7 @@ class KubernetesEngine:
         """Applies the claim, unless the sandbox has its disk, and then all but the StatefulSet before it."""
         sight = self._sights.get(sandbox.namespace)
         if sight is None:
-            raise engines.Refused(Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {sandbox.namespace}"))
+            raise engines.Refused(_unobserved(sandbox.namespace))
         claim, *objects = manifests.objects(sandbox, env, replicas, self._config)
         wanted = objects if sandbox.volume_uid else [claim, *objects]
         await self._refuse_strangers(sandbox, [one for one in wanted if not sight.knows(sandbox, one)])
@@ -199,3 +203,7 @@ class KubernetesEngine:
     def render(self, sandbox: Sandbox, env: Mapping[str, str]) -> str:
         """Every object of the sandbox as YAML, in the order in which they are applied."""
         return yaml.safe_dump_all(manifests.objects(sandbox, env, 1, self._config), sort_keys=False)
+
+
+def _unobserved(namespace: str) -> Fault:
+    return Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {namespace}")

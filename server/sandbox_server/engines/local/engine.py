@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Addresses, DesiredState, Key, Observed, Sandbox, Volume, Workload
+from sandbox_server.domain.sandbox import Addresses, DesiredState, Fault, Key, Observed, Sandbox, Volume, Workload
 from sandbox_server.engines.local import isolation
 from sandbox_server.engines.local.config import Config
 from sandbox_server.engines.local.folder import Folder
@@ -33,7 +33,6 @@ class LocalEngine:
     """See `engines.Engine`."""
 
     name = "local"
-    blind = None
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -105,6 +104,14 @@ class LocalEngine:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         os.close(self._lock)
+
+    def sees(self, namespace: str) -> bool:
+        """All namespaces, or none."""
+        return self.in_sight
+
+    def blind(self, namespace: str) -> Fault | None:
+        """Nothing that would not pass by itself."""
+        return None
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Loopback URLs, on ports that are the sandbox's until it is deleted."""
