@@ -137,6 +137,5 @@ async def missed(rig: Rig, ground: KubernetesGround, words: str) -> str:
 
 
 def said(rig: Rig, right: str) -> bool:
-    """Whether a caller is told: as the sandbox's reason, or, where the service cannot see, by a stale status."""
-    told = any(one.status.reason is Reason.CLUSTER_FORBIDDEN and right in one.status.message for one in rig.history)
-    return told or rig.stale
+    """Whether the sandbox says so."""
+    return any(one.status.reason is Reason.CLUSTER_FORBIDDEN and right in one.status.message for one in rig.history)
