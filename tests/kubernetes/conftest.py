@@ -15,6 +15,9 @@ from tests.kubernetes.ground import KubernetesGround, started
 from tests.kubernetes.node import Node
 from tests.kubernetes.witness import Witness
 
+RESYNC = 5
+"""Seconds between two looks of the service at everything."""
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
@@ -56,7 +59,7 @@ async def truth(rig: Rig, ground: KubernetesGround) -> AsyncIterator[truths.Trut
 async def service(ground: KubernetesGround, make_service: Callable[..., Service]) -> Service:
     """The service as a process of its own, with the rights of its Role."""
     flags = ["--engine", "kubernetes", "--kubeconfig", str(ground.config.kubeconfig), "--namespaces", ground.namespace]
-    return await asyncio.to_thread(make_service(*flags, "--log-format", "json", "--resync", "5").start)
+    return await asyncio.to_thread(make_service(*flags, "--log-format", "json", "--resync", str(RESYNC)).start)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -119,21 +119,26 @@ async def missed(rig: Rig, ground: KubernetesGround, words: str) -> str:
 
     `words` are the API server's for it. With all rights again, the life that stood still goes on.
     """
-    life = asyncio.create_task(whole_life(rig))
+    life = asyncio.create_task(lives(rig, words))
     try:
         async with asyncio.timeout(60):
-            while not forbidden(ground, words):
-                if life.done():
-                    return f"{words}: nobody missed it"
+            while not (forbidden(ground, words) and said(rig, words)):
                 await asyncio.sleep(0.1)
-            while not said(rig, words):
-                await asyncio.sleep(0.05)
         await grant(ground, RULES)
         await life
     except (TimeoutError, AssertionError) as error:
         life.cancel()
-        return f"{words}: {error!r}, last told: {[one.status for one in rig.history][-1:]}"
+        return (
+            f"{words}: {error!r}, forbidden {len(forbidden(ground, words))} times, last told: {rig.history[-1].status}"
+        )
     return ""
+
+
+async def lives(rig: Rig, words: str) -> None:
+    """One whole life after the other, until one stood still and said why: what is not missed at once has a while."""
+    await whole_life(rig)
+    while not said(rig, words):
+        await whole_life(rig)
 
 
 def said(rig: Rig, right: str) -> bool:
