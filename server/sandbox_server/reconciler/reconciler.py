@@ -124,28 +124,27 @@ class Reconciler:
                 await self._write(sandbox, lifecycle.on_blindness(sandbox, fault, self._now()))
             self._queue.add_after(key, BLIND_RETRY)
             return
-        decision = self._decide(sandbox)
-        if decision.action is None:
-            self._faults.pop(key, None)
-            decision = self._decide(sandbox)
-        elif decision.phase is not sandbox.status.phase:
-            sandbox = await self._record(sandbox, decision)
+        observed, decision = self._look(sandbox)
+        if decision.action is None and self._faults.pop(key, None) is not None:
+            observed, decision = self._look(sandbox)
+        failure = None
         if decision.action is not None:
+            if decision.phase is not sandbox.status.phase:
+                sandbox = await self._record(sandbox, observed, decision)
             sandbox, failure = await self._act(sandbox, decision.action)
-            decision = self._decide(sandbox)
-            await self._record(sandbox, decision)
-            if failure is not None:
-                raise failure
-        else:
-            await self._record(sandbox, decision)
+            observed, decision = self._look(sandbox)
+        await self._record(sandbox, observed, decision)
+        if failure is not None:
+            raise failure
         if decision.recheck_at is not None:
             self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
 
-    def _observe(self, sandbox: Sandbox) -> Observed:
-        return dataclasses.replace(self._engine.observe(sandbox), fault=self._faults.get(sandbox.key))
-
-    def _decide(self, sandbox: Sandbox) -> lifecycle.Decision:
-        return lifecycle.decide(sandbox, self._observe(sandbox), self._now(), self._start_deadline)
+    def _look(self, sandbox: Sandbox) -> tuple[Observed, lifecycle.Decision]:
+        """What there is of it now, and what follows."""
+        observed = self._engine.observe(sandbox)
+        if (fault := self._faults.get(sandbox.key)) is not None:
+            observed = dataclasses.replace(observed, fault=fault)
+        return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
 
     async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> tuple[Sandbox, engines.Refused | None]:
         """`sandbox` with what was applied, or the engine's refusal, which `decide` is to see as a fault."""
@@ -176,9 +175,9 @@ class Reconciler:
 
         return await self._store.read(query)
 
-    async def _record(self, sandbox: Sandbox, decision: lifecycle.Decision) -> Sandbox:
+    async def _record(self, sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision) -> Sandbox:
         """Writes what changed of the status; returns the sandbox as it then stands."""
-        return await self._write(sandbox, status.record(sandbox, self._observe(sandbox), decision, self._now()))
+        return await self._write(sandbox, status.record(sandbox, observed, decision, self._now()))
 
     async def _write(self, sandbox: Sandbox, after: Sandbox) -> Sandbox:
         """Writes `after`, which was made from `sandbox`, unless that is how it stands. Raises `store.Stale`."""

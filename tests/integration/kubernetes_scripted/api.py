@@ -171,7 +171,13 @@ class ScriptedApi:
     def _apply(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
         """What we owned and no longer say goes; what others added stays."""
         known = copy.deepcopy(self.objects.get(collection, {}).get(name, {}))
-        said, fresh = leaves(body), not known
+        fresh, meta = not known, body["metadata"]
+        uid, version = meta.pop("uid", None), meta.pop("resourceVersion", None)
+        if (uid and (fresh or uid != known["metadata"]["uid"])) or (
+            version and not fresh and version != known["metadata"]["resourceVersion"]
+        ):
+            return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
+        said = leaves(body)
         for path in self._owned.get((collection, name), set()) - said.keys():
             holder = known
             for step in path[:-1]:

@@ -1,6 +1,7 @@
 """The Kubernetes engine against the scripted API server: the contract suite, and rows of the fault table."""
 
 import asyncio
+import copy
 import dataclasses
 import itertools
 import json
@@ -102,25 +103,37 @@ def writes(api: ScriptedApi) -> list[tuple[str, str]]:
     return [(method, path.rpartition("/")[2]) for method, path in api.calls if method not in ("GET", "WATCH")]
 
 
+def looked_up(api: ScriptedApi, since: int) -> list[str]:
+    """The objects that were asked for by name."""
+    asked = [path.partition("/namespaces/")[2].split("/") for method, path in api.calls[since:] if method == "GET"]
+    return [one[-1] for one in asked if len(one) == 3]
+
+
 async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     names = [f"vn-homevn-agent-{A}-0", f"{A}-env", f"{A}-service", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
     assert writes(api) == [("PATCH", one) for one in names]
+    assert looked_up(api, 0) == []
     count = len(api.calls)
     rig.reconciler.wake(rig.key(A))
     await asyncio.sleep(0.3)
     assert {method for method, _ in api.calls[count:]} <= {"WATCH"}
 
 
-async def test_a_change_looks_up_only_what_is_not_remembered(rig: Rig, api: ScriptedApi) -> None:
+async def test_what_is_remembered_is_not_looked_up_and_a_secret_is_once_after_a_restart(
+    rig: Rig, api: ScriptedApi
+) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
-    count = len(api.calls)
-    await rig.env(A, A="1")
-    await rig.settled(A, Phase.RUNNING)
-    looked_up = [path.rpartition("/")[2] for method, path in api.calls[count:] if method == "GET"]
-    assert looked_up == [f"{A}-env"]
+    for restarted in (False, True, False):
+        if restarted:
+            await rig.restart()
+            await rig.settled(A, Phase.RUNNING)
+        count = len(api.calls)
+        await rig.env(A, A=str(count))
+        await rig.settled(A, Phase.RUNNING)
+        assert looked_up(api, count) == ([f"{A}-env"] if restarted else [])
 
 
 @pytest.mark.parametrize("number", range(10))
@@ -361,31 +374,37 @@ async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
         await rig.settled(f"suite-{number}", Phase.RUNNING)
 
 
-async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(rig: Rig, api: ScriptedApi) -> None:
-    theirs = api.put(SERVICES, {"metadata": {"name": f"{A}-service"}, "spec": {"theirs": True}})
-    version = theirs["metadata"]["resourceVersion"]
-    await rig.create(A)
-    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
-    assert failed.status.reason is Reason.NAME_CONFLICT
-    assert writes(api) == []
-    assert api.objects[SERVICES][f"{A}-service"]["metadata"]["resourceVersion"] == version
-    api.delete(SERVICES, f"{A}-service")
-    await rig.settled(A, Phase.RUNNING)
-
-
-async def test_24_a_stranger_that_takes_a_name_of_a_running_sandbox_is_untouched(rig: Rig, api: ScriptedApi) -> None:
-    await rig.create(A)
-    await rig.settled(A, Phase.RUNNING)
-    count = len(writes(api))
-    # Both in one go: nobody can see that there was none in between.
+def stranger(api: ScriptedApi) -> str:
+    """Somebody else's Service takes the name of ours, in one go; its version."""
     api.delete(SERVICES, f"{A}-service")
     theirs = api.put(SERVICES, {"metadata": {"name": f"{A}-service"}, "spec": {"theirs": True}})
-    version = theirs["metadata"]["resourceVersion"]
-    await rig.env(A, A="1")
+    return str(theirs["metadata"]["resourceVersion"])
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "just before it is written"])
+@pytest.mark.parametrize("made", [False, True], ids=["a create", "a change"])
+async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(
+    rig: Rig, api: ScriptedApi, made: bool, late: bool
+) -> None:
+    if made:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+    workload = copy.deepcopy(api.objects.get(SETS, {}).get(A))
+    versions: list[str] = []
+
+    async def take(request: web.Request) -> None:
+        versions.append(stranger(api))
+
+    if late:
+        api.once(lambda request: request.method == "PATCH" and request.path.startswith(f"/{SERVICES}"), take)
+    else:
+        versions.append(stranger(api))
+    await (rig.env(A, A="1") if made else rig.create(A))
     failed = await rig.until(A, lambda one: one.status.reason is Reason.NAME_CONFLICT)
     assert failed.status.phase is Phase.ERROR
-    assert api.objects[SERVICES][f"{A}-service"]["metadata"]["resourceVersion"] == version
-    assert len(writes(api)) == count
+    assert [api.objects[SERVICES][f"{A}-service"]["metadata"]["resourceVersion"]] == versions
+    # The workload is written last, so it is as it was.
+    assert api.objects.get(SETS, {}).get(A) == workload
     api.delete(SERVICES, f"{A}-service")
     await rig.settled(A, Phase.RUNNING)
 

@@ -20,9 +20,15 @@ from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, Failure, 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+NEVER = "1"
+"""The version that no object has: etcd's before its first write. To apply it makes an object, or conflicts with one."""
 TLS_ENDS = 0.25
 
 _ENCODER = msgspec.json.Encoder()
+
+
+class Conflict(engines.Unreachable):
+    """409: the object is another than was said, or there is one where none was to be."""
 
 
 class Missing(engines.Refused):
@@ -42,7 +48,7 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
     code = status or told.code
     if code in (409, 429) or code >= 500:
         wait = float(retry_after) if retry_after.isdigit() else None
-        return engines.Unreachable(f"{what}: {code} {told.message}", wait)
+        return (Conflict if code == 409 else engines.Unreachable)(f"{what}: {code} {told.message}", wait)
     refused = {404: Missing, 410: Gone}.get(code, engines.Refused)
     return refused(observe.refused(told.message or f"{what}: {code}"))
 
@@ -126,10 +132,15 @@ class Client:
                 return OBJECT.decode(await response.read())
         return None
 
-    async def apply(self, manifest: manifests.Manifest) -> Object:
-        """Server-side apply of one object; returns it as it then is."""
-        ours = {"fieldManager": manifests.FIELD_MANAGER, "force": "true"}
-        async with self.call("PATCH", _of(manifest), parameters=ours, body=manifest) as response:
+    async def apply(self, manifest: manifests.Manifest, uid: str) -> Object:
+        """Server-side apply to the object with that uid or, if it is empty, to none: it is made. Returns it as it then is.
+
+        Raises `Conflict` if another, or any, has that name.
+        """
+        parameters = {"fieldManager": manifests.FIELD_MANAGER, "force": "true"}
+        precondition = {"uid": uid} if uid else {"resourceVersion": NEVER}
+        body = manifest | {"metadata": manifest["metadata"] | precondition}
+        async with self.call("PATCH", _of(manifest), parameters=parameters, body=body) as response:
             return OBJECT.decode(await response.read())
 
     async def delete(self, manifest: manifests.Manifest, uid: str) -> None:

@@ -1,6 +1,7 @@
 """The Kubernetes engine: applies, deletes and observes."""
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -43,14 +44,18 @@ class _Sight:
         self.pods = informer("Pod", observe.pod)
         self.volumes = informer("PersistentVolumeClaim", observe.volume)
         self.made = {kind: informer(kind, observe.workload) for kind in ("Service", "Ingress", "StatefulSet")}
+        # They cannot be watched: the uid that a sandbox's had when it was last written, by the sandbox's uid.
+        self.secrets: dict[str, str] = {}
         self.troubles = [informer("Event", observe.trouble, one) for one in TROUBLES]
         self.all: list[Informer[Any]] = [self.pods, self.volumes, *self.made.values(), *self.troubles]
 
-    def knows(self, sandbox: Sandbox, manifest: manifests.Manifest) -> bool:
-        """Whether an object is remembered, and as this sandbox's."""
-        informer = self.made.get(manifest["kind"])
-        found = informer and informer.get(manifest["metadata"]["name"])
-        return bool(found and found.owner == sandbox.uid)
+    def uid(self, sandbox: Sandbox, manifest: manifests.Manifest) -> str:
+        """The uid of the object of a manifest's name that is remembered as this sandbox's; empty if none is."""
+        name, informer = manifest["metadata"]["name"], self.made.get(manifest["kind"])
+        if informer is None:
+            return self.secrets.get(sandbox.uid, "") if manifest["kind"] == "Secret" else ""
+        found = informer.get(name)
+        return informer.uid(name) if found and found.owner == sandbox.uid else ""
 
     def trouble(self, uid: str) -> tuple[str, datetime | None]:
         """What an event says of the object with that uid, and when it last did."""
@@ -136,31 +141,31 @@ class KubernetesEngine:
         sight = self._sights.get(sandbox.namespace)
         if sight is None:
             raise engines.Refused(_unobserved(sandbox.namespace))
-        claim, *objects = manifests.objects(sandbox, env, replicas, self._config)
-        wanted = objects if sandbox.volume_uid else [claim, *objects]
-        await self._refuse_strangers(sandbox, [one for one in wanted if not sight.knows(sandbox, one)])
+        claim, secret, *objects = manifests.objects(sandbox, env, replicas, self._config)
         if not sandbox.volume_uid:
-            await self._make_disk(sight, claim)
-        await self._api.apply(objects.pop(0))
+            await self._make_disk(sight, sandbox, claim)
+        sight.secrets[sandbox.uid] = (await self._write(sight, sandbox, secret)).metadata.uid
         if self._starved(sandbox, sight.pods.get(f"{sandbox.id}-0")):
             self._supplied[sandbox.key] = time.monotonic()
-        written = [await self._api.apply(one) for one in objects]
+        written = [await self._write(sight, sandbox, one) for one in objects]
         for manifest, one in zip(objects, written, strict=True):
             sight.made[manifest["kind"]].put(one)
         return observe.revision(map(observe.workload, written))
 
-    async def _refuse_strangers(self, sandbox: Sandbox, unknown: list[manifests.Manifest]) -> None:
-        """Raises before anything is written if an object of one of our names is not this sandbox's."""
-        found = await asyncio.gather(*map(self._api.find, unknown))
-        for manifest, other in zip(unknown, found, strict=True):
-            if other is not None and not observe.ours(sandbox, other):
-                called = f"{manifest['kind']} {manifest['metadata']['name']}"
-                said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
-                raise engines.Refused(Fault(Reason.NAME_CONFLICT, said))
+    async def _write(self, sight: _Sight, sandbox: Sandbox, manifest: manifests.Manifest) -> Object:
+        """Applies to the very object that is remembered as ours, or makes one where none is: never to a stranger's."""
+        with contextlib.suppress(client.Conflict):
+            return await self._api.apply(manifest, sight.uid(sandbox, manifest))
+        found = await self._api.find(manifest)
+        if found is not None and not observe.ours(sandbox, found):
+            called = f"{manifest['kind']} {manifest['metadata']['name']}"
+            said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
+            raise engines.Refused(Fault(Reason.NAME_CONFLICT, said))
+        return await self._api.apply(manifest, found.metadata.uid if found else "")
 
-    async def _make_disk(self, sight: _Sight, claim: manifests.Manifest) -> None:
+    async def _make_disk(self, sight: _Sight, sandbox: Sandbox, claim: manifests.Manifest) -> None:
         """Applies the claim. Raises `engines.Unreachable` while the name is taken by a placeholder or a disk that goes."""
-        made = await self._api.apply(claim)
+        made = await self._write(sight, sandbox, claim)
         sight.volumes.put(made)
         disk = observe.volume(made)
         if disk.terminating or not disk.uid:
@@ -184,6 +189,8 @@ class KubernetesEngine:
             if not (keep_volume and manifest is claim and observe.volume(found).uid):
                 await self._api.delete(manifest, found.metadata.uid)
         self._supplied.pop(sandbox.key, None)
+        if sight := self._sights.get(sandbox.namespace):
+            sight.secrets.pop(sandbox.uid, None)
 
     async def _at_rest(self, sandbox: Sandbox) -> bool:
         """Whether nothing will be made any more. Asks for it where that was not done."""
@@ -194,7 +201,7 @@ class KubernetesEngine:
         if workload.replicas:
             try:
                 *_, manifest = manifests.objects(sandbox, {}, 0, self._config)
-                sight.made["StatefulSet"].put(await self._api.apply(manifest))
+                sight.made["StatefulSet"].put(await self._write(sight, sandbox, manifest))
             except engines.Refused:
                 # Nobody is kept from deleting by who may not change.
                 return True

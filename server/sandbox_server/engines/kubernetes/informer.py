@@ -151,22 +151,22 @@ class Informer(Generic[T]):
         item = OBJECT.decode(event.object)
         if event.type == "DELETED":
             self._drop(item)
-        elif event.type != "BOOKMARK":
-            self.put(item)
+        elif event.type != "BOOKMARK" and self.put(item):
+            self.changed(observe.about(item)[1])
         self._version = int(item.metadata.resourceVersion)
 
-    def put(self, item: Object) -> None:
+    def put(self, item: Object) -> bool:
         """Takes an object as the watch shows it, or as the API server answered to a write of ours, ahead of the watch.
 
         What the watch has gone past is old: it may show what was removed since. Versions are compared as numbers, as
-        the API server itself orders them.
+        the API server itself orders them. Returns whether anything of it is new.
         """
         name, fresh = self._read(item)
         known = self._known.get(name)
-        if fresh.version > max(self._version, known.version if known else 0):
-            self._known[name] = fresh
-            if known is None or known.value != fresh.value:
-                self.changed(fresh.sandbox)
+        if fresh.version <= max(self._version, known.version if known else 0):
+            return False
+        self._known[name] = fresh
+        return known is None or known.value != fresh.value
 
     def _drop(self, item: Object) -> None:
         name, gone = self._read(item)
