@@ -111,11 +111,12 @@ async def unary(process: Process, method: str, request: bytes, calls: int, at_on
 
 
 class Watchers:
-    """Many watches of one project, open on shared connections."""
+    """Many watches of one project, open on shared connections. `first`: the messages with which each begins."""
 
-    def __init__(self, process: Process, count: int) -> None:
+    def __init__(self, process: Process, count: int, first: int) -> None:
         self._process = process
         self._count = count
+        self._first = first
         self._channels = [
             grpc.aio.insecure_channel(process.address, (("grpc.use_local_subchannel_pool", 1),))
             for _ in range(-(-count // STREAMS))
@@ -127,9 +128,9 @@ class Watchers:
         self._reached = asyncio.Event()
 
     async def open(self) -> None:
-        """Returns when each has its first message."""
+        """Returns when each has begun: what is still under way would be taken for the first event."""
         request = pb.WatchStatusRequest(project="bench").SerializeToString()
-        self._expect(self._count)
+        self._expect(self._count * self._first)
         for number in range(self._count):
             channel = self._channels[number // STREAMS]
             self._tasks.append(asyncio.create_task(self._read(channel, request)))

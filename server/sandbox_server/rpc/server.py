@@ -7,6 +7,7 @@ costs a function call; a `grpc.aio` interceptor would cost 10 us on each.
 import asyncio
 import collections
 import contextlib
+import gc
 import time
 from typing import Any
 
@@ -45,6 +46,10 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 
+YOUNG = 20_000
+"""Objects between two collections of the young ones. With the usual 700, each third change that ten thousand watchers are
+told of brought a full collection, during which nobody is served for 0.2 s; with this, none in thirty."""
+
 LAST_CALLS = 0.2
 """Seconds between the last call's end and the closing of the connections."""
 
@@ -71,6 +76,7 @@ class Server:
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         """Serves, NOT_SERVING yet, and returns the port. Raises OSError if the address cannot be had."""
+        gc.set_threshold(YOUNG)
         handlers = {name: self._handler(name, *one) for name, one in self._servicer.calls().items()}
         # The first that was added is the first that is asked.
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
