@@ -21,8 +21,9 @@ from pathlib import Path
 import aiohttp
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient
-from sandbox_server.domain import lifecycle
-from sandbox_server.domain.sandbox import Key, Resources, SandboxSpec, Storage
+from sandbox_server.domain import wishes
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 from sandbox_server.engines.kubernetes import client, manifests
 
 from benchmarks import load
@@ -121,7 +122,7 @@ async def bare(url: str, ca: str, namespace: str) -> None:
     waiting = []
     for number in range(COUNT):
         key = Key(namespace, f"bench-{number}")
-        made = lifecycle.new(key, "default", f"uid-{number}", f"h{number:011}", spec, ("A",), datetime.now(UTC))
+        made = wishes.new(key, "default", f"uid-{number}", f"h{number:011}", spec, ("A",), datetime.now(UTC))
         waiting.append(manifests.objects(made, {"A": "1"}, 1, manifests.Config()))
     headers = {"Authorization": f"Bearer {SERVICE}", "Content-Type": "application/apply-patch+yaml"}
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=ca), limit=WORKERS)

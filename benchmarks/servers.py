@@ -14,20 +14,9 @@ from typing import Any
 import grpc
 import uvloop
 from sandbox_server import feed, manager
-from sandbox_server.domain.sandbox import (
-    Addresses,
-    Condition,
-    ConditionType,
-    DesiredState,
-    Phase,
-    Reason,
-    Resources,
-    Sandbox,
-    SandboxSpec,
-    Status,
-    Storage,
-    VolumeStatus,
-)
+from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
+from sandbox_server.domain.sandbox import Addresses, Condition, Sandbox, Status, VolumeStatus
+from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth, convert, render
 from sandbox_server.rpc.server import OPTIONS, Server

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sandbox_server.domain import lifecycle
-from sandbox_server.domain.sandbox import DesiredState, Phase
+from sandbox_server.domain.phase import DesiredState, Phase
 
 BEGIN, END = "<!-- state diagram -->", "<!-- /state diagram -->"
 _TOWARDS_RUNNING = (Phase.CREATING, Phase.STARTING, Phase.UPDATING)

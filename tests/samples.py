@@ -5,17 +5,9 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox_server.domain.sandbox import (
-    Addresses,
-    DesiredState,
-    Phase,
-    Reason,
-    Resources,
-    Sandbox,
-    SandboxSpec,
-    Status,
-    Storage,
-)
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.sandbox import Addresses, Sandbox, Status
+from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CANARY = "canary-8d1f2b"

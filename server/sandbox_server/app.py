@@ -12,7 +12,7 @@ import structlog
 
 from sandbox_server import engines, feed, manager, metrics, store
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Resources, Storage
+from sandbox_server.domain.spec import Resources, Storage
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import auth, convert, render, tls

@@ -7,8 +7,9 @@ import uuid
 from datetime import UTC, datetime
 
 from sandbox_server import app, settings, store
-from sandbox_server.domain import lifecycle
-from sandbox_server.domain.sandbox import Key, made_id
+from sandbox_server.domain import wishes
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.spec import made_id
 from sandbox_server.rpc import convert, probe
 
 
@@ -47,7 +48,7 @@ def render(chosen: settings.Settings) -> None:
     namespaces = (request.namespace,) if request.namespace else chosen.namespace_names
     namespace, spec, env = convert.creation(namespaces, request, app.defaults(chosen))
     key = Key(namespace, request.sandbox_id or made_id(spec.project, "000000"))
-    sandbox = lifecycle.new(key, chosen.tenant, str(uuid.UUID(int=0)), "h00000000000", spec, env, datetime.now(UTC))
+    sandbox = wishes.new(key, chosen.tenant, str(uuid.UUID(int=0)), "h00000000000", spec, env, datetime.now(UTC))
     engine = kubernetes.KubernetesEngine(app.kubernetes_config(chosen, chosen.namespace_names))
     sys.stdout.write(engine.render(sandbox, env))
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import check, errors, lifecycle
-from sandbox_server.domain.sandbox import DesiredState, Key, Phase, Reason, Sandbox, SandboxSpec, made_id
+from sandbox_server.domain import errors, lifecycle, wishes
+from sandbox_server.domain.phase import DesiredState, Phase
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.spec import SandboxSpec, made_id
 from sandbox_server.domain.tenant import Tenant, not_found
 
 PAGE_DEFAULT = 100
@@ -72,7 +74,7 @@ class StatefulSetManager:
         sandbox = self._new(tenant, tenant.key(namespace, sandbox_id or made_id(spec.project, _random(6))), spec, env)
 
         def change(reader: store.Reader) -> store.Wanted:
-            volume_uid = _kept_volume(reader.sandbox(sandbox.key), adopt_volume, sandbox.id)
+            volume_uid = wishes.kept_volume(reader.sandbox(sandbox.key), adopt_volume, sandbox.id)
             # Not before: what is refused has no use for an address, and those of this machine are few.
             addresses = self._engine.addresses(sandbox)
             return store.Wanted(dataclasses.replace(sandbox, volume_uid=volume_uid, addresses=addresses), env)
@@ -87,53 +89,27 @@ class StatefulSetManager:
 
     def _new(self, tenant: Tenant, key: Key, spec: SandboxSpec, env: Mapping[str, str]) -> Sandbox:
         uid, host = str(uuid.uuid4()), _CHANCE.choice(string.ascii_lowercase) + _random(11)
-        return lifecycle.new(key, tenant.name, uid, host, spec, env, self._now())
+        return wishes.new(key, tenant.name, uid, host, spec, env, self._now())
 
     async def start(self, tenant: Tenant, wish: Wish, key: Key, accept_data_loss: bool) -> Sandbox:
         """Wishes RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""
-
-        def wished(before: Sandbox) -> Sandbox:
-            fresh = accept_data_loss and before.status.reason is Reason.VOLUME_LOST
-            if before.desired is DesiredState.RUNNING and not fresh:
-                return before
-            return dataclasses.replace(
-                before,
-                desired=DesiredState.RUNNING,
-                start_generation=before.generation + 1,
-                volume_uid="" if fresh else before.volume_uid,
-            )
-
-        return await self._change(tenant, wish, key, wished)
+        return await self._change(tenant, wish, key, lambda before: wishes.start(before, accept_data_loss))
 
     async def stop(self, tenant: Tenant, wish: Wish, key: Key) -> Sandbox:
         """Wishes STOPPED."""
-        return await self._change(
-            tenant, wish, key, lambda before: dataclasses.replace(before, desired=DesiredState.STOPPED)
-        )
+        return await self._change(tenant, wish, key, wishes.stop)
 
     async def delete(self, tenant: Tenant, wish: Wish, key: Key, keep_volume: bool) -> Sandbox:
         """Wishes DELETED; a repeat changes nothing."""
-
-        def wished(before: Sandbox) -> Sandbox:
-            if before.desired is DesiredState.DELETED:
-                return before
-            return dataclasses.replace(before, desired=DesiredState.DELETED, keep_volume=keep_volume)
-
-        return await self._change(tenant, wish, key, wished, deleted=True)
+        return await self._change(tenant, wish, key, lambda before: wishes.delete(before, keep_volume), deleted=True)
 
     async def update_env(
         self, tenant: Tenant, wish: Wish, key: Key, values: Mapping[str, str], unset: Sequence[str], replace: bool
     ) -> Sandbox:
         """Changes the environment. Raises `errors.Invalid` if the result is over a limit."""
-
-        def environment(present: Mapping[str, str]) -> Mapping[str, str]:
-            kept = {} if replace else {name: present[name] for name in present if name not in unset}
-            wanted = {**kept, **values}
-            if found := tuple(check.env("set", wanted)):
-                raise errors.Invalid(found)
-            return wanted
-
-        return await self._change(tenant, wish, key, lambda before: before, environment)
+        return await self._change(
+            tenant, wish, key, lambda same: same, lambda present: wishes.environment(present, values, unset, replace)
+        )
 
     async def _change(
         self,
@@ -242,22 +218,3 @@ class StatefulSetManager:
 
 def _random(length: int) -> str:
     return "".join(_CHANCE.choices(_ALPHABET, k=length))
-
-
-def _kept_volume(former: Sandbox | None, adopt: bool, sandbox_id: str) -> str:
-    """The uid of the volume to take up; empty for a fresh one."""
-    if former is not None and former.status.phase is not Phase.TERMINATED:
-        raise errors.AlreadyExists(
-            "SANDBOX_EXISTS", f"the id {sandbox_id!r} is taken: choose another, or delete it and wait for TERMINATED"
-        )
-    kept = former is not None and former.status.reason is Reason.VOLUME_KEPT
-    if kept and not adopt:
-        raise errors.FailedPrecondition(
-            "VOLUME_KEPT",
-            f"a deleted sandbox {sandbox_id!r} left its volume: set adopt_volume to use it, or choose another id",
-        )
-    if adopt and not kept:
-        raise errors.FailedPrecondition(
-            "NO_VOLUME_TO_ADOPT", f"no deleted sandbox {sandbox_id!r} left a volume: leave adopt_volume unset"
-        )
-    return former.volume_uid if former is not None and kept else ""

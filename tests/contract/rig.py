@@ -9,7 +9,10 @@ from typing import Protocol
 
 from sandbox_server import engines, feed, manager, store
 from sandbox_server.domain import lifecycle
-from sandbox_server.domain.sandbox import DesiredState, Key, Observed, Phase, Sandbox, SandboxSpec
+from sandbox_server.domain.observed import Observed
+from sandbox_server.domain.phase import DesiredState, Phase
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render

@@ -2,7 +2,7 @@
 
 import pytest
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import ConditionType, Phase, Reason
+from sandbox_server.domain.phase import ConditionType, Phase, Reason
 
 from tests.contract.rig import Rig
 

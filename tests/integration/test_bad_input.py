@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager, store
-from sandbox_server.domain.sandbox import Addresses, Resources, Sandbox, Storage
+from sandbox_server.domain.sandbox import Addresses, Sandbox
+from sandbox_server.domain.spec import Resources, Storage
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth, convert, render
 from sandbox_server.rpc.server import RECEIVE_MOST, Server

@@ -14,7 +14,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sandbox_server import store
-from sandbox_server.domain.sandbox import DesiredState, Phase, Reason, Sandbox
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection
 
 from tests import samples

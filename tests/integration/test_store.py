@@ -16,7 +16,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sandbox_server import store
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import DesiredState, Phase, Reason, Sandbox
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection
 from sqlmodel import SQLModel
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Sandbox, SandboxSpec
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.engines import kubernetes
 
 from tests import samples

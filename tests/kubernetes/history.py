@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox_server.domain.sandbox import Phase, Sandbox
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes.manifests import GENERATION, UID
 
 from tests.kubernetes.witness import Sight, condition

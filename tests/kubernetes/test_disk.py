@@ -8,7 +8,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from sandbox_server.domain.sandbox import Phase, Reason, Sandbox
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
 
 from tests.contract.rig import Rig
 from tests.kubernetes.cluster import ADMIN

@@ -7,7 +7,7 @@ import urllib.error
 from typing import Any
 
 import pytest
-from sandbox_server.domain.sandbox import Phase, Reason
+from sandbox_server.domain.phase import Phase, Reason
 
 from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround

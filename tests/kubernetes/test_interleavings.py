@@ -15,7 +15,8 @@ import random
 import urllib.error
 
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import DesiredState, Phase, Reason, Sandbox
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
 
 from tests.contract.rig import Rig
 from tests.kubernetes import history

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sandbox_server.domain.sandbox import Phase
+from sandbox_server.domain.phase import Phase
 
 from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sandbox_server.domain.sandbox import Phase, Reason
+from sandbox_server.domain.phase import Phase, Reason
 
 from tests.conftest import eventually
 from tests.contract.rig import Rig

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sandbox_server.domain.sandbox import Phase
+from sandbox_server.domain.phase import Phase
 
 from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sandbox_server.domain.sandbox import Phase, Reason
+from sandbox_server.domain.phase import Phase, Reason
 
 from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround, started

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sandbox_server.domain.sandbox import Phase, Reason
+from sandbox_server.domain.phase import Phase, Reason
 
 from tests.conftest import eventually
 from tests.contract.rig import Rig

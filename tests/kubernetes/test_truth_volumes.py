@@ -2,7 +2,8 @@
 
 import asyncio
 
-from sandbox_server.domain.sandbox import Phase, Reason, Storage
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.spec import Storage
 
 from tests import samples
 from tests.kubernetes.node import MERGE

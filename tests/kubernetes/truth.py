@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sandbox_server.domain.sandbox import Phase, Reason, Sandbox, Status
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox, Status
 
 from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround

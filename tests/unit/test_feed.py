@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 from sandbox_server import feed
 from sandbox_server.domain import errors, selector
-from sandbox_server.domain.sandbox import Key, Phase, Sandbox
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.feed.feed import RECENT
+from sandbox_server.feed.topic import SHARED
 from sandbox_server.rpc import render
 
 from tests import samples
@@ -96,7 +99,7 @@ async def test_every_reader_of_a_topic_gets_every_change_in_order(memory: feed.F
         task.cancel()
 
 
-@pytest.mark.parametrize("behind", [10, feed.SHARED + 10, feed.RECENT + 10])
+@pytest.mark.parametrize("behind", [10, SHARED + 10, RECENT + 10])
 async def test_42_a_reader_that_stalls_costs_nothing_and_misses_nothing(
     memory: feed.Feed, log: MemoryLog, behind: int
 ) -> None:
@@ -127,7 +130,7 @@ async def test_a_resume_goes_on_where_it_was(memory: feed.Feed, log: MemoryLog) 
 
 
 async def test_trimmed_history_and_a_future_sequence_are_out_of_range(memory: feed.Feed, log: MemoryLog) -> None:
-    publish(memory, log, feed.RECENT + 50)
+    publish(memory, log, RECENT + 50)
     log.trimmed = 20
     for after in (10, 10**6):
         with pytest.raises(errors.OutOfRange):

@@ -7,7 +7,8 @@ import kubernetes_validate
 import pytest
 import yaml
 from kubernetes.client import ApiClient, V1Ingress, V1PersistentVolumeClaim, V1Secret, V1Service, V1StatefulSet
-from sandbox_server.domain.sandbox import Readiness, Sandbox, Storage
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.spec import Readiness, Storage
 from sandbox_server.engines.kubernetes import Config, KubernetesEngine
 
 from tests import samples

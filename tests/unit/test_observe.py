@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from sandbox_server.domain.sandbox import Exit, Reason
+from sandbox_server.domain.observed import Exit
+from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import observe
 from sandbox_server.engines.kubernetes.objects import OBJECT, Object
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from sandbox_server import feed, store
 from sandbox_server.domain import lifecycle
-from sandbox_server.domain.sandbox import Observed, Phase, Sandbox
+from sandbox_server.domain.observed import Observed
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
 

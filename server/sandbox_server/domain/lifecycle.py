@@ -6,23 +6,14 @@ where it should.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sandbox_server.domain import sandbox as values
-from sandbox_server.domain.sandbox import (
-    Condition,
-    ConditionType,
-    DesiredState,
-    Fault,
-    Observed,
-    Phase,
-    Reason,
-    Sandbox,
-    Status,
-)
+from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
+from sandbox_server.domain.sandbox import Condition, Sandbox
 from sandbox_server.domain.situation import Situation
 
 DEFAULT_START_DEADLINE = timedelta(minutes=10)
@@ -80,7 +71,7 @@ class Rule:
 D, P, R, S = DesiredState, Phase, Reason, Situation
 _STRANGER = "a {} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
 _LOST = "the disk was removed or replaced; Start with accept_data_loss begins on an empty one"
-_ACCEPTED = "accepted"
+ACCEPTED = "accepted"
 _GOING = "the disk is being removed and goes with the pod: save your work now"
 
 CONFLICT = Rule("an object of our name is not ours", S.stranger, P.ERROR, R.NAME_CONFLICT, _STRANGER)
@@ -134,7 +125,7 @@ def decide(
 ) -> Decision:
     """What `sandbox` is and what to do, given what is observed. `None`: nobody has looked since the wish."""
     if observed is None:
-        return Decision(_accepted(sandbox), Reason.ACCEPTED, _ACCEPTED)
+        return Decision(_accepted(sandbox), Reason.ACCEPTED, ACCEPTED)
     at = Situation.of(sandbox, observed, now, start_deadline)
     rule, found = next((one, found) for one in RULES[sandbox.desired] if (found := one.finds(at)))
     phase, action = rule.phase or _towards_running(sandbox, made=at.workload is not None), _action(at)
@@ -176,29 +167,6 @@ def _action(at: Situation) -> Action | None:
     applied = (sandbox.generation, replicas, sandbox.status.applied_revision, False)
     stands = workload and (workload.generation, workload.replicas, workload.revision, workload.terminating) == applied
     return None if stands and at.acted() else Apply(replicas)
-
-
-def new(
-    key: values.Key, tenant: str, uid: str, host: str, spec: values.SandboxSpec, env_names: Iterable[str], now: datetime
-) -> Sandbox:
-    """A sandbox that was just wished. Where it will be reached is not in it: that is the engine's to say."""
-    return Sandbox(
-        id=key.id,
-        namespace=key.namespace,
-        tenant=tenant,
-        uid=uid,
-        host=host,
-        spec=spec,
-        env_names=tuple(sorted(env_names)),
-        desired=DesiredState.RUNNING,
-        generation=1,
-        start_generation=1,
-        created_at=now,
-        addresses=values.Addresses(),
-        status=Status(
-            phase=Phase.CREATING, reason=Reason.ACCEPTED, message=_ACCEPTED, transitioned_at=now, attempt_at=now
-        ),
-    )
 
 
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:

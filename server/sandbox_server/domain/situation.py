@@ -6,7 +6,9 @@ A question that says more than yes gives what it found: something with a reason 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sandbox_server.domain.sandbox import Fault, Observed, Phase, Pod, Reason, Sandbox, Status, Volume, Workload
+from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox, Status
 
 
 @dataclass(frozen=True, slots=True)

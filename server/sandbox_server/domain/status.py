@@ -4,9 +4,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from sandbox_server.domain.lifecycle import Decision
-from sandbox_server.domain.sandbox import Condition, Observed, Phase, Reason, Sandbox, VolumeStatus
-from sandbox_server.domain.sandbox import ConditionType as Type
-from sandbox_server.domain.sandbox import DesiredState as Desired
+from sandbox_server.domain.observed import Observed
+from sandbox_server.domain.phase import ConditionType as Type
+from sandbox_server.domain.phase import DesiredState as Desired
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
 
 
 def record(sandbox: Sandbox, observed: Observed, decision: Decision, now: datetime) -> Sandbox:

@@ -6,7 +6,8 @@ Both engines keep it and pass one suite, `tests/contract/suite.py`.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from sandbox_server.domain.sandbox import Addresses, Fault, Key, Observed, Sandbox
+from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 
 
 class Refused(Exception):

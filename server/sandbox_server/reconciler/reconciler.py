@@ -11,7 +11,9 @@ import structlog
 
 from sandbox_server import engines, feed, store
 from sandbox_server.domain import lifecycle, status
-from sandbox_server.domain.sandbox import Fault, Key, Observed, Phase, Reason, Sandbox
+from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.reconciler import queue
 
 log = structlog.get_logger()

@@ -10,8 +10,10 @@ from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
 from sandbox_server.domain import check, errors, selector
-from sandbox_server.domain import sandbox as domain
 from sandbox_server.domain.errors import Violation
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.spec import Port, Readiness, Resources, SandboxSpec, Storage
 from sandbox_server.domain.tenant import Tenant
 
 WATCHED_MOST = 1000
@@ -33,9 +35,9 @@ class Defaults:
     """What a spec has where the caller left it empty. Raises `errors.Invalid` if no spec could have it."""
 
     image: str
-    resources: domain.Resources
-    storage: domain.Storage
-    ports: tuple[domain.Port, ...] = (domain.Port("app", 3000),)
+    resources: Resources
+    storage: Storage
+    ports: tuple[Port, ...] = (Port("app", 3000),)
 
     def __post_init__(self) -> None:
         spec(pb.SandboxSpec(project="any", image=self.image or "any"), self)
@@ -61,7 +63,7 @@ def written(text: str) -> pb.CreateSandboxRequest:
 
 def creation(
     namespaces: Sequence[str], request: pb.CreateSandboxRequest, defaults: Defaults
-) -> tuple[str, domain.SandboxSpec, dict[str, str]]:
+) -> tuple[str, SandboxSpec, dict[str, str]]:
     """The namespace, one of `namespaces`, the spec and the environment. Raises `errors.Invalid` with every bad field."""
     env = dict(request.env)
     found = [
@@ -79,20 +81,20 @@ def creation(
     return request.namespace or namespaces[0], made, env
 
 
-def spec(message: pb.SandboxSpec, defaults: Defaults) -> domain.SandboxSpec:
+def spec(message: pb.SandboxSpec, defaults: Defaults) -> SandboxSpec:
     """The spec with defaults filled in. Raises `errors.Invalid` with every bad field."""
     storage, usual, readiness = message.storage, defaults.storage, message.readiness
-    ports = tuple(domain.Port(one.name or check.made_name(one.number), one.number) for one in message.ports)
+    ports = tuple(Port(one.name or check.made_name(one.number), one.number) for one in message.ports)
     # A probe of port 0 is a mistake, not no probe.
     tcp_port = (readiness.tcp_port or -1) if readiness.HasField("tcp_port") else 0
-    return domain.SandboxSpec(
+    return SandboxSpec(
         project=message.project,
         image=message.image or defaults.image,
         command=tuple(message.command),
         args=tuple(message.args),
         ports=ports or defaults.ports,
         resources=_resources(message.resources, defaults.resources),
-        storage=domain.Storage(
+        storage=Storage(
             size=storage.size or usual.size,
             storage_class=storage.storage_class or usual.storage_class,
             access_mode=storage.access_mode or usual.access_mode,
@@ -100,12 +102,12 @@ def spec(message: pb.SandboxSpec, defaults: Defaults) -> domain.SandboxSpec:
         labels=dict(message.labels),
         annotations=dict(message.annotations),
         runtime_class=message.runtime_class,
-        readiness=domain.Readiness(readiness.http_path, tcp_port),
+        readiness=Readiness(readiness.http_path, tcp_port),
     )
 
 
-def _resources(asked: pb.Resources, usual: domain.Resources) -> domain.Resources:
-    return domain.Resources(
+def _resources(asked: pb.Resources, usual: Resources) -> Resources:
+    return Resources(
         *_pair(asked.cpu_request, asked.cpu_limit, usual.cpu_request, usual.cpu_limit, check.cpu),
         *_pair(asked.memory_request, asked.memory_limit, usual.memory_request, usual.memory_limit, check.memory),
     )
@@ -120,7 +122,7 @@ def _pair(request: str, limit: str, usual_request: str, usual_limit: str, kind: 
     return request or usual_request, limit or usual_limit
 
 
-def change(tenant: Tenant, request: Change, caller: Caller) -> tuple[manager.Wish, domain.Key]:
+def change(tenant: Tenant, request: Change, caller: Caller) -> tuple[manager.Wish, Key]:
     """A wish about a sandbox that is there, and its key. Raises `errors.Invalid` and `errors.NotFound`."""
     expected = request.expected_generation if request.HasField("expected_generation") else None
     found = [*check.request_id("request_id", request.request_id)]
@@ -140,13 +142,13 @@ def wish(request: pb.CreateSandboxRequest | Change, expected_generation: int | N
     return manager.Wish(request_id, payload, expected_generation, left(caller))
 
 
-def read(tenant: Tenant, request: Read) -> domain.Key:
+def read(tenant: Tenant, request: Read) -> Key:
     """The key of a sandbox to read. Raises `errors.Invalid` and `errors.NotFound`."""
     bad = request.min_sequence < 0
     return _key(tenant, request, [Violation("min_sequence", "must not be negative")] if bad else [])
 
 
-def _key(tenant: Tenant, request: Change | Read, found: list[Violation]) -> domain.Key:
+def _key(tenant: Tenant, request: Change | Read, found: list[Violation]) -> Key:
     namespace, sandbox_id = request.namespace, request.sandbox_id
     found += check.sandbox_id("sandbox_id", sandbox_id, True)
     found += check.namespace("namespace", namespace)
@@ -169,11 +171,9 @@ def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter
     return feed.Filter(tenant.name, keys, request.namespace, request.project, labels), after
 
 
-def listed(
-    tenant: Tenant, request: pb.ListSandboxesRequest
-) -> tuple[feed.Filter, frozenset[domain.Phase], int, domain.Key | None]:
+def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], int, Key | None]:
     """What to list: filter, phases, page size and the key to go on after. Raises `errors.Invalid`."""
-    known = {one.value: one for one in domain.Phase}
+    known = {one.value: one for one in Phase}
     found = [
         Violation(f"phases[{index}]", "must be a phase")
         for index, phase in enumerate(request.phases[: len(known)])
@@ -188,11 +188,11 @@ def listed(
         found.append(Violation("page_token", "must be the next_page_token of the page before"))
     labels = _matching(request, found)
     wanted = feed.Filter(tenant.name, frozenset(), request.namespace, request.project, labels)
-    after = domain.Key(namespace, sandbox_id) if request.page_token else None
+    after = Key(namespace, sandbox_id) if request.page_token else None
     return wanted, frozenset(known[one] for one in request.phases), request.page_size or manager.PAGE_DEFAULT, after
 
 
-def page_token(after: domain.Key | None) -> str:
+def page_token(after: Key | None) -> str:
     """The token of the page after `after`; empty for None."""
     return "/".join(after) if after else ""
 

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_server.domain.sandbox import Sandbox, SandboxSpec
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.spec import SandboxSpec
 
 _HOLDS = {True: pb.CONDITION_STATUS_TRUE, False: pb.CONDITION_STATUS_FALSE, None: pb.CONDITION_STATUS_UNKNOWN}
 

@@ -10,7 +10,8 @@ from dataclasses import replace as replaced
 from typing import Any
 
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Key, Phase, Sandbox
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.store import rows
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Phase, Reason, Sandbox, SandboxSpec
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.engines import kubernetes
 
 from tests import samples

@@ -8,7 +8,7 @@ from pathlib import Path
 # Where nobody may look: that of the interpreter may be in root's home.
 sys.base_prefix = "/usr"
 
-from sandbox_server.domain.sandbox import Phase  # noqa: E402 - after what it is to see
+from sandbox_server.domain.phase import Phase  # noqa: E402 - after what it is to see
 
 from tests.integration.local.conftest import LocalGround, LocalRig  # noqa: E402
 

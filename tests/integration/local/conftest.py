@@ -13,7 +13,9 @@ from typing import Any
 import psutil
 import pytest
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Phase, Readiness, Sandbox, SandboxSpec
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.spec import Readiness, SandboxSpec
 from sandbox_server.engines import local
 
 from tests import samples

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from sandbox_server.domain.sandbox import Phase
+from sandbox_server.domain.phase import Phase
 from sandbox_server.engines.local import processes
 
 from tests.integration.local.conftest import LocalRig

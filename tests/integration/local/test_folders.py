@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sandbox_server.domain.sandbox import Phase, Reason, Sandbox
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
 
 from tests.integration.local.conftest import LocalRig, everything
 

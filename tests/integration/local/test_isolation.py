@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Phase
+from sandbox_server.domain.phase import Phase
 from sandbox_server.engines.local import isolation, ports
 
 from tests.integration.local.conftest import LocalRig

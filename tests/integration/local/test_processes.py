@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sandbox_server.domain.sandbox import Phase, Reason
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.engines.local import isolation, unit
 
 from tests import samples

@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sandbox_server.domain.sandbox import Phase, Port, Readiness, Reason, SandboxSpec
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.spec import Port, Readiness, SandboxSpec
 from sandbox_server.engines.local import readiness, unit
 
 from tests import samples

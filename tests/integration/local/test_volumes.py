@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from sandbox_server.domain.sandbox import Phase, Reason
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.engines.local import folder
 
 from tests import samples

@@ -4,7 +4,9 @@ import dataclasses
 from datetime import datetime, timedelta
 
 from sandbox_server.domain import lifecycle, status
-from sandbox_server.domain.sandbox import Observed, Pod, Reason, Sandbox, Volume, Workload
+from sandbox_server.domain.observed import Observed, Pod, Volume, Workload
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import Sandbox
 
 UID = "the-sandbox"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server.domain import check, errors, selector
-from sandbox_server.domain.sandbox import Port, Readiness, Resources, Storage
+from sandbox_server.domain.spec import Port, Readiness, Resources, Storage
 
 from tests import samples
 

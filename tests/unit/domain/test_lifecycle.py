@@ -8,7 +8,9 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server.domain import lifecycle, status
-from sandbox_server.domain.sandbox import DesiredState, Fault, Observed, Phase, Pod, Reason, Sandbox, Volume, Workload
+from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.situation import Situation
 
 from tests import samples

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import yaml
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Addresses, DesiredState, Fault, Key, Observed, Pod, Reason, Sandbox
+from sandbox_server.domain.observed import Fault, Observed, Pod
+from sandbox_server.domain.phase import DesiredState, Reason
+from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.kubernetes import client, manifests, observe
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import Object

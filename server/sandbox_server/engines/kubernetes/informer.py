@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 import structlog
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Fault
+from sandbox_server.domain.observed import Fault
 from sandbox_server.engines.kubernetes import client, observe
 from sandbox_server.engines.kubernetes.objects import EVENT, OBJECT, PAGE, Object
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox_server.domain.sandbox import TERMINAL_PORT, Addresses, Sandbox
+from sandbox_server.domain.sandbox import Addresses, Sandbox
+from sandbox_server.domain.spec import TERMINAL_PORT
 
 Manifest = dict[str, Any]
 

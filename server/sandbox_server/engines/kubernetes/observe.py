@@ -9,7 +9,9 @@ import zlib
 from collections.abc import Iterable
 from datetime import datetime
 
-from sandbox_server.domain.sandbox import Exit, Fault, Pod, Reason, Sandbox, Volume, Workload
+from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import manifests
 from sandbox_server.engines.kubernetes.objects import Container, Object, Said, Status
 

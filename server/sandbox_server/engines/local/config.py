@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_server.domain.sandbox import Readiness, Sandbox, SandboxSpec
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.spec import Readiness, SandboxSpec
 from sandbox_server.engines.local import isolation
 
 _PYTHON = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Addresses, DesiredState, Fault, Key, Observed, Sandbox, Volume, Workload
+from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
+from sandbox_server.domain.phase import DesiredState
+from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.local import isolation
 from sandbox_server.engines.local.config import Config
 from sandbox_server.engines.local.folder import Folder

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Fault, Key, Reason, Sandbox
+from sandbox_server.domain.observed import Fault
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import Key, Sandbox
 
 
 def read(path: Path) -> dict[str, Any]:

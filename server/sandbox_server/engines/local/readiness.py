@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from sandbox_server.domain.sandbox import SandboxSpec
+from sandbox_server.domain.spec import SandboxSpec
 
 ANSWER_WITHIN = 1.0
 """Seconds, as the kubelet's default."""

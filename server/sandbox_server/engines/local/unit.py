@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sandbox_server import engines
-from sandbox_server.domain.sandbox import Exit, Fault, Phase, Pod, Reason, Sandbox
+from sandbox_server.domain.observed import Exit, Fault, Pod
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import processes, readiness
 from sandbox_server.engines.local.config import Config
 from sandbox_server.engines.local.folder import Folder

@@ -1,25 +1,18 @@
-"""Hands the status log to watchers, and keeps the live sandboxes in memory as the log tells them.
-
-Two rules keep watchers whole: the store commits before it publishes, and a watcher subscribes before it reads. Nothing
-is queued for a watcher: it has a cursor into what all watchers of the same filter share, and one that fell behind
-reads the log from where it stands, so that a slow reader costs no memory and misses nothing.
-"""
+"""The log's reader on this replica."""
 
 import asyncio
 import bisect
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from sandbox_server.domain import errors, selector
-from sandbox_server.domain.sandbox import Key, Phase, Sandbox
+from sandbox_server.domain import errors
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.feed.topic import Change, Encoder, Filter, Topic
 
 RECENT = 4096
 """Changes kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
-SHARED = 256
-"""Changes a topic keeps for its readers; one that is further behind catches up from the recent ones or the store."""
 PAGE = 500
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -32,106 +25,8 @@ class Log(Protocol):
         """At most `limit` entries after a sequence."""
 
 
-class Encoder(Protocol):
-    """How messages are written; each is made once and shared by all watchers."""
-
-    def status(self, sandbox: Sandbox) -> bytes:
-        """The answer to GetStatus."""
-
-    def change(self, sandbox: Sandbox) -> bytes:
-        """One change of a watch."""
-
-    def snapshot_complete(self, sequence: int, count: int) -> bytes:
-        """The end of a snapshot."""
-
-    def heartbeat(self, sequence: int) -> bytes:
-        """A sign of life."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which sandboxes: a tenant's, and of those the ones that match all that is given."""
-
-    tenant: str
-    keys: frozenset[Key] = frozenset()
-    namespace: str = ""
-    project: str = ""
-    labels: selector.Selector = selector.EVERYTHING
-
-    def matches(self, sandbox: Sandbox) -> bool:
-        """Whether the sandbox is one of these."""
-        return (
-            sandbox.tenant == self.tenant
-            and (not self.keys or sandbox.key in self.keys)
-            and (not self.namespace or sandbox.namespace == self.namespace)
-            and (not self.project or sandbox.spec.project == self.project)
-            and self.labels.matches(sandbox.spec.labels)
-        )
-
-
-class Change:
-    """One entry of the log and its messages, each written at most once."""
-
-    __slots__ = ("_encoder", "_message", "_status", "sandbox")
-
-    def __init__(self, sandbox: Sandbox, encoder: Encoder) -> None:
-        self.sandbox = sandbox
-        self._encoder = encoder
-        self._message: bytes | None = None
-        self._status: bytes | None = None
-
-    @property
-    def message(self) -> bytes:
-        """The message of a watch."""
-        if self._message is None:
-            self._message = self._encoder.change(self.sandbox)
-        return self._message
-
-    @property
-    def status(self) -> bytes:
-        """The answer to GetStatus."""
-        if self._status is None:
-            self._status = self._encoder.status(self.sandbox)
-        return self._status
-
-    @property
-    def terminated(self) -> bool:
-        """Whether it was the sandbox's last."""
-        return self.sandbox.status.phase is Phase.TERMINATED
-
-
-class Topic:
-    """What the watchers of one filter share: the matching changes after `floor`, and one wake-up."""
-
-    __slots__ = ("beats", "changes", "floor", "readers", "woken")
-
-    def __init__(self, floor: int) -> None:
-        self.changes: deque[Change] = deque()
-        self.floor = floor
-        self.readers = 0
-        self.beats = 0
-        self.woken = asyncio.Event()
-
-    def append(self, change: Change) -> None:
-        """Takes the newest change."""
-        self.changes.append(change)
-        if len(self.changes) > SHARED:
-            self.floor = self.changes.popleft().sandbox.sequence
-
-    def after(self, sequence: int) -> list[Change]:
-        """The changes after `sequence`, which is at least `floor`."""
-        found = list(itertools.takewhile(lambda one: one.sandbox.sequence > sequence, reversed(self.changes)))
-        found.reverse()
-        return found
-
-    def wake(self) -> None:
-        """Has every reader look again."""
-        self.woken.set()
-        self.woken = asyncio.Event()
-
-
 class Feed:
-    """The log's reader on this replica. All methods belong to the event loop."""
+    """See the package. All methods belong to the event loop."""
 
     def __init__(self, log: Log, encoder: Encoder, heartbeat: float) -> None:
         """`heartbeat`: seconds between two signs of life on a quiet stream."""

@@ -1,0 +1,82 @@
+"""What an engine shows of a sandbox now. All frozen."""
+
+from dataclasses import dataclass
+
+from sandbox_server.domain.phase import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a container ended: its code (128 + signal number for a signal) and the engine's word for it."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why the engine could not do what it was asked, or the cluster cannot make the pod."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """The StatefulSet (or its local counterpart) as it now is.
+
+    `owner` is the uid of the sandbox it was made for, empty for a stranger's. `revision` changes whenever somebody
+    changes or removes what was made for it. `fault` says why its pod cannot be made. `obeyed`: whether
+    its controller has seen it as it is, so that nothing more comes of what it was before.
+    """
+
+    owner: str
+    generation: int
+    replicas: int
+    revision: int
+    terminating: bool = False
+    fault: Fault | None = None
+    obeyed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """The pod (or the local process) as it now is.
+
+    `reason` says why it is not ready: SCHEDULING, CONTAINER_CREATING, NOT_READY, RESTARTING or an error's word;
+    READY when it is. `scheduled` and `image_pulled` are None when it cannot be told.
+    """
+
+    owner: str
+    generation: int
+    ready: bool
+    reason: Reason
+    message: str = ""
+    terminating: bool = False
+    scheduled: bool | None = None
+    image_pulled: bool | None = None
+    restart_count: int = 0
+    last_exit: Exit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """The claim (or directory) as it now is. `message` has the cluster's words for why it is not bound."""
+
+    owner: str
+    uid: str
+    name: str
+    size: str
+    bound: bool
+    terminating: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the engine shows now, and why its last act for this sandbox failed, if it did."""
+
+    workload: Workload | None = None
+    pod: Pod | None = None
+    volume: Volume | None = None
+    fault: Fault | None = None

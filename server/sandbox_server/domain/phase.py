@@ -1,0 +1,76 @@
+"""The words for how a sandbox is: the wish, the phase, the reason and the conditions. Numbers are the contract's."""
+
+import enum
+
+
+class DesiredState(enum.Enum):
+    """The caller's last wish."""
+
+    RUNNING = 1
+    STOPPED = 2
+    DELETED = 3
+
+
+class Phase(enum.Enum):
+    """What follows from desired and observed. Numbers are those of the contract."""
+
+    CREATING = 1
+    STARTING = 2
+    RUNNING = 3
+    UPDATING = 4
+    STOPPING = 5
+    STOPPED = 6
+    TERMINATING = 7
+    TERMINATED = 8
+    ERROR = 9
+
+
+class Reason(enum.Enum):
+    """Why the phase is what it is. Numbers and meanings are those of the contract."""
+
+    ACCEPTED = 1
+    WORKLOAD_PENDING = 2
+    SCHEDULING = 3
+    VOLUME_BINDING = 4
+    CONTAINER_CREATING = 5
+    NOT_READY = 6
+    ROLLING_OUT = 7
+    RESTARTING = 8
+    READY = 9
+    POD_TERMINATING = 10
+    POD_GONE = 11
+    VOLUME_TERMINATING = 12
+    DELETED = 13
+    VOLUME_KEPT = 14
+    IMAGE_PULL = 15
+    IMAGE_INVALID = 16
+    CRASH_LOOP = 17
+    OUT_OF_MEMORY = 18
+    CONTAINER_CONFIG = 19
+    UNSCHEDULABLE = 20
+    QUOTA_EXCEEDED = 21
+    ADMISSION_DENIED = 22
+    VOLUME_PENDING = 23
+    VOLUME_LOST = 24
+    NODE_LOST = 25
+    NAME_CONFLICT = 26
+    START_DEADLINE = 27
+    NAMESPACE_MISSING = 28
+    NAMESPACE_TERMINATING = 29
+    CLUSTER_FORBIDDEN = 30
+    ENGINE_REFUSED = 31
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it can stand beside Phase.ERROR: something prevents the desired state."""
+        return self.value >= Reason.IMAGE_PULL.value
+
+
+class ConditionType(enum.Enum):
+    """One aspect of a sandbox."""
+
+    SCHEDULED = 1
+    VOLUME_BOUND = 2
+    IMAGE_PULLED = 3
+    READY = 4
+    ENV_APPLIED = 5

@@ -1,0 +1,11 @@
+"""Hands the status log to watchers, and keeps the live sandboxes in memory as the log tells them.
+
+Two rules keep watchers whole: the store commits before it publishes, and a watcher subscribes before it reads. Nothing
+is queued for a watcher: it has a cursor into what all watchers of the same filter share, and one that fell behind
+reads the log from where it stands, so that a slow reader costs no memory and misses nothing.
+"""
+
+from sandbox_server.feed.feed import Feed, Send
+from sandbox_server.feed.topic import Change, Encoder, Filter
+
+__all__ = ["Change", "Encoder", "Feed", "Filter", "Send"]
