@@ -36,7 +36,7 @@ class Chosen:
     @cached_property
     def client(self) -> Client:
         """Raises OSError and ValueError for a token or an authority that cannot be used."""
-        token = self.token or (self.token_file.read_text().strip() if self.token_file else "")
+        token = self.token_file.read_text().strip() if self.token_file else self.token
         return Client(self.server, token=token, tls=self.tls, ca_file=self.ca_file, timeout=PATIENCE)
 
     @property
@@ -53,7 +53,7 @@ def declared(
     context: typer.Context,
     server: Annotated[str, typer.Option(envvar="SANDBOX_SERVER", help="address")] = "127.0.0.1:50051",
     token_file: Annotated[
-        Path | None, typer.Option(envvar="SANDBOX_CLIENT_TOKEN_FILE", help="file with the token")
+        Path | None, typer.Option(envvar="SANDBOX_CLIENT_TOKEN_FILE", help="file with the token, before any other")
     ] = None,
     token: Annotated[
         str, typer.Option(envvar="SANDBOX_TOKEN", help="token; better in the environment or a file", show_default=False)

@@ -136,8 +136,12 @@ def test_a_list_over_several_namespaces_says_which(make_service: Callable[..., S
     with service.client(token=TOKEN) as client:
         client.create("demo", sandbox_id="same", namespace="first", spec=SLEEP)
 
+        (tmp_path / "token").write_text(TOKEN)
+
         def rows() -> list[list[str]]:
-            out, said = begun("--server", service.address, "list", SANDBOX_TOKEN=TOKEN).communicate(timeout=60)
+            # The file that is named comes before a token that is in the environment for another service.
+            words = ("--server", service.address, "--token-file", str(tmp_path / "token"), "list")
+            out, said = begun(*words, SANDBOX_TOKEN="another").communicate(timeout=60)
             assert said == ""
             return [one.split()[:2] for one in out.splitlines()]
 

@@ -174,6 +174,26 @@ async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
     assert await opened.store.events(2, 10) == [third]
 
 
+async def test_who_ended_is_forgotten_with_the_history_unless_the_volume_is_kept(opened: Opened) -> None:
+    ends = {"deleted": Reason.DELETED, "kept": Reason.VOLUME_KEPT, "live": None}
+    for name, reason in ends.items():
+        made = await opened.insert(samples.sandbox(name))
+        if reason is not None:
+            status = samples.status(phase=Phase.TERMINATED, reason=reason)
+            await opened.update(dataclasses.replace(made, status=status, desired=DesiredState.DELETED))
+
+    async def known() -> set[str]:
+        found = await opened.store.read(lambda reader: [reader.sandbox(samples.sandbox(one).key) for one in ends])
+        return {one.id for one in found if one is not None}
+
+    await opened.store.trim(datetime.now(UTC) - timedelta(days=1))
+    assert await known() == set(ends)
+    await opened.store.trim(datetime.now(UTC) + timedelta(days=1))
+    assert await known() == {"kept", "live"}
+    again = await opened.insert(samples.sandbox("deleted"))
+    assert again.sequence == 6
+
+
 async def test_requests_are_remembered_in_the_same_commit(opened: Opened) -> None:
     answers = await asyncio.gather(*(opened.store.write(create, REQUEST) for _ in range(50)))
     assert len({one.uid for one in answers}) == 1

@@ -1,6 +1,8 @@
-"""How SQLite is opened: what a commit promises, and who may write."""
+"""How a database is opened: what a commit promises, who may write, and how long one that is silent is waited for."""
 
+import socket
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,15 @@ def test_only_who_writes_has_the_lock_from_the_beginning(tmp_path: Path, writes:
     write()
     other.close()
     database.close()
+
+
+def test_a_postgresql_that_never_answers_is_given_up() -> None:
+    # Its URL says how long; without that ten seconds are what libpq is told.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://a:b@127.0.0.1:{silent.getsockname()[1]}/c"
+        engine = connection.connect(url, writes=True, busy_timeout=1)
+        assert engine.url.query["connect_timeout"] == connection.CONNECT_WITHIN
+        began = time.monotonic()
+        with pytest.raises(OSError, match="timeout expired"):
+            connection.check(f"{url}?connect_timeout=2")
+        assert time.monotonic() - began < int(connection.CONNECT_WITHIN)

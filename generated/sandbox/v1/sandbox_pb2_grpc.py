@@ -139,7 +139,9 @@ class SandboxServiceServicer:
         """Delete removes the sandbox, and its disk unless keep_volume is set.
 
         Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
-        repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk.
+        repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk. A sandbox that has
+        ended is remembered for as long as the history of changes, a week unless the service is told otherwise, or, if its
+        disk was kept, until a sandbox takes that up; after that it is as if it had never been.
 
         Errors, besides those of any mutation:
         NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.

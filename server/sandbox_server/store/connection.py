@@ -14,6 +14,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
+CONNECT_WITHIN = "10"
+"""Seconds to reach a PostgreSQL that does not answer, unless its URL says otherwise; libpq by itself waits for ever."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -41,7 +43,7 @@ def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
+        parsed = parsed.set(drivername="postgresql+psycopg", query={"connect_timeout": CONNECT_WITHIN, **parsed.query})
         return sa.create_engine(parsed, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
     if parsed.get_backend_name() != "sqlite":
         raise ValueError("database-url: must be sqlite:///path or postgresql://...")

@@ -14,8 +14,9 @@ import structlog
 from sqlmodel import Session, col, delete, func, select, update
 
 from sandbox_server.domain import errors
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.store import connection, tables
+from sandbox_server.store import connection, rows, tables
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.transaction import Group, Reader, Request, Stale, Wanted
 
@@ -117,10 +118,19 @@ class Store:
         return await self.read(lambda reader: reader.events(after, limit))
 
     async def trim(self, before: datetime) -> None:
-        """Forgets the history and the requests of before that time."""
+        """Forgets the history and the requests of before that time, and who ended before it unless his volume is kept."""
         event, watch_log, request = tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow
 
         def work(session: Session) -> None:
+            ended = select(tables.SandboxRow, event.document).where(
+                tables.SandboxRow.sequence == event.sequence,
+                tables.SandboxRow.phase == Phase.TERMINATED.name,
+                col(event.at) < before,
+            )
+            for row, document in session.exec(ended).all():
+                if rows.sandbox(document).status.reason is not Reason.VOLUME_KEPT:
+                    session.delete(row)
+            session.flush()
             last = session.exec(select(func.max(event.sequence)).where(col(event.at) < before)).one()
             if last is not None:
                 present = col(event.sequence).in_(select(tables.SandboxRow.sequence))
