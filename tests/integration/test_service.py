@@ -1,5 +1,6 @@
 """The service as its callers meet it: a process, real gRPC, the local engine."""
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -233,6 +234,32 @@ def test_46_an_oversized_message_is_refused_and_others_are_served(client: Client
         client.create("demo", env={f"K{n}": "x" * 30_000 for n in range(100)})
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     client.page()
+
+
+def test_46_metadata_that_is_too_large_is_refused_and_others_are_served(
+    stub: sandbox_pb2_grpc.SandboxServiceStub,
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ListSandboxes(pb.ListSandboxesRequest(), metadata=[("much", "x" * 40_000)], timeout=10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    stub.ListSandboxes(pb.ListSandboxesRequest(), timeout=10)
+
+
+async def test_43_thousands_of_watches_that_come_at_once_are_all_served(service: Service) -> None:
+    """gRPC's own limit is about a thousand new streams: what comes beyond that is cancelled."""
+    count, one_connection = 4000, (("grpc.use_local_subchannel_pool", 1),)
+    channels = [grpc.aio.insecure_channel(service.address, one_connection) for _ in range(8)]
+    stubs = [sandbox_pb2_grpc.SandboxServiceStub(one) for one in channels]  # type: ignore[no-untyped-call]
+
+    async def begun(number: int) -> str:
+        async for answer in stubs[number % len(stubs)].WatchStatus(pb.WatchStatusRequest(), timeout=60):
+            return str(answer.WhichOneof("event"))
+        return "ended"
+
+    found = await asyncio.gather(*(begun(number) for number in range(count)))
+    for one in channels:
+        await one.close()
+    assert set(found) == {"snapshot_complete"}
 
 
 def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: Callable[..., Service]) -> None:
