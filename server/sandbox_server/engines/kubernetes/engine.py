@@ -201,12 +201,14 @@ class KubernetesEngine:
         if not sight or not workload or workload.owner != sandbox.uid or workload.terminating:
             return True
         if workload.replicas:
+            *_, manifest = manifests.objects(sandbox, {}, 0, self._config)
             try:
-                *_, manifest = manifests.objects(sandbox, {}, 0, self._config)
-                sight.made["StatefulSet"].put(await self._write(sight, sandbox, manifest))
+                made = await self._write(sight, sandbox, manifest)
             except engines.Refused:
                 # Nobody is kept from deleting by who may not change.
                 return True
+            sight.made["StatefulSet"].put(made)
+            workload = observe.workload(made)
         return workload.replicas == 0 and workload.obeyed and sight.pods.get(f"{sandbox.id}-0") is None
 
     def render(self, sandbox: Sandbox, env: Mapping[str, str]) -> str:
