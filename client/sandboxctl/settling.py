@@ -23,7 +23,7 @@ def settled(sandbox: pb.Sandbox, phase: str, wait: bool, timeout: float) -> None
             generation=sandbox.status.generation,
             timeout=timeout,
             fail_on_error=True,
-            progress=show.progress,
+            progress=show.progress(),
             lost=show.lost,
         )
         sandbox = chosen.client.get(sandbox.sandbox_id, namespace=sandbox.namespace)

@@ -1,7 +1,7 @@
 """What `sandboxctl` prints: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,12 +31,21 @@ def reason(number: "pb.Reason.ValueType") -> str:
     return words.short(pb.Reason, number)
 
 
-def progress(status: pb.SandboxStatus) -> None:
-    """One line on standard error for a status on the way."""
-    name = phase(status)
-    err.print(
-        Text.assemble((f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}")
-    )
+def progress() -> Callable[[pb.SandboxStatus], None]:
+    """Writes a line on standard error for each step on the way; changes of detail are no step."""
+    last = ""
+
+    def tell(status: pb.SandboxStatus) -> None:
+        nonlocal last
+        name = phase(status)
+        step = Text.assemble(
+            (f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}"
+        )
+        if step.plain != last:
+            last = step.plain
+            err.print(step)
+
+    return tell
 
 
 def lost(_error: errors.ServiceError) -> None:
