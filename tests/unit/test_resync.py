@@ -1,16 +1,17 @@
-"""The resync: what no wake-up told of is seen all the same."""
+"""What no wake-up told of is seen all the same: by the resync, and when a namespace comes into sight."""
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sandbox_server import feed, store
 from sandbox_server.domain import lifecycle
-from sandbox_server.domain.observed import Observed
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
@@ -22,11 +23,16 @@ from tests.unit.domain.obedient import ObedientEngine
 class SilentEngine:
     """Does what it is asked, and tells of nothing by itself."""
 
-    def sees(self, _namespace: str) -> bool:
-        return True
-
     def __init__(self) -> None:
         self.world = ObedientEngine(Observed())
+        self.sighted = True
+        self.why: Fault | None = None
+
+    def sees(self, _namespace: str) -> bool:
+        return self.sighted
+
+    def blind(self, _namespace: str) -> Fault | None:
+        return self.why
 
     def observe(self, _sandbox: Sandbox) -> Observed:
         return self.world.observe()
@@ -35,28 +41,63 @@ class SilentEngine:
         return self.world.act(sandbox, lifecycle.Apply(replicas))
 
 
-async def test_a_change_that_nobody_told_of_is_seen_at_the_next_resync(tmp_path: Path) -> None:
-    database = store.Store(f"sqlite:///{tmp_path}/a.db", store.Cipher([b"k" * 32]))
-    memory = feed.Feed(database, render.Encoder(), heartbeat=60)
-    engine: Any = SilentEngine()
-    await database.open(memory.publish)
-    made = await database.write(lambda _: store.Wanted(samples.sandbox(), {}))
-    reconciler = Reconciler(
-        memory, database, engine, workers=1, resync=0.05, start_deadline=timedelta(seconds=60), now=lambda: samples.NOW
-    )
-    task = asyncio.create_task(reconciler.run())
+class Silence:
+    """A reconciler that nobody tells anything, and the one sandbox that it has."""
 
-    async def until(holds: Callable[[Sandbox], bool]) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.engine = SilentEngine()
+        self.database = store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32]))
+        self.memory = feed.Feed(self.database, render.Encoder(), heartbeat=60)
+
+    async def run(self, resync: float) -> None:
+        engine: Any = self.engine
+        reconciler = Reconciler(
+            self.memory,
+            self.database,
+            engine,
+            workers=1,
+            resync=resync,
+            start_deadline=timedelta(seconds=60),
+            now=lambda: samples.NOW,
+        )
+        self.task = asyncio.create_task(reconciler.run())
+        self.key = (await self.database.write(lambda _: store.Wanted(samples.sandbox(), {}))).key
+
+    async def until(self, holds: Callable[[Sandbox], bool]) -> None:
         async with asyncio.timeout(10):
-            while (change := memory.get(made.key)) is None or not holds(change.sandbox):
+            while (change := self.memory.get(self.key)) is None or not holds(change.sandbox):
                 await asyncio.sleep(0.01)
 
-    await until(lambda one: one.status.applied_generation == 1)
-    while engine.world.step():
+
+@pytest.fixture
+async def silence(tmp_path: Path) -> AsyncIterator[Silence]:
+    made = Silence(tmp_path)
+    await made.database.open(made.memory.publish)
+    yield made
+    made.task.cancel()
+    await asyncio.gather(made.task, return_exceptions=True)
+    await made.database.close()
+
+
+async def test_a_change_that_nobody_told_of_is_seen_at_the_next_resync(silence: Silence) -> None:
+    await silence.run(resync=0.05)
+    await silence.until(lambda one: one.status.applied_generation == 1)
+    while silence.engine.world.step():
         pass
-    await until(lambda one: one.status.phase is Phase.RUNNING)
-    engine.world.pod = dataclasses.replace(engine.world.pod, restart_count=3)
-    await until(lambda one: one.status.restart_count == 3)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await database.close()
+    await silence.until(lambda one: one.status.phase is Phase.RUNNING)
+    silence.engine.world.pod = dataclasses.replace(silence.engine.world.pod, restart_count=3)  # type: ignore[type-var]
+    await silence.until(lambda one: one.status.restart_count == 3)
+
+
+async def test_a_namespace_that_comes_into_sight_is_worked_at_once_and_one_that_does_not_says_why(
+    silence: Silence,
+) -> None:
+    silence.engine.sighted = False
+    await silence.run(resync=3600)
+    await asyncio.sleep(0.3)
+    assert silence.memory.get(silence.key).sandbox.status.reason is Reason.ACCEPTED  # type: ignore[union-attr]
+    for words in ("one right", "another"):
+        silence.engine.why = Fault(Reason.CLUSTER_FORBIDDEN, words)
+        await silence.until(lambda one: one.status.message == words)  # noqa: B023
+    silence.engine.sighted, silence.engine.why = True, None
+    await silence.until(lambda one: one.status.applied_generation == 1)

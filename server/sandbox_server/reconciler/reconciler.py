@@ -18,8 +18,8 @@ from sandbox_server.reconciler import queue
 
 log = structlog.get_logger()
 
-BLIND_RETRY = 1.0
-"""Seconds until a sandbox is looked at again while the engine is out of sight."""
+LOOK_OUT_EVERY = 0.1
+"""Seconds between two looks at whether a namespace that was out of sight is seen again."""
 
 QUIET = 60.0
 """Seconds between two log lines about engine failures for the same reason."""
@@ -56,6 +56,7 @@ class Reconciler:
         self._queue = queue.Queue()
         self.outcomes = collections.Counter[tuple[str, str]]()
         self._faults: dict[Key, Fault] = {}
+        self._unseen: dict[tuple[str, Fault | None], set[Key]] = {}
         self._quiet_until: dict[str, float] = {}
         memory.on_change(self._heard)
 
@@ -80,6 +81,7 @@ class Reconciler:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._resyncing())
+                tasks.create_task(self._looking_out())
                 for _ in range(self._workers):
                     tasks.create_task(self._work())
         finally:
@@ -90,6 +92,15 @@ class Reconciler:
             for sandbox in self._feed.live():
                 self._queue.add(sandbox.key)
             await asyncio.sleep(self._resync)
+
+    async def _looking_out(self) -> None:
+        """Brings back, all at once, who waits for sight of a namespace, or to be told why there is none."""
+        while True:
+            await asyncio.sleep(LOOK_OUT_EVERY)
+            for namespace, why in list(self._unseen):
+                if self._engine.sees(namespace) or self._engine.blind(namespace) != why:
+                    for key in self._unseen.pop((namespace, why)):
+                        self._queue.add(key)
 
     async def _work(self) -> None:
         while True:
@@ -122,9 +133,10 @@ class Reconciler:
             return
         sandbox = change.sandbox
         if not self._engine.sees(key.namespace):
-            if (fault := self._engine.blind(key.namespace)) is not None:
-                await self._write(sandbox, lifecycle.on_blindness(sandbox, fault, self._now()))
-            self._queue.add_after(key, BLIND_RETRY)
+            why = self._engine.blind(key.namespace)
+            self._unseen.setdefault((key.namespace, why), set()).add(key)
+            if why is not None:
+                await self._write(sandbox, lifecycle.on_blindness(sandbox, why, self._now()))
             return
         observed, decision = self._look(sandbox)
         if decision.action is None and self._faults.pop(key, None) is not None:
