@@ -252,7 +252,7 @@ async def test_43_thousands_of_watches_that_come_at_once_are_all_served(service:
     stubs = [sandbox_pb2_grpc.SandboxServiceStub(one) for one in channels]  # type: ignore[no-untyped-call]
 
     async def begun(number: int) -> str:
-        async for answer in stubs[number % len(stubs)].WatchStatus(pb.WatchStatusRequest(), timeout=60):
+        async for answer in stubs[number % len(stubs)].WatchStatus(pb.WatchStatusRequest(project="nobody"), timeout=60):
             return str(answer.WhichOneof("event"))
         return "ended"
 
