@@ -44,7 +44,7 @@ class Pod:
     """The pod (or the local process) as it now is.
 
     `reason` says why it is not ready: SCHEDULING, CONTAINER_CREATING, NOT_READY, RESTARTING or an error's word;
-    READY when it is. `scheduled` and `image_pulled` are None when it cannot be told.
+    READY when it is. `image_pulled` is None when it cannot be told.
     """
 
     owner: str
@@ -53,7 +53,7 @@ class Pod:
     reason: Reason
     message: str = ""
     terminating: bool = False
-    scheduled: bool | None = None
+    scheduled: bool = False
     image_pulled: bool | None = None
     restart_count: int = 0
     last_exit: Exit | None = None

@@ -39,7 +39,8 @@ def _own_volume(sandbox: Sandbox, observed: Observed) -> str:
 def _conditions(sandbox: Sandbox, observed: Observed, decision: Decision, now: datetime) -> tuple[Condition, ...]:
     """One of each type. What holds is READY; what does not has the reason of the pod, of the volume or of the phase."""
     pod, volume = observed.pod, observed.volume
-    why = pod.reason if pod else decision.reason
+    # A pod that waits for its volume only knows that it has no node.
+    why = pod.reason if pod and decision.reason is not Reason.VOLUME_BINDING else decision.reason
     ready = pod is not None and pod.ready
     old = pod is not None and (pod.terminating or pod.generation != sandbox.generation)
     bound = volume is not None and volume.bound and not volume.terminating

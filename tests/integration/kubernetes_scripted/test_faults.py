@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from sandbox_server import engines
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.engines import kubernetes
@@ -444,6 +444,27 @@ async def test_32_of_two_events_the_later_counts_and_outlives_the_earlier(
     await asyncio.sleep(0.5)
     assert (await rig.get(A)).status.reason is Reason.ADMISSION_DENIED
     api.unmade.clear()
+    api.control("default", A)
+    await rig.settled(A, Phase.RUNNING)
+
+
+async def test_a_pod_that_waits_for_its_volume_is_told_of_once(rig: Rig, api: ScriptedApi) -> None:
+    """Before there is a pod, while it has no condition yet, and when the scheduler has said so: it is the same."""
+    api.unbound = True
+    api.unmade.add(A)
+    await rig.create(A)
+    await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_BINDING)
+    (sets,) = api.objects[SETS].values()
+    bare = sets["spec"]["template"]["metadata"] | {"name": f"{A}-0"}
+    api.put(PODS, {"metadata": bare, "status": {"phase": "Pending"}})
+    await asyncio.sleep(0.2)
+    api.unmade.clear()
+    api.control("default", A)
+    await asyncio.sleep(0.2)
+    assert [one.status.reason for one in rig.history] == [Reason.ACCEPTED, Reason.VOLUME_BINDING]
+    conditions = {one.type: (one.status, one.reason) for one in rig.history[-1].status.conditions}
+    assert conditions[ConditionType.SCHEDULED] == (False, Reason.VOLUME_BINDING)
+    api.unbound = False
     api.control("default", A)
     await rig.settled(A, Phase.RUNNING)
 

@@ -128,7 +128,7 @@ def pod(found: Object) -> Pod:
         reason=reason,
         message=message,
         terminating=meta.deletionTimestamp is not None,
-        scheduled=scheduled.status == "True" if scheduled.status else None,
+        scheduled=scheduled.status == "True",
         image_pulled=False if reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
         restart_count=container.restartCount,
         last_exit=Exit(last.exitCode, last.reason or "Error") if last else None,
