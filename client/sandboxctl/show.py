@@ -31,16 +31,19 @@ def reason(number: "pb.Reason.ValueType") -> str:
     return words.short(pb.Reason, number)
 
 
+def _step(status: pb.SandboxStatus) -> Text:
+    """Phase, reason and message as every line about a change shows them."""
+    name = phase(status)
+    return Text.assemble((f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}")
+
+
 def progress() -> Callable[[pb.SandboxStatus], None]:
     """Writes a line on standard error for each step on the way; changes of detail are no step."""
     last = ""
 
     def tell(status: pb.SandboxStatus) -> None:
         nonlocal last
-        name = phase(status)
-        step = Text.assemble(
-            (f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}"
-        )
+        step = _step(status)
         if step.plain != last:
             last = step.plain
             err.print(step)
@@ -57,14 +60,8 @@ def lost(_error: errors.ServiceError) -> None:
 
 def change(status: pb.SandboxStatus, sequence: int) -> None:
     """One line for an event of a watch."""
-    name, at = phase(status), _clock(status.transition_time)
-    out.print(
-        Text.assemble(
-            f"{sequence:>6}  {at}  {status.sandbox_id:<32} ",
-            (f"{name:<12}", _COLOURS.get(name, "yellow")),
-            f"{reason(status.reason):<20} {status.message}",
-        )
-    )
+    at = _clock(status.transition_time)
+    out.print(Text.assemble(f"{sequence:>6}  {at}  {status.sandbox_id:<32} ", _step(status)))
 
 
 def sandboxes(found: Collection[pb.Sandbox]) -> None:
