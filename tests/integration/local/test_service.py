@@ -105,9 +105,9 @@ async def test_kill_9_and_restart_find_the_same_processes_phases_and_files(
     async with AsyncClient(service.address, timeout=60) as client:
         for name in names:
             await create(client, mark, name)
-        stopped = await client.stop(names[-1])
-        for name in names[:-1]:
+        for name in names:
             await client.wait_until(name, "RUNNING", timeout=30)
+        stopped = await client.stop(names[-1])
         await client.wait_until(names[-1], "STOPPED", generation=stopped.status.generation, timeout=30)
         await asyncio.to_thread(eventually, lambda: len(marked(mark)) == 4)
         for folder in service.sandboxes():
