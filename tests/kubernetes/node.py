@@ -24,6 +24,7 @@ WAITING = {
     "image-invalid": ("InvalidImageName", "couldn't parse image name"),
     "missing": ("CreateContainerConfigError", "the Secret of its environment is not there"),
 }
+UNMOUNTED = 'MountVolume.SetUp failed for volume "simulated": the device is busy'
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -34,8 +35,8 @@ def _now() -> str:
 
 
 class Node:
-    """Use as an async context manager. Behaviours: run, image-pull, image-invalid, crash-loop, out-of-memory, never-ready,
-    slow, stuck (does not end)."""
+    """Use as an async context manager. Behaviours: run, no-mount, image-pull, image-invalid, crash-loop, out-of-memory,
+    never-ready, slow, stuck (does not end)."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -180,6 +181,8 @@ class Node:
             await asyncio.sleep(self.slow_by)
         running = {"running": {"startedAt": _now()}}
         match behaviour:
+            case "no-mount":
+                await self._complain(pod, "FailedMount", UNMOUNTED)
             case "image-pull" | "image-invalid" | "missing":
                 word, message = WAITING[behaviour]
                 await self._status(pod, {"waiting": {"reason": word, "message": message}}, phase="Pending")
@@ -197,6 +200,23 @@ class Node:
                 await self._status(pod, running, started=True)
             case _:
                 await self._status(pod, running, ready=True, started=True)
+
+    async def _complain(self, pod: dict[str, Any], reason: str, message: str) -> None:
+        """Writes a warning about a pod as a kubelet does."""
+        meta = pod["metadata"]
+        about = {"kind": "Pod", "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
+        event = {
+            "metadata": {"generateName": f"{meta['name']}."},
+            "involvedObject": about | {"apiVersion": "v1"},
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+            "source": {"component": "kubelet", "host": NAME},
+            "firstTimestamp": _now(),
+            "lastTimestamp": _now(),
+            "count": 1,
+        }
+        await self._call("POST", f"/api/v1/namespaces/{meta['namespace']}/events", event)
 
     async def _status(
         self,

@@ -8,9 +8,9 @@ from sandbox_server.domain.phase import Phase, Reason
 
 from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround, started
-from tests.kubernetes.node import MERGE, NAME
+from tests.kubernetes.node import MERGE, NAME, UNMOUNTED
 from tests.kubernetes.truth import ALL_WELL, POD, A, Truth, no_pod
-from tests.kubernetes.witness import Witness, condition, waiting
+from tests.kubernetes.witness import Witness, condition, event, waiting
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,17 @@ async def test_27_29_30_what_the_kubelet_says(
         assert failed.status.restart_count == 4
         assert failed.status.last_exit is not None
         assert f"exit code {failed.status.last_exit.code} " in failed.status.message
+    truth.ground.node.behave(truth.ground.namespace, POD, "run")
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+async def test_a_volume_that_cannot_be_mounted_is_said_in_the_kubelets_words(truth: Truth) -> None:
+    truth.ground.node.behave(truth.ground.namespace, POD, "no-mount")
+    await truth.rig.create(A)
+    shown = await truth.bound(await truth.shown("events", event("FailedMount", UNMOUNTED)))
+    reason = Reason.CONTAINER_CREATING
+    seen = f"+ + ?{reason.name} -{reason.name} -{reason.name}"
+    await truth.told("volume cannot be mounted", Phase.STARTING, reason, UNMOUNTED, seen, shown)
     truth.ground.node.behave(truth.ground.namespace, POD, "run")
     await truth.rig.settled(A, Phase.RUNNING)
 

@@ -80,6 +80,30 @@ def test_what_a_pod_says(found: Object, reason: Reason) -> None:
     assert observe.pod(found).reason is reason
 
 
+@pytest.mark.parametrize("containers", [[], waits("ContainerCreating")])
+def test_a_pod_without_volumes_or_network_leaves_the_word_to_events(containers: list[dict[str, Any]]) -> None:
+    """kubelet/types/constants.go has the condition's name."""
+    begun = {"type": "PodReadyToStartContainers", "status": "False"}
+    assert observe.pod(pod(SCHEDULED, begun, containers=containers)).message == ""
+    assert observe.pod(pod(SCHEDULED, begun | {"status": "True"}, containers=containers)).message == observe.MAKING
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "reason", "told"),
+    [
+        ("StatefulSet", "a", "FailedCreate", "words"),
+        # controller/statefulset/stateful_set_control.go: it makes the pod anew
+        ("StatefulSet", "a", "RecreatingFailedPod", ""),
+        ("PersistentVolumeClaim", "vn-homevn-agent-a-0", "ProvisioningFailed", "words"),
+        ("Pod", "a-0", "FailedMount", "words"),
+    ],
+)
+def test_what_an_event_says_of_whom(kind: str, name: str, reason: str, told: str) -> None:
+    involved = {"kind": kind, "name": name, "uid": "u"}
+    found = OBJECT.decode(json.dumps({"involvedObject": involved, "reason": reason, "message": "words"}))
+    assert (observe.about(found), observe.trouble(found)[0]) == (("u", "a"), told)
+
+
 @pytest.mark.parametrize("name", ["a-injected", "z-injected"])
 def test_a_container_that_was_injected_beside_the_sandboxs_is_not_taken_for_it(name: str) -> None:
     injected = RUNS | {"name": name, "restartCount": 9}

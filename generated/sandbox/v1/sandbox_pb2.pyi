@@ -154,7 +154,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_VOLUME_BINDING: _Reason.ValueType  # 4
     """The volume is not bound yet."""
     REASON_CONTAINER_CREATING: _Reason.ValueType  # 5
-    """The container is being made: image pull, mounts."""
+    """The container is being made: image pull, mounts. The message has the cluster's words for what is in the way."""
     REASON_NOT_READY: _Reason.ValueType  # 6
     """The container runs; it is not ready yet."""
     REASON_ROLLING_OUT: _Reason.ValueType  # 7
@@ -230,7 +230,7 @@ REASON_SCHEDULING: Reason.ValueType  # 3
 REASON_VOLUME_BINDING: Reason.ValueType  # 4
 """The volume is not bound yet."""
 REASON_CONTAINER_CREATING: Reason.ValueType  # 5
-"""The container is being made: image pull, mounts."""
+"""The container is being made: image pull, mounts. The message has the cluster's words for what is in the way."""
 REASON_NOT_READY: Reason.ValueType  # 6
 """The container runs; it is not ready yet."""
 REASON_ROLLING_OUT: Reason.ValueType  # 7

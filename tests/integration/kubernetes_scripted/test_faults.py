@@ -417,6 +417,7 @@ def event(name: str, about: dict[str, Any], kind: str, message: str) -> dict[str
     return {
         "metadata": {"name": name},
         "involvedObject": involved,
+        "reason": "FailedCreate",
         "message": message,
         "lastTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

@@ -25,11 +25,9 @@ SUPPLY_EVERY = 30.0
 """Seconds between two supplies of a Secret that the kubelet misses, which looks again within 15 (its backOffPeriod)."""
 INCOMPLETE = -1
 """The revision while an object is missing. No apply returns it."""
-TROUBLES = (
-    "involvedObject.kind=StatefulSet,reason=FailedCreate",
-    "involvedObject.kind=PersistentVolumeClaim,reason=ProvisioningFailed",
-    "involvedObject.kind=PersistentVolumeClaim,reason=FailedBinding",
-)
+TROUBLES = ("type=Warning,reason!=FailedScheduling", "reason=FailedBinding")
+"""The events that are read. What the scheduler says stands in the pod as well; that there is no volume and no class for a
+claim is said as if it were nothing (controller/volume/persistentvolume/pv_controller.go)."""
 
 
 class _Sight:
@@ -113,7 +111,10 @@ class KubernetesEngine:
         sight = self._sights.get(sandbox.namespace)
         if sight is None:
             return Observed()
-        pod, volume = sight.pods.get(f"{sandbox.id}-0"), sight.volumes.get(manifests.claim_name(sandbox))
+        name = f"{sandbox.id}-0"
+        pod, volume = sight.pods.get(name), sight.volumes.get(manifests.claim_name(sandbox))
+        if pod and not pod.message:
+            pod = dataclasses.replace(pod, message=sight.trouble(sight.pods.uid(name))[0] or observe.MAKING)
         if volume and not volume.bound and (words := sight.trouble(volume.uid)[0]):
             volume = dataclasses.replace(volume, message=words)
             if pod and pod.reason is Reason.SCHEDULING:

@@ -83,12 +83,13 @@ class Involved(msgspec.Struct, frozen=True):
 
 
 class Object(msgspec.Struct, frozen=True):
-    """An object of any kind; the last three fields are an event's."""
+    """An object of any kind; the last four fields are an event's."""
 
     metadata: Meta = Meta()
     spec: Spec = Spec()
     status: Status = Status()
     involvedObject: Involved = Involved()
+    reason: str = ""
     message: str = ""
     lastTimestamp: datetime | None = None
 

@@ -42,6 +42,8 @@ _WAITING = {
     "InvalidImageName": Reason.IMAGE_INVALID,
 }
 
+MAKING = "the container is being made"
+
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 
 
@@ -53,9 +55,9 @@ def about(found: Object) -> tuple[str, str]:
     involved = found.involvedObject
     if not involved.uid:
         return found.metadata.name, found.metadata.labels.get(manifests.ID, "")
-    if involved.kind == "PersistentVolumeClaim":
-        return involved.uid, involved.name.removeprefix(f"{manifests.VOLUME}-").removesuffix("-0")
-    return involved.uid, involved.name
+    if involved.kind == "StatefulSet":
+        return involved.uid, involved.name
+    return involved.uid, involved.name.removeprefix(f"{manifests.VOLUME}-").removesuffix("-0")
 
 
 def refused(message: str) -> Fault:
@@ -108,16 +110,21 @@ def volume(found: Object) -> Volume:
 
 
 def trouble(found: Object) -> tuple[str, datetime | None]:
-    """Why a controller could not do something, in its words, and when it last said so."""
-    return found.message, found.lastTimestamp
+    """What somebody had trouble with, in its words, and when it last said so; with a StatefulSet, only to make its pod."""
+    other = found.involvedObject.kind == "StatefulSet" and found.reason != "FailedCreate"
+    return ("", None) if other else (found.message, found.lastTimestamp)
 
 
 def pod(found: Object) -> Pod:
-    """A pod, by the container that is the sandbox's: others may have been injected beside it."""
+    """A pod, by the container that is the sandbox's: others may have been injected beside it.
+
+    Without a message where it has no volumes or no network yet: only an event would say why.
+    """
     meta, status = found.metadata, found.status
     container = next((one for one in status.containerStatuses if one.name == manifests.CONTAINER), Container())
     conditions = {one.type: one for one in status.conditions}
     ready, scheduled = conditions.get("Ready", Said()), conditions.get("PodScheduled", Said())
+    begun = conditions.get("PodReadyToStartContainers", Said()).status == "True"
     last = container.lastState.get("terminated") or container.state.get("terminated")
     reason, message = _reason(status, container, ready, scheduled)
     pulled = True if container.imageID or "running" in container.state else None
@@ -126,7 +133,7 @@ def pod(found: Object) -> Pod:
         generation=_generation(found),
         ready=ready.status == "True",
         reason=reason,
-        message=message,
+        message=message if begun or reason is not Reason.CONTAINER_CREATING else "",
         terminating=meta.deletionTimestamp is not None,
         scheduled=scheduled.status == "True",
         image_pulled=False if reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
@@ -153,7 +160,7 @@ def _reason(status: Status, container: Container, ready: Said, scheduled: Said) 
         return Reason.RESTARTING, f"{status.reason}: {status.message}".strip(": ")
     if "running" in container.state:
         return Reason.NOT_READY, "the container runs; it is not ready yet"
-    return Reason.CONTAINER_CREATING, "the container is being made"
+    return Reason.CONTAINER_CREATING, MAKING
 
 
 def _unscheduled(scheduled: Said) -> tuple[Reason, str]:
@@ -175,7 +182,7 @@ def _waiting(waiting: Said, last: Said | None) -> tuple[Reason, str]:
     # What is not in the table is from kubelet/kuberuntime/kuberuntime_container.go: CreateContainerConfigError,
     # CreateContainerError, PostStartHookError and their like. The kubelet has two words for a start without fault.
     if reason is None and not waiting.reason.endswith("Error"):
-        return Reason.CONTAINER_CREATING, "the container is being made"
+        return Reason.CONTAINER_CREATING, MAKING
     return reason or Reason.CONTAINER_CONFIG, waiting.message or waiting.reason
 
 
