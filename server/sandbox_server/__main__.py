@@ -55,7 +55,14 @@ def main() -> None:
 
 
 def configure_logs(chosen: settings.Settings) -> None:
-    """One line an event on standard error; control characters are escaped by either renderer."""
+    """One line an event on standard error; control characters are escaped by either renderer.
+
+    A line that cannot be written is lost: a full disk, or a reader that left, is in nothing else's way.
+    """
+    lines = logging.getLogger(__package__)
+    lines.addHandler(logging.StreamHandler())
+    lines.setLevel(chosen.log_level.upper())
+    lines.propagate = logging.raiseExceptions = False
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if chosen.log_format == "console":
         renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
@@ -68,7 +75,7 @@ def configure_logs(chosen: settings.Settings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[chosen.log_level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
 

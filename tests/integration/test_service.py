@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import resource
 import signal
 import sys
 import time
@@ -276,6 +277,24 @@ def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: 
     with service.client() as client:
         eventually(lambda: client.status(made.sandbox_id).last_exit.code == 9)
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+
+
+def test_36_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(service: Service) -> None:
+    assert service.process is not None
+    full, ample = (1, resource.RLIM_INFINITY), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    with service.client() as client:
+        kept = running(client)
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, full)
+        try:
+            with service.client(timeout=1) as hasty, pytest.raises(errors.Unavailable) as caught:
+                hasty.stop(kept.sandbox_id)
+            assert caught.value.reason == "DATABASE_UNAVAILABLE"
+            assert client.status(kept.sandbox_id).phase == pb.PHASE_RUNNING
+        finally:
+            resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, ample)
+        stopped = client.stop(kept.sandbox_id)
+        assert stopped.status.generation == 2
+        client.wait_until(kept.sandbox_id, "STOPPED", timeout=20)
 
 
 def test_12_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: Callable[..., Service]) -> None:
