@@ -55,6 +55,10 @@ def test_a_service_that_goes_away_is_told_of_once_and_the_command_goes_on(
             if words == ("watch",):
                 client.create("lost", sandbox_id="before", spec=SLEEP)
                 assert "before" in process.stdout.readline()
+                # A snapshot that is broken off is taken anew, without who ended meanwhile: this comes after it.
+                client.stop("before")
+                while "STOPPED" not in (told := process.stdout.readline()):
+                    assert told
             else:
                 assert "ING" in process.stderr.readline()
             service.kill()

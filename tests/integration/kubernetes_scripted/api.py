@@ -7,6 +7,7 @@ import copy
 import json
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -51,6 +52,20 @@ class ScriptedApi:
     async def stop(self) -> None:
         assert self._runner is not None
         await self._runner.cleanup()
+
+    def kubeconfig(self, folder: Path) -> Path:
+        """Writes a kubeconfig that leads here."""
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "t",
+            "clusters": [{"name": "t", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
+            "users": [{"name": "t", "user": {"token": "t"}}],
+            "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
+        }
+        path = folder / "kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
 
     def once(self, matches: Callable[[web.Request], bool], misdeed: Misdeed) -> None:
         self.misdeeds.append((matches, misdeed))

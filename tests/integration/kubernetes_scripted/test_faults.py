@@ -4,7 +4,6 @@ import asyncio
 import copy
 import dataclasses
 import itertools
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -38,17 +37,7 @@ class ScriptedGround:
 
     def __init__(self, api: ScriptedApi, folder: Path) -> None:
         self.api = api
-        server = {"name": "t", "cluster": {"server": f"http://127.0.0.1:{api.port}"}}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "t",
-            "clusters": [server],
-            "users": [{"name": "t", "user": {"token": "t"}}],
-            "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
-        }
-        path = folder / "kubeconfig"
-        path.write_text(json.dumps(config))
+        path = api.kubeconfig(folder)
         self.config = kubernetes.Config(kubeconfig=path, namespaces=("default",), timeout=1.0, silence=1.0)
 
     def engine(self) -> engines.Engine:
@@ -64,16 +53,6 @@ class ScriptedGround:
     async def heal(self, sandbox: Sandbox) -> None:
         self.api.crashing.discard(sandbox.id)
         self.api.control("default", sandbox.id)
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[ScriptedApi]:
-    made = ScriptedApi()
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,126 @@
+"""Rows 2 to 5: the service is killed with each of its writes in turn, and the one that comes after it goes on."""
+
+import asyncio
+import base64
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from sandbox_client import AsyncClient
+
+from tests.conftest import Service
+from tests.integration.kubernetes_scripted.api import ScriptedApi, status
+
+SETS = "apis/apps/v1/namespaces/default/statefulsets"
+SECRETS = "api/v1/namespaces/default/secrets"
+WITHIN = 60.0
+
+
+class Killer:
+    """Kills the service, and starts it again, when it makes the write that was said, counted from 1.
+
+    That write has taken effect by then and gets no answer; with 0 the first one is made in vain. `stood` has the uids of
+    a sandbox's objects as they were left.
+    """
+
+    def __init__(self, api: ScriptedApi, service: Service) -> None:
+        self._api, self._service = api, service
+        self._left: int | None = None
+        self.stood: dict[str, str] = {}
+        self._starting: asyncio.Task[Service] | None = None
+        api.lasting.append((lambda request: request.method in ("PATCH", "DELETE"), self._write))
+
+    def arm(self, position: int) -> None:
+        self._left = position
+
+    async def _write(self, request: web.Request) -> web.StreamResponse | None:
+        if self._left is None:
+            return None
+        if self._left > 1:
+            self._left -= 1
+            return None
+        answer = await self._api.obey(request) if self._left else status(500, "in vain")
+        self._left = None
+        self._service.kill()
+        self.stood = self.uids()
+        self._starting = asyncio.create_task(asyncio.to_thread(self._service.start))
+        return answer
+
+    async def struck(self) -> bool:
+        """Whether it came to that, once the service is back; it is armed no more."""
+        struck, self._left = self._left is None, None
+        if self._starting is not None:
+            await self._starting
+        return struck
+
+    def uids(self) -> dict[str, str]:
+        """All objects but pods: where each is, and its uid."""
+        return {
+            f"{collection}/{name}": value["metadata"]["uid"]
+            for collection, found in self._api.objects.items()
+            for name, value in found.items()
+            if not collection.endswith("pods")
+        }
+
+
+@pytest.fixture
+async def service(api: ScriptedApi, make_service: Callable[..., Service], tmp_path: Path) -> Service:
+    flags = ("--engine", "kubernetes", "--kubeconfig", str(api.kubeconfig(tmp_path)), "--namespaces", "default")
+    return await asyncio.to_thread(make_service(*flags, "--default-image", "sandbox:1").start)
+
+
+async def test_02_03_killed_with_each_object_of_a_create_it_makes_the_rest(api: ScriptedApi, service: Service) -> None:
+    killer = Killer(api, service)
+    async with AsyncClient(service.address, timeout=WITHIN) as client:
+        for position in itertools.count():
+            killer.arm(position)
+            made = await client.create("crash", sandbox_id=f"crash-{position}", env={"A": "1"})
+            status = await client.wait_until(made.sandbox_id, "RUNNING", timeout=WITHIN)
+            assert status.generation == 1
+            if not await killer.struck():
+                break
+            # What had been made was taken for its own: nothing of it is another.
+            assert killer.stood.items() <= killer.uids().items()
+    # Each of the six was the last one once, and once there was none.
+    assert position == 7
+    assert len(killer.uids()) == 8 * 6
+
+
+async def test_05_killed_with_each_object_of_an_env_update_it_rolls_out_once(
+    api: ScriptedApi, service: Service
+) -> None:
+    killer = Killer(api, service)
+    async with AsyncClient(service.address, timeout=WITHIN) as client:
+        name = (await client.create("crash", sandbox_id="crash", env={"A": "first"})).sandbox_id
+        await client.wait_until(name, "RUNNING", timeout=WITHIN)
+        before = killer.uids()
+        for position in itertools.count():
+            rollouts = api.objects[SETS][name]["metadata"]["generation"]
+            killer.arm(position)
+            wished = (await client.update_env(name, set={"A": str(position)})).status.generation
+            await client.wait_until(name, "RUNNING", generation=wished, timeout=WITHIN)
+            assert api.objects[SETS][name]["metadata"]["generation"] == rollouts + 1
+            assert base64.b64decode(api.objects[SECRETS][f"{name}-env"]["data"]["A"]).decode() == str(position)
+            if not await killer.struck():
+                break
+    # All but the claim are written.
+    assert position == 6
+    assert killer.uids() == before
+
+
+async def test_04_killed_with_each_step_of_a_delete_it_leaves_nothing(api: ScriptedApi, service: Service) -> None:
+    killer = Killer(api, service)
+    async with AsyncClient(service.address, timeout=WITHIN) as client:
+        for position in itertools.count():
+            name = (await client.create("crash", sandbox_id=f"crash-{position}")).sandbox_id
+            await client.wait_until(name, "RUNNING", timeout=WITHIN)
+            killer.arm(position)
+            await client.delete(name)
+            await client.wait_until(name, "TERMINATED", timeout=WITHIN)
+            assert killer.uids() == {}
+            if not await killer.struck():
+                break
+    # It scales down, so that no pod is wanted, and deletes all six.
+    assert position == 8
