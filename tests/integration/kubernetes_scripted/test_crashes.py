@@ -16,6 +16,8 @@ from tests.integration.kubernetes_scripted.api import ScriptedApi, status
 SETS = "apis/apps/v1/namespaces/default/statefulsets"
 SECRETS = "api/v1/namespaces/default/secrets"
 WITHIN = 60.0
+# Eight starts of the service each.
+pytestmark = pytest.mark.timeout(400)
 
 
 class Killer:
