@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 # gRPC reads it as it is imported. Standard error is a log of our lines alone: what matters of gRPC's comes as an error.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 def configure_logs(chosen: settings.Settings) -> None:
-    """One line an event on standard error; control characters are escaped by either renderer.
+    """One line an event on standard error.
 
     A line that cannot be written is lost: a full disk, or a reader that left, is in nothing else's way.
     """
@@ -73,11 +74,17 @@ def configure_logs(chosen: settings.Settings) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
+            _printable,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[chosen.log_level.upper()]),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _printable(_logger: Any, _method: str, line: Any) -> str:
+    """A line of which nothing moves a terminal's cursor: what a cluster or a caller says may be in it."""
+    return "".join(one if one.isprintable() else rf"\u{ord(one):04x}" for one in line)
 
 
 def _serve(chosen: settings.Settings) -> None:

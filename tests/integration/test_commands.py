@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sandbox_server import store
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
@@ -129,3 +130,18 @@ def test_a_service_that_never_saw_its_engine_answers_stale_and_is_not_serving(
     assert service.terminate() == 0
     # It has said neither that it serves (info) nor what it misses (warning).
     assert service.log.read_text() == ""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_51_a_log_line_is_one_line_and_moves_no_cursor(form: str) -> None:
+    said = "one\ntwo\r\x1b[31m\x7f\x9b2J\u202e\u2028é"
+    program = (
+        "import structlog; from sandbox_server import __main__, settings\n"
+        f"__main__.configure_logs(settings.load(['--log-format', {form!r}]))\n"
+        f"structlog.get_logger('sandbox_server').info('told', message={said!a})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    (line,) = done.stderr.splitlines()
+    assert line.isprintable()
+    assert "told" in line
+    assert form == "console" or json.loads(line)["message"] == said
