@@ -4,7 +4,6 @@ import sys
 from typing import NoReturn
 
 import typer
-from rich.markup import escape
 from sandbox_client import errors
 
 from sandboxctl import hints, options, show
@@ -27,10 +26,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _explain(error)
         sys.exit(_EXIT_CODES.get(type(error), 1))
     except errors.SandboxFailed as error:
-        show.err.print(f"[red]failed:[/red] {escape(str(error))}")
+        show.failure("failed", str(error))
         sys.exit(1)
     except (OSError, ValueError) as error:
-        show.err.print(f"[red]error:[/red] {escape(str(error))}")
+        show.failure("error", str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -39,11 +38,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _explain(error: errors.ServiceError) -> None:
     summary = "these fields are wrong" if error.fields else error.message or error.code.name
-    show.err.print(f"[red]error:[/red] {escape(summary)}")
+    show.failure("error", summary)
     for field, description in error.fields.items():
-        show.err.print(f"  {escape(field)} {escape(description)}")
+        show.err.print(f"  {field} {show.printable(description)}")
     if hint := hints.hint(error):
-        show.err.print(f"  {escape(hint)}")
+        show.err.print(f"  {hint}")
 
 
 if __name__ == "__main__":

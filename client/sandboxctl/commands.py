@@ -5,7 +5,6 @@ import json
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import calls, errors
 from sandbox_client.watch import Kind
@@ -165,6 +164,6 @@ def _target(target: str) -> tuple[list[str], str]:
     try:
         chosen.client.status(target, namespace=chosen.namespace)
     except (errors.NotFound, errors.InvalidArgument):
-        show.err.print(f"no sandbox has the id {escape(target)}: watching the project of that name")
+        show.err.print(f"no sandbox has the id {target}: watching the project of that name")
         return [], target
     return [target], ""

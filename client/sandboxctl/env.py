@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandboxctl import show
@@ -57,7 +56,7 @@ def list_(sandbox_id: Id) -> None:
         show.out.print_json(json.dumps(names))
         return
     for name in names:
-        show.out.print(escape(name))
+        show.out.print(name)
 
 
 def read(words: list[str], file: Path | None) -> dict[str, str]:

@@ -15,8 +15,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import errors, words
 
 # So wide that a table never cuts an id or a URL, which people copy and programs read: the terminal wraps the line.
-out = Console(highlight=False, soft_wrap=True, width=1000)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=1000)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 _COLOURS = {"RUNNING": "green", "STOPPED": "blue", "TERMINATED": "dim", "ERROR": "red"}
 
@@ -31,10 +31,22 @@ def reason(number: "pb.Reason.ValueType") -> str:
     return words.short(pb.Reason, number)
 
 
+def printable(text: str) -> str:
+    """Words from elsewhere on one line, with nothing in it that a terminal would obey."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
+def failure(kind: str, text: str) -> None:
+    """Says on standard error what went wrong."""
+    err.print(Text.assemble((f"{kind}:", "red"), f" {printable(text)}"))
+
+
 def _step(status: pb.SandboxStatus) -> Text:
     """Phase, reason and message as every line about a change shows them."""
     name = phase(status)
-    return Text.assemble((f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {status.message}")
+    return Text.assemble(
+        (f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {printable(status.message)}"
+    )
 
 
 def progress() -> Callable[[pb.SandboxStatus], None]:
@@ -94,13 +106,13 @@ def status(one: pb.SandboxStatus) -> None:
         ("namespace", one.namespace),
         ("project", one.project),
         ("phase", Text(name + stale, _COLOURS.get(name, "yellow"))),
-        ("reason", f"{reason(one.reason)}: {one.message}"),
+        ("reason", f"{reason(one.reason)}: {printable(one.message)}"),
         ("since", one.transition_time.ToDatetime(UTC).isoformat(timespec="seconds")),
         ("generation", f"{one.generation} (reached: {one.observed_generation})"),
         ("restarts", str(one.restart_count)),
     ]
     if one.HasField("last_exit"):
-        rows.append(("last exit", f"{one.last_exit.code} ({one.last_exit.reason})"))
+        rows.append(("last exit", f"{one.last_exit.code} ({printable(one.last_exit.reason)})"))
     if one.HasField("volume"):
         bound = "bound" if one.volume.bound else "not bound"
         rows.append(("volume", f"{one.volume.name}, {one.volume.size}, {bound}"))

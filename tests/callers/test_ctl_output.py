@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client
+from sandboxctl import show
 
 from tests import samples
 from tests.conftest import Service, free_port
@@ -230,3 +231,15 @@ def test_version_and_completion(ctl: Ctl) -> None:
 def test_every_command_has_help(ctl: Ctl, command: str) -> None:
     done = ctl(*command.split(), "--help")
     assert (done.returncode, "Usage:" in done.stdout) == (0, True)
+
+
+def test_the_clusters_words_are_shown_as_they_are_and_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    words = 'Pod "p" is invalid: [spec.a: Required, spec.b[0]: bad] [/b] :key: é'
+    status = pb.SandboxStatus(sandbox_id="demo", message=f"{words}\n\x1b[31m\x9b2J")
+    show.status(status)
+    show.change(status, 1)
+    show.failure("failed", status.message)
+    said = capsys.readouterr()
+    shown = [one for one in (said.out + said.err).splitlines() if words in one]
+    assert len(shown) == 3
+    assert all(one.isprintable() for one in shown)
