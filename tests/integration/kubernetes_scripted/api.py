@@ -33,7 +33,6 @@ class ScriptedApi:
         self.crashing: set[str] = set()
         self.unmade: set[str] = set()
         self.unbound = False
-        self.watches = 0
         self.page = 500
         self._owned: dict[tuple[str, str], set[tuple[str, ...]]] = {}
         self._changed = asyncio.Event()
@@ -115,7 +114,6 @@ class ScriptedApi:
         return web.json_response({"metadata": meta, "items": found[start:end]})
 
     async def _watch(self, request: web.Request, collection: str) -> web.StreamResponse:
-        self.watches += 1
         since = int(request.query["resourceVersion"])
         if since < self.oldest:
             return status(410, "too old resource version")

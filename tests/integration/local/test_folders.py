@@ -116,15 +116,18 @@ async def test_no_tree_is_too_deep_and_no_right_taken_away_is_in_the_way(rig: Lo
     assert not rig.ground.folder(A).exists()
 
 
-async def test_what_is_mounted_in_a_home_is_not_emptied(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "shown"), [("mounted", "mounted"), (os.fsdecode(b"no \xff text"), "no \ufffd text")])
+async def test_what_is_mounted_in_a_home_is_not_emptied(
+    rig: LocalRig, monkeypatch: pytest.MonkeyPatch, name: str, shown: str
+) -> None:
     await rig.stopped(A)
-    mounted = rig.ground.home(A) / "mounted"
+    mounted = rig.ground.home(A) / name
     mounted.mkdir()
     (mounted / "precious").write_text("kept")
     rename = Path.rename
 
     def busy(path: Path, target: Path) -> Path:
-        if path.name == "mounted":
+        if path.name == name:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
         return rename(path, target)
 
@@ -133,7 +136,7 @@ async def test_what_is_mounted_in_a_home_is_not_emptied(rig: LocalRig, monkeypat
         patched.setattr(Path, "rename", busy)
         await rig.delete(A)
         told = await refused(rig)
-        assert "mounted: Device or resource busy" in told.status.message
+        assert f"{shown}: Device or resource busy" in told.status.message
         assert [path.read_text() for path in rig.ground.folder(A).rglob("precious")] == ["kept"]
         assert len({one.status.message for one in rig.history if one.status.reason is Reason.ENGINE_REFUSED}) == 1
     await rig.settled(A, Phase.TERMINATED)

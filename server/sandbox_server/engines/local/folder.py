@@ -30,7 +30,9 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise engines.Refused(Fault(Reason.ENGINE_REFUSED, f"{error.filename}: {error.strerror}")) from error
+        # Whoever lives in a home gives a file the name he likes; a status is text.
+        name = os.fsencode(error.filename or "").decode(errors="replace")
+        raise engines.Refused(Fault(Reason.ENGINE_REFUSED, f"{name}: {error.strerror}")) from error
 
 
 class Folder:
