@@ -9,7 +9,7 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Client, Kind, channel
 
-from tests.callers import relay
+from tests import relay
 from tests.conftest import Service, eventually
 
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])

@@ -21,7 +21,7 @@ from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection
 from sqlmodel import SQLModel
 
-from tests import samples
+from tests import relay, samples
 
 KEY = b"k" * 32
 REQUEST = store.Request("default", "r1", b"payload")
@@ -390,6 +390,26 @@ async def test_37_killed_connections_are_made_again(postgres: Callable[[], str])
     await opened.insert(samples.sandbox("demo-2"))
     assert len((await opened.store.load())[1]) == 2
     await opened.store.close()
+
+
+async def test_37_cut_at_the_answer_to_a_commit_the_request_settles_what_became_of_it(
+    postgres: Callable[[], str],
+) -> None:
+    direct = sa.make_url(postgres())
+    with relay.to(Path(str(direct.query["host"])) / ".s.PGSQL.5432") as between:
+        host, port = between.address.split(":")
+        url = sa.URL.create("postgresql", direct.username, host=host, port=int(port), database=direct.database)
+        opened = Opened(url.render_as_string(hide_password=False))
+        await opened.store.open(opened.committed.extend)
+        between.lose_answer_to(b"COMMIT")
+        with pytest.raises(errors.Unavailable):
+            await opened.store.write(create, REQUEST)
+        # It was made, which only the log can tell.
+        assert opened.committed == []
+        (made,) = await opened.store.events(0, 10)
+        assert await opened.store.write(create, REQUEST) == made
+        assert await opened.store.events(0, 10) == [made]
+        await opened.store.close()
 
 
 KILLED = """

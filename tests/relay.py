@@ -1,15 +1,16 @@
-"""A TCP relay between client and service, which loses what a network loses: answers, and connections."""
+"""A TCP relay before a server, which loses what a network loses: answers, and connections."""
 
 import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 
 class Relay:
-    """Listens on loopback and passes bytes on to `target`, a port of 127.0.0.1."""
+    """Listens on loopback and passes bytes on to `target`, a port of 127.0.0.1 or a Unix socket."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int | Path) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -17,6 +18,8 @@ class Relay:
         self._open: list[socket.socket] = []
         self._passing = threading.Event()
         self._passing.set()
+        self._fatal = b""
+        self._losing = False
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
@@ -24,6 +27,10 @@ class Relay:
     def hold_answers(self) -> None:
         """From now on requests get through and answers do not."""
         self._passing.clear()
+
+    def lose_answer_to(self, request: bytes) -> None:
+        """What next has these bytes gets through, and takes effect; with its answer every connection breaks."""
+        self._fatal = request
 
     def cut(self) -> None:
         """Breaks every connection, with what was held back lost; new ones work."""
@@ -48,7 +55,11 @@ class Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self._target))
+            if isinstance(self._target, Path):
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(str(self._target))
+            else:
+                far = socket.create_connection(("127.0.0.1", self._target))
             self.connections += 1
             self._open += [near, far]
             for source, sink, answers in ((near, far, False), (far, near, True)):
@@ -61,6 +72,11 @@ class Relay:
             while data := source.recv(65536):
                 if answers:
                     self._passing.wait()
+                    if self._losing:
+                        self._losing = False
+                        self.cut()
+                elif self._fatal and self._fatal in data:
+                    self._fatal, self._losing = b"", True
                 sink.sendall(data)
         _end(source)
         _end(sink)
@@ -72,8 +88,8 @@ def _end(one: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def to(port: int) -> Iterator[Relay]:
-    relay = Relay(port)
+def to(target: int | Path) -> Iterator[Relay]:
+    relay = Relay(target)
     try:
         yield relay
     finally:
