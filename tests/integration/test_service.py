@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 import resource
 import signal
+import sqlite3
 import sys
 import time
 import urllib.request
@@ -277,6 +279,21 @@ def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: 
     with service.client() as client:
         eventually(lambda: client.status(made.sandbox_id).last_exit.code == 9)
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+
+
+def test_35_a_locked_database_is_no_alarm_and_what_fell_meanwhile_is_told(service: Service) -> None:
+    with service.client() as client:
+        kept = running(client)
+        (folder,) = (one for one in service.sandboxes() if one.name == kept.sandbox_id)
+        pid = json.loads((folder / "main.process").read_text())["pid"]
+        blocker = sqlite3.connect(service.folder / "data" / "sandbox.db", isolation_level=None)
+        with contextlib.closing(blocker):
+            blocker.execute("BEGIN IMMEDIATE")
+            os.killpg(pid, signal.SIGKILL)
+            eventually(lambda: "event=database_failed" in service.log.read_text(), within=30)
+            assert client.status(kept.sandbox_id).restart_count == 0
+        eventually(lambda: client.status(kept.sandbox_id).restart_count == 1)
+    assert "event=reconcile_failed" not in service.log.read_text()
 
 
 def test_36_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(service: Service) -> None:

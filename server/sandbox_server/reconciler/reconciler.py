@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import lifecycle, status
+from sandbox_server.domain import errors, lifecycle, status
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -119,6 +119,10 @@ class Reconciler:
                 self.outcomes["unreachable", ""] += 1
                 self._warn("UNREACHABLE", key, str(unreachable))
                 self._queue.retry(key, unreachable.retry_after or 0.0)
+            except errors.Unavailable:
+                # The store has said why.
+                self.outcomes["unavailable", ""] += 1
+                self._queue.retry(key)
             except Exception:
                 self.outcomes["failed", ""] += 1
                 log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)

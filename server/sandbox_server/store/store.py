@@ -194,8 +194,9 @@ class Store:
                 return [one for job in jobs for one in self._commit([job])]
             jobs[0].error = Stale()
         except (self._writer.Error, sa.exc.SQLAlchemyError) as error:
+            told = _unavailable(error)
             for job in jobs:
-                job.error = _unavailable(error)
+                job.error = told
         except Exception as error:
             for job in jobs:
                 job.error = error
