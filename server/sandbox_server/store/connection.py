@@ -14,8 +14,15 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
-CONNECT_WITHIN = "10"
-"""Seconds to reach a PostgreSQL that does not answer, unless its URL says otherwise; libpq by itself waits for ever."""
+WAITS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+"""How soon a PostgreSQL that fell silent is given up, unless its URL says otherwise: libpq's own words, in seconds, the last
+in milliseconds. By itself it waits for ever to connect, and hours for an answer."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -43,7 +50,7 @@ def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg", query={"connect_timeout": CONNECT_WITHIN, **parsed.query})
+        parsed = parsed.set(drivername="postgresql+psycopg", query=WAITS | dict(parsed.query))
         return sa.create_engine(parsed, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
     if parsed.get_backend_name() != "sqlite":
         raise ValueError("database-url: must be sqlite:///path or postgresql://...")
