@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import sqlalchemy as sa
+
 
 class Relay:
     """Listens on loopback and passes bytes on to `target`, a port of 127.0.0.1 or a Unix socket."""
@@ -94,3 +96,13 @@ def to(target: int | Path) -> Iterator[Relay]:
         yield relay
     finally:
         relay.close()
+
+
+@contextlib.contextmanager
+def postgresql(url: str) -> Iterator[tuple[Relay, str]]:
+    """A relay before a PostgreSQL that listens on a Unix socket, and the URL that leads there."""
+    direct = sa.make_url(url)
+    with to(Path(str(direct.query["host"])) / ".s.PGSQL.5432") as relay:
+        host, port = relay.address.split(":")
+        far = sa.URL.create("postgresql", direct.username, host=host, port=int(port), database=direct.database)
+        yield relay, far.render_as_string()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 HEALTH_EVERY = 1.0
+HEALTH_WITHIN = 5.0
+"""Seconds that the store may take to answer before it counts as gone."""
 TRIM_EVERY = 3600.0
 
 
@@ -168,8 +170,9 @@ async def _health(server: Server, database: store.Store, runs: engines.Engine) -
     while True:
         seen = seen or runs.in_sight
         try:
-            await database.read(lambda reader: reader.ping())
-        except errors.ServiceError:
+            async with asyncio.timeout(HEALTH_WITHIN):
+                await database.read(lambda reader: reader.ping())
+        except (errors.ServiceError, TimeoutError):
             await server.serving(False)
         else:
             await server.serving(seen)

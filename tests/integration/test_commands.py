@@ -19,7 +19,7 @@ from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection
 
-from tests import samples
+from tests import relay, samples
 from tests.conftest import Service, eventually, free_port
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -103,6 +103,26 @@ def test_the_service_forgets_old_history_and_requests_and_says_when_it_goes(
             pass
         assert service.terminate() == 0
         assert next(told).status == NOT_SERVING
+
+
+def test_37_a_database_that_falls_silent_is_said_by_the_health(
+    make_service: Callable[..., Service], postgres: Callable[[], str]
+) -> None:
+    with relay.postgresql(postgres()) as (between, url):
+        keys = base64.b64encode(OLD).decode()
+        service = make_service("--database-url", url, "--encryption-keys", keys).start()
+        with grpc.insecure_channel(service.address) as channel:
+            told = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+
+            def comes(status: int) -> bool:
+                return any(one.status == status for one in told)
+
+            assert comes(SERVING)
+            between.hold_answers()
+            assert comes(NOT_SERVING)
+            between.cut()
+            assert comes(SERVING)
+        assert service.terminate() == 0
 
 
 def test_a_service_that_never_saw_its_engine_answers_stale_and_is_not_serving(

@@ -8,7 +8,7 @@ import os
 import socket
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -395,19 +395,9 @@ async def test_37_killed_connections_are_made_again(postgres: Callable[[], str])
     await opened.store.close()
 
 
-@contextlib.contextmanager
-def relayed(url: str) -> Iterator[tuple[relay.Relay, str]]:
-    """A relay before PostgreSQL, which listens on a Unix socket, and the URL that leads there."""
-    direct = sa.make_url(url)
-    with relay.to(Path(str(direct.query["host"])) / ".s.PGSQL.5432") as between:
-        host, port = between.address.split(":")
-        far = sa.URL.create("postgresql", direct.username, host=host, port=int(port), database=direct.database)
-        yield between, far.render_as_string()
-
-
 def test_37_a_postgresql_that_falls_silent_is_given_up_by_its_connection(postgres: Callable[[], str]) -> None:
     asked = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
-    with relayed(postgres()) as (_, url):
+    with relay.postgresql(postgres()) as (_, url):
         for more, told in (("", [10, 5, 3, 25_000]), ("?keepalives_idle=60", [60, 5, 3, 25_000])):
             engine = connection.connect(url + more, writes=True, busy_timeout=1)
             raw: Any = engine.raw_connection()
@@ -419,7 +409,7 @@ def test_37_a_postgresql_that_falls_silent_is_given_up_by_its_connection(postgre
 async def test_37_cut_at_the_answer_to_a_commit_the_request_settles_what_became_of_it(
     postgres: Callable[[], str],
 ) -> None:
-    with relayed(postgres()) as (between, url):
+    with relay.postgresql(postgres()) as (between, url):
         opened = Opened(url)
         await opened.store.open(opened.committed.extend)
         between.lose_answer_to(b"COMMIT")
