@@ -113,7 +113,7 @@ class KubernetesEngine:
             return Observed()
         name = f"{sandbox.id}-0"
         pod, volume = sight.pods.get(name), sight.volumes.get(manifests.claim_name(sandbox))
-        if pod and not pod.message:
+        if pod and pod.reason is Reason.CONTAINER_CREATING and not pod.message:
             pod = dataclasses.replace(pod, message=sight.trouble(sight.pods.uid(name))[0] or observe.MAKING)
         if volume and not volume.bound and (words := sight.trouble(volume.uid)[0]):
             volume = dataclasses.replace(volume, message=words)
