@@ -89,19 +89,21 @@ def test_a_pod_without_volumes_or_network_leaves_the_word_to_events(containers: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "reason", "told"),
+    ("kind", "name", "sandbox", "reason", "told"),
     [
-        ("StatefulSet", "a", "FailedCreate", "words"),
+        ("StatefulSet", "a", "a", "FailedCreate", "words"),
         # controller/statefulset/stateful_set_control.go: it makes the pod anew
-        ("StatefulSet", "a", "RecreatingFailedPod", ""),
-        ("PersistentVolumeClaim", "vn-homevn-agent-a-0", "ProvisioningFailed", "words"),
-        ("Pod", "a-0", "FailedMount", "words"),
+        ("StatefulSet", "a", "a", "RecreatingFailedPod", ""),
+        ("PersistentVolumeClaim", "vn-homevn-agent-a-0", "a", "ProvisioningFailed", "words"),
+        ("Pod", "a-0", "a", "FailedMount", "words"),
+        # An id may look like the name of a claim.
+        ("Pod", "vn-homevn-agent-a-0", "vn-homevn-agent-a", "FailedMount", "words"),
     ],
 )
-def test_what_an_event_says_of_whom(kind: str, name: str, reason: str, told: str) -> None:
+def test_what_an_event_says_of_whom(kind: str, name: str, sandbox: str, reason: str, told: str) -> None:
     involved = {"kind": kind, "name": name, "uid": "u"}
     found = OBJECT.decode(json.dumps({"involvedObject": involved, "reason": reason, "message": "words"}))
-    assert (observe.about(found), observe.trouble(found)[0]) == (("u", "a"), told)
+    assert (observe.about(found), observe.trouble(found)[0]) == (("u", sandbox), told)
 
 
 @pytest.mark.parametrize("name", ["a-injected", "z-injected"])

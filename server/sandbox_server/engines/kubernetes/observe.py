@@ -55,9 +55,12 @@ def about(found: Object) -> tuple[str, str]:
     involved = found.involvedObject
     if not involved.uid:
         return found.metadata.name, found.metadata.labels.get(manifests.ID, "")
-    if involved.kind == "StatefulSet":
-        return involved.uid, involved.name
-    return involved.uid, involved.name.removeprefix(f"{manifests.VOLUME}-").removesuffix("-0")
+    match involved.kind:
+        case "PersistentVolumeClaim":
+            return involved.uid, involved.name.removeprefix(f"{manifests.VOLUME}-").removesuffix("-0")
+        case "Pod":
+            return involved.uid, involved.name.removesuffix("-0")
+    return involved.uid, involved.name
 
 
 def refused(message: str) -> Fault:
