@@ -76,7 +76,7 @@ def configure_logs(chosen: settings.Settings) -> None:
             renderer,
             _printable,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[chosen.log_level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(lines.level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
@@ -84,6 +84,8 @@ def configure_logs(chosen: settings.Settings) -> None:
 
 def _printable(_logger: Any, _method: str, line: Any) -> str:
     """A line of which nothing moves a terminal's cursor: what a cluster or a caller says may be in it."""
+    if line.isprintable():
+        return str(line)
     return "".join(one if one.isprintable() else rf"\u{ord(one):04x}" for one in line)
 
 
