@@ -111,7 +111,7 @@ class KubernetesEngine:
         sight = self._sights.get(sandbox.namespace)
         if sight is None:
             return Observed()
-        name = f"{sandbox.id}-0"
+        name = manifests.pod_name(sandbox)
         pod, volume = sight.pods.get(name), sight.volumes.get(manifests.claim_name(sandbox))
         if pod and pod.reason is Reason.CONTAINER_CREATING and not pod.message:
             pod = dataclasses.replace(pod, message=sight.trouble(sight.pods.uid(name))[0] or observe.MAKING)
@@ -148,7 +148,7 @@ class KubernetesEngine:
         if not sandbox.volume_uid:
             await self._make_disk(sight, sandbox, claim)
         sight.secrets[sandbox.uid] = (await self._write(sight, sandbox, secret)).metadata.uid
-        if self._starved(sandbox, sight.pods.get(f"{sandbox.id}-0")):
+        if self._starved(sandbox, sight.pods.get(manifests.pod_name(sandbox))):
             self._supplied[sandbox.key] = time.monotonic()
         written = [await self._write(sight, sandbox, one) for one in objects]
         for manifest, one in zip(objects, written, strict=True):
@@ -210,7 +210,7 @@ class KubernetesEngine:
                 return True
             sight.made["StatefulSet"].put(made)
             workload = observe.workload(made)
-        return workload.replicas == 0 and workload.obeyed and sight.pods.get(f"{sandbox.id}-0") is None
+        return workload.replicas == 0 and workload.obeyed and sight.pods.get(manifests.pod_name(sandbox)) is None
 
     def render(self, sandbox: Sandbox, env: Mapping[str, str]) -> str:
         """Every object of the sandbox as YAML, in the order in which they are applied."""

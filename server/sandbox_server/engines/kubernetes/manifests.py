@@ -48,7 +48,7 @@ def addresses(sandbox: Sandbox, config: Config) -> Addresses:
     """Where the sandbox is reached: always by https, whoever ends TLS in front of the cluster."""
     application, terminal = _hosts(sandbox, config)
     return Addresses(
-        dns_name=f"{sandbox.id}-0.{sandbox.service_name}.{sandbox.namespace}.svc",
+        dns_name=f"{pod_name(sandbox)}.{sandbox.service_name}.{sandbox.namespace}.svc",
         public_url=f"https://{application}",
         ttyd_url=f"https://{terminal}",
     )
@@ -58,9 +58,14 @@ def _hosts(sandbox: Sandbox, config: Config) -> tuple[str, str]:
     return f"{sandbox.host}.{config.ingress_domain}", f"{sandbox.host}-ttyd.{config.ingress_domain}"
 
 
+def pod_name(sandbox: Sandbox) -> str:
+    """The pod, as the StatefulSet controller names it."""
+    return f"{sandbox.id}-0"
+
+
 def claim_name(sandbox: Sandbox) -> str:
     """The claim that the pod uses, as the StatefulSet controller derives it."""
-    return f"{VOLUME}-{sandbox.id}-0"
+    return f"{VOLUME}-{pod_name(sandbox)}"
 
 
 def secret_name(sandbox: Sandbox) -> str:
