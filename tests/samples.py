@@ -1,8 +1,10 @@
 """Values that tests begin with."""
 
 import dataclasses
+import json
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
@@ -56,3 +58,18 @@ def sandbox(sandbox_id: str = "demo-1", **changes: Any) -> Sandbox:
 def wished(value: Sandbox, **changes: Any) -> Sandbox:
     """`value` at its next generation."""
     return dataclasses.replace(value, generation=value.generation + 1, **changes)
+
+
+def kubeconfig(folder: Path, port: int) -> Path:
+    """Writes a kubeconfig that leads, with a token and no TLS, to a port of 127.0.0.1."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "t",
+        "clusters": [{"name": "t", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "users": [{"name": "t", "user": {"token": "t"}}],
+        "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
+    }
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(config))
+    return path

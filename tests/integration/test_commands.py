@@ -128,17 +128,8 @@ def test_37_a_database_that_falls_silent_is_said_by_the_health(
 def test_a_service_that_never_saw_its_engine_answers_stale_and_is_not_serving(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
-    nowhere = {"name": "t", "cluster": {"server": f"http://127.0.0.1:{free_port()}"}}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "t",
-        "clusters": [nowhere],
-        "users": [{"name": "t", "user": {"token": "t"}}],
-        "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
-    }
-    (tmp_path / "kubeconfig").write_text(json.dumps(config))
-    flags = ("--engine", "kubernetes", "--kubeconfig", str(tmp_path / "kubeconfig"), "--log-level", "error")
+    nowhere = samples.kubeconfig(tmp_path, free_port())
+    flags = ("--engine", "kubernetes", "--kubeconfig", str(nowhere), "--log-level", "error")
     service = make_service(*flags).start()
     with service.client() as client, grpc.insecure_channel(service.address) as channel:
         made = client.create("demo")

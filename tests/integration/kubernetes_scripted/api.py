@@ -12,6 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests import samples
+
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 Leaves = dict[tuple[str, ...], Any]
 
@@ -54,17 +56,7 @@ class ScriptedApi:
 
     def kubeconfig(self, folder: Path) -> Path:
         """Writes a kubeconfig that leads here."""
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "t",
-            "clusters": [{"name": "t", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
-            "users": [{"name": "t", "user": {"token": "t"}}],
-            "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
-        }
-        path = folder / "kubeconfig"
-        path.write_text(json.dumps(config))
-        return path
+        return samples.kubeconfig(folder, self.port)
 
     def once(self, matches: Callable[[web.Request], bool], misdeed: Misdeed) -> None:
         self.misdeeds.append((matches, misdeed))
