@@ -18,9 +18,10 @@ from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reas
 from sandbox_server.domain.sandbox import Addresses, Condition, Sandbox, Status, VolumeStatus
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, convert, render
+from sandbox_server.rpc import auth, render
 from sandbox_server.rpc.server import OPTIONS, Server
 from sandbox_server.rpc.servicer import Servicer
+from sandbox_server.settings import Settings
 
 NOW = datetime.now(UTC)
 
@@ -141,8 +142,7 @@ async def watch(port: int, sandboxes: int) -> None:
     memory = feed.Feed(nothing, render.Encoder(), heartbeat=3600)
     live = [sandbox(number, number + 1, "bench" if number == 0 else "others") for number in range(sandboxes)]
     memory.load(sandboxes, live)
-    resources, storage = Resources("1", "1", "1Gi", "1Gi"), Storage("5Gi", "", "ReadWriteOnce")
-    servicer = Servicer(manager.StatefulSetManager(nothing, memory, nothing), convert.Defaults("i", resources, storage))
+    servicer = Servicer(manager.StatefulSetManager(nothing, memory, nothing), Settings())
     server = Server(servicer, auth.Anyone(Tenant("default", ("default",))))
 
     def change() -> None:

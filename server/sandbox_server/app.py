@@ -1,27 +1,22 @@
 """The composition root: build, open, serve, drain, close."""
 
 import asyncio
-import shlex
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from sandbox_server import engines, feed, manager, metrics, store
 from sandbox_server.domain import errors
-from sandbox_server.domain.spec import Resources, Storage
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
-from sandbox_server.rpc import auth, convert, render, tls
+from sandbox_server.rpc import auth, render, tls
 from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
-
-if TYPE_CHECKING:
-    from sandbox_server.engines import kubernetes
 
 log = structlog.get_logger()
 
@@ -42,51 +37,15 @@ def cipher(settings: Settings) -> store.Cipher:
     return store.Cipher.from_file(settings.data_dir / "encryption.key", create=True)
 
 
-def defaults(settings: Settings) -> convert.Defaults:
-    """What a spec has where its caller left it empty."""
-    return convert.Defaults(
-        image=settings.default_image,
-        resources=Resources(
-            settings.default_cpu_request,
-            settings.default_cpu_limit,
-            settings.default_memory_request,
-            settings.default_memory_limit,
-        ),
-        storage=Storage(settings.default_storage_size, settings.storage_class, "ReadWriteOnce"),
-    )
-
-
 def engine(settings: Settings, namespaces: tuple[str, ...]) -> engines.Engine:
     """The engine that was asked for. Only its package is imported."""
     if settings.engine == "kubernetes":
         from sandbox_server.engines import kubernetes
 
-        return kubernetes.KubernetesEngine(kubernetes_config(settings, namespaces))
+        return kubernetes.KubernetesEngine(settings, namespaces)
     from sandbox_server.engines import local
 
-    return local.LocalEngine(
-        local.Config(
-            data_dir=settings.data_dir.absolute(),
-            command=tuple(shlex.split(settings.local_command)),
-            terminal=settings.local_terminal,
-            ports=settings.port_range,
-            isolate=settings.local_isolation == "auto",
-        )
-    )
-
-
-def kubernetes_config(settings: Settings, namespaces: tuple[str, ...]) -> "kubernetes.Config":
-    """The Kubernetes engine's part of the settings."""
-    from sandbox_server.engines import kubernetes
-
-    return kubernetes.Config(
-        kubeconfig=settings.kubeconfig,
-        namespaces=namespaces,
-        ingress_domain=settings.ingress_domain,
-        ingress_class=settings.ingress_class,
-        tls_secret=settings.tls_secret,
-        sealos_labels=settings.sealos_labels,
-    )
+    return local.LocalEngine(settings)
 
 
 def authenticator(settings: Settings) -> auth.Authenticator:
@@ -115,7 +74,7 @@ async def serve(settings: Settings) -> None:
         start_deadline=timedelta(seconds=settings.start_deadline),
     )
     sandboxes = manager.StatefulSetManager(database, memory, runs)
-    server = Server(Servicer(sandboxes, defaults(settings)), who)
+    server = Server(Servicer(sandboxes, settings), who)
     async with AsyncExitStack() as opened:
         await database.open(memory.publish)
         opened.push_async_callback(database.close)

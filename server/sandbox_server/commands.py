@@ -17,7 +17,7 @@ def config(chosen: settings.Settings) -> None:
     """Prints every setting, secrets hidden, and what keeps local sandboxes apart."""
     from sandbox_server.engines import local
 
-    isolation = local.describe(chosen.local_isolation == "auto")
+    isolation = local.describe(chosen.local_isolation)
     sys.stdout.write(json.dumps(settings.shown(chosen) | {"isolation": isolation}, indent=2) + "\n")
 
 
@@ -46,11 +46,10 @@ def render(chosen: settings.Settings) -> None:
 
     request = convert.written(sys.stdin.read())
     namespaces = (request.namespace,) if request.namespace else chosen.namespace_names
-    namespace, spec, env = convert.creation(namespaces, request, app.defaults(chosen))
+    namespace, spec, env = convert.creation(namespaces, request, chosen)
     key = Key(namespace, request.sandbox_id or made_id(spec.project, "000000"))
     sandbox = wishes.new(key, chosen.tenant, str(uuid.UUID(int=0)), "h00000000000", spec, env, datetime.now(UTC))
-    engine = kubernetes.KubernetesEngine(app.kubernetes_config(chosen, chosen.namespace_names))
-    sys.stdout.write(engine.render(sandbox, env))
+    sys.stdout.write(kubernetes.render(sandbox, env, chosen))
 
 
 def health(chosen: settings.Settings) -> None:

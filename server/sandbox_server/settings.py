@@ -2,15 +2,21 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sandbox_server.domain import check
 
 _SERVICE_ACCOUNT = "KUBERNETES_SERVICE_HOST"
+
+
+def _quoted(command: str) -> str:
+    shlex.split(command)
+    return command
 
 
 class Settings(BaseSettings):
@@ -30,7 +36,7 @@ class Settings(BaseSettings):
     """Address and port to serve."""
     engine: Literal["local", "kubernetes"] = "local"
     """What runs sandboxes."""
-    data_dir: Path = Path(".data")
+    data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Path(".data")
     """Where the local engine, SQLite and the key file live."""
     database_url: SecretStr = SecretStr("")
     """sqlite:///path or postgresql://...; empty: SQLite in data-dir."""
@@ -93,6 +99,10 @@ class Settings(BaseSettings):
 
     kubeconfig: Path | None = None
     """Kubeconfig; empty: the service account of the pod."""
+    cluster_timeout: float = Field(10, gt=0)
+    """How long the API server may take to answer."""
+    cluster_silence: float = Field(90, gt=0)
+    """How long a watch of it may say nothing; it sends a bookmark about every minute."""
     ingress_domain: str = "sandbox.localhost"
     """Domain of the application URLs."""
     ingress_class: str = "nginx"
@@ -102,7 +112,7 @@ class Settings(BaseSettings):
     sealos_labels: bool = True
     """Set the labels that Sealos reads."""
 
-    local_command: str = ""
+    local_command: Annotated[str, AfterValidator(_quoted)] = ""
     """What a local sandbox without a command runs; empty: serve its home."""
     local_terminal: str = "auto"
     """Terminal program with {port} in it; auto: ttyd on the PATH; empty: none."""
@@ -151,7 +161,7 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The database's URL."""
-        return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir.absolute() / 'sandbox.db'}"
+        return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir / 'sandbox.db'}"
 
     @property
     def port_range(self) -> range:

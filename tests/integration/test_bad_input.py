@@ -20,16 +20,15 @@ from hypothesis import strategies as st
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager, store
 from sandbox_server.domain.sandbox import Addresses, Sandbox
-from sandbox_server.domain.spec import Resources, Storage
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, convert, render
+from sandbox_server.rpc import auth, render
 from sandbox_server.rpc.server import RECEIVE_MOST, Server
 from sandbox_server.rpc.servicer import Servicer
+from sandbox_server.settings import Settings
 
 from tests import samples
 
 METHODS = {one.name: one for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods}
-DEFAULTS = convert.Defaults("image", Resources("100m", "2", "256Mi", "2Gi"), Storage("5Gi", "", "ReadWriteOnce"))
 UUID = "123e4567-e89b-12d3-a456-426614174000"
 
 
@@ -70,7 +69,7 @@ class Served:
         database.write = counted  # type: ignore[method-assign]
         engine: Any = Blind()
         sandboxes = manager.StatefulSetManager(database, memory, engine)
-        server = Server(Servicer(sandboxes, DEFAULTS), auth.Anyone(Tenant("default", ("default", "second"))))
+        server = Server(Servicer(sandboxes, Settings()), auth.Anyone(Tenant("default", ("default", "second"))))
         self._port.set_result(await server.start("127.0.0.1:0", None))
         beats = asyncio.create_task(memory.beat())
         await self._ended.wait()

@@ -58,7 +58,14 @@ async def truth(rig: Rig, ground: KubernetesGround) -> AsyncIterator[truths.Trut
 @pytest.fixture
 async def service(ground: KubernetesGround, make_service: Callable[..., Service]) -> Service:
     """The service as a process of its own, with the rights of its Role."""
-    flags = ["--engine", "kubernetes", "--kubeconfig", str(ground.config.kubeconfig), "--namespaces", ground.namespace]
+    flags = [
+        "--engine",
+        "kubernetes",
+        "--kubeconfig",
+        str(ground.settings.kubeconfig),
+        "--namespaces",
+        ground.namespace,
+    ]
     return await asyncio.to_thread(make_service(*flags, "--log-format", "json", "--resync", str(RESYNC)).start)
 
 

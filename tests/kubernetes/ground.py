@@ -11,6 +11,7 @@ from sandbox_server import engines
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.engines import kubernetes
+from sandbox_server.settings import Settings
 
 from tests import samples
 from tests.conftest import eventually
@@ -56,12 +57,10 @@ class KubernetesGround:
         self.cluster = cluster
         self.node = node
         self.namespace = namespace or make_namespace(cluster)
-        self.config = kubernetes.Config(
-            kubeconfig=cluster.kubeconfig(folder / "kubeconfig", SERVICE), namespaces=(self.namespace,)
-        )
+        self.settings = Settings(kubeconfig=cluster.kubeconfig(folder / "kubeconfig", SERVICE))
 
     def engine(self) -> engines.Engine:
-        return kubernetes.KubernetesEngine(self.config)
+        return kubernetes.KubernetesEngine(self.settings, (self.namespace,))
 
     def spec(self) -> SandboxSpec:
         return samples.spec()

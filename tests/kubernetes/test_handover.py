@@ -62,7 +62,7 @@ async def handover(
     if request.param == "local":
         service, there = make_service().start(), None
     else:
-        flags = ("--kubeconfig", str(ground.config.kubeconfig), "--namespaces", ground.namespace)
+        flags = ("--kubeconfig", str(ground.settings.kubeconfig), "--namespaces", ground.namespace)
         service, there = make_service("--engine", "kubernetes", *flags).start(), ground
     async with AsyncClient(service.address) as client:
         made = Handover(client, service, there)

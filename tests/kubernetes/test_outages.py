@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import itertools
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -166,7 +165,7 @@ def lists(ground: KubernetesGround) -> dict[str, int]:
 
 
 async def test_20_an_api_server_that_falls_silent_is_noticed(ground: KubernetesGround, tmp_path: Path) -> None:
-    ground.config = dataclasses.replace(ground.config, timeout=2.0, silence=3.0)
+    ground.settings = ground.settings.model_copy(update={"cluster_timeout": 2.0, "cluster_silence": 3.0})
     async with started(Rig(ground, tmp_path)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)

@@ -122,7 +122,7 @@ async def test_33_a_namespace_that_may_not_be_seen_is_nobody_elses_trouble(
     file.write_text(
         json.dumps({"tenants": [{"name": one, "namespaces": owned[one], "tokens": [tokens[one]]} for one in owned]})
     )
-    flags = ("--engine", "kubernetes", "--kubeconfig", str(ground.config.kubeconfig), "--token-file", str(file))
+    flags = ("--engine", "kubernetes", "--kubeconfig", str(ground.settings.kubeconfig), "--token-file", str(file))
     service = make_service(*flags).start(wait=False)
     async with (
         AsyncClient(service.address, token=tokens["a"]) as a,

@@ -9,7 +9,8 @@ import yaml
 from kubernetes.client import ApiClient, V1Ingress, V1PersistentVolumeClaim, V1Secret, V1Service, V1StatefulSet
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import Readiness, Storage
-from sandbox_server.engines.kubernetes import Config, KubernetesEngine
+from sandbox_server.engines import kubernetes
+from sandbox_server.settings import Settings
 
 from tests import samples
 
@@ -25,11 +26,11 @@ MODELS = {
 # Compare with UPDATE_GOLDEN=1 once the difference is meant, and review the files.
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 
-VARIANTS: dict[str, tuple[dict[str, object], Config]] = {
-    "defaults": ({}, Config()),
-    "sealos-off": ({}, Config(sealos_labels=False)),
-    "tls": ({}, Config(tls_secret="wildcard", ingress_class="", ingress_domain="sandboxes.example.com")),
-    "custom-storage": ({"storage": Storage("20Gi", "fast", "ReadWriteOncePod")}, Config()),
+VARIANTS: dict[str, tuple[dict[str, object], Settings]] = {
+    "defaults": ({}, Settings()),
+    "sealos-off": ({}, Settings(sealos_labels=False)),
+    "tls": ({}, Settings(tls_secret="wildcard", ingress_class="", ingress_domain="sandboxes.example.com")),
+    "custom-storage": ({"storage": Storage("20Gi", "fast", "ReadWriteOncePod")}, Settings()),
     "runtime-class": (
         {
             "runtime_class": "gvisor",
@@ -39,7 +40,7 @@ VARIANTS: dict[str, tuple[dict[str, object], Config]] = {
             "annotations": {"example.com/note": "hello"},
             "readiness": Readiness(http_path="/healthz"),
         },
-        Config(),
+        Settings(),
     ),
 }
 
@@ -49,7 +50,7 @@ def made(variant: str) -> tuple[Sandbox, str]:
     sandbox = samples.sandbox(
         "demo", uid="00000000-0000-0000-0000-000000000001", host="habcdefghijk", spec=samples.spec(**changes)
     )
-    return sandbox, KubernetesEngine(config).render(sandbox, ENV)
+    return sandbox, kubernetes.render(sandbox, ENV, config)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -107,7 +108,7 @@ def test_the_service_makes_the_disk_and_the_controller_only_what_never_binds() -
 
 def test_no_setting_changes_what_a_stateful_set_can_never_change() -> None:
     sandbox, _ = made("defaults")
-    settings = (Config(), *(config for _, config in VARIANTS.values()))
-    rendered = [list(yaml.safe_load_all(KubernetesEngine(one).render(sandbox, ENV)))[-1] for one in settings]
+    settings = (Settings(), *(config for _, config in VARIANTS.values()))
+    rendered = [list(yaml.safe_load_all(kubernetes.render(sandbox, ENV, one)))[-1] for one in settings]
     fixed = ("serviceName", "selector", "podManagementPolicy", "volumeClaimTemplates")
     assert all(one["spec"][field] == rendered[0]["spec"][field] for one in rendered for field in fixed)

@@ -17,6 +17,10 @@ class Port:
     number: int
 
 
+PORTS = (Port("app", 3000),)
+"""Those of a sandbox whose caller names none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """Kubernetes quantities: CPU in cores (`500m`), memory in bytes (`512Mi`)."""
@@ -55,7 +59,7 @@ class SandboxSpec:
     image: str
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
-    ports: tuple[Port, ...] = (Port("app", 3000),)
+    ports: tuple[Port, ...] = PORTS
     resources: Resources
     storage: Storage
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import grpc
 from google.protobuf import json_format
@@ -13,8 +12,9 @@ from sandbox_server.domain import check, errors, selector
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.spec import Port, Readiness, Resources, SandboxSpec, Storage
+from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 from sandbox_server.domain.tenant import Tenant
+from sandbox_server.settings import Settings
 
 WATCHED_MOST = 1000
 CALL_MOST = 30.0
@@ -28,19 +28,6 @@ def left(caller: Caller) -> float:
     """Seconds that the call may yet take."""
     remaining = caller.time_remaining()
     return CALL_MOST if remaining is None else min(remaining, CALL_MOST)
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a spec has where the caller left it empty. Raises `errors.Invalid` if no spec could have it."""
-
-    image: str
-    resources: Resources
-    storage: Storage
-    ports: tuple[Port, ...] = (Port("app", 3000),)
-
-    def __post_init__(self) -> None:
-        spec(pb.SandboxSpec(project="any", image=self.image or "any"), self)
 
 
 Change = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest
@@ -62,7 +49,7 @@ def written(text: str) -> pb.CreateSandboxRequest:
 
 
 def creation(
-    namespaces: Sequence[str], request: pb.CreateSandboxRequest, defaults: Defaults
+    namespaces: Sequence[str], request: pb.CreateSandboxRequest, settings: Settings
 ) -> tuple[str, SandboxSpec, dict[str, str]]:
     """The namespace, one of `namespaces`, the spec and the environment. Raises `errors.Invalid` with every bad field."""
     env = dict(request.env)
@@ -74,42 +61,38 @@ def creation(
     if request.namespace and request.namespace not in namespaces:
         found.append(Violation("namespace", "must be one of the tenant's namespaces, or empty for its first"))
     try:
-        made = spec(request.spec, defaults)
+        made = spec(request.spec, settings)
     except errors.Invalid as invalid:
         raise errors.Invalid((*found, *invalid.violations)) from None
     judged(found)
     return request.namespace or namespaces[0], made, env
 
 
-def spec(message: pb.SandboxSpec, defaults: Defaults) -> SandboxSpec:
+def spec(message: pb.SandboxSpec, settings: Settings) -> SandboxSpec:
     """The spec with defaults filled in. Raises `errors.Invalid` with every bad field."""
-    storage, usual, readiness = message.storage, defaults.storage, message.readiness
+    storage, asked, usual, readiness = message.storage, message.resources, settings, message.readiness
+    cpu = _pair(asked.cpu_request, asked.cpu_limit, usual.default_cpu_request, usual.default_cpu_limit, check.cpu)
+    memory_limits = usual.default_memory_request, usual.default_memory_limit
+    memory = _pair(asked.memory_request, asked.memory_limit, *memory_limits, check.memory)
     ports = tuple(Port(one.name or check.made_name(one.number), one.number) for one in message.ports)
     # A probe of port 0 is a mistake, not no probe.
     tcp_port = (readiness.tcp_port or -1) if readiness.HasField("tcp_port") else 0
     return SandboxSpec(
         project=message.project,
-        image=message.image or defaults.image,
+        image=message.image or usual.default_image,
         command=tuple(message.command),
         args=tuple(message.args),
-        ports=ports or defaults.ports,
-        resources=_resources(message.resources, defaults.resources),
+        ports=ports or PORTS,
+        resources=Resources(*cpu, *memory),
         storage=Storage(
-            size=storage.size or usual.size,
+            size=storage.size or usual.default_storage_size,
             storage_class=storage.storage_class or usual.storage_class,
-            access_mode=storage.access_mode or usual.access_mode,
+            access_mode=storage.access_mode or "ReadWriteOnce",
         ),
         labels=dict(message.labels),
         annotations=dict(message.annotations),
         runtime_class=message.runtime_class,
         readiness=Readiness(readiness.http_path, tcp_port),
-    )
-
-
-def _resources(asked: pb.Resources, usual: Resources) -> Resources:
-    return Resources(
-        *_pair(asked.cpu_request, asked.cpu_limit, usual.cpu_request, usual.cpu_limit, check.cpu),
-        *_pair(asked.memory_request, asked.memory_limit, usual.memory_request, usual.memory_limit, check.memory),
     )
 
 

@@ -13,6 +13,7 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, render
 from sandbox_server.rpc.convert import Caller
+from sandbox_server.settings import Settings
 
 Fields = dict[str, Any]
 Call = Callable[[Tenant, Any, Caller], Awaitable[Fields | bytes | None]]
@@ -22,9 +23,11 @@ Call = Callable[[Tenant, Any, Caller], Awaitable[Fields | bytes | None]]
 class Servicer:
     """One method for each RPC."""
 
-    def __init__(self, sandboxes: manager.StatefulSetManager, defaults: convert.Defaults) -> None:
+    def __init__(self, sandboxes: manager.StatefulSetManager, settings: Settings) -> None:
         self._manager = sandboxes
-        self._defaults = defaults
+        """Raises `errors.Invalid` for defaults that no spec could have."""
+        convert.spec(pb.SandboxSpec(project="any", image=settings.default_image or "any"), settings)
+        self._settings = settings
 
     def calls(self) -> dict[str, tuple[type[Message], type[Message], Call]]:
         """Every RPC by its name: what it takes, what it answers, and what does it."""
@@ -42,7 +45,7 @@ class Servicer:
 
     async def create_sandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
         """CreateSandbox."""
-        namespace, spec, env = convert.creation(tenant.namespaces, request, self._defaults)
+        namespace, spec, env = convert.creation(tenant.namespaces, request, self._settings)
         wish = convert.wish(request, None, caller)
         made = await self._manager.create(tenant, wish, namespace, request.sandbox_id, spec, env, request.adopt_volume)
         return self._told(made)

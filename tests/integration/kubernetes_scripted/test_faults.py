@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import dataclasses
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +16,7 @@ from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.engines import kubernetes
+from sandbox_server.settings import Settings
 
 from tests import samples
 from tests.contract.rig import Rig
@@ -37,11 +37,11 @@ class ScriptedGround:
 
     def __init__(self, api: ScriptedApi, folder: Path) -> None:
         self.api = api
-        path = api.kubeconfig(folder)
-        self.config = kubernetes.Config(kubeconfig=path, namespaces=("default",), timeout=1.0, silence=1.0)
+        self.namespaces: tuple[str, ...] = ("default",)
+        self.settings = Settings(kubeconfig=api.kubeconfig(folder), cluster_timeout=1.0, cluster_silence=1.0)
 
     def engine(self) -> engines.Engine:
-        return kubernetes.KubernetesEngine(self.config)
+        return kubernetes.KubernetesEngine(self.settings, self.namespaces)
 
     def spec(self) -> SandboxSpec:
         return samples.spec()
@@ -334,7 +334,8 @@ async def test_a_conflict_is_no_error_of_the_sandbox(rig: Rig, api: ScriptedApi)
 async def test_a_watch_for_each_of_many_namespaces_leaves_room_for_calls(api: ScriptedApi, tmp_path: Path) -> None:
     ground = ScriptedGround(api, tmp_path)
     more = tuple(f"tenant-{number}" for number in range(20))
-    ground.config = dataclasses.replace(ground.config, namespaces=("default", *more), silence=30)
+    ground.namespaces = ("default", *more)
+    ground.settings = ground.settings.model_copy(update={"cluster_silence": 30.0})
     rig = Rig(ground, tmp_path)
     await rig.start()
     try:

@@ -17,6 +17,7 @@ from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import Readiness, SandboxSpec
 from sandbox_server.engines import local
+from sandbox_server.settings import Settings
 
 from tests import samples
 from tests.contract.rig import Rig
@@ -31,11 +32,14 @@ class LocalGround:
     namespace = "default"
 
     def __init__(self, folder: Path, isolate: bool) -> None:
-        self.config = local.Config(data_dir=folder / "data", terminal="", isolate=isolate)
+        self.isolates = isolate
+        self.settings = Settings(
+            data_dir=folder / "data", local_terminal="", local_isolation="auto" if isolate else "none"
+        )
         self.mark = f"1000.{uuid.uuid4().int % 10**9}"
 
     def engine(self) -> engines.Engine:
-        return local.LocalEngine(self.config)
+        return local.LocalEngine(self.settings)
 
     def spec(self) -> SandboxSpec:
         return self.script(PROGRAM)
@@ -55,7 +59,7 @@ class LocalGround:
         return found
 
     def folder(self, sandbox_id: str) -> Path:
-        return self.config.data_dir / "sandboxes" / self.namespace / sandbox_id
+        return self.settings.data_dir / "sandboxes" / self.namespace / sandbox_id
 
     def home(self, sandbox_id: str) -> Path:
         return self.folder(sandbox_id) / "volume" / "home"
@@ -71,7 +75,7 @@ class LocalGround:
         (self.home(sandbox.id) / "crash").unlink()
 
     def end(self) -> None:
-        for file in self.config.data_dir.glob("sandboxes/*/*/main.process"):
+        for file in self.settings.data_dir.glob("sandboxes/*/*/main.process"):
             with contextlib.suppress(OSError):
                 os.killpg(_leader(file), signal.SIGKILL)
         for pid in self.marked():

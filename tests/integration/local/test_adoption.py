@@ -142,7 +142,7 @@ def killed(*args, **options):
     os.kill(os.getpid(), 9)
 os.{moment} = killed
 words, home = ["/bin/sleep", {rig.ground.mark!r}], Path({str(home)!r})
-launch = isolation.isolated(words, {{}}, home, home) if {rig.ground.config.isolate} else isolation.plain(words, {{}}, home)
+launch = isolation.isolated(words, {{}}, home, home) if {rig.ground.isolates} else isolation.plain(words, {{}}, home)
 processes.start(Path({str(rig.ground.folder(A) / "main")!r}), launch, processes.Attempt("me", 1))
 """
     done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script])

@@ -47,7 +47,7 @@ async def test_links_in_the_home_are_removed_and_never_followed(rig: LocalRig, o
 async def test_a_link_in_place_of_the_folder_is_refused_and_never_followed(rig: LocalRig, outside: Path) -> None:
     before = everything(outside)
     await rig.stopped(A)
-    place, aside = rig.ground.folder(A), rig.ground.config.data_dir / "aside"
+    place, aside = rig.ground.folder(A), rig.ground.settings.data_dir / "aside"
     place.rename(aside)
     place.symlink_to(outside)
     await rig.restart()

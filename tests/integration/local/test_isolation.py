@@ -51,7 +51,7 @@ async def test_a_data_directory_within_the_system_is_out_of_sight(
         monkeypatch.setattr(isolation, "_SYSTEM", (*isolation._SYSTEM, system))
         (Path(system) / "program").write_text("seen\n")
         await rig.stop()
-        object.__setattr__(rig.ground.config, "data_dir", Path(system) / "data")
+        rig.ground.settings = rig.ground.settings.model_copy(update={"data_dir": Path(system) / "data"})
         await rig.start()
         told = await said(rig, f"cat {system}/program; ls -A {system}/data; echo end")
         await rig.delete(A)
@@ -84,9 +84,9 @@ def test_a_bubblewrap_that_tells_too_little_is_not_used(tmp_path: Path, monkeypa
 
 
 def test_where_nothing_isolates_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "switched off" in isolation.describe(False)
+    assert "switched off" in isolation.describe("none")
     monkeypatch.setattr(isolation, "program", lambda: "")
-    assert "does not run here" in isolation.describe(True)
+    assert "does not run here" in isolation.describe("auto")
 
 
 def test_a_port_is_given_once_until_it_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_port_is_given_once_until_it_is_free_again(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_deleted_sandboxs_ports_are_free_and_a_live_ones_are_not(rig: LocalRig) -> None:
-    object.__setattr__(rig.ground.config, "ports", range(28400, 28402))
+    rig.ground.settings = rig.ground.settings.model_copy(update={"local_ports": "28400-28401"})
     await rig.restart()
     first = await rig.create(A)
     second = await rig.create("isolation-b")

@@ -156,7 +156,7 @@ async def test_the_port_and_the_home_are_given_and_not_the_callers_to_change(rig
     await rig.there(rig.ground.marked)
     env = dict(one.split("=", 1) for one in (rig.ground.home(A) / "env").read_text().split("\0") if one)
     assert env["PORT"] == str(made.addresses.ports[0]) == made.addresses.public_url.rpartition(":")[2]
-    assert env["HOME"] == (isolation.HOME if rig.ground.config.isolate else str(rig.ground.home(A)))
+    assert env["HOME"] == (isolation.HOME if rig.ground.isolates else str(rig.ground.home(A)))
     assert env["MINE"] == "a b\nc"
     assert not any(name.startswith(("PYTEST", "SANDBOX")) for name in env)
 
@@ -164,7 +164,7 @@ async def test_the_port_and_the_home_are_given_and_not_the_callers_to_change(rig
 async def test_a_terminal_program_that_came_later_does_no_harm(rig: LocalRig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)
-    object.__setattr__(rig.ground.config, "terminal", "/bin/sleep {port}")
+    rig.ground.settings = rig.ground.settings.model_copy(update={"local_terminal": "/bin/sleep {port}"})
     await rig.restart()
     await rig.settled(A, Phase.RUNNING)
     await rig.ground.crash(running)

@@ -33,7 +33,7 @@ async def test_a_volume_that_was_kept_before_anybody_had_seen_it_is_adopted(rig:
     rig._task.cancel()
     made = await rig.create(A)
     # A service that is killed between making the volume and writing down which it was.
-    folder.Folder(rig.ground.config.data_dir, made.key).prepare(made, 1)
+    folder.Folder(rig.ground.settings.data_dir, made.key).prepare(made, 1)
     (rig.ground.home(A) / "work").write_text("mine")
     await rig.delete(A, keep=True)
     await rig.restart()
@@ -50,7 +50,7 @@ async def test_a_folder_and_a_process_of_another_sandbox_are_left_alone(rig: Loc
     theirs, before = rig.ground.marked(), everything(rig.ground.folder(A))
     # The database is lost, and with it who that was.
     await rig.stop()
-    (rig.ground.config.data_dir.parent / "rig.db").unlink()
+    (rig.ground.settings.data_dir.parent / "rig.db").unlink()
     await rig.start()
     await rig.create(A)
     told = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
@@ -65,7 +65,7 @@ async def test_a_folder_and_a_process_of_another_sandbox_are_left_alone(rig: Loc
 
 async def test_a_disk_with_data_is_never_made_anew(rig: LocalRig) -> None:
     known = samples.sandbox(volume_uid="the-disk-with-the-data")
-    made = folder.Folder(rig.ground.config.data_dir, known.key)
+    made = folder.Folder(rig.ground.settings.data_dir, known.key)
     made.prepare(known, 1)
     assert not made.stands
 
@@ -95,7 +95,7 @@ async def test_only_delete_costs_data(rig: LocalRig) -> None:
 async def test_a_disk_that_comes_back_is_taken_up_again(rig: LocalRig) -> None:
     await rig.stopped(A)
     (rig.ground.home(A) / "work").write_text("mine")
-    volume, aside = rig.ground.home(A).parent, rig.ground.config.data_dir / "aside"
+    volume, aside = rig.ground.home(A).parent, rig.ground.settings.data_dir / "aside"
     volume.rename(aside)
     await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST)
     await rig.begin(A, Phase.RUNNING)

@@ -1,6 +1,6 @@
 """Sandboxes as StatefulSets of a Kubernetes cluster."""
 
 from sandbox_server.engines.kubernetes.engine import KubernetesEngine
-from sandbox_server.engines.kubernetes.manifests import Config
+from sandbox_server.engines.kubernetes.manifests import render
 
-__all__ = ["Config", "KubernetesEngine"]
+__all__ = ["KubernetesEngine", "render"]

@@ -16,6 +16,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from sandbox_server import engines
 from sandbox_server.engines.kubernetes import manifests, observe
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, Failure, Object
+from sandbox_server.settings import Settings
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
@@ -67,18 +68,18 @@ def _of(manifest: manifests.Manifest) -> str:
 class Client:
     """Connections to one API server."""
 
-    def __init__(self, config: manifests.Config) -> None:
-        self._config = config
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     async def open(self) -> None:
         """Reads the kubeconfig or the pod's service account. Raises ValueError if there is none that works."""
         account = self._account = Configuration()
         try:
-            if self._config.kubeconfig is None:
+            if self._settings.kubeconfig is None:
                 kubernetes_config.load_incluster_config(client_configuration=account)  # type: ignore[no-untyped-call]
             else:
                 await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
-                    str(self._config.kubeconfig), client_configuration=account
+                    str(self._settings.kubeconfig), client_configuration=account
                 )
         except (kubernetes_config.ConfigException, OSError, yaml.YAMLError) as error:
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
@@ -108,10 +109,12 @@ class Client:
         Raises what `failure` says, and `engines.Unreachable` when there is no answer.
         """
         data = None if body is None else _ENCODER.encode(body)
-        limits = aiohttp.ClientTimeout(sock_read=self._config.silence if watch else self._config.timeout)
+        limits = aiohttp.ClientTimeout(
+            sock_read=self._settings.cluster_silence if watch else self._settings.cluster_timeout
+        )
         headers = {"Accept": accept, "Content-Type": APPLY if method == "PATCH" else JSON}
         try:
-            async with asyncio.timeout(self._config.timeout):
+            async with asyncio.timeout(self._settings.cluster_timeout):
                 if token := await self._account.get_api_key_with_prefix("BearerToken", "authorization"):
                     headers["Authorization"] = token
                 response = await self._session.request(

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-import yaml
-
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault, Observed, Pod
 from sandbox_server.domain.phase import DesiredState, Reason
@@ -17,6 +15,7 @@ from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.kubernetes import client, manifests, observe
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.settings import Settings
 
 T = TypeVar("T")
 SKEW = timedelta(seconds=2)
@@ -67,9 +66,11 @@ class KubernetesEngine:
 
     name = "kubernetes"
 
-    def __init__(self, config: manifests.Config) -> None:
-        self._config = config
-        self._api = client.Client(config)
+    def __init__(self, settings: Settings, namespaces: Iterable[str]) -> None:
+        """`namespaces`: those that are observed."""
+        self._settings = settings
+        self._namespaces = namespaces
+        self._api = client.Client(settings)
         self._sights: dict[str, _Sight] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._supplied: dict[Key, float] = {}
@@ -77,7 +78,7 @@ class KubernetesEngine:
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Begins to list and watch. Raises ValueError if there is no usable kubeconfig."""
         await self._api.open()
-        self._sights = {one: _Sight(self._api, one, changed) for one in self._config.namespaces}
+        self._sights = {one: _Sight(self._api, one, changed) for one in self._namespaces}
         self._tasks = [asyncio.create_task(one.run()) for sight in self._sights.values() for one in sight.all]
 
     async def close(self) -> None:
@@ -104,7 +105,7 @@ class KubernetesEngine:
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Names and URLs under the ingress domain."""
-        return manifests.addresses(sandbox, self._config)
+        return manifests.addresses(sandbox, self._settings)
 
     def observe(self, sandbox: Sandbox) -> Observed:
         """What the informers remember of this sandbox."""
@@ -144,7 +145,7 @@ class KubernetesEngine:
         sight = self._sights.get(sandbox.namespace)
         if sight is None:
             raise engines.Refused(_unobserved(sandbox.namespace))
-        claim, secret, *objects = manifests.objects(sandbox, env, replicas, self._config)
+        claim, secret, *objects = manifests.objects(sandbox, env, replicas, self._settings)
         if not sandbox.volume_uid:
             await self._make_disk(sight, sandbox, claim)
         sight.secrets[sandbox.uid] = (await self._write(sight, sandbox, secret)).metadata.uid
@@ -184,7 +185,7 @@ class KubernetesEngine:
         """
         if not await self._at_rest(sandbox):
             return
-        claim, *objects = manifests.objects(sandbox, {}, 0, self._config)
+        claim, *objects = manifests.objects(sandbox, {}, 0, self._settings)
         for manifest in (claim, *objects):
             found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
@@ -202,7 +203,7 @@ class KubernetesEngine:
         if not sight or not workload or workload.owner != sandbox.uid or workload.terminating:
             return True
         if workload.replicas:
-            *_, manifest = manifests.objects(sandbox, {}, 0, self._config)
+            *_, manifest = manifests.objects(sandbox, {}, 0, self._settings)
             try:
                 made = await self._write(sight, sandbox, manifest)
             except engines.Refused:
@@ -211,10 +212,6 @@ class KubernetesEngine:
             sight.made["StatefulSet"].put(made)
             workload = observe.workload(made)
         return workload.replicas == 0 and workload.obeyed and sight.pods.get(manifests.pod_name(sandbox)) is None
-
-    def render(self, sandbox: Sandbox, env: Mapping[str, str]) -> str:
-        """Every object of the sandbox as YAML, in the order in which they are applied."""
-        return yaml.safe_dump_all(manifests.objects(sandbox, env, 1, self._config), sort_keys=False)
 
 
 def _unobserved(namespace: str) -> Fault:

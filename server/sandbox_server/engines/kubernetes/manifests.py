@@ -2,12 +2,13 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import yaml
 
 from sandbox_server.domain.sandbox import Addresses, Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT
+from sandbox_server.settings import Settings
 
 Manifest = dict[str, Any]
 
@@ -26,27 +27,9 @@ GRACE = 10
 _SEALOS = "cloud.sealos.io"
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What the objects and the connection need beyond the sandbox.
-
-    `kubeconfig` None is the service account of the pod; `namespaces` are those observed; times in seconds. `silence`
-    is how long a watch may say nothing: the API server sends a bookmark about every minute.
-    """
-
-    kubeconfig: Path | None = None
-    namespaces: tuple[str, ...] = ()
-    ingress_domain: str = "sandbox.localhost"
-    ingress_class: str = "nginx"
-    tls_secret: str = ""
-    sealos_labels: bool = True
-    timeout: float = 10.0
-    silence: float = 90.0
-
-
-def addresses(sandbox: Sandbox, config: Config) -> Addresses:
+def addresses(sandbox: Sandbox, settings: Settings) -> Addresses:
     """Where the sandbox is reached: always by https, whoever ends TLS in front of the cluster."""
-    application, terminal = _hosts(sandbox, config)
+    application, terminal = _hosts(sandbox, settings)
     return Addresses(
         dns_name=f"{pod_name(sandbox)}.{sandbox.service_name}.{sandbox.namespace}.svc",
         public_url=f"https://{application}",
@@ -54,8 +37,8 @@ def addresses(sandbox: Sandbox, config: Config) -> Addresses:
     )
 
 
-def _hosts(sandbox: Sandbox, config: Config) -> tuple[str, str]:
-    return f"{sandbox.host}.{config.ingress_domain}", f"{sandbox.host}-ttyd.{config.ingress_domain}"
+def _hosts(sandbox: Sandbox, settings: Settings) -> tuple[str, str]:
+    return f"{sandbox.host}.{settings.ingress_domain}", f"{sandbox.host}-ttyd.{settings.ingress_domain}"
 
 
 def pod_name(sandbox: Sandbox) -> str:
@@ -83,28 +66,33 @@ def watched(sandbox: Sandbox) -> tuple[tuple[str, str], ...]:
     )
 
 
-def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, config: Config) -> list[Manifest]:
+def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: Settings) -> list[Manifest]:
     """The claim, the Secret and those `watched`: the order in which they are applied, and in which they are removed."""
     (_, service), *ingresses, (_, stateful_set) = watched(sandbox)
-    routes = zip(ingresses, _hosts(sandbox, config), (sandbox.spec.ports[0].number, TERMINAL_PORT), strict=True)
+    routes = zip(ingresses, _hosts(sandbox, settings), (sandbox.spec.ports[0].number, TERMINAL_PORT), strict=True)
     return [
         _claim(sandbox),
-        _object(sandbox, config, "Secret", secret_name(sandbox), type="Opaque", data=_data(env)),
-        _object(sandbox, config, "Service", service, spec=_service(sandbox)),
-        *(_ingress(sandbox, config, name, host, port) for (_, name), host, port in routes),
-        _stateful_set(sandbox, config, stateful_set, replicas),
+        _object(sandbox, settings, "Secret", secret_name(sandbox), type="Opaque", data=_data(env)),
+        _object(sandbox, settings, "Service", service, spec=_service(sandbox)),
+        *(_ingress(sandbox, settings, name, host, port) for (_, name), host, port in routes),
+        _stateful_set(sandbox, settings, stateful_set, replicas),
     ]
 
 
-def _object(sandbox: Sandbox, config: Config, kind: str, name: str, **content: Any) -> Manifest:
-    metadata = {"name": name, "namespace": sandbox.namespace, "labels": _labels(sandbox, config)}
+def render(sandbox: Sandbox, env: Mapping[str, str], settings: Settings) -> str:
+    """Every object of a sandbox that runs as YAML, in the order in which they are applied."""
+    return yaml.safe_dump_all(objects(sandbox, env, 1, settings), sort_keys=False)
+
+
+def _object(sandbox: Sandbox, settings: Settings, kind: str, name: str, **content: Any) -> Manifest:
+    metadata = {"name": name, "namespace": sandbox.namespace, "labels": _labels(sandbox, settings)}
     metadata["annotations"] = {**sandbox.spec.annotations, UID: sandbox.uid}
     return {"apiVersion": VERSIONS.get(kind, "v1"), "kind": kind, "metadata": metadata, **content}
 
 
-def _labels(sandbox: Sandbox, config: Config) -> dict[str, str]:
+def _labels(sandbox: Sandbox, settings: Settings) -> dict[str, str]:
     labels = {**sandbox.spec.labels, ID: sandbox.id}
-    if config.sealos_labels:
+    if settings.sealos_labels:
         labels |= {f"{_SEALOS}/app-deploy-manager": sandbox.id, "app": sandbox.id}
         labels["project.fullstackagent.io/name"] = sandbox.spec.project
     return labels
@@ -153,24 +141,24 @@ def _service(sandbox: Sandbox) -> Manifest:
     return {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {ID: sandbox.id}, "ports": ports}
 
 
-def _ingress(sandbox: Sandbox, config: Config, name: str, host: str, port: int) -> Manifest:
+def _ingress(sandbox: Sandbox, settings: Settings, name: str, host: str, port: int) -> Manifest:
     backend = {"service": {"name": sandbox.service_name, "port": {"number": port}}}
     rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
-    tls = [{"hosts": [host], "secretName": config.tls_secret}] if config.tls_secret else []
-    spec = {"rules": [rule]} | _given(ingressClassName=config.ingress_class, tls=tls)
-    made = _object(sandbox, config, "Ingress", name, spec=spec)
-    if config.sealos_labels:
+    tls = [{"hosts": [host], "secretName": settings.tls_secret}] if settings.tls_secret else []
+    spec = {"rules": [rule]} | _given(ingressClassName=settings.ingress_class, tls=tls)
+    made = _object(sandbox, settings, "Ingress", name, spec=spec)
+    if settings.sealos_labels:
         made["metadata"]["labels"][f"{_SEALOS}/app-deploy-manager-domain"] = host.partition(".")[0]
     return made
 
 
-def _stateful_set(sandbox: Sandbox, config: Config, name: str, replicas: int) -> Manifest:
+def _stateful_set(sandbox: Sandbox, settings: Settings, name: str, replicas: int) -> Manifest:
     """Its template's generation is what restarts the pod."""
-    made = _object(sandbox, config, "StatefulSet", name)
+    made = _object(sandbox, settings, "StatefulSet", name)
     labels, annotations = made["metadata"]["labels"], made["metadata"]["annotations"]
     annotations[GENERATION] = str(sandbox.generation)
     template = {"metadata": {"labels": {**labels}, "annotations": {**annotations}}, "spec": _pod(sandbox)}
-    if config.sealos_labels:
+    if settings.sealos_labels:
         annotations["originImageName"] = sandbox.spec.image
         annotations |= {f"deploy.{_SEALOS}/minReplicas": "1", f"deploy.{_SEALOS}/maxReplicas": "1"}
         annotations[f"deploy.{_SEALOS}/resize"] = sandbox.spec.storage.size

@@ -12,11 +12,11 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
-from sandbox_server.engines.local import isolation
-from sandbox_server.engines.local.config import Config
+from sandbox_server.engines.local import isolation, launch
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.unit import Unit, Wanted
+from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
 
@@ -36,9 +36,9 @@ class LocalEngine:
 
     name = "local"
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._ports = Ports(config.ports)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ports = Ports(settings.port_range)
         self._units: dict[Key, Unit] = {}
         self._tasks: dict[Key | None, asyncio.Task[None]] = {}
         self.in_sight = False
@@ -46,7 +46,7 @@ class LocalEngine:
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Takes over what runs. Raises OSError if another service has the data directory."""
         self._changed = changed
-        root = self._config.data_dir
+        root = self._settings.data_dir
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -57,7 +57,7 @@ class LocalEngine:
             # What the service was started with is not its sandboxes': they would hold it open long after it.
             with contextlib.suppress(OSError):
                 os.set_inheritable(int(name), int(name) < 3)
-        log.info("isolation", state=isolation.describe(self._config.isolate))
+        log.info("isolation", state=isolation.describe(self._settings.local_isolation))
         for sandbox in live:
             self._ports.take(sandbox.addresses.ports)
             if Folder(root, sandbox.key).path.exists():
@@ -73,7 +73,7 @@ class LocalEngine:
         if (unit := self._units.get(key)) is not None:
             unit.want(wanted)
         else:
-            unit = self._units[key] = Unit(self._config, wanted, lambda: self._changed(key))
+            unit = self._units[key] = Unit(self._settings, wanted, lambda: self._changed(key))
             self._tasks[key] = asyncio.create_task(self._run(key, unit))
         return unit
 
@@ -117,13 +117,13 @@ class LocalEngine:
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Loopback URLs, on ports that are the sandbox's until it is deleted."""
-        ports = tuple(self._ports.give() for _ in range(2 if self._config.terminal_words else 1))
+        ports = tuple(self._ports.give() for _ in range(2 if launch.terminal(self._settings) else 1))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         return Addresses(dns_name="127.0.0.1", public_url=urls[0], ttyd_url="".join(urls[1:]), ports=ports)
 
     def observe(self, sandbox: Sandbox) -> Observed:
         """What is there for this sandbox. Whether its disk is there, the disk itself is asked."""
-        unit, folder = self._units.get(sandbox.key), Folder(self._config.data_dir, sandbox.key)
+        unit, folder = self._units.get(sandbox.key), Folder(self._settings.data_dir, sandbox.key)
         volume = workload = None
         if folder.stands and (label := folder.label()):
             volume = Volume(
@@ -147,7 +147,7 @@ class LocalEngine:
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Prepares the folder and has the sandbox's task see to the rest."""
-        folder = Folder(self._config.data_dir, sandbox.key)
+        folder = Folder(self._settings.data_dir, sandbox.key)
         self._ports.take(sandbox.addresses.ports)
         await asyncio.to_thread(folder.prepare, sandbox, replicas)
         self._want(Wanted(sandbox, replicas, dict(env)))

@@ -60,11 +60,11 @@ def program() -> str:
     return ""
 
 
-def describe(isolate: bool) -> str:
-    """One line for people about what keeps local sandboxes apart."""
-    if isolate and program():
+def describe(wanted: str) -> str:
+    """One line for people about what keeps local sandboxes apart. `wanted`: the setting local-isolation."""
+    if wanted == "auto" and program():
         return f"bubblewrap at {program()}"
-    why = "bubblewrap does not run here" if isolate else "switched off by local-isolation"
+    why = "bubblewrap does not run here" if wanted == "auto" else "switched off by local-isolation"
     return f"none: {why}; a sandbox can do what the service's user can"
 
 

@@ -9,10 +9,10 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Exit, Fault, Pod
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.local import processes, readiness
-from sandbox_server.engines.local.config import Config
+from sandbox_server.engines.local import launch, processes, readiness
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.processes import Attempt, Process
+from sandbox_server.settings import Settings
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
 STEADY = 10.0
@@ -43,12 +43,12 @@ class Wanted:
 class Unit:
     """`pod` is the process, and `fault` why the folder cannot be removed; `changed` is called when they change."""
 
-    def __init__(self, config: Config, wanted: Wanted, changed: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, wanted: Wanted, changed: Callable[[], None]) -> None:
         self.wanted = wanted
-        self.folder = Folder(config.data_dir, wanted.sandbox.key)
+        self.folder = Folder(settings.data_dir, wanted.sandbox.key)
         self.pod: Pod | None = None
         self.fault: Fault | None = None
-        self._config = config
+        self._settings = settings
         self._changed = changed
         self._poke = asyncio.Event()
 
@@ -120,8 +120,8 @@ class Unit:
         # A long crash loop must not make a number that is no float any more.
         elif not quick or not await self._poked(min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(quick - 1, 16))):
             try:
-                launch = self._config.launch(wanted.sandbox, wanted.env, self.folder.home)
-                return processes.start(self.folder.process, launch, attempt)
+                started = launch.launch(wanted.sandbox, wanted.env, self.folder.home, self._settings)
+                return processes.start(self.folder.process, started, attempt)
             except OSError as error:
                 told = f"the process cannot be started: {error.strerror or error}"
                 self._show(attempt, Reason.CONTAINER_CONFIG, told)
@@ -130,7 +130,7 @@ class Unit:
 
     async def _attend(self, process: Process, sandbox: Sandbox, ready: bool) -> bool:
         """Shows whether the process is ready, and returns that when it ends or something else is wanted."""
-        spec, port, missed = self._config.expected(sandbox.spec), sandbox.addresses.ports[0], 0
+        spec, port, missed = launch.expected(sandbox.spec, self._settings), sandbox.addresses.ports[0], 0
 
         def show() -> None:
             told = (Reason.READY, "the process runs") if ready else (Reason.NOT_READY, "not answering yet")
