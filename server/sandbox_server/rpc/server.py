@@ -9,11 +9,14 @@ import collections
 import contextlib
 import gc
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
@@ -25,11 +28,11 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth
 from sandbox_server.rpc import errors as rpc_errors
 from sandbox_server.rpc.convert import Caller
-from sandbox_server.rpc.servicer import Call, Servicer
+from sandbox_server.rpc.servicer import Fields, Servicer
 
 log = structlog.get_logger()
 
-SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"].full_name
+SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"]
 RECEIVE_MOST = 2 * 1024 * 1024
 """Bytes: an environment and a spec at their limits are 1.1 MiB together."""
 
@@ -53,7 +56,7 @@ told of brought a full collection, during which nobody is served for 0.2 s; with
 LAST_CALLS = 0.2
 """Seconds between the last call's end and the closing of the connections."""
 
-STREAMS = frozenset({"WatchStatus"})
+STREAMS = frozenset(one.name for one in SERVICE.methods if one.server_streaming)
 LOGGED = frozenset({"CreateSandbox", "Start", "Stop", "Delete", "UpdateEnvVars"})
 """Mutations: a log line for each read would cost a third of the read."""
 
@@ -77,12 +80,13 @@ class Server:
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         """Serves, NOT_SERVING yet, and returns the port. Raises OSError if the address cannot be had."""
         gc.set_threshold(YOUNG)
-        handlers = {name: self._handler(name, *one) for name, one in self._servicer.calls().items()}
+        handlers = {one.name: self._handler(one) for one in SERVICE.methods}
         # The first that was added is the first that is asked.
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), self._server
+            (SERVICE.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
+            self._server,
         )
         await self.serving(False)
         try:
@@ -98,7 +102,7 @@ class Server:
     async def serving(self, ready: bool) -> None:
         """Tells health checks whether to send calls here."""
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
+        for name in ("", SERVICE.full_name):
             await self._health.set(name, status)
 
     async def stop(self, grace: float) -> None:
@@ -122,9 +126,10 @@ class Server:
         """Ends everything at once."""
         await self._server.stop(None)
 
-    def _handler(
-        self, method: str, request: type[Message], response: type[Message], call: Call
-    ) -> "grpc.RpcMethodHandler[Any, Any]":
+    def _handler(self, described: MethodDescriptor) -> "grpc.RpcMethodHandler[Any, Any]":
+        method = described.name
+        call: Callable[[Tenant, Message, Caller], Awaitable[Fields | bytes | None]] = getattr(self._servicer, method)
+        request, response = map(GetMessageClass, (described.input_type, described.output_type))
         logged, ok, left = method in LOGGED, (method, "OK", ""), (method, "CANCELLED", "")
 
         async def handle(written: bytes, context: Caller) -> bytes | None:

@@ -1,10 +1,8 @@
 """The RPCs: each reads its request, asks the manager, and gives the fields of its answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from google.protobuf.message import Message
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
@@ -16,74 +14,51 @@ from sandbox_server.rpc.convert import Caller
 from sandbox_server.settings import Settings
 
 Fields = dict[str, Any]
-Call = Callable[[Tenant, Any, Caller], Awaitable[Fields | bytes | None]]
-"""Answers a request: with the fields of the answer, with the answer as it is written, or (a stream) with nothing."""
+"""An answer's. GetStatus gives its answer as it is written, once for all its callers; a stream gives none."""
 
 
 class Servicer:
-    """One method for each RPC."""
+    """One method for each RPC, by the name that the contract gives it."""
 
     def __init__(self, sandboxes: manager.StatefulSetManager, settings: Settings) -> None:
-        self._manager = sandboxes
         """Raises `errors.Invalid` for defaults that no spec could have."""
+        self._manager = sandboxes
         convert.spec(pb.SandboxSpec(project="any", image=settings.default_image or "any"), settings)
         self._settings = settings
 
-    def calls(self) -> dict[str, tuple[type[Message], type[Message], Call]]:
-        """Every RPC by its name: what it takes, what it answers, and what does it."""
-        return {
-            "CreateSandbox": (pb.CreateSandboxRequest, pb.CreateSandboxResponse, self.create_sandbox),
-            "Start": (pb.StartRequest, pb.StartResponse, self.start),
-            "Stop": (pb.StopRequest, pb.StopResponse, self.stop),
-            "Delete": (pb.DeleteRequest, pb.DeleteResponse, self.delete),
-            "UpdateEnvVars": (pb.UpdateEnvVarsRequest, pb.UpdateEnvVarsResponse, self.update_env_vars),
-            "GetStatus": (pb.GetStatusRequest, pb.GetStatusResponse, self.get_status),
-            "GetSandbox": (pb.GetSandboxRequest, pb.GetSandboxResponse, self.get_sandbox),
-            "ListSandboxes": (pb.ListSandboxesRequest, pb.ListSandboxesResponse, self.list_sandboxes),
-            "WatchStatus": (pb.WatchStatusRequest, pb.WatchStatusResponse, self.watch_status),
-        }
-
-    async def create_sandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
-        """CreateSandbox."""
+    async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
         namespace, spec, env = convert.creation(tenant.namespaces, request, self._settings)
         wish = convert.wish(request, None, caller)
         made = await self._manager.create(tenant, wish, namespace, request.sandbox_id, spec, env, request.adopt_volume)
         return self._told(made)
 
-    async def start(self, tenant: Tenant, request: pb.StartRequest, caller: Caller) -> Fields:
-        """Start."""
+    async def Start(self, tenant: Tenant, request: pb.StartRequest, caller: Caller) -> Fields:
         wish, key = convert.change(tenant, request, caller)
         return self._told(await self._manager.start(tenant, wish, key, request.accept_data_loss))
 
-    async def stop(self, tenant: Tenant, request: pb.StopRequest, caller: Caller) -> Fields:
-        """Stop."""
+    async def Stop(self, tenant: Tenant, request: pb.StopRequest, caller: Caller) -> Fields:
         wish, key = convert.change(tenant, request, caller)
         return self._told(await self._manager.stop(tenant, wish, key))
 
-    async def delete(self, tenant: Tenant, request: pb.DeleteRequest, caller: Caller) -> Fields:
-        """Delete."""
+    async def Delete(self, tenant: Tenant, request: pb.DeleteRequest, caller: Caller) -> Fields:
         wish, key = convert.change(tenant, request, caller)
         return self._told(await self._manager.delete(tenant, wish, key, request.keep_volume))
 
-    async def update_env_vars(self, tenant: Tenant, request: pb.UpdateEnvVarsRequest, caller: Caller) -> Fields:
-        """UpdateEnvVars."""
+    async def UpdateEnvVars(self, tenant: Tenant, request: pb.UpdateEnvVarsRequest, caller: Caller) -> Fields:
         wish, key = convert.change(tenant, request, caller)
         values, unset = dict(request.set), tuple(request.unset)
         return self._told(await self._manager.update_env(tenant, wish, key, values, unset, request.replace))
 
-    async def get_status(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
-        """GetStatus, the answer written once for all its callers."""
+    async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
         change = await self._seen(tenant, request, caller)
         stale = self._manager.stale(change.sandbox.namespace)
         return {"status": render.status(change.sandbox, stale=True)} if stale else change.status
 
-    async def get_sandbox(self, tenant: Tenant, request: pb.GetSandboxRequest, caller: Caller) -> Fields:
-        """GetSandbox."""
+    async def GetSandbox(self, tenant: Tenant, request: pb.GetSandboxRequest, caller: Caller) -> Fields:
         change = await self._seen(tenant, request, caller)
         return self._told(change.sandbox)
 
-    async def list_sandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, _caller: Caller) -> Fields:
-        """ListSandboxes."""
+    async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, _caller: Caller) -> Fields:
         wanted, phases, size, after = convert.listed(tenant, request)
         found, following = await self._manager.list(wanted, phases, size, after)
         return {
@@ -92,8 +67,7 @@ class Servicer:
             "sequence": self._manager.sequence,
         }
 
-    async def watch_status(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
-        """WatchStatus; what it has to say is sent, not returned."""
+    async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
         wanted, after = convert.watched(tenant, request)
         await self._manager.watch(tenant, wanted, after, caller.write)
 

@@ -125,7 +125,7 @@ class LocalRig(Rig):
 async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[LocalRig]:
     isolate = request.param == "isolated"
     if isolate:
-        assert local.describe(True).startswith("bubblewrap"), "bubblewrap must run where these tests do"
+        assert local.describe("auto").startswith("bubblewrap"), "bubblewrap must run where these tests do"
     ground = LocalGround(tmp_path, isolate)
     made = LocalRig(ground, tmp_path)
     await made.start()
