@@ -33,12 +33,10 @@ def sandbox(number: int, sequence: int, project: str = "bench") -> Sandbox:
         phase=Phase.RUNNING,
         reason=Reason.READY,
         message="the pod is ready",
-        transitioned_at=NOW,
-        attempt_at=NOW,
+        transition_time=NOW,
         observed_generation=1,
         conditions=conditions,
         volume=VolumeStatus(f"vn-homevn-agent-bench-{number}-0", "5Gi", True),
-        applied_generation=1,
     )
     return Sandbox(
         id=f"bench-{number}",
@@ -57,7 +55,8 @@ def sandbox(number: int, sequence: int, project: str = "bench") -> Sandbox:
         desired=DesiredState.RUNNING,
         generation=1,
         start_generation=1,
-        created_at=NOW,
+        create_time=NOW,
+        attempt_at=NOW,
         addresses=Addresses(
             dns_name=f"bench-{number}-0.bench-{number}-service.default.svc",
             public_url=f"https://h{number:011}.sandbox.example",
@@ -65,16 +64,15 @@ def sandbox(number: int, sequence: int, project: str = "bench") -> Sandbox:
         ),
         status=status,
         volume_uid="00000000-0000-0000-0000-000000000000",
+        applied_generation=1,
         sequence=sequence,
     )
 
 
 def wished(number: int) -> Sandbox:
     """A sandbox as it is when it was just asked for."""
-    status = Status(
-        phase=Phase.CREATING, reason=Reason.ACCEPTED, message="accepted", transitioned_at=NOW, attempt_at=NOW
-    )
-    return dataclasses.replace(sandbox(number, 0), status=status, volume_uid="")
+    status = Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message="accepted", transition_time=NOW)
+    return dataclasses.replace(sandbox(number, 0), status=status, applied_generation=0, volume_uid="")
 
 
 MESSAGE = render.Encoder().change(sandbox(0, 1))

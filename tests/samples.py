@@ -26,13 +26,7 @@ def spec(**changes: Any) -> SandboxSpec:
 
 
 def status(**changes: Any) -> Status:
-    usual = {
-        "phase": Phase.CREATING,
-        "reason": Reason.ACCEPTED,
-        "message": "accepted",
-        "transitioned_at": NOW,
-        "attempt_at": NOW,
-    }
+    usual = {"phase": Phase.CREATING, "reason": Reason.ACCEPTED, "message": "accepted", "transition_time": NOW}
     return Status(**{**usual, **changes})
 
 
@@ -48,7 +42,8 @@ def sandbox(sandbox_id: str = "demo-1", **changes: Any) -> Sandbox:
         "desired": DesiredState.RUNNING,
         "generation": 1,
         "start_generation": 1,
-        "created_at": NOW,
+        "create_time": NOW,
+        "attempt_at": NOW,
         "addresses": Addresses(dns_name="", public_url="", ttyd_url=""),
         "status": status(),
     }

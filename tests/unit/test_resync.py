@@ -81,7 +81,7 @@ async def silence(tmp_path: Path) -> AsyncIterator[Silence]:
 
 async def test_a_change_that_nobody_told_of_is_seen_at_the_next_resync(silence: Silence) -> None:
     await silence.run(resync=0.05)
-    await silence.until(lambda one: one.status.applied_generation == 1)
+    await silence.until(lambda one: one.applied_generation == 1)
     while silence.engine.world.step():
         pass
     await silence.until(lambda one: one.status.phase is Phase.RUNNING)
@@ -100,4 +100,4 @@ async def test_a_namespace_that_comes_into_sight_is_worked_at_once_and_one_that_
         silence.engine.why = Fault(Reason.CLUSTER_FORBIDDEN, words)
         await silence.until(lambda one: one.status.message == words)  # noqa: B023
     silence.engine.sighted, silence.engine.why = True, None
-    await silence.until(lambda one: one.status.applied_generation == 1)
+    await silence.until(lambda one: one.applied_generation == 1)

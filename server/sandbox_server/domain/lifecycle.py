@@ -135,7 +135,7 @@ def decide(
         message=rule.message.format(found),
         action=action,
         settled=phase is SETTLED[sandbox.desired] and action is None,
-        recheck_at=None if rule.phase else sandbox.status.attempt_at + start_deadline,
+        recheck_at=None if rule.phase else sandbox.attempt_at + start_deadline,
     )
 
 
@@ -149,7 +149,7 @@ def _towards_running(sandbox: Sandbox, made: bool) -> Phase:
 def _accepted(sandbox: Sandbox) -> Phase:
     """The phase of a wish that nobody has looked at yet."""
     if sandbox.desired is DesiredState.RUNNING:
-        return _towards_running(sandbox, made=sandbox.status.applied_generation != 0)
+        return _towards_running(sandbox, made=sandbox.applied_generation != 0)
     going = Phase.STOPPING if sandbox.desired is DesiredState.STOPPED else Phase.TERMINATING
     return sandbox.status.phase if sandbox.status.phase is SETTLED[sandbox.desired] else going
 
@@ -164,7 +164,7 @@ def _action(at: Situation) -> Action | None:
     if at.stranger() or (running and at.volume_going()):
         return None
     replicas = int(running and not at.volume_lost())
-    applied = (sandbox.generation, replicas, sandbox.status.applied_revision, False)
+    applied = (sandbox.generation, replicas, sandbox.applied_revision, False)
     stands = workload and (workload.generation, workload.replicas, workload.revision, workload.terminating) == applied
     return None if stands and at.acted() else Apply(replicas)
 
@@ -172,31 +172,32 @@ def _action(at: Situation) -> Action | None:
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
     """`sandbox` with a changed wish, its phase decided before anybody has looked. `now` starts a new attempt."""
     conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
-    status = dataclasses.replace(sandbox.status, attempt_at=now, conditions=conditions)
-    begun = dataclasses.replace(sandbox, status=status)
-    return _told(begun, decide(begun, None, now), now)
+    status = dataclasses.replace(sandbox.status, conditions=conditions)
+    begun = dataclasses.replace(sandbox, attempt_at=now, status=status)
+    return told(begun, decide(begun, None, now), now)
 
 
 def _unapplied(condition: Condition, now: datetime) -> Condition:
     """No pod has the environment of a generation that is new."""
     if condition.type is not ConditionType.ENV_APPLIED or not condition.status:
         return condition
-    return dataclasses.replace(condition, status=False, reason=Reason.ACCEPTED, changed_at=now)
+    return dataclasses.replace(condition, status=False, reason=Reason.ACCEPTED, transition_time=now)
 
 
 def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:
     """`sandbox` where nobody can look, and `fault` says why: what it has not reached is in the way of that."""
     reached = sandbox.status.observed_generation == sandbox.generation
-    return sandbox if reached else _told(sandbox, Decision(Phase.ERROR, fault.reason, fault.message), now)
+    return sandbox if reached else told(sandbox, Decision(Phase.ERROR, fault.reason, fault.message), now)
 
 
-def _told(sandbox: Sandbox, decision: Decision, now: datetime) -> Sandbox:
+def told(sandbox: Sandbox, decision: Decision, now: datetime) -> Sandbox:
+    """`sandbox` with the phase that was decided, and why."""
     before = sandbox.status
     status = dataclasses.replace(
         before,
         phase=decision.phase,
         reason=decision.reason,
         message=decision.message,
-        transitioned_at=before.transitioned_at if decision.phase is before.phase else now,
+        transition_time=before.transition_time if decision.phase is before.phase else now,
     )
     return dataclasses.replace(sandbox, status=status)

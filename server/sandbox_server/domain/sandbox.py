@@ -31,12 +31,12 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One aspect: True, False or None for unknown; `changed_at` is when `status` last changed."""
+    """One aspect: True, False or None for unknown; `transition_time` is when `status` last changed."""
 
     type: ConditionType
     status: bool | None
     reason: Reason
-    changed_at: datetime
+    transition_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +50,17 @@ class VolumeStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What is known of a sandbox. `status.record` makes the next one; `lifecycle.decide` gives phase and reason.
-
-    `attempt_at` is when the present attempt to run began: the start deadline counts from it. `applied_generation`
-    and `applied_revision` are the generation and the workload's revision of the last act that succeeded.
-    """
+    """What callers are told. `status.record` makes the next one; `lifecycle.decide` gives phase and reason."""
 
     phase: Phase
     reason: Reason
     message: str
-    transitioned_at: datetime
-    attempt_at: datetime
+    transition_time: datetime
     observed_generation: int = 0
     conditions: tuple[Condition, ...] = ()
     restart_count: int = 0
     last_exit: Exit | None = None
     volume: VolumeStatus | None = None
-    applied_generation: int = 0
-    applied_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +68,10 @@ class Sandbox:
     """A sandbox as the store remembers it, all but the values of its environment.
 
     `host` is the unique name in its URLs: 12 characters, a letter first. `start_generation` is the generation of the
-    last wish to run. `volume_uid` is the disk that holds its data, once seen. `sequence` is the log's number of its
-    last change, 0 before the first.
+    last wish to run. `attempt_at` is when the present attempt to run began: the start deadline counts from it.
+    `applied_generation` and `applied_revision` are the generation and the workload's revision of the last act that
+    succeeded. `volume_uid` is the disk that holds its data, once seen. `sequence` is the log's number of its last
+    change, 0 before the first.
     """
 
     id: str
@@ -89,9 +84,12 @@ class Sandbox:
     desired: DesiredState
     generation: int
     start_generation: int
-    created_at: datetime
+    create_time: datetime
+    attempt_at: datetime
     addresses: Addresses
     status: Status
+    applied_generation: int = 0
+    applied_revision: int = 0
     keep_volume: bool = False
     volume_uid: str = ""
     sequence: int = 0

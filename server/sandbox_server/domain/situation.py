@@ -107,11 +107,11 @@ class Situation:
 
     def acted(self) -> bool:
         """The act for this generation has succeeded once."""
-        return self.sandbox.status.applied_generation == self.sandbox.generation
+        return self.sandbox.applied_generation == self.sandbox.generation
 
     def overdue(self) -> str:
         """The start deadline and what was seen last, once it has passed."""
-        if self.now < self.sandbox.status.attempt_at + self.start_deadline:
+        if self.now < self.sandbox.attempt_at + self.start_deadline:
             return ""
         seen = f"{self.pod.reason.name} {self.pod.message}" if self.pod else Reason.WORKLOAD_PENDING.name
         return f"{int(self.start_deadline.total_seconds())} s; last seen: {seen}".rstrip()

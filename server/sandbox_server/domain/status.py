@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
+from sandbox_server.domain import lifecycle
 from sandbox_server.domain.lifecycle import Decision
 from sandbox_server.domain.observed import Observed
 from sandbox_server.domain.phase import ConditionType as Type
@@ -16,19 +17,16 @@ def record(sandbox: Sandbox, observed: Observed, decision: Decision, now: dateti
     before, pod, volume = sandbox.status, observed.pod, observed.volume
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
     after = replace(
-        before,
-        phase=decision.phase,
-        reason=decision.reason,
-        message=decision.message,
-        transitioned_at=before.transitioned_at if decision.phase is before.phase else now,
-        attempt_at=now if fell else before.attempt_at,
+        lifecycle.told(sandbox, decision, now).status,
         observed_generation=sandbox.generation if decision.settled else before.observed_generation,
         conditions=_conditions(sandbox, observed, decision, now),
         restart_count=pod.restart_count if pod else 0,
         last_exit=(pod.last_exit if pod else None) or before.last_exit,
         volume=VolumeStatus(volume.name, volume.size, volume.bound and not volume.terminating) if volume else None,
     )
-    return replace(sandbox, status=after, volume_uid=sandbox.volume_uid or _own_volume(sandbox, observed))
+    attempt_at = now if fell else sandbox.attempt_at
+    volume_uid = sandbox.volume_uid or _own_volume(sandbox, observed)
+    return replace(sandbox, status=after, attempt_at=attempt_at, volume_uid=volume_uid)
 
 
 def _own_volume(sandbox: Sandbox, observed: Observed) -> str:
@@ -51,7 +49,7 @@ def _conditions(sandbox: Sandbox, observed: Observed, decision: Decision, now: d
         (Type.READY, ready, why),
         (Type.ENV_APPLIED, ready and not old, Reason.ROLLING_OUT if old else why),
     )
-    since = {(one.type, one.status): one.changed_at for one in sandbox.status.conditions}
+    since = {(one.type, one.status): one.transition_time for one in sandbox.status.conditions}
     return tuple(
         Condition(type_, holds, Reason.READY if holds else reason, since.get((type_, holds), now))
         for type_, holds, reason in told

@@ -25,15 +25,10 @@ def new(
         desired=DesiredState.RUNNING,
         generation=1,
         start_generation=1,
-        created_at=now,
+        create_time=now,
+        attempt_at=now,
         addresses=Addresses(),
-        status=Status(
-            phase=Phase.CREATING,
-            reason=Reason.ACCEPTED,
-            message=lifecycle.ACCEPTED,
-            transitioned_at=now,
-            attempt_at=now,
-        ),
+        status=Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message=lifecycle.ACCEPTED, transition_time=now),
     )
 
 

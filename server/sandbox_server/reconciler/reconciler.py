@@ -166,7 +166,7 @@ class Reconciler:
 
     async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> tuple[Sandbox, engines.Refused | None]:
         """`sandbox` with what was applied, or the engine's refusal, which `decide` is to see as a fault."""
-        revision = sandbox.status.applied_revision
+        revision = sandbox.applied_revision
         try:
             match action:
                 case lifecycle.Apply(replicas):
@@ -179,8 +179,8 @@ class Reconciler:
             self._faults[sandbox.key] = refused.fault
             return sandbox, refused
         self._faults.pop(sandbox.key, None)
-        applied = dataclasses.replace(sandbox.status, applied_generation=sandbox.generation, applied_revision=revision)
-        return dataclasses.replace(sandbox, status=applied), None
+        applied = dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
+        return applied, None
 
     async def _env(self, sandbox: Sandbox) -> dict[str, str]:
         """The environment of exactly this generation; a newer wish means that this pass is out of date."""

@@ -10,39 +10,28 @@ from typing import Any
 import msgspec
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Sandbox, Status
 from sandbox_server.domain.spec import SandboxSpec
 
 _HOLDS = {True: pb.CONDITION_STATUS_TRUE, False: pb.CONDITION_STATUS_FALSE, None: pb.CONDITION_STATUS_UNKNOWN}
 
 
 def status(sandbox: Sandbox, stale: bool = False) -> Any:
-    """A SandboxStatus."""
-    known, volume = sandbox.status, sandbox.status.volume
-    return _names(sandbox) | {
-        "project": sandbox.spec.project,
-        "phase": known.phase.value,
-        "reason": known.reason.value,
-        "message": known.message,
-        "conditions": [
-            {
-                "type": one.type.value,
-                "status": _HOLDS[one.status],
-                "reason": one.reason.value,
-                "transition_time": _time(one.changed_at),
-            }
-            for one in known.conditions
-        ],
-        "generation": sandbox.generation,
-        "observed_generation": known.observed_generation,
-        "transition_time": _time(known.transitioned_at),
-        "restart_count": known.restart_count,
-        "last_exit": known.last_exit and {"code": known.last_exit.code, "reason": known.last_exit.reason},
-        "dns_name": sandbox.addresses.dns_name,
-        "volume": volume and {"name": volume.name, "size": volume.size, "bound": volume.bound},
-        "sequence": sandbox.sequence,
-        "stale": stale,
-    }
+    """A SandboxStatus: the fields are the domain's, and what callers find it by."""
+    fields = _fields(sandbox.status)
+    for one in fields["conditions"]:
+        one["status"] = _HOLDS[one["status"]]
+    return (
+        _names(sandbox)
+        | fields
+        | {
+            "project": sandbox.spec.project,
+            "generation": sandbox.generation,
+            "dns_name": sandbox.addresses.dns_name,
+            "sequence": sandbox.sequence,
+            "stale": stale,
+        }
+    )
 
 
 def whole(sandbox: Sandbox, stale: bool = False) -> Any:
@@ -51,7 +40,7 @@ def whole(sandbox: Sandbox, stale: bool = False) -> Any:
         "spec": _spec(sandbox.spec),
         "env_names": sandbox.env_names,
         "desired_state": sandbox.desired.value,
-        "create_time": _time(sandbox.created_at),
+        "create_time": sandbox.create_time,
         "status": status(sandbox, stale),
     }
 
@@ -70,13 +59,13 @@ def _names(sandbox: Sandbox) -> dict[str, Any]:
 
 def _spec(spec: SandboxSpec) -> Any:
     """A SandboxSpec: the fields are the domain's, of the probes at most one."""
-    fields = msgspec.to_builtins(spec)
+    fields = _fields(spec)
     probe = {name: value for name, value in fields["readiness"].items() if value}
     return fields | {"readiness": probe or None}
 
 
-def _time(at: datetime) -> dict[str, int]:
-    return {"seconds": int(at.timestamp()), "nanos": at.microsecond * 1000}
+def _fields(value: SandboxSpec | Status) -> dict[str, Any]:
+    return msgspec.to_builtins(value, builtin_types=(datetime,))  # type: ignore[no-any-return]
 
 
 class Encoder:

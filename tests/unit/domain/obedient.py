@@ -79,10 +79,7 @@ def settle(sandbox: Sandbox, engine: ObedientEngine, now: datetime) -> tuple[San
         sandbox = status.record(sandbox, engine.observe(), decision, now)
         if decision.action is not None:
             revision = engine.act(sandbox, decision.action)
-            applied = dataclasses.replace(
-                sandbox.status, applied_generation=sandbox.generation, applied_revision=revision
-            )
-            sandbox = dataclasses.replace(sandbox, status=applied)
+            sandbox = dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
         elif not engine.step():
             return sandbox, decision
         else:

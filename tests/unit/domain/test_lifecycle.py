@@ -104,9 +104,6 @@ def sandboxes() -> Iterator[Sandbox]:
     ):
         if keep and desired is not DesiredState.DELETED:
             continue
-        known_status = samples.status(
-            phase=before, observed_generation=min(acted, 2), applied_generation=acted, applied_revision=5
-        )
         yield samples.sandbox(
             uid=UID,
             desired=desired,
@@ -114,7 +111,9 @@ def sandboxes() -> Iterator[Sandbox]:
             start_generation=start,
             keep_volume=keep,
             volume_uid=known,
-            status=known_status,
+            status=samples.status(phase=before, observed_generation=min(acted, 2)),
+            applied_generation=acted,
+            applied_revision=5,
         )
 
 
@@ -297,12 +296,12 @@ def test_record_keeps_the_laws_of_a_status() -> None:
         if number % 11:
             continue
         decision = lifecycle.decide(sandbox, observed, NOW)
-        after = status.record(sandbox, observed, decision, NOW).status
-        before = sandbox.status
-        assert (after.transitioned_at == NOW) == (after.phase is not before.phase)
+        recorded = status.record(sandbox, observed, decision, NOW)
+        before, after = sandbox.status, recorded.status
+        assert (after.transition_time == NOW) == (after.phase is not before.phase)
         assert after.observed_generation >= before.observed_generation
         assert len({one.type for one in after.conditions}) == len(after.conditions) == 5
         fell = before.phase is Phase.RUNNING and after.phase is not Phase.RUNNING
-        assert after.attempt_at == (NOW if fell else before.attempt_at)
+        assert recorded.attempt_at == (NOW if fell else sandbox.attempt_at)
         again = status.record(dataclasses.replace(sandbox, status=after), observed, decision, LATE).status
         assert again.conditions == after.conditions

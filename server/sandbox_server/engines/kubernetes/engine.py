@@ -129,7 +129,7 @@ class KubernetesEngine:
             whole = len(made) == len(manifests.watched(sandbox)) and (volume or sandbox.volume_uid)
             revision = observe.revision(made) if whole and not self._starved(sandbox, pod) else INCOMPLETE
             words, at = sight.trouble(sight.made["StatefulSet"].uid(sandbox.id))
-            fault = observe.refused(words) if at and at >= sandbox.status.attempt_at - SKEW else None
+            fault = observe.refused(words) if at and at >= sandbox.attempt_at - SKEW else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
         return Observed(workload=workload, pod=pod, volume=volume)
 
