@@ -2,8 +2,9 @@
 
 import asyncio
 import dataclasses
+import itertools
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,10 @@ class Silence:
         self.database = store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32]))
         self.memory = feed.Feed(self.database, render.Encoder(), heartbeat=60)
 
-    async def run(self, resync: float) -> None:
+    async def run(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
         engine: Any = self.engine
         reconciler = Reconciler(
-            self.memory,
-            self.database,
-            engine,
-            workers=1,
-            resync=resync,
-            start_deadline=timedelta(seconds=60),
-            now=lambda: samples.NOW,
+            self.memory, self.database, engine, workers=1, resync=resync, start_deadline=timedelta(seconds=60), now=now
         )
         self.task = asyncio.create_task(reconciler.run())
         self.key = (await self.database.write(lambda _: store.Wanted(samples.sandbox(), {}))).key
@@ -101,3 +96,16 @@ async def test_a_namespace_that_comes_into_sight_is_worked_at_once_and_one_that_
         await silence.until(lambda one: one.status.message == words)  # noqa: B023
     silence.engine.sighted, silence.engine.why = True, None
     await silence.until(lambda one: one.applied_generation == 1)
+
+
+async def test_41_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_runs_alone(silence: Silence) -> None:
+    hours = itertools.cycle((0, 1, 0, -1, 2))
+    await silence.run(resync=0.02, now=lambda: samples.NOW + timedelta(hours=next(hours)))
+    await silence.until(lambda one: one.applied_generation == 1)
+    while silence.engine.world.step():
+        pass
+    await silence.until(lambda one: one.status.phase is Phase.RUNNING)
+    told = silence.memory.sequence
+    await asyncio.sleep(0.2)
+    assert silence.memory.sequence == told
+    assert [one.sequence for one in await silence.database.events(0, told + 1)] == list(range(1, told + 1))

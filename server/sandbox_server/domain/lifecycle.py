@@ -13,7 +13,7 @@ from typing import Any
 
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Condition, Sandbox
+from sandbox_server.domain.sandbox import Condition, Sandbox, Status
 from sandbox_server.domain.situation import Situation
 
 DEFAULT_START_DEADLINE = timedelta(minutes=10)
@@ -174,7 +174,7 @@ def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
     conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
     status = dataclasses.replace(sandbox.status, conditions=conditions)
     begun = dataclasses.replace(sandbox, attempt_at=now, status=status)
-    return told(begun, decide(begun, None, now), now)
+    return dataclasses.replace(begun, status=told(status, decide(begun, None, now), now))
 
 
 def _unapplied(condition: Condition, now: datetime) -> Condition:
@@ -187,17 +187,18 @@ def _unapplied(condition: Condition, now: datetime) -> Condition:
 def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:
     """`sandbox` where nobody can look, and `fault` says why: what it has not reached is in the way of that."""
     reached = sandbox.status.observed_generation == sandbox.generation
-    return sandbox if reached else told(sandbox, Decision(Phase.ERROR, fault.reason, fault.message), now)
+    if reached:
+        return sandbox
+    decision = Decision(Phase.ERROR, fault.reason, fault.message)
+    return dataclasses.replace(sandbox, status=told(sandbox.status, decision, now))
 
 
-def told(sandbox: Sandbox, decision: Decision, now: datetime) -> Sandbox:
-    """`sandbox` with the phase that was decided, and why."""
-    before = sandbox.status
-    status = dataclasses.replace(
+def told(before: Status, decision: Decision, now: datetime) -> Status:
+    """`before` with the phase that was decided, and why."""
+    return dataclasses.replace(
         before,
         phase=decision.phase,
         reason=decision.reason,
         message=decision.message,
         transition_time=before.transition_time if decision.phase is before.phase else now,
     )
-    return dataclasses.replace(sandbox, status=status)

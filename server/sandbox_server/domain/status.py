@@ -17,7 +17,7 @@ def record(sandbox: Sandbox, observed: Observed, decision: Decision, now: dateti
     before, pod, volume = sandbox.status, observed.pod, observed.volume
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
     after = replace(
-        lifecycle.told(sandbox, decision, now).status,
+        lifecycle.told(before, decision, now),
         observed_generation=sandbox.generation if decision.settled else before.observed_generation,
         conditions=_conditions(sandbox, observed, decision, now),
         restart_count=pod.restart_count if pod else 0,
