@@ -43,7 +43,7 @@ async def test_a_restart_tells_nothing_that_was_told(rig: LocalRig) -> None:
     await rig.restart()
     for name in (A, "process-b"):
         unit = rig.engine._units[rig.key(name)]  # type: ignore[attr-defined]
-        await rig.there(lambda unit=unit: unit.wanted.env is not None or not unit.wanted.replicas)
+        await rig.there(lambda unit=unit: unit.env is not None or not unit.replicas)
     await asyncio.sleep(0.5)
     assert len(rig.history) == told
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from sandbox_server import engines
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.local import isolation, launch
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
-from sandbox_server.engines.local.unit import Unit, Wanted
+from sandbox_server.engines.local.unit import Unit
 from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -23,9 +22,6 @@ log = structlog.get_logger()
 APPLIED, UNKNOWN = 1, 0
 """Revisions. A service that has just started does not know what a process's environment is, which is not on disk: it has
 to be applied once."""
-
-PAUSE = 1.0
-"""Seconds until a sandbox's task goes on after something unforeseen."""
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at whether the volumes are still there: nothing tells of a directory's removal."""
@@ -40,7 +36,6 @@ class LocalEngine:
         self._settings = settings
         self._ports = Ports(settings.port_range)
         self._units: dict[Key, Unit] = {}
-        self._tasks: dict[Key | None, asyncio.Task[None]] = {}
         self.in_sight = False
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
@@ -61,33 +56,18 @@ class LocalEngine:
         for sandbox in live:
             self._ports.take(sandbox.addresses.ports)
             if Folder(root, sandbox.key).path.exists():
-                self._want(Wanted(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0))
-        self._tasks[None] = asyncio.create_task(self._look())
+                self._want(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0)
+        self._looking = asyncio.create_task(self._look())
         # Every task takes its first step, and shows what it found.
         await asyncio.sleep(0)
         self.in_sight = True
 
-    def _want(self, wanted: Wanted) -> Unit:
+    def _want(self, sandbox: Sandbox, replicas: int, env: Mapping[str, str] | None = None) -> None:
         """Has a unit, made where there is none, see to what is wanted."""
-        key = wanted.sandbox.key
-        if (unit := self._units.get(key)) is not None:
-            unit.want(wanted)
-        else:
-            unit = self._units[key] = Unit(self._settings, wanted, lambda: self._changed(key))
-            self._tasks[key] = asyncio.create_task(self._run(key, unit))
-        return unit
-
-    async def _run(self, key: Key, unit: Unit) -> None:
-        while True:
-            try:
-                await unit.run()
-                break
-            except Exception:
-                log.exception("local_sandbox_failed", sandbox=key.id, namespace=key.namespace)
-                await asyncio.sleep(PAUSE)
-        self._ports.free(unit.wanted.sandbox.addresses.ports)
-        del self._units[key], self._tasks[key]
-        self._changed(key)
+        key = sandbox.key
+        if (unit := self._units.get(key)) is None:
+            unit = self._units[key] = Unit(self._settings, sandbox, lambda: self._changed(key))
+        unit.want(sandbox, replicas, env)
 
     async def _look(self) -> None:
         before: dict[Key, bool] = {}
@@ -102,9 +82,10 @@ class LocalEngine:
     async def close(self) -> None:
         """Stops observing. What runs goes on running."""
         self.in_sight = False
-        for task in self._tasks.values():
+        tasks = [self._looking, *(unit.task for unit in self._units.values())]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         os.close(self._lock)
 
     def sees(self, namespace: str) -> bool:
@@ -132,16 +113,14 @@ class LocalEngine:
                 name=f"{sandbox.id}/volume",
                 size=sandbox.spec.storage.size,
                 bound=True,
-                terminating=unit is not None and unit.going and not unit.wanted.keep_volume,
+                terminating=unit is not None and sandbox.desired is DesiredState.DELETED and not sandbox.keep_volume,
             )
         if unit is not None:
-            wanted = unit.wanted
             workload = Workload(
-                owner=wanted.sandbox.uid,
-                generation=wanted.sandbox.generation,
-                replicas=wanted.replicas,
-                revision=APPLIED if wanted.env is not None or not wanted.replicas else UNKNOWN,
-                terminating=unit.going,
+                owner=unit.sandbox.uid,
+                generation=unit.sandbox.generation,
+                replicas=unit.replicas,
+                revision=APPLIED if unit.env is not None or not unit.replicas else UNKNOWN,
             )
         return Observed(workload=workload, pod=unit.pod if unit else None, volume=volume)
 
@@ -150,11 +129,16 @@ class LocalEngine:
         folder = Folder(self._settings.data_dir, sandbox.key)
         self._ports.take(sandbox.addresses.ports)
         await asyncio.to_thread(folder.prepare, sandbox, replicas)
-        self._want(Wanted(sandbox, replicas, dict(env)))
+        self._want(sandbox, replicas, dict(env))
         return APPLIED
 
     async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
-        """Begins the removal, or tries again what was in the way of it; processes end first."""
-        unit = self._want(Wanted(sandbox, 0, keep_volume=keep_volume))
-        if unit.fault:
-            raise engines.Refused(unit.fault)
+        """Ends what runs; asked again when nothing does any more, removes the folder."""
+        unit = self._units.get(sandbox.key)
+        if unit is None or not unit.rests:
+            self._want(sandbox, 0)
+            return
+        await asyncio.to_thread(unit.folder.clear, sandbox, keep_volume)
+        unit.task.cancel()
+        del self._units[sandbox.key]
+        self._ports.free(sandbox.addresses.ports)
