@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import json
 import os
-import re
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -76,16 +76,14 @@ class LocalGround:
 
     def end(self) -> None:
         for file in self.settings.data_dir.glob("sandboxes/*/*/main.process"):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 os.killpg(_leader(file), signal.SIGKILL)
         for pid in self.marked():
             os.kill(pid, signal.SIGKILL)
 
 
 def _leader(file: Path) -> int:
-    found = re.search(r"\d+", file.read_text())
-    assert found
-    return int(found[0])
+    return int(json.loads(file.read_text())["pid"])
 
 
 def everything(folder: Path) -> dict[str, str]:

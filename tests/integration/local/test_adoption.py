@@ -143,12 +143,12 @@ def killed(*args, **options):
 os.{moment} = killed
 words, home = ["/bin/sleep", {rig.ground.mark!r}], Path({str(home)!r})
 launch = isolation.isolated(words, {{}}, home, home) if {rig.ground.isolates} else isolation.plain(words, {{}}, home)
-processes.start(Path({str(rig.ground.folder(A) / "main")!r}), launch, processes.Attempt("me", 1))
+processes.Process(Path({str(rig.ground.folder(A) / "main")!r}), "me", 1).start(launch)
 """
     done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script])
     assert done.returncode == -signal.SIGKILL
     found = processes.find(rig.ground.folder(A) / "main", "me")
-    assert (found is not None) == (moment == "write")
+    assert bool(found.pid) == (moment == "write")
     await asyncio.sleep(0.3)
-    assert found is None or not found.alive
+    assert not found.alive
     assert rig.ground.marked() == []

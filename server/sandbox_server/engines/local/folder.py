@@ -17,11 +17,12 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is none, or none that is whole."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, TypeError, ValueError):
-        return {}
+    """The JSON objects in a file, one a line, as one; without what is not there, or not whole."""
+    told: dict[str, Any] = {}
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        for line in path.read_text().splitlines():
+            told |= json.loads(line)
+    return told
 
 
 @contextlib.contextmanager

@@ -28,45 +28,70 @@ BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """A start: whose, of which generation, how often that had ended, how often in a row too soon, the last exit code."""
+class Process:
+    """A process group, before it is started, while it runs and when it has ended.
 
+    `files`: where the names of its files begin. It runs a `generation` of the sandbox `owner`, after as many
+    `restarts`; the last `quick` of those came too soon, the last of all with the exit code `code`. `pid`: its leader's,
+    which began `began` clock ticks after the boot; both are 0 before the start.
+    """
+
+    files: Path
     owner: str
     generation: int
     restarts: int = 0
     quick: int = 0
     code: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process group: where its files begin, its leader's pid and start in clock ticks since boot, and which start."""
-
-    files: Path
-    pid: int
-    start: int
-    attempt: Attempt
+    pid: int = 0
+    began: int = 0
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
-        return 0 != self.start == _start(self.pid)
+        """Whether it runs."""
+        return 0 != self.began == _began(self.pid)
 
-    def after(self, steady: float) -> Attempt:
-        """The start that follows when it has ended by itself: too soon, unless it began `steady` seconds ago."""
-        before, age = self.attempt, time.clock_gettime(time.CLOCK_BOOTTIME) - self.start / _TICKS
+    def start(self, launch: isolation.Launch) -> "Process":
+        """Starts it, in a session of its own. Raises OSError."""
+        self.forget()
+        with contextlib.ExitStack() as held:
+
+            def keep(handle: int) -> int:
+                held.callback(os.close, handle)
+                return handle
+
+            told = keep(os.memfd_create("told"))
+            os.pwrite(told, launch.told, 0)
+            gate, opener = map(keep, os.pipe())
+            log = (f"{self.files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            places = [(os.POSIX_SPAWN_DUP2, one, at) for one, at in ((1, 2), (gate, 0), (told, 4))]
+            actions = [(os.POSIX_SPAWN_OPEN, 1, *log), *places]
+            words = ["/bin/sh", "-c", launch.script, str(self.files), *launch.words]
+            pid = os.posix_spawn(
+                words[0], words, launch.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
+            )
+            started = dataclasses.replace(self, pid=pid, began=_began(pid))
+            identity = dataclasses.asdict(started) | {"boot": BOOT}
+            del identity["files"]
+            try:
+                Path(f"{self.files}.process").write_text(json.dumps(identity))
+                os.write(opener, b"\n")
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
+        return started
+
+    def after(self, steady: float) -> "Process":
+        """The one that follows when it has ended by itself: too soon, unless it began `steady` seconds ago."""
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - self.began / _TICKS
         # What left no code was killed together with what would have written it.
         code = self._report().get("exit-code", 128 + signal.SIGKILL)
-        quick = before.quick + 1 if age < steady else 1
-        return dataclasses.replace(before, restarts=before.restarts + 1, quick=quick, code=code)
+        quick = self.quick + 1 if age < steady else 1
+        return Process(self.files, self.owner, self.generation, self.restarts + 1, quick, code)
 
     def _report(self) -> dict[str, int]:
-        """What bubblewrap says line by line: the first process inside, at the end `exit-code`."""
-        told: dict[str, int] = {}
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(f"{self.files}.exit").read_text().splitlines():
-                told |= json.loads(line)
-        return told
+        """What bubblewrap says: the first process inside, at the end `exit-code`."""
+        return folder.read(Path(f"{self.files}.exit"))
 
     @property
     def _inner(self) -> int:
@@ -77,17 +102,16 @@ class Process:
         told = self._report()
         pid = told.get("child-pid", 0)
         with contextlib.suppress(OSError):
-            if _start(pid) and Path(f"/proc/{pid}/ns/pid").stat().st_ino == told["pid-namespace"]:
+            if _began(pid) and Path(f"/proc/{pid}/ns/pid").stat().st_ino == told["pid-namespace"]:
                 return pid
         return 0
 
     async def ended(self) -> None:
         """Returns once it has ended; the last of what it started is killed then."""
-        await _gone(self.pid, lambda: self.alive)
+        await _gone(lambda: self.pid if self.alive else 0)
         self.kill()
         # The first process inside ends after all others in there.
-        inner = self._inner
-        await _gone(inner, lambda: self._inner == inner != 0)
+        await _gone(lambda: self._inner)
         with contextlib.suppress(ChildProcessError):
             # Of our own child, so that it is no zombie; one that was adopted has another parent.
             os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
@@ -104,11 +128,24 @@ class Process:
 
     def kill(self) -> None:
         """Ends all of it at once, also what its leader left behind."""
-        if _start(self.pid) in (0, self.start):
+        if self.pid and _began(self.pid) in (0, self.began):
             _signal(os.killpg, self.pid, signal.SIGKILL)
         # After its group: before bubblewrap has told of it, it is still in there.
         if inner := self._inner:
             _signal(os.kill, inner, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Removes what `find` goes by."""
+        for suffix in (".process", ".exit"):
+            Path(f"{self.files}{suffix}").unlink(missing_ok=True)
+
+
+def find(files: Path, owner: str) -> Process:
+    """What was last started with these files for `owner` since the boot, alive or not; else one that never was."""
+    told = {} if files.parent.is_symlink() else folder.read(Path(f"{files}.process"))
+    if (told.pop("boot", ""), told.get("owner")) != (BOOT, owner):
+        return Process(files, owner, 0)
+    return Process(files, **told)
 
 
 def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
@@ -116,7 +153,7 @@ def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
         send(pid, number)
 
 
-def _start(pid: int) -> int:
+def _began(pid: int) -> int:
     """When a process started; 0 if it does not run. A zombie does not."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -124,53 +161,9 @@ def _start(pid: int) -> int:
     return 0
 
 
-def find(files: Path, owner: str) -> Process | None:
-    """What was last started with these files for `owner`, alive or not; None if nothing was since the boot."""
-    told = {} if files.parent.is_symlink() else folder.read(Path(f"{files}.process"))
-    if told.get("boot") != BOOT or told["attempt"]["owner"] != owner:
-        return None
-    return Process(files, told["pid"], told["start"], Attempt(**told["attempt"]))
-
-
-def forget(files: Path) -> None:
-    """Removes what `find` goes by."""
-    for suffix in (".process", ".exit"):
-        Path(f"{files}{suffix}").unlink(missing_ok=True)
-
-
-def start(files: Path, launch: isolation.Launch, attempt: Attempt) -> Process:
-    """Starts a process in a session of its own. Raises OSError."""
-    forget(files)
-    with contextlib.ExitStack() as held:
-
-        def keep(handle: int) -> int:
-            held.callback(os.close, handle)
-            return handle
-
-        log = keep(os.open(f"{files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        told = keep(os.memfd_create("told"))
-        os.pwrite(told, launch.told, 0)
-        gate, opener = map(keep, os.pipe())
-        actions = [(os.POSIX_SPAWN_DUP2, one, at) for one, at in ((gate, 0), (log, 1), (log, 2), (told, 4))]
-        words = ["/bin/sh", "-c", launch.script, str(files), *launch.words]
-        pid = os.posix_spawn(
-            words[0], words, launch.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
-        )
-        began = _start(pid)
-        identity = {"pid": pid, "start": began, "boot": BOOT, "attempt": dataclasses.asdict(attempt)}
-        try:
-            Path(f"{files}.process").write_text(json.dumps(identity))
-            os.write(opener, b"\n")
-        except OSError:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-    return Process(files, pid, began, attempt)
-
-
-async def _gone(pid: int, there: Callable[[], bool]) -> None:
-    """Returns when the process is not `there` any more, which is asked again once a descriptor holds the pid."""
-    while there():
+async def _gone(there: Callable[[], int]) -> None:
+    """Returns when no process is `there` any more, whose pid is asked for again once a descriptor holds it."""
+    while pid := there():
         heard = asyncio.Event()
         with contextlib.suppress(ProcessLookupError), contextlib.ExitStack() as held:
             handle = os.pidfd_open(pid)

@@ -11,7 +11,7 @@ from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import launch, processes, readiness
 from sandbox_server.engines.local.folder import Folder
-from sandbox_server.engines.local.processes import Attempt, Process
+from sandbox_server.engines.local.processes import Process
 from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -60,64 +60,62 @@ class Unit:
                 await asyncio.sleep(PAUSE)
 
     async def _work(self) -> None:
-        owner = self.sandbox.uid
-        process, attempt = processes.find(self.folder.process, owner), Attempt(owner, 0)
+        files, owner = self.folder.process, self.sandbox.uid
+        process = processes.find(files, owner)
         # As it was when last seen; it is asked again at once.
         ready = self.sandbox.status.phase is Phase.RUNNING
         while True:
             self._poke.clear()
             generation = self.sandbox.generation if self.replicas else 0
-            if process is not None and not process.alive:
+            if process.pid and not process.alive:
                 await process.ended()
-                attempt = process.after(STEADY)
-                process = None
-            elif process is not None and process.attempt.generation != generation:
-                await self._stop(process)
-            elif process is not None:
+                process = process.after(STEADY)
+            elif process.generation != generation:
+                if process.pid:
+                    await self._stop(process)
+                process = Process(files, owner, generation)
+            elif process.pid:
                 ready = await self._attend(process, ready)
-            elif attempt.generation != generation:
-                attempt = Attempt(owner, generation)
             elif generation:
-                process, ready = await self._start(attempt), False
+                process, ready = await self._start(process), False
             else:
                 await self._rest()
 
-    def _show(self, attempt: Attempt, reason: Reason, message: str, *, terminating: bool = False) -> None:
-        code = attempt.code
+    def _show(self, process: Process, reason: Reason, message: str, *, terminating: bool = False) -> None:
+        code = process.code
         pod = Pod(
-            owner=attempt.owner,
-            generation=attempt.generation,
+            owner=process.owner,
+            generation=process.generation,
             ready=reason is Reason.READY,
             reason=reason,
             message=message,
             terminating=terminating,
             scheduled=True,
             image_pulled=True,
-            restart_count=attempt.restarts,
+            restart_count=process.restarts,
             last_exit=None if code is None else Exit(code, _word(code)),
         )
         if pod != self.pod:
             self.pod = pod
             self._changed()
 
-    async def _start(self, attempt: Attempt) -> Process | None:
-        """Starts the process, later each time that it ended by itself too soon; None if it did not come to that."""
-        quick = attempt.quick
+    async def _start(self, process: Process) -> Process:
+        """Starts the process, later each time that it ended by itself too soon; as it was if it did not come to that."""
+        quick = process.quick
         if quick:
-            told = f"the process ended with exit code {attempt.code}; it is being started again"
-            self._show(attempt, Reason.CRASH_LOOP if quick > 1 else Reason.RESTARTING, told)
+            told = f"the process ended with exit code {process.code}; it is being started again"
+            self._show(process, Reason.CRASH_LOOP if quick > 1 else Reason.RESTARTING, told)
         if self.env is None:
             await self._poke.wait()
         # A long crash loop must not make a number that is no float any more.
         elif not quick or not await self._poked(min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(quick - 1, 16))):
             try:
-                started = launch.launch(self.sandbox, self.env, self.folder.home, self._settings)
-                return processes.start(self.folder.process, started, attempt)
+                return process.start(launch.launch(self.sandbox, self.env, self.folder.home, self._settings))
             except OSError as error:
                 told = f"the process cannot be started: {error.strerror or error}"
-                self._show(attempt, Reason.CONTAINER_CONFIG, told)
+                self._show(process, Reason.CONTAINER_CONFIG, told)
                 await self._poked(BACKOFF_MOST)
-        return None
+        return process
 
     async def _attend(self, process: Process, ready: bool) -> bool:
         """Shows whether the process is ready, and returns that when it ends or something else is wanted."""
@@ -125,7 +123,7 @@ class Unit:
 
         def show() -> None:
             told = (Reason.READY, "the process runs") if ready else (Reason.NOT_READY, "not answering yet")
-            self._show(process.attempt, *told)
+            self._show(process, *told)
 
         async def ask() -> None:
             nonlocal ready, missed
@@ -153,7 +151,7 @@ class Unit:
 
     async def _stop(self, process: Process) -> None:
         """Ends the process with all that it started."""
-        self._show(process.attempt, Reason.NOT_READY, "the process is being ended", terminating=True)
+        self._show(process, Reason.NOT_READY, "the process is being ended", terminating=True)
         process.terminate()
         try:
             async with asyncio.timeout(GRACE):
@@ -164,9 +162,9 @@ class Unit:
 
     async def _rest(self) -> None:
         """Shows that nothing runs, and waits until something else is wanted."""
-        if processes.find(self.folder.process, self.sandbox.uid) is not None:
+        if (last := processes.find(self.folder.process, self.sandbox.uid)).pid:
             # By the time that another service looks, its pid may be anybody's.
-            processes.forget(self.folder.process)
+            last.forget()
         self.pod, self.rests = None, True
         self._changed()
         await self._poke.wait()
