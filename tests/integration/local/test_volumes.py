@@ -70,6 +70,16 @@ async def test_a_disk_with_data_is_never_made_anew(rig: LocalRig) -> None:
     assert not made.stands
 
 
+async def test_a_disk_that_cannot_be_made_is_told_once_and_leaves_no_more_with_each_try(rig: LocalRig) -> None:
+    theirs = rig.ground.folder(A) / "volume"
+    theirs.mkdir(parents=True)
+    (theirs / "volume.json").write_text('{"owner": "another", "uid": "another"}')
+    await rig.create(A)
+    await rig.there(lambda: rig.reconciler.outcomes["refused", "ENGINE_REFUSED"] > 2)
+    assert len({one.status.message for one in rig.history if one.status.reason is Reason.ENGINE_REFUSED}) == 1
+    assert {path.name for path in theirs.parent.iterdir()} == {"volume", "new"}
+
+
 async def test_only_delete_costs_data(rig: LocalRig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)

@@ -66,9 +66,12 @@ class Folder:
         if self._volume.exists() and self._ours(sandbox):
             # A disk that was lost, by the word of its owner.
             _remove(self._volume, self.path)
-        # At once with its label, or not at all.
-        fresh = self.path / f"new-{uuid.uuid4().hex}"
-        (fresh / "home").mkdir(mode=0o700, parents=True)
+        # At once with its label, or not at all. The same name whenever it is tried: what is in the way is told but once.
+        fresh = self.path / "new"
+        if os.path.lexists(fresh):
+            _remove(fresh, self.path)
+        fresh.mkdir(mode=0o700)
+        (fresh / "home").mkdir(mode=0o700)
         with (fresh / "volume.json").open("w") as file:
             json.dump({"owner": sandbox.uid, "uid": str(uuid.uuid4())}, file)
             file.flush()
