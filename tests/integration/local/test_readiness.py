@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.spec import Port, Readiness, SandboxSpec
-from sandbox_server.engines.local import readiness, unit
+from sandbox_server.engines.local import readiness
 
 from tests import samples
 from tests.conftest import free_port
@@ -37,7 +37,7 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PROBE_UNTIL_READY", "PROBE_AFTER", "PROBE_AGAIN"):
-        monkeypatch.setattr(unit, name, 0.05)
+        monkeypatch.setattr(readiness, name, 0.05)
 
 
 def serving(port: str = "$PORT", ports: tuple[Port, ...] = (Port("app", 3000),), **readiness_: Any) -> SandboxSpec:
@@ -72,7 +72,7 @@ async def test_one_bad_answer_of_a_ready_sandbox_is_forgiven(rig: LocalRig, monk
         asked.append(len(asked))
         return asked[-1] % 3 == 0
 
-    monkeypatch.setattr(readiness, "answers", answers)
+    monkeypatch.setattr(readiness, "probe", answers)
     await rig.create(A, spec=serving(http_path="/"))
     await rig.settled(A, Phase.RUNNING)
     told = len(rig.history)

@@ -1,6 +1,5 @@
 """What runs in a sandbox, and how its process is started."""
 
-import dataclasses
 import os
 import shlex
 import shutil
@@ -9,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.domain.spec import Readiness, SandboxSpec
 from sandbox_server.engines.local import isolation
 from sandbox_server.settings import Settings
 
@@ -27,13 +25,6 @@ def terminal(settings: Settings) -> list[str]:
         return settings.local_terminal.split()
     found = shutil.which("ttyd")
     return [found, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh"] if found else []
-
-
-def expected(spec: SandboxSpec, settings: Settings) -> SandboxSpec:
-    """`spec` with what has to answer where it names nothing: the web server that runs in want of a command."""
-    if spec.command or settings.local_command or spec.readiness != Readiness():
-        return spec
-    return dataclasses.replace(spec, readiness=Readiness(tcp_port=spec.ports[0].number))
 
 
 def launch(sandbox: Sandbox, env: Mapping[str, str], home: Path, settings: Settings) -> isolation.Launch:

@@ -1,26 +1,53 @@
-"""Whether a sandbox answers: HTTP on its application port, or a TCP port."""
+"""When a sandbox is ready: it answers HTTP on its application port, or on a TCP port, or its process just runs."""
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
-from sandbox_server.domain.spec import SandboxSpec
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.settings import Settings
 
 ANSWER_WITHIN = 1.0
 """Seconds, as the kubelet's default."""
+PROBE_UNTIL_READY, PROBE_AFTER, PROBE_AGAIN = 0.2, 5.0, 1.0
+MISSES = 3
+"""Probes in a row that a sandbox that was ready must miss to be so no more, as the kubelet's default."""
+ALIVE = 0.15
+"""Seconds that a process must run to be ready where nothing has to answer: one whose command is not there has ended."""
 
 
-def needed(spec: SandboxSpec) -> bool:
-    """Whether anything has to answer before the sandbox counts as ready."""
-    return bool(spec.readiness.http_path or spec.readiness.tcp_port)
+async def watch(sandbox: Sandbox, settings: Settings, ready: bool) -> AsyncIterator[bool]:
+    """Whether a sandbox is ready, again whenever it was asked; `ready`: whether it was when last seen."""
+    asked, missed = _asked(sandbox, settings), 0
+    while asked:
+        answers = await probe(*asked)
+        missed = 0 if answers else missed + 1
+        ready = answers or (ready and missed < MISSES)
+        yield ready
+        await asyncio.sleep(PROBE_UNTIL_READY if not ready else PROBE_AGAIN if missed else PROBE_AFTER)
+    await asyncio.sleep(ALIVE)
+    yield True
 
 
-async def answers(spec: SandboxSpec, application: int) -> bool:
-    """Asks once. `application`: the loopback port that stands for the first port of the spec."""
+def _asked(sandbox: Sandbox, settings: Settings) -> tuple[int, str] | None:
+    """The loopback port that has to answer, and the HTTP path if one is asked for; None where nothing has to answer.
+
+    The first port of the spec is the one that the sandbox was given, where a web server runs in want of a command.
+    """
+    spec, application = sandbox.spec, sandbox.addresses.ports[0]
     path, port = spec.readiness.http_path, spec.readiness.tcp_port
+    if path or port == spec.ports[0].number:
+        return application, path
+    if port:
+        return port, ""
+    return None if spec.command or settings.local_command else (application, "")
+
+
+async def probe(port: int, path: str) -> bool:
+    """Asks once: with no path, whether the port is open."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
-            first = path or port == spec.ports[0].number
-            reader, writer = await asyncio.open_connection("127.0.0.1", application if first else port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with contextlib.closing(writer):
                 if not path:
                     return True

@@ -21,11 +21,6 @@ STEADY = 10.0
 """Seconds that a process must run for its earlier ends to be forgotten."""
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
-PROBE_UNTIL_READY, PROBE_AFTER, PROBE_AGAIN = 0.2, 5.0, 1.0
-ALIVE = 0.15
-"""Seconds that a process must run to be ready where nothing has to answer: one whose command is not there has ended."""
-MISSES = 3
-"""Probes in a row that a sandbox that was ready must miss to be so no more, as the kubelet's default."""
 PAUSE = 1.0
 """Seconds until the task goes on after something unforeseen."""
 
@@ -63,7 +58,7 @@ class Unit:
         files, owner = self.folder.process, self.sandbox.uid
         process = processes.find(files, owner)
         # As it was when last seen; it is asked again at once.
-        ready = self.sandbox.status.phase is Phase.RUNNING
+        self._ready = self.sandbox.status.phase is Phase.RUNNING
         while True:
             self._poke.clear()
             generation = self.sandbox.generation if self.replicas else 0
@@ -75,9 +70,9 @@ class Unit:
                     await self._stop(process)
                 process = Process(files, owner, generation)
             elif process.pid:
-                ready = await self._attend(process, ready)
+                await self._attend(process)
             elif generation:
-                process, ready = await self._start(process), False
+                process = await self._start(process)
             else:
                 await self._rest()
 
@@ -109,6 +104,7 @@ class Unit:
             await self._poke.wait()
         # A long crash loop must not make a number that is no float any more.
         elif not quick or not await self._poked(min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(quick - 1, 16))):
+            self._ready = False
             try:
                 return process.start(launch.launch(self.sandbox, self.env, self.folder.home, self._settings))
             except OSError as error:
@@ -117,29 +113,20 @@ class Unit:
                 await self._poked(BACKOFF_MOST)
         return process
 
-    async def _attend(self, process: Process, ready: bool) -> bool:
-        """Shows whether the process is ready, and returns that when it ends or something else is wanted."""
-        spec, port, missed = launch.expected(self.sandbox.spec, self._settings), self.sandbox.addresses.ports[0], 0
+    async def _attend(self, process: Process) -> None:
+        """Shows whether the process is ready until it ends or something else is wanted."""
 
-        def show() -> None:
+        def show(ready: bool) -> None:
+            self._ready = ready
             told = (Reason.READY, "the process runs") if ready else (Reason.NOT_READY, "not answering yet")
             self._show(process, *told)
 
         async def ask() -> None:
-            nonlocal ready, missed
-            if not ready and not readiness.needed(spec):
-                await asyncio.sleep(ALIVE)
-                ready = True
-                show()
-            while readiness.needed(spec):
-                answers = await readiness.answers(spec, port)
-                missed = 0 if answers else missed + 1
-                ready = answers or (ready and missed < MISSES)
-                show()
-                await asyncio.sleep(PROBE_UNTIL_READY if not ready else PROBE_AGAIN if missed else PROBE_AFTER)
+            async for ready in readiness.watch(self.sandbox, self._settings, self._ready):
+                show(ready)
             await self._poke.wait()
 
-        show()
+        show(self._ready)
         tasks = [asyncio.ensure_future(one) for one in (process.ended(), self._poke.wait(), ask())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -147,7 +134,6 @@ class Unit:
         finally:
             for one in tasks:
                 one.cancel()
-        return ready
 
     async def _stop(self, process: Process) -> None:
         """Ends the process with all that it started."""
