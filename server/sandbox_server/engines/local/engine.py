@@ -73,9 +73,8 @@ class LocalEngine:
         before: dict[Key, bool] = {}
         while True:
             now = {key: unit.folder.stands for key, unit in self._units.items()}
-            for key in now:
-                if now[key] is not before.get(key):
-                    self._changed(key)
+            for key, _ in now.items() - before.items():
+                self._changed(key)
             before = now
             await asyncio.sleep(LOOK_EVERY)
 

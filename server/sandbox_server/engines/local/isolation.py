@@ -88,19 +88,7 @@ def isolated(command: Sequence[str], env: Mapping[str, str], home: Path, hide: P
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - the sandbox's own
     for name in _KERNEL:
         words += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
-    words += [
-        "--bind",
-        str(home),
-        HOME,
-        "--chdir",
-        HOME,
-        "--json-status-fd",
-        "3",
-        "--args",
-        "4",
-        "--",
-        *_FOUND,
-        *command,
-    ]
+    words += ["--bind", str(home), HOME, "--chdir", HOME]
+    words += ["--json-status-fd", "3", "--args", "4", "--", *_FOUND, *command]
     pairs = (word for name, value in {**env, "HOME": HOME}.items() for word in ("--setenv", name, value))
     return Launch(_ISOLATED, words, {}, b"".join(word.encode(errors="surrogateescape") + b"\0" for word in pairs))

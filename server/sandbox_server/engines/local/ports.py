@@ -1,5 +1,6 @@
 """Loopback ports, each given to one sandbox at a time."""
 
+import itertools
 import math
 import random
 import socket
@@ -33,10 +34,8 @@ class Ports:
 
         Raises `errors.Unavailable` if there is none.
         """
-        now = time.monotonic()
-        first = random.randrange(len(self._range))
-        for offset in range(len(self._range)):
-            port = self._range[(first + offset) % len(self._range)]
+        now, first = time.monotonic(), random.randrange(len(self._range))
+        for port in itertools.chain(self._range[first:], self._range[:first]):
             if self._taken.get(port, 0.0) <= now and _is_free(port):
                 self._taken[port] = now + PROMISED_FOR
                 return port
