@@ -134,7 +134,7 @@ async def test_a_service_killed_in_the_middle_of_a_start_leaves_no_second_proces
     script = f"""
 import os
 from pathlib import Path
-from sandbox_server.engines.local import isolation, processes
+from sandbox_server.engines.local import launch, processes
 spawn = os.posix_spawn
 def killed(*args, **options):
     if "{moment}" == "posix_spawn":
@@ -142,8 +142,8 @@ def killed(*args, **options):
     os.kill(os.getpid(), 9)
 os.{moment} = killed
 words, home = ["/bin/sleep", {rig.ground.mark!r}], Path({str(home)!r})
-launch = isolation.isolated(words, {{}}, home, home) if {rig.ground.isolates} else isolation.plain(words, {{}}, home)
-processes.Process(Path({str(rig.ground.folder(A) / "main")!r}), "me", 1).start(launch)
+made = launch.isolated(words, {{}}, home, home) if {rig.ground.isolates} else launch.plain(words, {{}}, home)
+processes.Process(Path({str(rig.ground.folder(A) / "main")!r}), "me", 1).start(made)
 """
     done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script])
     assert done.returncode == -signal.SIGKILL

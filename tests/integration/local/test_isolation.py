@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import Phase
-from sandbox_server.engines.local import isolation, ports
+from sandbox_server.engines.local import launch, ports
 
 from tests.integration.local.conftest import LocalRig
 
@@ -48,7 +48,7 @@ async def test_a_data_directory_within_the_system_is_out_of_sight(
 ) -> None:
     # Not where the sandbox has a directory of its own.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as system:
-        monkeypatch.setattr(isolation, "_SYSTEM", (*isolation._SYSTEM, system))
+        monkeypatch.setattr(launch, "_SYSTEM", (*launch._SYSTEM, system))
         (Path(system) / "program").write_text("seen\n")
         await rig.stop()
         rig.ground.settings = rig.ground.settings.model_copy(update={"data_dir": Path(system) / "data"})
@@ -71,22 +71,22 @@ async def test_no_descriptor_and_no_variable_of_the_service_comes_in(rig: LocalR
 
 
 def test_a_bubblewrap_that_tells_too_little_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = isolation.program()
+    found = launch.program()
     old = tmp_path / "bwrap"
     old.write_text(
         f'#!/bin/sh\n{found} "$@" >{tmp_path}/told\ncode=$?\ngrep -v namespace {tmp_path}/told\nexit $code\n'
     )
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    isolation.program.cache_clear()
-    assert isolation.program() not in ("", str(old))
-    isolation.program.cache_clear()
+    launch.program.cache_clear()
+    assert launch.program() not in ("", str(old))
+    launch.program.cache_clear()
 
 
 def test_where_nothing_isolates_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "switched off" in isolation.describe("none")
-    monkeypatch.setattr(isolation, "program", lambda: "")
-    assert "does not run here" in isolation.describe("auto")
+    assert "switched off" in launch.describe("none")
+    monkeypatch.setattr(launch, "program", lambda: "")
+    assert "does not run here" in launch.describe("auto")
 
 
 def test_a_port_is_given_once_until_it_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.engines.local import isolation, unit
+from sandbox_server.engines.local import launch, unit
 
 from tests import samples
 from tests.integration.local import as_nobody
@@ -156,7 +156,7 @@ async def test_the_port_and_the_home_are_given_and_not_the_callers_to_change(rig
     await rig.there(rig.ground.marked)
     env = dict(one.split("=", 1) for one in (rig.ground.home(A) / "env").read_text().split("\0") if one)
     assert env["PORT"] == str(made.addresses.ports[0]) == made.addresses.public_url.rpartition(":")[2]
-    assert env["HOME"] == (isolation.HOME if rig.ground.isolates else str(rig.ground.home(A)))
+    assert env["HOME"] == (launch.HOME if rig.ground.isolates else str(rig.ground.home(A)))
     assert env["MINE"] == "a b\nc"
     assert not any(name.startswith(("PYTEST", "SANDBOX")) for name in env)
 

@@ -11,7 +11,7 @@ import structlog
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
-from sandbox_server.engines.local import isolation, launch
+from sandbox_server.engines.local import launch
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.unit import Unit
@@ -52,7 +52,7 @@ class LocalEngine:
             # What the service was started with is not its sandboxes': they would hold it open long after it.
             with contextlib.suppress(OSError):
                 os.set_inheritable(int(name), int(name) < 3)
-        log.info("isolation", state=isolation.describe(self._settings.local_isolation))
+        log.info("isolation", state=launch.describe(self._settings.local_isolation))
         for sandbox in live:
             self._ports.take(sandbox.addresses.ports)
             if Folder(root, sandbox.key).path.exists():

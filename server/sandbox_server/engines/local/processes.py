@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_server.engines.local import folder, isolation
+from sandbox_server.engines.local import folder
+from sandbox_server.engines.local.launch import Launch
 
 _SIGNALS = (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ)
 """What the interpreter or the service's loop changed and a child would inherit."""
@@ -50,7 +51,7 @@ class Process:
         """Whether it runs."""
         return 0 != self.began == _began(self.pid)
 
-    def start(self, launch: isolation.Launch) -> "Process":
+    def start(self, launch: Launch) -> "Process":
         """Starts it, in a session of its own. Raises OSError."""
         self.forget()
         with contextlib.ExitStack() as held:
