@@ -88,7 +88,6 @@ async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newe
     made, told = informer(api)
     for version, name in enumerate(("same", "changed", "missed"), 3):
         made._hear(line("ADDED", version, "same", name=name))
-    made._listed = True
     told.clear()
     api.meanwhile = lambda: made.put(written(21, "ours", name="written"))
     await made._list()

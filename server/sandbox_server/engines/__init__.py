@@ -13,23 +13,21 @@ from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 class Refused(Exception):
     """The engine did not do what it was asked. Nothing is half done that doing it again would not complete.
 
-    `fault` goes into the sandbox's status. `retry_after`, in seconds, is how long the engine asks to be left alone;
-    None leaves it to the reconciler's back-off.
+    `fault` goes into the sandbox's status.
     """
 
-    def __init__(self, fault: Fault, retry_after: float | None = None) -> None:
+    def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)
         self.fault = fault
-        self.retry_after = retry_after
 
 
 class Unreachable(Exception):
     """The engine cannot be asked now. It says nothing about the sandbox, whose status stays as it was.
 
-    `retry_after` as in `Refused`.
+    `retry_after`, in seconds, is how long the engine asks to be left alone at least.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

@@ -114,11 +114,11 @@ class Reconciler:
                 self.outcomes["stale", ""] += 1
             except engines.Refused as refused:
                 self.outcomes["refused", refused.fault.reason.name] += 1
-                self._queue.retry(key, refused.retry_after or 0.0)
+                self._queue.retry(key)
             except engines.Unreachable as unreachable:
                 self.outcomes["unreachable", ""] += 1
                 self._warn("UNREACHABLE", key, str(unreachable))
-                self._queue.retry(key, unreachable.retry_after or 0.0)
+                self._queue.retry(key, unreachable.retry_after)
             except errors.Unavailable:
                 # The store has said why.
                 self.outcomes["unavailable", ""] += 1

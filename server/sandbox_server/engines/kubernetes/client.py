@@ -32,12 +32,12 @@ class Conflict(engines.Unreachable):
     """409: the object is another than was said, or there is one where none was to be."""
 
 
+class Gone(engines.Unreachable):
+    """410: the version that was asked for is no longer kept."""
+
+
 class Missing(engines.Refused):
     """404: there is no such object or, for a write, no such namespace."""
-
-
-class Gone(engines.Refused):
-    """410: the version that was asked for is no longer kept."""
 
 
 def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after: str = "") -> Exception:
@@ -47,11 +47,10 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
     except msgspec.DecodeError:
         told = Failure(bytes(answer).decode(errors="replace")[:500])
     code = status or told.code
-    if code in (409, 429) or code >= 500:
-        wait = float(retry_after) if retry_after.isdigit() else None
-        return (Conflict if code == 409 else engines.Unreachable)(f"{what}: {code} {told.message}", wait)
-    refused = {404: Missing, 410: Gone}.get(code, engines.Refused)
-    return refused(observe.refused(told.message or f"{what}: {code}"))
+    if code in (409, 410, 429) or code >= 500:
+        unreachable = {409: Conflict, 410: Gone}.get(code, engines.Unreachable)
+        return unreachable(f"{what}: {code} {told.message}", float(retry_after) if retry_after.isdigit() else 0.0)
+    return (Missing if code == 404 else engines.Refused)(observe.refused(told.message or f"{what}: {code}"))
 
 
 def path(kind: str, namespace: str, name: str = "") -> str:

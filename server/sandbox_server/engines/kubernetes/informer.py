@@ -57,8 +57,8 @@ class Informer(Generic[T]):
 
     _known: dict[str, _Known[T]] = field(default_factory=dict)
     _version: int = 0
-    _listed: bool = False
-    _failing_since: float | None = field(default_factory=time.monotonic)
+    _failing_since: float | None = -math.inf
+    """When the API server stopped answering; None while it does. Before the first list it never has."""
     _failures: int = 0
     _logged: float = -math.inf
 
@@ -75,8 +75,7 @@ class Informer(Generic[T]):
     @property
     def in_sight(self) -> bool:
         """Whether it has listed, and the API server answers or has not answered for a moment only."""
-        since = self._failing_since
-        return self._listed and (since is None or time.monotonic() - since < BLIND_AFTER)
+        return self._failing_since is None or time.monotonic() - self._failing_since < BLIND_AFTER
 
     async def run(self) -> None:
         """Lists and watches until it is cancelled."""
@@ -92,17 +91,15 @@ class Informer(Generic[T]):
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         self._failures += 1
-        gone = isinstance(error, client.Gone)
-        self.refused = error.fault if isinstance(error, engines.Refused) and not gone else None
+        self.refused = error.fault if isinstance(error, engines.Refused) else None
         foreseen = isinstance(error, engines.Refused | engines.Unreachable)
-        if gone:
+        if isinstance(error, client.Gone):
             self._version = 0
         elif (self._failures > 1 or not foreseen) and now - self._logged >= LOG_EVERY:
             self._logged = now
             log.warning("watch_failing", path=self.path, message=str(error)[:300], exc_info=not foreseen)
-        told = getattr(error, "retry_after", None) or 0.0
-        delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures - 1, 10))
-        await asyncio.sleep(max(told, delay * random.uniform(0.5, 1.0)))
+        delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
+        await asyncio.sleep(max(delay, getattr(error, "retry_after", 0.0)))
 
     async def _list(self) -> None:
         parameters = self.selector | {"limit": PAGE_SIZE}
@@ -118,7 +115,7 @@ class Informer(Generic[T]):
         # What was written by us while the list was under way is newer than it.
         newer = [(name, one) for name, one in before.items() if one.version > self._version]
         self._known = dict(sorted(read + newer, key=lambda one: one[1].version))
-        self._listed, self._failing_since, self.refused = True, None, None
+        self._failing_since = self.refused = None
         for name, one in (before | self._known).items():
             if name not in before or name not in self._known or before[name].value != one.value:
                 self.changed(one.sandbox)
