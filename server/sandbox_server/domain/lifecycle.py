@@ -29,9 +29,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove the engine's objects; the volume too, unless it is kept."""
-
-    keep_volume: bool
+    """Remove the engine's objects; the volume too, unless the sandbox keeps it."""
 
 
 Action = Apply | Delete
@@ -108,11 +106,11 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
     D.DELETED: (
         Rule("terminated before", S.ended, P.TERMINATED),
         REFUSED,
-        Rule("the pod's node does not answer", S.own_pod_lost, P.TERMINATING, R.NODE_LOST),
-        Rule("pod there", S.own_pod, P.TERMINATING, R.POD_TERMINATING, "the pod is being removed"),
+        Rule("the pod's node does not answer", S.pod_lost, P.TERMINATING, R.NODE_LOST),
+        Rule("pod there", lambda at: at.pod, P.TERMINATING, R.POD_TERMINATING, "the pod is being removed"),
         Rule("workload not removed", S.undeleted, P.TERMINATING, R.WORKLOAD_PENDING, "the workload is being removed"),
         Rule("volume kept", S.volume_kept, P.TERMINATED, R.VOLUME_KEPT, "removed; the disk is kept"),
-        Rule("volume there", S.own_volume, P.TERMINATING, R.VOLUME_TERMINATING, "the volume is being removed"),
+        Rule("volume there", lambda at: at.volume, P.TERMINATING, R.VOLUME_TERMINATING, "the volume is being removed"),
         Rule("nothing left", S.any, P.TERMINATED, R.DELETED, "removed with its disk"),
     ),
 }
@@ -157,9 +155,9 @@ def _accepted(sandbox: Sandbox) -> Phase:
 def _action(at: Situation) -> Action | None:
     sandbox, workload = at.sandbox, at.workload
     if sandbox.desired is DesiredState.DELETED:
-        left = (at.own_workload(), None if sandbox.keep_volume else at.own_volume())
+        left = (workload, None if sandbox.keep_volume else at.volume)
         asked = at.acted() and all(one is None or one.terminating for one in left)
-        return None if asked or at.ended() else Delete(sandbox.keep_volume)
+        return None if asked or at.ended() else Delete()
     running = sandbox.desired is DesiredState.RUNNING
     if at.stranger() or (running and at.volume_going()):
         return None
@@ -172,9 +170,8 @@ def _action(at: Situation) -> Action | None:
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
     """`sandbox` with a changed wish, its phase decided before anybody has looked. `now` starts a new attempt."""
     conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
-    status = dataclasses.replace(sandbox.status, conditions=conditions)
-    begun = dataclasses.replace(sandbox, attempt_at=now, status=status)
-    return dataclasses.replace(begun, status=told(status, decide(begun, None, now), now))
+    status = told(dataclasses.replace(sandbox.status, conditions=conditions), decide(sandbox, None, now), now)
+    return dataclasses.replace(sandbox, attempt_at=now, status=status)
 
 
 def _unapplied(condition: Condition, now: datetime) -> Condition:
@@ -186,8 +183,7 @@ def _unapplied(condition: Condition, now: datetime) -> Condition:
 
 def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:
     """`sandbox` where nobody can look, and `fault` says why: what it has not reached is in the way of that."""
-    reached = sandbox.status.observed_generation == sandbox.generation
-    if reached:
+    if sandbox.status.observed_generation == sandbox.generation:
         return sandbox
     decision = Decision(Phase.ERROR, fault.reason, fault.message)
     return dataclasses.replace(sandbox, status=told(sandbox.status, decision, now))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox, Status
 
 
@@ -25,8 +25,13 @@ class Situation:
 
     @classmethod
     def of(cls, sandbox: Sandbox, observed: Observed, now: datetime, start_deadline: timedelta) -> "Situation":
-        """The situation of `sandbox` where `observed` is shown."""
-        return cls(sandbox, now, start_deadline, observed.workload, observed.pod, observed.volume, observed.fault)
+        """The situation of `sandbox` where `observed` is shown. Where it is to go, what is not its own does not count."""
+        workload, pod, volume = observed.workload, observed.pod, observed.volume
+        if sandbox.desired is DesiredState.DELETED:
+            workload = workload if workload and workload.owner == sandbox.uid else None
+            pod = pod if pod and pod.owner == sandbox.uid else None
+            volume = volume if volume and (volume.uid == sandbox.volume_uid or volume.owner == sandbox.uid) else None
+        return cls(sandbox, now, start_deadline, workload, pod, volume, observed.fault)
 
     def stranger(self) -> str:
         """The kind of an object that stands under our name and is not ours; empty if there is none."""
@@ -49,14 +54,9 @@ class Situation:
         waits = self.pod is None or self.pod.reason is Reason.SCHEDULING
         return waits and self.volume is not None and not self.volume.bound
 
-    def own_volume(self) -> Volume | None:
-        """The sandbox's own volume."""
-        sandbox, volume = self.sandbox, self.volume
-        return volume if volume and (volume.uid == sandbox.volume_uid or volume.owner == sandbox.uid) else None
-
     def volume_kept(self) -> bool:
-        """The sandbox's own volume is there and stays."""
-        return self.sandbox.keep_volume and self.own_volume() is not None
+        """The volume is there and stays."""
+        return self.sandbox.keep_volume and self.volume is not None
 
     def pod_current(self) -> Pod | None:
         """The pod, if it is of this generation and stays."""
@@ -85,25 +85,13 @@ class Situation:
         """The pod, if its node does not answer."""
         return self.pod if self.pod and self.pod.reason is Reason.NODE_LOST else None
 
-    def own_pod(self) -> Pod | None:
-        """The sandbox's own pod."""
-        return self.pod if self.pod and self.pod.owner == self.sandbox.uid else None
-
-    def own_pod_lost(self) -> Pod | None:
-        """The sandbox's own pod, if its node does not answer."""
-        return self.own_pod() and self.pod_lost()
-
     def workload_idle(self) -> bool:
         """No pod will be made."""
         return self.workload is not None and self.workload.replicas == 0 and self.workload.obeyed
 
-    def own_workload(self) -> Workload | None:
-        """The sandbox's own workload."""
-        return self.workload if self.workload and self.workload.owner == self.sandbox.uid else None
-
     def undeleted(self) -> bool:
-        """The sandbox's own workload is there, or its removal has not been asked for."""
-        return self.own_workload() is not None or not self.acted()
+        """The workload is there, or its removal has not been asked for."""
+        return self.workload is not None or not self.acted()
 
     def acted(self) -> bool:
         """The act for this generation has succeeded once."""

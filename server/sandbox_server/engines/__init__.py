@@ -75,8 +75,8 @@ class Engine(Protocol):
         NAME_CONFLICT. `observe` shows the effect no earlier than it is true.
         """
 
-    async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
-        """Asks for the removal of every object of the sandbox, the volume too unless it is kept; returns when asked.
+    async def delete(self, sandbox: Sandbox) -> None:
+        """Asks for the removal of every object of the sandbox, the volume too unless it keeps that; returns when asked.
 
         It is asked again, whenever what `observe` shows has changed, until nothing is left that is not going.
         What is already gone is no error; what is not ours is left alone.

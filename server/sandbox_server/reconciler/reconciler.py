@@ -172,8 +172,8 @@ class Reconciler:
                 case lifecycle.Apply(replicas):
                     env = await self._env(sandbox)
                     revision = await self._engine.apply(sandbox, env, replicas)
-                case lifecycle.Delete(keep_volume):
-                    await self._engine.delete(sandbox, keep_volume)
+                case lifecycle.Delete():
+                    await self._engine.delete(sandbox)
         except engines.Refused as refused:
             self._warn(refused.fault.reason.name, sandbox.key, refused.fault.message)
             self._faults[sandbox.key] = refused.fault

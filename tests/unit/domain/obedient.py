@@ -28,7 +28,7 @@ class ObedientEngine:
                 if self.pod:
                     self.pod = dataclasses.replace(self.pod, terminating=True, ready=False, reason=Reason.NOT_READY)
             ours = self.volume and (self.volume.owner == sandbox.uid or self.volume.uid == sandbox.volume_uid)
-            if self.volume and ours and not action.keep_volume:
+            if self.volume and ours and not sandbox.keep_volume:
                 self.volume = dataclasses.replace(self.volume, terminating=True)
             return 0
         fresh = self.workload is None or self.workload.terminating

@@ -187,7 +187,6 @@ def test_a_disk_is_only_removed_when_delete_says_so_and_nothing_starts_on_a_fres
         action = lifecycle.decide(sandbox, observed, NOW).action
         if isinstance(action, lifecycle.Delete):
             assert sandbox.desired is DesiredState.DELETED
-            assert action.keep_volume == sandbox.keep_volume
         lost = observed.volume is None or observed.volume.uid != KNOWN
         if isinstance(action, lifecycle.Apply) and sandbox.volume_uid and lost:
             assert action.replicas == 0

@@ -176,7 +176,7 @@ class KubernetesEngine:
             await self._api.delete(claim, made.metadata.uid)
             raise engines.Unreachable(f"the claim {disk.name} has to go before there can be a fresh one")
 
-    async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
+    async def delete(self, sandbox: Sandbox) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit.
 
         The StatefulSet comes to rest first: asked again once its controller has seen that there is nothing to make and
@@ -190,7 +190,7 @@ class KubernetesEngine:
             found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
                 continue
-            if not (keep_volume and manifest is claim and observe.volume(found).uid):
+            if not (sandbox.keep_volume and manifest is claim and observe.volume(found).uid):
                 await self._api.delete(manifest, found.metadata.uid)
         self._supplied.pop(sandbox.key, None)
         if sight := self._sights.get(sandbox.namespace):

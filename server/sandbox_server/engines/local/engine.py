@@ -131,13 +131,13 @@ class LocalEngine:
         self._want(sandbox, replicas, dict(env))
         return APPLIED
 
-    async def delete(self, sandbox: Sandbox, keep_volume: bool) -> None:
+    async def delete(self, sandbox: Sandbox) -> None:
         """Ends what runs; asked again when nothing does any more, removes the folder."""
         unit = self._units.get(sandbox.key)
         if unit is None or not unit.rests:
             self._want(sandbox, 0)
             return
-        await asyncio.to_thread(unit.folder.clear, sandbox, keep_volume)
+        await asyncio.to_thread(unit.folder.clear, sandbox)
         unit.task.cancel()
         del self._units[sandbox.key]
         self._ports.free(sandbox.addresses.ports)

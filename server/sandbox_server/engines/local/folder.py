@@ -79,7 +79,7 @@ class Folder:
         fresh.rename(self._volume)
 
     @_refusing()
-    def clear(self, sandbox: Sandbox, keep_volume: bool) -> None:
+    def clear(self, sandbox: Sandbox) -> None:
         """Removes the folder, or all of it but a volume that is kept; nothing if it is another's.
 
         Raises `engines.Refused`: what is left then can be cleared later.
@@ -87,7 +87,7 @@ class Folder:
         self._reach(self.path)
         if self.path.exists() and self._ours(sandbox):
             for entry in list(self.path.iterdir()):
-                if entry != self._volume or not keep_volume:
+                if entry != self._volume or not sandbox.keep_volume:
                     _remove(entry, self.path)
             if not any(self.path.iterdir()):
                 self.path.rmdir()
