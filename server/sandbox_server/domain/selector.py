@@ -4,15 +4,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sandbox_server.domain import errors
+from sandbox_server.domain import check, errors
 
-_KEY = r"(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_VALUE = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
-_EQUAL = re.compile(rf"({_KEY})\s*(==|=|!=)\s*({_VALUE})\Z")
-_SET = re.compile(rf"({_KEY})\s+(in|notin)\s*\(([^()]*)\)\Z")
-_EXISTS = re.compile(rf"(!?)\s*({_KEY})\Z")
 _COMMA = re.compile(r",(?![^(]*\))")
-_ONE = re.compile(rf"{_VALUE}\Z")
+_COMPARED = re.compile(r"([^\s!=]+)(?:\s*(==?|!=)\s*([^()]*)|\s+(in|notin)\s*\(([^()]*)\))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +48,16 @@ def parse(field: str, text: str) -> Selector:
 
 
 def _requirement(field: str, part: str) -> Requirement:
-    if match := _EQUAL.match(part):
-        key, operator, value = match.groups()
-        return Requirement(key, frozenset({value}), operator != "!=")
-    if match := _SET.match(part):
-        key, operator, listed = match.groups()
-        values = frozenset(one.strip() for one in listed.split(","))
-        if all(_ONE.match(one) for one in values):
-            return Requirement(key, values, operator == "in")
-    elif match := _EXISTS.match(part):
-        return Requirement(match[2], frozenset(), not match[1])
-    raise _invalid(field, "must be requirements such as a=b, a!=b, a in (b,c), a notin (b,c), a, !a joined by commas")
+    key, values, wanted = part.removeprefix("!").lstrip(), frozenset[str](), not part.startswith("!")
+    if match := _COMPARED.fullmatch(part):
+        key, equal, value, among, listed = match.groups()
+        values = frozenset(one.strip() for one in (value if equal else listed).split(","))
+        wanted = (equal or among) in ("=", "==", "in")
+    if not check.key.fits(key) or not all(map(check.label.fits, values)):
+        raise _invalid(
+            field, "must be requirements such as a=b, a!=b, a in (b,c), a notin (b,c), a, !a joined by commas"
+        )
+    return Requirement(key, values, wanted)
 
 
 def _invalid(field: str, description: str) -> errors.Invalid:
