@@ -61,7 +61,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """The claim (or directory) as it now is. `message` has the cluster's words for why it is not bound."""
+    """The claim (or directory) as it now is."""
 
     owner: str
     uid: str
@@ -69,7 +69,6 @@ class Volume:
     size: str
     bound: bool
     terminating: bool = False
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,10 @@ class Unreachable(Exception):
 
 
 class Engine(Protocol):
-    """What runs sandboxes. All calls come from one event loop; `observe` and `addresses` never wait."""
+    """What runs sandboxes. All calls come from one event loop; `observe` and `addresses` never wait.
+
+    `observe`, `apply` and `delete` are for sandboxes of a namespace that it has seen.
+    """
 
     name: str
 

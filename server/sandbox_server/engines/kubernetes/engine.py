@@ -1,15 +1,14 @@
 """The Kubernetes engine: applies, deletes and observes."""
 
 import asyncio
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from sandbox_server import engines
-from sandbox_server.domain.observed import Fault, Observed, Pod
+from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.kubernetes import client, manifests, observe
@@ -17,7 +16,9 @@ from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.settings import Settings
 
-T = TypeVar("T")
+WATCHED: dict[str, Callable[[Object], Any]] = {"Pod": observe.pod, "PersistentVolumeClaim": observe.volume}
+WATCHED |= dict.fromkeys(("Service", "Ingress", "StatefulSet"), observe.workload)
+"""The kinds that are watched, and what is remembered of each object."""
 SKEW = timedelta(seconds=2)
 """Kubernetes events count in whole seconds, and by another clock."""
 SUPPLY_EVERY = 30.0
@@ -36,25 +37,29 @@ class _Sight:
         def heard(sandbox: str) -> None:
             changed(Key(namespace, sandbox))
 
-        def informer(kind: str, value: Callable[[Object], T], events: str = "") -> Informer[T]:
-            selector = {"fieldSelector": events} if events else {"labelSelector": manifests.ID}
+        def informer(kind: str, value: Callable[[Object], Any], selector: dict[str, str]) -> Informer[Any]:
             return Informer(api, client.path(kind, namespace), selector, value, heard)
 
-        self.pods = informer("Pod", observe.pod)
-        self.volumes = informer("PersistentVolumeClaim", observe.volume)
-        self.made = {kind: informer(kind, observe.workload) for kind in ("Service", "Ingress", "StatefulSet")}
+        self.of = {kind: informer(kind, value, {"labelSelector": manifests.ID}) for kind, value in WATCHED.items()}
         # They cannot be watched: the uid that a sandbox's had when it was last written, by the sandbox's uid.
         self.secrets: dict[str, str] = {}
-        self.troubles = [informer("Event", observe.trouble, one) for one in TROUBLES]
-        self.all: list[Informer[Any]] = [self.pods, self.volumes, *self.made.values(), *self.troubles]
+        self.troubles = [informer("Event", observe.trouble, {"fieldSelector": one}) for one in TROUBLES]
+        self.all = [*self.of.values(), *self.troubles]
 
     def uid(self, sandbox: Sandbox, manifest: manifests.Manifest) -> str:
         """The uid of the object of a manifest's name that is remembered as this sandbox's; empty if none is."""
-        name, informer = manifest["metadata"]["name"], self.made.get(manifest["kind"])
-        if informer is None:
-            return self.secrets.get(sandbox.uid, "") if manifest["kind"] == "Secret" else ""
+        if manifest["kind"] == "Secret":
+            return self.secrets.get(sandbox.uid, "")
+        name, informer = manifest["metadata"]["name"], self.of[manifest["kind"]]
         found = informer.get(name)
         return informer.uid(name) if found and found.owner == sandbox.uid else ""
+
+    def put(self, sandbox: Sandbox, kind: str, written: Object) -> None:
+        """Remembers what the API server answered to a write, ahead of the watch."""
+        if kind == "Secret":
+            self.secrets[sandbox.uid] = written.metadata.uid
+        else:
+            self.of[kind].put(written)
 
     def trouble(self, uid: str) -> tuple[str, datetime | None]:
         """What an event says of the object with that uid, and when it last did."""
@@ -101,7 +106,9 @@ class KubernetesEngine:
     def blind(self, namespace: str) -> Fault | None:
         """What the API server refuses to show."""
         sight = self._sights.get(namespace)
-        return next(filter(None, (one.refused for one in sight.all)), None) if sight else _unobserved(namespace)
+        if sight is None:
+            return Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {namespace}")
+        return next(filter(None, (one.refused for one in sight.all)), None)
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Names and URLs under the ingress domain."""
@@ -109,26 +116,23 @@ class KubernetesEngine:
 
     def observe(self, sandbox: Sandbox) -> Observed:
         """What the informers remember of this sandbox."""
-        sight = self._sights.get(sandbox.namespace)
-        if sight is None:
-            return Observed()
-        name = manifests.pod_name(sandbox)
-        pod, volume = sight.pods.get(name), sight.volumes.get(manifests.claim_name(sandbox))
+        sight, name = self._sights[sandbox.namespace], manifests.pod_name(sandbox)
+        pod: Pod | None = sight.of["Pod"].get(name)
+        volume: Volume | None = sight.of["PersistentVolumeClaim"].get(manifests.claim_name(sandbox))
         if pod and pod.reason is Reason.CONTAINER_CREATING and not pod.message:
-            pod = dataclasses.replace(pod, message=sight.trouble(sight.pods.uid(name))[0] or observe.MAKING)
-        if volume and not volume.bound and (words := sight.trouble(volume.uid)[0]):
-            volume = dataclasses.replace(volume, message=words)
-            if pod and pod.reason is Reason.SCHEDULING:
-                pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=words)
+            pod = dataclasses.replace(pod, message=sight.trouble(sight.of["Pod"].uid(name))[0] or observe.MAKING)
+        if pod and pod.reason is Reason.SCHEDULING and volume and not volume.bound:
+            words, _ = sight.trouble(volume.uid)
+            pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=words) if words else pod
         if volume and not volume.uid and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
             # A placeholder is no disk; told of is only one that has to be removed.
             volume = None
-        made = [found for kind, name in manifests.watched(sandbox) if (found := sight.made[kind].get(name))]
-        workload = sight.made["StatefulSet"].get(sandbox.id)
+        made: list[Any] = [sight.of[kind].get(name) for kind, name in manifests.watched(sandbox)]
+        workload: Workload | None = made[-1]
         if workload is not None:
-            whole = len(made) == len(manifests.watched(sandbox)) and (volume or sandbox.volume_uid)
+            whole = all(made) and (volume or sandbox.volume_uid)
             revision = observe.revision(made) if whole and not self._starved(sandbox, pod) else INCOMPLETE
-            words, at = sight.trouble(sight.made["StatefulSet"].uid(sandbox.id))
+            words, at = sight.trouble(sight.of["StatefulSet"].uid(sandbox.id))
             fault = observe.refused(words) if at and at >= sandbox.attempt_at - SKEW else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
         return Observed(workload=workload, pod=pod, volume=volume)
@@ -142,35 +146,32 @@ class KubernetesEngine:
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Applies the claim, unless the sandbox has its disk, and then all but the StatefulSet before it."""
-        sight = self._sights.get(sandbox.namespace)
-        if sight is None:
-            raise engines.Refused(_unobserved(sandbox.namespace))
         claim, secret, *objects = manifests.objects(sandbox, env, replicas, self._settings)
         if not sandbox.volume_uid:
-            await self._make_disk(sight, sandbox, claim)
-        sight.secrets[sandbox.uid] = (await self._write(sight, sandbox, secret)).metadata.uid
-        if self._starved(sandbox, sight.pods.get(manifests.pod_name(sandbox))):
+            await self._make_disk(sandbox, claim)
+        await self._write(sandbox, secret)
+        if self._starved(sandbox, self._sights[sandbox.namespace].of["Pod"].get(manifests.pod_name(sandbox))):
             self._supplied[sandbox.key] = time.monotonic()
-        written = [await self._write(sight, sandbox, one) for one in objects]
-        for manifest, one in zip(objects, written, strict=True):
-            sight.made[manifest["kind"]].put(one)
-        return observe.revision(map(observe.workload, written))
+        return observe.revision([observe.workload(await self._write(sandbox, one)) for one in objects])
 
-    async def _write(self, sight: _Sight, sandbox: Sandbox, manifest: manifests.Manifest) -> Object:
+    async def _write(self, sandbox: Sandbox, manifest: manifests.Manifest) -> Object:
         """Applies to the very object that is remembered as ours, or makes one where none is: never to a stranger's."""
-        with contextlib.suppress(client.Conflict):
-            return await self._api.apply(manifest, sight.uid(sandbox, manifest))
-        found = await self._api.find(manifest)
-        if found is not None and not observe.ours(sandbox, found):
-            called = f"{manifest['kind']} {manifest['metadata']['name']}"
-            said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
-            raise engines.Refused(Fault(Reason.NAME_CONFLICT, said))
-        return await self._api.apply(manifest, found.metadata.uid if found else "")
+        sight = self._sights[sandbox.namespace]
+        try:
+            written = await self._api.apply(manifest, sight.uid(sandbox, manifest))
+        except client.Conflict:
+            found = await self._api.find(manifest)
+            if found is not None and not observe.ours(sandbox, found):
+                called = f"{manifest['kind']} {manifest['metadata']['name']}"
+                said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
+                raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
+            written = await self._api.apply(manifest, found.metadata.uid if found else "")
+        sight.put(sandbox, manifest["kind"], written)
+        return written
 
-    async def _make_disk(self, sight: _Sight, sandbox: Sandbox, claim: manifests.Manifest) -> None:
+    async def _make_disk(self, sandbox: Sandbox, claim: manifests.Manifest) -> None:
         """Applies the claim. Raises `engines.Unreachable` while the name is taken by a placeholder or a disk that goes."""
-        made = await self._write(sight, sandbox, claim)
-        sight.volumes.put(made)
+        made = await self._write(sandbox, claim)
         disk = observe.volume(made)
         if disk.terminating or not disk.uid:
             await self._api.delete(claim, made.metadata.uid)
@@ -185,34 +186,27 @@ class KubernetesEngine:
         """
         if not await self._at_rest(sandbox):
             return
-        claim, *objects = manifests.objects(sandbox, {}, 0, self._settings)
-        for manifest in (claim, *objects):
+        for manifest in manifests.objects(sandbox, {}, 0, self._settings):
             found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
                 continue
-            if not (sandbox.keep_volume and manifest is claim and observe.volume(found).uid):
+            disk = manifest["kind"] == "PersistentVolumeClaim" and observe.volume(found).uid
+            if not (disk and sandbox.keep_volume):
                 await self._api.delete(manifest, found.metadata.uid)
         self._supplied.pop(sandbox.key, None)
-        if sight := self._sights.get(sandbox.namespace):
-            sight.secrets.pop(sandbox.uid, None)
+        self._sights[sandbox.namespace].secrets.pop(sandbox.uid, None)
 
     async def _at_rest(self, sandbox: Sandbox) -> bool:
         """Whether nothing will be made any more. Asks for it where that was not done."""
-        sight = self._sights.get(sandbox.namespace)
-        workload = sight and sight.made["StatefulSet"].get(sandbox.id)
-        if not sight or not workload or workload.owner != sandbox.uid or workload.terminating:
+        of = self._sights[sandbox.namespace].of
+        workload = of["StatefulSet"].get(sandbox.id)
+        if workload is None or workload.owner != sandbox.uid or workload.terminating:
             return True
         if workload.replicas:
             *_, manifest = manifests.objects(sandbox, {}, 0, self._settings)
             try:
-                made = await self._write(sight, sandbox, manifest)
+                workload = observe.workload(await self._write(sandbox, manifest))
             except engines.Refused:
                 # Nobody is kept from deleting by who may not change.
                 return True
-            sight.made["StatefulSet"].put(made)
-            workload = observe.workload(made)
-        return workload.replicas == 0 and workload.obeyed and sight.pods.get(manifests.pod_name(sandbox)) is None
-
-
-def _unobserved(namespace: str) -> Fault:
-    return Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {namespace}")
+        return workload.replicas == 0 and workload.obeyed and of["Pod"].get(manifests.pod_name(sandbox)) is None
