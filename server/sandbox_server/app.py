@@ -96,7 +96,7 @@ async def serve(settings: Settings) -> None:
             *([_every(settings.follow, "log_not_read", memory.follow)] if database.shared else ()),
         )
         opened.push_async_callback(_cancelled, tasks)
-        log.info("serving", listen=settings.listen, port=port, engine=runs.name, tls=credentials is not None)
+        log.info("serving", listen=settings.listen, port=port, engine=settings.engine, tls=credentials is not None)
         ending = asyncio.ensure_future(stopped.wait())
         await asyncio.wait((tasks, ending), return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()

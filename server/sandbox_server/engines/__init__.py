@@ -38,8 +38,6 @@ class Engine(Protocol):
     `observe`, `apply` and `delete` are for sandboxes of a namespace that it has seen.
     """
 
-    name: str
-
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Begins to observe, and returns when `observe` can be asked or sight will come later (`sees`).
 

@@ -106,7 +106,6 @@ async def test_an_engine_that_is_open_can_be_asked_at_once(rig: LocalRig) -> Non
     await engine.open([running], lambda _: None)
     observed = engine.observe(running)
     await engine.close()
-    assert engine.name == "local"
     assert observed.pod is not None
     assert observed.pod.ready
     await rig.start()

@@ -69,8 +69,6 @@ class _Sight:
 class KubernetesEngine:
     """See `engines.Engine`."""
 
-    name = "kubernetes"
-
     def __init__(self, settings: Settings, namespaces: Iterable[str]) -> None:
         """`namespaces`: those that are observed."""
         self._settings = settings

@@ -30,8 +30,6 @@ LOOK_EVERY = 1.0
 class LocalEngine:
     """See `engines.Engine`."""
 
-    name = "local"
-
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ports = Ports(settings.port_range)
