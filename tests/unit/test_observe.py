@@ -129,6 +129,14 @@ def test_whether_the_image_was_pulled(containers: list[dict[str, Any]], pulled: 
     assert observe.pod(pod(NOT_READY, SCHEDULED, containers=containers)).image_pulled is pulled
 
 
+@pytest.mark.parametrize("text", ["", "x", "-1", "²", "9" * 5000])
+def test_a_generation_that_somebody_wrote_by_hand_is_none_of_ours(text: str) -> None:
+    """It must not be an error: one such object would hide all others of its namespace."""
+    meta = {"name": "a-0", "annotations": {"sandbox.fullstackagent.io/generation": text}}
+    found = OBJECT.decode(json.dumps({"metadata": meta}))
+    assert (observe.pod(found).generation, observe.workload(found).generation) == (0, 0)
+
+
 NOT_MADE = "create Pod a-0 in StatefulSet a failed error: "
 
 

@@ -195,4 +195,4 @@ def _exit(ended: Said) -> str:
 
 def _generation(found: Object) -> int:
     text = found.metadata.annotations.get(manifests.GENERATION, "")
-    return int(text) if text.isdigit() else 0
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
