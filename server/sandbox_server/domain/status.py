@@ -4,15 +4,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from sandbox_server.domain import lifecycle
-from sandbox_server.domain.lifecycle import Decision
 from sandbox_server.domain.observed import Observed
-from sandbox_server.domain.phase import ConditionType as Type
-from sandbox_server.domain.phase import DesiredState as Desired
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
 
 
-def record(sandbox: Sandbox, observed: Observed, decision: Decision, now: datetime) -> Sandbox:
+def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, now: datetime) -> Sandbox:
     """`sandbox` with the status that follows, and its volume's uid once that is seen. Equal if nothing changed."""
     before, pod, volume = sandbox.status, observed.pod, observed.volume
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
@@ -30,11 +27,13 @@ def record(sandbox: Sandbox, observed: Observed, decision: Decision, now: dateti
 
 
 def _own_volume(sandbox: Sandbox, observed: Observed) -> str:
-    volume, stays = observed.volume, sandbox.desired is not Desired.DELETED or sandbox.keep_volume
+    volume, stays = observed.volume, sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume
     return volume.uid if volume and volume.owner == sandbox.uid and stays and not volume.terminating else ""
 
 
-def _conditions(sandbox: Sandbox, observed: Observed, decision: Decision, now: datetime) -> tuple[Condition, ...]:
+def _conditions(
+    sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, now: datetime
+) -> tuple[Condition, ...]:
     """One of each type. What holds is READY; what does not has the reason of the pod, of the volume or of the phase."""
     pod, volume = observed.pod, observed.volume
     # A pod that waits for its volume only knows that it has no node.
@@ -42,12 +41,12 @@ def _conditions(sandbox: Sandbox, observed: Observed, decision: Decision, now: d
     ready = pod is not None and pod.ready
     old = pod is not None and (pod.terminating or pod.generation != sandbox.generation)
     bound = volume is not None and volume.bound and not volume.terminating
-    told: tuple[tuple[Type, bool | None, Reason], ...] = (
-        (Type.SCHEDULED, pod.scheduled if pod else False, why),
-        (Type.VOLUME_BOUND, bound, _volume_reason(sandbox, observed, decision)),
-        (Type.IMAGE_PULLED, pod.image_pulled if pod else None, why),
-        (Type.READY, ready, why),
-        (Type.ENV_APPLIED, ready and not old, Reason.ROLLING_OUT if old else why),
+    told: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
+        (ConditionType.SCHEDULED, pod.scheduled if pod else False, why),
+        (ConditionType.VOLUME_BOUND, bound, _volume_reason(sandbox, observed, decision)),
+        (ConditionType.IMAGE_PULLED, pod.image_pulled if pod else None, why),
+        (ConditionType.READY, ready, why),
+        (ConditionType.ENV_APPLIED, ready and not old, Reason.ROLLING_OUT if old else why),
     )
     since = {(one.type, one.status): one.transition_time for one in sandbox.status.conditions}
     return tuple(
@@ -56,8 +55,8 @@ def _conditions(sandbox: Sandbox, observed: Observed, decision: Decision, now: d
     )
 
 
-def _volume_reason(sandbox: Sandbox, observed: Observed, decision: Decision) -> Reason:
-    if sandbox.desired is Desired.DELETED:
+def _volume_reason(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision) -> Reason:
+    if sandbox.desired is DesiredState.DELETED:
         return decision.reason
     if observed.volume is None and sandbox.volume_uid:
         return Reason.VOLUME_LOST
