@@ -56,7 +56,7 @@ class Situation:
 
     def volume_kept(self) -> bool:
         """The volume is there and stays."""
-        return self.sandbox.keep_volume and self.volume is not None
+        return self.sandbox.keep_volume and self.volume is not None and not self.volume.terminating
 
     def pod_current(self) -> Pod | None:
         """The pod, if it is of this generation and stays."""

@@ -259,6 +259,17 @@ def test_25_a_volume_that_is_being_removed_is_said_while_the_pod_still_holds_it(
     assert decision.action == lifecycle.Apply(0)
 
 
+def test_25_26_a_disk_that_is_being_removed_is_not_told_as_kept() -> None:
+    sandbox = next(one for one in sandboxes() if one.keep_volume and one.volume_uid and one.applied_generation == 3)
+    for going, phase, reason in (
+        (None, Phase.TERMINATED, Reason.DELETED),
+        (volume(), Phase.TERMINATED, Reason.VOLUME_KEPT),
+        (volume(terminating=True), Phase.TERMINATING, Reason.VOLUME_TERMINATING),
+    ):
+        decision = lifecycle.decide(sandbox, Observed(volume=going), NOW)
+        assert (decision.phase, decision.reason, decision.action) == (phase, reason, None)
+
+
 @given(
     st.lists(st.sampled_from(["run", "stop", "env", "delete", "step", "step", "look", "look", "forget"]), max_size=40)
 )
