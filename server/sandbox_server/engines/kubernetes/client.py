@@ -49,7 +49,7 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
     code = status or told.code
     if code in (409, 410, 429) or code >= 500:
         unreachable = {409: Conflict, 410: Gone}.get(code, engines.Unreachable)
-        return unreachable(f"{what}: {code} {told.message}", float(retry_after) if retry_after.isdigit() else 0.0)
+        return unreachable(f"{what}: {code} {told.message}", float(retry_after) if retry_after.isdecimal() else 0.0)
     return (Missing if code == 404 else engines.Refused)(observe.refused(told.message or f"{what}: {code}"))
 
 
