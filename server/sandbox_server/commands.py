@@ -10,6 +10,7 @@ from sandbox_server import app, settings, store
 from sandbox_server.domain import wishes
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.spec import made_id
+from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, probe
 
 
@@ -46,8 +47,8 @@ def render(chosen: settings.Settings) -> None:
 
     request = convert.written(sys.stdin.read())
     namespaces = (request.namespace,) if request.namespace else chosen.namespace_names
-    namespace, spec, env = convert.creation(namespaces, request, chosen)
-    key = Key(namespace, request.sandbox_id or made_id(spec.project, "000000"))
+    key, spec, env = convert.creation(Tenant(chosen.tenant, namespaces), request, chosen)
+    key = Key(key.namespace, key.id or made_id(spec.project, "000000"))
     sandbox = wishes.new(key, chosen.tenant, str(uuid.UUID(int=0)), "h00000000000", spec, env, datetime.now(UTC))
     sys.stdout.write(kubernetes.render(sandbox, env, chosen))
 

@@ -24,32 +24,25 @@ _CHANCE = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What every mutation carries. `payload` stands for the whole request but its id; `timeout` is in seconds."""
+    """What every mutation carries. `key.id` is empty for a new sandbox whose id is left to chance.
 
-    request_id: str
-    payload: bytes
+    `request` is what the store knows it by, if the caller gave it an id; `timeout` is in seconds.
+    """
+
+    tenant: str
+    key: Key
+    request: store.Request | None
     expected_generation: int | None
     timeout: float
-
-    def of(self, tenant: Tenant) -> store.Request | None:
-        """What the store knows it by, if it has an id."""
-        return store.Request(tenant.name, self.request_id, self.payload) if self.request_id else None
 
 
 class StatefulSetManager:
     """Creates, starts, stops, deletes, updates and reads sandboxes on behalf of tenants."""
 
-    def __init__(
-        self,
-        database: store.Store,
-        memory: feed.Feed,
-        engine: engines.Engine,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, database: store.Store, memory: feed.Feed, engine: engines.Engine) -> None:
         self._store = database
         self._feed = memory
         self._engine = engine
-        self._now = now
 
     def stale(self, namespace: str) -> bool:
         """Whether statuses of a namespace may be out of date, because the engine does not see it."""
@@ -60,66 +53,54 @@ class StatefulSetManager:
         """Where the log stands on this replica."""
         return self._feed.sequence
 
-    async def create(
-        self,
-        tenant: Tenant,
-        wish: Wish,
-        namespace: str,
-        sandbox_id: str,
-        spec: SandboxSpec,
-        env: Mapping[str, str],
-        adopt_volume: bool,
-    ) -> Sandbox:
+    async def create(self, wish: Wish, spec: SandboxSpec, env: Mapping[str, str], adopt_volume: bool) -> Sandbox:
         """A new sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says."""
-        sandbox = self._new(tenant, tenant.key(namespace, sandbox_id or made_id(spec.project, _random(6))), spec, env)
+        key = Key(wish.key.namespace, wish.key.id or made_id(spec.project, _random(6)))
+        uid, host = str(uuid.uuid4()), _CHANCE.choice(string.ascii_lowercase) + _random(11)
+        sandbox = wishes.new(key, wish.tenant, uid, host, spec, env, datetime.now(UTC))
 
         def change(reader: store.Reader) -> store.Wanted:
-            volume_uid = wishes.kept_volume(reader.sandbox(sandbox.key), adopt_volume, sandbox.id)
+            volume_uid = wishes.kept_volume(reader.sandbox(key), adopt_volume, key.id)
             # Not before: what is refused has no use for an address, and those of this machine are few.
             addresses = self._engine.addresses(sandbox)
             return store.Wanted(dataclasses.replace(sandbox, volume_uid=volume_uid, addresses=addresses), env)
 
         try:
-            return await self._store.write(change, wish.of(tenant), wish.timeout)
+            return await self._store.write(change, wish.request, wish.timeout)
         except (store.Stale, errors.AlreadyExists) as error:
-            if sandbox_id and isinstance(error, errors.AlreadyExists):
+            if wish.key.id and isinstance(error, errors.AlreadyExists):
                 raise
             # Chance made a name that is taken: of two billion it is unlikely to do so again.
-            return await self.create(tenant, wish, namespace, sandbox_id, spec, env, adopt_volume)
+            return await self.create(wish, spec, env, adopt_volume)
 
-    def _new(self, tenant: Tenant, key: Key, spec: SandboxSpec, env: Mapping[str, str]) -> Sandbox:
-        uid, host = str(uuid.uuid4()), _CHANCE.choice(string.ascii_lowercase) + _random(11)
-        return wishes.new(key, tenant.name, uid, host, spec, env, self._now())
-
-    async def start(self, tenant: Tenant, wish: Wish, key: Key, accept_data_loss: bool) -> Sandbox:
+    async def start(self, wish: Wish, accept_data_loss: bool) -> Sandbox:
         """Wishes RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""
-        return await self._change(tenant, wish, key, lambda before: wishes.start(before, accept_data_loss))
+        return await self._change(wish, lambda _, before: store.Wanted(wishes.start(before, accept_data_loss)))
 
-    async def stop(self, tenant: Tenant, wish: Wish, key: Key) -> Sandbox:
+    async def stop(self, wish: Wish) -> Sandbox:
         """Wishes STOPPED."""
-        return await self._change(tenant, wish, key, wishes.stop)
+        return await self._change(wish, lambda _, before: store.Wanted(wishes.stop(before)))
 
-    async def delete(self, tenant: Tenant, wish: Wish, key: Key, keep_volume: bool) -> Sandbox:
+    async def delete(self, wish: Wish, keep_volume: bool) -> Sandbox:
         """Wishes DELETED; a repeat changes nothing."""
-        return await self._change(tenant, wish, key, lambda before: wishes.delete(before, keep_volume), deleted=True)
-
-    async def update_env(
-        self, tenant: Tenant, wish: Wish, key: Key, values: Mapping[str, str], unset: Sequence[str], replace: bool
-    ) -> Sandbox:
-        """Changes the environment. Raises `errors.Invalid` if the result is over a limit."""
         return await self._change(
-            tenant, wish, key, lambda same: same, lambda present: wishes.environment(present, values, unset, replace)
+            wish, lambda _, before: store.Wanted(wishes.delete(before, keep_volume)), deleted=True
         )
 
+    async def update_env(self, wish: Wish, values: Mapping[str, str], unset: Sequence[str], replace: bool) -> Sandbox:
+        """Changes the environment. Raises `errors.Invalid` if the result is over a limit."""
+
+        def wished(reader: store.Reader, before: Sandbox) -> store.Wanted:
+            present = reader.env(before.key)
+            env = wishes.environment(present, values, unset, replace)
+            if env == present:
+                return store.Wanted(before)
+            return store.Wanted(dataclasses.replace(before, env_names=tuple(sorted(env))), env)
+
+        return await self._change(wish, wished)
+
     async def _change(
-        self,
-        tenant: Tenant,
-        wish: Wish,
-        key: Key,
-        wished: Callable[[Sandbox], Sandbox],
-        environment: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None,
-        *,
-        deleted: bool = False,
+        self, wish: Wish, wished: Callable[[store.Reader, Sandbox], store.Wanted], *, deleted: bool = False
     ) -> Sandbox:
         """A wish for a sandbox that exists, is the tenant's and has the expected generation.
 
@@ -128,9 +109,9 @@ class StatefulSetManager:
         """
 
         def change(reader: store.Reader) -> store.Wanted:
-            before = reader.sandbox(key)
-            if before is None or before.tenant != tenant.name:
-                raise not_found(key.id)
+            before = reader.sandbox(wish.key)
+            if before is None or before.tenant != wish.tenant:
+                raise not_found(wish.key.id)
             if wish.expected_generation not in (None, before.generation):
                 raise errors.Aborted(
                     "GENERATION_MISMATCH",
@@ -139,21 +120,15 @@ class StatefulSetManager:
                 )
             if before.desired is DesiredState.DELETED and not deleted:
                 raise errors.FailedPrecondition(
-                    "SANDBOX_DELETED", f"the sandbox {key.id!r} was deleted: create another"
+                    "SANDBOX_DELETED", f"the sandbox {before.id!r} was deleted: create another"
                 )
-            after, env = wished(before), None
-            if environment is not None:
-                present = reader.env(key)
-                env = environment(present)
-                if env == present:
-                    return store.Wanted(before)
-                after = dataclasses.replace(after, env_names=tuple(sorted(env)))
-            elif after == before:
-                return store.Wanted(before)
-            after = dataclasses.replace(after, generation=before.generation + 1)
-            return store.Wanted(lifecycle.on_wish(after, self._now()), env)
+            wanted = wished(reader, before)
+            if wanted == store.Wanted(before):
+                return wanted
+            after = dataclasses.replace(wanted.sandbox, generation=before.generation + 1)
+            return store.Wanted(lifecycle.on_wish(after, datetime.now(UTC)), wanted.env)
 
-        return await self._store.write(change, wish.of(tenant), wish.timeout)
+        return await self._store.write(change, wish.request, wish.timeout)
 
     async def get(self, tenant: Tenant, key: Key) -> feed.Change:
         """The sandbox, TERMINATED ones too. Raises `errors.NotFound`."""

@@ -82,8 +82,9 @@ class Rig:
         """Whether callers are told that what they read may be out of date."""
         return self.manager.stale(self.ground.namespace)
 
-    def wish(self) -> manager.Wish:
-        return manager.Wish(str(uuid.uuid4()), b"", None, 30)
+    def wish(self, sandbox_id: str) -> manager.Wish:
+        request = store.Request(self.tenant.name, str(uuid.uuid4()), b"")
+        return manager.Wish(self.tenant.name, self.key(sandbox_id), request, None, 30)
 
     def key(self, sandbox_id: str) -> Key:
         return Key(self.ground.namespace, sandbox_id)
@@ -96,22 +97,19 @@ class Rig:
         adopt: bool = False,
         spec: SandboxSpec | None = None,
     ) -> Sandbox:
-        return await self.manager.create(
-            self.tenant, self.wish(), self.ground.namespace, sandbox_id, spec or self.ground.spec(), env or {}, adopt
-        )
+        return await self.manager.create(self.wish(sandbox_id), spec or self.ground.spec(), env or {}, adopt)
 
     async def begin(self, sandbox_id: str, phase: Phase) -> Sandbox:
         """Wishes the desired state that leads to `phase`."""
-        key = self.key(sandbox_id)
         if phase is Phase.RUNNING:
-            return await self.manager.start(self.tenant, self.wish(), key, False)
-        return await self.manager.stop(self.tenant, self.wish(), key)
+            return await self.manager.start(self.wish(sandbox_id), False)
+        return await self.manager.stop(self.wish(sandbox_id))
 
     async def env(self, sandbox_id: str, **values: str) -> Sandbox:
-        return await self.manager.update_env(self.tenant, self.wish(), self.key(sandbox_id), values, (), False)
+        return await self.manager.update_env(self.wish(sandbox_id), values, (), False)
 
     async def delete(self, sandbox_id: str, *, keep: bool = False) -> Sandbox:
-        return await self.manager.delete(self.tenant, self.wish(), self.key(sandbox_id), keep)
+        return await self.manager.delete(self.wish(sandbox_id), keep)
 
     async def get(self, sandbox_id: str) -> Sandbox:
         return (await self.manager.get(self.tenant, self.key(sandbox_id))).sandbox

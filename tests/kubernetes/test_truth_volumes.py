@@ -34,7 +34,7 @@ async def test_25_a_claim_deleted_by_hand_is_data_loss_said_aloud(truth: Truth) 
     await truth.told("claim gone", Phase.ERROR, Reason.VOLUME_LOST, "accept_data_loss", seen, shown)
     await asyncio.sleep(1)
     assert truth.ground.names("pods") == []
-    await truth.rig.manager.start(truth.rig.tenant, truth.rig.wish(), truth.rig.key(A), True)
+    await truth.rig.manager.start(truth.rig.wish(A), True)
     after = await truth.rig.settled(A, Phase.RUNNING)
     assert after.volume_uid != before.volume_uid
 

@@ -1,13 +1,14 @@
 """Messages to domain values. What a caller left empty gets the service's default here; `render` is the way back."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import grpc
 from google.protobuf import json_format
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_server import feed, manager
+from sandbox_server import feed, manager, store
 from sandbox_server.domain import check, errors, selector
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.phase import Phase
@@ -31,11 +32,18 @@ def left(caller: Caller) -> float:
 
 
 Change = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest
+Mutation = pb.CreateSandboxRequest | Change
 Read = pb.GetStatusRequest | pb.GetSandboxRequest
 
 
-def judged(found: Sequence[Violation]) -> None:
-    """Raises `errors.Invalid` with all that was found, if anything was."""
+@contextlib.contextmanager
+def _judging() -> Iterator[list[Violation]]:
+    """Gathers violations, those of an `errors.Invalid` meanwhile too. Raises `errors.Invalid` with all there are."""
+    found: list[Violation] = []
+    try:
+        yield found
+    except errors.Invalid as invalid:
+        found += invalid.violations
     if found:
         raise errors.Invalid(tuple(found))
 
@@ -49,23 +57,18 @@ def written(text: str) -> pb.CreateSandboxRequest:
 
 
 def creation(
-    namespaces: Sequence[str], request: pb.CreateSandboxRequest, settings: Settings
-) -> tuple[str, SandboxSpec, dict[str, str]]:
-    """The namespace, one of `namespaces`, the spec and the environment. Raises `errors.Invalid` with every bad field."""
-    env = dict(request.env)
-    found = [
-        *check.request_id("request_id", request.request_id),
-        *check.sandbox_id("sandbox_id", request.sandbox_id),
-        *check.env("env", env),
-    ]
-    if request.namespace and request.namespace not in namespaces:
-        found.append(Violation("namespace", "must be one of the tenant's namespaces, or empty for its first"))
-    try:
+    tenant: Tenant, request: pb.CreateSandboxRequest, settings: Settings
+) -> tuple[Key, SandboxSpec, dict[str, str]]:
+    """The key, its id empty where none is given, the spec and the environment. Raises `errors.Invalid`."""
+    env, namespace = dict(request.env), request.namespace or tenant.namespaces[0]
+    with _judging() as found:
+        found += check.request_id("request_id", request.request_id)
+        found += check.sandbox_id("sandbox_id", request.sandbox_id)
+        found += check.env("env", env)
+        if namespace not in tenant.namespaces:
+            found.append(Violation("namespace", "must be one of the tenant's namespaces, or empty for its first"))
         made = spec(request.spec, settings)
-    except errors.Invalid as invalid:
-        raise errors.Invalid((*found, *invalid.violations)) from None
-    judged(found)
-    return request.namespace or namespaces[0], made, env
+    return Key(namespace, request.sandbox_id), made, env
 
 
 def spec(message: pb.SandboxSpec, settings: Settings) -> SandboxSpec:
@@ -105,51 +108,55 @@ def _pair(request: str, limit: str, usual_request: str, usual_limit: str, kind: 
     return request or usual_request, limit or usual_limit
 
 
-def change(tenant: Tenant, request: Change, caller: Caller) -> tuple[manager.Wish, Key]:
-    """A wish about a sandbox that is there, and its key. Raises `errors.Invalid` and `errors.NotFound`."""
+def change(tenant: Tenant, request: Change, caller: Caller) -> manager.Wish:
+    """A wish about a sandbox that is there. Raises `errors.Invalid` and `errors.NotFound`."""
     expected = request.expected_generation if request.HasField("expected_generation") else None
-    found = [*check.request_id("request_id", request.request_id)]
-    if expected is not None and expected < 1:
-        found.append(Violation("expected_generation", "must be a generation: 1 or more"))
-    if isinstance(request, pb.UpdateEnvVarsRequest):
-        found += check.env_change(request.set, request.unset, request.replace)
-    key = _key(tenant, request, found)
-    return wish(request, expected, caller), key
+    with _judging() as found:
+        found += check.request_id("request_id", request.request_id)
+        if expected is not None and expected < 1:
+            found.append(Violation("expected_generation", "must be a generation: 1 or more"))
+        if isinstance(request, pb.UpdateEnvVarsRequest):
+            found += check.env_change(request.set, request.unset, request.replace)
+        found += _misnamed(request)
+    return wish(tenant, tenant.key(request.namespace, request.sandbox_id), request, caller, expected)
 
 
-def wish(request: pb.CreateSandboxRequest | Change, expected_generation: int | None, caller: Caller) -> manager.Wish:
+def wish(
+    tenant: Tenant, key: Key, request: Mutation, caller: Caller, expected_generation: int | None = None
+) -> manager.Wish:
     """What every mutation carries. Takes the id out of `request`, so that the rest is the payload."""
     request_id = request.request_id.lower()
     request.ClearField("request_id")
     payload = type(request).__name__.encode() + b"\0" + request.SerializeToString(deterministic=True)
-    return manager.Wish(request_id, payload, expected_generation, left(caller))
+    known = store.Request(tenant.name, request_id, payload) if request_id else None
+    return manager.Wish(tenant.name, key, known, expected_generation, left(caller))
 
 
 def read(tenant: Tenant, request: Read) -> Key:
     """The key of a sandbox to read. Raises `errors.Invalid` and `errors.NotFound`."""
-    bad = request.min_sequence < 0
-    return _key(tenant, request, [Violation("min_sequence", "must not be negative")] if bad else [])
+    with _judging() as found:
+        if request.min_sequence < 0:
+            found.append(Violation("min_sequence", "must not be negative"))
+        found += _misnamed(request)
+    return tenant.key(request.namespace, request.sandbox_id)
 
 
-def _key(tenant: Tenant, request: Change | Read, found: list[Violation]) -> Key:
-    namespace, sandbox_id = request.namespace, request.sandbox_id
-    found += check.sandbox_id("sandbox_id", sandbox_id, True)
-    found += check.namespace("namespace", namespace)
-    judged(found)
-    return tenant.key(namespace, sandbox_id)
+def _misnamed(request: Change | Read) -> Iterator[Violation]:
+    yield from check.sandbox_id("sandbox_id", request.sandbox_id, True)
+    yield from check.namespace("namespace", request.namespace)
 
 
 def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter, int | None]:
     """What to watch, and the sequence to go on after. Raises `errors.Invalid` and `errors.NotFound`."""
-    found: list[Violation] = []
-    for index, sandbox_id in enumerate(request.sandbox_ids[:WATCHED_MOST]):
-        found += check.sandbox_id(f"sandbox_ids[{index}]", sandbox_id, True)
-    if len(request.sandbox_ids) > WATCHED_MOST:
-        found.append(Violation("sandbox_ids", f"must have at most {WATCHED_MOST} ids"))
     after = request.after_sequence if request.HasField("after_sequence") else None
-    if after is not None and after < 0:
-        found.append(Violation("after_sequence", "must not be negative"))
-    labels = _matching(request, found)
+    with _judging() as found:
+        for index, sandbox_id in enumerate(request.sandbox_ids[:WATCHED_MOST]):
+            found += check.sandbox_id(f"sandbox_ids[{index}]", sandbox_id, True)
+        if len(request.sandbox_ids) > WATCHED_MOST:
+            found.append(Violation("sandbox_ids", f"must have at most {WATCHED_MOST} ids"))
+        if after is not None and after < 0:
+            found.append(Violation("after_sequence", "must not be negative"))
+        labels = _matching(request, found)
     keys = frozenset(tenant.key(request.namespace, one) for one in request.sandbox_ids)
     return feed.Filter(tenant.name, keys, request.namespace, request.project, labels), after
 
@@ -157,19 +164,18 @@ def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter
 def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], int, Key | None]:
     """What to list: filter, phases, page size and the key to go on after. Raises `errors.Invalid`."""
     known = {one.value: one for one in Phase}
-    found = [
-        Violation(f"phases[{index}]", "must be a phase")
-        for index, phase in enumerate(request.phases[: len(known)])
-        if phase not in known
-    ]
-    if len(request.phases) > len(known):
-        found.append(Violation("phases", f"must have at most {len(known)} phases"))
-    if not 0 <= request.page_size <= manager.PAGE_MOST:
-        found.append(Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default"))
     namespace, _, sandbox_id = request.page_token.partition("/")
-    if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
-        found.append(Violation("page_token", "must be the next_page_token of the page before"))
-    labels = _matching(request, found)
+    with _judging() as found:
+        for index, phase in enumerate(request.phases[: len(known)]):
+            if phase not in known:
+                found.append(Violation(f"phases[{index}]", "must be a phase"))
+        if len(request.phases) > len(known):
+            found.append(Violation("phases", f"must have at most {len(known)} phases"))
+        if not 0 <= request.page_size <= manager.PAGE_MOST:
+            found.append(Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default"))
+        if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
+            found.append(Violation("page_token", "must be the next_page_token of the page before"))
+        labels = _matching(request, found)
     wanted = feed.Filter(tenant.name, frozenset(), request.namespace, request.project, labels)
     after = Key(namespace, sandbox_id) if request.page_token else None
     return wanted, frozenset(known[one] for one in request.phases), request.page_size or manager.PAGE_DEFAULT, after
@@ -181,12 +187,7 @@ def page_token(after: Key | None) -> str:
 
 
 def _matching(request: pb.WatchStatusRequest | pb.ListSandboxesRequest, found: list[Violation]) -> selector.Selector:
-    """The label selector. Raises `errors.Invalid` with `found`, the namespace and the project too."""
+    """The label selector, the last to be judged: it raises `errors.Invalid`."""
     found += check.namespace("namespace", request.namespace)
     found += check.project("project", request.project)
-    try:
-        labels = selector.parse("label_selector", request.label_selector)
-    except errors.Invalid as invalid:
-        raise errors.Invalid((*found, *invalid.violations)) from None
-    judged(found)
-    return labels
+    return selector.parse("label_selector", request.label_selector)

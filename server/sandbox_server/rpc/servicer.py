@@ -27,27 +27,24 @@ class Servicer:
         self._settings = settings
 
     async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
-        namespace, spec, env = convert.creation(tenant.namespaces, request, self._settings)
-        wish = convert.wish(request, None, caller)
-        made = await self._manager.create(tenant, wish, namespace, request.sandbox_id, spec, env, request.adopt_volume)
-        return self._told(made)
+        key, spec, env = convert.creation(tenant, request, self._settings)
+        wish = convert.wish(tenant, key, request, caller)
+        return self._told(await self._manager.create(wish, spec, env, request.adopt_volume))
 
     async def Start(self, tenant: Tenant, request: pb.StartRequest, caller: Caller) -> Fields:
-        wish, key = convert.change(tenant, request, caller)
-        return self._told(await self._manager.start(tenant, wish, key, request.accept_data_loss))
+        wish = convert.change(tenant, request, caller)
+        return self._told(await self._manager.start(wish, request.accept_data_loss))
 
     async def Stop(self, tenant: Tenant, request: pb.StopRequest, caller: Caller) -> Fields:
-        wish, key = convert.change(tenant, request, caller)
-        return self._told(await self._manager.stop(tenant, wish, key))
+        return self._told(await self._manager.stop(convert.change(tenant, request, caller)))
 
     async def Delete(self, tenant: Tenant, request: pb.DeleteRequest, caller: Caller) -> Fields:
-        wish, key = convert.change(tenant, request, caller)
-        return self._told(await self._manager.delete(tenant, wish, key, request.keep_volume))
+        wish = convert.change(tenant, request, caller)
+        return self._told(await self._manager.delete(wish, request.keep_volume))
 
     async def UpdateEnvVars(self, tenant: Tenant, request: pb.UpdateEnvVarsRequest, caller: Caller) -> Fields:
-        wish, key = convert.change(tenant, request, caller)
-        values, unset = dict(request.set), tuple(request.unset)
-        return self._told(await self._manager.update_env(tenant, wish, key, values, unset, request.replace))
+        wish = convert.change(tenant, request, caller)
+        return self._told(await self._manager.update_env(wish, request.set, request.unset, request.replace))
 
     async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
         change = await self._seen(tenant, request, caller)
