@@ -1,6 +1,8 @@
 """What a caller can ask for. Each mutation is one transaction; the log then wakes the reconciler."""
 
+import asyncio
 import dataclasses
+import itertools
 import random
 import string
 import uuid
@@ -130,8 +132,24 @@ class StatefulSetManager:
 
         return await self._store.write(change, wish.request, wish.timeout)
 
-    async def get(self, tenant: Tenant, key: Key) -> feed.Change:
-        """The sandbox, TERMINATED ones too. Raises `errors.NotFound`."""
+    def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Change | None:
+        """The live sandbox of that key, without waiting; None if `get` has to be asked."""
+        change = self._feed.get(key)
+        if change is None or change.sandbox.tenant != tenant.name or not 0 <= min_sequence <= self._feed.sequence:
+            return None
+        return change
+
+    async def get(self, tenant: Tenant, key: Key, min_sequence: int = 0, timeout: float | None = None) -> feed.Change:
+        """The sandbox, TERMINATED ones too, once this replica has seen `min_sequence`; waits `timeout` seconds for it.
+
+        Raises `errors.NotFound` and `errors.DeadlineExceeded`.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._feed.arrived(min_sequence)
+        except TimeoutError:
+            said = "this replica has not seen min_sequence yet: repeat the call"
+            raise errors.DeadlineExceeded("SEQUENCE_NOT_SEEN", said) from None
         change = self._feed.get(key)
         if change is None:
             sandbox = await self._store.read(lambda reader: reader.sandbox(key))
@@ -142,53 +160,35 @@ class StatefulSetManager:
             raise not_found(key.id)
         return change
 
-    async def arrived(self, sequence: int) -> None:
-        """Returns when this replica has seen `sequence`."""
-        await self._feed.arrived(sequence)
-
-    def find(self, tenant: Tenant, key: Key) -> feed.Change | None:
-        """The live sandbox of that key, without waiting; None if `get` has to be asked."""
-        change = self._feed.get(key)
-        return change if change is not None and change.sandbox.tenant == tenant.name else None
-
     async def list(
         self, wanted: feed.Filter, phases: frozenset[Phase], size: int, after: Key | None
     ) -> tuple[list[Sandbox], Key | None]:
         """A page in the order of the keys, and the key to go on after, if there is more."""
-        found: list[Sandbox] = []
+        ended = []
         if Phase.TERMINATED in phases:
-            rows = await self._store.read(lambda reader: reader.terminated(wanted.tenant))
-            live = {sandbox.key: sandbox for sandbox in rows}
-            live |= {sandbox.key: sandbox for sandbox in self._feed.live()}
-            everything = iter(sorted(live.values(), key=lambda one: one.key))
-        else:
-            everything = self._feed.live(after)
-        for sandbox in everything:
-            past = after is None or sandbox.key > after
-            if past and wanted.matches(sandbox) and (not phases or sandbox.status.phase in phases):
-                found.append(sandbox)
-                if len(found) > size:
-                    return found[:size], found[size - 1].key
-        return found, None
+            ended = await self._store.read(lambda reader: reader.terminated(wanted.tenant))
+        present = self._feed.live(after)
+        if ended:
+            # Memory knows better: since that reading a new sandbox may have taken an id.
+            known = {one.key: one for one in ended if after is None or one.key > after}
+            known |= {one.key: one for one in present}
+            present = (known[key] for key in sorted(known))
+        matching = (one for one in present if wanted.matches(one) and (not phases or one.status.phase in phases))
+        found = [*itertools.islice(matching, size + 1)]
+        return found[:size], found[size - 1].key if len(found) > size else None
 
     async def watch(self, tenant: Tenant, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
         """Sends the snapshot (unless resuming) and the changes. Raises as `feed.Feed.watch`, and `errors.NotFound`."""
-        named: dict[Key, feed.Change] = {}
-        while any(key not in named or self._ended(named[key]) for key in wanted.keys):
-            named = {key: await self.get(tenant, key) for key in wanted.keys}
-        if after is not None:
-            ended = [one for one in named.values() if one.terminated and one.sandbox.sequence <= after]
-            if ended and len(named) == 1:
-                return
+        named = [await self.get(tenant, key) for key in wanted.keys]
+        while not all(one.terminated or self._feed.get(one.sandbox.key) for one in named):
+            # One that was live has ended while others were read.
+            named = [await self.get(tenant, key) for key in wanted.keys]
+        if after is None:
+            present = [self._feed.get(one.sandbox.key) or one for one in named] or self._feed.changes()
+            snapshot = [one for one in present if wanted.matches(one.sandbox)]
+            await self._feed.watch(wanted, snapshot, self._feed.sequence, send)
+        elif not (len(named) == 1 and named[0].terminated and named[0].sandbox.sequence <= after):
             await self._feed.watch(wanted, None, after, send)
-            return
-        present = [self._feed.get(key) or change for key, change in named.items()] or self._feed.changes()
-        snapshot = [one for one in present if wanted.matches(one.sandbox)]
-        await self._feed.watch(wanted, snapshot, self._feed.sequence, send)
-
-    def _ended(self, change: feed.Change) -> bool:
-        """Whether a sandbox that was live when it was read is so no more."""
-        return not change.terminated and self._feed.get(change.sandbox.key) is None
 
 
 def _random(length: int) -> str:

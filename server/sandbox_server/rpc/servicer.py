@@ -1,12 +1,10 @@
 """The RPCs: each reads its request, asks the manager, and gives the fields of its answer."""
 
-import asyncio
 from typing import Any
 
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
-from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, render
@@ -75,15 +73,9 @@ class Servicer:
         return render.whole(sandbox, self._manager.stale(sandbox.namespace))
 
     async def _seen(self, tenant: Tenant, request: convert.Read, caller: Caller) -> feed.Change:
-        found = self._manager.find(tenant, Key(request.namespace or tenant.namespaces[0], request.sandbox_id))
-        if found is not None and 0 <= request.min_sequence <= self._manager.sequence:
-            # What has this name is named well: to judge it would be most of the cost of a read.
+        # What has this name is named well: to judge it would be most of the cost of a read.
+        key = Key(request.namespace or tenant.namespaces[0], request.sandbox_id)
+        if found := self._manager.find(tenant, key, request.min_sequence):
             return found
         key = convert.read(tenant, request)
-        try:
-            async with asyncio.timeout(convert.left(caller)):
-                await self._manager.arrived(request.min_sequence)
-        except TimeoutError:
-            said = "this replica has not seen min_sequence yet: repeat the call"
-            raise errors.DeadlineExceeded("SEQUENCE_NOT_SEEN", said) from None
-        return await self._manager.get(tenant, key)
+        return await self._manager.get(tenant, key, request.min_sequence, convert.left(caller))
