@@ -1,7 +1,6 @@
 """Who calls: bearer tokens to tenants. The seam where more kinds of credentials join is `Authenticator`."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -9,31 +8,27 @@ import msgspec
 
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.tenant import Tenant
-
-Metadata = Sequence[tuple[str, str | bytes]]
+from sandbox_server.rpc.convert import Caller
 
 
 class Authenticator(Protocol):
-    """Tells the tenant of a call from its metadata."""
+    """Tells the tenant of a call."""
 
-    needs_metadata: bool
     namespaces: tuple[str, ...]
     """Every tenant's."""
 
-    def tenant(self, metadata: Metadata) -> Tenant:
+    def tenant(self, caller: Caller) -> Tenant:
         """Raises `errors.Unauthenticated`."""
 
 
 class Anyone:
     """Everybody is the one tenant: for loopback, where whoever connects is on the machine already."""
 
-    needs_metadata = False
-
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
         self.namespaces = tenant.namespaces
 
-    def tenant(self, metadata: Metadata) -> Tenant:
+    def tenant(self, caller: Caller) -> Tenant:
         """The one tenant."""
         return self._tenant
 
@@ -55,8 +50,6 @@ class TokenFile:
     it. Only digests are kept and looked up, which takes the same time for a near miss as for any other.
     """
 
-    needs_metadata = True
-
     def __init__(self, path: Path) -> None:
         """Raises ValueError, saying what is wrong where, and never a token."""
         self._tenants: dict[bytes, Tenant] = {}
@@ -75,9 +68,9 @@ class TokenFile:
             raise ValueError(f"token file {path}: {error}: {_FORM}") from None
         self.namespaces = tuple(sorted(owners))
 
-    def tenant(self, metadata: Metadata) -> Tenant:
+    def tenant(self, caller: Caller) -> Tenant:
         """The tenant of the bearer token in `authorization`."""
-        for key, value in metadata:
+        for key, value in caller.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str) and value[:7].lower() == "bearer ":
                 tenant = self._tenants.get(hashlib.sha256(value[7:].strip().encode()).digest())
                 if tenant is not None:

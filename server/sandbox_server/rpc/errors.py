@@ -30,24 +30,28 @@ CODES: dict[type[errors.ServiceError], int] = {
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
     errors.Unavailable: code_pb2.UNAVAILABLE,
     errors.DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
+    errors.ServiceError: code_pb2.INTERNAL,
 }
 
 
 def status(method: str, error: Exception) -> status_pb2.Status:
     """The status of an error: its code, its message, one ErrorInfo and the details that apply.
 
-    One that is not of `CODES` is INTERNAL with a reference, under which it is logged, and no text of its own.
+    One that nobody foresaw is INTERNAL with a reference, under which it is logged, and no text of its own.
     """
+    metadata = {}
     if not isinstance(error, errors.ServiceError):
-        reference = uuid.uuid4().hex[:12]
+        metadata["reference"] = reference = uuid.uuid4().hex[:12]
         log.error("internal_error", method=method, reference=reference, exc_info=error)
-        info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"reference": reference})
         said = f"the service failed; its log has the cause under the reference {reference}"
-        return _packed(code_pb2.INTERNAL, said, info)
-    if isinstance(error, errors.Invalid):
+        error = errors.ServiceError("INTERNAL", said)
+    elif isinstance(error, errors.Invalid):
         error = errors.Invalid(_fitting(error.violations), error.reason)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
-    return _packed(CODES[type(error)], error.message, info, *_details(error))
+    answer = status_pb2.Status(code=CODES[type(error)], message=error.message)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    for detail in (info, *_details(error)):
+        answer.details.add().Pack(detail)
+    return answer
 
 
 def _details(error: errors.ServiceError) -> Iterator[Any]:
@@ -68,13 +72,6 @@ def _fitting(violations: tuple[errors.Violation, ...]) -> tuple[errors.Violation
     fitting = tuple(one for one, size in zip(violations, sizes, strict=True) if size <= VIOLATIONS_MOST)
     left = len(violations) - len(fitting)
     return (*fitting, errors.Violation("request", f"has {left} more bad fields")) if left else fitting
-
-
-def _packed(code: int, message: str, *details: Any) -> status_pb2.Status:
-    answer = status_pb2.Status(code=code, message=message)
-    for one in details:
-        answer.details.add().Pack(one)
-    return answer
 
 
 async def abort(context: grpc.aio.ServicerContext[bytes, bytes], answer: status_pb2.Status) -> NoReturn:

@@ -1,6 +1,5 @@
 """What a container's health check asks of the service beside it."""
 
-import itertools
 from pathlib import Path
 
 import grpc
@@ -41,5 +40,5 @@ def _names(pem: bytes) -> list[str]:
         found = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         return []
-    hosts = (name.replace("*", "probe") for name in found.value.get_values_for_type(x509.DNSName))
-    return [*itertools.chain(hosts, map(str, found.value.get_values_for_type(x509.IPAddress)))]
+    hosts = [name.replace("*", "probe") for name in found.value.get_values_for_type(x509.DNSName)]
+    return hosts + [str(address) for address in found.value.get_values_for_type(x509.IPAddress)]

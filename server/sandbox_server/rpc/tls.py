@@ -19,31 +19,28 @@ def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         nonlocal known
         try:
-            if (certificate.read_bytes(), key.read_bytes()) == known:
+            if (key.read_bytes(), certificate.read_bytes()) == known:
                 return None
             known = _read(certificate, key)
         except (OSError, ValueError):
             return None
-        return _configuration(known)
+        return grpc.ssl_server_certificate_configuration([known])
 
-    return grpc.dynamic_ssl_server_credentials(_configuration(known), fetch)  # type: ignore[arg-type]
+    first = grpc.ssl_server_certificate_configuration([known])
+    return grpc.dynamic_ssl_server_credentials(first, fetch)  # type: ignore[arg-type]
 
 
 def _read(certificate: Path, key: Path) -> tuple[bytes, bytes]:
+    """The key and the certificate chain, in the order that gRPC takes them."""
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-        pair = certificate.read_bytes(), key.read_bytes()
+        pair = key.read_bytes(), certificate.read_bytes()
     except OSError as error:
         raise ValueError(f"tls-cert, tls-key: {certificate}, {key}: {error}") from None
-    leaf, now = x509.load_pem_x509_certificate(pair[0]), datetime.now(UTC)
+    leaf, now = x509.load_pem_x509_certificate(pair[1]), datetime.now(UTC)
     if leaf.not_valid_after_utc < now:
         raise ValueError(f"tls-cert: {certificate} expired on {leaf.not_valid_after_utc:%Y-%m-%d}: renew it")
     if leaf.not_valid_before_utc > now:
         begins = f"{leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         raise ValueError(f"tls-cert: {certificate} is not valid before {begins}: wait, or set this machine's clock")
     return pair
-
-
-def _configuration(pair: tuple[bytes, bytes]) -> grpc.ServerCertificateConfiguration:
-    certificate, key = pair
-    return grpc.ssl_server_certificate_configuration([(key, certificate)])
