@@ -22,20 +22,19 @@ from typing import Any
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import structlog
-import uvloop
 from pydantic import ValidationError
 
-from sandbox_server import app, commands, settings, store
+from sandbox_server import commands, settings, store
 from sandbox_server.domain import errors
 
 
 def main() -> None:
     """Runs a command; exits 2 for a bad setting and 1 for a failure, with one line that says what to do."""
     arguments = sys.argv[1:]
-    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
-    if arguments in (["-h"], ["--help"]) and sys.argv[1] in ("-h", "--help"):
+    if arguments in (["-h"], ["--help"]):
         sys.stdout.write(__doc__)
         return
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
     command = COMMANDS.get(name)
     if command is None:
         sys.exit(f"sandbox-server: there is no command {name!r}\n\n{__doc__}")
@@ -43,10 +42,9 @@ def main() -> None:
         chosen = settings.load(arguments)
     except ValidationError as error:
         for one in error.errors(include_input=False, include_url=False):
-            field = "-".join(str(part) for part in one["loc"]).replace("_", "-")
-            sys.stderr.write(
-                f"sandbox-server: {field}{': ' if field else ''}{one['msg'].removeprefix('Value error, ')}\n"
-            )
+            flag = [str(part).replace("_", "-") for part in one["loc"]]
+            said = ": ".join([*flag, one["msg"].removeprefix("Value error, ")])
+            sys.stderr.write(f"sandbox-server: {said}\n")
         sys.exit(2)
     configure_logs(chosen)
     try:
@@ -89,12 +87,8 @@ def _printable(_logger: Any, _method: str, line: Any) -> str:
     return "".join(one if one.isprintable() else rf"\u{ord(one):04x}" for one in line)
 
 
-def _serve(chosen: settings.Settings) -> None:
-    uvloop.run(app.serve(chosen))
-
-
 COMMANDS: dict[str, Callable[[settings.Settings], None]] = {
-    "serve": _serve,
+    "serve": commands.serve,
     "config": commands.config,
     "render": commands.render,
     "migrate": commands.migrate,

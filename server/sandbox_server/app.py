@@ -5,7 +5,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import structlog
 
@@ -60,18 +59,15 @@ async def serve(settings: Settings) -> None:
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    files, who = settings.tls_files, authenticator(settings)
-    credentials = tls.credentials(*files) if files else None
+    who, credentials = authenticator(settings), None
+    if settings.tls_cert and settings.tls_key:
+        credentials = tls.credentials(settings.tls_cert, settings.tls_key)
     database = store.Store(settings.database, cipher(settings))
     memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
     runs = engine(settings, who.namespaces)
+    deadline, kept = timedelta(seconds=settings.start_deadline), timedelta(seconds=settings.history)
     reconciler = Reconciler(
-        memory,
-        database,
-        runs,
-        workers=settings.workers,
-        resync=settings.resync,
-        start_deadline=timedelta(seconds=settings.start_deadline),
+        memory, database, runs, workers=settings.workers, resync=settings.resync, start_deadline=deadline
     )
     sandboxes = manager.StatefulSetManager(database, memory, runs)
     server = Server(Servicer(sandboxes, settings), who)
@@ -87,31 +83,25 @@ async def serve(settings: Settings) -> None:
             )
         await runs.open(memory.live(), reconciler.wake)
         opened.push_async_callback(runs.close)
-        kept = timedelta(seconds=settings.history)
-        tasks = asyncio.gather(
+        work = [
             reconciler.run(),
             memory.beat(),
             _health(server, database, runs),
             _every(TRIM_EVERY, "history_not_trimmed", lambda: database.trim(datetime.now(UTC) - kept)),
-            *([_every(settings.follow, "log_not_read", memory.follow)] if database.shared else ()),
-        )
-        opened.push_async_callback(_cancelled, tasks)
-        log.info("serving", listen=settings.listen, port=port, engine=settings.engine, tls=credentials is not None)
-        ending = asyncio.ensure_future(stopped.wait())
-        await asyncio.wait((tasks, ending), return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
-        if tasks.done():
-            tasks.result()
-        log.info("stopping")
-        await server.serving(False)
-        memory.close()
-        await server.stop(settings.shutdown_grace)
+        ]
+        if database.shared:
+            work.append(_every(settings.follow, "log_not_read", memory.follow))
+        # One that fails ends all of it.
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+            log.info("serving", listen=settings.listen, port=port, engine=settings.engine, tls=credentials is not None)
+            await stopped.wait()
+            log.info("stopping")
+            memory.close()
+            await server.stop(settings.shutdown_grace)
+            for one in tasks:
+                one.cancel()
     log.info("stopped")
-
-
-async def _cancelled(tasks: "asyncio.Future[Any]") -> None:
-    tasks.cancel()
-    await asyncio.gather(tasks, return_exceptions=True)
 
 
 async def _every(seconds: float, failure: str, act: Callable[[], Awaitable[None]]) -> None:

@@ -1,10 +1,12 @@
-"""What the command line does besides serving."""
+"""What the command line does."""
 
 import asyncio
 import json
 import sys
 import uuid
 from datetime import UTC, datetime
+
+import uvloop
 
 from sandbox_server import app, settings, store
 from sandbox_server.domain import wishes
@@ -14,12 +16,17 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, probe
 
 
+def serve(chosen: settings.Settings) -> None:
+    """Runs the service until it is told to stop."""
+    uvloop.run(app.serve(chosen))
+
+
 def config(chosen: settings.Settings) -> None:
     """Prints every setting, secrets hidden, and what keeps local sandboxes apart."""
     from sandbox_server.engines import local
 
-    isolation = local.describe(chosen.local_isolation)
-    sys.stdout.write(json.dumps(settings.shown(chosen) | {"isolation": isolation}, indent=2) + "\n")
+    shown = chosen.model_dump(mode="json") | {"isolation": local.describe(chosen.local_isolation)}
+    sys.stdout.write(json.dumps(shown, indent=2) + "\n")
 
 
 def migrate(chosen: settings.Settings) -> None:

@@ -4,14 +4,12 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sandbox_server.domain import check
-
-_SERVICE_ACCOUNT = "KUBERNETES_SERVICE_HOST"
 
 
 def _quoted(command: str) -> str:
@@ -125,15 +123,15 @@ class Settings(BaseSettings):
     def _consistent(self) -> "Settings":
         _need(_is_address(self.listen), f"listen: {_ADDRESS}")
         _need(not self.metrics_listen or _is_address(self.metrics_listen), f"metrics-listen: {_ADDRESS}")
-        tls, ports = self.tls_cert is not None, self.port_range
+        here, tls, ports = _is_loopback(self.listen), self.tls_cert is not None, self.port_range
         _need(tls == (self.tls_key is not None), "tls-cert and tls-key: give both or neither")
         away = "on an address that is not loopback"
-        _need(self.is_loopback or tls or self.allow_plaintext, f"listen: no tls-cert {away}: or give allow-plaintext")
+        _need(here or tls or self.allow_plaintext, f"listen: no tls-cert {away}: or give allow-plaintext")
         near = not self.metrics_listen or _is_loopback(self.metrics_listen)
         _need(near or self.allow_plaintext, f"metrics-listen: they are not secured {away}: or give allow-plaintext")
         named = self.token_file is not None or self.allow_anonymous
-        _need(self.is_loopback or named, f"listen: no token-file {away}: or give allow-anonymous")
-        outside = self.engine == "kubernetes" or _SERVICE_ACCOUNT not in os.environ
+        _need(here or named, f"listen: no token-file {away}: or give allow-anonymous")
+        outside = self.engine == "kubernetes" or "KUBERNETES_SERVICE_HOST" not in os.environ
         _need(outside, "engine: the local engine does not run inside a cluster: give engine=kubernetes")
         known = self.database.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://"))
         _need(known, "database-url: must be sqlite:///path or postgresql://...")
@@ -142,16 +140,6 @@ class Settings(BaseSettings):
             _need(bool(check.namespace.fits(one)), f"namespaces: {one!r} must be {check.namespace.takes}")
         _need(1024 <= ports.start < ports.stop - 1 <= 65535, "local-ports: must be a range such as 20000-29999")
         return self
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
-        return _is_loopback(self.listen)
-
-    @property
-    def tls_files(self) -> tuple[Path, Path] | None:
-        """Certificate and key, if there is TLS."""
-        return (self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None
 
     @property
     def namespace_names(self) -> tuple[str, ...]:
@@ -191,8 +179,3 @@ def _need(holds: bool, otherwise: str) -> None:
 def load(arguments: list[str]) -> Settings:
     """Settings from the environment and flags such as `--listen 127.0.0.1:1`. Raises pydantic's ValidationError."""
     return Settings(_cli_parse_args=arguments)
-
-
-def shown(settings: Settings) -> dict[str, Any]:
-    """Every setting for people to read, secrets hidden."""
-    return settings.model_dump(mode="json")

@@ -12,8 +12,8 @@ def test_an_address_and_a_port_are_taken(host: str, port: str) -> None:
     assert chosen.listen == chosen.metrics_listen == f"{host}:{port}"
 
 
-def test_a_socket_in_the_file_system_is_taken() -> None:
-    assert settings.load(["--listen", "unix:/run/sandbox.sock"]).is_loopback
+def test_a_socket_in_the_file_system_is_taken_and_needs_neither_tls_nor_tokens() -> None:
+    assert settings.load(["--listen", "unix:/run/sandbox.sock"]).listen == "unix:/run/sandbox.sock"
 
 
 @pytest.mark.parametrize("flag", ["listen", "metrics-listen"])
