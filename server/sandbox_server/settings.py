@@ -1,5 +1,6 @@
 """Settings from the environment (`SANDBOX_...`) and flags, as one frozen value."""
 
+import ipaddress
 import os
 import re
 import shlex
@@ -121,14 +122,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        _need(_is_address(self.listen), f"listen: {_ADDRESS}")
-        _need(not self.metrics_listen or _is_address(self.metrics_listen), f"metrics-listen: {_ADDRESS}")
+        metrics = self.metrics_listen or "localhost:0"
+        _need(self.listen.startswith("unix:") or _is_address(self.listen), f"listen: {_ADDRESS}")
+        _need(_is_address(metrics), f"metrics-listen: {_ADDRESS}")
         here, tls, ports = _is_loopback(self.listen), self.tls_cert is not None, self.port_range
         _need(tls == (self.tls_key is not None), "tls-cert and tls-key: give both or neither")
         away = "on an address that is not loopback"
         _need(here or tls or self.allow_plaintext, f"listen: no tls-cert {away}: or give allow-plaintext")
-        near = not self.metrics_listen or _is_loopback(self.metrics_listen)
-        _need(near or self.allow_plaintext, f"metrics-listen: they are not secured {away}: or give allow-plaintext")
+        near = _is_loopback(metrics) or self.allow_plaintext
+        _need(near, f"metrics-listen: they are not secured {away}: or give allow-plaintext")
         named = self.token_file is not None or self.allow_anonymous
         _need(here or named, f"listen: no token-file {away}: or give allow-anonymous")
         outside = self.engine == "kubernetes" or "KUBERNETES_SERVICE_HOST" not in os.environ
@@ -163,12 +165,16 @@ _ADDRESS = "must be an address and a port of at most 65535, such as 127.0.0.1:50
 
 def _is_address(address: str) -> bool:
     found = re.fullmatch(".+:([0-9]{1,5})", address)
-    return address.startswith("unix:") or (found is not None and int(found[1]) <= 65535)
+    return found is not None and int(found[1]) <= 65535
 
 
 def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0]
-    return host in ("localhost", "[::1]") or host.startswith("127.") or address.startswith("unix:")
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or address.startswith("unix:") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # A name may be anybody's, 127.example.com too.
+        return False
 
 
 def _need(holds: bool, otherwise: str) -> None:

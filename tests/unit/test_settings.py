@@ -31,3 +31,17 @@ def test_a_namespace_is_a_dns_label(value: str) -> None:
 
 def test_namespaces_are_taken_in_their_order() -> None:
     assert settings.load(["--namespaces", "b, a,1"]).namespace_names == ("b", "a", "1")
+
+
+def test_metrics_have_an_address_and_a_port() -> None:
+    with pytest.raises(ValidationError, match="metrics-listen: must be an address and a port of at most 65535"):
+        settings.load(["--metrics-listen", "unix:/run/metrics.sock"])
+
+
+@pytest.mark.parametrize("flag", ["listen", "metrics-listen"])
+@pytest.mark.parametrize("host", ["127.0.0.1.example.com", "127.example", "localhost.example", "0.0.0.0", "[::]"])
+def test_49_what_is_not_loopback_is_not_served_in_plaintext(flag: str, host: str) -> None:
+    with pytest.raises(
+        ValidationError, match=f"{flag}: .* on an address that is not loopback: or give allow-plaintext"
+    ):
+        settings.load([f"--{flag}", f"{host}:50051"])
