@@ -1,9 +1,11 @@
 """What every call has in common: how long it may take, and how its errors are told."""
 
+import base64
 from typing import Any
 
 import pytest
 from google.rpc import code_pb2, error_details_pb2
+from grpc_status import rpc_status
 from sandbox_server.domain import errors
 from sandbox_server.rpc import convert
 from sandbox_server.rpc import errors as rpc_errors
@@ -48,3 +50,13 @@ def test_internal_tells_a_reference_and_nothing_of_the_cause(
     assert info.metadata["reference"] in answer.message
     logged = capsys.readouterr()
     assert info.metadata["reference"] in logged.out + logged.err
+
+
+@pytest.mark.parametrize("description", ["is required", "must be a DNS label of at most 63 characters: a-z, 0-9, -"])
+def test_any_number_of_bad_fields_fits_the_metadata_that_clients_take(description: str) -> None:
+    found = tuple(errors.Violation(f"unset[{index}]", description) for index in range(1000))
+    told = rpc_status.to_status(rpc_errors.status("UpdateEnvVars", errors.Invalid(found)))
+    ((name, details),) = told.trailing_metadata
+    # As HTTP/2 counts it, binary metadata in base64; the other headers have the rest of the 8 KiB.
+    sent = ("grpc-message", told.details.encode()), (name, base64.b64encode(details))
+    assert 4096 < sum(len(key) + len(value) + 32 for key, value in sent) < 8192 - 256
