@@ -164,18 +164,24 @@ class StatefulSetManager:
         self, wanted: feed.Filter, phases: frozenset[Phase], size: int, after: Key | None
     ) -> tuple[list[Sandbox], Key | None]:
         """A page in the order of the keys, and the key to go on after, if there is more."""
-        ended = []
-        if Phase.TERMINATED in phases:
-            ended = await self._store.read(lambda reader: reader.terminated(wanted.tenant))
         present = self._feed.live(after)
-        if ended:
-            # Memory knows better: since that reading a new sandbox may have taken an id.
-            known = {one.key: one for one in ended if after is None or one.key > after}
-            known |= {one.key: one for one in present}
-            present = (known[key] for key in sorted(known))
+        if Phase.TERMINATED in phases:
+            known = await self._with_ended(wanted.tenant)
+            present = (known[key] for key in sorted(known) if after is None or key > after)
         matching = (one for one in present if wanted.matches(one) and (not phases or one.status.phase in phases))
         found = [*itertools.islice(matching, size + 1)]
         return found[:size], found[size - 1].key if len(found) > size else None
+
+    async def _with_ended(self, tenant: str) -> dict[Key, Sandbox]:
+        """The sandboxes, those that are TERMINATED too."""
+        while True:
+            before = {one.key for one in self._feed.live()}
+            ended = await self._store.read(lambda reader: reader.terminated(tenant))
+            # An id of one that had ended may have been taken up meanwhile: memory has the newer.
+            known = {one.key: one for one in (*ended, *self._feed.live())}
+            # One that ended meanwhile is in neither: it takes another look.
+            if before <= known.keys():
+                return known
 
     async def watch(self, tenant: Tenant, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
         """Sends the snapshot (unless resuming) and the changes. Raises as `feed.Feed.watch`, and `errors.NotFound`."""

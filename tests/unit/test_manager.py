@@ -1,0 +1,42 @@
+"""What a caller reads while things change."""
+
+import dataclasses
+from typing import Any
+
+from sandbox_server import feed, manager
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.rpc import render
+
+from tests import samples
+
+
+def ended(sandbox: Sandbox, sequence: int) -> Sandbox:
+    status = dataclasses.replace(sandbox.status, phase=Phase.TERMINATED)
+    return dataclasses.replace(sandbox, sequence=sequence, status=status)
+
+
+class Database:
+    """A store whose first answer is about to be given when the sandbox `a` ends."""
+
+    def __init__(self) -> None:
+        self.a = samples.sandbox("a", sequence=1)
+        self.memory = feed.Feed(self, render.Encoder(), heartbeat=60)  # type: ignore[arg-type]
+        self.memory.load(1, [self.a])
+        self.rows: list[Sandbox] = []
+
+    async def read(self, _query: Any) -> list[Sandbox]:
+        rows = list(self.rows)
+        if not rows:
+            self.rows.append(ended(self.a, 2))
+            self.memory.publish(self.rows)
+        return rows
+
+
+async def test_a_sandbox_that_ends_while_a_page_is_read_is_on_the_page() -> None:
+    database: Any = Database()
+    sandboxes = manager.StatefulSetManager(database, database.memory, database)
+    wanted, phases = feed.Filter(database.a.tenant), frozenset(Phase)
+    found, after = await sandboxes.list(wanted, phases, 10, None)
+    assert [(one.id, one.status.phase) for one in found] == [("a", Phase.TERMINATED)]
+    assert after is None
