@@ -156,3 +156,12 @@ def test_51_a_log_line_is_one_line_and_moves_no_cursor(form: str) -> None:
     assert line.isprintable()
     assert "told" in line
     assert form == "console" or json.loads(line)["message"] == said
+
+
+@pytest.mark.parametrize("namespace", ["A B", "-a", "a/b"])
+def test_a_namespace_that_cannot_be_is_not_rendered(namespace: str) -> None:
+    request = json.dumps({"namespace": namespace, "spec": {"project": "demo"}})
+    command = [sys.executable, "-m", "sandbox_server", "render"]
+    done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("sandbox-server: namespace: must be ")
