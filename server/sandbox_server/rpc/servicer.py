@@ -54,8 +54,7 @@ class Servicer:
         return self._told(change.sandbox)
 
     async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, _caller: Caller) -> Fields:
-        wanted, phases, size, after = convert.listed(tenant, request)
-        found, following = await self._manager.list(wanted, phases, size, after)
+        found, following = await self._manager.list(*convert.listed(tenant, request))
         return {
             "sandboxes": [self._whole(one) for one in found],
             "next_page_token": convert.page_token(following),
@@ -63,8 +62,7 @@ class Servicer:
         }
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
-        wanted, after = convert.watched(tenant, request)
-        await self._manager.watch(tenant, wanted, after, caller.write)
+        await self._manager.watch(tenant, *convert.watched(tenant, request), caller.write)
 
     def _told(self, sandbox: Sandbox) -> Fields:
         return {"sandbox": self._whole(sandbox)}
