@@ -175,7 +175,7 @@ class StatefulSetManager:
     async def _with_ended(self, tenant: str) -> dict[Key, Sandbox]:
         """The sandboxes, those that are TERMINATED too."""
         while True:
-            before = {one.key for one in self._feed.live()}
+            before = {one.key for one in self._feed.live() if one.tenant == tenant}
             ended = await self._store.read(lambda reader: reader.terminated(tenant))
             # An id of one that had ended may have been taken up meanwhile: memory has the newer.
             known = {one.key: one for one in (*ended, *self._feed.live())}
@@ -186,8 +186,9 @@ class StatefulSetManager:
     async def watch(self, tenant: Tenant, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
         """Sends the snapshot (unless resuming) and the changes. Raises as `feed.Feed.watch`, and `errors.NotFound`."""
         named = [await self.get(tenant, key) for key in wanted.keys]
-        while not all(one.terminated or self._feed.get(one.sandbox.key) for one in named):
-            # One that was live has ended while others were read.
+        while late := [one for one in named if not (one.terminated or self._feed.get(one.sandbox.key))]:
+            # One that was live has ended while others were read, or memory is yet to hear of it.
+            await self._feed.arrived(max(one.sandbox.sequence for one in late))
             named = [await self.get(tenant, key) for key in wanted.keys]
         if after is None:
             present = [self._feed.get(one.sandbox.key) or one for one in named] or self._feed.changes()

@@ -80,7 +80,8 @@ def environment(
     present: Mapping[str, str], values: Mapping[str, str], unset: Sequence[str], replaces: bool
 ) -> dict[str, str]:
     """The environment with `values` set; `replaces`: and nothing else. Raises `errors.Invalid` if it is over a limit."""
-    kept = {} if replaces else {name: present[name] for name in present if name not in unset}
+    gone = present.keys() if replaces else frozenset(unset)
+    kept = {name: value for name, value in present.items() if name not in gone}
     wanted = {**kept, **values}
     if found := tuple(check.env("set", wanted)):
         raise errors.Invalid(found)
