@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import deque
 
 from sandbox_server.domain.sandbox import Key
 
@@ -15,31 +14,26 @@ class Queue:
     """All methods belong to the event loop."""
 
     def __init__(self) -> None:
-        self._ready: deque[Key] = deque()
-        self._waiting: set[Key] = set()
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._added: set[Key] = set()
         self._working: set[Key] = set()
-        self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._held: dict[Key, float] = {}
-        self._filled = asyncio.Semaphore(0)
 
     def __len__(self) -> int:
         """Keys that wait or are being worked; those with a delay do not count."""
-        return len(self._waiting) + len(self._working)
+        return len(self._added | self._working)
 
     def add(self, key: Key) -> None:
         """Have `key` worked soon, though not before the time that the engine asked for."""
-        held = self._held.pop(key, 0.0)
-        if (seconds := held - asyncio.get_running_loop().time()) > 0:
-            self._held[key] = held
+        if (seconds := self._held.get(key, 0.0) - asyncio.get_running_loop().time()) > 0:
             self.add_after(key, seconds)
-        elif key in self._working:
-            self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.append(key)
-            self._filled.release()
+        elif key not in self._added:
+            self._added.add(key)
+            # A worker that has it puts it in line when it is done.
+            if key not in self._working:
+                self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Have `key` worked in `seconds`, or at the earlier time that was asked for before."""
@@ -81,17 +75,16 @@ class Queue:
 
     async def get(self) -> Key:
         """The next key. It must be given back with `done`."""
-        await self._filled.acquire()
-        key = self._ready.popleft()
-        self._waiting.discard(key)
+        key = await self._ready.get()
+        self._added.discard(key)
         self._working.add(key)
         return key
 
     def done(self, key: Key) -> None:
         """`key` was worked; if it was added meanwhile, it is next in line again."""
         self._working.discard(key)
-        if key in self._again:
-            self._again.discard(key)
+        if key in self._added:
+            self._added.discard(key)
             self.add(key)
 
     def close(self) -> None:
