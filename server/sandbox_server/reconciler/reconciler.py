@@ -114,6 +114,7 @@ class Reconciler:
                 self.outcomes["stale", ""] += 1
             except engines.Refused as refused:
                 self.outcomes["refused", refused.fault.reason.name] += 1
+                self._warn(refused.fault.reason.name, key, str(refused))
                 self._queue.retry(key)
             except engines.Unreachable as unreachable:
                 self.outcomes["unreachable", ""] += 1
@@ -145,15 +146,18 @@ class Reconciler:
         observed, decision = self._look(sandbox)
         if decision.action is None and self._faults.pop(key, None) is not None:
             observed, decision = self._look(sandbox)
-        failure = None
         if decision.action is not None:
             if decision.phase is not sandbox.status.phase:
                 sandbox = await self._record(sandbox, observed, decision)
-            sandbox, failure = await self._act(sandbox, decision.action)
+            try:
+                sandbox = await self._act(sandbox, decision.action)
+            except engines.Refused as refused:
+                self._faults[key] = refused.fault
+                await self._record(sandbox, *self._look(sandbox))
+                raise
+            self._faults.pop(key, None)
             observed, decision = self._look(sandbox)
         await self._record(sandbox, observed, decision)
-        if failure is not None:
-            raise failure
         if decision.recheck_at is not None:
             self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
 
@@ -164,23 +168,15 @@ class Reconciler:
             observed = dataclasses.replace(observed, fault=fault)
         return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
 
-    async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> tuple[Sandbox, engines.Refused | None]:
-        """`sandbox` with what was applied, or the engine's refusal, which `decide` is to see as a fault."""
+    async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> Sandbox:
+        """`sandbox` with what was applied. Raises what the engine raises."""
         revision = sandbox.applied_revision
-        try:
-            match action:
-                case lifecycle.Apply(replicas):
-                    env = await self._env(sandbox)
-                    revision = await self._engine.apply(sandbox, env, replicas)
-                case lifecycle.Delete():
-                    await self._engine.delete(sandbox)
-        except engines.Refused as refused:
-            self._warn(refused.fault.reason.name, sandbox.key, refused.fault.message)
-            self._faults[sandbox.key] = refused.fault
-            return sandbox, refused
-        self._faults.pop(sandbox.key, None)
-        applied = dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
-        return applied, None
+        match action:
+            case lifecycle.Apply(replicas):
+                revision = await self._engine.apply(sandbox, await self._env(sandbox), replicas)
+            case lifecycle.Delete():
+                await self._engine.delete(sandbox)
+        return dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
 
     async def _env(self, sandbox: Sandbox) -> dict[str, str]:
         """The environment of exactly this generation; a newer wish means that this pass is out of date."""
@@ -203,8 +199,6 @@ class Reconciler:
         before = change.sandbox if change else sandbox
         if after == before:
             return sandbox
-        if before.sequence != sandbox.sequence:
-            raise store.Stale
         # What is gone needs no environment any more.
         env: dict[str, str] | None = {} if after.status.phase is Phase.TERMINATED else None
         written = await self._store.write(lambda _: store.Wanted(after, env))
