@@ -157,7 +157,7 @@ async def test_only_those_whose_filter_matches_are_woken(memory: feed.Feed, log:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert not memory._topics
-    assert not memory._of_key
+    assert not memory._concerned
 
 
 async def test_what_another_replica_appended_is_followed(memory: feed.Feed, log: MemoryLog) -> None:

@@ -2,14 +2,13 @@
 
 import asyncio
 import bisect
-import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Protocol
 
+from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.feed.topic import Change, Encoder, Filter, Topic
+from sandbox_server.feed.topic import Change, Encoder, Filter, Topic, newer
 
 RECENT = 4096
 """Changes kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
@@ -18,31 +17,22 @@ PAGE = 500
 Send = Callable[[bytes], Awaitable[None]]
 
 
-class Log(Protocol):
-    """Where history is read: the store."""
-
-    async def events(self, after: int, limit: int) -> list[Sandbox]:
-        """At most `limit` entries after a sequence."""
-
-
 class Feed:
     """See the package. All methods belong to the event loop."""
 
-    def __init__(self, log: Log, encoder: Encoder, heartbeat: float) -> None:
+    def __init__(self, database: store.Store, encoder: Encoder, heartbeat: float) -> None:
         """`heartbeat`: seconds between two signs of life on a quiet stream."""
         self.sequence = 0
-        self._log = log
+        self._store = database
         self._encoder = encoder
         self._heartbeat = heartbeat
         self._live: dict[Key, Change] = {}
         self._keys: list[Key] = []
         self._recent: deque[Change] = deque(maxlen=RECENT)
         self._topics: dict[Filter, Topic] = {}
-        self._of_key: dict[Key, set[Filter]] = {}
-        self._of_tenant: dict[str, set[Filter]] = {}
+        self._concerned: dict[Key | str, set[Topic]] = {}
         self._grown = asyncio.Event()
         self._listeners: list[Callable[[Sandbox], None]] = []
-        self._following = False
         self._closed = False
 
     def load(self, sequence: int, live: Sequence[Sandbox]) -> None:
@@ -75,29 +65,24 @@ class Feed:
 
     def publish(self, committed: Sequence[Sandbox]) -> None:
         """Takes what a commit appended to the log, in order. A gap (another replica's commit) is read from the log."""
-        woken: set[Filter] = set()
+        woken: set[Topic] = set()
         for sandbox in committed:
             if sandbox.sequence == self.sequence + 1:
                 woken |= self._append(sandbox)
             elif sandbox.sequence > self.sequence:
                 break
-        for one in woken:
-            self._topics[one].wake()
+        for topic in woken:
+            topic.wake()
         self._grown.set()
         self._grown = asyncio.Event()
 
     async def follow(self) -> None:
-        """Reads what other replicas appended. Several at once share one reading."""
-        if self._following:
-            return
-        self._following = True
-        try:
-            while page := await self._log.events(self.sequence, PAGE):
-                self.publish(page)
-        finally:
-            self._following = False
+        """Reads what other replicas appended."""
+        while page := await self._store.events(self.sequence, PAGE):
+            self.publish(page)
 
-    def _append(self, sandbox: Sandbox) -> set[Filter]:
+    def _append(self, sandbox: Sandbox) -> set[Topic]:
+        """Takes the next entry of the log; returns the topics that have it."""
         change = Change(sandbox, self._encoder)
         key = sandbox.key
         self.sequence = sandbox.sequence
@@ -109,10 +94,10 @@ class Feed:
             if key not in self._live:
                 bisect.insort(self._keys, key)
             self._live[key] = change
-        candidates = self._of_key.get(key, set()) | self._of_tenant.get(sandbox.tenant, set())
-        matching = {one for one in candidates if one.matches(sandbox)}
-        for one in matching:
-            self._topics[one].append(change)
+        candidates = self._concerned.get(key, set()) | self._concerned.get(sandbox.tenant, set())
+        matching = {topic for topic in candidates if topic.filter.matches(sandbox)}
+        for topic in matching:
+            topic.append(change)
         for listener in self._listeners:
             listener(sandbox)
         return matching
@@ -142,16 +127,16 @@ class Feed:
                 await send(self._encoder.snapshot_complete(after, len(snapshot)))
                 if len(wanted.keys) == 1 and any(change.terminated for change in snapshot):
                     return
-            await self._changes(wanted, topic, after, send)
+            await self._changes(topic, after, send)
         finally:
-            self._unsubscribe(wanted, topic)
+            self._unsubscribe(topic)
 
-    async def _changes(self, wanted: Filter, topic: Topic, cursor: int, send: Send) -> None:
-        single = len(wanted.keys) == 1
+    async def _changes(self, topic: Topic, cursor: int, send: Send) -> None:
+        single = len(topic.filter.keys) == 1
         beats = topic.beats
         while not self._closed:
             woken = topic.woken
-            changes, cursor = await self._read(wanted, topic, cursor)
+            changes, cursor = await self._read(topic, cursor)
             for change in changes:
                 await send(change.message)
                 if single and change.terminated:
@@ -163,40 +148,35 @@ class Feed:
                 await woken.wait()
         raise _closing()
 
-    async def _read(self, wanted: Filter, topic: Topic, cursor: int) -> tuple[list[Change], int]:
+    async def _read(self, topic: Topic, cursor: int) -> tuple[list[Change], int]:
         """Some matching changes after `cursor`, and the sequence up to which they are all."""
         if cursor >= topic.floor:
-            return topic.after(cursor), self.sequence
+            return newer(topic.changes, cursor), self.sequence
         if self._recent and self._recent[0].sandbox.sequence <= cursor + 1:
-            recent = itertools.takewhile(lambda one: one.sandbox.sequence > cursor, reversed(self._recent))
-            return [one for one in recent if wanted.matches(one.sandbox)][::-1], self.sequence
-        page = await self._log.events(cursor, PAGE)
+            recent = newer(self._recent, cursor)
+            return [one for one in recent if topic.filter.matches(one.sandbox)], self.sequence
+        page = await self._store.events(cursor, PAGE)
         reached = page[-1].sequence if page else self.sequence
-        return [Change(one, self._encoder) for one in page if wanted.matches(one)], reached
+        return [Change(one, self._encoder) for one in page if topic.filter.matches(one)], reached
 
     def _subscribe(self, wanted: Filter) -> Topic:
         topic = self._topics.get(wanted)
         if topic is None:
-            topic = self._topics[wanted] = Topic(self.sequence)
-            for index in self._indices(wanted):
-                index.add(wanted)
+            topic = self._topics[wanted] = Topic(wanted, self.sequence)
+            for one in topic.concerns:
+                self._concerned.setdefault(one, set()).add(topic)
         topic.readers += 1
         return topic
 
-    def _unsubscribe(self, wanted: Filter, topic: Topic) -> None:
+    def _unsubscribe(self, topic: Topic) -> None:
         topic.readers -= 1
-        if not topic.readers:
-            del self._topics[wanted]
-            for index in self._indices(wanted):
-                index.discard(wanted)
-            for key in wanted.keys:
-                if not self._of_key[key]:
-                    del self._of_key[key]
-
-    def _indices(self, wanted: Filter) -> list[set[Filter]]:
-        if wanted.keys:
-            return [self._of_key.setdefault(key, set()) for key in wanted.keys]
-        return [self._of_tenant.setdefault(wanted.tenant, set())]
+        if topic.readers:
+            return
+        del self._topics[topic.filter]
+        for one in topic.concerns:
+            self._concerned[one].discard(topic)
+            if not self._concerned[one]:
+                del self._concerned[one]
 
     async def beat(self) -> None:
         """Gives every topic its heartbeats, spread over the period, until it is cancelled."""

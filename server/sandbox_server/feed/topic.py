@@ -1,8 +1,10 @@
 """What watchers share: one filter's changes, each with messages that are written once."""
 
 import asyncio
+import functools
 import itertools
 from collections import deque
+from collections.abc import Reversible
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,30 +53,22 @@ class Filter:
         )
 
 
+@dataclass(frozen=True, eq=False)
 class Change:
     """One entry of the log and its messages, each written at most once."""
 
-    __slots__ = ("_encoder", "_message", "_status", "sandbox")
+    sandbox: Sandbox
+    _encoder: Encoder
 
-    def __init__(self, sandbox: Sandbox, encoder: Encoder) -> None:
-        self.sandbox = sandbox
-        self._encoder = encoder
-        self._message: bytes | None = None
-        self._status: bytes | None = None
-
-    @property
+    @functools.cached_property
     def message(self) -> bytes:
         """The message of a watch."""
-        if self._message is None:
-            self._message = self._encoder.change(self.sandbox)
-        return self._message
+        return self._encoder.change(self.sandbox)
 
-    @property
+    @functools.cached_property
     def status(self) -> bytes:
         """The answer to GetStatus."""
-        if self._status is None:
-            self._status = self._encoder.status(self.sandbox)
-        return self._status
+        return self._encoder.status(self.sandbox)
 
     @property
     def terminated(self) -> bool:
@@ -82,12 +76,21 @@ class Change:
         return self.sandbox.status.phase is Phase.TERMINATED
 
 
+def newer(changes: Reversible[Change], sequence: int) -> list[Change]:
+    """Those of `changes`, which are in order, that come after `sequence`."""
+    found = list(itertools.takewhile(lambda one: one.sandbox.sequence > sequence, reversed(changes)))
+    found.reverse()
+    return found
+
+
 class Topic:
     """What the watchers of one filter share: the matching changes after `floor`, and one wake-up."""
 
-    __slots__ = ("beats", "changes", "floor", "readers", "woken")
+    __slots__ = ("beats", "changes", "concerns", "filter", "floor", "readers", "woken")
 
-    def __init__(self, floor: int) -> None:
+    def __init__(self, wanted: Filter, floor: int) -> None:
+        self.filter = wanted
+        self.concerns = wanted.keys or {wanted.tenant}
         self.changes: deque[Change] = deque()
         self.floor = floor
         self.readers = 0
@@ -99,12 +102,6 @@ class Topic:
         self.changes.append(change)
         if len(self.changes) > SHARED:
             self.floor = self.changes.popleft().sandbox.sequence
-
-    def after(self, sequence: int) -> list[Change]:
-        """The changes after `sequence`, which is at least `floor`."""
-        found = list(itertools.takewhile(lambda one: one.sandbox.sequence > sequence, reversed(self.changes)))
-        found.reverse()
-        return found
 
     def wake(self) -> None:
         """Has every reader look again."""
