@@ -18,6 +18,8 @@ _OF_VERSION = sa.and_(_OF_KEY, _SANDBOX.c.sequence == sa.bindparam("of_sequence"
 _IDENTITY = ("namespace", "id", "uid", "host", "tenant", "project", "k8s_deployment_name")
 _TERMINATED: sa.ColumnElement[str] = sa.literal_column("'TERMINATED'")
 _CHANGED = ("desired", "phase", "generation", "sequence")
+REMEMBERED = ("tenant", "request_id", "fingerprint", "namespace", "sandbox_id", "sandbox_uid", "sequence")
+"""The columns of a request; what a look-up finds begins with the fingerprint."""
 
 
 def _given(*names: str) -> dict[str, Any]:
@@ -32,8 +34,9 @@ TERMINATED = _LAST.where(_SANDBOX.c.tenant == sa.bindparam("of_tenant"), _SANDBO
 KEYS = sa.select(sa.func.substr(_SANDBOX.c.env, sa.text("1"), sa.text("4"))).distinct()
 """What leads an environment: the id of the key that wrote it."""
 INSERT = sa.insert(_SANDBOX).values(_given(*_IDENTITY, *_CHANGED, "env"))
-UPDATE = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED))
-UPDATE_ENV = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED, "env"))
+_ENV = sa.func.coalesce(sa.bindparam("env", type_=_SANDBOX.c.env.type), _SANDBOX.c.env)
+UPDATE = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED) | {"env": _ENV})
+"""An environment of None leaves the one that is there."""
 REMOVE = sa.delete(_SANDBOX).where(_OF_VERSION)
 
 STANDS = sa.select(_LOG.c.last_sequence)
@@ -49,12 +52,10 @@ EVENTS = (
     .order_by(_EVENT.c.sequence)
 )
 
-REQUEST = sa.select(
-    _REQUEST.c.fingerprint, _REQUEST.c.namespace, _REQUEST.c.sandbox_id, _REQUEST.c.sandbox_uid, _REQUEST.c.sequence
-).where(_REQUEST.c.tenant == sa.bindparam("of_tenant"), _REQUEST.c.request_id == sa.bindparam("of_request_id"))
-REMEMBER = sa.insert(_REQUEST).values(
-    _given("tenant", "request_id", "fingerprint", "namespace", "sandbox_id", "sandbox_uid", "sequence")
+REQUEST = sa.select(*(_REQUEST.c[name] for name in REMEMBERED[2:])).where(
+    _REQUEST.c.tenant == sa.bindparam("of_tenant"), _REQUEST.c.request_id == sa.bindparam("of_request_id")
 )
+REMEMBER = sa.insert(_REQUEST).values(_given(*REMEMBERED))
 
 _DECODER = msgspec.json.Decoder(Sandbox)
 _ENCODER = msgspec.json.Encoder()

@@ -104,7 +104,7 @@ class Group(Reader):
         # From here to the commit nobody else appends, so that nothing that is read changes under a change.
         self._stands: int = cursor.rows(rows.APPENDING)[0][0]
         self._rows: dict[Key, _Row] = {}
-        self._requests: dict[tuple[str, str], tuple[str, Sandbox]] = {}
+        self._requests: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._events: list[dict[str, Any]] = []
         self.committed: list[Sandbox] = []
         """What the commit appends to the log, in order."""
@@ -128,33 +128,30 @@ class Group(Reader):
         """The answer to a change; the same again to a repeated request. Raises what `change` raises, and `Stale`."""
         if request is None:
             return self._take(change(self))
-        known = self._known(request)
+        name = request.tenant, request.id
+        known = self._requests.get(name) or self._cursor.first(
+            rows.REQUEST, {"of_tenant": request.tenant, "of_request_id": request.id}
+        )
         if known is None:
             answer = self._take(change(self))
-            self._requests[request.tenant, request.id] = self._cipher.fingerprint(request.payload), answer
+            fingerprint = self._cipher.fingerprint(request.payload)
+            self._requests[name] = (fingerprint, answer.namespace, answer.id, answer.uid, answer.sequence)
             return answer
-        fingerprint, former = known
+        fingerprint, namespace, sandbox_id, uid, sequence = known
         if not self._cipher.same(fingerprint, request.payload):
             told = errors.Violation("request_id", "was used with another payload: make a new one")
             raise errors.Invalid((told,), "REQUEST_ID_REUSED")
-        present = self.sandbox(former.key)
-        return present if present is not None and present.uid == former.uid else former
+        present = self.sandbox(Key(namespace, sandbox_id))
+        return present if present is not None and present.uid == uid else self._entry(sequence, sandbox_id)
 
-    def _known(self, request: Request) -> tuple[str, Sandbox] | None:
-        """The fingerprint and the answer of a request that took effect."""
-        if pending := self._requests.get((request.tenant, request.id)):
-            return pending
-        found = self._cursor.first(rows.REQUEST, {"of_tenant": request.tenant, "of_request_id": request.id})
+    def _entry(self, sequence: int, sandbox_id: str) -> Sandbox:
+        """An entry of the log, about a sandbox that is no more. Raises `errors.NotFound` where it was trimmed."""
+        if sequence > self._stands:
+            return self.committed[sequence - self._stands - 1]
+        found = self._cursor.first(rows.EVENT, {"of_sequence": sequence})
         if found is None:
-            return None
-        fingerprint, namespace, sandbox_id, uid, sequence = found
-        former = self.sandbox(Key(namespace, sandbox_id))
-        if former is None or former.uid != uid:
-            told = self._cursor.first(rows.EVENT, {"of_sequence": sequence})
-            if told is None:
-                raise errors.NotFound("SANDBOX_NOT_FOUND", f"the sandbox {sandbox_id!r} was deleted: create another")
-            former = rows.sandbox(told[0])
-        return fingerprint, former
+            raise errors.NotFound("SANDBOX_NOT_FOUND", f"the sandbox {sandbox_id!r} was deleted: create another")
+        return rows.sandbox(found[0])
 
     def _take(self, wanted: Wanted) -> Sandbox:
         after = wanted.sandbox
@@ -180,37 +177,23 @@ class Group(Reader):
         removed: list[dict[str, Any]] = []
         inserted: list[dict[str, Any]] = []
         updated: list[dict[str, Any]] = []
-        sealed: list[dict[str, Any]] = []
         for row in self._rows.values():
             was, columns = row.was, row.columns
             if not columns:
                 continue
-            if row.env is not None:
-                columns = columns | {"env": self._cipher.encrypt(row.env, columns["uid"])}
+            columns = columns | {"env": None if row.env is None else self._cipher.encrypt(row.env, columns["uid"])}
             if was is not None and was.uid == columns["uid"]:
-                (updated if row.env is None else sealed).append(columns | rows.of_version(was))
+                updated.append(columns | rows.of_version(was))
                 continue
             if was is not None:
                 removed.append(rows.of_version(was))
             inserted.append(columns)
-        requests = [
-            {
-                "tenant": tenant,
-                "request_id": request_id,
-                "fingerprint": fingerprint,
-                "namespace": answer.namespace,
-                "sandbox_id": answer.id,
-                "sandbox_uid": answer.uid,
-                "sequence": answer.sequence,
-            }
-            for (tenant, request_id), (fingerprint, answer) in self._requests.items()
-        ]
+        requests = [dict(zip(rows.REMEMBERED, (*name, *known), strict=True)) for name, known in self._requests.items()]
         log = [{"last_sequence": self._stands + len(self._events)}] if self._events else []
         for statement, parameters in (
             (rows.REMOVE, removed),
             (rows.INSERT, inserted),
             (rows.UPDATE, updated),
-            (rows.UPDATE_ENV, sealed),
             (rows.APPEND, self._events),
             (rows.APPENDED, log),
             (rows.REMEMBER, requests),
