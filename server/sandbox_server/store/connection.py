@@ -1,8 +1,9 @@
 """Opening the database: SQLite or PostgreSQL by URL, and its schema."""
 
 import contextlib
+import functools
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
+_ONE: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "hide_parameters": True}
 WAITS = {
     "connect_timeout": "10",
     "keepalives_idle": "10",
@@ -30,41 +32,23 @@ class SchemaMismatch(Exception):
     """The database's schema is not this release's; the text says what to run."""
 
 
-def is_shared(url: str) -> bool:
-    """Whether other replicas may write the same database."""
-    return _parsed(url).get_backend_name() != "sqlite"
-
-
-def _parsed(url: str) -> sa.URL:
-    """The parts of a URL. Raises ValueError, which never shows them: what cannot be told apart may be a password."""
-    try:
-        return make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        raise ValueError("database-url: must be sqlite:///path or postgresql://user:password@host:port/name") from None
-
-
 def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
     """An engine with one connection. On SQLite, `writes` decides between BEGIN IMMEDIATE and BEGIN.
 
-    `busy_timeout`: seconds to wait for another process's lock on SQLite.
+    `busy_timeout`: seconds to wait for another process's lock on SQLite. Raises ValueError, which never shows the URL:
+    what cannot be told apart may be a password.
     """
-    parsed = _parsed(url)
+    try:
+        parsed = make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise ValueError("database-url: must be sqlite:///path or postgresql://user:password@host:port/name") from None
     if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg", query=WAITS | dict(parsed.query))
-        return sa.create_engine(parsed, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
-    if parsed.get_backend_name() != "sqlite":
-        raise ValueError("database-url: must be sqlite:///path or postgresql://...")
+        return sa.create_engine(parsed, pool_pre_ping=True, **_ONE)
     if parsed.database in (None, "", ":memory:"):
         raise ValueError("database-url: sqlite:/// needs the path of a file, such as sqlite:////var/lib/sandbox.db")
     Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(
-        parsed,
-        poolclass=sa.pool.QueuePool,
-        pool_size=1,
-        max_overflow=0,
-        hide_parameters=True,
-        connect_args={"check_same_thread": False, "timeout": busy_timeout},
-    )
+    engine = sa.create_engine(parsed, connect_args={"timeout": busy_timeout}, **_ONE)
 
     @sa.event.listens_for(engine, "connect")
     def _opened(raw: sqlite3.Connection, _record: Any) -> None:
@@ -83,15 +67,10 @@ def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
 class Cursor:
     """A driver's cursor that takes statements of SQLAlchemy Core."""
 
-    def __init__(self, raw: Any, texts: dict[sa.Executable, str], dialect: sa.Dialect) -> None:
+    def __init__(self, raw: Any, text: Callable[[sa.Executable], str]) -> None:
+        """`text`: how the driver takes a statement."""
         self._raw = raw
-        self._texts = texts
-        self._dialect = dialect
-
-    def _text(self, statement: sa.Executable) -> str:
-        if (text := self._texts.get(statement)) is None:
-            text = self._texts[statement] = str(statement.compile(dialect=self._dialect))  # type: ignore[attr-defined]
-        return text
+        self._text = text
 
     def rows(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """What a SELECT finds."""
@@ -121,23 +100,23 @@ class Database:
         self._begin = _BEGIN[writes] if dialect.name == "sqlite" else ""
         # Named parameters on both: the row that is written is the mapping that is given.
         self._dialect: sa.Dialect = type(dialect)(paramstyle="named") if dialect.name == "sqlite" else dialect
-        self._texts: dict[sa.Executable, str] = {}
+        self._text = functools.cache(self._compiled)
+
+    def _compiled(self, statement: Any) -> str:
+        return str(statement.compile(dialect=self._dialect))
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Cursor]:
         """A transaction, committed if nothing is raised in it. Raises `Error`, and SQLAlchemy's if it cannot connect."""
-        raw = self.engine.raw_connection()
-        try:
+        # What was not committed is rolled back at the end, and a connection that broke is thrown away.
+        with contextlib.closing(self.engine.raw_connection()) as raw:
             # Closed here: a refusal that its caller keeps holds the cursor too, and would let go of it on another thread,
             # in the midst of the next transaction's use of the same statement.
             with contextlib.closing(raw.cursor()) as cursor:
                 if self._begin:
                     cursor.execute(self._begin)
-                yield Cursor(cursor, self._texts, self._dialect)
+                yield Cursor(cursor, self._text)
             raw.commit()
-        finally:
-            # What was not committed is rolled back here, and a connection that broke is thrown away.
-            raw.close()
 
     def close(self) -> None:
         """Closes the connection."""

@@ -52,7 +52,7 @@ class Store:
     @property
     def shared(self) -> bool:
         """Whether other replicas may write the same database, so that the log has to be followed."""
-        return connection.is_shared(self._url)
+        return self._writer.engine.dialect.name != "sqlite"
 
     async def open(self, committed: Callable[[Sequence[Sandbox]], None]) -> None:
         """Makes the schema in an empty database and begins. Raises `connection.SchemaMismatch`, and ValueError where a
