@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -33,8 +33,7 @@ class _Job:
     change: Change
     request: Request | None
     future: asyncio.Future[Sandbox]
-    answer: Sandbox | None = None
-    error: Exception | None = None
+    outcome: Sandbox | Exception = field(init=False)
 
 
 class Store:
@@ -169,15 +168,11 @@ class Store:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            jobs, last = [job], False
-            while len(jobs) < self._group_most and not self._jobs.empty():
-                following = self._jobs.get()
-                if following is None:
-                    last = True
-                    break
-                jobs.append(following)
+            jobs = [job]
+            while len(jobs) < self._group_most and not self._jobs.empty() and (job := self._jobs.get()) is not None:
+                jobs.append(job)
             self._loop.call_soon_threadsafe(self._deliver, jobs, self._commit(jobs))
-            if last:
+            if job is None:
                 return
 
     def _commit(self, jobs: list[_Job]) -> list[Sandbox]:
@@ -186,30 +181,25 @@ class Store:
             with self._writer.begin() as cursor:
                 group = Group(cursor, self._cipher)
                 for job in jobs:
-                    self._change(group, job)
+                    try:
+                        job.outcome = group.run(job.change, job.request)
+                    except self._writer.Error:
+                        raise
+                    except Exception as error:
+                        job.outcome = error
                 group.flush()
             return group.committed
         except (Stale, self._writer.IntegrityError):
             if len(jobs) > 1:
                 return [one for job in jobs for one in self._commit([job])]
-            jobs[0].error = Stale()
+            failure: Exception = Stale()
         except (self._writer.Error, sa.exc.SQLAlchemyError) as error:
-            told = _unavailable(error)
-            for job in jobs:
-                job.error = told
+            failure = _unavailable(error)
         except Exception as error:
-            for job in jobs:
-                job.error = error
+            failure = error
+        for job in jobs:
+            job.outcome = failure
         return []
-
-    def _change(self, group: Group, job: _Job) -> None:
-        job.error = None
-        try:
-            job.answer = group.run(job.change, job.request)
-        except self._writer.Error:
-            raise
-        except Exception as error:
-            job.error = error
 
     def _deliver(self, jobs: list[_Job], committed: list[Sandbox]) -> None:
         if committed:
@@ -217,10 +207,10 @@ class Store:
         for job in jobs:
             if job.future.cancelled():
                 continue
-            if job.error is not None:
-                job.future.set_exception(job.error)
-            elif job.answer is not None:
-                job.future.set_result(job.answer)
+            if isinstance(job.outcome, Exception):
+                job.future.set_exception(job.outcome)
+            else:
+                job.future.set_result(job.outcome)
 
 
 def _unavailable(error: Exception) -> errors.Unavailable:
