@@ -9,16 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-WATCH_LOG = 1
-"""The one row of `watch_log`."""
-
 _NOW: dict[str, Any] = {"server_default": sa.func.now()}
 _AWARE = sa.DateTime(timezone=True)
 
 
 class SandboxRow(SQLModel, table=True):
-    """A sandbox. `sequence`, its last entry of the log, is also the version that changes compare. What callers wait for is read from memory, so no index is kept that only a search would use.
+    """A sandbox. `sequence`, its last entry of the log, is also the version that changes compare.
 
+    What callers wait for is read from memory, so no index is kept that only a search would use.
     `k8s_deployment_name` holds the StatefulSet's name; the column keeps the name that queries know.
     """
 
