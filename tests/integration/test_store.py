@@ -177,6 +177,24 @@ async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
     assert await opened.store.events(2, 10) == [third]
 
 
+async def test_what_was_trimmed_stays_out_of_range_when_nothing_more_is_trimmed(opened: Opened) -> None:
+    # The last entry of a sandbox that did not change for long is kept, and is the newest of the old ones from then on.
+    await opened.insert(samples.sandbox("still"))
+    busy = await opened.insert(samples.sandbox("busy"))
+    busy = await opened.update(samples.wished(busy))
+    engine = connection.connect(opened.url, writes=True, busy_timeout=1)
+    with engine.begin() as raw:
+        events = SQLModel.metadata.tables["status_event"]
+        raw.execute(sa.update(events).values(at=datetime.now(UTC) - timedelta(days=2)))
+    engine.dispose()
+    last = await opened.update(samples.wished(busy))
+    for _ in range(2):
+        await opened.store.trim(datetime.now(UTC) - timedelta(days=1))
+        with pytest.raises(errors.OutOfRange):
+            await opened.store.events(2, 10)
+        assert await opened.store.events(3, 10) == [last]
+
+
 async def test_who_ended_is_forgotten_with_the_history_unless_the_volume_is_kept(opened: Opened) -> None:
     ends = {"deleted": Reason.DELETED, "kept": Reason.VOLUME_KEPT, "live": None}
     for name, reason in ends.items():

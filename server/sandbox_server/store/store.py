@@ -134,7 +134,9 @@ class Store:
             if last is not None:
                 present = col(event.sequence).in_(select(tables.SandboxRow.sequence))
                 session.exec(delete(event).where(col(event.sequence) <= last, ~present))
-                session.exec(update(watch_log).values(trimmed_sequence=last))
+                # Never back: all that is old may be entries that a former trim left because they still stand.
+                behind = col(watch_log.trimmed_sequence) < last
+                session.exec(update(watch_log).where(behind).values(trimmed_sequence=last))
             session.exec(delete(request).where(col(request.created_at) < before))
 
         await self._keep_house(work)
