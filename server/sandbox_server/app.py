@@ -65,10 +65,8 @@ async def serve(settings: Settings) -> None:
     database = store.Store(settings.database, cipher(settings))
     memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
     runs = engine(settings, who.namespaces)
-    deadline, kept = timedelta(seconds=settings.start_deadline), timedelta(seconds=settings.history)
-    reconciler = Reconciler(
-        memory, database, runs, workers=settings.workers, resync=settings.resync, start_deadline=deadline
-    )
+    kept = timedelta(seconds=settings.history)
+    reconciler = Reconciler(memory, database, runs, settings)
     sandboxes = manager.StatefulSetManager(database, memory, runs)
     server = Server(Servicer(sandboxes, settings), who)
     async with AsyncExitStack() as opened:

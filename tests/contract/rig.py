@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
+from sandbox_server.settings import Settings
 
 from tests import samples
 
@@ -47,8 +47,7 @@ class Rig:
         self.ground = ground
         self.tenant = Tenant("default", (ground.namespace,))
         self._url = f"sqlite:///{folder}/rig.db"
-        self._deadline = timedelta(seconds=start_deadline)
-        self._resync = resync
+        self._settings = Settings(workers=8, resync=resync, start_deadline=start_deadline)
         self.history: list[Sandbox] = []
         self.listeners: list[Callable[[Sandbox], None]] = [self.history.append]
 
@@ -56,9 +55,7 @@ class Rig:
         self.store = store.Store(self._url, store.Cipher([b"k" * 32]))
         self.feed = feed.Feed(self.store, render.Encoder(), heartbeat=5)
         self.engine = self.ground.engine()
-        self.reconciler = Reconciler(
-            self.feed, self.store, self.engine, workers=8, resync=self._resync, start_deadline=self._deadline
-        )
+        self.reconciler = Reconciler(self.feed, self.store, self.engine, self._settings)
         self.manager = manager.StatefulSetManager(self.store, self.feed, self.engine)
         for listener in self.listeners:
             self.feed.on_change(listener)

@@ -16,6 +16,7 @@ from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
+from sandbox_server.settings import Settings
 
 from tests import samples
 from tests.unit.domain.obedient import ObedientEngine
@@ -52,9 +53,8 @@ class Silence:
 
     async def run(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
         engine: Any = self.engine
-        reconciler = Reconciler(
-            self.memory, self.database, engine, workers=1, resync=resync, start_deadline=timedelta(seconds=60), now=now
-        )
+        settings = Settings(workers=1, resync=resync, start_deadline=60)
+        reconciler = Reconciler(self.memory, self.database, engine, settings, now)
         self.task = asyncio.create_task(reconciler.run())
         self.key = (await self.database.write(lambda _: store.Wanted(samples.sandbox(), {}))).key
 

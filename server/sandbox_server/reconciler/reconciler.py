@@ -15,6 +15,7 @@ from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.reconciler import queue
+from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
 
@@ -39,19 +40,15 @@ class Reconciler:
         memory: feed.Feed,
         database: store.Store,
         engine: engines.Engine,
-        *,
-        workers: int,
-        resync: float,
-        start_deadline: timedelta,
+        settings: Settings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`resync`: seconds between two looks at everything."""
         self._feed = memory
         self._store = database
         self._engine = engine
-        self._workers = workers
-        self._resync = resync
-        self._start_deadline = start_deadline
+        self._workers = settings.workers
+        self._resync = settings.resync
+        self._start_deadline = timedelta(seconds=settings.start_deadline)
         self._now = now
         self._queue = queue.Queue()
         self.outcomes = collections.Counter[tuple[str, str]]()
