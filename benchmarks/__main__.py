@@ -95,7 +95,7 @@ def _bare_session() -> Iterator[Session]:
 def _rows(number: int) -> list[SQLModel]:
     """What a create writes."""
     columns = rows.columns(dataclasses.replace(servers.wished(number), sequence=number + 1))
-    columns |= {"request_id": str(number), "fingerprint": "f" * 73, "env": b"e" * 40}
+    columns |= {"request_id": str(number), "fingerprint": "f" * 73, "env": b"e" * 40, "sandbox_uid": columns["uid"]}
     kinds = (tables.SandboxRow, tables.StatusEventRow, tables.RequestRow)
     return [kind(**{name: columns[name] for name in kind.model_fields if name in columns}) for kind in kinds]
 

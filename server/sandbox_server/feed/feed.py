@@ -38,8 +38,7 @@ class Feed:
     def load(self, sequence: int, live: Sequence[Sandbox]) -> None:
         """Begins at `sequence` with the sandboxes that are not TERMINATED."""
         self.sequence = sequence
-        for sandbox in live:
-            self._live[sandbox.key] = Change(sandbox, self._encoder)
+        self._live = {sandbox.key: Change(sandbox, self._encoder) for sandbox in live}
         self._keys = sorted(self._live)
 
     def on_change(self, listener: Callable[[Sandbox], None]) -> None:
@@ -155,9 +154,9 @@ class Feed:
         if self._recent and self._recent[0].sandbox.sequence <= cursor + 1:
             recent = newer(self._recent, cursor)
             return [one for one in recent if topic.filter.matches(one.sandbox)], self.sequence
+        # Not empty: the log goes on up to the floor at least, or is trimmed, and then this raises.
         page = await self._store.events(cursor, PAGE)
-        reached = page[-1].sequence if page else self.sequence
-        return [Change(one, self._encoder) for one in page if topic.filter.matches(one)], reached
+        return [Change(one, self._encoder) for one in page if topic.filter.matches(one)], page[-1].sequence
 
     def _subscribe(self, wanted: Filter) -> Topic:
         topic = self._topics.get(wanted)

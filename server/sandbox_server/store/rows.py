@@ -83,7 +83,6 @@ def columns(value: Sandbox) -> dict[str, Any]:
         "id": value.id,
         "sandbox_id": value.id,
         "uid": value.uid,
-        "sandbox_uid": value.uid,
         "host": value.host,
         "tenant": value.tenant,
         "project": value.spec.project,
