@@ -181,7 +181,7 @@ class Group(Reader):
             was, columns = row.was, row.columns
             if not columns:
                 continue
-            columns = columns | {"env": None if row.env is None else self._cipher.encrypt(row.env, columns["uid"])}
+            columns["env"] = None if row.env is None else self._cipher.encrypt(row.env, columns["uid"])
             if was is not None and was.uid == columns["uid"]:
                 updated.append(columns | rows.of_version(was))
                 continue
