@@ -1,6 +1,7 @@
 """The cluster's fields and words, as its own programs write them, and the domain's."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import observe
 from sandbox_server.engines.kubernetes.objects import OBJECT, Object
+
+from tests import samples
 
 READY = {"type": "Ready", "status": "True"}
 NOT_READY = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
@@ -104,6 +107,22 @@ def test_what_an_event_says_of_whom(kind: str, name: str, sandbox: str, reason: 
     involved = {"kind": kind, "name": name, "uid": "u"}
     found = OBJECT.decode(json.dumps({"involvedObject": involved, "reason": reason, "message": "words"}))
     assert (observe.about(found), observe.trouble(found)[0]) == (("u", sandbox), told)
+
+
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [
+        ("2026-01-02T03:04:05Z", samples.NOW),
+        (None, None),
+        # What metav1.Time makes of the year 0, and of the first second of the year 1 further east.
+        ("0000-01-01T00:00:00Z", None),
+        ("0000-12-31T23:00:00Z", None),
+    ],
+)
+def test_an_event_of_any_time_hides_no_other(time: str | None, told: datetime | None) -> None:
+    involved = {"kind": "StatefulSet", "name": "a", "uid": "u"}
+    found = {"involvedObject": involved, "reason": "FailedCreate", "message": "words", "lastTimestamp": time}
+    assert observe.trouble(OBJECT.decode(json.dumps(found))) == ("words", told)
 
 
 @pytest.mark.parametrize("name", ["a-injected", "z-injected"])

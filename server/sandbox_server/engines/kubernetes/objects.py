@@ -1,8 +1,6 @@
 """What is read of the cluster's objects: the few fields that matter, of every kind in one shape, so that one decoder
 serves all. A typed model of everything costs 80 times as much, and refuses what it does not know."""
 
-from datetime import datetime
-
 import msgspec
 
 
@@ -83,7 +81,7 @@ class Involved(msgspec.Struct, frozen=True):
 
 
 class Object(msgspec.Struct, frozen=True):
-    """An object of any kind; the last four fields are an event's."""
+    """An object of any kind; the last four fields are an event's, whose time can be any that its author likes."""
 
     metadata: Meta = Meta()
     spec: Spec = Spec()
@@ -91,7 +89,7 @@ class Object(msgspec.Struct, frozen=True):
     involvedObject: Involved = Involved()
     reason: str = ""
     message: str = ""
-    lastTimestamp: datetime | None = None
+    lastTimestamp: str | None = None
 
 
 class Page(msgspec.Struct, frozen=True):

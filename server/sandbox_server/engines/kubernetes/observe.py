@@ -115,7 +115,7 @@ def volume(found: Object) -> Volume:
 def trouble(found: Object) -> tuple[str, datetime | None]:
     """What somebody had trouble with, in its words, and when it last said so; with a StatefulSet, only to make its pod."""
     other = found.involvedObject.kind == "StatefulSet" and found.reason != "FailedCreate"
-    return ("", None) if other else (found.message, found.lastTimestamp)
+    return ("", None) if other else (found.message, _time(found.lastTimestamp or ""))
 
 
 def pod(found: Object) -> Pod:
@@ -191,6 +191,14 @@ def _waiting(waiting: Said, last: Said | None) -> tuple[Reason, str]:
 
 def _exit(ended: Said) -> str:
     return f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
+
+
+def _time(text: str) -> datetime | None:
+    """What an event calls its time. The API server takes years that Python has not, from whoever may write events."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _generation(found: Object) -> int:
