@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import copy
 import json
+import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -46,9 +47,13 @@ class ScriptedApi:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        self.port = await self.listen(port=self.port)
+
+    async def listen(self, context: ssl.SSLContext | None = None, port: int = 0) -> int:
+        """Answers on a port, with TLS if there is a context for it; the port."""
+        assert self._runner is not None
+        await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=context).start()
+        return int(self._runner.addresses[-1][1])
 
     async def stop(self) -> None:
         assert self._runner is not None

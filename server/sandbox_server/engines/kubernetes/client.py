@@ -54,10 +54,10 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
 
 
 def path(kind: str, namespace: str, name: str = "") -> str:
-    """Where an object is, or all of its kind."""
+    """Where an object is, or all of its kind, below the address of the API server."""
     version = manifests.VERSIONS.get(kind, "v1")
     plural = f"{kind.lower()}{'es' if kind.endswith('s') else 's'}"
-    return f"/{'apis' if '/' in version else 'api'}/{version}/namespaces/{namespace}/{plural}/{name}".rstrip("/")
+    return f"{'apis' if '/' in version else 'api'}/{version}/namespaces/{namespace}/{plural}/{name}".rstrip("/")
 
 
 def _of(manifest: manifests.Manifest) -> str:
@@ -84,7 +84,7 @@ class Client:
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
         # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
         connector = aiohttp.TCPConnector(ssl=RESTClientObject(account).ssl_context, limit=0, keepalive_timeout=60)
-        self._session = aiohttp.ClientSession(account.host, connector=connector)
+        self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=account.proxy)
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -117,7 +117,13 @@ class Client:
                 if token := await self._account.get_api_key_with_prefix("BearerToken", "authorization"):
                     headers["Authorization"] = token
                 response = await self._session.request(
-                    method, path, params=parameters, data=data, headers=headers, timeout=limits
+                    method,
+                    path,
+                    params=parameters,
+                    data=data,
+                    headers=headers,
+                    timeout=limits,
+                    server_hostname=self._account.tls_server_name,
                 )
             async with response:
                 if response.status >= 400:

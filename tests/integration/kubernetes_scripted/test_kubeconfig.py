@@ -1,0 +1,73 @@
+"""What a kubeconfig can say of the way to the API server, and of who we are."""
+
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from cryptography import x509
+from sandbox_server.engines.kubernetes import client
+from sandbox_server.settings import Settings
+
+from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.integration.test_security import certificate
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+@contextlib.asynccontextmanager
+async def asking(
+    api: ScriptedApi, folder: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]
+) -> AsyncIterator[Callable[[], Awaitable[web.Request]]]:
+    """What the API server hears from a client with that kubeconfig, each time that it is had to ask."""
+    named = {"clusters": [{"name": "t", "cluster": cluster}], "users": [{"name": "t", "user": user}]}
+    contexts = [{"name": "t", "context": {"cluster": "t", "user": "t"}}]
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(named | {"contexts": contexts, "current-context": "t"}))
+    heard: list[web.Request] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        heard.append(request)
+        return web.json_response({})
+
+    async def ask() -> web.Request:
+        async with made.call("GET", client.path("Pod", "default")):
+            return heard.pop()
+
+    api.lasting.append((lambda _: True, answer))
+    made = client.Client(Settings(kubeconfig=path, cluster_timeout=5))
+    await made.open()
+    try:
+        yield ask
+    finally:
+        await made.close()
+
+
+async def test_a_server_below_a_path_of_its_host(api: ScriptedApi, tmp_path: Path) -> None:
+    cluster = {"server": f"http://127.0.0.1:{api.port}/k8s/clusters/c/"}
+    async with asking(api, tmp_path, cluster, {}) as ask:
+        assert (await ask()).path == f"/k8s/clusters/c{PODS}"
+
+
+async def test_a_server_behind_a_proxy(api: ScriptedApi, tmp_path: Path) -> None:
+    cluster = {"server": "http://kubernetes.invalid", "proxy-url": f"http://127.0.0.1:{api.port}"}
+    async with asking(api, tmp_path, cluster, {}) as ask:
+        asked = await ask()
+        assert (asked.host, asked.path) == ("kubernetes.invalid", PODS)
+
+
+async def test_a_server_with_the_certificate_of_another_name(api: ScriptedApi, tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "named", served=x509.DNSName("kubernetes.internal"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    port = await api.listen(context)
+    cluster = {
+        "server": f"https://127.0.0.1:{port}",
+        "certificate-authority": str(chain),
+        "tls-server-name": "kubernetes.internal",
+    }
+    async with asking(api, tmp_path, cluster, {}) as ask:
+        assert (await ask()).path == PODS
