@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from cryptography import x509
 from sandbox_server.engines.kubernetes import client
@@ -71,3 +72,32 @@ async def test_a_server_with_the_certificate_of_another_name(api: ScriptedApi, t
     }
     async with asking(api, tmp_path, cluster, {}) as ask:
         assert (await ask()).path == PODS
+
+
+async def test_a_token_from_a_file_is_read_again(
+    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    cluster = {"server": f"http://127.0.0.1:{api.port}"}
+    async with asking(api, tmp_path, cluster, {"tokenFile": str(token)}) as ask:
+        token.write_text("second")
+        assert (await ask()).headers["Authorization"] == "Bearer first"
+        monkeypatch.setattr(client, "RENEW_EVERY", 0.0)
+        assert (await ask()).headers["Authorization"] == "Bearer second"
+
+
+@pytest.mark.parametrize("expires", ["2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
+async def test_a_token_from_a_plugin_is_replaced_when_it_expires(
+    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expires: str
+) -> None:
+    runs, version = tmp_path / "runs", "client.authentication.k8s.io/v1"
+    status = {"token": "'$(wc -l < " + str(runs) + ")'", "expirationTimestamp": expires}
+    told = json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status})
+    script = f"echo >> {runs}; echo '{told}'"
+    plugin = {"apiVersion": version, "command": "/bin/sh", "args": ["-c", script]}
+    monkeypatch.setattr(client, "RENEW_EVERY", 0.0)
+    cluster = {"server": f"http://127.0.0.1:{api.port}"}
+    async with asking(api, tmp_path, cluster, {"exec": plugin}) as ask:
+        said = [(await ask()).headers["Authorization"] for _ in range(2)]
+    assert said == (["Bearer 2", "Bearer 3"] if expires < "2026" else ["Bearer 1"] * 2)

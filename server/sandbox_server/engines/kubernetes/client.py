@@ -3,6 +3,7 @@ go out without its typed models, which refuse incomplete answers after the write
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 NEVER = "1"
 """The version that no object has: etcd's before its first write. To apply it makes an object, or conflicts with one."""
 TLS_ENDS = 0.25
+RENEW_EVERY = 60.0
+"""Seconds between two looks at whether a kubeconfig leads to another token; the library looks as often for a pod's."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -77,14 +80,22 @@ class Client:
             if self._settings.kubeconfig is None:
                 kubernetes_config.load_incluster_config(client_configuration=account)  # type: ignore[no-untyped-call]
             else:
-                await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
+                self._loader = await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
                     str(self._settings.kubeconfig), client_configuration=account
                 )
+                account.refresh_api_key_hook = self._renew  # type: ignore[assignment]
+                self._renewed = time.monotonic()
         except (kubernetes_config.ConfigException, OSError, yaml.YAMLError) as error:
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
         # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
         connector = aiohttp.TCPConnector(ssl=RESTClientObject(account).ssl_context, limit=0, keepalive_timeout=60)
         self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=account.proxy)
+
+    async def _renew(self, account: Configuration) -> None:
+        """Takes the token that the kubeconfig's file, plugin or provider has now: most of them expire."""
+        if time.monotonic() - self._renewed >= RENEW_EVERY:
+            self._renewed = time.monotonic()
+            await self._loader.load_and_set(account)
 
     async def close(self) -> None:
         """Closes every connection."""
