@@ -101,3 +101,27 @@ async def test_a_token_from_a_plugin_is_replaced_when_it_expires(
     async with asking(api, tmp_path, cluster, {"exec": plugin}) as ask:
         said = [(await ask()).headers["Authorization"] for _ in range(2)]
     assert said == (["Bearer 2", "Bearer 3"] if expires < "2026" else ["Bearer 1"] * 2)
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {"server": "https://127.0.0.1:1", "certificate-authority-data": "aGVsbG8="},
+        {"server": "127.0.0.1:1"},
+        {"server": 1},
+        {"name": "none"},
+    ],
+)
+async def test_a_kubeconfig_of_no_use_is_said_to_be(
+    api: ScriptedApi, tmp_path: Path, cluster: Mapping[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"^kubeconfig: "):
+        await asking(api, tmp_path, cluster, {}).__aenter__()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "a: [", "\0"])
+async def test_a_file_that_is_no_kubeconfig_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"^kubeconfig: "):
+        await client.Client(Settings(kubeconfig=path)).open()

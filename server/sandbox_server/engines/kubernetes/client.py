@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import msgspec
-import yaml
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
@@ -85,11 +84,12 @@ class Client:
                 )
                 account.refresh_api_key_hook = self._renew  # type: ignore[assignment]
                 self._renewed = time.monotonic()
-        except (kubernetes_config.ConfigException, OSError, yaml.YAMLError) as error:
+            # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
+            connector = aiohttp.TCPConnector(ssl=RESTClientObject(account).ssl_context, limit=0, keepalive_timeout=60)
+            self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=account.proxy)
+        except Exception as error:
+            # The library is as surprised as anybody by what a file can have in it.
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
-        # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
-        connector = aiohttp.TCPConnector(ssl=RESTClientObject(account).ssl_context, limit=0, keepalive_timeout=60)
-        self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=account.proxy)
 
     async def _renew(self, account: Configuration) -> None:
         """Takes the token that the kubeconfig's file, plugin or provider has now: most of them expire."""
