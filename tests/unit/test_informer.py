@@ -79,6 +79,17 @@ def test_the_removal_of_a_former_object_leaves_its_successor() -> None:
     assert (made.get(NAME), made.uid(NAME)) == ("successor", "second")
 
 
+def test_one_that_lost_its_label_is_not_gone_once_a_write_of_ours_put_that_back() -> None:
+    made, told = informer()
+    made._hear(line("ADDED", 5, "ours"))
+    assert not made.put(written(9, "ours"))
+    made._hear(line("DELETED", 8, "ours"))
+    assert made.get(NAME) == "ours"
+    made._hear(line("DELETED", 10, "ours"))
+    assert made.get(NAME) is None
+    assert told == ["a", "a"]
+
+
 async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newer_write() -> None:
     api = Pages(
         {"metadata": {"resourceVersion": "20", "continue": "more"}, "items": [item(3, "same", name="same")]},

@@ -168,7 +168,8 @@ class Informer(Generic[T]):
     def _drop(self, item: Object) -> None:
         name, gone = self._read(item)
         known = self._known.get(name)
-        if known is not None and known.uid == gone.uid:
+        # One that no longer fits the selector is told of as gone, and may do so again by a write of ours.
+        if known is not None and known.uid == gone.uid and known.version < gone.version:
             del self._known[name]
             self.changed(gone.sandbox)
 
