@@ -391,6 +391,18 @@ async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(
     await rig.settled(A, Phase.RUNNING)
 
 
+async def test_24_an_object_of_our_name_that_is_on_its_way_out_is_waited_for(rig: Rig, api: ScriptedApi) -> None:
+    """An Ingress controller holds one for as long as its load balancer is there."""
+    name = f"{A}-app-ingress"
+    going = {"name": name, "deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": ["example.com/balancer"]}
+    api.put(INGRESSES, {"metadata": going | {"annotations": {"sandbox.fullstackagent.io/uid": "former"}}})
+    await rig.create(A)
+    await until(lambda: api.calls.count(("PATCH", f"/{INGRESSES}/{name}")) > 1)
+    api.delete(INGRESSES, name)
+    await rig.settled(A, Phase.RUNNING)
+    assert Phase.ERROR not in {one.status.phase for one in rig.history}
+
+
 def event(name: str, about: dict[str, Any], kind: str, message: str) -> dict[str, Any]:
     meta = about["metadata"]
     involved = {"kind": kind, "name": meta["name"], "uid": meta["uid"]}

@@ -161,6 +161,9 @@ class KubernetesEngine:
             found = await self._api.find(manifest)
             if found is not None and not observe.ours(sandbox, found):
                 called = f"{manifest['kind']} {manifest['metadata']['name']}"
+                if found.metadata.deletionTimestamp:
+                    # Such as the Ingress of who had the id before, whose load balancer takes its time to go.
+                    raise engines.Unreachable(f"the {called} of somebody else has to go first") from None
                 said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
                 raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
             written = await self._api.apply(manifest, found.metadata.uid if found else "")
