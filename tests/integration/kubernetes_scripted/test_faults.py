@@ -403,6 +403,21 @@ async def test_24_an_object_of_our_name_that_is_on_its_way_out_is_waited_for(rig
     assert Phase.ERROR not in {one.status.phase for one in rig.history}
 
 
+async def test_nothing_is_left_when_somebody_removes_the_workload_of_a_sandbox_that_is_being_deleted(
+    rig: Rig, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    # The pod takes its time to end.
+    monkeypatch.setattr(api, "control", lambda *_: None)
+    await rig.delete(A, keep=True)
+    await rig.until(A, lambda one: one.applied_generation == one.generation)
+    api.delete(SETS, A)
+    api.delete(PODS, f"{A}-0")
+    await rig.settled(A, Phase.TERMINATED)
+    assert [name for found in api.objects.values() for name in found] == [f"vn-homevn-agent-{A}-0"]
+
+
 def event(name: str, about: dict[str, Any], kind: str, message: str) -> dict[str, Any]:
     meta = about["metadata"]
     involved = {"kind": kind, "name": meta["name"], "uid": meta["uid"]}

@@ -181,13 +181,14 @@ class KubernetesEngine:
     async def delete(self, sandbox: Sandbox) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit.
 
-        The StatefulSet comes to rest first: asked again once its controller has seen that there is nothing to make and
-        the pod is gone. Deleted under a controller that is at work, it would get a pod, and a claim, when all is gone.
-        It goes last, so that it shows as long as anything may be left.
+        The StatefulSet comes to rest before it and the claim go: they are asked for again once its controller has seen
+        that there is nothing to make and the pod is gone. Deleted under a controller that is at work, it would get a
+        pod, and a claim, when all is gone. It goes last, so that it shows as long as anything may be left.
         """
-        if not await self._at_rest(sandbox):
-            return
+        at_rest = await self._at_rest(sandbox)
         for manifest in manifests.objects(sandbox, {}, 0, self._settings):
+            if manifest["kind"] in ("PersistentVolumeClaim", "StatefulSet") and not at_rest:
+                continue
             found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
                 continue
