@@ -23,7 +23,6 @@ APPLY = "application/apply-patch+yaml"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 NEVER = "1"
 """The version that no object has: etcd's before its first write. To apply it makes an object, or conflicts with one."""
-TLS_ENDS = 0.25
 RENEW_EVERY = 60.0
 """Seconds between two looks at whether a kubeconfig leads to another token; the library looks as often for a pod's."""
 
@@ -100,8 +99,6 @@ class Client:
     async def close(self) -> None:
         """Closes every connection."""
         await self._session.close()
-        # As aiohttp advises: TLS connections end a moment after their session.
-        await asyncio.sleep(TLS_ENDS)
 
     @contextlib.asynccontextmanager
     async def call(
