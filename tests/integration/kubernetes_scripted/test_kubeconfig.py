@@ -48,7 +48,9 @@ async def asking(
 
 
 async def test_a_server_below_a_path_of_its_host(api: ScriptedApi, tmp_path: Path) -> None:
-    cluster = {"server": f"http://127.0.0.1:{api.port}/k8s/clusters/c/"}
+    # Tools write what they do not use as empty.
+    unused = {"proxy-url": "", "tls-server-name": ""}
+    cluster = {"server": f"http://127.0.0.1:{api.port}/k8s/clusters/c/"} | unused
     async with asking(api, tmp_path, cluster, {}) as ask:
         assert (await ask()).path == f"/k8s/clusters/c{PODS}"
 

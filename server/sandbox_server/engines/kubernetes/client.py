@@ -85,7 +85,7 @@ class Client:
                 self._renewed = time.monotonic()
             # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
             connector = aiohttp.TCPConnector(ssl=RESTClientObject(account).ssl_context, limit=0, keepalive_timeout=60)
-            self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=account.proxy)
+            self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=account.proxy or None)
         except Exception as error:
             # The library is as surprised as anybody by what a file can have in it.
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
@@ -131,7 +131,7 @@ class Client:
                     data=data,
                     headers=headers,
                     timeout=limits,
-                    server_hostname=self._account.tls_server_name,
+                    server_hostname=self._account.tls_server_name or None,
                 )
             async with response:
                 if response.status >= 400:
