@@ -456,6 +456,26 @@ async def test_32_of_two_events_the_later_counts_and_outlives_the_earlier(
     await rig.settled(A, Phase.RUNNING)
 
 
+async def test_32_what_was_in_the_way_of_a_pod_is_not_told_of_its_successor(rig: Rig, api: ScriptedApi) -> None:
+    api.unmade.add(A)
+    await rig.create(A)
+    await until(lambda: A in api.objects.get(SETS, {}))
+    denied = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'
+    api.put(EVENTS, event("e", api.objects[SETS][A], "StatefulSet", denied))
+    await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
+    # Events count in whole seconds, and by another clock.
+    await asyncio.sleep(3)
+    api.unmade.clear()
+    api.control("default", A)
+    await rig.settled(A, Phase.RUNNING)
+    told = len(rig.history)
+    api.delete(PODS, f"{A}-0")
+    await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING)
+    api.control("default", A)
+    await rig.settled(A, Phase.RUNNING)
+    assert Phase.ERROR not in {one.status.phase for one in rig.history[told:]}
+
+
 async def test_a_pod_that_waits_for_its_volume_is_told_of_once(rig: Rig, api: ScriptedApi) -> None:
     """Before there is a pod, while it has no condition yet, and when the scheduler has said so: it is the same."""
     api.unbound = True

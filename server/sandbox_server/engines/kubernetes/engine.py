@@ -9,7 +9,7 @@ from typing import Any
 
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
-from sandbox_server.domain.phase import DesiredState, Reason
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.kubernetes import client, manifests, observe
 from sandbox_server.engines.kubernetes.informer import Informer
@@ -131,7 +131,10 @@ class KubernetesEngine:
             whole = all(made) and (volume or sandbox.volume_uid)
             revision = observe.revision(made) if whole and not self._starved(sandbox, pod) else INCOMPLETE
             words, at = sight.trouble(sight.of["StatefulSet"].uid(sandbox.id))
-            fault = observe.refused(words) if at and at >= sandbox.attempt_at - SKEW else None
+            # What was in the way of a pod that has been ready since is not in the way of its successor.
+            runs = sandbox.status.phase is Phase.RUNNING
+            since = sandbox.status.transition_time if runs else sandbox.attempt_at
+            fault = observe.refused(words) if at and at >= since - SKEW else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
         return Observed(workload=workload, pod=pod, volume=volume)
 
