@@ -41,25 +41,16 @@ class _Sight:
             return Informer(api, client.path(kind, namespace), selector, value, heard)
 
         self.of = {kind: informer(kind, value, {"labelSelector": manifests.ID}) for kind, value in WATCHED.items()}
-        # They cannot be watched: the uid that a sandbox's had when it was last written, by the sandbox's uid.
-        self.secrets: dict[str, str] = {}
         self.troubles = [informer("Event", observe.trouble, {"fieldSelector": one}) for one in TROUBLES]
         self.all = [*self.of.values(), *self.troubles]
+        # Secrets may not be watched: what is remembered of them is what we wrote.
+        self.of["Secret"] = informer("Secret", observe.workload, {})
 
     def uid(self, sandbox: Sandbox, manifest: manifests.Manifest) -> str:
         """The uid of the object of a manifest's name that is remembered as this sandbox's; empty if none is."""
-        if manifest["kind"] == "Secret":
-            return self.secrets.get(sandbox.uid, "")
         name, informer = manifest["metadata"]["name"], self.of[manifest["kind"]]
         found = informer.get(name)
         return informer.uid(name) if found and found.owner == sandbox.uid else ""
-
-    def put(self, sandbox: Sandbox, kind: str, written: Object) -> None:
-        """Remembers what the API server answered to a write, ahead of the watch."""
-        if kind == "Secret":
-            self.secrets[sandbox.uid] = written.metadata.uid
-        else:
-            self.of[kind].put(written)
 
     def trouble(self, uid: str) -> tuple[str, datetime | None]:
         """What an event says of the object with that uid, and when it last did."""
@@ -170,7 +161,7 @@ class KubernetesEngine:
                 said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
                 raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
             written = await self._api.apply(manifest, found.metadata.uid if found else "")
-        sight.put(sandbox, manifest["kind"], written)
+        sight.of[manifest["kind"]].put(written)
         return written
 
     async def _make_disk(self, sandbox: Sandbox, claim: manifests.Manifest) -> None:
@@ -199,7 +190,7 @@ class KubernetesEngine:
             if not (disk and sandbox.keep_volume):
                 await self._api.delete(manifest, found.metadata.uid)
         self._supplied.pop(sandbox.key, None)
-        self._sights[sandbox.namespace].secrets.pop(sandbox.uid, None)
+        self._sights[sandbox.namespace].of["Secret"].forget(manifests.secret_name(sandbox))
 
     async def _at_rest(self, sandbox: Sandbox) -> bool:
         """Whether nothing will be made any more. Asks for it where that was not done."""

@@ -72,6 +72,10 @@ class Informer(Generic[T]):
         found = self._known.get(name)
         return found.uid if found else ""
 
+    def forget(self, name: str) -> None:
+        """Remembers nothing by `name`, without a watch that would tell of its removal."""
+        self._known.pop(name, None)
+
     @property
     def in_sight(self) -> bool:
         """Whether it has listed, and the API server answers or has not answered for a moment only."""
