@@ -71,6 +71,19 @@ def test_what_was_removed_is_not_brought_back_by_the_late_answer_to_a_write() ->
     assert told == ["a", "a", "a"]
 
 
+def test_what_was_removed_is_not_brought_back_by_news_that_is_told_again() -> None:
+    made, told = informer()
+    news = [line("ADDED", 5, "new"), line("MODIFIED", 6, "ours"), line("DELETED", 7)]
+    for one in news:
+        made._hear(one)
+    told.clear()
+    made._hear(line("BOOKMARK", 4, name=""))
+    for one in news:
+        made._hear(one)
+    assert made.get(NAME) is None
+    assert told == []
+
+
 def test_the_removal_of_a_former_object_leaves_its_successor() -> None:
     made, _ = informer()
     made._hear(line("ADDED", 5, "former"))

@@ -154,7 +154,8 @@ class Informer(Generic[T]):
             self._drop(item)
         elif event.type != "BOOKMARK" and self.put(item):
             self.changed(observe.about(item)[1])
-        self._version = int(item.metadata.resourceVersion)
+        # One API server may be behind another that was heard before: it tells again what has passed.
+        self._version = max(self._version, int(item.metadata.resourceVersion))
 
     def put(self, item: Object) -> bool:
         """Takes an object as the watch shows it, or as the API server answered to a write of ours, ahead of the watch.
