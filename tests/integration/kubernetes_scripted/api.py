@@ -124,8 +124,13 @@ class ScriptedApi:
                 changed = self._changed
                 for _, where, kind, value in self.history[told:]:
                     told += 1
-                    if where not in (collection, "") or not (kind in ("ERROR", "BOOKMARK") or chosen(request, value)):
+                    if where not in (collection, ""):
                         continue
+                    if kind not in ("ERROR", "BOOKMARK") and not chosen(request, value):
+                        if kind != "MODIFIED":
+                            continue
+                        # To who watches by a label, an API server tells as a removal that it was taken away.
+                        kind = "DELETED"
                     if kind != "ERROR" or told > begun:  # an earlier error ended another watch
                         event = {"type": kind, "object": value}
                         await stream.write(json.dumps(event).encode() + b"\n")

@@ -356,11 +356,40 @@ async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
         await rig.settled(f"suite-{number}", Phase.RUNNING)
 
 
+async def test_25_a_claim_that_lost_its_label_is_no_lost_disk_until_it_is_gone(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    ((name, claim),) = api.objects[CLAIMS].items()
+    api.put(CLAIMS, claim | {"metadata": claim["metadata"] | {"labels": {}}})
+    await asyncio.sleep(0.2)
+    rig.reconciler.wake(rig.key(A))
+    await asyncio.sleep(0.2)
+    assert (await rig.get(A)).status.phase is Phase.RUNNING
+    assert Phase.ERROR not in {one.status.phase for one in rig.history}
+    api.delete(CLAIMS, name)
+    await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST, within=5)
+
+
 def stranger(api: ScriptedApi) -> str:
     """Somebody else's Service takes the name of ours, in one go; its version."""
     api.delete(SERVICES, f"{A}-service")
     theirs = api.put(SERVICES, {"metadata": {"name": f"{A}-service"}, "spec": {"theirs": True}})
     return str(theirs["metadata"]["resourceVersion"])
+
+
+async def test_24_a_claim_of_our_name_that_is_not_ours_is_told_by_its_name_and_of_nothing_more(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    name = f"vn-homevn-agent-{A}-0"
+    theirs = api.put(CLAIMS, {"metadata": {"name": name}, "spec": {"resources": {"requests": {"storage": "9Gi"}}}})
+    await rig.create(A)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert failed.status.reason is Reason.NAME_CONFLICT
+    assert f"{name} belongs to somebody else" in failed.status.message
+    assert failed.status.volume is None
+    assert api.objects[CLAIMS][name] == theirs
+    api.delete(CLAIMS, name)
+    await rig.settled(A, Phase.RUNNING)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "just before it is written"])

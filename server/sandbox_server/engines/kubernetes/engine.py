@@ -16,9 +16,9 @@ from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.settings import Settings
 
-WATCHED: dict[str, Callable[[Object], Any]] = {"Pod": observe.pod, "PersistentVolumeClaim": observe.volume}
-WATCHED |= dict.fromkeys(("Service", "Ingress", "StatefulSet"), observe.workload)
-"""The kinds that are watched, and what is remembered of each object."""
+LABELLED: dict[str, Callable[[Object], Any]] = {"Pod": observe.pod}
+LABELLED |= dict.fromkeys(("Service", "Ingress", "StatefulSet"), observe.workload)
+"""The kinds that are watched by our label, and what is remembered of each object."""
 SKEW = timedelta(seconds=2)
 """Kubernetes events count in whole seconds, and by another clock."""
 SUPPLY_EVERY = 30.0
@@ -40,7 +40,9 @@ class _Sight:
         def informer(kind: str, value: Callable[[Object], Any], selector: dict[str, str]) -> Informer[Any]:
             return Informer(api, client.path(kind, namespace), selector, value, heard)
 
-        self.of = {kind: informer(kind, value, {"labelSelector": manifests.ID}) for kind, value in WATCHED.items()}
+        self.of = {kind: informer(kind, value, {"labelSelector": manifests.ID}) for kind, value in LABELLED.items()}
+        # By its name alone: a disk is not lost because somebody took our label away.
+        self.of["PersistentVolumeClaim"] = informer("PersistentVolumeClaim", observe.volume, {})
         self.troubles = [informer("Event", observe.trouble, {"fieldSelector": one}) for one in TROUBLES]
         self.all = [*self.of.values(), *self.troubles]
         # Secrets may not be watched: what is remembered of them is what we wrote.
@@ -107,15 +109,12 @@ class KubernetesEngine:
         """What the informers remember of this sandbox."""
         sight, name = self._sights[sandbox.namespace], manifests.pod_name(sandbox)
         pod: Pod | None = sight.of["Pod"].get(name)
-        volume: Volume | None = sight.of["PersistentVolumeClaim"].get(manifests.claim_name(sandbox))
+        volume = self._disk(sandbox)
         if pod and pod.reason is Reason.CONTAINER_CREATING and not pod.message:
             pod = dataclasses.replace(pod, message=sight.trouble(sight.of["Pod"].uid(name))[0] or observe.MAKING)
         if pod and pod.reason is Reason.SCHEDULING and volume and not volume.bound:
             words, _ = sight.trouble(volume.uid)
             pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=words) if words else pod
-        if volume and not volume.uid and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
-            # A placeholder is no disk; told of is only one that has to be removed.
-            volume = None
         made: list[Any] = [sight.of[kind].get(name) for kind, name in manifests.watched(sandbox)]
         workload: Workload | None = made[-1]
         if workload is not None:
@@ -128,6 +127,15 @@ class KubernetesEngine:
             fault = observe.refused(words) if at and at >= since - SKEW else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
         return Observed(workload=workload, pod=pod, volume=volume)
+
+    def _disk(self, sandbox: Sandbox) -> Volume | None:
+        """The claim, if it is the sandbox's. A placeholder is no disk: told of is only one that has to be removed."""
+        claims = self._sights[sandbox.namespace].of["PersistentVolumeClaim"]
+        volume: Volume | None = claims.get(manifests.claim_name(sandbox))
+        if volume is None or (volume.owner != sandbox.uid and volume.uid != sandbox.volume_uid):
+            return None
+        goes = sandbox.desired is DesiredState.DELETED and not sandbox.keep_volume
+        return volume if volume.uid or goes else None
 
     def _starved(self, sandbox: Sandbox, pod: Pod | None) -> bool:
         """Whether the pod's kubelet misses the Secret, which we may not watch, and was given none for a while."""

@@ -50,17 +50,21 @@ _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 def about(found: Object) -> tuple[str, str]:
     """The name that an object is remembered by, and the id of the sandbox that it belongs to.
 
-    An event is remembered by the uid of the object that it is about.
+    An event is remembered by the uid of the object that it is about. A claim may have lost its label.
     """
-    involved = found.involvedObject
+    involved, meta = found.involvedObject, found.metadata
     if not involved.uid:
-        return found.metadata.name, found.metadata.labels.get(manifests.ID, "")
+        return meta.name, meta.labels.get(manifests.ID) or _of_claim(meta.name)
     match involved.kind:
         case "PersistentVolumeClaim":
-            return involved.uid, involved.name.removeprefix(f"{manifests.VOLUME}-").removesuffix("-0")
+            return involved.uid, _of_claim(involved.name)
         case "Pod":
             return involved.uid, involved.name.removesuffix("-0")
     return involved.uid, involved.name
+
+
+def _of_claim(name: str) -> str:
+    return name.removeprefix(f"{manifests.VOLUME}-").removesuffix("-0")
 
 
 def refused(message: str) -> Fault:
