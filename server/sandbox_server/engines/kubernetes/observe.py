@@ -171,12 +171,11 @@ def _reason(status: Status, container: Container, ready: Said, scheduled: Said) 
 
 
 def _unscheduled(scheduled: Said) -> tuple[Reason, str]:
-    if not scheduled.status or scheduled.reason == "SchedulingGated":
-        return Reason.SCHEDULING, scheduled.message or "waiting for a node"
     # scheduler/framework/plugins/volumebinding/volume_binding.go: the first passes when the claim is bound, the others
     # (not found, being deleted, bound to a volume that is gone) do not.
-    if "unbound immediate PersistentVolumeClaims" in scheduled.message:
-        return Reason.SCHEDULING, scheduled.message
+    unbound = "unbound immediate PersistentVolumeClaims" in scheduled.message
+    if not scheduled.status or scheduled.reason == "SchedulingGated" or unbound:
+        return Reason.SCHEDULING, scheduled.message or "waiting for a node"
     if 'persistentvolumeclaim "' in scheduled.message:
         return Reason.VOLUME_PENDING, scheduled.message
     return Reason.UNSCHEDULABLE, scheduled.message
