@@ -5,6 +5,8 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
+from sandbox_server.engines.kubernetes import client
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import OBJECT
 
@@ -18,9 +20,9 @@ def item(version: int, value: str, uid: str = "first", name: str = NAME) -> dict
 
 
 class Pages:
-    """An API server that has lists only. `meanwhile` is done before the first page is answered."""
+    """An API server that has lists only, or fails to. `meanwhile` is done before the first page is answered."""
 
-    def __init__(self, *pages: dict[str, Any]) -> None:
+    def __init__(self, *pages: dict[str, Any] | Exception) -> None:
         self.pages = list(pages)
         self.asked: list[dict[str, str]] = []
         self.meanwhile: Callable[[], None] = lambda: None
@@ -32,7 +34,10 @@ class Pages:
 
     async def read(self) -> bytes:
         self.meanwhile()
-        return json.dumps(self.pages.pop(0)).encode()
+        page = self.pages.pop(0)
+        if isinstance(page, Exception):
+            raise page
+        return json.dumps(page).encode()
 
 
 def informer(api: Any = None) -> tuple[Informer[str], list[str]]:
@@ -127,3 +132,20 @@ async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newe
     api.meanwhile = lambda: None
     await made._list()
     assert made.get("same") is None
+
+
+async def test_19_a_list_whose_next_page_is_gone_changes_nothing_and_begins_anew() -> None:
+    api = Pages(
+        {"metadata": {"resourceVersion": "20", "continue": "more"}, "items": [item(18, "half", name="half")]},
+        client.Gone("the provided continue parameter is too old"),
+        {"metadata": {"resourceVersion": "30"}, "items": [item(5, "same")]},
+    )
+    made, told = informer(api)
+    made._hear(line("ADDED", 5, "same"))
+    told.clear()
+    with pytest.raises(client.Gone):
+        await made._list()
+    assert (made.get(NAME), made.get("half")) == ("same", None)
+    await made._list()
+    assert [one.get("continue") for one in api.asked] == [None, "more", None]
+    assert (made.get(NAME), told) == ("same", [])
