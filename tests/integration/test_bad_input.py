@@ -344,6 +344,7 @@ def message_of(method: str) -> type[Message]:
         ("spec.ports[1].name", {"spec": {"ports": [{"number": 80, "name": "a"}, {"number": 81, "name": "a"}]}}),
         ("spec.ports[1].name", {"spec": {"ports": [{"number": 81, "name": "port-80"}, {"number": 80}]}}),
         ("spec.ports[0].name", {"spec": {"ports": [{"number": 80, "name": "ttyd"}]}}),
+        ("spec.ports[0].name", {"spec": {"ports": [{"number": 80, "name": "a--b"}]}}),
         ("spec.resources.cpu_request", {"spec": {"resources": {"cpu_request": "2", "cpu_limit": "1"}}}),
         ("spec.resources.memory_request", {"spec": {"resources": {"memory_request": "2Gi", "memory_limit": "1Gi"}}}),
         ("spec.resources.cpu_limit", {"spec": {"resources": {"cpu_limit": "0"}}}),

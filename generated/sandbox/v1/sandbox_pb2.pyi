@@ -28,12 +28,14 @@ can answer:
   INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it takes, never what it held.
                       Where they do not fit an answer, the last one is `request` and says how many are left.
                       Nothing was changed. Correct them; repeating does not help.
-  RESOURCE_EXHAUSTED  the request is larger than 2 MiB. Send less. (Of gRPC itself, without ErrorInfo.)
-  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or 30 s. A mutation may have taken effect:
-                      repeat it with its request_id.
+  RESOURCE_EXHAUSTED  the request is larger than 2 MiB, or its metadata than 16 KiB. Send less. (Of gRPC itself,
+                      without ErrorInfo.)
+  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or, but for WatchStatus, 30 s. A mutation may
+                      have taken effect: repeat it with its request_id. (The caller's own gRPC may say so first,
+                      without ErrorInfo.)
   UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
                       database. A mutation may have taken effect: repeat it with its request_id, after RetryInfo's
-                      delay and with back-off.
+                      delay and with back-off. (Of gRPC itself, without details, where the service is not reached.)
   INTERNAL            INTERNAL: a fault of the service. ErrorInfo has a `reference` to quote to its operators.
 
 Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id came before with another payload.
@@ -364,8 +366,8 @@ class Port(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """A DNS label of at most 15 characters with at least one letter, unique in the sandbox; `ttyd` belongs to the
-    terminal. Empty: `port-<number>`.
+    """A DNS label of at most 15 characters with at least one letter and no two hyphens together, unique in the sandbox;
+    `ttyd` belongs to the terminal. Empty: `port-<number>`.
     """
     number: _builtins.int
     """1 to 65535, unique in the sandbox; 7681 belongs to the terminal."""
@@ -459,8 +461,8 @@ class Readiness(_message.Message):
     HTTP_PATH_FIELD_NUMBER: _builtins.int
     TCP_PORT_FIELD_NUMBER: _builtins.int
     http_path: _builtins.str
-    """An absolute path on the first port that answers GET with a status from 200 to 399: at most 1024 printable
-    characters.
+    """An absolute path on the first port that answers GET with a status from 200 to 399: at most 1024 printable ASCII
+    characters without spaces.
     """
     tcp_port: _builtins.int
     """A port of the sandbox that accepts TCP connections."""
@@ -831,9 +833,7 @@ class SandboxStatus(_message.Message):
     sequence: _builtins.int
     """The sequence of the change that made this status."""
     stale: _builtins.bool
-    """Whether the service has lost sight of its engine, so that the status may be out of date. Set in answers to
-    GetStatus, GetSandbox and ListSandboxes only.
-    """
+    """Whether the service has lost sight of its engine, so that the status may be out of date. Never set in a watch."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """One of each type, once the engine was looked at; none before."""
@@ -925,7 +925,9 @@ class CreateSandboxRequest(_message.Message):
     request_id: _builtins.str
     """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
     sandbox_id: _builtins.str
-    """A DNS label of at most 52 characters that starts with a letter. Empty: `<project>-agentruntime-<6 random>`."""
+    """A DNS label of at most 52 characters that starts with a letter. Empty: `<project>-agentruntime-<6 random>`,
+    the project cut where it is too long for that.
+    """
     namespace: _builtins.str
     """One of the tenant's namespaces. Empty: its first."""
     adopt_volume: _builtins.bool
@@ -1339,7 +1341,7 @@ class WatchStatusRequest(_message.Message):
     """Sandboxes by label, in Kubernetes' syntax, at most 4096 characters: `tier=web,env in (dev,test),!legacy`."""
     after_sequence: _builtins.int
     """Resume: the sequence of the last message seen, once snapshot_complete was. Unset: begin with a snapshot. 0: all
-    history that is kept.
+    history, OUT_OF_RANGE once its beginning is no longer kept.
     """
     @_builtins.property
     def sandbox_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1375,7 +1377,7 @@ class WatchStatusResponse(_message.Message):
     SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Where the stream now stands. After snapshot_complete, the point to resume at."""
+    """With a status, that of its change; else where the stream stands. From snapshot_complete on, the point to resume at."""
     @_builtins.property
     def status(self) -> Global___SandboxStatus:
         """A status: before snapshot_complete the current one, after it a change."""

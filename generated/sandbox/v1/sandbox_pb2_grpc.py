@@ -99,6 +99,7 @@ class SandboxServiceServicer:
         FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
         or choose another id.
         NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+        UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

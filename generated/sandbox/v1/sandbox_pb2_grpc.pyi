@@ -28,12 +28,14 @@ can answer:
   INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it takes, never what it held.
                       Where they do not fit an answer, the last one is `request` and says how many are left.
                       Nothing was changed. Correct them; repeating does not help.
-  RESOURCE_EXHAUSTED  the request is larger than 2 MiB. Send less. (Of gRPC itself, without ErrorInfo.)
-  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or 30 s. A mutation may have taken effect:
-                      repeat it with its request_id.
+  RESOURCE_EXHAUSTED  the request is larger than 2 MiB, or its metadata than 16 KiB. Send less. (Of gRPC itself,
+                      without ErrorInfo.)
+  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or, but for WatchStatus, 30 s. A mutation may
+                      have taken effect: repeat it with its request_id. (The caller's own gRPC may say so first,
+                      without ErrorInfo.)
   UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
                       database. A mutation may have taken effect: repeat it with its request_id, after RetryInfo's
-                      delay and with back-off.
+                      delay and with back-off. (Of gRPC itself, without details, where the service is not reached.)
   INTERNAL            INTERNAL: a fault of the service. ErrorInfo has a `reference` to quote to its operators.
 
 Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id came before with another payload.
@@ -83,6 +85,7 @@ class SandboxServiceStub:
       FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                            or choose another id.
                            NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+      UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]
     """Start sets the desired state to RUNNING.
@@ -194,6 +197,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                            or choose another id.
                            NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+      UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
     """
     Start: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]  # type: ignore[assignment]
     """Start sets the desired state to RUNNING.
@@ -308,6 +312,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                                or choose another id.
                                NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+          UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
         """
 
     @_abc_1.abstractmethod

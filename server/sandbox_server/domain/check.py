@@ -82,7 +82,7 @@ class_name = _text(rf"(?=.{{1,253}}\Z){_DNS_NAME}", "a DNS name of at most 253 c
 access_mode = _text(r"ReadWrite(Once|OncePod|Many)", "ReadWriteOnce, ReadWriteOncePod or ReadWriteMany")
 http_path = _text(r"/[!-~]{0,1023}", "an absolute path of at most 1024 printable characters such as /healthz")
 port_name = _text(
-    r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*", "a DNS label of at most 15 characters, one a letter"
+    r"(?=.{1,15}\Z)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*", "a DNS label of at most 15 characters, one a letter, without --"
 )
 # Longer ones are no key of a Secret.
 env_name = _text(r"[A-Za-z_][A-Za-z0-9_]{0,252}", "a name of at most 253 characters: [A-Za-z_][A-Za-z0-9_]*")
