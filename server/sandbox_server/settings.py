@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sandbox_server.domain import check
@@ -16,6 +16,14 @@ from sandbox_server.domain import check
 def _quoted(command: str) -> str:
     shlex.split(command)
     return command
+
+
+CENTURY = 100 * 365 * 86400.0
+"""Seconds: more would reach beyond the dates that there are."""
+
+File = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
+"""None where it is given as empty, as whoever composes an environment may have to say that there is none."""
+Seconds = Annotated[float, Field(gt=0, le=CENTURY)]
 
 
 class Settings(BaseSettings):
@@ -41,16 +49,16 @@ class Settings(BaseSettings):
     """sqlite:///path or postgresql://...; empty: SQLite in data-dir."""
     encryption_keys: SecretStr = SecretStr("")
     """Keys for env values in base64, comma-separated, the first encrypts."""
-    encryption_key_file: Path | None = None
+    encryption_key_file: File = None
     """File with the keys, a line each; default with SQLite: made in data-dir."""
 
-    tls_cert: Path | None = None
+    tls_cert: File = None
     """PEM certificate chain; with tls-key, serve TLS."""
-    tls_key: Path | None = None
+    tls_key: File = None
     """PEM private key."""
     allow_plaintext: bool = False
     """Serve without TLS on an address that is not loopback."""
-    token_file: Path | None = None
+    token_file: File = None
     """JSON file of tenants, their namespaces and tokens."""
     allow_anonymous: bool = False
     """Serve without tokens on an address that is not loopback."""
@@ -81,26 +89,26 @@ class Settings(BaseSettings):
     storage_class: str = ""
     """Storage class by default; empty: the cluster's default."""
 
-    start_deadline: float = Field(600, gt=0)
+    start_deadline: Seconds = 600
     """How long a start may take before it is an error."""
-    resync: float = Field(60, gt=0)
+    resync: Seconds = 60
     """Between two looks at every sandbox."""
     workers: int = Field(16, ge=1, le=1000)
     """Sandboxes reconciled at once."""
-    heartbeat: float = Field(15, gt=0)
+    heartbeat: Seconds = 15
     """Between two signs of life on a quiet watch."""
-    follow: float = Field(1, gt=0)
+    follow: Seconds = 1
     """Between two looks at a log that other replicas write."""
-    shutdown_grace: float = Field(10, ge=0)
+    shutdown_grace: float = Field(10, ge=0, le=CENTURY)
     """For unary calls to finish after SIGTERM."""
-    history: float = Field(7 * 86400, ge=86400)
+    history: float = Field(7 * 86400, ge=86400, le=CENTURY)
     """How long the watch log and request ids are kept."""
 
-    kubeconfig: Path | None = None
+    kubeconfig: File = None
     """Kubeconfig; empty: the service account of the pod."""
-    cluster_timeout: float = Field(10, gt=0)
+    cluster_timeout: Seconds = 10
     """How long the API server may take to answer."""
-    cluster_silence: float = Field(90, gt=0)
+    cluster_silence: Seconds = 90
     """How long a watch of it may say nothing; it sends a bookmark about every minute."""
     ingress_domain: str = "sandbox.localhost"
     """Domain of the application URLs."""

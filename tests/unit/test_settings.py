@@ -45,3 +45,16 @@ def test_49_what_is_not_loopback_is_not_served_in_plaintext(flag: str, host: str
         ValidationError, match=f"{flag}: .* on an address that is not loopback: or give allow-plaintext"
     ):
         settings.load([f"--{flag}", f"{host}:50051"])
+
+
+@pytest.mark.parametrize("name", ["tls-cert", "tls-key", "token-file", "encryption-key-file", "kubeconfig"])
+def test_a_file_that_is_given_as_empty_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_" + name.upper().replace("-", "_"), "")
+    assert getattr(settings.load([]), name.replace("-", "_")) is None
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e12", "-1"])
+@pytest.mark.parametrize("name", ["start-deadline", "resync", "heartbeat", "shutdown-grace", "history"])
+def test_a_time_that_no_clock_could_reach_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=r"Input should be (greater|less) than"):
+        settings.load([f"--{name}={value}"])
