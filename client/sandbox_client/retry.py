@@ -10,6 +10,8 @@ import grpc
 
 from sandbox_client import errors
 
+FOREVER = 1e9
+"""Seconds from which a time-out is none: over one past the dates that it knows, gRPC fails a call at once."""
 FIRST, MOST = 0.05, 5.0
 """Seconds: the first delay is about a round trip, the last keeps a fleet of clients from storming a restart."""
 
@@ -19,7 +21,7 @@ class Schedule:
 
     def __init__(self, timeout: float | None) -> None:
         """`timeout`: seconds for all tries together; None for no end."""
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end = None if timeout is None or timeout >= FOREVER else time.monotonic() + timeout
         self._failures = 0
 
     def left(self) -> float | None:

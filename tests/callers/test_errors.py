@@ -1,6 +1,7 @@
 """What the clients make of answers that the live service does not give on demand."""
 
 import asyncio
+import math
 import pickle
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -68,6 +69,15 @@ async def until(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not check():
             await asyncio.sleep(0.02)
+
+
+async def test_a_time_out_without_end_is_none(scripted: tuple[Scripted, str]) -> None:
+    service, address = scripted
+    service.code = grpc.StatusCode.NOT_FOUND
+    for timeout in (math.inf, 1e12):
+        async with AsyncClient(address, timeout=timeout) as client:
+            with pytest.raises(errors.NotFound):
+                await client.status("demo")
 
 
 FINAL = [one for one in grpc.StatusCode if one not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)]
