@@ -1,7 +1,6 @@
 """The commands, but for those of `env`."""
 
 import importlib.metadata
-import json
 from typing import Annotated
 
 import typer
@@ -119,7 +118,7 @@ def list_(
         chosen.client.list(namespace=chosen.namespace, project=project, label_selector=selector, phases=phases)
     )
     if chosen.json:
-        show.as_json(pb.ListSandboxesResponse(sandboxes=found))
+        show.as_json({"sandboxes": found})
     else:
         show.sandboxes(found)
 
@@ -150,7 +149,7 @@ def watch(
 def version() -> None:
     """Print the version of this command."""
     number = importlib.metadata.version("sandbox-service")
-    show.out.print_json(json.dumps({"version": number})) if chosen.json else show.out.print(number)
+    show.as_json({"version": number}) if chosen.json else show.out.print(number)
 
 
 def _target(target: str) -> tuple[list[str], str]:

@@ -1,6 +1,5 @@
 """`sandboxctl env`: the variables of a sandbox. Their values are never printed."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +52,7 @@ def list_(sandbox_id: Id) -> None:
     """Print the names of the variables."""
     names = list(chosen.client.get(sandbox_id, namespace=chosen.namespace).env_names)
     if chosen.json:
-        show.out.print_json(json.dumps(names))
+        show.as_json(names)
         return
     for name in names:
         show.out.print(name)

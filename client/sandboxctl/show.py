@@ -128,15 +128,14 @@ def status(one: pb.SandboxStatus) -> None:
     out.print(table)
 
 
-def as_json(*messages: Message) -> None:
-    """Messages as JSON: one object, or an array of several."""
-    values: list[Any] = [plain(one) for one in messages]
-    out.print_json(json.dumps(values[0] if len(values) == 1 else values))
+def as_json(value: Any) -> None:
+    """A value for programs, over several lines, messages in it as `plain` has them."""
+    out.print_json(json.dumps(value, default=plain))
 
 
-def line(message: Message) -> None:
-    """A message as one line of JSON."""
-    out.out(json.dumps(plain(message)), highlight=False)
+def line(value: Any) -> None:
+    """As `as_json`, on one line."""
+    out.out(json.dumps(value, default=plain), highlight=False)
 
 
 def plain(message: Message) -> dict[str, Any]:
