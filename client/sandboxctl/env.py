@@ -60,7 +60,8 @@ def list_(sandbox_id: Id) -> None:
 
 def read(words: list[str], file: Path | None) -> dict[str, str]:
     """The variables of the command line over those of a file. Raises `typer.BadParameter`."""
-    lines = file.read_text().splitlines() if file else []
+    # Only what ends a line: a value may hold other characters that separate lines elsewhere.
+    lines = [one.removesuffix("\r") for one in file.read_bytes().decode("utf-8-sig").split("\n")] if file else []
     found = dict(split(one, "env-file") for one in lines if one.strip() and not one.lstrip().startswith("#"))
     for word in words:
         if "=" not in word and word not in os.environ:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client
+from sandboxctl import env as variables
 from sandboxctl import show
 
 from tests import samples
@@ -105,6 +106,12 @@ def test_env_values_are_nowhere(ctl: Ctl, long: pb.Sandbox, tmp_path: Path) -> N
     assert "must be NAME=value" in done[6].stderr
     for one in done:
         assert samples.CANARY not in one.stdout + one.stderr
+
+
+def test_a_line_of_an_env_file_ends_where_the_line_ends(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_bytes("\ufeffA=a\u2028B=b\x0cC=c\x85 \r\n# words\nD=\u00e9\r\n\n".encode())
+    assert variables.read([], file) == {"A": "a\u2028B=b\x0cC=c\x85 ", "D": "\u00e9"}
 
 
 def test_setting_no_variable_is_a_usage_error(ctl: Ctl, long: pb.Sandbox) -> None:
