@@ -1,5 +1,6 @@
 """Runs the command: its exit codes, and what is said where it fails."""
 
+import io
 import sys
 from typing import NoReturn
 
@@ -20,6 +21,9 @@ _EXIT_CODES: dict[type[Exception], int] = {
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and exits with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As on standard error: what the output cannot encode, of a cluster's words say, is no reason to end.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.everywhere(typer.main.get_command(app))(arguments)
     except errors.ServiceError as error:

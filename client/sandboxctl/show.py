@@ -130,7 +130,7 @@ def status(one: pb.SandboxStatus) -> None:
 
 def as_json(value: Any) -> None:
     """A value for programs, over several lines, messages in it as `plain` has them."""
-    out.print_json(json.dumps(value, default=plain))
+    out.print_json(json.dumps(value, default=plain), ensure_ascii=not out.encoding.startswith("utf"))
 
 
 def line(value: Any) -> None:

@@ -114,6 +114,16 @@ def test_a_line_of_an_env_file_ends_where_the_line_ends(tmp_path: Path) -> None:
     assert variables.read([], file) == {"A": "a\u2028B=b\x0cC=c\x85 ", "D": "\u00e9"}
 
 
+def test_what_the_output_cannot_encode_is_escaped(ctl: Ctl, client: Client) -> None:
+    spec = pb.SandboxSpec(command=["/bin/sleep", "1000"], annotations={"words": "\u00e9"})
+    client.create("demo", sandbox_id="encoded", spec=spec)
+    for encoding in ("ascii", "utf-8"):
+        done = ctl("get", "encoded", env={"PYTHONIOENCODING": encoding})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["spec"]["annotations"] == {"words": "\u00e9"}
+    client.delete("encoded")
+
+
 def test_setting_no_variable_is_a_usage_error(ctl: Ctl, long: pb.Sandbox) -> None:
     done = ctl("env", "set", LONG)
     assert (done.returncode, done.stdout, "give NAME=value" in done.stderr) == (2, "", True)
