@@ -1,6 +1,5 @@
 """What a caller can ask for. Each mutation is one transaction; the log then wakes the reconciler."""
 
-import asyncio
 import dataclasses
 import itertools
 import random
@@ -28,14 +27,13 @@ _CHANCE = random.SystemRandom()
 class Wish:
     """What every mutation carries. `key.id` is empty for a new sandbox whose id is left to chance.
 
-    `request` is what the store knows it by, if the caller gave it an id; `timeout` is in seconds.
+    `request` is what the store knows it by, if the caller gave it an id.
     """
 
     tenant: str
     key: Key
     request: store.Request | None
     expected_generation: int | None
-    timeout: float
 
 
 class StatefulSetManager:
@@ -68,7 +66,7 @@ class StatefulSetManager:
             return store.Wanted(dataclasses.replace(sandbox, volume_uid=volume_uid, addresses=addresses), env)
 
         try:
-            return await self._store.write(change, wish.request, wish.timeout)
+            return await self._store.write(change, wish.request)
         except (store.Stale, errors.AlreadyExists) as error:
             if wish.key.id and isinstance(error, errors.AlreadyExists):
                 raise
@@ -130,7 +128,7 @@ class StatefulSetManager:
             after = dataclasses.replace(wanted.sandbox, generation=before.generation + 1)
             return store.Wanted(lifecycle.on_wish(after, datetime.now(UTC)), wanted.env)
 
-        return await self._store.write(change, wish.request, wish.timeout)
+        return await self._store.write(change, wish.request)
 
     def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Change | None:
         """The live sandbox of that key, without waiting; None if `get` has to be asked."""
@@ -139,17 +137,9 @@ class StatefulSetManager:
             return None
         return change
 
-    async def get(self, tenant: Tenant, key: Key, min_sequence: int = 0, timeout: float | None = None) -> feed.Change:
-        """The sandbox, TERMINATED ones too, once this replica has seen `min_sequence`; waits `timeout` seconds for it.
-
-        Raises `errors.NotFound` and `errors.DeadlineExceeded`.
-        """
-        try:
-            async with asyncio.timeout(timeout):
-                await self._feed.arrived(min_sequence)
-        except TimeoutError:
-            said = "this replica has not seen min_sequence yet: repeat the call"
-            raise errors.DeadlineExceeded("SEQUENCE_NOT_SEEN", said) from None
+    async def get(self, tenant: Tenant, key: Key, min_sequence: int = 0) -> feed.Change:
+        """The sandbox, TERMINATED ones too, once this replica has seen `min_sequence`. Raises `errors.NotFound`."""
+        await self._feed.arrived(min_sequence)
         change = self._feed.get(key)
         if change is None:
             sandbox = await self._store.read(lambda reader: reader.sandbox(key))

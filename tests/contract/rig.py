@@ -81,7 +81,7 @@ class Rig:
 
     def wish(self, sandbox_id: str) -> manager.Wish:
         request = store.Request(self.tenant.name, str(uuid.uuid4()), b"")
-        return manager.Wish(self.tenant.name, self.key(sandbox_id), request, None, 30)
+        return manager.Wish(self.tenant.name, self.key(sandbox_id), request, None)
 
     def key(self, sandbox_id: str) -> Key:
         return Key(self.ground.namespace, sandbox_id)

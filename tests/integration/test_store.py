@@ -385,8 +385,9 @@ async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Pat
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(errors.Unavailable):
         await opened.insert(samples.sandbox())
-    with pytest.raises(errors.DeadlineExceeded):
-        await opened.store.write(lambda _: store.Wanted(samples.sandbox("late"), {}), timeout=0.05)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await opened.store.write(lambda _: store.Wanted(samples.sandbox("late"), {}))
     await asyncio.sleep(0.5)
     blocker.execute("ROLLBACK")
     blocker.close()

@@ -1,14 +1,19 @@
 """What every call has in common: how long it may take, and how its errors are told."""
 
+import asyncio
 import base64
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2
 from grpc_status import rpc_status
+from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain import errors
-from sandbox_server.rpc import convert
+from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import errors as rpc_errors
+from sandbox_server.rpc import servicer
+from sandbox_server.settings import Settings
 
 from tests import samples
 
@@ -21,12 +26,50 @@ class Call:
         return self._remaining
 
 
-@pytest.mark.parametrize(("allowed", "left"), [(None, 30.0), (3600.0, 30.0), (2.5, 2.5)])
-def test_a_call_takes_no_longer_than_half_a_minute_whatever_its_caller_allows(
-    allowed: float | None, left: float
+class Stuck:
+    """A manager whose database does not answer. It has seen the sequence 5."""
+
+    sequence = 5
+
+    def find(self, *_: Any) -> None:
+        return None
+
+    async def never(self, *_: Any) -> None:
+        await asyncio.Event().wait()
+
+    get = list = create = start = stop = delete = update_env = never
+
+
+@pytest.mark.parametrize("allowed", [None, 3600.0, 0.01])
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (pb.GetStatusRequest(sandbox_id="a"), "DEADLINE_EXCEEDED"),
+        (pb.GetStatusRequest(sandbox_id="a", min_sequence=5), "DEADLINE_EXCEEDED"),
+        (pb.GetStatusRequest(sandbox_id="a", min_sequence=6), "SEQUENCE_NOT_SEEN"),
+        (pb.GetSandboxRequest(sandbox_id="a", min_sequence=6), "SEQUENCE_NOT_SEEN"),
+        (pb.ListSandboxesRequest(phases=[pb.PHASE_TERMINATED]), "DEADLINE_EXCEEDED"),
+        (pb.CreateSandboxRequest(spec=pb.SandboxSpec(project="demo")), "DEADLINE_EXCEEDED"),
+        (pb.StartRequest(sandbox_id="a"), "DEADLINE_EXCEEDED"),
+        (pb.StopRequest(sandbox_id="a"), "DEADLINE_EXCEEDED"),
+        (pb.DeleteRequest(sandbox_id="a"), "DEADLINE_EXCEEDED"),
+        (pb.UpdateEnvVarsRequest(sandbox_id="a", set={"A": "1"}), "DEADLINE_EXCEEDED"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_every_unary_call_ends_in_time_whatever_its_caller_allows(
+    request_: Message, reason: str, allowed: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caller: Any = Call(allowed)
-    assert convert.left(caller) == left
+    assert servicer.CALL_MOST == 30
+    monkeypatch.setattr(servicer, "CALL_MOST", 0.05)
+    stuck: Any = Stuck()
+    asked = getattr(servicer.Servicer(stuck, Settings()), type(request_).__name__.removesuffix("Request"))
+    async with asyncio.timeout(5):
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            await asked(
+                Tenant("default", ("default",)), type(request_).FromString(request_.SerializeToString()), Call(allowed)
+            )
+    assert caught.value.reason == reason
 
 
 def test_unavailable_says_when_to_try_again() -> None:

@@ -4,11 +4,13 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Protocol
 
+import grpc
 import msgspec
 
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc.convert import Caller
+
+Caller = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class Authenticator(Protocol):

@@ -4,7 +4,6 @@ import contextlib
 import math
 from collections.abc import Iterator
 
-import grpc
 from google.protobuf import json_format
 from sandbox.v1 import sandbox_pb2 as pb
 
@@ -18,18 +17,6 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.settings import Settings
 
 WATCHED_MOST = 1000
-CALL_MOST = 30.0
-"""Seconds that a unary call may take, whatever its caller allows: no answer needs nearly as long."""
-
-
-Caller = grpc.aio.ServicerContext[bytes, bytes]
-
-
-def left(caller: Caller) -> float:
-    """Seconds that the call may yet take."""
-    remaining = caller.time_remaining()
-    return CALL_MOST if remaining is None else min(remaining, CALL_MOST)
-
 
 Change = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest
 Mutation = pb.CreateSandboxRequest | Change
@@ -108,7 +95,7 @@ def _pair(request: str, limit: str, usual_request: str, usual_limit: str, kind: 
     return request or usual_request, limit or usual_limit
 
 
-def change(tenant: Tenant, request: Change, caller: Caller) -> manager.Wish:
+def change(tenant: Tenant, request: Change) -> manager.Wish:
     """A wish about a sandbox that is there. Raises `errors.Invalid` and `errors.NotFound`."""
     expected = request.expected_generation if request.HasField("expected_generation") else None
     with _judging() as found:
@@ -118,18 +105,16 @@ def change(tenant: Tenant, request: Change, caller: Caller) -> manager.Wish:
         if isinstance(request, pb.UpdateEnvVarsRequest):
             found += check.env_change(request.set, request.unset, request.replace)
         found += _misnamed(request)
-    return wish(tenant, tenant.key(request.namespace, request.sandbox_id), request, caller, expected)
+    return wish(tenant, tenant.key(request.namespace, request.sandbox_id), request, expected)
 
 
-def wish(
-    tenant: Tenant, key: Key, request: Mutation, caller: Caller, expected_generation: int | None = None
-) -> manager.Wish:
+def wish(tenant: Tenant, key: Key, request: Mutation, expected_generation: int | None = None) -> manager.Wish:
     """What every mutation carries. Takes the id out of `request`, so that the rest is the payload."""
     request_id = request.request_id.lower()
     request.ClearField("request_id")
     payload = type(request).__name__.encode() + b"\0" + request.SerializeToString(deterministic=True)
     known = store.Request(tenant.name, request_id, payload) if request_id else None
-    return manager.Wish(tenant.name, key, known, expected_generation, left(caller))
+    return manager.Wish(tenant.name, key, known, expected_generation)
 
 
 def read(tenant: Tenant, request: Read) -> Key:

@@ -27,7 +27,7 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth
 from sandbox_server.rpc import errors as rpc_errors
-from sandbox_server.rpc.convert import Caller
+from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.servicer import Fields, Servicer
 
 log = structlog.get_logger()

@@ -1,18 +1,37 @@
 """The RPCs: each reads its request, asks the manager, and gives the fields of its answer."""
 
-from typing import Any
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
+from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, render
-from sandbox_server.rpc.convert import Caller
+from sandbox_server.rpc.auth import Caller
 from sandbox_server.settings import Settings
 
+CALL_MOST = 30.0
+"""Seconds that a unary call may take, whatever its caller allows: no answer needs nearly as long."""
+
+T = TypeVar("T")
 Fields = dict[str, Any]
 """An answer's. GetStatus gives its answer as it is written, once for all its callers; a stream gives none."""
+
+
+async def in_time(caller: Caller, work: Awaitable[T]) -> T:
+    """What `work` comes to. Raises `errors.DeadlineExceeded` where that takes longer than the call may."""
+    remaining = caller.time_remaining()
+    try:
+        async with asyncio.timeout(CALL_MOST if remaining is None else min(remaining, CALL_MOST)):
+            return await work
+    except TimeoutError:
+        raise errors.DeadlineExceeded(
+            "DEADLINE_EXCEEDED", "the call's time ran out: repeat it, a mutation with the same request_id"
+        ) from None
 
 
 class Servicer:
@@ -26,23 +45,24 @@ class Servicer:
 
     async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
         key, spec, env = convert.creation(tenant, request, self._settings)
-        wish = convert.wish(tenant, key, request, caller)
-        return self._told(await self._manager.create(wish, spec, env, request.adopt_volume))
+        wish = convert.wish(tenant, key, request)
+        return await self._told(caller, self._manager.create(wish, spec, env, request.adopt_volume))
 
     async def Start(self, tenant: Tenant, request: pb.StartRequest, caller: Caller) -> Fields:
-        wish = convert.change(tenant, request, caller)
-        return self._told(await self._manager.start(wish, request.accept_data_loss))
+        wish = convert.change(tenant, request)
+        return await self._told(caller, self._manager.start(wish, request.accept_data_loss))
 
     async def Stop(self, tenant: Tenant, request: pb.StopRequest, caller: Caller) -> Fields:
-        return self._told(await self._manager.stop(convert.change(tenant, request, caller)))
+        return await self._told(caller, self._manager.stop(convert.change(tenant, request)))
 
     async def Delete(self, tenant: Tenant, request: pb.DeleteRequest, caller: Caller) -> Fields:
-        wish = convert.change(tenant, request, caller)
-        return self._told(await self._manager.delete(wish, request.keep_volume))
+        wish = convert.change(tenant, request)
+        return await self._told(caller, self._manager.delete(wish, request.keep_volume))
 
     async def UpdateEnvVars(self, tenant: Tenant, request: pb.UpdateEnvVarsRequest, caller: Caller) -> Fields:
-        wish = convert.change(tenant, request, caller)
-        return self._told(await self._manager.update_env(wish, request.set, request.unset, request.replace))
+        wish = convert.change(tenant, request)
+        changed = self._manager.update_env(wish, request.set, request.unset, request.replace)
+        return await self._told(caller, changed)
 
     async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
         change = await self._seen(tenant, request, caller)
@@ -51,10 +71,10 @@ class Servicer:
 
     async def GetSandbox(self, tenant: Tenant, request: pb.GetSandboxRequest, caller: Caller) -> Fields:
         change = await self._seen(tenant, request, caller)
-        return self._told(change.sandbox)
+        return {"sandbox": self._whole(change.sandbox)}
 
-    async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, _caller: Caller) -> Fields:
-        found, following = await self._manager.list(*convert.listed(tenant, request))
+    async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, caller: Caller) -> Fields:
+        found, following = await in_time(caller, self._manager.list(*convert.listed(tenant, request)))
         return {
             "sandboxes": [self._whole(one) for one in found],
             "next_page_token": convert.page_token(following),
@@ -64,8 +84,8 @@ class Servicer:
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
         await self._manager.watch(tenant, *convert.watched(tenant, request), caller.write)
 
-    def _told(self, sandbox: Sandbox) -> Fields:
-        return {"sandbox": self._whole(sandbox)}
+    async def _told(self, caller: Caller, wished: Awaitable[Sandbox]) -> Fields:
+        return {"sandbox": self._whole(await in_time(caller, wished))}
 
     def _whole(self, sandbox: Sandbox) -> Any:
         return render.whole(sandbox, self._manager.stale(sandbox.namespace))
@@ -76,4 +96,10 @@ class Servicer:
         if found := self._manager.find(tenant, key, request.min_sequence):
             return found
         key = convert.read(tenant, request)
-        return await self._manager.get(tenant, key, request.min_sequence, convert.left(caller))
+        try:
+            return await in_time(caller, self._manager.get(tenant, key, request.min_sequence))
+        except errors.DeadlineExceeded:
+            if request.min_sequence <= self._manager.sequence:
+                raise
+            said = "this replica has not seen min_sequence yet: repeat the call"
+            raise errors.DeadlineExceeded("SEQUENCE_NOT_SEEN", said) from None

@@ -80,22 +80,16 @@ class Store:
         self._writer.close()
         self._reader.close()
 
-    async def write(self, change: Change, request: Request | None = None, timeout: float | None = None) -> Sandbox:
+    async def write(self, change: Change, request: Request | None = None) -> Sandbox:
         """Runs `change` on the store's thread and answers after its commit; a repeated request is answered as before.
 
-        `change` may run more than once. What it raises undoes it alone. Raises `Stale`; `errors.Invalid` for a request
-        id with another payload; `errors.Unavailable` if the database did not commit (with a request id a repeat is
-        safe); `errors.DeadlineExceeded` after `timeout` seconds, when it may yet commit.
+        `change` may run more than once. What it raises undoes it alone. Whoever is cancelled meanwhile may see it
+        commit yet. Raises `Stale`; `errors.Invalid` for a request id with another payload; `errors.Unavailable` if the
+        database did not commit (with a request id a repeat is safe).
         """
         job = _Job(change, request, self._loop.create_future())
         self._jobs.put(job)
-        try:
-            async with asyncio.timeout(timeout):
-                return await job.future
-        except TimeoutError:
-            raise errors.DeadlineExceeded(
-                "DEADLINE_EXCEEDED", "the call's time ran out: repeat it with the same request_id"
-            ) from None
+        return await job.future
 
     async def read(self, query: Callable[[Reader], T]) -> T:
         """Runs `query` on the reading thread, as of one moment. Raises `errors.Unavailable`."""
