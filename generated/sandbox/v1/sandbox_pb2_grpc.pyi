@@ -16,7 +16,8 @@ What holds for every call:
   Mutations  answer as soon as the wish is committed, never waiting for the engine. A failed call is a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
   Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
-             payload changes nothing and answers the sandbox as it then stands. Send it again after a lost answer.
+             payload changes nothing and answers the sandbox as it then stands or, where its name is another's by
+             then, as the mutation left it. Send it again after a lost answer.
   Order      Every recorded change of any sandbox has a `sequence`, higher than all before it.
   Secrets    No answer, error or log holds the value of an environment variable.
 
