@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(1)
     except (OSError, ValueError) as error:
         show.failure("error", str(error))
-        sys.exit(2)
+        # One that names no file is of the output, which is no argument.
+        sys.exit(1 if isinstance(error, OSError) and error.filename is None else 2)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

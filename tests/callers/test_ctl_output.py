@@ -124,6 +124,13 @@ def test_what_the_output_cannot_encode_is_escaped(ctl: Ctl, client: Client) -> N
     client.delete("encoded")
 
 
+def test_output_that_cannot_be_written_is_a_failure_and_no_bad_argument(service: Service) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [CTL, "--server", service.address, "list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
 def test_setting_no_variable_is_a_usage_error(ctl: Ctl, long: pb.Sandbox) -> None:
     done = ctl("env", "set", LONG)
     assert (done.returncode, done.stdout, "give NAME=value" in done.stderr) == (2, "", True)
