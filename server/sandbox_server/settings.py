@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(10, ge=0, le=CENTURY)
     """For unary calls to finish after SIGTERM."""
     history: float = Field(7 * 86400, ge=86400, le=CENTURY)
-    """How long the watch log and request ids are kept."""
+    """How long the watch log, request ids and sandboxes that have ended are kept."""
 
     kubeconfig: File = None
     """Kubeconfig; empty: the service account of the pod."""
