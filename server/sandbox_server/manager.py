@@ -132,7 +132,7 @@ class StatefulSetManager:
 
     def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Change | None:
         """The live sandbox of that key, without waiting; None if `get` has to be asked."""
-        change = self._feed.get(key)
+        change = self._feed.get(key) if key.namespace in tenant.namespaces else None
         if change is None or change.sandbox.tenant != tenant.name or not 0 <= min_sequence <= self._feed.sequence:
             return None
         return change
@@ -156,7 +156,7 @@ class StatefulSetManager:
         """A page in the order of the keys, and the key to go on after, if there is more."""
         present = self._feed.live(after)
         if Phase.TERMINATED in phases:
-            known = await self._with_ended(wanted.tenant)
+            known = await self._with_ended(wanted.tenant.name)
             present = (known[key] for key in sorted(known) if after is None or key > after)
         matching = (one for one in present if wanted.matches(one) and (not phases or one.status.phase in phases))
         found = [*itertools.islice(matching, size + 1)]

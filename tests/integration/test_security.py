@@ -1,5 +1,6 @@
 """Who may call, what they can tell of others, and what is never served."""
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -140,6 +141,40 @@ def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
         a.delete("secret-one")
         b.delete("secret-one")
         a.wait_until("secret-one", "TERMINATED", timeout=20)
+
+
+def test_48_what_is_in_a_namespace_that_was_taken_from_its_tenant_is_shown_to_him_no_more(
+    make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    path = tmp_path / "tenants.json"
+
+    def has(*namespaces: str) -> None:
+        path.write_text(json.dumps({"tenants": [{"name": "a", "namespaces": namespaces, "tokens": [TOKENS["a"]]}]}))
+
+    has("kept", "taken")
+    service = make_service("--token-file", str(path)).start(wait=False)
+    with Client(service.address, token=TOKENS["a"], timeout=20) as client:
+        client.create("demo", sandbox_id="one", namespace="kept", spec=SLEEP)
+        client.create("demo", sandbox_id="two", namespace="taken", spec=SLEEP)
+    service.terminate()
+    has("kept")
+    service.start(wait=False)
+    with Client(service.address, token=TOKENS["a"], timeout=20) as client:
+        assert [one.sandbox_id for one in client.list()] == ["one"]
+        assert list(client.list(namespace="taken")) == []
+        for asked in (client.status, client.get, client.delete):
+            with pytest.raises(errors.NotFound):
+                asked("two", namespace="taken")
+        for options in ({}, {"after_sequence": 0}):
+            with contextlib.closing(client.watch(timeout=10, **options)) as events:  # type: ignore[arg-type]
+                first = next(events).status
+                assert first is not None
+                assert first.sandbox_id == "one"
+        client.delete("one")
+        for event in client.watch(timeout=20):
+            assert event.status is None or event.status.sandbox_id == "one"
+            if event.status is not None and event.status.phase == pb.PHASE_TERMINATED:
+                break
 
 
 @pytest.mark.parametrize(

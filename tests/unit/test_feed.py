@@ -9,6 +9,7 @@ from sandbox_server import feed
 from sandbox_server.domain import errors, selector
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.tenant import Tenant
 from sandbox_server.feed.feed import RECENT
 from sandbox_server.feed.topic import SHARED
 from sandbox_server.rpc import render
@@ -55,7 +56,8 @@ class Reader:
         return [pb.WatchStatusResponse.FromString(one).sequence for one in self.seen]
 
 
-ALL = feed.Filter("default")
+MINE = Tenant("default", ("default",))
+ALL = feed.Filter(MINE)
 
 
 @pytest.fixture
@@ -139,12 +141,13 @@ async def test_trimmed_history_and_a_future_sequence_are_out_of_range(memory: fe
 
 async def test_only_those_whose_filter_matches_are_woken(memory: feed.Feed, log: MemoryLog) -> None:
     filters = {
-        "key": feed.Filter("default", keys=frozenset({Key("default", "demo-1")})),
-        "other": feed.Filter("default", keys=frozenset({Key("default", "demo-2")})),
-        "project": feed.Filter("default", project="demo"),
-        "stranger": feed.Filter("another"),
-        "label": feed.Filter("default", labels=selector.parse("x", "tier=web")),
-        "namespace": feed.Filter("default", namespace="elsewhere"),
+        "key": feed.Filter(MINE, keys=frozenset({Key("default", "demo-1")})),
+        "other": feed.Filter(MINE, keys=frozenset({Key("default", "demo-2")})),
+        "project": feed.Filter(MINE, project="demo"),
+        "stranger": feed.Filter(Tenant("another", ("default",))),
+        "label": feed.Filter(MINE, labels=selector.parse("x", "tier=web")),
+        "namespace": feed.Filter(MINE, namespace="elsewhere"),
+        "taken away": feed.Filter(Tenant("default", ("elsewhere",))),
     }
     readers = {name: Reader() for name in filters}
     tasks = [watch(memory, readers[name], 0, one) for name, one in filters.items()]

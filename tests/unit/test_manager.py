@@ -6,6 +6,7 @@ from typing import Any
 from sandbox_server import feed, manager
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import render
 
 from tests import samples
@@ -36,7 +37,7 @@ class Database:
 async def test_a_sandbox_that_ends_while_a_page_is_read_is_on_the_page() -> None:
     database: Any = Database()
     sandboxes = manager.StatefulSetManager(database, database.memory, database)
-    wanted, phases = feed.Filter(database.a.tenant), frozenset(Phase)
+    wanted, phases = feed.Filter(Tenant(database.a.tenant, (database.a.namespace,))), frozenset(Phase)
     found, after = await sandboxes.list(wanted, phases, 10, None)
     assert [(one.id, one.status.phase) for one in found] == [("a", Phase.TERMINATED)]
     assert after is None

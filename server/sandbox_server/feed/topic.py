@@ -11,6 +11,7 @@ from typing import Protocol
 from sandbox_server.domain import selector
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.tenant import Tenant
 
 SHARED = 256
 """Changes a topic keeps for its readers; one that is further behind catches up from the recent ones or the store."""
@@ -34,9 +35,9 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which sandboxes: a tenant's, and of those the ones that match all that is given."""
+    """Which sandboxes: a tenant's in the namespaces he has, and of those the ones that match all that is given."""
 
-    tenant: str
+    tenant: Tenant
     keys: frozenset[Key] = frozenset()
     namespace: str = ""
     project: str = ""
@@ -45,7 +46,8 @@ class Filter:
     def matches(self, sandbox: Sandbox) -> bool:
         """Whether the sandbox is one of these."""
         return (
-            sandbox.tenant == self.tenant
+            sandbox.tenant == self.tenant.name
+            and sandbox.namespace in self.tenant.namespaces
             and (not self.keys or sandbox.key in self.keys)
             and (not self.namespace or sandbox.namespace == self.namespace)
             and (not self.project or sandbox.spec.project == self.project)
@@ -90,7 +92,7 @@ class Topic:
 
     def __init__(self, wanted: Filter, floor: int) -> None:
         self.filter = wanted
-        self.concerns = wanted.keys or {wanted.tenant}
+        self.concerns = wanted.keys or {wanted.tenant.name}
         self.changes: deque[Change] = deque()
         self.floor = floor
         self.readers = 0

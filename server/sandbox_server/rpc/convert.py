@@ -143,7 +143,7 @@ def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter
             found.append(Violation("after_sequence", "must not be negative"))
         labels = _matching(request, found)
     keys = frozenset(tenant.key(request.namespace, one) for one in request.sandbox_ids)
-    return feed.Filter(tenant.name, keys, request.namespace, request.project, labels), after
+    return feed.Filter(tenant, keys, request.namespace, request.project, labels), after
 
 
 def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], int, Key | None]:
@@ -161,7 +161,7 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
         if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
             found.append(Violation("page_token", "must be the next_page_token of the page before"))
         labels = _matching(request, found)
-    wanted = feed.Filter(tenant.name, frozenset(), request.namespace, request.project, labels)
+    wanted = feed.Filter(tenant, frozenset(), request.namespace, request.project, labels)
     after = Key(namespace, sandbox_id) if request.page_token else None
     return wanted, frozenset(known[one] for one in request.phases), request.page_size or manager.PAGE_DEFAULT, after
 
