@@ -90,6 +90,7 @@ async def test_a_process_killed_at_any_moment_of_its_start_leaves_nothing(rig: L
     [
         ("exit 0", 0, "Completed"),
         ("exit 42", 42, "Error"),
+        ("exit 200", 200, "Error"),
         ("kill -9 $$", 137, "Signal 9"),
         ("kill -15 $$", 143, "Signal 15"),
         ("exec /no/such/program", 127, "Error"),

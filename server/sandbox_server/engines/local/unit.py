@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -164,4 +165,6 @@ class Unit:
 
 
 def _word(code: int) -> str:
-    return "Completed" if code == 0 else f"Signal {code - 128}" if code > 128 else "Error"
+    if code == 0:
+        return "Completed"
+    return f"Signal {code - 128}" if code - 128 in signal.valid_signals() else "Error"
