@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import launch, ports
 
 from tests.integration.local.conftest import LocalRig
@@ -124,3 +125,26 @@ async def test_a_deleted_sandboxs_ports_are_free_and_a_live_ones_are_not(rig: Lo
     await rig.settled(A, Phase.TERMINATED)
     third = await rig.create("isolation-c")
     assert third.addresses.ports == first.addresses.ports != second.addresses.ports
+
+
+async def test_the_ports_of_one_whose_folder_went_before_its_end_was_written_are_free(
+    rig: LocalRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.ground.settings = rig.ground.settings.model_copy(update={"local_ports": "28402-28403"})
+    await rig.restart()
+    first = await rig.create(A)
+    await rig.create("isolation-b")
+    await rig.settled(A, Phase.RUNNING)
+    write = rig.reconciler._write
+
+    async def killed(before: Sandbox, after: Sandbox) -> Sandbox:
+        if after.status.phase is Phase.TERMINATED:
+            raise errors.Unavailable("TEST", "the service was killed")
+        return await write(before, after)
+
+    monkeypatch.setattr(rig.reconciler, "_write", killed)
+    await rig.delete(A)
+    await rig.there(lambda: not rig.ground.folder(A).exists())
+    await rig.restart()
+    await rig.settled(A, Phase.TERMINATED)
+    assert (await rig.create("isolation-c")).addresses.ports == first.addresses.ports

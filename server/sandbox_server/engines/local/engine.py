@@ -53,7 +53,8 @@ class LocalEngine:
         log.info("isolation", state=launch.describe(self._settings.local_isolation))
         for sandbox in live:
             self._ports.take(sandbox.addresses.ports)
-            if Folder(root, sandbox.key).path.exists():
+            # One that was deleted gives its ports back when its removal is asked for once more, its folder gone or not.
+            if sandbox.desired is DesiredState.DELETED or Folder(root, sandbox.key).path.exists():
                 self._want(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0)
         self._looking = asyncio.create_task(self._look())
         # Every task takes its first step, and shows what it found.
