@@ -152,13 +152,13 @@ async def test_a_command_that_is_not_there_is_never_running_and_its_exit_code_is
 
 async def test_the_port_and_the_home_are_given_and_not_the_callers_to_change(rig: LocalRig) -> None:
     made = await rig.create(
-        A, {"PORT": "1", "HOME": "/", "MINE": "a b\nc"}, spec=rig.ground.script(f"env -0 >env; {SERVE}")
+        A, {"PORT": "1", "HOME": "/", "MINE": "a b\nc", "go": "mine"}, spec=rig.ground.script(f"env -0 >env; {SERVE}")
     )
     await rig.there(rig.ground.marked)
     env = dict(one.split("=", 1) for one in (rig.ground.home(A) / "env").read_text().split("\0") if one)
     assert env["PORT"] == str(made.addresses.ports[0]) == made.addresses.public_url.rpartition(":")[2]
     assert env["HOME"] == (launch.HOME if rig.ground.isolates else str(rig.ground.home(A)))
-    assert env["MINE"] == "a b\nc"
+    assert (env["MINE"], env["go"]) == ("a b\nc", "mine")
     assert not any(name.startswith(("PYTEST", "SANDBOX")) for name in env)
 
 

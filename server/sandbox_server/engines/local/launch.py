@@ -38,7 +38,8 @@ that a service that runs as root would hand its sandboxes the settings of the wh
 _FOUND = ("/bin/sh", "-c", 'exec "$@"', "sh")
 """What says 127 where there is no such command; bubblewrap says nothing."""
 
-_GATE = "read -r go || exit 125; "
+# Read into what `cd` sets anyway: the shell around a plain process has its caller's variables, and any other may be one.
+_GATE = "read -r OLDPWD || exit 125; "
 _ISOLATED = _GATE + 'exec "$@" </dev/null 3>"$0.exit"'
 _PLAIN = _GATE + 'cd "$HOME" && "$@" </dev/null 4<&-; printf \'{"exit-code": %d}\' $? >"$0.exit"'
 
