@@ -1,6 +1,7 @@
 """When a local sandbox counts as running: what has to answer, for how long it may not, and the start deadline."""
 
 import asyncio
+import functools
 import sys
 from typing import Any
 
@@ -125,6 +126,14 @@ async def test_a_start_that_takes_too_long_is_said_and_may_still_succeed(rig: Lo
     (rig.ground.home(A) / "code").write_text("200")
     (rig.ground.home(A) / "listen").touch()
     await rig.settled(A, Phase.RUNNING)
+
+
+async def test_a_probe_that_meets_itself_met_nobody(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    itself = functools.partial(asyncio.open_connection, local_addr=("127.0.0.1", port))
+    # As the kernel's choice of a port may be.
+    monkeypatch.setattr(asyncio, "open_connection", itself)
+    assert not await readiness.probe(port, "")
 
 
 async def test_the_web_server_of_a_sandbox_without_a_command_answers_once_it_runs(rig: LocalRig) -> None:
