@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -193,6 +194,26 @@ async def test_what_was_trimmed_stays_out_of_range_when_nothing_more_is_trimmed(
         with pytest.raises(errors.OutOfRange):
             await opened.store.events(2, 10)
         assert await opened.store.events(3, 10) == [last]
+
+
+async def test_a_read_is_as_of_one_moment(opened: Opened) -> None:
+    made = await opened.insert(samples.sandbox(), {"A": "1"})
+    begun, changed = threading.Event(), threading.Event()
+
+    def query(reader: store.Reader) -> tuple[Sandbox | None, dict[str, str], list[Sandbox]]:
+        before = reader.sandbox(made.key)
+        begun.set()
+        assert changed.wait(10)
+        return before, reader.env(made.key), reader.events(0, 10)
+
+    reading = asyncio.create_task(opened.store.read(query))
+    assert await asyncio.to_thread(begun.wait, 10)
+    await opened.store.write(lambda _: store.Wanted(samples.wished(made), {"A": "2"}))
+    await opened.store.trim(datetime.now(UTC) + timedelta(days=1))
+    changed.set()
+    assert await reading == (made, {"A": "1"}, [made])
+    with pytest.raises(errors.OutOfRange):
+        await opened.store.events(0, 10)
 
 
 async def test_who_ended_is_forgotten_with_the_history_unless_the_volume_is_kept(opened: Opened) -> None:

@@ -15,6 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
+_ISOLATION: dict[bool, Any] = {True: "READ COMMITTED", False: "REPEATABLE READ"}
+"""On PostgreSQL. Who reads sees one moment, as SQLite gives by itself; who writes waits his turn and must see what the one
+before him committed."""
 _ONE: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "hide_parameters": True}
 WAITS = {
     "connect_timeout": "10",
@@ -33,7 +36,7 @@ class SchemaMismatch(Exception):
 
 
 def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
-    """An engine with one connection. On SQLite, `writes` decides between BEGIN IMMEDIATE and BEGIN.
+    """An engine with one connection, for transactions that write or that read as of one moment.
 
     `busy_timeout`: seconds to wait for another process's lock on SQLite. Raises ValueError, which never shows the URL:
     what cannot be told apart may be a password.
@@ -44,7 +47,7 @@ def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
         raise ValueError("database-url: must be sqlite:///path or postgresql://user:password@host:port/name") from None
     if parsed.get_backend_name() == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg", query=WAITS | dict(parsed.query))
-        return sa.create_engine(parsed, pool_pre_ping=True, **_ONE)
+        return sa.create_engine(parsed, pool_pre_ping=True, isolation_level=_ISOLATION[writes], **_ONE)
     if parsed.database in (None, "", ":memory:"):
         raise ValueError("database-url: sqlite:/// needs the path of a file, such as sqlite:////var/lib/sandbox.db")
     Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
