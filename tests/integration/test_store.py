@@ -382,6 +382,38 @@ async def test_40_a_schema_of_another_release_refuses_to_open(opened: Opened, da
         connection.check(database_url)
 
 
+async def test_of_two_replicas_that_start_on_an_empty_database_one_makes_the_schema(
+    postgres: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, made, ended = postgres(), threading.Event(), threading.Event()
+    upgrade = connection.command.upgrade
+
+    def slow(*words: Any) -> None:
+        upgrade(*words)
+        made.set()
+        assert ended.wait(20)
+
+    monkeypatch.setattr(connection.command, "upgrade", slow)
+    first = asyncio.create_task(asyncio.to_thread(connection.check, url))
+    assert await asyncio.to_thread(made.wait, 20)
+    script = "import sys; from sandbox_server.store import connection; connection.check(sys.argv[1])"
+    second = await asyncio.create_subprocess_exec(sys.executable, "-c", script, url)
+    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    engine = connection.connect(url, writes=False, busy_timeout=1)
+    async with asyncio.timeout(20):
+        while not await asyncio.to_thread(_scalar, engine, waiting):
+            await asyncio.sleep(0.05)
+    engine.dispose()
+    ended.set()
+    await first
+    assert await second.wait() == 0
+
+
+def _scalar(engine: sa.Engine, query: sa.Executable) -> Any:
+    with engine.connect() as raw:
+        return raw.execute(query).scalar()
+
+
 async def test_the_migrations_make_what_the_tables_say(opened: Opened) -> None:
     engine = connection.connect(opened.url, writes=False, busy_timeout=1)
     with engine.connect() as raw:

@@ -144,6 +144,9 @@ def _once(url: str, *, writes: bool) -> Iterator[sa.Connection]:
 def migrate(url: str) -> None:
     """Brings the schema to this release's. Raises OSError for a database that cannot be used."""
     with _once(url, writes=True) as connection:
+        if connection.dialect.name == "postgresql":
+            # Of two replicas that start on an empty database, one makes the schema and the other finds it.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
         command.upgrade(_config(connection), "head")
 
 
