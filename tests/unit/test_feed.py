@@ -180,6 +180,16 @@ async def test_what_another_replica_appended_is_followed(memory: feed.Feed, log:
     task.cancel()
 
 
+async def test_13_a_resume_finds_what_only_another_replica_has_told_of(memory: feed.Feed, log: MemoryLog) -> None:
+    for number in range(5):
+        log.append(samples.sandbox(f"demo-{number}"))
+    reader = Reader()
+    task = watch(memory, reader, 3)
+    await until(reader, 2)
+    assert reader.sequences() == [4, 5]
+    task.cancel()
+
+
 async def test_the_memory_holds_the_live_in_the_order_of_their_keys(memory: feed.Feed, log: MemoryLog) -> None:
     for name in ("c", "a", "b"):
         publish(memory, log, 1, name)

@@ -115,6 +115,9 @@ class Feed:
         trimmed or is not reached, and `errors.Unavailable` when the service stops.
         """
         if after > self.sequence:
+            # Another replica may have told of what this one is yet to read.
+            await self.follow()
+        if after > self.sequence:
             raise errors.OutOfRange(
                 "SEQUENCE_AHEAD", "after_sequence lies past the newest change: open again without it"
             )
