@@ -2,9 +2,11 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import pytest
+import uvloop
 from sandbox_server import feed
 from sandbox_server.domain import errors, selector
 from sandbox_server.domain.phase import Phase
@@ -211,6 +213,26 @@ async def test_heartbeats_come_only_while_nothing_happens(memory: feed.Feed, log
             await asyncio.sleep(0.001)
     task.cancel()
     beats.cancel()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_thousand_topics_have_their_heartbeats_as_often_as_one(
+    run: Callable[[Coroutine[Any, Any, None]], None], log: MemoryLog
+) -> None:
+    async def main() -> None:
+        memory = feed.Feed(log, render.Encoder(), heartbeat=0.4)
+        topics = [feed.Filter("default", project=str(number)) for number in range(1000)]
+        readers = [Reader() for _ in topics]
+        tasks = [watch(memory, reader, 0, one) for reader, one in zip(readers, topics, strict=True)]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(memory.beat()))
+        await asyncio.sleep(1)
+        counts = {len(one.seen) for one in readers}
+        assert counts <= {2, 3}
+        for task in tasks:
+            task.cancel()
+
+    run(main())
 
 
 async def test_closing_ends_every_watch_with_unavailable(memory: feed.Feed) -> None:

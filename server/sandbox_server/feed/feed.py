@@ -2,6 +2,7 @@
 
 import asyncio
 import bisect
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
@@ -13,6 +14,8 @@ from sandbox_server.feed.topic import Change, Encoder, Filter, Topic, newer
 RECENT = 4096
 """Changes kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
 PAGE = 500
+TICK = 0.01
+"""Seconds: heartbeats that are due within it are given at once."""
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -183,9 +186,12 @@ class Feed:
     async def beat(self) -> None:
         """Gives every topic its heartbeats, spread over the period, until it is cancelled."""
         while True:
-            topics = list(self._topics.values())
+            topics, due = list(self._topics.values()), time.monotonic()
             for topic in topics:
-                await asyncio.sleep(self._heartbeat / len(topics))
+                due += self._heartbeat / len(topics)
+                # Shorter sleeps last no time at all, or longer than they are asked to.
+                if (left := due - time.monotonic()) > 0:
+                    await asyncio.sleep(max(left, TICK))
                 topic.beats += 1
                 topic.wake()
             if not topics:
