@@ -134,6 +134,29 @@ async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None
     assert [one.sequence for one in opened.committed] == list(range(1, sequence + 1))
 
 
+@pytest.mark.parametrize("part", ["env", "status"])
+async def test_a_change_that_cannot_be_written_fails_alone_in_its_group(opened: Opened, part: str) -> None:
+    first = await opened.insert(samples.sandbox("demo-1"), {"A": "1"})
+    env = {"A": "\ud800" if part == "env" else "good"}
+    bad = samples.wished(first, status=samples.status(message="\ud800" if part == "status" else "good"))
+
+    def again(reader: store.Reader) -> store.Wanted:
+        before = reader.sandbox(first.key)
+        assert before == first
+        return store.Wanted(samples.wished(before), {**reader.env(first.key), "B": "2"})
+
+    failed, *others = await asyncio.gather(
+        opened.store.write(lambda _: store.Wanted(bad, env)),
+        opened.store.write(again),
+        opened.insert(samples.sandbox("demo-2")),
+        return_exceptions=True,
+    )
+    assert isinstance(failed, UnicodeEncodeError)
+    assert others == opened.committed[1:]
+    assert [one.sequence for one in opened.committed] == [1, 2, 3]
+    assert await opened.store.read(lambda reader: reader.env(first.key)) == {"A": "1", "B": "2"}
+
+
 async def test_what_a_caller_keeps_of_a_change_holds_nothing_of_the_connection(opened: Opened) -> None:
     # As a refusal does with its traceback. Let go of on another thread, an open cursor breaks whoever writes meanwhile.
     made = await opened.insert(samples.sandbox())

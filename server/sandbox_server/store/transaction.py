@@ -88,12 +88,11 @@ class Reader:
 
 @dataclass(slots=True)
 class _Row:
-    """A row of `sandbox` as it was, and as the group leaves it: `columns` if it changed, `env` only if that did."""
+    """A row of `sandbox` as it was, and as the group leaves it: `columns` if it changed, with `env` if that did."""
 
     was: Sandbox | None
     now: Sandbox | None
     columns: dict[str, Any] = field(default_factory=dict)
-    env: Mapping[str, str] | None = None
 
 
 class Group(Reader):
@@ -121,8 +120,9 @@ class Group(Reader):
 
     def env(self, key: Key) -> dict[str, str]:
         """The environment of that key as the group leaves it so far."""
-        changed = self._row(key).env
-        return super().env(key) if changed is None else dict(changed)
+        columns = self._row(key).columns
+        changed = columns.get("env")
+        return super().env(key) if changed is None else self._cipher.decrypt(changed, columns["uid"])
 
     def run(self, change: Callable[[Reader], Wanted], request: Request | None) -> Sandbox:
         """The answer to a change; the same again to a repeated request. Raises what `change` raises, and `Stale`."""
@@ -164,11 +164,14 @@ class Group(Reader):
                 return before
         elif after.sequence or (before is not None and before.status.phase is not Phase.TERMINATED):
             raise Stale
-        row.now = after = replaced(after, sequence=self._stands + len(self.committed) + 1)
-        row.columns = rows.columns(after)
+        after = replaced(after, sequence=self._stands + len(self.committed) + 1)
+        columns = rows.columns(after)
+        columns["env"] = row.columns.get("env")
         if wanted.env is not None:
-            row.env = wanted.env
-        self._events.append(row.columns)
+            columns["env"] = self._cipher.encrypt(wanted.env, after.uid)
+        # Nothing is raised from here on: a change that cannot be written has left nothing behind.
+        row.now, row.columns = after, columns
+        self._events.append(columns)
         self.committed.append(after)
         return after
 
@@ -181,7 +184,6 @@ class Group(Reader):
             was, columns = row.was, row.columns
             if not columns:
                 continue
-            columns["env"] = None if row.env is None else self._cipher.encrypt(row.env, columns["uid"])
             if was is not None and was.uid == columns["uid"]:
                 updated.append(columns | rows.of_version(was))
                 continue
