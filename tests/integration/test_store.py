@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import os
 import socket
@@ -561,6 +562,21 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(ValueError, match="chmod 600"):
         store.Cipher.from_file(path)
+
+
+def test_36_a_key_file_that_a_full_disk_did_not_take_is_made_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "fsync", full)
+        store.Cipher.from_file(tmp_path / "keys", create=True)
+    assert list(tmp_path.iterdir()) == []
+    made = store.Cipher.from_file(tmp_path / "keys", create=True)
+    assert store.Cipher.from_file(tmp_path / "keys").knows(made.encrypt({}, "one"))
+    assert [path.name for path in tmp_path.iterdir()] == ["keys"]
 
 
 def test_a_column_belongs_to_its_sandbox() -> None:

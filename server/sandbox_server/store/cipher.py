@@ -6,6 +6,7 @@ import hmac
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,12 +44,12 @@ class Cipher:
         """Keys from a file that only its owner may read; `create` makes one of mode 0600 where there is none."""
         if create and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(made)
+            # At once with its key, or not at all: one that a full disk left empty would be in the way for ever.
+            with tempfile.NamedTemporaryFile(dir=path.parent) as file:
+                file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+                os.link(file.name, path)
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ValueError(f"key file {path} can be read by others: chmod 600 it")
         return cls.from_text(path.read_text())
