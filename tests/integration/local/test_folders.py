@@ -64,12 +64,16 @@ async def test_a_link_in_place_of_the_folder_is_refused_and_never_followed(rig: 
     assert everything(outside) == before
 
 
-async def test_a_link_planted_before_the_create_is_refused_and_never_followed(rig: LocalRig, outside: Path) -> None:
+@pytest.mark.parametrize("itself", [True, False])
+async def test_a_link_planted_before_the_create_is_refused_and_never_followed(
+    rig: LocalRig, outside: Path, itself: bool
+) -> None:
     before = everything(outside)
     rig.ground.folder(A).parent.mkdir(parents=True)
-    rig.ground.folder(A).symlink_to(outside)
+    rig.ground.folder(A).symlink_to(rig.ground.folder(A) if itself else outside)
     await rig.create(A)
-    await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    told = await refused(rig)
+    assert (told.status.phase, str(rig.ground.folder(A)) in told.status.message) == (Phase.ERROR, True)
     assert everything(outside) == before
     rig.ground.folder(A).unlink()
     await rig.settled(A, Phase.RUNNING)

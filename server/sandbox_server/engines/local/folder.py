@@ -94,7 +94,8 @@ class Folder:
 
     def _reach(self, path: Path) -> None:
         """Raises OSError if there is a link between the data directory and `path`."""
-        if path.resolve() != self._root.resolve() / path.relative_to(self._root):
+        # Unlike Path.resolve, it takes a link that leads to itself as it takes a file.
+        if Path(os.path.realpath(path)) != self._root.resolve() / path.relative_to(self._root):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
     def _ours(self, sandbox: Sandbox) -> bool:
