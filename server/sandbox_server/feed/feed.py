@@ -2,6 +2,7 @@
 
 import asyncio
 import bisect
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -124,8 +125,7 @@ class Feed:
             raise errors.OutOfRange(
                 "SEQUENCE_AHEAD", "after_sequence lies past the newest change: open again without it"
             )
-        topic = self._subscribe(wanted)
-        try:
+        with self._subscribed(wanted) as topic:
             if snapshot is not None:
                 for change in snapshot:
                     await send(change.message)
@@ -133,8 +133,6 @@ class Feed:
                 if len(wanted.keys) == 1 and any(change.terminated for change in snapshot):
                     return
             await self._changes(topic, after, send)
-        finally:
-            self._unsubscribe(topic)
 
     async def _changes(self, topic: Topic, cursor: int, send: Send) -> None:
         single = len(topic.filter.keys) == 1
@@ -164,24 +162,25 @@ class Feed:
         page = await self._store.events(cursor, PAGE)
         return [Change(one, self._encoder) for one in page if topic.filter.matches(one)], page[-1].sequence
 
-    def _subscribe(self, wanted: Filter) -> Topic:
+    @contextlib.contextmanager
+    def _subscribed(self, wanted: Filter) -> Iterator[Topic]:
+        """The topic of a filter, which lasts while somebody reads it."""
         topic = self._topics.get(wanted)
         if topic is None:
             topic = self._topics[wanted] = Topic(wanted, self.sequence)
             for one in topic.concerns:
                 self._concerned.setdefault(one, set()).add(topic)
         topic.readers += 1
-        return topic
-
-    def _unsubscribe(self, topic: Topic) -> None:
-        topic.readers -= 1
-        if topic.readers:
-            return
-        del self._topics[topic.filter]
-        for one in topic.concerns:
-            self._concerned[one].discard(topic)
-            if not self._concerned[one]:
-                del self._concerned[one]
+        try:
+            yield topic
+        finally:
+            topic.readers -= 1
+            if not topic.readers:
+                del self._topics[wanted]
+                for one in topic.concerns:
+                    self._concerned[one].discard(topic)
+                    if not self._concerned[one]:
+                        del self._concerned[one]
 
     async def beat(self) -> None:
         """Gives every topic its heartbeats, spread over the period, until it is cancelled."""
