@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_server import feed, store
+from sandbox_server import engines, feed, store
 from sandbox_server.domain import lifecycle
 from sandbox_server.domain.observed import Fault, Observed
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
@@ -29,6 +29,10 @@ class SilentEngine:
         self.world = ObedientEngine(Observed())
         self.sighted = True
         self.why: Fault | None = None
+        self.refuses: Fault | None = None
+        self.acting = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
 
     def sees(self, _namespace: str) -> bool:
         return self.sighted
@@ -40,6 +44,11 @@ class SilentEngine:
         return self.world.observe()
 
     async def apply(self, sandbox: Sandbox, _env: Any, replicas: int) -> int:
+        refuses = self.refuses
+        self.acting.set()
+        await self.goes_on.wait()
+        if refuses is not None:
+            raise engines.Refused(refuses)
         return self.world.act(sandbox, lifecycle.Apply(replicas))
 
 
@@ -48,15 +57,22 @@ class Silence:
 
     def __init__(self, folder: Path) -> None:
         self.engine = SilentEngine()
-        self.database = store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32]))
+        self.database, self.other = (store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32])) for _ in "ab")
         self.memory = feed.Feed(self.database, render.Encoder(), heartbeat=60)
 
     async def run(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
         engine: Any = self.engine
         settings = Settings(workers=1, resync=resync, start_deadline=60)
-        reconciler = Reconciler(self.memory, self.database, engine, settings, now)
-        self.task = asyncio.create_task(reconciler.run())
+        self.reconciler = Reconciler(self.memory, self.database, engine, settings, now)
+        self.task = asyncio.create_task(self.reconciler.run())
         self.key = (await self.database.write(lambda _: store.Wanted(samples.sandbox(), {}))).key
+
+    def stopped(self, reader: store.Reader) -> store.Wanted:
+        """The wish to stop it."""
+        before = reader.sandbox(self.key)
+        assert before is not None
+        wished = samples.wished(before, desired=DesiredState.STOPPED)
+        return store.Wanted(lifecycle.on_wish(wished, samples.NOW))
 
     async def until(self, holds: Callable[[Sandbox], bool]) -> None:
         async with asyncio.timeout(10):
@@ -68,9 +84,11 @@ class Silence:
 async def silence(tmp_path: Path) -> AsyncIterator[Silence]:
     made = Silence(tmp_path)
     await made.database.open(made.memory.publish)
+    await made.other.open(lambda _: None)
     yield made
     made.task.cancel()
     await asyncio.gather(made.task, return_exceptions=True)
+    await made.other.close()
     await made.database.close()
 
 
@@ -109,3 +127,30 @@ async def test_41_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_r
     await asyncio.sleep(0.2)
     assert silence.memory.sequence == told
     assert [one.sequence for one in await silence.database.events(0, told + 1)] == list(range(1, told + 1))
+
+
+@pytest.mark.parametrize("when", ["before the wish", "while it is wished"])
+async def test_29_what_the_engine_refused_of_one_wish_is_not_said_of_the_next(silence: Silence, when: str) -> None:
+    engine, late = silence.engine, when == "while it is wished"
+    engine.refuses = Fault(Reason.ADMISSION_DENIED, "no")
+    if late:
+        engine.goes_on.clear()
+    await silence.run(resync=3600)
+    await engine.acting.wait()
+    if not late:
+        await silence.until(lambda one: one.status.phase is Phase.ERROR)
+    engine.refuses = None
+    await silence.database.write(silence.stopped)
+    engine.goes_on.set()
+    await silence.until(lambda one: one.applied_generation == 2)
+    log = await silence.database.events(0, 100)
+    assert [one.status.reason for one in log if one.generation == 2 and one.status.phase is Phase.ERROR] == []
+
+
+async def test_32_an_error_is_told_once_however_often_the_engine_refuses(silence: Silence) -> None:
+    silence.engine.refuses = Fault(Reason.QUOTA_EXCEEDED, "no")
+    await silence.run(resync=0.02)
+    await silence.until(lambda one: one.status.phase is Phase.ERROR)
+    told = silence.memory.sequence
+    await asyncio.sleep(0.3)
+    assert silence.memory.sequence == told

@@ -52,7 +52,6 @@ class Reconciler:
         self._now = now
         self._queue = queue.Queue()
         self.outcomes = collections.Counter[tuple[str, str]]()
-        self._faults: dict[Key, Fault] = {}
         self._unseen: dict[tuple[str, Fault | None], set[Key]] = {}
         self._quiet_until: dict[str, float] = {}
         memory.on_change(self._heard)
@@ -71,7 +70,7 @@ class Reconciler:
             self._queue.succeeded(sandbox.key)
             self._queue.add_after(sandbox.key, AFTER_THE_ANSWER)
         elif sandbox.status.phase is Phase.TERMINATED:
-            self._forget(sandbox.key)
+            self._queue.forget(sandbox.key)
 
     async def run(self) -> None:
         """Works until it is cancelled. Everything live is queued at once: there is no other recovery."""
@@ -131,7 +130,7 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> None:
         change = self._feed.get(key)
         if change is None:
-            self._forget(key)
+            self._queue.forget(key)
             return
         sandbox = change.sandbox
         if not self._engine.sees(key.namespace):
@@ -141,28 +140,23 @@ class Reconciler:
                 await self._write(sandbox, lifecycle.on_blindness(sandbox, why, self._now()))
             return
         observed, decision = self._look(sandbox)
-        if decision.action is None and self._faults.pop(key, None) is not None:
-            observed, decision = self._look(sandbox)
         if decision.action is not None:
-            if decision.phase is not sandbox.status.phase:
+            # What is in error stays so until the act has shown whether the cause is gone.
+            if sandbox.status.phase not in (decision.phase, Phase.ERROR):
                 sandbox = await self._record(sandbox, observed, decision)
             try:
                 sandbox = await self._act(sandbox, decision.action)
             except engines.Refused as refused:
-                self._faults[key] = refused.fault
-                await self._record(sandbox, *self._look(sandbox))
+                await self._record(sandbox, *self._look(sandbox, refused.fault))
                 raise
-            self._faults.pop(key, None)
             observed, decision = self._look(sandbox)
         await self._record(sandbox, observed, decision)
         if decision.recheck_at is not None:
             self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
 
-    def _look(self, sandbox: Sandbox) -> tuple[Observed, lifecycle.Decision]:
-        """What there is of it now, and what follows."""
-        observed = self._engine.observe(sandbox)
-        if (fault := self._faults.get(sandbox.key)) is not None:
-            observed = dataclasses.replace(observed, fault=fault)
+    def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
+        """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""
+        observed = dataclasses.replace(self._engine.observe(sandbox), fault=fault)
         return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
 
     async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> Sandbox:
@@ -217,7 +211,3 @@ class Reconciler:
         if now >= self._quiet_until.get(reason, now):
             self._quiet_until[reason] = now + QUIET
             log.warning("engine_failed", reason=reason, sandbox=key.id, namespace=key.namespace, message=message)
-
-    def _forget(self, key: Key) -> None:
-        self._queue.forget(key)
-        self._faults.pop(key, None)
