@@ -154,3 +154,15 @@ async def test_32_an_error_is_told_once_however_often_the_engine_refuses(silence
     told = silence.memory.sequence
     await asyncio.sleep(0.3)
     assert silence.memory.sequence == told
+
+
+async def test_10_a_wish_that_another_replica_took_is_waited_for_without_a_hot_loop(silence: Silence) -> None:
+    await silence.run(resync=3600)
+    await silence.until(lambda one: one.applied_generation == 1)
+    await silence.other.write(silence.stopped)
+    silence.engine.world.step()
+    silence.reconciler.wake(silence.key)
+    await asyncio.sleep(0.5)
+    assert 0 < silence.reconciler.outcomes["stale", ""] < 6
+    await silence.memory.follow()
+    await silence.until(lambda one: one.applied_generation == 2)

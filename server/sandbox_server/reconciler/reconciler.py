@@ -100,32 +100,32 @@ class Reconciler:
 
     async def _work(self) -> None:
         while True:
-            key = await self._queue.get()
+            key, pause = await self._queue.get(), 0.0
             try:
                 await self._reconcile(key)
-                self._queue.succeeded(key)
-                self.outcomes["done", ""] += 1
             except store.Stale:
-                self._queue.add(key)
-                self.outcomes["stale", ""] += 1
+                # A wish came meanwhile. This replica's have woken the key; those of others it has yet to hear of.
+                outcome = "stale", ""
             except engines.Refused as refused:
-                self.outcomes["refused", refused.fault.reason.name] += 1
+                outcome = "refused", refused.fault.reason.name
                 self._warn(refused.fault.reason.name, key, str(refused))
-                self._queue.retry(key)
             except engines.Unreachable as unreachable:
-                self.outcomes["unreachable", ""] += 1
+                outcome, pause = ("unreachable", ""), unreachable.retry_after
                 self._warn("UNREACHABLE", key, str(unreachable))
-                self._queue.retry(key, unreachable.retry_after)
             except errors.Unavailable:
                 # The store has said why.
-                self.outcomes["unavailable", ""] += 1
-                self._queue.retry(key)
+                outcome = "unavailable", ""
             except Exception:
-                self.outcomes["failed", ""] += 1
+                outcome = "failed", ""
                 log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)
-                self._queue.retry(key)
-            finally:
-                self._queue.done(key)
+            else:
+                outcome = "done", ""
+            self.outcomes[outcome] += 1
+            if outcome[0] == "done":
+                self._queue.succeeded(key)
+            else:
+                self._queue.retry(key, pause)
+            self._queue.done(key)
 
     async def _reconcile(self, key: Key) -> None:
         change = self._feed.get(key)
