@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sandbox_server.domain import check, errors
 
 _COMMA = re.compile(r",(?![^(]*\))")
-_COMPARED = re.compile(r"([^\s!=]+)(?:\s*(==?|!=)\s*([^()]*)|\s+(in|notin)\s*\(([^()]*)\))")
+_COMPARED = re.compile(r"([^\s!=]+)(?:\s*(==?|!=)([^()]*)|\s+(in|notin)\s*\(([^()]*)\))")
 
 
 @dataclass(frozen=True, slots=True)

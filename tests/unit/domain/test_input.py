@@ -1,6 +1,7 @@
 """Bad input: every field, one violation each, never a value. Property tests drive it."""
 
 import contextlib
+import time
 from fractions import Fraction
 
 import pytest
@@ -180,6 +181,14 @@ def test_bad_selectors_are_refused(text: str) -> None:
     with pytest.raises(errors.Invalid) as caught:
         selector.parse("label_selector", text)
     assert caught.value.violations[0].field == "label_selector"
+
+
+@pytest.mark.parametrize("text", ["a=" + " " * 4000 + "(", "a" + " " * 4000 + "in("])
+def test_46_no_selector_holds_the_service_up(text: str) -> None:
+    begun = time.process_time()
+    with contextlib.suppress(errors.Invalid):
+        selector.parse("label_selector", text)
+    assert time.process_time() - begun < 0.03
 
 
 ANYTHING = st.text(st.characters(categories=["Cs", "Cc", "Cf", "Lu", "Ll", "Nd", "Po", "Zs"]), min_size=1, max_size=20)
