@@ -4,38 +4,41 @@ from dataclasses import replace
 from datetime import datetime
 
 from sandbox_server.domain import lifecycle
-from sandbox_server.domain.observed import Observed
+from sandbox_server.domain.observed import Observed, Pod, Volume
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
 
 
 def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, now: datetime) -> Sandbox:
-    """`sandbox` with the status that follows, and its volume's uid once that is seen. Equal if nothing changed."""
-    before, pod, volume = sandbox.status, observed.pod, observed.volume
+    """`sandbox` with the status that follows, and its volume's uid once that is seen. Equal if nothing changed.
+
+    What somebody else made under its name is not told of as its own.
+    """
+    before, known = sandbox.status, sandbox.volume_uid
+    pod = observed.pod if observed.pod and observed.pod.owner == sandbox.uid else None
+    volume = observed.volume
+    if volume and (volume.uid != known if known else volume.owner != sandbox.uid):
+        volume = None
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
+    bound = volume is not None and volume.bound and not volume.terminating
     after = replace(
         lifecycle.told(before, decision, now),
         observed_generation=sandbox.generation if decision.settled else before.observed_generation,
-        conditions=_conditions(sandbox, observed, decision, now),
+        conditions=_conditions(sandbox, pod, volume, decision, now),
         restart_count=pod.restart_count if pod else 0,
         last_exit=(pod.last_exit if pod else None) or before.last_exit,
-        volume=VolumeStatus(volume.name, volume.size, volume.bound and not volume.terminating) if volume else None,
+        volume=VolumeStatus(volume.name, volume.size, bound) if volume else None,
     )
     attempt_at = now if fell else sandbox.attempt_at
-    volume_uid = sandbox.volume_uid or _own_volume(sandbox, observed)
-    return replace(sandbox, status=after, attempt_at=attempt_at, volume_uid=volume_uid)
-
-
-def _own_volume(sandbox: Sandbox, observed: Observed) -> str:
-    volume, stays = observed.volume, sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume
-    return volume.uid if volume and volume.owner == sandbox.uid and stays and not volume.terminating else ""
+    if volume and not volume.terminating and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
+        known = volume.uid
+    return replace(sandbox, status=after, attempt_at=attempt_at, volume_uid=known)
 
 
 def _conditions(
-    sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, now: datetime
+    sandbox: Sandbox, pod: Pod | None, volume: Volume | None, decision: lifecycle.Decision, now: datetime
 ) -> tuple[Condition, ...]:
     """One of each type. What holds is READY; what does not has the reason of the pod, of the volume or of the phase."""
-    pod, volume = observed.pod, observed.volume
     # A pod that waits for its volume only knows that it has no node.
     why = pod.reason if pod and decision.reason is not Reason.VOLUME_BINDING else decision.reason
     ready = pod is not None and pod.ready
@@ -43,7 +46,7 @@ def _conditions(
     bound = volume is not None and volume.bound and not volume.terminating
     told: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
         (ConditionType.SCHEDULED, pod.scheduled if pod else False, why),
-        (ConditionType.VOLUME_BOUND, bound, _volume_reason(sandbox, observed, decision)),
+        (ConditionType.VOLUME_BOUND, bound, _volume_reason(sandbox, volume, decision)),
         (ConditionType.IMAGE_PULLED, pod.image_pulled if pod else None, why),
         (ConditionType.READY, ready, why),
         (ConditionType.ENV_APPLIED, ready and not old, Reason.ROLLING_OUT if old else why),
@@ -55,9 +58,9 @@ def _conditions(
     )
 
 
-def _volume_reason(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision) -> Reason:
+def _volume_reason(sandbox: Sandbox, volume: Volume | None, decision: lifecycle.Decision) -> Reason:
     if sandbox.desired is DesiredState.DELETED:
         return decision.reason
-    if observed.volume is None and sandbox.volume_uid:
+    if volume is None and sandbox.volume_uid:
         return Reason.VOLUME_LOST
-    return Reason.VOLUME_TERMINATING if observed.volume and observed.volume.terminating else Reason.VOLUME_BINDING
+    return Reason.VOLUME_TERMINATING if volume and volume.terminating else Reason.VOLUME_BINDING

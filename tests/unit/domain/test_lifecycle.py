@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server.domain import lifecycle, status
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
-from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.situation import Situation
 
@@ -315,3 +315,16 @@ def test_record_keeps_the_laws_of_a_status() -> None:
         assert recorded.attempt_at == (NOW if fell else sandbox.attempt_at)
         again = status.record(dataclasses.replace(sandbox, status=after), observed, decision, LATE).status
         assert again.conditions == after.conditions
+
+
+def test_24_25_what_stands_under_its_name_and_is_not_its_own_is_not_told_as_its_own() -> None:
+    for sandbox, observed in situations():
+        recorded = status.record(sandbox, observed, lifecycle.decide(sandbox, observed, NOW), NOW)
+        holds = {one.type for one in recorded.status.conditions if one.status}
+        if observed.pod and observed.pod.owner != UID:
+            assert not holds & {ConditionType.SCHEDULED, ConditionType.READY, ConditionType.ENV_APPLIED}
+        volume, known = observed.volume, sandbox.volume_uid
+        if volume and (volume.uid != known if known else volume.owner != UID):
+            assert ConditionType.VOLUME_BOUND not in holds
+            assert recorded.status.volume is None
+            assert recorded.volume_uid == known
