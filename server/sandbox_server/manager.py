@@ -175,11 +175,13 @@ class StatefulSetManager:
 
     async def watch(self, tenant: Tenant, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
         """Sends the snapshot (unless resuming) and the changes. Raises as `feed.Feed.watch`, and `errors.NotFound`."""
-        named = [await self.get(tenant, key) for key in wanted.keys]
-        while late := [one for one in named if not (one.terminated or self._feed.get(one.sandbox.key))]:
-            # One that was live has ended while others were read, or memory is yet to hear of it.
-            await self._feed.arrived(max(one.sandbox.sequence for one in late))
+        while True:
             named = [await self.get(tenant, key) for key in wanted.keys]
+            # What the store has said, memory may be yet to hear of: it would be told again.
+            await self._feed.arrived(max((one.sandbox.sequence for one in named), default=0))
+            # One that was live may have ended while others were read.
+            if all(one.terminated or self._feed.get(one.sandbox.key) for one in named):
+                break
         if after is None:
             present = [self._feed.get(one.sandbox.key) or one for one in named] or self._feed.changes()
             snapshot = [one for one in present if wanted.matches(one.sandbox)]

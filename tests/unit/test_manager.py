@@ -1,8 +1,10 @@
 """What a caller reads while things change."""
 
+import asyncio
 import dataclasses
 from typing import Any
 
+from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
@@ -41,3 +43,32 @@ async def test_a_sandbox_that_ends_while_a_page_is_read_is_on_the_page() -> None
     found, after = await sandboxes.list(wanted, phases, 10, None)
     assert [(one.id, one.status.phase) for one in found] == [("a", Phase.TERMINATED)]
     assert after is None
+
+
+async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_order_and_once() -> None:
+    a, b = samples.sandbox("a"), samples.sandbox("b", sequence=1)
+
+    class Ahead:
+        """A database where another replica made `a`, and it ended, before this one looked at the log."""
+
+        async def read(self, _query: Any) -> Sandbox:
+            return ended(a, 3)
+
+    database: Any = Ahead()
+    memory = feed.Feed(database, render.Encoder(), heartbeat=60)
+    memory.load(1, [b])
+    told: list[pb.WatchStatusResponse] = []
+
+    async def send(message: bytes) -> None:
+        told.append(pb.WatchStatusResponse.FromString(message))
+
+    wanted = feed.Filter(a.tenant, frozenset((a.key, b.key)))
+    sandboxes = manager.StatefulSetManager(database, memory, database)
+    task = asyncio.create_task(sandboxes.watch(Tenant(a.tenant, (a.namespace,)), wanted, None, send))
+    await asyncio.sleep(0.01)
+    memory.publish([dataclasses.replace(a, sequence=2), ended(a, 3)])
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert sorted((one.status.sandbox_id, one.sequence) for one in told[:2]) == [("a", 3), ("b", 1)]
+    assert [(one.WhichOneof("event"), one.sequence) for one in told[2:]] == [("snapshot_complete", 3)]
