@@ -60,7 +60,7 @@ class StatefulSetManager:
         sandbox = wishes.new(key, wish.tenant, uid, host, spec, env, datetime.now(UTC))
 
         def change(reader: store.Reader) -> store.Wanted:
-            volume_uid = wishes.kept_volume(reader.sandbox(key), adopt_volume, key.id)
+            volume_uid = wishes.kept_volume(reader.sandbox(key), sandbox, adopt_volume)
             # Not before: what is refused has no use for an address, and those of this machine are few.
             addresses = self._engine.addresses(sandbox)
             return store.Wanted(dataclasses.replace(sandbox, volume_uid=volume_uid, addresses=addresses), env)

@@ -4,9 +4,11 @@ import asyncio
 import dataclasses
 from typing import Any
 
+import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain import errors, wishes
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import render
@@ -72,3 +74,12 @@ async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_ord
     await asyncio.gather(task, return_exceptions=True)
     assert sorted((one.status.sandbox_id, one.sequence) for one in told[:2]) == [("a", 3), ("b", 1)]
     assert [(one.WhichOneof("event"), one.sequence) for one in told[2:]] == [("snapshot_complete", 3)]
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_48_what_a_tenant_kept_stays_his_where_his_namespace_is_now_anothers(adopt: bool) -> None:
+    status = samples.status(phase=Phase.TERMINATED, reason=Reason.VOLUME_KEPT)
+    former = samples.sandbox("a", tenant="former", volume_uid="disk", status=status)
+    with pytest.raises(errors.AlreadyExists):
+        wishes.kept_volume(former, samples.sandbox("a", tenant="new"), adopt)
+    assert wishes.kept_volume(former, samples.sandbox("a", tenant="former"), True) == "disk"

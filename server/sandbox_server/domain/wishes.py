@@ -32,24 +32,26 @@ def new(
     )
 
 
-def kept_volume(former: Sandbox | None, adopt: bool, sandbox_id: str) -> str:
+def kept_volume(former: Sandbox | None, wanted: Sandbox, adopt: bool) -> str:
     """The uid of the volume that a new sandbox takes up; empty for a fresh one.
 
     `former`: who had its id. Raises `errors.AlreadyExists` and `errors.FailedPrecondition`.
     """
-    if former is not None and former.status.phase is not Phase.TERMINATED:
-        raise errors.AlreadyExists(
-            "SANDBOX_EXISTS", f"the id {sandbox_id!r} is taken: choose another, or delete it and wait for TERMINATED"
-        )
     kept = former is not None and former.status.reason is Reason.VOLUME_KEPT
+    # A namespace may have had another tenant: what he kept is still his.
+    theirs = kept and former is not None and former.tenant != wanted.tenant
+    if former is not None and (former.status.phase is not Phase.TERMINATED or theirs):
+        raise errors.AlreadyExists(
+            "SANDBOX_EXISTS", f"the id {wanted.id!r} is taken: choose another, or delete it and wait for TERMINATED"
+        )
     if kept and not adopt:
         raise errors.FailedPrecondition(
             "VOLUME_KEPT",
-            f"a deleted sandbox {sandbox_id!r} left its volume: set adopt_volume to use it, or choose another id",
+            f"a deleted sandbox {wanted.id!r} left its volume: set adopt_volume to use it, or choose another id",
         )
     if adopt and not kept:
         raise errors.FailedPrecondition(
-            "NO_VOLUME_TO_ADOPT", f"no deleted sandbox {sandbox_id!r} left a volume: leave adopt_volume unset"
+            "NO_VOLUME_TO_ADOPT", f"no deleted sandbox {wanted.id!r} left a volume: leave adopt_volume unset"
         )
     return former.volume_uid if former is not None and kept else ""
 
