@@ -119,11 +119,9 @@ SETTLED = {D.RUNNING: P.RUNNING, D.STOPPED: P.STOPPED, D.DELETED: P.TERMINATED}
 
 
 def decide(
-    sandbox: Sandbox, observed: Observed | None, now: datetime, start_deadline: timedelta = DEFAULT_START_DEADLINE
+    sandbox: Sandbox, observed: Observed, now: datetime, start_deadline: timedelta = DEFAULT_START_DEADLINE
 ) -> Decision:
-    """What `sandbox` is and what to do, given what is observed. `None`: nobody has looked since the wish."""
-    if observed is None:
-        return Decision(_accepted(sandbox), Reason.ACCEPTED, ACCEPTED)
+    """What `sandbox` is and what to do, given what is observed."""
     at = Situation.of(sandbox, observed, now, start_deadline)
     rule, found = next((one, found) for one in RULES[sandbox.desired] if (found := one.finds(at)))
     phase, action = rule.phase or _towards_running(sandbox, made=at.workload is not None), _action(at)
@@ -170,7 +168,8 @@ def _action(at: Situation) -> Action | None:
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
     """`sandbox` with a changed wish, its phase decided before anybody has looked. `now` starts a new attempt."""
     conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
-    status = told(dataclasses.replace(sandbox.status, conditions=conditions), decide(sandbox, None, now), now)
+    decision = Decision(_accepted(sandbox), Reason.ACCEPTED, ACCEPTED)
+    status = told(dataclasses.replace(sandbox.status, conditions=conditions), decision, now)
     return dataclasses.replace(sandbox, attempt_at=now, status=status)
 
 
