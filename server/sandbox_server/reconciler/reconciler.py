@@ -137,7 +137,7 @@ class Reconciler:
             why = self._engine.blind(key.namespace)
             self._unseen.setdefault((key.namespace, why), set()).add(key)
             if why is not None:
-                await self._write(sandbox, lifecycle.on_blindness(sandbox, why, self._now()))
+                await self._write(lifecycle.on_blindness(sandbox, why, self._now()))
             return
         observed, decision = self._look(sandbox)
         if decision.action is not None:
@@ -170,11 +170,11 @@ class Reconciler:
         return dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
 
     async def _env(self, sandbox: Sandbox) -> dict[str, str]:
-        """The environment of exactly this generation; a newer wish means that this pass is out of date."""
+        """The environment of exactly this version; a newer one means that this pass is out of date."""
 
         def query(reader: store.Reader) -> dict[str, str]:
             now = reader.sandbox(sandbox.key)
-            if now is None or now.uid != sandbox.uid or now.generation != sandbox.generation:
+            if now is None or now.sequence != sandbox.sequence:
                 raise store.Stale
             return reader.env(sandbox.key)
 
@@ -182,18 +182,17 @@ class Reconciler:
 
     async def _record(self, sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision) -> Sandbox:
         """Writes what changed of the status; returns the sandbox as it then stands."""
-        return await self._write(sandbox, status.record(sandbox, observed, decision, self._now()))
+        return await self._write(status.record(sandbox, observed, decision, self._now()))
 
-    async def _write(self, sandbox: Sandbox, after: Sandbox) -> Sandbox:
-        """Writes `after`, which was made from `sandbox`, unless that is how it stands. Raises `store.Stale`."""
-        change = self._feed.get(sandbox.key)
-        before = change.sandbox if change else sandbox
-        if after == before:
-            return sandbox
+    async def _write(self, after: Sandbox) -> Sandbox:
+        """Writes `after`, unless that is how it stands. Raises `store.Stale`."""
+        before = self._feed.get(after.key)
+        if before is not None and before.sandbox == after:
+            return after
         # What is gone needs no environment any more.
         env: dict[str, str] | None = {} if after.status.phase is Phase.TERMINATED else None
         written = await self._store.write(lambda _: store.Wanted(after, env))
-        if written.status.phase is not before.status.phase:
+        if before is None or before.sandbox.status.phase is not written.status.phase:
             log.info(
                 "phase_changed",
                 sandbox=written.id,
