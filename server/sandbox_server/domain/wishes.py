@@ -37,10 +37,9 @@ def kept_volume(former: Sandbox | None, wanted: Sandbox, adopt: bool) -> str:
 
     `former`: who had its id. Raises `errors.AlreadyExists` and `errors.FailedPrecondition`.
     """
-    kept = former is not None and former.status.reason is Reason.VOLUME_KEPT
+    kept = former.volume_uid if former and former.status.reason is Reason.VOLUME_KEPT else ""
     # A namespace may have had another tenant: what he kept is still his.
-    theirs = kept and former is not None and former.tenant != wanted.tenant
-    if former is not None and (former.status.phase is not Phase.TERMINATED or theirs):
+    if former and (former.status.phase is not Phase.TERMINATED or (kept and former.tenant != wanted.tenant)):
         raise errors.AlreadyExists(
             "SANDBOX_EXISTS", f"the id {wanted.id!r} is taken: choose another, or delete it and wait for TERMINATED"
         )
@@ -53,7 +52,7 @@ def kept_volume(former: Sandbox | None, wanted: Sandbox, adopt: bool) -> str:
         raise errors.FailedPrecondition(
             "NO_VOLUME_TO_ADOPT", f"no deleted sandbox {wanted.id!r} left a volume: leave adopt_volume unset"
         )
-    return former.volume_uid if former is not None and kept else ""
+    return kept
 
 
 def start(before: Sandbox, accept_data_loss: bool) -> Sandbox:
