@@ -39,14 +39,12 @@ def _diagram() -> Iterator[str]:
     for desired in DesiredState:
         phases, settled = _phases(desired), lifecycle.SETTLED[desired]
         yield f'    state "desired {desired.name}" as want_{desired.name} {{'
-        # What the first rule says again is final.
-        final = lifecycle.RULES[desired][0].phase is settled
         error = f"ERROR_{desired.name}"
         yield f"        {error}: ERROR"
         for phase in phases:
             if phase not in (settled, Phase.ERROR):
                 yield f"        {phase.name} --> {settled.name}"
-            if phase is not Phase.ERROR and not (final and phase is settled):
+            if phase not in (Phase.ERROR, Phase.TERMINATED):
                 yield f"        {phase.name} --> {error}: a cause"
         yield f"        {error} --> {settled.name}: the cause is gone"
         yield "    }"

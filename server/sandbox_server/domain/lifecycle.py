@@ -104,7 +104,6 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("workload not scaled down", S.any, P.STOPPING, R.WORKLOAD_PENDING, "the workload is being scaled down"),
     ),
     D.DELETED: (
-        Rule("terminated before", S.ended, P.TERMINATED),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.TERMINATING, R.NODE_LOST),
         Rule("pod there", lambda at: at.pod, P.TERMINATING, R.POD_TERMINATING, "the pod is being removed"),
@@ -155,7 +154,7 @@ def _action(at: Situation) -> Action | None:
     if sandbox.desired is DesiredState.DELETED:
         left = (workload, None if sandbox.keep_volume else at.volume)
         asked = at.acted() and all(one is None or one.terminating for one in left)
-        return None if asked or at.ended() else Delete()
+        return None if asked else Delete()
     running = sandbox.desired is DesiredState.RUNNING
     if at.stranger() or (running and at.volume_going()):
         return None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
-from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Sandbox, Status
+from sandbox_server.domain.phase import DesiredState, Reason
+from sandbox_server.domain.sandbox import Sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,6 @@ class Situation:
             return ""
         seen = f"{self.pod.reason.name} {self.pod.message}" if self.pod else Reason.WORKLOAD_PENDING.name
         return f"{int(self.start_deadline.total_seconds())} s; last seen: {seen}".rstrip()
-
-    def ended(self) -> Status | None:
-        """The status, if the sandbox was TERMINATED before."""
-        return self.sandbox.status if self.sandbox.status.phase is Phase.TERMINATED else None
 
     def any(self) -> bool:
         """Whatever else holds."""
