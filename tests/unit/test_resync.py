@@ -29,7 +29,7 @@ class SilentEngine:
         self.world = ObedientEngine(Observed())
         self.sighted = True
         self.why: Fault | None = None
-        self.refuses: Fault | None = None
+        self.fails: Exception | None = None
         self.acting = asyncio.Event()
         self.goes_on = asyncio.Event()
         self.goes_on.set()
@@ -44,11 +44,11 @@ class SilentEngine:
         return self.world.observe()
 
     async def apply(self, sandbox: Sandbox, _env: Any, replicas: int) -> int:
-        refuses = self.refuses
+        fails = self.fails
         self.acting.set()
         await self.goes_on.wait()
-        if refuses is not None:
-            raise engines.Refused(refuses)
+        if fails is not None:
+            raise fails
         return self.world.act(sandbox, lifecycle.Apply(replicas))
 
 
@@ -132,14 +132,14 @@ async def test_41_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_r
 @pytest.mark.parametrize("when", ["before the wish", "while it is wished"])
 async def test_29_what_the_engine_refused_of_one_wish_is_not_said_of_the_next(silence: Silence, when: str) -> None:
     engine, late = silence.engine, when == "while it is wished"
-    engine.refuses = Fault(Reason.ADMISSION_DENIED, "no")
+    engine.fails = engines.Refused(Fault(Reason.ADMISSION_DENIED, "no"))
     if late:
         engine.goes_on.clear()
     await silence.run(resync=3600)
     await engine.acting.wait()
     if not late:
         await silence.until(lambda one: one.status.phase is Phase.ERROR)
-    engine.refuses = None
+    engine.fails = None
     await silence.database.write(silence.stopped)
     engine.goes_on.set()
     await silence.until(lambda one: one.applied_generation == 2)
@@ -148,7 +148,7 @@ async def test_29_what_the_engine_refused_of_one_wish_is_not_said_of_the_next(si
 
 
 async def test_32_an_error_is_told_once_however_often_the_engine_refuses(silence: Silence) -> None:
-    silence.engine.refuses = Fault(Reason.QUOTA_EXCEEDED, "no")
+    silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
     await silence.run(resync=0.02)
     await silence.until(lambda one: one.status.phase is Phase.ERROR)
     told = silence.memory.sequence
@@ -166,3 +166,21 @@ async def test_10_a_wish_that_another_replica_took_is_waited_for_without_a_hot_l
     assert 0 < silence.reconciler.outcomes["stale", ""] < 6
     await silence.memory.follow()
     await silence.until(lambda one: one.applied_generation == 2)
+
+
+async def test_22_a_pod_that_is_ready_again_is_told_of_whatever_cannot_be_mended_beside_it(silence: Silence) -> None:
+    world = silence.engine.world
+    await silence.run(resync=0.02)
+    await silence.until(lambda one: one.applied_generation == 1)
+    while world.step():
+        pass
+    await silence.until(lambda one: one.status.phase is Phase.RUNNING)
+    ready, workload = world.pod, world.workload
+    assert ready is not None
+    assert workload is not None
+    world.pod = dataclasses.replace(ready, ready=False, reason=Reason.CRASH_LOOP)
+    await silence.until(lambda one: one.status.phase is Phase.ERROR)
+    silence.engine.fails = engines.Unreachable("no answer")
+    world.workload = dataclasses.replace(workload, revision=workload.revision + 1)
+    world.pod = ready
+    await silence.until(lambda one: one.status.phase is Phase.RUNNING)

@@ -141,8 +141,8 @@ class Reconciler:
             return
         observed, decision = self._look(sandbox)
         if decision.action is not None:
-            # What is in error stays so until the act has shown whether the cause is gone.
-            if sandbox.status.phase not in (decision.phase, Phase.ERROR):
+            # What is in error stays so until its pod is ready, or the act has shown whether the cause is gone.
+            if decision.phase is Phase.RUNNING or sandbox.status.phase not in (decision.phase, Phase.ERROR):
                 sandbox = await self._record(sandbox, observed, decision)
             try:
                 sandbox = await self._act(sandbox, decision.action)
