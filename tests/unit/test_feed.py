@@ -221,14 +221,15 @@ def test_a_thousand_topics_have_their_heartbeats_as_often_as_one(
 ) -> None:
     async def main() -> None:
         memory = feed.Feed(log, render.Encoder(), heartbeat=0.4)
-        topics = [feed.Filter("default", project=str(number)) for number in range(1000)]
+        topics = [feed.Filter(MINE, project=str(number)) for number in range(1000)]
         readers = [Reader() for _ in topics]
         tasks = [watch(memory, reader, 0, one) for reader, one in zip(readers, topics, strict=True)]
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(memory.beat()))
         await asyncio.sleep(1)
-        counts = {len(one.seen) for one in readers}
-        assert counts <= {2, 3}
+        counts = [len(one.seen) for one in readers]
+        assert min(counts) >= 1
+        assert max(counts) <= 3
         for task in tasks:
             task.cancel()
 
