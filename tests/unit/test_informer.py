@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from sandbox_server import engines
 from sandbox_server.engines.kubernetes import client
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import OBJECT
@@ -149,3 +150,12 @@ async def test_19_a_list_whose_next_page_is_gone_changes_nothing_and_begins_anew
     await made._list()
     assert [one.get("continue") for one in api.asked] == [None, "more", None]
     assert (made.get(NAME), told) == ("same", [])
+
+
+@pytest.mark.parametrize(
+    ("said", "waits"), [("", 0), ("2", 2), ("²", 0), ("86400", client.WAIT_MOST), ("9" * 400, client.WAIT_MOST)]
+)
+def test_how_long_the_api_server_asks_to_be_left_alone(said: str, waits: float) -> None:
+    failed = client.failure("GET /", b"slow down", 429, said)
+    assert isinstance(failed, engines.Unreachable)
+    assert failed.retry_after == waits

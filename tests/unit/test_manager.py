@@ -64,7 +64,7 @@ async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_ord
     async def send(message: bytes) -> None:
         told.append(pb.WatchStatusResponse.FromString(message))
 
-    wanted = feed.Filter(a.tenant, frozenset((a.key, b.key)))
+    wanted = feed.Filter(Tenant(a.tenant, (a.namespace,)), frozenset((a.key, b.key)))
     sandboxes = manager.StatefulSetManager(database, memory, database)
     task = asyncio.create_task(sandboxes.watch(Tenant(a.tenant, (a.namespace,)), wanted, None, send))
     await asyncio.sleep(0.01)

@@ -66,6 +66,9 @@ class Rule:
     message: str = "{.message}"
 
 
+MESSAGE_MOST = 4096
+"""Characters that are told of why: a webhook may answer with a megabyte, and each status is kept and sent again and again."""
+
 D, P, R, S = DesiredState, Phase, Reason, Situation
 _STRANGER = "a {} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
 _LOST = "the disk was removed or replaced; Start with accept_data_loss begins on an empty one"
@@ -193,6 +196,6 @@ def told(before: Status, decision: Decision, now: datetime) -> Status:
         before,
         phase=decision.phase,
         reason=decision.reason,
-        message=decision.message,
+        message=decision.message[:MESSAGE_MOST],
         transition_time=before.transition_time if decision.phase is before.phase else now,
     )

@@ -301,6 +301,13 @@ def test_wishes_at_any_moment_converge_to_the_last(moves: list[str]) -> None:
     assert after.status.observed_generation == after.generation
 
 
+def test_a_long_word_of_the_cluster_is_cut() -> None:
+    fault = Fault(Reason.ADMISSION_DENIED, "no " * 500_000)
+    decision = lifecycle.decide(samples.sandbox(), Observed(fault=fault), NOW)
+    told = status.record(samples.sandbox(), Observed(fault=fault), decision, NOW).status
+    assert (told.reason, told.message) == (fault.reason, fault.message[: lifecycle.MESSAGE_MOST])
+
+
 def test_record_keeps_the_laws_of_a_status() -> None:
     for number, (sandbox, observed) in enumerate(situations()):
         if number % 11:

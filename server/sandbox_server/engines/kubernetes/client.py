@@ -23,6 +23,8 @@ APPLY = "application/apply-patch+yaml"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 NEVER = "1"
 """The version that no object has: etcd's before its first write. To apply it makes an object, or conflicts with one."""
+WAIT_MOST = 300.0
+"""Seconds: whoever asks to be left alone for longer is asked again all the same."""
 RENEW_EVERY = 60.0
 """Seconds between two looks at whether a kubeconfig leads to another token; the library looks as often for a pod's."""
 
@@ -49,8 +51,9 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
         told = Failure(bytes(answer).decode(errors="replace")[:500])
     code = status or told.code
     if code in (409, 410, 429) or code >= 500:
+        wait = min(float(retry_after), WAIT_MOST) if retry_after.isdecimal() else 0.0
         unreachable = {409: Conflict, 410: Gone}.get(code, engines.Unreachable)
-        return unreachable(f"{what}: {code} {told.message}", float(retry_after) if retry_after.isdecimal() else 0.0)
+        return unreachable(f"{what}: {code} {told.message}", wait)
     return (Missing if code == 404 else engines.Refused)(observe.refused(told.message or f"{what}: {code}"))
 
 
