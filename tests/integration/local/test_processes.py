@@ -174,6 +174,24 @@ async def test_a_terminal_program_that_came_later_does_no_harm(rig: LocalRig) ->
     await rig.settled(A, Phase.RUNNING)
 
 
+async def test_a_stop_is_told_though_the_disk_takes_no_change(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", read_only)
+        await rig.begin(A, Phase.STOPPED)
+        await rig.settled(A, Phase.STOPPED, within=10)
+        await rig.begin(A, Phase.RUNNING)
+        failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+        assert "Read-only file system" in failed.status.message
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+
+
 def zombies() -> set[int]:
     return {one.pid for one in psutil.Process().children() if one.status() == psutil.STATUS_ZOMBIE}
 

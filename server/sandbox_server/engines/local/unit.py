@@ -150,8 +150,10 @@ class Unit:
     async def _rest(self) -> None:
         """Shows that nothing runs, and waits until something else is wanted."""
         if (last := processes.find(self.folder.process, self.sandbox.uid)).pid:
-            # By the time that another service looks, its pid may be anybody's.
-            last.forget()
+            # By the time that another service looks, its pid may be anybody's. A disk that does not let go of it is in the
+            # way of the next start alone.
+            with contextlib.suppress(OSError):
+                last.forget()
         self.pod, self.rests = None, True
         self._changed()
         await self._poke.wait()
