@@ -15,9 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
-_ISOLATION: dict[bool, Any] = {True: "READ COMMITTED", False: "REPEATABLE READ"}
+_ISOLATION: dict[bool, Any] = {True: None, False: "REPEATABLE READ"}
 """On PostgreSQL. Who reads sees one moment, as SQLite gives by itself; who writes waits his turn and must see what the one
-before him committed."""
+before him committed, as is usual."""
 _ONE: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "hide_parameters": True}
 WAITS = {
     "connect_timeout": "10",
