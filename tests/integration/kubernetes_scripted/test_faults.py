@@ -505,6 +505,30 @@ async def test_32_what_was_in_the_way_of_a_pod_is_not_told_of_its_successor(rig:
     assert Phase.ERROR not in {one.status.phase for one in rig.history[told:]}
 
 
+async def test_32_what_came_in_the_way_while_nobody_looked_is_told_until_there_is_a_pod(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.stop()
+    api.unmade.add(A)
+    api.delete(PODS, f"{A}-0")
+    denied = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'
+    api.put(EVENTS, event("e", api.objects[SETS][A], "StatefulSet", denied))
+    # Events count in whole seconds, and by another clock.
+    await asyncio.sleep(4)
+    await rig.start()
+    await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
+    told = len(rig.history)
+    for _ in range(3):
+        rig.reconciler.wake(rig.key(A))
+        await asyncio.sleep(0.2)
+    assert len(rig.history) == told
+    api.unmade.clear()
+    api.control("default", A)
+    await rig.settled(A, Phase.RUNNING)
+
+
 async def test_a_pod_that_waits_for_its_volume_is_told_of_once(rig: Rig, api: ScriptedApi) -> None:
     """Before there is a pod, while it has no condition yet, and when the scheduler has said so: it is the same."""
     api.unbound = True

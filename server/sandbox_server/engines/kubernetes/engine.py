@@ -121,10 +121,12 @@ class KubernetesEngine:
             whole = all(made) and (volume or sandbox.volume_uid)
             revision = observe.revision(made) if whole and not self._starved(sandbox, pod) else INCOMPLETE
             words, at = sight.trouble(sight.of["StatefulSet"].uid(sandbox.id))
+            told = sandbox.status
             # What was in the way of a pod that has been ready since is not in the way of its successor.
-            runs = sandbox.status.phase is Phase.RUNNING
-            since = sandbox.status.transition_time if runs else sandbox.attempt_at
-            fault = observe.refused(words) if at and at >= since - SKEW else None
+            since = told.transition_time if told.phase is Phase.RUNNING else sandbox.attempt_at
+            # An attempt begins when a pod is missed, which may be long after the event; told is told until there is one.
+            still = told.phase is Phase.ERROR and words.startswith(told.message)
+            fault = observe.refused(words) if at and (still or at >= since - SKEW) else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
         return Observed(workload=workload, pod=pod, volume=volume)
 
