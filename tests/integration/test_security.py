@@ -268,6 +268,7 @@ def test_49_a_bad_certificate_refuses_to_start(tmp_path: Path) -> None:
         '{"tenants": [{"name": "a", "namespaces": ["A B"], "tokens": []}]}',
         '{"tenants": [{"name": "a", "namespaces": ["x"], "tokens": ["short"]}]}',
         '{"tenants": [{"name": "a", "namespaces": ["x"], "tokens": []}, {"name": "b", "namespaces": ["x"], "tokens": []}]}',
+        '{"tenants": [{"name": "a", "namespaces": ["x"], "tokens": []}, {"name": "a", "namespaces": ["y"], "tokens": []}]}',
     ],
 )
 def test_a_bad_token_file_refuses_to_start_without_showing_tokens(content: str, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class TokenFile:
         owners: dict[str, str] = {}
         try:
             for one in msgspec.json.decode(path.read_bytes(), type=_Tenants).tenants:
+                if one.name in owners.values():
+                    raise ValueError(f"tenant {one.name!r} is there twice")
                 for namespace in one.namespaces:
                     if check.namespace("", namespace, True):
                         raise ValueError(f"tenant {one.name!r}: {namespace!r} is no DNS label")

@@ -46,6 +46,8 @@ def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
     except (sa.exc.ArgumentError, ValueError):
         raise ValueError("database-url: must be sqlite:///path or postgresql://user:password@host:port/name") from None
     if parsed.get_backend_name() == "postgresql":
+        if "@" in f"{parsed.host}{parsed.database}":
+            raise ValueError("database-url: write an @ in the name or the password as %40")
         parsed = parsed.set(drivername="postgresql+psycopg", query=WAITS | dict(parsed.query))
         return sa.create_engine(parsed, pool_pre_ping=True, isolation_level=_ISOLATION[writes], **_ONE)
     if parsed.database in (None, "", ":memory:"):
