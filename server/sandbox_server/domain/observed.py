@@ -70,6 +70,11 @@ class Volume:
     bound: bool
     terminating: bool = False
 
+    @property
+    def stays(self) -> bool:
+        """Whether it is bound and not on its way out."""
+        return self.bound and not self.terminating
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:

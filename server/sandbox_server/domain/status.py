@@ -20,14 +20,13 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     if volume and (volume.uid != known if known else volume.owner != sandbox.uid):
         volume = None
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
-    bound = volume is not None and volume.bound and not volume.terminating
     after = replace(
         lifecycle.told(before, decision, now),
         observed_generation=sandbox.generation if decision.settled else before.observed_generation,
         conditions=_conditions(sandbox, pod, volume, decision, now),
         restart_count=pod.restart_count if pod else 0,
         last_exit=(pod.last_exit if pod else None) or before.last_exit,
-        volume=VolumeStatus(volume.name, volume.size, bound) if volume else None,
+        volume=VolumeStatus(volume.name, volume.size, volume.stays) if volume else None,
     )
     attempt_at = now if fell else sandbox.attempt_at
     if volume and not volume.terminating and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
@@ -43,7 +42,7 @@ def _conditions(
     why = pod.reason if pod and decision.reason is not Reason.VOLUME_BINDING else decision.reason
     ready = pod is not None and pod.ready
     old = pod is not None and (pod.terminating or pod.generation != sandbox.generation)
-    bound = volume is not None and volume.bound and not volume.terminating
+    bound = volume is not None and volume.stays
     told: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
         (ConditionType.SCHEDULED, pod.scheduled if pod else False, why),
         (ConditionType.VOLUME_BOUND, bound, _volume_reason(sandbox, volume, decision)),
