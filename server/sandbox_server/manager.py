@@ -173,10 +173,10 @@ class StatefulSetManager:
             if before <= known.keys():
                 return known
 
-    async def watch(self, tenant: Tenant, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
+    async def watch(self, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
         """Sends the snapshot (unless resuming) and the changes. Raises as `feed.Feed.watch`, and `errors.NotFound`."""
         while True:
-            named = [await self.get(tenant, key) for key in wanted.keys]
+            named = [await self.get(wanted.tenant, key) for key in wanted.keys]
             # What the store has said, memory may be yet to hear of: it would be told again.
             await self._feed.arrived(max((one.sandbox.sequence for one in named), default=0))
             # One that was live may have ended while others were read.

@@ -66,7 +66,7 @@ async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_ord
 
     wanted = feed.Filter(Tenant(a.tenant, (a.namespace,)), frozenset((a.key, b.key)))
     sandboxes = manager.StatefulSetManager(database, memory, database)
-    task = asyncio.create_task(sandboxes.watch(Tenant(a.tenant, (a.namespace,)), wanted, None, send))
+    task = asyncio.create_task(sandboxes.watch(wanted, None, send))
     await asyncio.sleep(0.01)
     memory.publish([dataclasses.replace(a, sequence=2), ended(a, 3)])
     await asyncio.sleep(0.01)

@@ -82,7 +82,7 @@ class Servicer:
         }
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
-        await self._manager.watch(tenant, *convert.watched(tenant, request), caller.write)
+        await self._manager.watch(*convert.watched(tenant, request), caller.write)
 
     async def _told(self, caller: Caller, wished: Awaitable[Sandbox]) -> Fields:
         return {"sandbox": self._whole(await in_time(caller, wished))}
