@@ -447,6 +447,9 @@ async def test_nothing_is_left_when_somebody_removes_the_workload_of_a_sandbox_t
     assert [name for found in api.objects.values() for name in found] == [f"vn-homevn-agent-{A}-0"]
 
 
+DENIED = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'
+
+
 def event(name: str, about: dict[str, Any], kind: str, message: str) -> dict[str, Any]:
     meta = about["metadata"]
     involved = {"kind": kind, "name": meta["name"], "uid": meta["uid"]}
@@ -471,8 +474,7 @@ async def test_32_of_two_events_the_later_counts_and_outlives_the_earlier(
     api.put(EVENTS, event("z-earlier", found, "StatefulSet", quota))
     if seen == "watched":
         await rig.until(A, lambda one: one.status.reason is Reason.QUOTA_EXCEEDED)
-    denied = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'
-    api.put(EVENTS, event("a-later", found, "StatefulSet", denied))
+    api.put(EVENTS, event("a-later", found, "StatefulSet", DENIED))
     if seen == "listed":
         await rig.restart()
     await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
@@ -489,8 +491,7 @@ async def test_32_what_was_in_the_way_of_a_pod_is_not_told_of_its_successor(rig:
     api.unmade.add(A)
     await rig.create(A)
     await until(lambda: A in api.objects.get(SETS, {}))
-    denied = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'
-    api.put(EVENTS, event("e", api.objects[SETS][A], "StatefulSet", denied))
+    api.put(EVENTS, event("e", api.objects[SETS][A], "StatefulSet", DENIED))
     await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
     # Events count in whole seconds, and by another clock.
     await asyncio.sleep(3)
@@ -513,8 +514,7 @@ async def test_32_what_came_in_the_way_while_nobody_looked_is_told_until_there_i
     await rig.stop()
     api.unmade.add(A)
     api.delete(PODS, f"{A}-0")
-    denied = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'
-    api.put(EVENTS, event("e", api.objects[SETS][A], "StatefulSet", denied))
+    api.put(EVENTS, event("e", api.objects[SETS][A], "StatefulSet", DENIED))
     # Events count in whole seconds, and by another clock.
     await asyncio.sleep(4)
     await rig.start()
