@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do if $$p -c 'import sys; sys.exi
 ENGINE ?= local
 export SECONDS ?= 20
 export SEED ?= 0
-# The Kubernetes release of the control plane under the tests: 1.36, or 1.34, which CI does not build.
+# The Kubernetes release of the control plane under the tests: 1.36, or 1.34, 1.35 or 1.37, which CI does not build.
 export RELEASE ?= 1.36
 # What `make breaking` compares the contract with, any commit, tag or branch: first of all what it was when it began.
 AGAINST ?= $(shell git rev-list HEAD -- protos/sandbox/v1/sandbox.proto | tail -1)

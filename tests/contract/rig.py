@@ -127,6 +127,9 @@ class Rig:
         """The sandbox once it has reached its generation in `phase`, and the engine has nothing left to do."""
 
         def holds(one: Sandbox) -> bool:
+            # Before the informers have synced, `observe` shows nothing yet.
+            if self.stale:
+                return False
             reached = one.status.phase is phase and one.status.observed_generation == one.generation
             if not reached or phase is Phase.TERMINATED:
                 return reached

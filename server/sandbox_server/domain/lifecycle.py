@@ -14,7 +14,7 @@ from typing import Any
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, Status
-from sandbox_server.domain.situation import Situation
+from sandbox_server.domain.situation import ROLLOUT_GUARD, Situation
 
 DEFAULT_START_DEADLINE = timedelta(minutes=10)
 """How long an attempt to run may take before it is called failed: a cold pull of a 2 GB image fits twice."""
@@ -133,8 +133,18 @@ def decide(
         message=rule.message.format(found),
         action=action,
         settled=phase is SETTLED[sandbox.desired] and action is None,
-        recheck_at=None if rule.phase else sandbox.attempt_at + start_deadline,
+        recheck_at=_recheck_at(at, waits=rule.phase is None),
     )
+
+
+def _recheck_at(at: Situation, waits: bool) -> datetime | None:
+    """When time alone may change the decision. `waits`: whether the start deadline is still to come."""
+    attempt_at = at.sandbox.attempt_at
+    times = [attempt_at + at.start_deadline] if waits else []
+    guard_at = attempt_at + ROLLOUT_GUARD
+    if at.sandbox.desired is DesiredState.RUNNING and at.pod_outdated() and at.now < guard_at:
+        times.append(guard_at)
+    return min(times, default=None)
 
 
 def _towards_running(sandbox: Sandbox, made: bool) -> Phase:
@@ -161,7 +171,8 @@ def _action(at: Situation) -> Action | None:
     running = sandbox.desired is DesiredState.RUNNING
     if at.stranger() or (running and at.volume_going()):
         return None
-    replicas = int(running and not at.volume_lost())
+    # A pod that the controller does not replace goes when its workload is scaled down; its successor is current.
+    replicas = int(running and not at.volume_lost() and not at.rollout_stuck())
     applied = (sandbox.generation, replicas, sandbox.applied_revision, False)
     stands = workload and (workload.generation, workload.replicas, workload.revision, workload.terminating) == applied
     return None if stands and at.acted() else Apply(replicas)

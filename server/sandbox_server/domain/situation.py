@@ -10,6 +10,10 @@ from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workloa
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Sandbox
 
+ROLLOUT_GUARD = timedelta(seconds=5)
+"""How long the controller may leave a broken pod of an earlier generation in place. It deletes such a pod within a
+second where it works as documented."""
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
@@ -71,6 +75,26 @@ class Situation:
     def pod_doomed(self) -> bool:
         """The pod of this generation is ready, and its disk goes with it."""
         return self.pod_ready() and self.volume_going()
+
+    def pod_outdated(self) -> bool:
+        """The pod is of an earlier generation, is not ready and is not being removed, although the workload is current.
+
+        The StatefulSet controller of Kubernetes 1.35.0 to 1.35.3 leaves such a pod in place for ever (kubernetes#137409).
+        """
+        pod, workload = self.pod, self.workload
+        if pod is None or workload is None or pod.ready or pod.terminating:
+            return False
+        current = workload.generation == self.sandbox.generation
+        return current and pod.generation < self.sandbox.generation
+
+    def rollout_stuck(self) -> bool:
+        """The controller has had `ROLLOUT_GUARD` since the mutation to remove an outdated pod, and has not done so.
+
+        Holds until the pod is being removed, so that a workload that was scaled down for it stays so until then.
+        """
+        workload = self.workload
+        seen = workload is not None and (workload.obeyed or workload.replicas == 0)
+        return seen and self.pod_outdated() and self.now >= self.sandbox.attempt_at + ROLLOUT_GUARD
 
     def pod_failing(self) -> Pod | None:
         """The pod of this generation, if an error keeps it from being ready."""

@@ -23,6 +23,8 @@ class ScriptedApi:
     """`misdeeds` are asked before each request, in order; one that answers is used up unless it is in `lasting`.
 
     The pods of sandboxes in `unmade` are not made, those in `crashing` crash; while `unbound`, no claim binds.
+    `keeps_broken_pods`: a pod that is not ready is not replaced when the template changes, as on Kubernetes 1.35.0 to
+    1.35.3 (kubernetes#137409).
     """
 
     def __init__(self) -> None:
@@ -36,6 +38,7 @@ class ScriptedApi:
         self.crashing: set[str] = set()
         self.unmade: set[str] = set()
         self.unbound = False
+        self.keeps_broken_pods = False
         self.page = 500
         self._owned: dict[tuple[str, str], set[tuple[str, ...]]] = {}
         self._changed = asyncio.Event()
@@ -218,7 +221,12 @@ class ScriptedApi:
         pod = self.objects.get(pods, {}).get(f"{name}-0")
         template = found["spec"]["template"] if found else None
         wanted = found is not None and found["spec"]["replicas"] == 1
-        if pod is not None and (not wanted or pod["metadata"]["annotations"] != template["metadata"]["annotations"]):
+        outdated = (
+            pod is not None and template and pod["metadata"]["annotations"] != template["metadata"]["annotations"]
+        )
+        if pod is not None and outdated and self.keeps_broken_pods and wanted and not is_ready(pod):
+            return
+        if pod is not None and (not wanted or outdated):
             self.delete(pods, f"{name}-0")
             self._control(namespace, name)
             return
@@ -253,6 +261,10 @@ def status(code: int, message: str, **headers: str) -> web.Response:
     """A Status answer."""
     body = {"kind": "Status", "status": "Failure", "message": message, "code": code}
     return web.json_response(body, status=code, headers=headers)
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    return any((one["type"], one["status"]) == ("Ready", "True") for one in pod["status"]["conditions"])
 
 
 def chosen(request: web.Request, value: dict[str, Any]) -> bool:

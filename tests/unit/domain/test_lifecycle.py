@@ -3,15 +3,16 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server.domain import lifecycle, status
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.domain.situation import Situation
+from sandbox_server.domain.situation import ROLLOUT_GUARD, Situation
 
 from tests import samples
 from tests.unit.domain.obedient import UID, ObedientEngine, settle
@@ -335,3 +336,32 @@ def test_24_25_what_stands_under_its_name_and_is_not_its_own_is_not_told_as_its_
             assert ConditionType.VOLUME_BOUND not in holds
             assert recorded.status.volume is None
             assert recorded.volume_uid == known
+
+
+@pytest.mark.find(16)
+def test_broken_pod_that_controller_keeps_is_replaced_by_scaling_down_and_up() -> None:
+    sandbox = samples.sandbox(
+        uid=UID,
+        generation=GENERATION,
+        volume_uid=KNOWN,
+        applied_generation=GENERATION,
+        applied_revision=5,
+        status=samples.status(observed_generation=2),
+    )
+    guarded = sandbox.attempt_at + ROLLOUT_GUARD
+    broken = pod(generation=2, ready=False, reason=Reason.CRASH_LOOP)
+
+    def decide(workload: Workload, pod: Pod | None, now: datetime) -> lifecycle.Decision:
+        return lifecycle.decide(sandbox, Observed(workload=workload, pod=pod, volume=volume()), now)
+
+    before = decide(workload(), broken, NOW)
+    assert (before.action, before.recheck_at) == (None, guarded)
+    assert decide(workload(), broken, guarded).action == lifecycle.Apply(0)
+    # The controller has not removed the pod yet: scaled up now, it would keep the pod.
+    assert decide(workload(replicas=0, obeyed=False), broken, guarded).action is None
+    going = dataclasses.replace(broken, terminating=True)
+    assert decide(workload(replicas=0), going, guarded).action == lifecycle.Apply(1)
+    assert decide(workload(replicas=0), None, guarded).action == lifecycle.Apply(1)
+    # A pod that is ready is replaced by every release; one that the controller has yet to hear of may be.
+    assert decide(workload(), pod(generation=2), guarded).action is None
+    assert decide(workload(obeyed=False), broken, guarded).action is None

@@ -1,0 +1,52 @@
+"""A bad rollout recovers by a good one, also where the StatefulSet controller leaves the broken pod in place."""
+
+from datetime import timedelta
+
+import pytest
+from sandbox_server.domain import lifecycle, situation
+from sandbox_server.domain.phase import Phase
+
+from tests.contract.rig import Rig
+from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.integration.kubernetes_scripted.test_faults import SETS, A, rig
+
+__all__ = ["rig"]
+
+
+@pytest.fixture(autouse=True)
+def short_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (lifecycle, situation):
+        monkeypatch.setattr(module, "ROLLOUT_GUARD", timedelta(seconds=0.5))
+
+
+@pytest.mark.find(16)
+@pytest.mark.parametrize("keeps_broken_pods", [False, True])
+async def test_good_update_replaces_broken_pod(rig: Rig, api: ScriptedApi, keeps_broken_pods: bool) -> None:
+    api.keeps_broken_pods = keeps_broken_pods
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    api.crashing.add(A)
+    await rig.env(A, BAD="1")
+    await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    api.crashing.discard(A)
+    await rig.env(A, GOOD="1")
+    after = await rig.settled(A, Phase.RUNNING, within=10)
+    pod = rig.observe(after).pod
+    assert pod is not None
+    assert pod.generation == after.generation == 3
+    assert api.objects[SETS][A]["spec"]["replicas"] == 1
+
+
+@pytest.mark.find(16)
+async def test_stop_and_delete_of_a_stuck_rollout_end(rig: Rig, api: ScriptedApi) -> None:
+    api.keeps_broken_pods = True
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    api.crashing.add(A)
+    await rig.env(A, BAD="1")
+    await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    await rig.env(A, STILL_BAD="1")
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    await rig.delete(A)
+    await rig.settled(A, Phase.TERMINATED)
