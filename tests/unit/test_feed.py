@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -251,3 +252,39 @@ async def test_who_waits_for_a_sequence_is_sent_away_when_the_service_stops(log:
     memory.close()
     with pytest.raises(errors.Unavailable):
         await asyncio.wait_for(waiting, 5)
+
+
+@pytest.mark.find(39)
+async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins(log: MemoryLog) -> None:
+    period = 0.5
+    memory = feed.Feed(log, render.Encoder(), heartbeat=period)
+    beats = asyncio.create_task(memory.beat())
+    waited: list[float] = []
+
+    async def silence(number: int) -> None:
+        """Measures how long a watch of its own filter waits for each of its first heartbeats."""
+        await asyncio.sleep(number * 0.03)
+        reader = Reader()
+        task = watch(memory, reader, 0, feed.Filter(MINE, project=str(number)))
+        for count in (1, 2, 3):
+            began = time.monotonic()
+            await until(reader, count)
+            waited.append(time.monotonic() - began)
+        task.cancel()
+
+    await asyncio.gather(*(silence(number) for number in range(30)))
+    beats.cancel()
+    assert max(waited) <= period
+
+
+@pytest.mark.find(39)
+async def test_a_watch_that_joins_others_has_its_first_heartbeat_within_the_period(log: MemoryLog) -> None:
+    memory = feed.Feed(log, render.Encoder(), heartbeat=0.5)
+    tasks = [asyncio.create_task(memory.beat()), watch(memory, Reader(), 0)]
+    await asyncio.sleep(0.3)
+    late, began = Reader(), time.monotonic()
+    tasks.append(watch(memory, late, 0))
+    await until(late, 1)
+    assert time.monotonic() - began <= 0.5
+    for task in tasks:
+        task.cancel()

@@ -3,6 +3,7 @@
 import asyncio
 import bisect
 import contextlib
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -16,7 +17,11 @@ RECENT = 4096
 """Changes kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
 PAGE = 500
 TICK = 0.01
-"""Seconds: heartbeats that are due within it are given at once."""
+"""Seconds: the shortest sleep between two rounds of heartbeats."""
+EARLY = 0.9
+"""The part of the heartbeat period after which a topic has its next heartbeat, so that a watcher has it in time."""
+ROUNDS = 50
+"""Rounds of heartbeats in a period: topics that are due in the same round have their heartbeats together."""
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -25,7 +30,7 @@ class Feed:
     """See the package. All methods belong to the event loop."""
 
     def __init__(self, database: store.Store, encoder: Encoder, heartbeat: float) -> None:
-        """`heartbeat`: seconds between two signs of life on a quiet stream."""
+        """`heartbeat`: seconds that a stream is silent at most."""
         self.sequence = 0
         self._store = database
         self._encoder = encoder
@@ -129,7 +134,7 @@ class Feed:
             if snapshot is not None:
                 for change in snapshot:
                     await send(change.message)
-                await send(self._encoder.snapshot_complete(after, len(snapshot)))
+                await send(self._encoder.snapshot_complete(after, len(snapshot), self._heartbeat))
                 if len(wanted.keys) == 1 and any(change.terminated for change in snapshot):
                     return
             await self._changes(topic, after, send)
@@ -167,7 +172,9 @@ class Feed:
         """The topic of a filter, which lasts while somebody reads it."""
         topic = self._topics.get(wanted)
         if topic is None:
-            topic = self._topics[wanted] = Topic(wanted, self.sequence)
+            # Topics that begin at once have their heartbeats spread over half of the period.
+            first = self._heartbeat * EARLY * random.uniform(0.5, 1)
+            topic = self._topics[wanted] = Topic(wanted, self.sequence, time.monotonic() + first)
             for one in topic.concerns:
                 self._concerned.setdefault(one, set()).add(topic)
         topic.readers += 1
@@ -183,18 +190,16 @@ class Feed:
                         del self._concerned[one]
 
     async def beat(self) -> None:
-        """Gives every topic its heartbeats, spread over the period, until it is cancelled."""
+        """Gives every topic a heartbeat before a period has passed since its begin or its last one; runs for ever."""
+        pause = max(TICK, self._heartbeat / ROUNDS)
         while True:
-            topics, due = list(self._topics.values()), time.monotonic()
-            for topic in topics:
-                due += self._heartbeat / len(topics)
-                # Shorter sleeps last no time at all, or longer than they are asked to.
-                if (left := due - time.monotonic()) > 0:
-                    await asyncio.sleep(max(left, TICK))
-                topic.beats += 1
-                topic.wake()
-            if not topics:
-                await asyncio.sleep(self._heartbeat)
+            now = time.monotonic()
+            for topic in list(self._topics.values()):
+                if topic.due <= now + pause:
+                    topic.due = now + self._heartbeat * EARLY
+                    topic.beats += 1
+                    topic.wake()
+            await asyncio.sleep(pause)
 
     def close(self) -> None:
         """Ends all that waits with `errors.Unavailable`, so that the client goes on elsewhere."""

@@ -26,8 +26,8 @@ class Encoder(Protocol):
     def change(self, sandbox: Sandbox) -> bytes:
         """One change of a watch."""
 
-    def snapshot_complete(self, sequence: int, count: int) -> bytes:
-        """The end of a snapshot."""
+    def snapshot_complete(self, sequence: int, count: int, heartbeat: float) -> bytes:
+        """The end of a snapshot of `count` sandboxes; `heartbeat`: seconds that the stream is silent at most."""
 
     def heartbeat(self, sequence: int) -> bytes:
         """A sign of life."""
@@ -86,17 +86,21 @@ def newer(changes: Reversible[Change], sequence: int) -> list[Change]:
 
 
 class Topic:
-    """What the watchers of one filter share: the matching changes after `floor`, and one wake-up."""
+    """What the watchers of one filter share: the matching changes after `floor`, and one wake-up.
 
-    __slots__ = ("beats", "changes", "concerns", "filter", "floor", "readers", "woken")
+    `due`: when it has its next heartbeat, by the monotonic clock.
+    """
 
-    def __init__(self, wanted: Filter, floor: int) -> None:
+    __slots__ = ("beats", "changes", "concerns", "due", "filter", "floor", "readers", "woken")
+
+    def __init__(self, wanted: Filter, floor: int, due: float) -> None:
         self.filter = wanted
         self.concerns = wanted.keys or {wanted.tenant.name}
         self.changes: deque[Change] = deque()
         self.floor = floor
         self.readers = 0
         self.beats = 0
+        self.due = due
         self.woken = asyncio.Event()
 
     def append(self, change: Change) -> None:

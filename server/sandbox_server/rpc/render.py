@@ -79,9 +79,9 @@ class Encoder:
         """One change of a watch."""
         return pb.WatchStatusResponse(sequence=sandbox.sequence, status=status(sandbox)).SerializeToString()
 
-    def snapshot_complete(self, sequence: int, count: int) -> bytes:
+    def snapshot_complete(self, sequence: int, count: int, heartbeat: float) -> bytes:
         """The end of a snapshot."""
-        marker = pb.SnapshotComplete(count=count)
+        marker = pb.SnapshotComplete(count=count, heartbeat_seconds=heartbeat)
         return pb.WatchStatusResponse(sequence=sequence, snapshot_complete=marker).SerializeToString()
 
     def heartbeat(self, sequence: int) -> bytes:
