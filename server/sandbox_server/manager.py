@@ -117,6 +117,7 @@ class StatefulSetManager:
                     "GENERATION_MISMATCH",
                     f"the sandbox is at generation {before.generation}, not {wish.expected_generation}: "
                     "read it and decide again",
+                    generation=str(before.generation),
                 )
             if before.desired is DesiredState.DELETED and not deleted:
                 raise errors.FailedPrecondition(
@@ -176,7 +177,7 @@ class StatefulSetManager:
     async def watch(self, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
         """Sends the snapshot (unless resuming) and the changes. Raises as `feed.Feed.watch`, and `errors.NotFound`."""
         while True:
-            named = [await self.get(wanted.tenant, key) for key in wanted.keys]
+            named = await self._named(wanted)
             # What the store has said, memory may be yet to hear of: it would be told again.
             await self._feed.arrived(max((one.sandbox.sequence for one in named), default=0))
             # One that was live may have ended while others were read.
@@ -188,6 +189,18 @@ class StatefulSetManager:
             await self._feed.watch(wanted, snapshot, self._feed.sequence, send)
         elif not (len(named) == 1 and named[0].terminated and named[0].sandbox.sequence <= after):
             await self._feed.watch(wanted, None, after, send)
+
+    async def _named(self, wanted: feed.Filter) -> Sequence[feed.Change]:
+        """The sandboxes that a filter names. Raises `errors.NotFound` with all that are missing."""
+        found, missing = [], []
+        for key in wanted.keys:
+            try:
+                found.append(await self.get(wanted.tenant, key))
+            except errors.NotFound:
+                missing.append(key.id)
+        if missing:
+            raise not_found(*missing)
+        return found
 
 
 def _random(length: int) -> str:

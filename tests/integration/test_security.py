@@ -98,6 +98,27 @@ def test_47_every_method_needs_a_known_token(make_service: Callable[..., Service
     assert not any(token in service.log.read_text() for token in TOKENS.values())
 
 
+@pytest.mark.find(40)
+@pytest.mark.parametrize("method", ["GetStatus", "WatchStatus", "Stop"])
+def test_refused_token_leaves_a_line_and_a_flood_leaves_few(
+    make_service: Callable[..., Service], tenants: Path, method: str
+) -> None:
+    service = make_service("--token-file", str(tenants), "--log-format", "json")
+    service.start(wait=False)
+    with Client(service.address, token=TOKENS["a"], timeout=20) as client:
+        client.page()
+    request = message_factory.GetMessageClass(METHODS[method].input_type)()
+    for _ in range(100):
+        call(service, method, request, "wrong-token")
+    lines = [json.loads(one) for one in service.log.read_text().splitlines()]
+    refused = [one for one in lines if one.get("method") == method]
+    assert refused
+    assert len(refused) < 50
+    assert {one["event"] for one in refused} == {"credentials_refused"}
+    assert all(one["peer"].startswith("ipv4:127.0.0.1:") for one in refused)
+    assert "wrong-token" not in service.log.read_text()
+
+
 def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
     make_service: Callable[..., Service], tenants: Path
 ) -> None:

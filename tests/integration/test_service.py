@@ -14,12 +14,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
 from prometheus_client.parser import text_string_to_metric_families
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
@@ -216,9 +219,61 @@ def test_heartbeats_come_while_nothing_happens(make_service: Callable[..., Servi
     service = make_service("--heartbeat", "0.1").start()
     with grpc.insecure_channel(service.address) as channel:
         stream = sandbox_pb2_grpc.SandboxServiceStub(channel).WatchStatus(pb.WatchStatusRequest(), timeout=20)
-        kinds = [next(stream).WhichOneof("event") for _ in range(4)]
+        answers = [next(stream) for _ in range(4)]
+        kinds = [one.WhichOneof("event") for one in answers]
         stream.cancel()
+    assert answers[0].snapshot_complete.heartbeat_seconds == 0.1
     assert kinds == ["snapshot_complete", "heartbeat", "heartbeat", "heartbeat"]
+
+
+def facts(call: Callable[[], object]) -> dict[str, str]:
+    """The metadata of the ErrorInfo, and the reason, of a call that fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    status: Any = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return {"reason": info.reason, **info.metadata}
+
+
+@pytest.mark.find(39)
+def test_errors_have_the_sandbox_and_its_generation_as_fields(stub: sandbox_pb2_grpc.SandboxServiceStub) -> None:
+    named = {"sandbox_id": "taken", "namespace": "default"}
+    spec = pb.SandboxSpec(project="demo", command=SLEEP.command)
+    create = pb.CreateSandboxRequest(sandbox_id="taken", spec=spec)
+    stub.CreateSandbox(create)
+    assert facts(lambda: stub.CreateSandbox(create)) == named | {"reason": "SANDBOX_EXISTS"}
+    stale = pb.StopRequest(sandbox_id="taken", expected_generation=7)
+    assert facts(lambda: stub.Stop(stale)) == named | {"reason": "GENERATION_MISMATCH", "generation": "1"}
+    bad = pb.StopRequest(sandbox_id="taken", request_id="no-uuid")
+    assert facts(lambda: stub.Stop(bad)) == named | {"reason": "INVALID_FIELDS"}
+    stub.Delete(pb.DeleteRequest(sandbox_id="taken"))
+    assert facts(lambda: stub.Start(pb.StartRequest(sandbox_id="taken"))) == named | {"reason": "SANDBOX_DELETED"}
+    missing = facts(lambda: stub.GetStatus(pb.GetStatusRequest(sandbox_id="never", namespace="elsewhere")))
+    assert missing == {
+        "reason": "SANDBOX_NOT_FOUND",
+        "sandbox_id": "never",
+        "sandbox_ids": "never",
+        "namespace": "elsewhere",
+    }
+    assert facts(lambda: stub.GetStatus(pb.GetStatusRequest(sandbox_id="X" * 5000))).keys() == {"reason", "namespace"}
+
+
+@pytest.mark.find(39)
+@pytest.mark.parametrize("namespace", ["", "elsewhere"])
+def test_a_watch_names_all_missing_ids(stub: sandbox_pb2_grpc.SandboxServiceStub, namespace: str) -> None:
+    def missing(*ids: str) -> dict[str, str]:
+        return facts(lambda: list(stub.WatchStatus(pb.WatchStatusRequest(sandbox_ids=ids, namespace=namespace))))
+
+    spec = pb.SandboxSpec(project="demo", command=SLEEP.command)
+    stub.CreateSandbox(pb.CreateSandboxRequest(sandbox_id="there", spec=spec))
+    there = [] if namespace else ["there"]
+    found = missing("d", "a", "c", "b", "a", *there)
+    assert found["sandbox_ids"] == "a,b,c,d"
+    assert found["sandbox_id"] == "a"
+    assert found["namespace"] == (namespace or "default")
+    many = missing(*("m" * 46 + f"-{number:04}" for number in range(900)))
+    assert len(many["sandbox_ids"].split(",")) + int(many["sandboxes_left"]) == 900
 
 
 def test_health_and_reflection_answer(service: Service) -> None:
@@ -457,6 +512,28 @@ def test_logs_are_one_json_line_an_event(make_service: Callable[..., Service]) -
     service.terminate()
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert {"serving", "call", "phase_changed", "stopped"} <= {one["event"] for one in lines}
+
+
+@pytest.mark.find(40)
+def test_log_line_of_a_mutation_says_which_sandbox_and_who_asked(make_service: Callable[..., Service]) -> None:
+    service = make_service("--log-format", "json").start()
+    request_id = str(uuid.uuid4())
+    with service.client() as client:
+        made = client.create("demo", spec=SLEEP, request_id=request_id)
+        with pytest.raises(errors.NotFound):
+            client.stop("never-was", request_id=request_id)
+    service.terminate()
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    calls = [one for one in lines if one["event"] == "call"]
+    assert [(one["method"], one["sandbox"]) for one in calls] == [
+        ("CreateSandbox", made.sandbox_id),
+        ("Stop", "never-was"),
+    ]
+    for one in calls:
+        assert one["namespace"] == "default"
+        assert one["request_id"] == request_id
+        assert one["tenant"] == "default"
+        assert one["peer"].startswith("ipv4:127.0.0.1:")
 
 
 def test_the_service_ends_on_sigint_too(make_service: Callable[..., Service]) -> None:

@@ -22,8 +22,8 @@ What holds for every call:
   Secrets    No answer, error or log holds the value of an environment variable.
 
 Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox.fullstackagent.io"; its reason is
-the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Any call
-can answer:
+the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Where the
+request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `namespace`. Any call can answer:
 
   UNAUTHENTICATED     UNAUTHENTICATED: no token, or one that is not known. Send a valid one.
   INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it takes, never what it held.

@@ -115,7 +115,8 @@ class SandboxServiceServicer:
         Errors, besides those of any mutation:
         NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
         FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+        ErrorInfo has as `generation`. Read the sandbox and decide again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,7 +131,8 @@ class SandboxServiceServicer:
         Errors, besides those of any mutation:
         NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
         FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+        ErrorInfo has as `generation`. Read the sandbox and decide again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +148,8 @@ class SandboxServiceServicer:
 
         Errors, besides those of any mutation:
         NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-        ABORTED    GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+        ABORTED    GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of ErrorInfo has
+        as `generation`. Read the sandbox and decide again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,7 +180,8 @@ class SandboxServiceServicer:
         NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
         INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
         FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+        ErrorInfo has as `generation`. Read the sandbox and decide again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,11 +192,19 @@ class SandboxServiceServicer:
 
         Answers at once. Without after_sequence: first the current status of each matching sandbox, then
         snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
-        missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Heartbeats come while
-        nothing happens. Allowed in every phase; a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+        missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
+        a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+
+        A snapshot without sandbox_ids has no sandbox in PHASE_TERMINATED; with sandbox_ids it has those of them that are.
+
+        A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
+        snapshot_complete, 15 s unless the service is configured otherwise: a heartbeat comes where nothing else does, the
+        first within that time too. A stream that is silent for twice as long is broken: open it again.
 
         Errors, besides those of any call:
-        NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist. Check ids and namespace.
+        NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
+        as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
+        rest), and the first as `sandbox_id`. Check ids and namespace.
         OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
         SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
         UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.

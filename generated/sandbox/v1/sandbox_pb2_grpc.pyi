@@ -22,8 +22,8 @@ What holds for every call:
   Secrets    No answer, error or log holds the value of an environment variable.
 
 Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox.fullstackagent.io"; its reason is
-the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Any call
-can answer:
+the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Where the
+request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `namespace`. Any call can answer:
 
   UNAUTHENTICATED     UNAUTHENTICATED: no token, or one that is not known. Send a valid one.
   INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it takes, never what it held.
@@ -98,7 +98,8 @@ class SandboxServiceStub:
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     Stop: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StopRequest, _sandbox_pb2.StopResponse]
     """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
@@ -109,7 +110,8 @@ class SandboxServiceStub:
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.DeleteRequest, _sandbox_pb2.DeleteResponse]
     """Delete removes the sandbox, and its disk unless keep_volume is set.
@@ -121,7 +123,8 @@ class SandboxServiceStub:
 
     Errors, besides those of any mutation:
       NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-      ABORTED    GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+      ABORTED    GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of ErrorInfo has
+                 as `generation`. Read the sandbox and decide again.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]
     """GetStatus answers the current status.
@@ -144,18 +147,27 @@ class SandboxServiceStub:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     WatchStatus: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]
     """WatchStatus streams status changes.
 
     Answers at once. Without after_sequence: first the current status of each matching sandbox, then
     snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
-    missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Heartbeats come while
-    nothing happens. Allowed in every phase; a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+    missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
+    a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+
+    A snapshot without sandbox_ids has no sandbox in PHASE_TERMINATED; with sandbox_ids it has those of them that are.
+
+    A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
+    snapshot_complete, 15 s unless the service is configured otherwise: a heartbeat comes where nothing else does, the
+    first within that time too. A stream that is silent for twice as long is broken: open it again.
 
     Errors, besides those of any call:
-      NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist. Check ids and namespace.
+      NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
+                    as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
+                    rest), and the first as `sandbox_id`. Check ids and namespace.
       OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                     SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
       UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
@@ -210,7 +222,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     Stop: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StopRequest, _sandbox_pb2.StopResponse]  # type: ignore[assignment]
     """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
@@ -221,7 +234,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     Delete: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.DeleteRequest, _sandbox_pb2.DeleteResponse]  # type: ignore[assignment]
     """Delete removes the sandbox, and its disk unless keep_volume is set.
@@ -233,7 +247,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
 
     Errors, besides those of any mutation:
       NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-      ABORTED    GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+      ABORTED    GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of ErrorInfo has
+                 as `generation`. Read the sandbox and decide again.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]  # type: ignore[assignment]
     """GetStatus answers the current status.
@@ -256,18 +271,27 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     WatchStatus: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]  # type: ignore[assignment]
     """WatchStatus streams status changes.
 
     Answers at once. Without after_sequence: first the current status of each matching sandbox, then
     snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
-    missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Heartbeats come while
-    nothing happens. Allowed in every phase; a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+    missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
+    a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+
+    A snapshot without sandbox_ids has no sandbox in PHASE_TERMINATED; with sandbox_ids it has those of them that are.
+
+    A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
+    snapshot_complete, 15 s unless the service is configured otherwise: a heartbeat comes where nothing else does, the
+    first within that time too. A stream that is silent for twice as long is broken: open it again.
 
     Errors, besides those of any call:
-      NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist. Check ids and namespace.
+      NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
+                    as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
+                    rest), and the first as `sandbox_id`. Check ids and namespace.
       OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                     SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
       UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
@@ -331,7 +355,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors, besides those of any mutation:
           NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                               ErrorInfo has as `generation`. Read the sandbox and decide again.
         """
 
     @_abc_1.abstractmethod
@@ -348,7 +373,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors, besides those of any mutation:
           NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                               ErrorInfo has as `generation`. Read the sandbox and decide again.
         """
 
     @_abc_1.abstractmethod
@@ -366,7 +392,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors, besides those of any mutation:
           NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-          ABORTED    GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+          ABORTED    GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of ErrorInfo has
+                     as `generation`. Read the sandbox and decide again.
         """
 
     @_abc_1.abstractmethod
@@ -401,7 +428,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
           INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
-          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one. Read it and decide again.
+          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                               ErrorInfo has as `generation`. Read the sandbox and decide again.
         """
 
     @_abc_1.abstractmethod
@@ -414,11 +442,19 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Answers at once. Without after_sequence: first the current status of each matching sandbox, then
         snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
-        missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Heartbeats come while
-        nothing happens. Allowed in every phase; a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+        missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
+        a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+
+        A snapshot without sandbox_ids has no sandbox in PHASE_TERMINATED; with sandbox_ids it has those of them that are.
+
+        A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
+        snapshot_complete, 15 s unless the service is configured otherwise: a heartbeat comes where nothing else does, the
+        first within that time too. A stream that is silent for twice as long is broken: open it again.
 
         Errors, besides those of any call:
-          NOT_FOUND     SANDBOX_NOT_FOUND: one of the sandbox_ids does not exist. Check ids and namespace.
+          NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
+                        as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
+                        rest), and the first as `sandbox_id`. Check ids and namespace.
           OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                         SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
           UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.

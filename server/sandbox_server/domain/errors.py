@@ -14,13 +14,15 @@ class Violation:
 class ServiceError(Exception):
     """Base of every error a caller may see.
 
-    `reason` is the UPPER_SNAKE word of `ErrorInfo`; `message` is for people and ends with the next step.
+    `reason` is the UPPER_SNAKE word of `ErrorInfo`; `message` is for people and ends with the next step; `facts` are
+    for programs, by name, beside the sandbox of the call, which every error has.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, **facts: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.facts = facts
 
 
 class Invalid(ServiceError):

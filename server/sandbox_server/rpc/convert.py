@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager, store
@@ -33,6 +34,27 @@ def _judging() -> Iterator[list[Violation]]:
         found += invalid.violations
     if found:
         raise errors.Invalid(tuple(found))
+
+
+def named(tenant: Tenant, request: Message) -> dict[str, str]:
+    """The sandbox that a request is about, as far as the request names it and names it well."""
+    sandbox_id: str = getattr(request, "sandbox_id", "")
+    namespace: str = getattr(request, "namespace", "")
+    found = {}
+    if sandbox_id and check.sandbox_id.fits(sandbox_id):
+        found["sandbox_id"] = sandbox_id
+    many = isinstance(request, pb.WatchStatusRequest) and bool(request.sandbox_ids)
+    if not namespace and (sandbox_id or many):
+        namespace = tenant.namespaces[0]
+    if namespace and check.namespace.fits(namespace):
+        found["namespace"] = namespace
+    return found
+
+
+def known_request_id(request: Message) -> str:
+    """The request id of a mutation; empty where it has none, or one that is no UUID."""
+    request_id: str = getattr(request, "request_id", "")
+    return request_id.lower() if request_id and check.request_id.fits(request_id) else ""
 
 
 def written(text: str) -> pb.CreateSandboxRequest:
@@ -142,7 +164,7 @@ def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter
         if after is not None and after < 0:
             found.append(Violation("after_sequence", "must not be negative"))
         labels = _matching(request, found)
-    keys = frozenset(tenant.key(request.namespace, one) for one in request.sandbox_ids)
+    keys = tenant.keys(request.namespace, request.sandbox_ids)
     return feed.Filter(tenant, keys, request.namespace, request.project, labels), after
 
 

@@ -2,7 +2,8 @@
 
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import grpc
@@ -35,12 +36,13 @@ CODES: dict[type[errors.ServiceError], int] = {
 }
 
 
-def status(method: str, error: Exception) -> status_pb2.Status:
+def status(method: str, error: Exception, named: Mapping[str, str] = MappingProxyType({})) -> status_pb2.Status:
     """The status of an error: its code, its message, one ErrorInfo and the details that apply.
 
-    One that nobody foresaw is INTERNAL with a reference, under which it is logged, and no text of its own.
+    `named`: the sandbox that the call is about. An error that nobody foresaw is INTERNAL with a reference, under which
+    it is logged, and no text of its own.
     """
-    metadata = {}
+    metadata = dict(named)
     if not isinstance(error, errors.ServiceError):
         metadata["reference"] = reference = uuid.uuid4().hex[:12]
         log.error("internal_error", method=method, reference=reference, exc_info=error)
@@ -49,6 +51,7 @@ def status(method: str, error: Exception) -> status_pb2.Status:
     elif isinstance(error, errors.Invalid):
         error = errors.Invalid(_fitting(error.violations), error.reason)
     answer = status_pb2.Status(code=CODES[type(error)], message=error.message)
+    metadata |= error.facts
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     for detail in (info, *_details(error)):
         answer.details.add().Pack(detail)

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-import structlog
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
@@ -25,12 +24,10 @@ from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server.domain import errors
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth
+from sandbox_server.rpc import auth, convert, journal
 from sandbox_server.rpc import errors as rpc_errors
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.servicer import Fields, Servicer
-
-log = structlog.get_logger()
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"]
 RECEIVE_MOST = 2 * 1024 * 1024
@@ -67,6 +64,7 @@ class Server:
         self._servicer = servicer
         self._authenticator = authenticator
         self._health = health.HealthServicer()
+        self._refusals = journal.Refusals()
         self._draining = False
         self._idle = asyncio.Event()
         self.open = collections.Counter[str]()
@@ -131,27 +129,45 @@ class Server:
         logged = "request_id" in described.input_type.fields_by_name
 
         async def handle(written: bytes, context: Caller) -> bytes | None:
-            began, tenant, outcome = time.monotonic(), None, left
+            began, outcome = time.monotonic(), left
+            tenant: Tenant | None = None
+            message: Message | None = None
+            request_id = ""
+            told: dict[str, str] = {}
             self.open[method] += 1
             try:
                 if self._draining:
                     raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: repeat the call")
                 tenant = self._authenticator.tenant(context)
-                answer = await call(tenant, _parsed(request, written), context)
+                message = _parsed(request, written)
+                if logged:
+                    # The call takes it out of the message.
+                    request_id = convert.known_request_id(message)
+                    told = convert.named(tenant, message)
+                answer = await call(tenant, message, context)
                 if isinstance(answer, dict):
+                    if logged:
+                        told = {name: answer["sandbox"][name] for name in ("sandbox_id", "namespace")}
                     answer = response(**answer).SerializeToString()
                 outcome = ok
                 return answer
             except Exception as error:
-                status = rpc_errors.status(method, error)
+                if tenant is not None and message is not None and not logged:
+                    told = convert.named(tenant, message)
+                status = rpc_errors.status(method, error, told)
                 reason = error.reason if isinstance(error, errors.ServiceError) else "INTERNAL"
                 outcome = (method, code_pb2.Code.Name(status.code), reason)
             finally:
                 self.ended[outcome] += 1
                 self.open[method] -= 1
-                if logged:
+                if tenant is None and outcome[1] == "UNAUTHENTICATED":
+                    self._refusals.add(method, context.peer())
+                elif logged:
                     # After the answer has gone: writing a line takes as long as reading the request.
-                    asyncio.get_running_loop().call_soon(_log, tenant, outcome, time.monotonic() - began)
+                    took = time.monotonic() - began
+                    asyncio.get_running_loop().call_soon(
+                        journal.mutation, outcome, tenant, told, request_id, context.peer(), took
+                    )
                 if self._draining:
                     self._idle.set()
             return await rpc_errors.abort(context, status)
@@ -159,12 +175,6 @@ class Server:
         if described.server_streaming:
             return grpc.unary_stream_rpc_method_handler(handle)
         return grpc.unary_unary_rpc_method_handler(handle)
-
-
-def _log(tenant: Tenant | None, outcome: tuple[str, str, str], seconds: float) -> None:
-    method, code, reason = outcome
-    name = tenant.name if tenant else ""
-    log.info("call", method=method, tenant=name, code=code, reason=reason, ms=round(seconds * 1000, 1))
 
 
 def _parsed(message: type[Message], written: bytes) -> Message:
