@@ -177,7 +177,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_DELETED: _Reason.ValueType  # 13
     """Everything is gone; the disk was removed."""
     REASON_VOLUME_KEPT: _Reason.ValueType  # 14
-    """Everything but the disk is gone; it was kept."""
+    """Everything but the disk is gone; it was kept. The message says so where the claim had lost its volume."""
     REASON_IMAGE_PULL: _Reason.ValueType  # 15
     """PHASE_ERROR: the image cannot be pulled. Check its name and the registry's credentials."""
     REASON_IMAGE_INVALID: _Reason.ValueType  # 16
@@ -197,8 +197,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_VOLUME_PENDING: _Reason.ValueType  # 23
     """PHASE_ERROR: the volume is not bound and the cluster says why."""
     REASON_VOLUME_LOST: _Reason.ValueType  # 24
-    """PHASE_ERROR: the disk was removed or replaced behind the service's back. Nothing starts on a fresh one until
-    Start says accept_data_loss.
+    """PHASE_ERROR: the disk was removed or replaced behind the service's back, or its claim lost the volume. The pod is
+    removed, and nothing starts on a fresh disk until Start says accept_data_loss.
     """
     REASON_NODE_LOST: _Reason.ValueType  # 25
     """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the pod's node does not answer. It recovers with the node; the
@@ -279,7 +279,7 @@ the pod still holds it. In the latter case save your work: it is lost when the p
 REASON_DELETED: Reason.ValueType  # 13
 """Everything is gone; the disk was removed."""
 REASON_VOLUME_KEPT: Reason.ValueType  # 14
-"""Everything but the disk is gone; it was kept."""
+"""Everything but the disk is gone; it was kept. The message says so where the claim had lost its volume."""
 REASON_IMAGE_PULL: Reason.ValueType  # 15
 """PHASE_ERROR: the image cannot be pulled. Check its name and the registry's credentials."""
 REASON_IMAGE_INVALID: Reason.ValueType  # 16
@@ -299,8 +299,8 @@ REASON_ADMISSION_DENIED: Reason.ValueType  # 22
 REASON_VOLUME_PENDING: Reason.ValueType  # 23
 """PHASE_ERROR: the volume is not bound and the cluster says why."""
 REASON_VOLUME_LOST: Reason.ValueType  # 24
-"""PHASE_ERROR: the disk was removed or replaced behind the service's back. Nothing starts on a fresh one until
-Start says accept_data_loss.
+"""PHASE_ERROR: the disk was removed or replaced behind the service's back, or its claim lost the volume. The pod is
+removed, and nothing starts on a fresh disk until Start says accept_data_loss.
 """
 REASON_NODE_LOST: Reason.ValueType  # 25
 """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the pod's node does not answer. It recovers with the node; the

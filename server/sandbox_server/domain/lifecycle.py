@@ -71,7 +71,8 @@ MESSAGE_MOST = 4096
 
 D, P, R, S = DesiredState, Phase, Reason, Situation
 _STRANGER = "a {} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
-_LOST = "the disk was removed or replaced; Start with accept_data_loss begins on an empty one"
+_LOST = "the disk was lost, removed or replaced; Start with accept_data_loss begins on an empty one"
+_KEPT_LOST = "removed; the claim is kept, but the volume that it was bound to no longer exists"
 ACCEPTED = "accepted"
 _GOING = "the disk is being removed and goes with the pod: save your work now"
 
@@ -111,6 +112,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("the pod's node does not answer", S.pod_lost, P.TERMINATING, R.NODE_LOST),
         Rule("pod there", lambda at: at.pod, P.TERMINATING, R.POD_TERMINATING, "the pod is being removed"),
         Rule("workload not removed", S.undeleted, P.TERMINATING, R.WORKLOAD_PENDING, "the workload is being removed"),
+        Rule("claim kept, volume lost", S.volume_kept_lost, P.TERMINATED, R.VOLUME_KEPT, _KEPT_LOST),
         Rule("volume kept", S.volume_kept, P.TERMINATED, R.VOLUME_KEPT, "removed; the disk is kept"),
         Rule("volume there", lambda at: at.volume, P.TERMINATING, R.VOLUME_TERMINATING, "the volume is being removed"),
         Rule("nothing left", S.any, P.TERMINATED, R.DELETED, "removed with its disk"),
@@ -175,7 +177,8 @@ def _action(at: Situation) -> Action | None:
     replicas = int(running and not at.volume_lost() and not at.rollout_stuck())
     applied = (sandbox.generation, replicas, sandbox.applied_revision, False)
     stands = workload and (workload.generation, workload.replicas, workload.revision, workload.terminating) == applied
-    return None if stands and at.acted() else Apply(replicas)
+    discarded = running and at.volume_discarded()
+    return None if stands and at.acted() and not discarded else Apply(replicas)
 
 
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:

@@ -61,7 +61,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """The claim (or directory) as it now is."""
+    """The claim (or directory) as it now is. `lost`: the volume that it was bound to no longer exists."""
 
     owner: str
     uid: str
@@ -69,6 +69,7 @@ class Volume:
     size: str
     bound: bool
     terminating: bool = False
+    lost: bool = False
 
     @property
     def stays(self) -> bool:

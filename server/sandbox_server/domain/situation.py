@@ -44,10 +44,15 @@ class Situation:
         return next((kind for kind, one in seen if one and one.owner != self.sandbox.uid), "")
 
     def volume_lost(self) -> bool:
-        """The disk with the data is gone, replaced, or going with no pod left to hold it."""
+        """The disk with the data is gone, replaced, without its volume, or going with no pod left to hold it."""
         known, volume = self.sandbox.volume_uid, self.volume
-        held = volume is not None and volume.uid == known and not (volume.terminating and self.pod is None)
+        stands = volume is not None and volume.uid == known and not volume.lost
+        held = stands and volume is not None and not (volume.terminating and self.pod is None)
         return bool(known) and not held
+
+    def volume_discarded(self) -> bool:
+        """The claim lost its volume and holds no data of the sandbox: a fresh one has to replace it."""
+        return not self.sandbox.volume_uid and self.volume is not None and self.volume.lost
 
     def volume_going(self) -> bool:
         """The disk with the data goes as soon as the pod that holds it does."""
@@ -59,8 +64,12 @@ class Situation:
         return waits and self.volume is not None and not self.volume.bound
 
     def volume_kept(self) -> bool:
-        """The volume is there and stays."""
+        """The claim is there and stays."""
         return self.sandbox.keep_volume and self.volume is not None and not self.volume.terminating
+
+    def volume_kept_lost(self) -> bool:
+        """The claim is there and stays, without its volume."""
+        return self.volume_kept() and self.volume is not None and self.volume.lost
 
     def pod_current(self) -> Pod | None:
         """The pod, if it is of this generation and stays."""

@@ -29,7 +29,9 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
         volume=VolumeStatus(volume.name, volume.size, volume.stays) if volume else None,
     )
     attempt_at = now if fell else sandbox.attempt_at
-    if volume and not volume.terminating and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
+    # Start with accept_data_loss gave up a claim that lost its volume, unless the volume has come back.
+    stays = volume is not None and not volume.terminating and not volume.lost
+    if volume and stays and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
         known = volume.uid
     return replace(sandbox, status=after, attempt_at=attempt_at, volume_uid=known)
 
@@ -60,6 +62,6 @@ def _conditions(
 def _volume_reason(sandbox: Sandbox, volume: Volume | None, decision: lifecycle.Decision) -> Reason:
     if sandbox.desired is DesiredState.DELETED:
         return decision.reason
-    if volume is None and sandbox.volume_uid:
+    if sandbox.volume_uid and (volume is None or volume.lost):
         return Reason.VOLUME_LOST
     return Reason.VOLUME_TERMINATING if volume and volume.terminating else Reason.VOLUME_BINDING

@@ -238,7 +238,7 @@ class ScriptedApi:
         if name in self.unmade:
             return
         meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
-        if self.unbound or "volumeName" in claim["spec"]:
+        if self.unbound or "volumeName" in claim["spec"] or claim.get("status", {}).get("phase") == "Lost":
             words = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
             waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
             self.put(pods, {"metadata": meta, "status": {"phase": "Pending", "conditions": [waits]}})

@@ -31,6 +31,8 @@ class ObedientEngine:
             if self.volume and ours and not sandbox.keep_volume:
                 self.volume = dataclasses.replace(self.volume, terminating=True)
             return 0
+        if self.volume and self.volume.lost and not sandbox.volume_uid:
+            self.volume = None
         fresh = self.workload is None or self.workload.terminating
         revision = 100 if fresh or self.workload is None else self.workload.revision + 1
         self.workload = Workload(

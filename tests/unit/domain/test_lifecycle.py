@@ -87,6 +87,7 @@ VOLUMES = [
     None,
     volume(),
     volume(bound=False),
+    volume(bound=False, lost=True),
     volume(terminating=True),
     volume(uid="another"),
     volume(owner="stranger", uid="stranger"),
@@ -137,7 +138,10 @@ def unsettleable(sandbox: Sandbox, observed: Observed) -> set[Reason]:
     if any(owner not in (None, UID) for owner in owners):
         found.add(Reason.NAME_CONFLICT)
     if sandbox.volume_uid and (
-        observed.volume is None or observed.volume.uid != sandbox.volume_uid or observed.volume.terminating
+        observed.volume is None
+        or observed.volume.uid != sandbox.volume_uid
+        or observed.volume.terminating
+        or observed.volume.lost
     ):
         found |= {Reason.VOLUME_LOST, Reason.VOLUME_TERMINATING}
     return found
@@ -365,3 +369,38 @@ def test_broken_pod_that_controller_keeps_is_replaced_by_scaling_down_and_up() -
     # A pod that is ready is replaced by every release; one that the controller has yet to hear of may be.
     assert decide(workload(), pod(generation=2), guarded).action is None
     assert decide(workload(obeyed=False), broken, guarded).action is None
+
+
+@pytest.mark.find(5)
+@pytest.mark.parametrize("desired", [DesiredState.RUNNING, DesiredState.STOPPED])
+@pytest.mark.parametrize("seen", [None, pod()], ids=["no pod", "a running pod"])
+@pytest.mark.parametrize("terminating", [False, True])
+def test_a_claim_without_its_volume_is_a_lost_disk(desired: DesiredState, seen: Pod | None, terminating: bool) -> None:
+    sandbox = next(one for one in sandboxes() if one.desired is desired and one.volume_uid)
+    lost = Observed(workload=workload(), pod=seen, volume=volume(bound=False, lost=True, terminating=terminating))
+    decision = lifecycle.decide(sandbox, lost, NOW)
+    assert (decision.phase, decision.reason) == (Phase.ERROR, Reason.VOLUME_LOST)
+    told = status.record(sandbox, lost, decision, NOW).status
+    (bound,) = [one for one in told.conditions if one.type is ConditionType.VOLUME_BOUND]
+    assert (bound.status, bound.reason) == (False, Reason.VOLUME_LOST)
+    assert told.volume is not None
+    assert not told.volume.bound
+    back = lifecycle.decide(sandbox, dataclasses.replace(lost, volume=volume()), NOW)
+    assert back.reason is not Reason.VOLUME_LOST
+
+
+@pytest.mark.find(5)
+def test_a_claim_that_was_given_up_does_not_become_the_disk_again() -> None:
+    sandbox = next(one for one in sandboxes() if one.desired is DesiredState.RUNNING and not one.volume_uid)
+    lost = Observed(workload=workload(), volume=volume(bound=False, lost=True))
+    decision = lifecycle.decide(sandbox, lost, NOW)
+    assert decision.action is not None
+    assert status.record(sandbox, lost, decision, NOW).volume_uid == ""
+
+
+@pytest.mark.find(5)
+def test_a_delete_that_keeps_a_claim_without_its_volume_says_so() -> None:
+    sandbox = next(one for one in sandboxes() if one.keep_volume and one.volume_uid and one.applied_generation == 3)
+    decision = lifecycle.decide(sandbox, Observed(volume=volume(bound=False, lost=True)), NOW)
+    assert decision.phase is Phase.TERMINATED
+    assert "no longer exists" in decision.message

@@ -175,10 +175,13 @@ class KubernetesEngine:
         return written
 
     async def _make_disk(self, sandbox: Sandbox, claim: manifests.Manifest) -> None:
-        """Applies the claim. Raises `engines.Unreachable` while the name is taken by a placeholder or a disk that goes."""
+        """Applies the claim. Raises `engines.Unreachable` while the name is taken by a claim that has to go first: a
+        placeholder, one that is being removed, or one that lost its volume. The cluster keeps a claim as long as a pod
+        uses it, so that the workload is scaled down as well."""
         made = await self._write(sandbox, claim)
         disk = observe.volume(made)
-        if disk.terminating or not disk.uid:
+        if disk.terminating or disk.lost or not disk.uid:
+            await self._at_rest(sandbox)
             await self._api.delete(claim, made.metadata.uid)
             raise engines.Unreachable(f"the claim {disk.name} has to go before there can be a fresh one")
 

@@ -113,6 +113,8 @@ def volume(found: Object) -> Volume:
         size=found.status.capacity.get("storage") or found.spec.resources.requests.get("storage", ""),
         bound=found.status.phase == "Bound",
         terminating=meta.deletionTimestamp is not None,
+        # controller/volume/persistentvolume/pv_controller.go, when the bound volume is removed
+        lost=found.status.phase == "Lost",
     )
 
 
