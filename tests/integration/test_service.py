@@ -236,6 +236,21 @@ def facts(call: Callable[[], object]) -> dict[str, str]:
     return {"reason": info.reason, **info.metadata}
 
 
+@pytest.mark.find(37)
+def test_client_that_pings_while_idle_keeps_its_connection(service: Service) -> None:
+    pinging = (("grpc.keepalive_time_ms", 200), ("grpc.keepalive_permit_without_calls", 1))
+    pinging += (("grpc.http2.max_pings_without_data", 0), ("grpc.use_local_subchannel_pool", 1))
+    states: list[grpc.ChannelConnectivity] = []
+    with grpc.insecure_channel(service.address, options=pinging) as channel:
+        stub = sandbox_pb2_grpc.SandboxServiceStub(channel)
+        stub.ListSandboxes(pb.ListSandboxesRequest(), timeout=5)
+        channel.subscribe(states.append)
+        time.sleep(4)
+        stub.ListSandboxes(pb.ListSandboxesRequest(), timeout=5)
+        channel.unsubscribe(states.append)
+    assert set(states) == {grpc.ChannelConnectivity.READY}
+
+
 @pytest.mark.find(39)
 def test_errors_have_the_sandbox_and_its_generation_as_fields(stub: sandbox_pb2_grpc.SandboxServiceStub) -> None:
     named = {"sandbox_id": "taken", "namespace": "default"}
@@ -266,9 +281,8 @@ def test_a_watch_names_all_missing_ids(stub: sandbox_pb2_grpc.SandboxServiceStub
         return facts(lambda: list(stub.WatchStatus(pb.WatchStatusRequest(sandbox_ids=ids, namespace=namespace))))
 
     spec = pb.SandboxSpec(project="demo", command=SLEEP.command)
-    stub.CreateSandbox(pb.CreateSandboxRequest(sandbox_id="there", spec=spec))
-    there = [] if namespace else ["there"]
-    found = missing("d", "a", "c", "b", "a", *there)
+    there = stub.CreateSandbox(pb.CreateSandboxRequest(spec=spec)).sandbox.sandbox_id
+    found = missing("d", "a", "c", "b", "a", *([] if namespace else [there]))
     assert found["sandbox_ids"] == "a,b,c,d"
     assert found["sandbox_id"] == "a"
     assert found["namespace"] == (namespace or "default")
@@ -517,11 +531,11 @@ def test_logs_are_one_json_line_an_event(make_service: Callable[..., Service]) -
 @pytest.mark.find(40)
 def test_log_line_of_a_mutation_says_which_sandbox_and_who_asked(make_service: Callable[..., Service]) -> None:
     service = make_service("--log-format", "json").start()
-    request_id = str(uuid.uuid4())
+    request_ids = [str(uuid.uuid4()) for _ in range(2)]
     with service.client() as client:
-        made = client.create("demo", spec=SLEEP, request_id=request_id)
+        made = client.create("demo", spec=SLEEP, request_id=request_ids[0])
         with pytest.raises(errors.NotFound):
-            client.stop("never-was", request_id=request_id)
+            client.stop("never-was", request_id=request_ids[1])
     service.terminate()
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     calls = [one for one in lines if one["event"] == "call"]
@@ -529,9 +543,9 @@ def test_log_line_of_a_mutation_says_which_sandbox_and_who_asked(make_service: C
         ("CreateSandbox", made.sandbox_id),
         ("Stop", "never-was"),
     ]
+    assert [one["request_id"] for one in calls] == request_ids
     for one in calls:
         assert one["namespace"] == "default"
-        assert one["request_id"] == request_id
         assert one["tenant"] == "default"
         assert one["peer"].startswith("ipv4:127.0.0.1:")
 

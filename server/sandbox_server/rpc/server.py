@@ -42,7 +42,10 @@ OPTIONS = (
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Clients may ping while they have no call; gRPC otherwise takes that for abuse and closes the connection. Pings that
+    # come faster than this are still refused.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 100),
     ("grpc.so_reuseport", 0),
 )
 
