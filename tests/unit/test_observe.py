@@ -188,3 +188,18 @@ NOT_MADE = "create Pod a-0 in StatefulSet a failed error: "
 def test_what_a_refusal_says(message: str, reason: Reason) -> None:
     assert observe.refused(message).reason is reason
     assert observe.refused(message).message == message
+
+
+@pytest.mark.find(45)
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        ({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"message": "a"}}}, "a"),
+        ({"state": {"terminated": {"message": "b"}}, "lastState": {"terminated": {"message": "a"}}}, "b"),
+        ({"state": {"running": {}}, "lastState": {"terminated": {"message": "a"}}}, "a"),
+    ],
+)
+def test_the_words_of_the_latest_end_are_observed(container: dict[str, Any], words: str) -> None:
+    last = observe.pod(pod(NOT_READY, SCHEDULED, containers=[{"name": "sandbox"} | container])).last_exit
+    assert last is not None
+    assert last.message == words

@@ -7,10 +7,14 @@ from sandbox_server.domain.phase import Reason
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a container ended: its code (128 + signal number for a signal) and the engine's word for it."""
+    """How a container ended: its code (128 + signal number for a signal) and the engine's word for it.
+
+    `message` is the end of its output where it failed: as it was from the engine, `words.last` of it in a status.
+    """
 
     code: int
     reason: str
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import errors, lifecycle, status
+from sandbox_server.domain import errors, lifecycle, status, words
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -182,7 +182,24 @@ class Reconciler:
 
     async def _record(self, sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision) -> Sandbox:
         """Writes what changed of the status; returns the sandbox as it then stands."""
+        observed = await self._redacted(sandbox, observed)
         return await self._write(status.record(sandbox, observed, decision, self._now()))
+
+    async def _redacted(self, sandbox: Sandbox, observed: Observed) -> Observed:
+        """What is observed, with last words that have no value of the environment.
+
+        What the values of another generation were is not known any more, so that nothing new is taken from its pod.
+        """
+        pod = observed.pod
+        if pod is None or pod.owner != sandbox.uid or pod.last_exit is None or not pod.last_exit.message:
+            return observed
+        known, message = sandbox.status.last_exit, ""
+        if pod.generation == sandbox.generation:
+            message = words.last(pod.last_exit.message, (await self._env(sandbox)).values())
+        elif known and (known.code, known.reason) == (pod.last_exit.code, pod.last_exit.reason):
+            message = known.message
+        last_exit = dataclasses.replace(pod.last_exit, message=message)
+        return dataclasses.replace(observed, pod=dataclasses.replace(pod, last_exit=last_exit))
 
     async def _write(self, after: Sandbox) -> Sandbox:
         """Writes `after`, unless that is how it stands. Raises `store.Stale`."""

@@ -202,6 +202,7 @@ def _container(sandbox: Sandbox) -> Manifest:
     return {
         "name": CONTAINER,
         "image": spec.image,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "ports": [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in _ports(sandbox)],
         "envFrom": [{"secretRef": {"name": secret_name(sandbox)}}],
         "resources": {

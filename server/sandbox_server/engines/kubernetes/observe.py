@@ -134,7 +134,7 @@ def pod(found: Object) -> Pod:
     conditions = {one.type: one for one in status.conditions}
     ready, scheduled = conditions.get("Ready", Said()), conditions.get("PodScheduled", Said())
     begun = conditions.get("PodReadyToStartContainers", Said()).status == "True"
-    last = container.lastState.get("terminated") or container.state.get("terminated")
+    last = container.state.get("terminated") or container.lastState.get("terminated")
     reason, message = _reason(status, container, ready, scheduled)
     pulled = True if container.imageID or "running" in container.state else None
     return Pod(
@@ -147,7 +147,7 @@ def pod(found: Object) -> Pod:
         scheduled=scheduled.status == "True",
         image_pulled=False if reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
         restart_count=container.restartCount,
-        last_exit=Exit(last.exitCode, last.reason or "Error") if last else None,
+        last_exit=Exit(last.exitCode, last.reason or "Error", last.message) if last else None,
     )
 
 

@@ -22,6 +22,9 @@ from sandbox_server.engines.local.launch import Launch
 _SIGNALS = (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ)
 """What the interpreter or the service's loop changed and a child would inherit."""
 
+WORDS_MOST = 4096
+"""Bytes of a log that are kept of a process that failed, as many as a kubelet keeps."""
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -33,7 +36,8 @@ class Process:
     """A process group, before it is started, while it runs and when it has ended.
 
     `files`: where the names of its files begin. It runs a `generation` of the sandbox `owner`, after as many
-    `restarts`; the last `quick` of those came too soon, the last of all with the exit code `code`. `pid`: its leader's,
+    `restarts`; the last `quick` of those came too soon, the last of all with the exit code `code` and, if it
+    failed, `words` at the end of its log. `pid`: its leader's,
     which began `began` clock ticks after the boot; both are 0 before the start.
     """
 
@@ -43,6 +47,7 @@ class Process:
     restarts: int = 0
     quick: int = 0
     code: int | None = None
+    words: str = ""
     pid: int = 0
     began: int = 0
 
@@ -88,7 +93,15 @@ class Process:
         # What left no code was killed together with what would have written it.
         code = self._report().get("exit-code", 128 + signal.SIGKILL)
         quick = self.quick + 1 if age < steady else 1
-        return Process(self.files, self.owner, self.generation, self.restarts + 1, quick, code)
+        words = self._words() if code else ""
+        return Process(self.files, self.owner, self.generation, self.restarts + 1, quick, code, words)
+
+    def _words(self) -> str:
+        """The end of the log, which the next start empties."""
+        with contextlib.suppress(OSError), Path(f"{self.files}.log").open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - WORDS_MOST))
+            return log.read(WORDS_MOST).decode(errors="replace")
+        return ""
 
     def _report(self) -> dict[str, int]:
         """What bubblewrap says: the first process inside, at the end `exit-code`."""

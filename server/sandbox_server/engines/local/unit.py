@@ -89,7 +89,7 @@ class Unit:
             scheduled=True,
             image_pulled=True,
             restart_count=process.restarts,
-            last_exit=None if code is None else Exit(code, _word(code)),
+            last_exit=None if code is None else Exit(code, _word(code), process.words),
         )
         if pod != self.pod:
             self.pod = pod
