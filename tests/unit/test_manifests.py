@@ -1,6 +1,9 @@
 """Rendered objects against the published Kubernetes schemas, the typed models, and files reviewed as YAML."""
 
+import dataclasses
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import kubernetes_validate
@@ -10,6 +13,7 @@ from kubernetes.client import ApiClient, V1Ingress, V1PersistentVolumeClaim, V1S
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import Readiness, Storage
 from sandbox_server.engines import kubernetes
+from sandbox_server.engines.local import launch
 from sandbox_server.settings import Settings
 
 from tests import samples
@@ -112,3 +116,33 @@ def test_no_setting_changes_what_a_stateful_set_can_never_change() -> None:
     rendered = [list(yaml.safe_load_all(kubernetes.render(sandbox, ENV, one)))[-1] for one in settings]
     fixed = ("serviceName", "selector", "podManagementPolicy", "volumeClaimTemplates")
     assert all(one["spec"][field] == rendered[0]["spec"][field] for one in rendered for field in fixed)
+
+
+def expanded(word: str, env: Mapping[str, str]) -> str:
+    """What the kubelet makes of a word (k8s.io/kubernetes/third_party/forked/golang/expansion/expand.go)."""
+
+    def one(match: re.Match[str]) -> str:
+        return "$" if match[0] == "$$" else env.get(match[1], match[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", one, word)
+
+
+DOLLARS = ("$", "$$", "$$$", "$(A)", "$$(A)", "$$$(A)", "$(PORT)", "${A}", "$A", "$(", "$()", "$(A", "a$", "$(A)$(B)$")
+
+
+@pytest.mark.find(17)
+@pytest.mark.parametrize("word", DOLLARS)
+def test_the_process_gets_command_and_args_as_the_caller_wrote_them(word: str) -> None:
+    sandbox = samples.sandbox(spec=samples.spec(command=("/bin/run", word), args=(word, "--now")))
+    *_, stateful_set = yaml.safe_load_all(kubernetes.render(sandbox, ENV, Settings()))
+    (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
+    env = {**ENV, "PORT": "3000"}
+    assert [expanded(one, env) for one in container["command"]] == ["/bin/run", word]
+    assert [expanded(one, env) for one in container["args"]] == [word, "--now"]
+    local = launch.launch(
+        dataclasses.replace(sandbox, addresses=dataclasses.replace(sandbox.addresses, ports=(3000,))),
+        ENV,
+        Path("/nowhere"),
+        Settings(local_isolation="none"),
+    )
+    assert list(local.words) == ["/bin/run", word, word, "--now"]

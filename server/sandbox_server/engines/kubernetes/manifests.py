@@ -1,7 +1,7 @@
 """Every object of a sandbox as a pure function of it. Only fields that are ours: the rest is the cluster's."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -211,5 +211,11 @@ def _container(sandbox: Sandbox) -> Manifest:
         },
         "volumeMounts": [{"name": VOLUME, "mountPath": HOME}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
-        **_given(command=list(spec.command), args=list(spec.args), env=env, readinessProbe=probe and probe | often),
+        **_given(command=_literal(spec.command), args=_literal(spec.args)),
+        **_given(env=env, readinessProbe=probe and probe | often),
     }
+
+
+def _literal(words: Sequence[str]) -> list[str]:
+    """Words that reach the process as they are: the kubelet puts in variables for `$(NAME)`, and `$` for `$$`."""
+    return [word.replace("$", "$$") for word in words]
