@@ -141,9 +141,8 @@ def decide(
 
 def _recheck_at(at: Situation, waits: bool) -> datetime | None:
     """When time alone may change the decision. `waits`: whether the start deadline is still to come."""
-    attempt_at = at.sandbox.attempt_at
-    times = [attempt_at + at.start_deadline] if waits else []
-    guard_at = attempt_at + ROLLOUT_GUARD
+    times = [at.attempt_at + at.start_deadline] if waits else []
+    guard_at = at.attempt_at + ROLLOUT_GUARD
     if at.sandbox.desired is DesiredState.RUNNING and at.pod_outdated() and at.now < guard_at:
         times.append(guard_at)
     return min(times, default=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
-from sandbox_server.domain.phase import DesiredState, Reason
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 
 ROLLOUT_GUARD = timedelta(seconds=5)
@@ -103,7 +103,7 @@ class Situation:
         """
         workload = self.workload
         seen = workload is not None and (workload.obeyed or workload.replicas == 0)
-        return seen and self.pod_outdated() and self.now >= self.sandbox.attempt_at + ROLLOUT_GUARD
+        return seen and self.pod_outdated() and self.now >= self.attempt_at + ROLLOUT_GUARD
 
     def pod_failing(self) -> Pod | None:
         """The pod of this generation, if an error keeps it from being ready."""
@@ -130,9 +130,14 @@ class Situation:
         """The act for this generation has succeeded once."""
         return self.sandbox.applied_generation == self.sandbox.generation
 
+    @property
+    def attempt_at(self) -> datetime:
+        """When the present attempt to run began: now, if the sandbox was RUNNING when it was last reconciled."""
+        return self.now if self.sandbox.status.phase is Phase.RUNNING else self.sandbox.attempt_at
+
     def overdue(self) -> str:
         """The start deadline and what was seen last, once it has passed."""
-        if self.now < self.sandbox.attempt_at + self.start_deadline:
+        if self.now < self.attempt_at + self.start_deadline:
             return ""
         seen = f"{self.pod.reason.name} {self.pod.message}" if self.pod else Reason.WORKLOAD_PENDING.name
         return f"{int(self.start_deadline.total_seconds())} s; last seen: {seen}".rstrip()

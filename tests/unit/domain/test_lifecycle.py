@@ -404,3 +404,34 @@ def test_a_delete_that_keeps_a_claim_without_its_volume_says_so() -> None:
     decision = lifecycle.decide(sandbox, Observed(volume=volume(bound=False, lost=True)), NOW)
     assert decision.phase is Phase.TERMINATED
     assert "no longer exists" in decision.message
+
+
+@pytest.mark.find(1)
+@pytest.mark.parametrize(
+    ("fallen", "reason"),
+    [
+        (pod(ready=False, reason=Reason.NOT_READY), Reason.NOT_READY),
+        (pod(ready=False, reason=Reason.RESTARTING), Reason.RESTARTING),
+        (pod(ready=False, reason=Reason.SCHEDULING), Reason.SCHEDULING),
+        (pod(terminating=True, ready=False, reason=Reason.NOT_READY), Reason.ROLLING_OUT),
+        (None, Reason.WORKLOAD_PENDING),
+    ],
+)
+def test_start_deadline_counts_from_the_fall_of_a_running_sandbox(fallen: Pod | None, reason: Reason) -> None:
+    sandbox = samples.sandbox(
+        uid=UID,
+        generation=GENERATION,
+        volume_uid=KNOWN,
+        applied_generation=GENERATION,
+        applied_revision=5,
+        status=samples.status(phase=Phase.RUNNING, reason=Reason.READY, observed_generation=GENERATION),
+    )
+    observed = Observed(workload=workload(), pod=fallen, volume=volume())
+    fell_at = LATE + timedelta(hours=1)
+    decision = lifecycle.decide(sandbox, observed, fell_at)
+    deadline = fell_at + lifecycle.DEFAULT_START_DEADLINE
+    assert (decision.phase, decision.reason, decision.recheck_at) == (Phase.STARTING, reason, deadline)
+    after = status.record(sandbox, observed, decision, fell_at)
+    before_deadline = lifecycle.decide(after, observed, deadline - timedelta(seconds=1))
+    assert (before_deadline.phase, before_deadline.reason) == (Phase.STARTING, reason)
+    assert lifecycle.decide(after, observed, deadline).reason is Reason.START_DEADLINE

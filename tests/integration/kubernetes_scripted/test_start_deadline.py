@@ -1,0 +1,36 @@
+"""The start deadline of a sandbox that was RUNNING for longer than it."""
+
+import asyncio
+import copy
+from pathlib import Path
+
+import pytest
+from sandbox_server.domain.phase import Phase, Reason
+
+from tests.contract.rig import Rig
+from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.integration.kubernetes_scripted.test_faults import PODS, A, ScriptedGround
+
+DEADLINE = 1.0
+
+
+@pytest.mark.find(1)
+async def test_lost_readiness_is_starting_until_the_deadline_has_passed_since(api: ScriptedApi, tmp_path: Path) -> None:
+    rig = Rig(ScriptedGround(api, tmp_path), tmp_path, start_deadline=DEADLINE)
+    await rig.start()
+    try:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        await asyncio.sleep(1.5 * DEADLINE)
+        pod = copy.deepcopy(api.objects[PODS][f"{A}-0"])
+        pod["status"]["conditions"][0] |= {"status": "False", "reason": "ContainersNotReady"}
+        pod["status"]["conditions"][1] |= {"status": "False", "reason": "ContainersNotReady"}
+        pod["status"]["containerStatuses"][0]["ready"] = False
+        api.put(PODS, pod)
+        fallen = await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING)
+        assert (fallen.status.phase, fallen.status.reason) == (Phase.STARTING, Reason.NOT_READY)
+        failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+        assert failed.status.reason is Reason.START_DEADLINE
+        assert (failed.status.transition_time - fallen.status.transition_time).total_seconds() >= DEADLINE * 0.9
+    finally:
+        await rig.stop()
