@@ -101,6 +101,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
     D.STOPPED: (
         CONFLICT,
         LOST,
+        Rule("the engine cannot act now", S.busy, P.STOPPING, R.CLUSTER_BUSY),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.STOPPING, R.NODE_LOST),
         Rule("pod there", lambda at: at.pod, P.STOPPING, R.POD_TERMINATING, "the pod is being removed"),
@@ -108,6 +109,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("workload not scaled down", S.any, P.STOPPING, R.WORKLOAD_PENDING, "the workload is being scaled down"),
     ),
     D.DELETED: (
+        Rule("the engine cannot act now", S.busy, P.TERMINATING, R.CLUSTER_BUSY),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.TERMINATING, R.NODE_LOST),
         Rule("pod there", lambda at: at.pod, P.TERMINATING, R.POD_TERMINATING, "the pod is being removed"),
@@ -199,7 +201,9 @@ def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:
     """`sandbox` where nobody can look, and `fault` says why: what it has not reached is in the way of that."""
     if sandbox.status.observed_generation == sandbox.generation:
         return sandbox
-    decision = Decision(Phase.ERROR, fault.reason, fault.message)
+    busy = fault.reason is Reason.CLUSTER_BUSY and sandbox.desired is not DesiredState.RUNNING
+    going = Phase.STOPPING if sandbox.desired is DesiredState.STOPPED else Phase.TERMINATING
+    decision = Decision(going if busy else Phase.ERROR, fault.reason, fault.message)
     return dataclasses.replace(sandbox, status=told(sandbox.status, decision, now))
 
 

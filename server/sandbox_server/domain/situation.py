@@ -43,6 +43,10 @@ class Situation:
         seen = (("StatefulSet", self.workload), ("Pod", self.pod), ("PersistentVolumeClaim", volume))
         return next((kind for kind, one in seen if one and one.owner != self.sandbox.uid), "")
 
+    def busy(self) -> Fault | None:
+        """What the engine answers, if it is that it cannot act now."""
+        return self.fault if self.fault and self.fault.reason is Reason.CLUSTER_BUSY else None
+
     def volume_lost(self) -> bool:
         """The disk with the data is gone, replaced, without its volume, or going with no pod left to hold it."""
         known, volume = self.sandbox.volume_uid, self.volume

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 
 
@@ -30,6 +31,15 @@ class Unreachable(Exception):
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Busy(Unreachable):
+    """The engine answers that it cannot do this now. An answer like that which lasts goes into the sandbox's status."""
+
+    @property
+    def fault(self) -> Fault:
+        """What the status says of it."""
+        return Fault(Reason.CLUSTER_BUSY, str(self))
 
 
 class Engine(Protocol):

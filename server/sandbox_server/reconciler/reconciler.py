@@ -25,6 +25,9 @@ LOOK_OUT_EVERY = 0.1
 QUIET = 60.0
 """Seconds between two log lines about engine failures for the same reason."""
 
+BUSY_AFTER = 3.0
+"""Seconds for which an engine answers that it cannot act now before the status says so."""
+
 AFTER_THE_ANSWER = 0.002
 """Seconds between a wish's commit and the work on it: the caller's answer goes first."""
 
@@ -54,6 +57,7 @@ class Reconciler:
         self.outcomes = collections.Counter[tuple[str, str]]()
         self._unseen: dict[tuple[str, Fault | None], set[Key]] = {}
         self._quiet_until: dict[str, float] = {}
+        self._busy_since: dict[Key, float] = {}
         memory.on_change(self._heard)
 
     def wake(self, key: Key) -> None:
@@ -71,6 +75,7 @@ class Reconciler:
             self._queue.add_after(sandbox.key, AFTER_THE_ANSWER)
         elif sandbox.status.phase is Phase.TERMINATED:
             self._queue.forget(sandbox.key)
+            self._busy_since.pop(sandbox.key, None)
 
     async def run(self) -> None:
         """Works until it is cancelled. Everything live is queued at once: there is no other recovery."""
@@ -149,10 +154,20 @@ class Reconciler:
             except engines.Refused as refused:
                 await self._record(sandbox, *self._look(sandbox, refused.fault))
                 raise
+            except engines.Busy as busy:
+                if self._lasts(key, busy):
+                    await self._record(sandbox, *self._look(sandbox, busy.fault))
+                raise
+            self._busy_since.pop(key, None)
             observed, decision = self._look(sandbox)
         await self._record(sandbox, observed, decision)
         if decision.recheck_at is not None:
             self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
+
+    def _lasts(self, key: Key, busy: engines.Busy) -> bool:
+        """Whether the engine has answered that for a while, or says that it will."""
+        now = time.monotonic()
+        return now - self._busy_since.setdefault(key, now) >= BUSY_AFTER or busy.retry_after >= BUSY_AFTER
 
     def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
         """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""

@@ -31,7 +31,7 @@ RENEW_EVERY = 60.0
 _ENCODER = msgspec.json.Encoder()
 
 
-class Conflict(engines.Unreachable):
+class Conflict(engines.Busy):
     """409: the object is another than was said, or there is one where none was to be."""
 
 
@@ -44,7 +44,7 @@ class Missing(engines.Refused):
 
 
 def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after: str = "") -> Exception:
-    """What a failed call, or the ERROR of a watch, means: `engines.Refused`, or `Unreachable` if it says to come again."""
+    """What a failed call, or the ERROR of a watch, means: `engines.Refused`, or `Busy` if it says to come again."""
     try:
         told = FAILURE.decode(answer)
     except msgspec.DecodeError:
@@ -52,8 +52,8 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
     code = status or told.code
     if code in (409, 410, 429) or code >= 500:
         wait = min(float(retry_after), WAIT_MOST) if retry_after.isdecimal() else 0.0
-        unreachable = {409: Conflict, 410: Gone}.get(code, engines.Unreachable)
-        return unreachable(f"{what}: {code} {told.message}", wait)
+        busy = {409: Conflict, 410: Gone}.get(code, engines.Busy)
+        return busy(f"{what}: {code} {told.message}", wait)
     return (Missing if code == 404 else engines.Refused)(observe.refused(told.message or f"{what}: {code}"))
 
 

@@ -167,7 +167,9 @@ class KubernetesEngine:
                 called = f"{manifest['kind']} {manifest['metadata']['name']}"
                 if found.metadata.deletionTimestamp:
                     # Such as the Ingress of who had the id before, whose load balancer takes its time to go.
-                    raise engines.Unreachable(f"the {called} of somebody else has to go first") from None
+                    held = ", ".join(found.metadata.finalizers)
+                    said = f"the {called} of a former owner is being removed and has to go first"
+                    raise engines.Busy(f"{said}; its finalizers: {held or 'none'}") from None
                 said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
                 raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
             written = await self._api.apply(manifest, found.metadata.uid if found else "")
@@ -183,7 +185,11 @@ class KubernetesEngine:
         if disk.terminating or disk.lost or not disk.uid:
             await self._at_rest(sandbox)
             await self._api.delete(claim, made.metadata.uid)
-            raise engines.Unreachable(f"the claim {disk.name} has to go before there can be a fresh one")
+            said = f"the claim {disk.name} has to go before there can be a fresh one"
+            # As long as a pod uses it the cluster keeps it, and that it ends takes no more than its grace period.
+            if self._sights[sandbox.namespace].of["Pod"].get(manifests.pod_name(sandbox)) is not None:
+                raise engines.Unreachable(said)
+            raise engines.Busy(f"{said}; its finalizers: {', '.join(made.metadata.finalizers) or 'none'}")
 
     async def delete(self, sandbox: Sandbox) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit.

@@ -25,6 +25,8 @@ T = TypeVar("T")
 PAGE_SIZE = "500"
 WATCH_SECONDS = 240
 BACKOFF_FIRST, BACKOFF_MOST = 0.2, 10.0
+BUSY_AFTER = 3.0
+"""Seconds for which the API server has answered "not now" before that is given as the reason."""
 BLIND_AFTER = 3.0
 """Seconds without the API server after which what is remembered is called stale."""
 LASTING = 1.0
@@ -59,6 +61,8 @@ class Informer(Generic[T]):
     _version: int = 0
     _failing_since: float | None = -math.inf
     """When the API server stopped answering; None while it does. Before the first list it never has."""
+    _busy_since: float | None = None
+    """Since when the API server has answered "not now" and never showed anything."""
     _failures: int = 0
     _logged: float = -math.inf
 
@@ -95,7 +99,7 @@ class Informer(Generic[T]):
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         self._failures += 1
-        self.refused = error.fault if isinstance(error, engines.Refused) else None
+        self.refused = self._fault(error, now)
         foreseen = isinstance(error, engines.Refused | engines.Unreachable)
         if isinstance(error, client.Gone):
             self._version = 0
@@ -104,6 +108,14 @@ class Informer(Generic[T]):
             log.warning("watch_failing", path=self.path, message=str(error)[:300], exc_info=not foreseen)
         delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
         await asyncio.sleep(max(delay, getattr(error, "retry_after", 0.0)))
+
+    def _fault(self, error: Exception, now: float) -> Fault | None:
+        """What is said of `error`. That there is no answer says nothing."""
+        if isinstance(error, client.Gone) or not isinstance(error, engines.Busy):
+            self._busy_since = None
+            return error.fault if isinstance(error, engines.Refused) else None
+        self._busy_since = self._busy_since or now
+        return error.fault if now - self._busy_since >= BUSY_AFTER or error.retry_after >= BUSY_AFTER else None
 
     async def _list(self) -> None:
         parameters = self.selector | {"limit": PAGE_SIZE}
@@ -119,7 +131,7 @@ class Informer(Generic[T]):
         # What was written by us while the list was under way is newer than it.
         newer = [(name, one) for name, one in before.items() if one.version > self._version]
         self._known = dict(sorted(read + newer, key=lambda one: one[1].version))
-        self._failing_since = self.refused = None
+        self._failing_since = self._busy_since = self.refused = None
         for name, one in (before | self._known).items():
             if name not in before or name not in self._known or before[name].value != one.value:
                 self.changed(one.sandbox)
@@ -132,7 +144,8 @@ class Informer(Generic[T]):
             "timeoutSeconds": str(random.randint(WATCH_SECONDS // 2, WATCH_SECONDS)),
         }
         async with self.api.call("GET", self.path, parameters=parameters, watch=True) as response:
-            began, rest, self._failing_since, self.refused = time.monotonic(), b"", None, None
+            began, rest = time.monotonic(), b""
+            self._failing_since = self._busy_since = self.refused = None
             try:
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")

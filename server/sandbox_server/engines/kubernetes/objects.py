@@ -22,6 +22,7 @@ class Meta(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     deletionTimestamp: str | None = None
+    finalizers: list[str] = []
     managedFields: list[Managed] = []
     continue_: str = msgspec.field(default="", name="continue")
 

@@ -1,0 +1,95 @@
+"""The Kubernetes engine and an API server that answers "not now" for long."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+from sandbox_server.domain.phase import Phase, Reason
+
+from tests.contract.rig import Rig
+from tests.contract.suite import A
+from tests.integration.kubernetes_scripted.api import ScriptedApi, status
+from tests.integration.kubernetes_scripted.test_faults import INGRESSES, hang, rig
+
+__all__ = ["rig"]
+WORDS = 'failed calling webhook "w": no endpoints available'
+
+
+def refuse(api: ScriptedApi, code: int, *methods: str, headers: dict[str, str] | None = None) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return status(code, WORDS, **(headers or {}))
+
+    api.lasting.append((lambda request: request.method in methods, answer))
+
+
+@pytest.mark.find(2)
+@pytest.mark.parametrize("code", [409, 429, 500, 503])
+async def test_a_create_that_the_cluster_cannot_take_now_says_so_and_recovers(
+    rig: Rig, api: ScriptedApi, code: int
+) -> None:
+    refuse(api, code, "PATCH")
+    await rig.create(A)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR, within=10)
+    assert failed.status.reason is Reason.CLUSTER_BUSY
+    assert WORDS in failed.status.message
+    assert str(code) in failed.status.message
+    api.lasting.clear()
+    await rig.settled(A, Phase.RUNNING)
+
+
+@pytest.mark.find(2)
+@pytest.mark.parametrize(("stop", "phase"), [(True, Phase.STOPPING), (False, Phase.TERMINATING)])
+async def test_a_stop_or_delete_that_the_cluster_cannot_take_now_says_so_and_ends(
+    rig: Rig, api: ScriptedApi, stop: bool, phase: Phase
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    refuse(api, 500, "PATCH", "DELETE")
+    await (rig.begin(A, Phase.STOPPED) if stop else rig.delete(A))
+    busy = await rig.until(A, lambda one: one.status.reason is Reason.CLUSTER_BUSY, within=10)
+    assert busy.status.phase is phase
+    assert WORDS in busy.status.message
+    api.lasting.clear()
+    await rig.settled(A, Phase.STOPPED if stop else Phase.TERMINATED)
+
+
+@pytest.mark.find(2)
+async def test_a_long_retry_after_is_reported_at_once(rig: Rig, api: ScriptedApi) -> None:
+    refuse(api, 429, "PATCH", headers={"Retry-After": "60"})
+    await rig.create(A)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR, within=2)
+    assert failed.status.reason is Reason.CLUSTER_BUSY
+
+
+@pytest.mark.find(2)
+async def test_no_answer_changes_no_status(rig: Rig, api: ScriptedApi) -> None:
+    api.lasting.append((lambda request: request.method == "PATCH", hang))
+    await rig.create(A)
+    await asyncio.sleep(5)
+    assert (await rig.get(A)).status.reason in (Reason.ACCEPTED, Reason.WORKLOAD_PENDING)
+
+
+@pytest.mark.find(2)
+async def test_lists_that_the_cluster_cannot_answer_now_are_the_reason(rig: Rig, api: ScriptedApi) -> None:
+    refuse(api, 500, "GET")
+    await rig.restart()
+    await rig.create(A)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR, within=10)
+    assert failed.status.reason is Reason.CLUSTER_BUSY
+    assert WORDS in failed.status.message
+    api.lasting.clear()
+    await rig.settled(A, Phase.RUNNING)
+
+
+@pytest.mark.find(2)
+async def test_a_former_owners_object_that_hangs_on_a_finalizer_is_named(rig: Rig, api: ScriptedApi) -> None:
+    name = f"{A}-app-ingress"
+    going = {"name": name, "deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": ["example.com/balancer"]}
+    api.put(INGRESSES, {"metadata": going | {"annotations": {"sandbox.fullstackagent.io/uid": "former"}}})
+    await rig.create(A)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR, within=10)
+    assert failed.status.reason is Reason.CLUSTER_BUSY
+    assert name in failed.status.message
+    assert "example.com/balancer" in failed.status.message
+    api.delete(INGRESSES, name)
+    await rig.settled(A, Phase.RUNNING)
