@@ -83,6 +83,38 @@ def test_what_a_pod_says(found: Object, reason: Reason) -> None:
     assert observe.pod(found).reason is reason
 
 
+@pytest.mark.find(8)
+@pytest.mark.parametrize("word", ["StartError", "ContainerCannotRun"])
+def test_command_that_cannot_start_is_a_container_config_in_every_state(word: str) -> None:
+    """A kubelet passes through these states in turn; the words are those of runc."""
+    words = 'exec: "no-such": executable file not found in $PATH'
+    end = {"terminated": {"exitCode": 128, "reason": word, "message": words}}
+    states = [
+        waits("RunContainerError", words),
+        waits("RunContainerError", words, lastState=end),
+        waits("CrashLoopBackOff", "back-off 10s", lastState=end),
+        waits("ContainerCreating", lastState=end),
+        [RUNS | {"ready": False, "state": end}],
+        [RUNS | {"ready": False, "state": end, "lastState": end}],
+    ]
+    seen = [observe.pod(pod(NOT_READY, SCHEDULED, containers=one)) for one in states]
+    assert [(one.reason, one.message) for one in seen] == [(Reason.CONTAINER_CONFIG, words)] * len(states)
+
+
+@pytest.mark.find(8)
+def test_command_that_could_not_start_before_counts_no_more_once_it_runs() -> None:
+    end = {"terminated": {"exitCode": 128, "reason": "StartError", "message": "words"}}
+    runs = RUNS | {"ready": False, "lastState": end}
+    assert observe.pod(pod(NOT_READY, SCHEDULED, containers=[runs])).reason is Reason.NOT_READY
+
+
+@pytest.mark.find(8)
+def test_end_without_the_runtimes_words_has_its_reason_for_a_message() -> None:
+    end = {"terminated": {"exitCode": 128, "reason": "StartError"}}
+    found = observe.pod(pod(NOT_READY, SCHEDULED, containers=waits("CrashLoopBackOff", lastState=end)))
+    assert (found.reason, found.message) == (Reason.CONTAINER_CONFIG, "StartError")
+
+
 @pytest.mark.parametrize("containers", [[], waits("ContainerCreating")])
 def test_a_pod_without_volumes_or_network_leaves_the_word_to_events(containers: list[dict[str, Any]]) -> None:
     """kubelet/types/constants.go has the condition's name."""

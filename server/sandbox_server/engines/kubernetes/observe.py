@@ -42,6 +42,10 @@ _WAITING = {
     "InvalidImageName": Reason.IMAGE_INVALID,
 }
 
+# The process was never started, whatever exit code stands beside it. StartError is containerd's
+# (internal/cri/server/container_start.go), ContainerCannotRun that of Docker behind its shim.
+_NOT_STARTED = ("StartError", "ContainerCannotRun")
+
 MAKING = "the container is being made"
 
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
@@ -164,7 +168,7 @@ def _reason(status: Status, container: Container, ready: Said, scheduled: Said) 
     if waiting := container.state.get("waiting"):
         return _waiting(waiting, container.lastState.get("terminated"))
     if ended := container.state.get("terminated"):
-        return (Reason.OUT_OF_MEMORY if ended.reason == "OOMKilled" else Reason.RESTARTING), _exit(ended)
+        return _ended(ended, Reason.RESTARTING)
     if status.phase == "Failed":
         return Reason.RESTARTING, f"{status.reason}: {status.message}".strip(": ")
     if "running" in container.state:
@@ -186,12 +190,21 @@ def _unscheduled(scheduled: Said) -> tuple[Reason, str]:
 def _waiting(waiting: Said, last: Said | None) -> tuple[Reason, str]:
     reason = _WAITING.get(waiting.reason)
     if reason is Reason.CRASH_LOOP and last is not None:
-        return (Reason.OUT_OF_MEMORY if last.reason == "OOMKilled" else reason), _exit(last)
+        return _ended(last, reason)
     # What is not in the table is from kubelet/kuberuntime/kuberuntime_container.go: CreateContainerConfigError,
     # CreateContainerError, PostStartHookError and their like. The kubelet has two words for a start without fault.
     if reason is None and not waiting.reason.endswith("Error"):
+        if last is not None and last.reason in _NOT_STARTED:
+            return _ended(last, Reason.CONTAINER_CONFIG)
         return Reason.CONTAINER_CREATING, MAKING
     return reason or Reason.CONTAINER_CONFIG, waiting.message or waiting.reason
+
+
+def _ended(ended: Said, otherwise: Reason) -> tuple[Reason, str]:
+    """Why a container ended: its end says more than its state, where the runtime could not start its process."""
+    if ended.reason in _NOT_STARTED:
+        return Reason.CONTAINER_CONFIG, ended.message or ended.reason
+    return (Reason.OUT_OF_MEMORY if ended.reason == "OOMKilled" else otherwise), _exit(ended)
 
 
 def _exit(ended: Said) -> str:
