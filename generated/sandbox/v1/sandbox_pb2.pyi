@@ -216,29 +216,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """PHASE_ERROR: the service's own role lacks a right in the cluster; its operators have to grant it."""
     REASON_ENGINE_REFUSED: _Reason.ValueType  # 31
     """PHASE_ERROR: the engine refused the request for a reason that has no word here; the message has it."""
-    REASON_EVICTED: _Reason.ValueType  # 32
-    """The node's kubelet evicted the pod because the node ran short of memory, disk or process ids. The disk of the
-    sandbox is kept. PHASE_STARTING while the pod is being replaced, PHASE_ERROR when this happens again and again.
-    """
-    REASON_PREEMPTED: _Reason.ValueType  # 33
-    """The pod made room for a pod of higher priority. Phases as for REASON_EVICTED."""
-    REASON_DRAINED: _Reason.ValueType  # 34
-    """The pod was evicted through the API, as a drain of its node does. Phases as for REASON_EVICTED."""
-    REASON_NODE_SHUTDOWN: _Reason.ValueType  # 35
-    """The pod ended because its node shut down. Phases as for REASON_EVICTED."""
-    REASON_NODE_REJECTED: _Reason.ValueType  # 36
-    """The kubelet refused the pod on its node (OutOfcpu, NodeAffinity and the like). Phases as for REASON_EVICTED."""
-    REASON_NODE_TAINTED: _Reason.ValueType  # 37
-    """The pod was deleted because of a taint on its node. Phases as for REASON_EVICTED."""
-    REASON_OTHER_CONTAINER: _Reason.ValueType  # 38
-    """PHASE_ERROR: a container other than the sandbox's own, such as an init container or an injected sidecar, fails
-    and keeps the pod from being ready. The message names the container and has its state.
-    """
-    REASON_FIELD_CONFLICT: _Reason.ValueType  # 39
-    """PHASE_ERROR: another controller changes a field that the service owns each time the service sets it. The message
-    names the manager of the field.
-    """
-    REASON_CLUSTER_BUSY: _Reason.ValueType  # 40
+    REASON_CLUSTER_BUSY: _Reason.ValueType  # 32
     """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the API server answers, and has answered for some seconds, that
     it cannot take the request now. The message has its words.
     """
@@ -318,61 +296,11 @@ REASON_CLUSTER_FORBIDDEN: Reason.ValueType  # 30
 """PHASE_ERROR: the service's own role lacks a right in the cluster; its operators have to grant it."""
 REASON_ENGINE_REFUSED: Reason.ValueType  # 31
 """PHASE_ERROR: the engine refused the request for a reason that has no word here; the message has it."""
-REASON_EVICTED: Reason.ValueType  # 32
-"""The node's kubelet evicted the pod because the node ran short of memory, disk or process ids. The disk of the
-sandbox is kept. PHASE_STARTING while the pod is being replaced, PHASE_ERROR when this happens again and again.
-"""
-REASON_PREEMPTED: Reason.ValueType  # 33
-"""The pod made room for a pod of higher priority. Phases as for REASON_EVICTED."""
-REASON_DRAINED: Reason.ValueType  # 34
-"""The pod was evicted through the API, as a drain of its node does. Phases as for REASON_EVICTED."""
-REASON_NODE_SHUTDOWN: Reason.ValueType  # 35
-"""The pod ended because its node shut down. Phases as for REASON_EVICTED."""
-REASON_NODE_REJECTED: Reason.ValueType  # 36
-"""The kubelet refused the pod on its node (OutOfcpu, NodeAffinity and the like). Phases as for REASON_EVICTED."""
-REASON_NODE_TAINTED: Reason.ValueType  # 37
-"""The pod was deleted because of a taint on its node. Phases as for REASON_EVICTED."""
-REASON_OTHER_CONTAINER: Reason.ValueType  # 38
-"""PHASE_ERROR: a container other than the sandbox's own, such as an init container or an injected sidecar, fails
-and keeps the pod from being ready. The message names the container and has its state.
-"""
-REASON_FIELD_CONFLICT: Reason.ValueType  # 39
-"""PHASE_ERROR: another controller changes a field that the service owns each time the service sets it. The message
-names the manager of the field.
-"""
-REASON_CLUSTER_BUSY: Reason.ValueType  # 40
+REASON_CLUSTER_BUSY: Reason.ValueType  # 32
 """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the API server answers, and has answered for some seconds, that
 it cannot take the request now. The message has its words.
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
-
-class _Remedy:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _RemedyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Remedy.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    REMEDY_UNSPECIFIED: _Remedy.ValueType  # 0
-    """There is no cause to remove: the sandbox is in its desired state or on the way there."""
-    REMEDY_WAIT: _Remedy.ValueType  # 1
-    """Nobody has to act: the cluster tries again by itself, and the cause may pass."""
-    REMEDY_CALLER: _Remedy.ValueType  # 2
-    """The caller: the spec, the env or the command has to change."""
-    REMEDY_OPERATOR: _Remedy.ValueType  # 3
-    """The operators of the cluster: capacity, quota, rights, a policy or an object in the way."""
-
-class Remedy(_Remedy, metaclass=_RemedyEnumTypeWrapper):
-    """Remedy says who can remove the cause that a reason names."""
-
-REMEDY_UNSPECIFIED: Remedy.ValueType  # 0
-"""There is no cause to remove: the sandbox is in its desired state or on the way there."""
-REMEDY_WAIT: Remedy.ValueType  # 1
-"""Nobody has to act: the cluster tries again by itself, and the cause may pass."""
-REMEDY_CALLER: Remedy.ValueType  # 2
-"""The caller: the spec, the env or the command has to change."""
-REMEDY_OPERATOR: Remedy.ValueType  # 3
-"""The operators of the cluster: capacity, quota, rights, a policy or an object in the way."""
-Global___Remedy: _TypeAlias = Remedy  # noqa: Y015
 
 class _ConditionType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -437,30 +365,6 @@ CONDITION_STATUS_FALSE: ConditionStatus.ValueType  # 2
 CONDITION_STATUS_UNKNOWN: ConditionStatus.ValueType  # 3
 """It cannot be told."""
 Global___ConditionStatus: _TypeAlias = ConditionStatus  # noqa: Y015
-
-class _SandboxView:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _SandboxViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SandboxView.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    SANDBOX_VIEW_UNSPECIFIED: _SandboxView.ValueType  # 0
-    """SANDBOX_VIEW_FULL."""
-    SANDBOX_VIEW_FULL: _SandboxView.ValueType  # 1
-    """Everything."""
-    SANDBOX_VIEW_BASIC: _SandboxView.ValueType  # 2
-    """Everything but `spec` and `env_names`."""
-
-class SandboxView(_SandboxView, metaclass=_SandboxViewEnumTypeWrapper):
-    """SandboxView is how much of each sandbox a list has."""
-
-SANDBOX_VIEW_UNSPECIFIED: SandboxView.ValueType  # 0
-"""SANDBOX_VIEW_FULL."""
-SANDBOX_VIEW_FULL: SandboxView.ValueType  # 1
-"""Everything."""
-SANDBOX_VIEW_BASIC: SandboxView.ValueType  # 2
-"""Everything but `spec` and `env_names`."""
-Global___SandboxView: _TypeAlias = SandboxView  # noqa: Y015
 
 @_typing.final
 class Port(_message.Message):
@@ -644,22 +548,12 @@ class SandboxSpec(_message.Message):
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     RUNTIME_CLASS_FIELD_NUMBER: _builtins.int
     READINESS_FIELD_NUMBER: _builtins.int
-    GRACE_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
-    COPY_IMAGE_HOME_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project that the sandbox belongs to: a DNS label of at most 63 characters that starts with a letter. Required."""
     image: _builtins.str
     """The container image, at most 512 characters. Empty: the service's default. The local engine does not use it."""
     runtime_class: _builtins.str
     """The runtime class of the pod, a DNS name. Empty: the cluster's default. The local engine does not use it."""
-    grace_period_seconds: _builtins.int
-    """Seconds that its processes have to end after SIGTERM before they are killed, 0 to 3600. Unset: the service's
-    default.
-    """
-    copy_image_home: _builtins.bool
-    """Whether a fresh disk is filled once with what the image has in /home/agent. Unset: the service's default. The local
-    engine does not use it.
-    """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The command instead of the image's entry point: at most 64 words, 4096 bytes each, without NUL. The local engine
@@ -713,21 +607,12 @@ class SandboxSpec(_message.Message):
         annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         runtime_class: _builtins.str = ...,
         readiness: Global___Readiness | None = ...,
-        grace_period_seconds: _builtins.int | None = ...,
-        copy_image_home: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_copy_image_home", b"_copy_image_home", "_grace_period_seconds", b"_grace_period_seconds", "copy_image_home", b"copy_image_home", "grace_period_seconds", b"grace_period_seconds", "readiness", b"readiness", "resources", b"resources", "storage", b"storage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["readiness", b"readiness", "resources", b"resources", "storage", b"storage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_copy_image_home", b"_copy_image_home", "_grace_period_seconds", b"_grace_period_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "copy_image_home", b"copy_image_home", "grace_period_seconds", b"grace_period_seconds", "image", b"image", "labels", b"labels", "ports", b"ports", "project", b"project", "readiness", b"readiness", "resources", b"resources", "runtime_class", b"runtime_class", "storage", b"storage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "args", b"args", "command", b"command", "image", b"image", "labels", b"labels", "ports", b"ports", "project", b"project", "readiness", b"readiness", "resources", b"resources", "runtime_class", b"runtime_class", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__copy_image_home: _TypeAlias = _typing.Literal["copy_image_home"]  # noqa: Y015
-    _WhichOneofArgType__copy_image_home: _TypeAlias = _typing.Literal["_copy_image_home", b"_copy_image_home"]  # noqa: Y015
-    _WhichOneofReturnType__grace_period_seconds: _TypeAlias = _typing.Literal["grace_period_seconds"]  # noqa: Y015
-    _WhichOneofArgType__grace_period_seconds: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__copy_image_home) -> _WhichOneofReturnType__copy_image_home | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_period_seconds) -> _WhichOneofReturnType__grace_period_seconds | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SandboxSpec: _TypeAlias = SandboxSpec  # noqa: Y015
 
@@ -874,44 +759,6 @@ class Exit(_message.Message):
 Global___Exit: _TypeAlias = Exit  # noqa: Y015
 
 @_typing.final
-class Disruption(_message.Message):
-    """Disruption is the end of a whole pod that neither the caller nor the service asked for."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REASON_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    TIME_FIELD_NUMBER: _builtins.int
-    COUNT_FIELD_NUMBER: _builtins.int
-    reason: Global___Reason.ValueType
-    """What ended it: REASON_EVICTED, REASON_PREEMPTED, REASON_DRAINED, REASON_NODE_SHUTDOWN, REASON_NODE_REJECTED,
-    REASON_NODE_TAINTED or REASON_NODE_LOST.
-    """
-    message: _builtins.str
-    """The cluster's words and what survived."""
-    count: _builtins.int
-    """How many there were in a row, without the pod staying ready for ten minutes in between."""
-    @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp:
-        """When the service saw it."""
-
-    def __init__(
-        self,
-        *,
-        reason: Global___Reason.ValueType = ...,
-        message: _builtins.str = ...,
-        time: _timestamp_pb2.Timestamp | None = ...,
-        count: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "message", b"message", "reason", b"reason", "time", b"time"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Disruption: _TypeAlias = Disruption  # noqa: Y015
-
-@_typing.final
 class Volume(_message.Message):
     """Volume is the disk as observed."""
 
@@ -968,8 +815,6 @@ class SandboxStatus(_message.Message):
     VOLUME_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
-    REMEDY_FIELD_NUMBER: _builtins.int
-    LAST_DISRUPTION_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """The sandbox."""
     namespace: _builtins.str
@@ -1004,8 +849,6 @@ class SandboxStatus(_message.Message):
     """The sequence of the change that made this status."""
     stale: _builtins.bool
     """Whether the service has lost sight of its engine, so that the status may be out of date. Never set in a watch."""
-    remedy: Global___Remedy.ValueType
-    """Who can remove the cause that `reason` names."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """One of each type, once the engine was looked at; none before."""
@@ -1021,10 +864,6 @@ class SandboxStatus(_message.Message):
     @_builtins.property
     def volume(self) -> Global___Volume:
         """Its disk; unset until it is seen, and after it is gone."""
-
-    @_builtins.property
-    def last_disruption(self) -> Global___Disruption:
-        """The last disruption of its pod; unset if there was none."""
 
     def __init__(
         self,
@@ -1050,21 +889,15 @@ class SandboxStatus(_message.Message):
         volume: Global___Volume | None = ...,
         sequence: _builtins.int = ...,
         stale: _builtins.bool = ...,
-        remedy: Global___Remedy.ValueType = ...,
-        last_disruption: Global___Disruption | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "transition_time", b"transition_time", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit", "_volume", b"_volume", "last_exit", b"last_exit", "transition_time", b"transition_time", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "dns_name", b"dns_name", "generation", b"generation", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "remedy", b"remedy", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "dns_name", b"dns_name", "generation", b"generation", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__last_disruption: _TypeAlias = _typing.Literal["last_disruption"]  # noqa: Y015
-    _WhichOneofArgType__last_disruption: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption"]  # noqa: Y015
     _WhichOneofReturnType__last_exit: _TypeAlias = _typing.Literal["last_exit"]  # noqa: Y015
     _WhichOneofArgType__last_exit: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit"]  # noqa: Y015
     _WhichOneofReturnType__volume: _TypeAlias = _typing.Literal["volume"]  # noqa: Y015
     _WhichOneofArgType__volume: _TypeAlias = _typing.Literal["_volume", b"_volume"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_disruption) -> _WhichOneofReturnType__last_disruption | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_exit) -> _WhichOneofReturnType__last_exit | None: ...
     @_typing.overload
@@ -1647,7 +1480,6 @@ class ListSandboxesRequest(_message.Message):
     PHASES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    VIEW_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Those of this namespace; one that is not the tenant's has none. Empty: all of the tenant's."""
     project: _builtins.str
@@ -1658,8 +1490,6 @@ class ListSandboxesRequest(_message.Message):
     """At most so many, 1 to 1000. 0: 100."""
     page_token: _builtins.str
     """The next_page_token of the page before. Empty: the first page."""
-    view: Global___SandboxView.ValueType
-    """How much of each sandbox the page has."""
     @_builtins.property
     def phases(self) -> _containers.RepeatedScalarFieldContainer[Global___Phase.ValueType]:
         """Those in any of these phases, at most 9. Empty: all but PHASE_TERMINATED."""
@@ -1673,11 +1503,10 @@ class ListSandboxesRequest(_message.Message):
         phases: _abc.Iterable[Global___Phase.ValueType] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
-        view: Global___SandboxView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "phases", b"phases", "project", b"project", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "phases", b"phases", "project", b"project"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1698,9 +1527,7 @@ class ListSandboxesResponse(_message.Message):
     """The log's sequence as of this page."""
     @_builtins.property
     def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sandbox]:
-        """The sandboxes, ordered by namespace and id. A page ends early, with a next_page_token, where more sandboxes would
-        make it larger than 3 MiB: gRPC clients take 4 MiB unless they are told otherwise.
-        """
+        """The sandboxes, ordered by namespace and id."""
 
     def __init__(
         self,

@@ -59,15 +59,7 @@ class Reason(enum.Enum):
     NAMESPACE_TERMINATING = 29
     CLUSTER_FORBIDDEN = 30
     ENGINE_REFUSED = 31
-    EVICTED = 32
-    PREEMPTED = 33
-    DRAINED = 34
-    NODE_SHUTDOWN = 35
-    NODE_REJECTED = 36
-    NODE_TAINTED = 37
-    OTHER_CONTAINER = 38
-    FIELD_CONFLICT = 39
-    CLUSTER_BUSY = 40
+    CLUSTER_BUSY = 32
 
     @property
     def is_error(self) -> bool:
@@ -83,12 +75,3 @@ class ConditionType(enum.Enum):
     IMAGE_PULLED = 3
     READY = 4
     ENV_APPLIED = 5
-
-
-class Remedy(enum.Enum):
-    """Who can remove the cause that a reason names. Numbers are the contract's."""
-
-    UNSPECIFIED = 0
-    WAIT = 1
-    CALLER = 2
-    OPERATOR = 3
