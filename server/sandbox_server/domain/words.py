@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 MOST = 2048
 """Characters that are kept: the last ones."""
 SHORT = 4
-"""A value of fewer characters is redacted only where it stands as a word: it is a part of too many others."""
+"""A value of fewer characters is redacted only where it stands as a word: it is also a part of
+many harmless words."""
 EDGE = 3
 """Characters at an edge of the output that may be the rest of a value that was cut off there."""
 REDACTED = "[redacted]"
@@ -28,7 +29,7 @@ def _pieces(value: str) -> Iterator[str]:
 
 
 def _found(text: str, piece: str) -> Iterator[tuple[int, int]]:
-    """Where a piece stands in the text. Both ends of the text may have cut one in two."""
+    """The ranges of the text that are the piece, or the part of the piece that is left where the text was cut."""
     size = len(piece)
     at = text.find(piece)
     while at >= 0:

@@ -33,6 +33,10 @@ class Unreachable(Exception):
         self.retry_after = retry_after
 
 
+BUSY_AFTER = 3.0
+"""Seconds for which an engine answers that it cannot act now before this is given as a reason."""
+
+
 class Busy(Unreachable):
     """The engine answers that it cannot do this now. An answer like that which lasts goes into the sandbox's status."""
 

@@ -25,9 +25,6 @@ LOOK_OUT_EVERY = 0.1
 QUIET = 60.0
 """Seconds between two log lines about engine failures for the same reason."""
 
-BUSY_AFTER = 3.0
-"""Seconds for which an engine answers that it cannot act now before the status says so."""
-
 AFTER_THE_ANSWER = 0.002
 """Seconds between a wish's commit and the work on it: the caller's answer goes first."""
 
@@ -167,7 +164,9 @@ class Reconciler:
     def _lasts(self, key: Key, busy: engines.Busy) -> bool:
         """Whether the engine has answered that for a while, or says that it will."""
         now = time.monotonic()
-        return now - self._busy_since.setdefault(key, now) >= BUSY_AFTER or busy.retry_after >= BUSY_AFTER
+        return (
+            now - self._busy_since.setdefault(key, now) >= engines.BUSY_AFTER or busy.retry_after >= engines.BUSY_AFTER
+        )
 
     def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
         """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""

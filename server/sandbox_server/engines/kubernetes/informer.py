@@ -25,8 +25,6 @@ T = TypeVar("T")
 PAGE_SIZE = "500"
 WATCH_SECONDS = 240
 BACKOFF_FIRST, BACKOFF_MOST = 0.2, 10.0
-BUSY_AFTER = 3.0
-"""Seconds for which the API server has answered "not now" before that is given as the reason."""
 BLIND_AFTER = 3.0
 """Seconds without the API server after which what is remembered is called stale."""
 LASTING = 1.0
@@ -115,7 +113,11 @@ class Informer(Generic[T]):
             self._busy_since = None
             return error.fault if isinstance(error, engines.Refused) else None
         self._busy_since = self._busy_since or now
-        return error.fault if now - self._busy_since >= BUSY_AFTER or error.retry_after >= BUSY_AFTER else None
+        return (
+            error.fault
+            if now - self._busy_since >= engines.BUSY_AFTER or error.retry_after >= engines.BUSY_AFTER
+            else None
+        )
 
     async def _list(self) -> None:
         parameters = self.selector | {"limit": PAGE_SIZE}
