@@ -253,17 +253,17 @@ def test_client_that_pings_while_idle_keeps_its_connection(service: Service) -> 
 
 @pytest.mark.find(39)
 def test_errors_have_the_sandbox_and_its_generation_as_fields(stub: sandbox_pb2_grpc.SandboxServiceStub) -> None:
-    named = {"sandbox_id": "taken", "namespace": "default"}
+    named = {"sandbox_id": "named", "namespace": "default"}
     spec = pb.SandboxSpec(project="demo", command=SLEEP.command)
-    create = pb.CreateSandboxRequest(sandbox_id="taken", spec=spec)
+    create = pb.CreateSandboxRequest(sandbox_id="named", spec=spec)
     stub.CreateSandbox(create)
     assert facts(lambda: stub.CreateSandbox(create)) == named | {"reason": "SANDBOX_EXISTS"}
-    stale = pb.StopRequest(sandbox_id="taken", expected_generation=7)
+    stale = pb.StopRequest(sandbox_id="named", expected_generation=7)
     assert facts(lambda: stub.Stop(stale)) == named | {"reason": "GENERATION_MISMATCH", "generation": "1"}
-    bad = pb.StopRequest(sandbox_id="taken", request_id="no-uuid")
+    bad = pb.StopRequest(sandbox_id="named", request_id="no-uuid")
     assert facts(lambda: stub.Stop(bad)) == named | {"reason": "INVALID_FIELDS"}
-    stub.Delete(pb.DeleteRequest(sandbox_id="taken"))
-    assert facts(lambda: stub.Start(pb.StartRequest(sandbox_id="taken"))) == named | {"reason": "SANDBOX_DELETED"}
+    stub.Delete(pb.DeleteRequest(sandbox_id="named"))
+    assert facts(lambda: stub.Start(pb.StartRequest(sandbox_id="named"))) == named | {"reason": "SANDBOX_DELETED"}
     missing = facts(lambda: stub.GetStatus(pb.GetStatusRequest(sandbox_id="never", namespace="elsewhere")))
     assert missing == {
         "reason": "SANDBOX_NOT_FOUND",
