@@ -290,6 +290,27 @@ def test_a_watch_names_all_missing_ids(stub: sandbox_pb2_grpc.SandboxServiceStub
     assert len(many["sandbox_ids"].split(",")) + int(many["sandboxes_left"]) == 900
 
 
+@pytest.mark.find(39)
+def test_a_snapshot_has_terminated_sandboxes_only_where_their_ids_are_given(
+    client: Client, stub: sandbox_pb2_grpc.SandboxServiceStub
+) -> None:
+    ended = client.create("snapshots", spec=SLEEP).sandbox_id
+    client.delete(ended)
+    client.wait_until(ended, "TERMINATED", timeout=30)
+    live = client.create("snapshots", spec=SLEEP).sandbox_id
+
+    def snapshot(**selection: Any) -> list[str]:
+        found: list[str] = []
+        for answer in stub.WatchStatus(pb.WatchStatusRequest(**selection), timeout=10):
+            if answer.HasField("snapshot_complete"):
+                return found
+            found.append(answer.status.sandbox_id)
+        raise AssertionError("the stream ended before its snapshot")
+
+    assert snapshot(project="snapshots") == [live]
+    assert sorted(snapshot(sandbox_ids=[ended, live])) == sorted((ended, live))
+
+
 def test_health_and_reflection_answer(service: Service) -> None:
     with grpc.insecure_channel(service.address) as channel:
         for name in ("", "sandbox.v1.SandboxService"):

@@ -288,6 +288,21 @@ async def test_a_repeat_is_answered_with_its_own_sandbox_though_another_has_its_
     assert (await opened.store.write(create, REQUEST)).uid == first.uid != second.uid
 
 
+@pytest.mark.find(39)
+async def test_a_repeat_whose_sandbox_was_trimmed_names_it_in_a_field(opened: Opened) -> None:
+    first = await opened.store.write(create, REQUEST)
+    gone = dataclasses.replace(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
+    await opened.update(gone)
+    await opened.insert(samples.sandbox())
+    engine = connection.connect(opened.url, writes=True, busy_timeout=1)
+    with engine.begin() as raw:
+        raw.execute(sa.delete(SQLModel.metadata.tables["status_event"]))
+    engine.dispose()
+    with pytest.raises(errors.NotFound) as caught:
+        await opened.store.write(create, REQUEST)
+    assert caught.value.facts["sandbox_id"] == first.id
+
+
 async def test_create_delete_and_create_again_in_one_group(opened: Opened) -> None:
     """The rows of a group are written once, as its last change leaves them."""
     first = samples.sandbox()

@@ -150,7 +150,8 @@ class Group(Reader):
             return self.committed[sequence - self._stands - 1]
         found = self._cursor.first(rows.EVENT, {"of_sequence": sequence})
         if found is None:
-            raise errors.NotFound("SANDBOX_NOT_FOUND", f"the sandbox {sandbox_id!r} was deleted: create another")
+            said = f"the sandbox {sandbox_id!r} was deleted: create another"
+            raise errors.NotFound("SANDBOX_NOT_FOUND", said, sandbox_id=sandbox_id)
         return rows.sandbox(found[0])
 
     def _take(self, wanted: Wanted) -> Sandbox:
