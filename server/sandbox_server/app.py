@@ -118,7 +118,7 @@ async def _health(server: Server, database: store.Store, runs: engines.Engine) -
         seen = seen or runs.in_sight
         try:
             async with asyncio.timeout(HEALTH_WITHIN):
-                await database.read(lambda reader: reader.ping())
+                await database.read(lambda reader: reader.ping(), store.Lane.HEALTH)
         except (errors.ServiceError, TimeoutError):
             await server.serving(False)
         else:

@@ -5,7 +5,7 @@ import itertools
 import random
 import string
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -34,6 +34,15 @@ class Wish:
     key: Key
     request: store.Request | None
     expected_generation: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list: the key to go on after, if there is more, and where the log stood."""
+
+    sandboxes: list[Sandbox]
+    following: Key | None
+    sequence: int
 
 
 class StatefulSetManager:
@@ -151,28 +160,24 @@ class StatefulSetManager:
             raise not_found(key.id)
         return change
 
-    async def list(
-        self, wanted: feed.Filter, phases: frozenset[Phase], size: int, after: Key | None
-    ) -> tuple[list[Sandbox], Key | None]:
-        """A page in the order of the keys, and the key to go on after, if there is more."""
-        present = self._feed.live(after)
-        if Phase.TERMINATED in phases:
-            known = await self._with_ended(wanted.tenant.name)
-            present = (known[key] for key in sorted(known) if after is None or key > after)
-        matching = (one for one in present if wanted.matches(one) and (not phases or one.status.phase in phases))
-        found = [*itertools.islice(matching, size + 1)]
-        return found[:size], found[size - 1].key if len(found) > size else None
+    async def list(self, wanted: feed.Filter, phases: frozenset[Phase], size: int, after: Key | None) -> Page:
+        """A page in the order of the keys. With TERMINATED among the phases it is read from the store alone.
 
-    async def _with_ended(self, tenant: str) -> dict[Key, Sandbox]:
-        """The sandboxes, those that are TERMINATED too."""
-        while True:
-            before = {one.key for one in self._feed.live() if one.tenant == tenant}
-            ended = await self._store.read(lambda reader: reader.terminated(tenant))
-            # An id of one that had ended may have been taken up meanwhile: memory has the newer.
-            known = {one.key: one for one in (*ended, *self._feed.live())}
-            # One that ended meanwhile is in neither: it takes another look.
-            if before <= known.keys():
-                return known
+        Memory and the store are of different moments: one that ended between the two would be on neither.
+        """
+
+        def page(sequence: int, matching: Iterator[Sandbox]) -> Page:
+            found = [*itertools.islice(matching, size + 1)]
+            return Page(found[:size], found[size - 1].key if len(found) > size else None, sequence)
+
+        if Phase.TERMINATED not in phases:
+            present = (one for one in self._feed.live(after) if wanted.matches(one))
+            return page(self._feed.sequence, (one for one in present if not phases or one.status.phase in phases))
+        namespaces = frozenset(one for one in wanted.tenant.namespaces if wanted.namespace in ("", one))
+        search = store.Search(wanted.tenant.name, namespaces, phases, wanted.project, wanted.labels)
+        return await self._store.read(
+            lambda reader: page(reader.sequence(), reader.search(search, after)), store.Lane.LISTS
+        )
 
     async def watch(self, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
         """Sends the snapshot (unless resuming) and the changes. Raises as `feed.Feed.watch`, and `errors.NotFound`."""

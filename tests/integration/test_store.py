@@ -467,7 +467,8 @@ async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> N
     written = await opened.update(gone)
     assert await opened.store.load() == (2, [])
     assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == written
-    assert await opened.store.read(lambda reader: reader.terminated("default")) == [written]
+    ended = store.Search("default", frozenset({"default"}), frozenset({Phase.TERMINATED}))
+    assert await opened.store.read(lambda reader: list(reader.search(ended, None))) == [written]
 
 
 async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class MemoryLog:
         self.trimmed = 0
         self.reads = 0
 
-    async def events(self, after: int, limit: int) -> list[Sandbox]:
+    async def events(self, after: int, limit: int, _lane: object = None) -> list[Sandbox]:
         self.reads += 1
         await asyncio.sleep(0)
         if after < self.trimmed:

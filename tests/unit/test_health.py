@@ -20,7 +20,7 @@ class Parts:
     async def serving(self, ready: bool) -> None:
         self.said.append(ready)
 
-    async def read(self, _query: Any) -> None:
+    async def read(self, _query: Any, _lane: Any) -> None:
         if not self.answers:
             raise errors.Unavailable("DATABASE_UNAVAILABLE", "repeat the call")
 

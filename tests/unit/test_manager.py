@@ -21,32 +21,6 @@ def ended(sandbox: Sandbox, sequence: int) -> Sandbox:
     return dataclasses.replace(sandbox, sequence=sequence, status=status)
 
 
-class Database:
-    """A store whose first answer is about to be given when the sandbox `a` ends."""
-
-    def __init__(self) -> None:
-        self.a = samples.sandbox("a", sequence=1)
-        self.memory = feed.Feed(self, render.Encoder(), heartbeat=60)  # type: ignore[arg-type]
-        self.memory.load(1, [self.a])
-        self.rows: list[Sandbox] = []
-
-    async def read(self, _query: Any) -> list[Sandbox]:
-        rows = list(self.rows)
-        if not rows:
-            self.rows.append(ended(self.a, 2))
-            self.memory.publish(self.rows)
-        return rows
-
-
-async def test_a_sandbox_that_ends_while_a_page_is_read_is_on_the_page() -> None:
-    database: Any = Database()
-    sandboxes = manager.StatefulSetManager(database, database.memory, database)
-    wanted, phases = feed.Filter(Tenant(database.a.tenant, (database.a.namespace,))), frozenset(Phase)
-    found, after = await sandboxes.list(wanted, phases, 10, None)
-    assert [(one.id, one.status.phase) for one in found] == [("a", Phase.TERMINATED)]
-    assert after is None
-
-
 async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_order_and_once() -> None:
     a, b = samples.sandbox("a"), samples.sandbox("b", sequence=1)
 

@@ -176,7 +176,8 @@ class SandboxServiceStub:
     """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
     with PHASE_TERMINATED among the phases, those too.
 
-    Answers at once, from memory except for those that are TERMINATED. Allowed in every phase; a repeat is a new read.
+    Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
+    repeat is a new read.
     A page token stays valid while sandboxes come and go.
 
     Errors: those of any call.
@@ -300,7 +301,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
     with PHASE_TERMINATED among the phases, those too.
 
-    Answers at once, from memory except for those that are TERMINATED. Allowed in every phase; a repeat is a new read.
+    Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
+    repeat is a new read.
     A page token stays valid while sandboxes come and go.
 
     Errors: those of any call.
@@ -469,7 +471,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
         with PHASE_TERMINATED among the phases, those too.
 
-        Answers at once, from memory except for those that are TERMINATED. Allowed in every phase; a repeat is a new read.
+        Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
+        repeat is a new read.
         A page token stays valid while sandboxes come and go.
 
         Errors: those of any call.

@@ -86,7 +86,7 @@ class Feed:
 
     async def follow(self) -> None:
         """Reads what other replicas appended."""
-        while page := await self._store.events(self.sequence, PAGE):
+        while page := await self._store.events(self.sequence, PAGE, store.Lane.FEED):
             self.publish(page)
 
     def _append(self, sandbox: Sandbox) -> set[Topic]:

@@ -192,7 +192,7 @@ class Reconciler:
                 raise store.Stale
             return reader.env(sandbox.key)
 
-        return await self._store.read(query)
+        return await self._store.read(query, store.Lane.RECONCILER)
 
     async def _record(self, sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision) -> Sandbox:
         """Writes what changed of the status; returns the sandbox as it then stands."""

@@ -74,11 +74,11 @@ class Servicer:
         return {"sandbox": self._whole(change.sandbox)}
 
     async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, caller: Caller) -> Fields:
-        found, following = await in_time(caller, self._manager.list(*convert.listed(tenant, request)))
+        page = await in_time(caller, self._manager.list(*convert.listed(tenant, request)))
         return {
-            "sandboxes": [self._whole(one) for one in found],
-            "next_page_token": convert.page_token(following),
-            "sequence": self._manager.sequence,
+            "sandboxes": [self._whole(one) for one in page.sandboxes],
+            "next_page_token": convert.page_token(page.following),
+            "sequence": page.sequence,
         }
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:

@@ -1,11 +1,14 @@
 """What is remembered. The only place with SQL.
 
-`Store` is plain synchronous code on a thread of its own that commits in groups; callers await its answers.
+`Store` is plain synchronous code: a thread that commits in groups, and one for each lane of readers. Callers await
+its answers.
 """
 
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import SchemaMismatch, migrate
+from sandbox_server.store.lanes import Lane
+from sandbox_server.store.search import Search
 from sandbox_server.store.store import Store
 from sandbox_server.store.transaction import Reader, Request, Stale, Wanted
 
-__all__ = ["Cipher", "Reader", "Request", "SchemaMismatch", "Stale", "Store", "Wanted", "migrate"]
+__all__ = ["Cipher", "Lane", "Reader", "Request", "SchemaMismatch", "Search", "Stale", "Store", "Wanted", "migrate"]

@@ -72,10 +72,16 @@ def connect(url: str, *, writes: bool, busy_timeout: float) -> sa.Engine:
 class Cursor:
     """A driver's cursor that takes statements of SQLAlchemy Core."""
 
-    def __init__(self, raw: Any, text: Callable[[sa.Executable], str]) -> None:
-        """`text`: how the driver takes a statement."""
+    def __init__(
+        self,
+        raw: Any,
+        text: Callable[[sa.Executable], str],
+        once: Callable[[sa.Executable], tuple[str, Mapping[str, Any]]],
+    ) -> None:
+        """`text`: how the driver takes a statement, which is kept; `once`: the same with its values, not kept."""
         self._raw = raw
         self._text = text
+        self._once = once
 
     def rows(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """What a SELECT finds."""
@@ -86,6 +92,11 @@ class Cursor:
         """The first row that a SELECT finds; None if it finds none."""
         self._raw.execute(self._text(statement), parameters or {})
         return self._raw.fetchone()  # type: ignore[no-any-return]
+
+    def find(self, statement: sa.Executable) -> list[tuple[Any, ...]]:
+        """What a SELECT finds that was made for this one use and has its values in it."""
+        self._raw.execute(*self._once(statement))
+        return self._raw.fetchall()  # type: ignore[no-any-return]
 
     def write(self, statement: sa.Executable, parameters: Sequence[Mapping[str, Any]]) -> int:
         """Runs a statement once for each; returns how many rows that touched in all."""
@@ -110,6 +121,10 @@ class Database:
     def _compiled(self, statement: Any) -> str:
         return str(statement.compile(dialect=self._dialect))
 
+    def _with_values(self, statement: Any) -> tuple[str, Mapping[str, Any]]:
+        compiled = statement.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
+        return str(compiled), compiled.params
+
     @contextlib.contextmanager
     def begin(self) -> Iterator[Cursor]:
         """A transaction, committed if nothing is raised in it. Raises `Error`, and SQLAlchemy's if it cannot connect."""
@@ -120,7 +135,7 @@ class Database:
             with contextlib.closing(raw.cursor()) as cursor:
                 if self._begin:
                     cursor.execute(self._begin)
-                yield Cursor(cursor, self._text)
+                yield Cursor(cursor, self._text, self._with_values)
             raw.commit()
 
     def close(self) -> None:

@@ -30,7 +30,6 @@ _LAST = sa.select(_EVENT.c.document).join(_SANDBOX, _SANDBOX.c.sequence == _EVEN
 SANDBOX = _LAST.where(_OF_KEY)
 ENV = sa.select(_SANDBOX.c.uid, _SANDBOX.c.env).where(_OF_KEY)
 LIVE = _LAST.where(_SANDBOX.c.phase != _TERMINATED)
-TERMINATED = _LAST.where(_SANDBOX.c.tenant == sa.bindparam("of_tenant"), _SANDBOX.c.phase == _TERMINATED)
 KEYS = sa.select(sa.func.substr(_SANDBOX.c.env, sa.text("1"), sa.text("4"))).distinct()
 """What leads an environment: the id of the key that wrote it."""
 INSERT = sa.insert(_SANDBOX).values(_given(*_IDENTITY, *_CHANGED, "env"))

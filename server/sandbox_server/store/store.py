@@ -1,26 +1,23 @@
-"""The store: one thread that writes in groups, one that reads."""
+"""The store: one thread that writes in groups, and the lanes of those who read."""
 
 import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
 import sqlalchemy as sa
-import structlog
 from sqlmodel import Session, col, delete, func, select, update
 
-from sandbox_server.domain import errors
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection, rows, tables
 from sandbox_server.store.cipher import Cipher
+from sandbox_server.store.lanes import Lane, Lanes, unavailable
 from sandbox_server.store.transaction import Group, Reader, Request, Stale, Wanted
 
-log = structlog.get_logger()
 T = TypeVar("T")
 Change = Callable[[Reader], Wanted]
 
@@ -46,7 +43,6 @@ class Store:
         self._busy_timeout = busy_timeout
         self._group_most = group_most
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._reads = ThreadPoolExecutor(1, "store-read")
 
     @property
     def shared(self) -> bool:
@@ -63,7 +59,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._committed = committed
         self._writer = connection.Database(self._url, writes=True, busy_timeout=self._busy_timeout)
-        self._reader = connection.Database(self._url, writes=False, busy_timeout=self._busy_timeout)
+        self._lanes = Lanes(self._url, self._cipher, self._busy_timeout)
         self._thread = threading.Thread(target=self._run, name="store-write", daemon=True)
         self._thread.start()
         if unknown := await self.read(lambda reader: reader.unknown_keys()):
@@ -76,9 +72,8 @@ class Store:
         """Finishes what was asked, then closes."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
-        self._reads.shutdown()
+        self._lanes.close()
         self._writer.close()
-        self._reader.close()
 
     async def write(self, change: Change, request: Request | None = None) -> Sandbox:
         """Runs `change` on the store's thread and answers after its commit; a repeated request is answered as before.
@@ -91,24 +86,17 @@ class Store:
         self._jobs.put(job)
         return await job.future
 
-    async def read(self, query: Callable[[Reader], T]) -> T:
-        """Runs `query` on the reading thread, as of one moment. Raises `errors.Unavailable`."""
-        return await self._loop.run_in_executor(self._reads, self._read, query)
-
-    def _read(self, query: Callable[[Reader], T]) -> T:
-        try:
-            with self._reader.begin() as cursor:
-                return query(Reader(cursor, self._cipher))
-        except (self._reader.Error, sa.exc.SQLAlchemyError) as error:
-            raise _unavailable(error) from error
+    async def read(self, query: Callable[[Reader], T], lane: Lane = Lane.SINGLE) -> T:
+        """Runs `query` on the thread of its lane, as of one moment. Raises `errors.Unavailable`."""
+        return await self._loop.run_in_executor(self._lanes.executor(lane), self._lanes.read, lane, query)
 
     async def load(self) -> tuple[int, list[Sandbox]]:
         """The log's sequence and every sandbox that is not TERMINATED."""
         return await self.read(lambda reader: reader.live())
 
-    async def events(self, after: int, limit: int) -> list[Sandbox]:
+    async def events(self, after: int, limit: int, lane: Lane = Lane.HISTORY) -> list[Sandbox]:
         """At most `limit` entries of the log after a sequence. Raises `errors.OutOfRange` where it was trimmed."""
-        return await self.read(lambda reader: reader.events(after, limit))
+        return await self.read(lambda reader: reader.events(after, limit), lane)
 
     async def trim(self, before: datetime) -> None:
         """Forgets the history and the requests of before that time, and who ended before it unless his volume is kept."""
@@ -158,7 +146,7 @@ class Store:
                     session.exec(select(tables.WatchLogRow).with_for_update()).one()
                     return work(session)
             except sa.exc.SQLAlchemyError as error:
-                raise _unavailable(error) from error
+                raise unavailable(error) from error
 
         return await asyncio.to_thread(run)
 
@@ -190,7 +178,7 @@ class Store:
                 return [one for job in jobs for one in self._commit([job])]
             failure: Exception = Stale()
         except (self._writer.Error, sa.exc.SQLAlchemyError) as error:
-            failure = _unavailable(error)
+            failure = unavailable(error)
         except Exception as error:
             failure = error
         for job in jobs:
@@ -207,10 +195,3 @@ class Store:
                 job.future.set_exception(job.outcome)
             else:
                 job.future.set_result(job.outcome)
-
-
-def _unavailable(error: Exception) -> errors.Unavailable:
-    log.warning("database_failed", error=type(error).__name__, message=str(error).partition("\n")[0][:300])
-    return errors.Unavailable(
-        "DATABASE_UNAVAILABLE", "the database does not answer: repeat the call with the same request_id"
-    )

@@ -11,19 +11,22 @@ from sqlmodel import Field, SQLModel
 
 _NOW: dict[str, Any] = {"server_default": sa.func.now()}
 _AWARE = sa.DateTime(timezone=True)
+_BYTEWISE = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+"""Text in the order of its bytes, as memory has it and SQLite by itself."""
 
 
 class SandboxRow(SQLModel, table=True):
     """A sandbox. `sequence`, its last entry of the log, is also the version that changes compare.
 
-    What callers wait for is read from memory, so no index is kept that only a search would use.
+    What callers wait for is read from memory, so no index is kept that only a search would use. Lists with TERMINATED
+    sandboxes follow the primary key.
     `k8s_deployment_name` holds the StatefulSet's name; the column keeps the name that queries know.
     """
 
     __tablename__ = "sandbox"
 
     namespace: str = Field(primary_key=True)
-    id: str = Field(primary_key=True)
+    id: str = Field(primary_key=True, sa_type=_BYTEWISE)
     uid: str
     host: str = Field(unique=True)
     tenant: str
@@ -38,9 +41,16 @@ class SandboxRow(SQLModel, table=True):
 
 
 class StatusEventRow(SQLModel, table=True):
-    """One entry of the watch log, append only: the sandbox as it then stood."""
+    """One entry of the watch log, append only: the sandbox as it then stood.
+
+    The indexes are for those who read only the entries of a tenant, or of some sandboxes.
+    """
 
     __tablename__ = "status_event"
+    __table_args__ = (
+        sa.Index("status_event_of_tenant", "tenant", "sequence"),
+        sa.Index("status_event_of_sandbox", "namespace", "sandbox_id", "sequence"),
+    )
 
     sequence: int = Field(primary_key=True, sa_type=sa.BigInteger, sa_column_kwargs={"autoincrement": False})
     namespace: str

@@ -4,7 +4,7 @@ A change is a function of what it reads: it returns the sandbox as it should be,
 nothing behind, and each one sees what those before it in its group changed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from typing import Any
@@ -12,9 +12,12 @@ from typing import Any
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.store import rows
+from sandbox_server.store import rows, search
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor
+
+CHUNK = 100
+"""Sandboxes that a search reads at once: a driver may hold all of a result."""
 
 
 class Stale(Exception):
@@ -66,14 +69,25 @@ class Reader:
         """Raises if the database does not answer."""
         self._cursor.first(rows.STANDS)
 
-    def terminated(self, tenant: str) -> list[Sandbox]:
-        """The TERMINATED sandboxes of a tenant."""
-        return [rows.sandbox(text) for (text,) in self._cursor.rows(rows.TERMINATED, {"of_tenant": tenant})]
+    def sequence(self) -> int:
+        """Where the log stands."""
+        return self._cursor.rows(rows.STANDS)[0][0]  # type: ignore[no-any-return]
+
+    def search(self, wanted: search.Search, after: Key | None) -> Iterator[Sandbox]:
+        """The sandboxes that match, in the order of their keys, after `after`; read as far as they are taken."""
+        for namespace in sorted(wanted.namespaces):
+            if after is not None and namespace < after.namespace:
+                continue
+            last = after.id if after is not None and namespace == after.namespace else ""
+            while found := self._cursor.find(search.page(wanted, namespace, last, CHUNK)):
+                for (text,) in found:
+                    sandbox = rows.sandbox(text)
+                    last = sandbox.id
+                    yield sandbox
 
     def live(self) -> tuple[int, list[Sandbox]]:
         """The log's sequence and every sandbox that is not TERMINATED."""
-        stands = self._cursor.rows(rows.STANDS)[0][0]
-        return stands, [rows.sandbox(text) for (text,) in self._cursor.rows(rows.LIVE)]
+        return self.sequence(), [rows.sandbox(text) for (text,) in self._cursor.rows(rows.LIVE)]
 
     def events(self, after: int, limit: int) -> list[Sandbox]:
         """The log after a sequence. Raises `errors.OutOfRange` where it was trimmed."""

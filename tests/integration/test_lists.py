@@ -1,0 +1,214 @@
+"""Lists with TERMINATED sandboxes, on real SQLite and real PostgreSQL."""
+
+import asyncio
+import contextlib
+import dataclasses
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox_server import feed, manager, store
+from sandbox_server.domain import selector
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.tenant import Tenant
+from sandbox_server.rpc import render
+from sandbox_server.store import connection, search
+
+from tests import samples
+
+ENDED = frozenset({Phase.TERMINATED})
+SELECTORS = (
+    "",
+    "a=1",
+    "a==2",
+    "a!=1",
+    "a in (1,2)",
+    "a notin (1,2)",
+    "a",
+    "!a",
+    "a=",
+    "a!=",
+    "a,b=x",
+    "!a,b",
+    "A",
+    "b=X",
+)
+SELECTORS += ("b in (x,X),!a", "example.com/key.x=1", "!example.com/key.x")
+TENANT = Tenant("default", ("default", "another"))
+
+
+def ended(sandbox: Sandbox) -> Sandbox:
+    status = samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED)
+    return dataclasses.replace(sandbox, status=status, desired=DesiredState.DELETED)
+
+
+class Opened:
+    """A store and what reads it."""
+
+    def __init__(self, url: str) -> None:
+        self.store = store.Store(url, store.Cipher([b"k" * 32]))
+        self.feed = feed.Feed(self.store, render.Encoder(), heartbeat=60)
+        engine: Any = None
+        self.manager = manager.StatefulSetManager(self.store, self.feed, engine)
+
+    async def make(self, *sandboxes: Sandbox) -> list[Sandbox]:
+        return await asyncio.gather(*(self.update(one, {}) for one in sandboxes))
+
+    async def end(self, *sandboxes: Sandbox) -> list[Sandbox]:
+        return await asyncio.gather(*(self.update(ended(one)) for one in sandboxes))
+
+    async def update(self, sandbox: Sandbox, env: dict[str, str] | None = None) -> Sandbox:
+        return await self.store.write(lambda _: store.Wanted(sandbox, env))
+
+    async def pages(
+        self, size: int, phases: frozenset[Phase] = frozenset(Phase), tenant: Tenant = TENANT, **wanted: Any
+    ) -> list[list[Sandbox]]:
+        """All pages of a list."""
+        found: list[list[Sandbox]] = []
+        after: Key | None = None
+        while not found or after is not None:
+            page = await self.manager.list(feed.Filter(tenant, **wanted), phases, size, after)
+            found.append(page.sandboxes)
+            after = page.following
+        return found
+
+
+@pytest.fixture
+async def opened(database_url: str) -> AsyncIterator[Opened]:
+    made = Opened(database_url)
+    await made.store.open(made.feed.publish)
+    yield made
+    await made.store.close()
+
+
+def keys(sandboxes: Sequence[Sandbox]) -> list[Key]:
+    return [one.key for one in sandboxes]
+
+
+@pytest.mark.find(28)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+async def test_pages_with_ended_sandboxes_follow_one_another_in_the_order_of_the_keys(
+    opened: Opened, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox_server.store.transaction.CHUNK", 2)
+    # A collation of a language would pass over the hyphens.
+    names = ["a-z", "ab", "a-b", "a", "a0", "b", "aa-1", "aa1"]
+    made = await opened.make(
+        *(samples.sandbox(name, namespace=namespace) for name in names for namespace in TENANT.namespaces),
+        samples.sandbox("foreign", tenant="foreign"),
+        samples.sandbox("elsewhere", namespace="elsewhere"),
+    )
+    await opened.end(*made[::2], made[-1])
+    mine = sorted(one.key for one in made[:-2])
+    pages = await opened.pages(size)
+    assert [one.key for page in pages for one in page] == mine
+    assert [len(page) for page in pages[:-1]] == [size] * (len(pages) - 1)
+    assert 0 < len(pages[-1]) <= size
+    assert keys((await opened.pages(100, ENDED))[0]) == sorted(one.key for one in made[:-2:2])
+    assert keys((await opened.pages(100, namespace="default"))[0]) == [
+        key for key in mine if key.namespace == "default"
+    ]
+    assert await opened.pages(100, namespace="elsewhere") == [[]]
+
+
+@pytest.mark.find(28)
+@pytest.mark.parametrize("text", SELECTORS)
+async def test_a_list_with_ended_sandboxes_matches_as_one_of_live_sandboxes_does(opened: Opened, text: str) -> None:
+    labelled: list[dict[str, str]] = [{}, {"a": "1"}, {"a": "2"}, {"a": "1", "b": "x"}, {"b": "x"}, {"b": "X"}]
+    labelled += [{"a": ""}, {"example.com/key.x": "1"}, {"A": "1"}]
+    made = await opened.make(
+        *(
+            samples.sandbox(f"{project}-{number}", spec=samples.spec(project=project, labels=labels))
+            for number, labels in enumerate(labelled)
+            for project in ("demo", "other")
+        )
+    )
+    made = await opened.end(*made)
+    wanted = selector.parse("labels", text)
+    for project in ("", "demo"):
+        expected = [one for one in made if wanted.matches(one.spec.labels) and project in ("", one.spec.project)]
+        (page,) = await opened.pages(100, ENDED, labels=wanted, project=project)
+        assert keys(page) == sorted(keys(expected))
+
+
+@pytest.mark.find(28)
+async def test_a_page_is_as_of_one_moment(opened: Opened) -> None:
+    """Each sandbox is on the pages exactly once while sandboxes end and their ids are taken up again."""
+    made = await opened.make(*(samples.sandbox(f"demo-{number:02}") for number in range(40)))
+
+    async def change() -> None:
+        for one in made:
+            await opened.end(one)
+            await opened.make(samples.sandbox(one.id))
+
+    changing = asyncio.create_task(change())
+    while not changing.done():
+        (page,) = await opened.pages(100)
+        assert keys(page) == sorted(keys(made))
+    await changing
+
+
+@pytest.mark.find(28)
+async def test_a_page_says_the_sequence_of_its_moment(opened: Opened) -> None:
+    (made,) = await opened.make(samples.sandbox())
+    await opened.end(made)
+    page = await opened.manager.list(feed.Filter(TENANT), ENDED, 10, None)
+    assert (page.sequence, page.sandboxes[0].sequence) == (2, 2)
+
+
+@pytest.mark.find(28)
+@pytest.mark.parametrize("busy", store.Lane)
+async def test_a_reader_does_not_wait_for_those_of_another_lane(opened: Opened, busy: store.Lane) -> None:
+    (made,) = await opened.make(samples.sandbox())
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(reader: store.Reader) -> None:
+        reader.ping()
+        begun.set()
+        assert go_on.wait(20)
+
+    holding = asyncio.create_task(opened.store.read(hold, busy))
+    try:
+        assert await asyncio.to_thread(begun.wait, 10)
+        async with asyncio.timeout(10):
+            for lane in set(store.Lane) - {busy}:
+                assert await opened.store.read(lambda reader: reader.sandbox(made.key), lane) == made
+    finally:
+        go_on.set()
+        await holding
+
+
+@pytest.mark.find(28)
+async def test_a_page_decodes_no_more_rows_than_it_has(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await opened.make(*(samples.sandbox(f"demo-{number:03}") for number in range(500)))
+    await opened.end(*made)
+    decoded = 0
+    decode = store.rows.sandbox
+
+    def counted(text: str) -> Sandbox:
+        nonlocal decoded
+        decoded += 1
+        return decode(text)
+
+    monkeypatch.setattr(store.rows, "sandbox", counted)
+    page = await opened.manager.list(feed.Filter(TENANT), ENDED, 10, made[250].key)
+    assert keys(page.sandboxes) == sorted(keys(made))[251:261]
+    assert decoded <= 11
+    none = await opened.manager.list(feed.Filter(TENANT, labels=selector.parse("labels", "a=b")), ENDED, 10, None)
+    assert (none.sandboxes, none.following, decoded <= 11) == ([], None, True)
+
+
+@pytest.mark.find(28)
+async def test_a_list_reads_the_rows_of_its_page_by_the_primary_key(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    connection.check(f"sqlite:///{path}")
+    wanted = store.Search("default", frozenset({"default"}), frozenset(Phase), "demo", selector.parse("labels", "a=b"))
+    with contextlib.closing(connection.Database(f"sqlite:///{path}", writes=False, busy_timeout=1)) as database:
+        text, values = database._with_values(search.page(wanted, "default", "demo-1", 10))
+        with database.begin() as cursor:
+            plan = [detail for *_, detail in cursor._raw.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    assert plan[0] == "SEARCH sandbox USING PRIMARY KEY (namespace=? AND id>?)"
+    assert [one.split(" (")[1] for one in plan[1:]] == ["sequence=?)"]
