@@ -172,9 +172,9 @@ def label(most: int) -> st.SearchStrategy[str]:
 NOT_A_NAME = longer(253) | poisoned(st.sampled_from(["A", " ", "\n", "é", "\0", "..", "-."]))
 NUL = st.just(f"{samples.CANARY}\0")
 NOT_BYTES = st.sampled_from(
-    ["", "5m", "500m", "-1Gi", "0", "1e3", "5GiB", "5 Gi", "Gi", "1gi", "\n5Gi", "9999999999999999"]
+    ["", "5m", "500m", "-1Gi", "0", "1e15", "5GiB", "5 Gi", "Gi", "1gi", "\n5Gi", "9999999999999999"]
 )
-NOT_CPU = st.sampled_from(["5Gi", "-1", "0", "1.2345", "1e3", "x", "1025", "2 ", "1M", "½"])
+NOT_CPU = st.sampled_from(["5Gi", "-1", "0", "1.2345", "1e4", "x", "1025", "2 ", "1M", "½"])
 
 # Each field, what makes it bad, and where that goes.
 BREAKERS: dict[str, tuple[st.SearchStrategy[Any], Callable[[pb.CreateSandboxRequest, Any], object]]] = {

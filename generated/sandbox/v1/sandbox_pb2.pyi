@@ -398,7 +398,7 @@ Global___Port: _TypeAlias = Port  # noqa: Y015
 class Resources(_message.Message):
     """Resources are the CPU and memory of a sandbox, as Kubernetes quantities. Empty fields have the service's defaults; a
     default gives way where only its other half is given. A request is at most its limit. The local engine does not use
-    them.
+    them. Every form of a Kubernetes quantity is taken (`500m`, `.5`, `1e9`, `0.0625Gi`) in at most 64 characters.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -408,11 +408,11 @@ class Resources(_message.Message):
     MEMORY_REQUEST_FIELD_NUMBER: _builtins.int
     MEMORY_LIMIT_FIELD_NUMBER: _builtins.int
     cpu_request: _builtins.str
-    """CPU that is reserved, in cores (`500m`, `2`): more than 0, at most 1024."""
+    """CPU that is reserved, in cores (`500m`, `2`): a multiple of 0.001, at most 1024."""
     cpu_limit: _builtins.str
     """CPU at most, in cores."""
     memory_request: _builtins.str
-    """Memory that is reserved, in bytes (`512Mi`, `2Gi`): more than 0, at most 16Ti."""
+    """Memory that is reserved, in bytes (`512Mi`, `2Gi`): at least 1, at most 16Ti. Note that `512m` is half a byte."""
     memory_limit: _builtins.str
     """Memory at most, in bytes; a container over it is killed (REASON_OUT_OF_MEMORY)."""
     def __init__(
@@ -441,7 +441,9 @@ class Storage(_message.Message):
     STORAGE_CLASS_FIELD_NUMBER: _builtins.int
     ACCESS_MODE_FIELD_NUMBER: _builtins.int
     size: _builtins.str
-    """Its size in bytes as a Kubernetes quantity (`5Gi`): whole bytes, at most 64Ti. Empty: the service's default."""
+    """Its size in bytes as a Kubernetes quantity in any form (`5Gi`): at least 1, at most 64Ti. Empty: the service's
+    default.
+    """
     storage_class: _builtins.str
     """The storage class, a DNS name. Empty: the service's, else the cluster's default."""
     access_mode: _builtins.str

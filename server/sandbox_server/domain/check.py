@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from sandbox_server.domain.errors import Violation
@@ -16,6 +16,9 @@ ENV_VARIABLES_MOST = 1000
 ENV_TOTAL_MOST = 512 * 1024
 """Bytes of names and values: half of the 1 MiB that a Secret holds, since its encoding grows it by a third."""
 
+QUANTITY_MOST = 64
+"""Characters of a quantity: its arithmetic is exact."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -23,12 +26,19 @@ class Kind:
 
     takes: str
     fits: Callable[[str], Any]
+    fault: Callable[[str], str] = lambda _: ""
+    """What is wrong with the form of a value that does not fit, without showing it; empty where `takes` says it all."""
 
     def __call__(self, field: str, value: str, required: bool = False) -> tuple[Violation, ...]:
         """The violation, if there is one. What is empty is unset, and bad only where something is required."""
         if value:
-            return () if self.fits(value) else (Violation(field, f"must be {self.takes}"),)
+            return () if self.fits(value) else (self.violation(field, value),)
         return (Violation(field, "is required"),) if required else ()
+
+    def violation(self, field: str, value: str) -> Violation:
+        """What is said of a value that does not fit."""
+        fault = self.fault(value)
+        return Violation(field, f"must be {self.takes}{fault and ': '}{fault}")
 
 
 def _text(pattern: str, takes: str) -> Kind:
@@ -50,28 +60,63 @@ def _data(most: int) -> Kind:
     return Kind(f"at most {most} bytes of UTF-8 without NUL", fits)
 
 
-def _quantity(takes: str, most: int, step: str, scales: Mapping[str, Decimal]) -> Kind:
-    """A decimal number with a suffix, a multiple of `step` and at most `most`. Finds it as a Decimal."""
-    number, least = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)([a-zA-Z]*)"), Decimal(step)
+def _quantity(takes: str, least: str, most: int, step: str = "") -> Kind:
+    """A quantity of Kubernetes within bounds, and a multiple of `step` where there is one. Finds it as a Fraction."""
 
-    def fits(value: str) -> Decimal | None:
-        match = number.fullmatch(value)
-        scale = match and scales.get(match[2])
-        if match is None or scale is None:
-            return None
-        amount = Decimal(match[1]) * scale
-        return amount if least <= amount <= most and amount % least == 0 else None
+    def judged(value: str) -> Fraction | str:
+        amount = _amount(value)
+        if isinstance(amount, str):
+            return amount
+        if amount <= 0:
+            return "it is not more than 0"
+        if amount < Fraction(least):
+            return f"it is less than {least} (the suffix m is a thousandth)"
+        if amount > most:
+            return "it is above the maximum"
+        return f"it is no multiple of {step}" if step and amount % Fraction(step) else amount
 
-    return Kind(takes, fits)
+    def fits(value: str) -> Fraction | None:
+        return amount if isinstance(amount := judged(value), Fraction) else None
+
+    def fault(value: str) -> str:
+        return wrong if isinstance(wrong := judged(value), str) else ""
+
+    return Kind(takes, fits, fault)
+
+
+def _amount(value: str) -> Fraction | str:
+    """What a Kubernetes quantity comes to, or what is wrong with its form."""
+    if not value:
+        return "it is empty"
+    if len(value) > QUANTITY_MOST:
+        return f"it has more than {QUANTITY_MOST} characters"
+    if any(one.isspace() for one in value):
+        return "it has white space in it"
+    match = _QUANTITY.match(value)
+    if match is None:
+        return "it does not begin with a decimal number"
+    number, rest = Fraction(match[1]), value[match.end() :]
+    if rest in _SCALES:
+        return number * _SCALES[rest]
+    if exponent := _EXPONENT.fullmatch(rest):
+        # More than 99 is out of every bound, whatever the digits before it are.
+        return number * Fraction(10) ** max(-99, min(99, int(exponent[1])))
+    if rest[0] in "0123456789.,":
+        return "its number has a second separator: it must be decimal, with at most one point"
+    if rest[0] in "eE" and rest[1:2] in {*"0123456789+-."}:
+        return "its exponent must be a whole number, as in 1e9"
+    return f"its suffix must be one of {', '.join(filter(None, _SCALES))}, or an exponent as in 1e9"
 
 
 _NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _OURS = r"app|originImageName|(sandbox\.fullstackagent\.io|project\.fullstackagent\.io|(deploy\.)?cloud\.sealos\.io)/.*"
 _KUBERNETES = r"(.+\.)?(kubernetes|k8s)\.io/.*"
-_CORES = {"": Decimal(1), "m": Decimal("0.001")}
-_BYTES = {suffix: Decimal(1000**power) for power, suffix in enumerate(("", "k", "M", "G", "T", "P"))}
-_BYTES |= {suffix: Decimal(1024**power) for power, suffix in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi"))}
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))")
+_EXPONENT = re.compile(r"[eE]([+-]?[0-9]+)")
+_SCALES = {suffix: Fraction(10) ** (3 * power) for power, suffix in enumerate(("n", "u", "m", *" kMGTPE"), -3)}
+_SCALES[""] = _SCALES.pop(" ")
+_SCALES |= {f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", 1)}
 
 sandbox_id = _label("a-z", ID_MOST, "a-z, 0-9, -, a letter first")
 project = _label("a-z", 63, "a-z, 0-9, -, a letter first")
@@ -89,9 +134,9 @@ env_name = _text(r"[A-Za-z_][A-Za-z0-9_]{0,252}", "a name of at most 253 charact
 key = _text(rf"((?=[^/]{{1,253}}/){_DNS_NAME}/)?{_NAME}", "a key such as name or example.com/name, as in Kubernetes")
 free_key = _text(rf"(?!({_OURS}|{_KUBERNETES})\Z).*", "a key that is not reserved for the service or for Kubernetes")
 label = _text(rf"({_NAME})?", "a value of at most 63 characters: a-z, A-Z, 0-9, inside also -, _, .")
-cpu = _quantity("CPU in cores such as 2 or 500m, more than 0, at most 1024", 2**10, "0.001", _CORES)
-memory = _quantity("bytes such as 512Mi or 2Gi, more than 0, at most 16Ti", 2**44, "0.001", _BYTES)
-disk = _quantity("bytes such as 5Gi, more than 0, at most 64Ti", 2**46, "1", _BYTES)
+cpu = _quantity("CPU in cores such as 2 or 500m, a multiple of 0.001, at most 1024", "0.001", 2**10, "0.001")
+memory = _quantity("bytes such as 512Mi or 2Gi, at least 1, at most 16Ti", "1", 2**44)
+disk = _quantity("bytes such as 5Gi, at least 1, at most 64Ti", "1", 2**46)
 word, argument, annotation, env_value = _data(4096), _data(32 * 1024), _data(16 * 1024), _data(32 * 1024)
 
 
@@ -135,9 +180,9 @@ def made_name(number: int) -> str:
 def pair(field: str, request: str, limit: str, kind: Kind) -> Iterator[Violation]:
     """Judges a request and its limit."""
     least, most = kind.fits(request), kind.fits(limit)
-    for end, amount in (("request", least), ("limit", most)):
+    for end, value, amount in (("request", request, least), ("limit", limit, most)):
         if amount is None:
-            yield Violation(f"{field}_{end}", f"must be {kind.takes}")
+            yield kind.violation(f"{field}_{end}", value)
     if least and most and least > most:
         yield Violation(f"{field}_request", f"must be at most {field.rpartition('.')[2]}_limit")
 

@@ -27,7 +27,7 @@ BAD_SPECS = {
         {"ports": (Port(one, 80),)} for one in ("", "A", "1", "a" * 16, "a_b", "-a", "a-", "a--b", "ttyd")
     ],
     "spec.resources.cpu_limit": [
-        {"resources": Resources("100m", one, "1Gi", "1Gi")} for one in ("", "1Gi", "-1", "0", "1.2345", "x", "1e3")
+        {"resources": Resources("100m", one, "1Gi", "1Gi")} for one in ("", "1Gi", "-1", "0", "1.2345", "x", "1e4")
     ],
     "spec.resources.cpu_request": [{"resources": Resources("2", "1", "1Gi", "1Gi")}],
     "spec.resources.memory_limit": [
@@ -227,20 +227,82 @@ def test_half_a_character_is_refused_wherever_bytes_are_taken(text: str) -> None
     assert found.field.isascii()
 
 
-SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
-SUFFIXES |= {f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGTP", 1)}
-NUMBERS = st.from_regex(r"[0-9]{1,5}(\.[0-9]{1,3})?", fullmatch=True)
+SUFFIXES = {suffix: Fraction(1000) ** power for power, suffix in enumerate(("n", "u", "m", "", *"kMGTPE"), -3)}
+SUFFIXES |= {f"{letter}i": Fraction(2 ** (10 * power)) for power, letter in enumerate("KMGTPE", 1)}
+SUFFIXES |= {
+    f"{e}{power}": Fraction(10) ** int(power) for e in "eE" for power in ("3", "+2", "-3", "09", "400", "-400")
+}
+NUMBERS = st.from_regex(r"\+?([0-9]{1,5}\.?|[0-9]{0,5}\.[0-9]{1,10})", fullmatch=True)
 
 
-@given(NUMBERS, st.sampled_from([*SUFFIXES]) | st.sampled_from(["m", "Kb", "ki", "e3", " ", "E", "n"]))
+@pytest.mark.find(38)
+@given(NUMBERS, st.sampled_from([*SUFFIXES]) | st.sampled_from(["Kb", "ki", "K", "e", "e1.5", "i", "GB", "1Gi2"]))
 def test_a_quantity_is_a_number_and_a_suffix_within_its_bounds(number: str, suffix: str) -> None:
-    for kind, scales, most, step in (
-        (check.memory, SUFFIXES, 16 * 2**40, Fraction(1, 1000)),
-        (check.disk, SUFFIXES, 64 * 2**40, Fraction(1)),
-        (check.cpu, {"": 1, "m": Fraction(1, 1000)}, 1024, Fraction(1, 1000)),
+    for kind, least, most, step in (
+        (check.memory, 1, 16 * 2**40, 0),
+        (check.disk, 1, 64 * 2**40, 0),
+        (check.cpu, Fraction(1, 1000), 1024, Fraction(1, 1000)),
     ):
-        amount = Fraction(number) * Fraction(scales.get(suffix, 0))
-        good = 0 < amount <= most and not amount % step
+        amount = Fraction(number) * SUFFIXES.get(suffix, 0)
+        good = least <= amount <= most and not (step and amount % step)
         assert kind.fits(number + suffix) == (amount if good else None)
-    for bad in (f"-{number}", f"+{number}", f" {number}", f"{number}\n", f"{number}.", "", "."):
+    for bad in (f"-{number.removeprefix('+')}", f"++{number}", f" {number}", f"{number}\n", "", ".", "+"):
         assert check.memory.fits(bad) is None
+
+
+@pytest.mark.find(38)
+@pytest.mark.parametrize(
+    ("kind", "value", "amount"),
+    [
+        (check.memory, "1e9", 10**9),
+        (check.memory, "1E3", 1000),
+        (check.memory, "1000E-3", 1),
+        (check.memory, "1.5", Fraction(3, 2)),
+        (check.memory, "0.0625Gi", 2**26),
+        (check.memory, "128974848000m", 128974848),
+        (check.cpu, ".5", Fraction(1, 2)),
+        (check.cpu, "5.", 5),
+        (check.cpu, "+1", 1),
+        (check.cpu, "1000000n", Fraction(1, 1000)),
+        (check.cpu, "500000u", Fraction(1, 2)),
+        (check.cpu, "1k", 1000),
+        (check.disk, "5000m", 5),
+        (check.disk, "5.E9", 5 * 10**9),
+        (check.disk, "1.1Gi", Fraction(11 * 2**30, 10)),
+    ],
+)
+def test_a_quantity_is_taken_in_every_form_of_kubernetes(kind: check.Kind, value: str, amount: Fraction) -> None:
+    assert kind.fits(value) == amount
+
+
+@pytest.mark.find(38)
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        (check.memory, "512MB", "suffix must be one of n, u, m, k, M, G, T, P, E, Ki"),
+        (check.memory, "64K", "suffix must be one of"),
+        (check.memory, "1e1.5", "exponent must be a whole number"),
+        (check.memory, "1.2.3", "at most one point"),
+        (check.memory, "1,5Gi", "at most one point"),
+        (check.memory, "5 Gi", "white space"),
+        (check.memory, "Gi", "begin with a decimal number"),
+        (check.memory, "٣Gi", "begin with a decimal number"),
+        (check.memory, "0" * 64 + "1", "more than 64 characters"),
+        (check.memory, "-1Gi", "not more than 0"),
+        (check.memory, "0", "not more than 0"),
+        (check.memory, "1e99999999999", "above the maximum"),
+        (check.memory, "1E", "above the maximum"),
+        (check.memory, "512m", "less than 1 (the suffix m is a thousandth)"),
+        (check.cpu, "500u", "less than 0.001"),
+        (check.cpu, "1500u", "no multiple of 0.001"),
+        (check.disk, "0.5", "less than 1"),
+    ],
+)
+def test_a_refused_quantity_is_answered_with_what_is_wrong_with_its_form(
+    kind: check.Kind, value: str, words: str
+) -> None:
+    (single,) = kind("size", value)
+    paired, _ = check.pair("size", value, value, kind)
+    assert words in single.description
+    assert paired.description == single.description
+    assert value not in single.description or len(value) < 3
