@@ -34,6 +34,8 @@ request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `nam
   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or, but for WatchStatus, 30 s. A mutation may
                       have taken effect: repeat it with its request_id. (The caller's own gRPC may say so first,
                       without ErrorInfo.)
+                      REQUEST_NOT_RECEIVED: the message of the call did not arrive within 10 s. Nothing was changed.
+                      Repeat the call and send it.
   UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
                       database. A mutation may have taken effect: repeat it with its request_id, after RetryInfo's
                       delay and with back-off. (Of gRPC itself, without details, where the service is not reached.)

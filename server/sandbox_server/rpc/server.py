@@ -14,17 +14,15 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server.domain import errors
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, convert, journal
+from sandbox_server.rpc import auth, convert, journal, public, receive
 from sandbox_server.rpc import errors as rpc_errors
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.servicer import Fields, Servicer
@@ -36,7 +34,8 @@ RECEIVE_MOST = 2 * 1024 * 1024
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVE_MOST),
     ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", 100_000),
+    # On one connection. A client keeps back what it opens beyond them, or is refused with UNAVAILABLE.
+    ("grpc.max_concurrent_streams", 2_000),
     # More new streams than this at once are cancelled; the default of about 1,000 is less than one console's restart.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
@@ -66,7 +65,10 @@ class Server:
     def __init__(self, servicer: Servicer, authenticator: auth.Authenticator) -> None:
         self._servicer = servicer
         self._authenticator = authenticator
-        self._health = health.HealthServicer()
+        self._inbox = receive.Inbox()
+        names = (SERVICE.full_name, public.HEALTH, reflection.SERVICE_NAME)
+        self._health = public.Health(self._inbox, (SERVICE.full_name,))
+        self._reflection = public.Reflection(self._inbox, names)
         self._refusals = journal.Refusals()
         self._draining = False
         self._idle = asyncio.Event()
@@ -77,15 +79,20 @@ class Server:
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         """Serves, NOT_SERVING yet, and returns the port. Raises OSError if the address cannot be had."""
         gc.set_threshold(YOUNG)
-        handlers = {one.name: self._handler(one) for one in SERVICE.methods}
-        # The first that was added is the first that is asked.
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE.full_name, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
-            self._server,
-        )
-        await self.serving(False)
+        stream, unary = grpc.stream_stream_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
+            # The first that was added is the first that is asked.
+            SERVICE.full_name: {one.name: self._handler(one) for one in SERVICE.methods},
+            public.HEALTH: {
+                "Check": unary(self._public("Check", self._health.check)),
+                "Watch": stream(self._public("Watch", self._health.watch)),
+            },
+            reflection.SERVICE_NAME: {
+                "ServerReflectionInfo": stream(self._public("ServerReflectionInfo", self._reflection.info))
+            },
+        }
+        for name, handlers in services.items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(listen)
@@ -97,10 +104,8 @@ class Server:
         return port
 
     async def serving(self, ready: bool) -> None:
-        """Tells health checks whether to send calls here."""
-        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE.full_name):
-            await self._health.set(name, status)
+        """Reports to health checks whether to send calls here; never again once the service stops."""
+        self._health.serving(ready and not self._draining)
 
     async def stop(self, grace: float) -> None:
         """Refuses new calls with UNAVAILABLE and lets those under way finish for `grace` seconds.
@@ -109,7 +114,8 @@ class Server:
         no caller takes for a reason to try again.
         """
         self._draining = True
-        await self._health.enter_graceful_shutdown()
+        self._health.serving(False)
+        self._inbox.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 while any(self.open[one.name] for one in SERVICE.methods if not one.server_streaming):
@@ -131,7 +137,7 @@ class Server:
         # Mutations: a log line for each read would cost a third of the read.
         logged = "request_id" in described.input_type.fields_by_name
 
-        async def handle(written: bytes, context: Caller) -> bytes | None:
+        async def handle(_messages: object, context: Caller) -> bytes | None:
             began, outcome = time.monotonic(), left
             tenant: Tenant | None = None
             message: Message | None = None
@@ -142,7 +148,7 @@ class Server:
                 if self._draining:
                     raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: repeat the call")
                 tenant = self._authenticator.tenant(context)
-                message = _parsed(request, written)
+                message = receive.parsed(request, await self._inbox.message(context))
                 if logged:
                     # The call takes it out of the message.
                     request_id = convert.known_request_id(message)
@@ -175,14 +181,27 @@ class Server:
                     self._idle.set()
             return await rpc_errors.abort(context, status)
 
+        # As if the caller streamed: gRPC would otherwise wait for the message itself, without end and uncounted.
         if described.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(handle)
-        return grpc.unary_unary_rpc_method_handler(handle)
+            return grpc.stream_stream_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
 
+    def _public(self, method: str, call: Callable[[Caller], Awaitable[bytes | None]]) -> Any:
+        """A method that needs no token: it is counted as the others are."""
 
-def _parsed(message: type[Message], written: bytes) -> Message:
-    try:
-        return message.FromString(written)
-    except DecodeError:
-        said = "is not a message of the contract, or has text that is not UTF-8"
-        raise errors.Invalid((errors.Violation("request", said),)) from None
+        async def handle(_messages: object, context: Caller) -> bytes | None:
+            outcome = (method, "CANCELLED", "")
+            self.open[method] += 1
+            try:
+                answer = await call(context)
+                outcome = (method, "OK", "")
+                return answer
+            except errors.ServiceError as error:
+                status = rpc_errors.status(method, error)
+                outcome = (method, code_pb2.Code.Name(status.code), error.reason)
+            finally:
+                self.ended[outcome] += 1
+                self.open[method] -= 1
+            return await rpc_errors.abort(context, status)
+
+        return handle

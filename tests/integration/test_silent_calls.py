@@ -1,0 +1,143 @@
+"""Calls whose message does not come: counted, bounded and ended, with a token or without."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_server.domain.tenant import Tenant
+from sandbox_server.rpc import auth, public, receive, server
+from sandbox_server.rpc.servicer import Servicer
+from sandbox_server.settings import Settings
+
+METHODS = [one.name for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods]
+
+
+async def until(holds: Callable[[], bool], within: float = 20) -> None:
+    """Waits until a condition holds."""
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def served(who: auth.Authenticator) -> AsyncIterator[tuple[server.Server, grpc.aio.Channel]]:
+    """A server without a service behind it, and a channel to it."""
+    nobody: Any = None
+    serving = server.Server(Servicer(nobody, Settings()), who)
+    port = await serving.start("127.0.0.1:0", None)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield serving, channel
+    await serving.close()
+
+
+ANYONE = auth.Anyone(Tenant("default", ("default",)))
+SILENT = [f"/sandbox.v1.SandboxService/{method}" for method in METHODS]
+SILENT += ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]
+SILENT += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
+
+
+@pytest.mark.find(35)
+async def test_calls_whose_message_never_comes_are_counted_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 1)
+    async with served(ANYONE) as (serving, channel):
+        # As a stream, so that the call begins without a message.
+        calls = [channel.stream_stream(path)() for path in SILENT for _ in range(50)]
+        await until(lambda: serving.open.total() == len(calls))
+        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 20)
+        assert set(codes) == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        assert not +serving.open
+        assert {one[1:] for one in serving.ended} == {("DEADLINE_EXCEEDED", "REQUEST_NOT_RECEIVED")}
+        assert serving.ended.total() == len(calls)
+
+
+@pytest.mark.find(35)
+async def test_reflection_ends_in_order_if_no_further_request_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 0.3)
+    async with served(ANYONE) as (serving, channel):
+        call = channel.stream_stream(SILENT[-1])()
+        await call.write(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
+        answer = reflection_pb2.ServerReflectionResponse.FromString(await call.read())
+        assert [one.name for one in answer.list_services_response.service] == [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "sandbox.v1.SandboxService",
+        ]
+        assert await asyncio.wait_for(call.code(), 5) is grpc.StatusCode.OK
+        assert serving.ended == {("ServerReflectionInfo", "OK", ""): 1}
+
+
+@pytest.mark.find(35)
+async def test_shutdown_ends_calls_whose_message_has_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 60)
+    async with served(ANYONE) as (serving, channel):
+        calls = [channel.stream_stream(path)() for path in SILENT]
+        await until(lambda: serving.open.total() == len(calls))
+        began = asyncio.get_running_loop().time()
+        await serving.stop(30)
+        assert asyncio.get_running_loop().time() - began < 5
+        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 10)
+        assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+        assert {one[2] for one in serving.ended} == {"SHUTTING_DOWN"}
+
+
+@pytest.mark.find(35)
+async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    tenant = {"name": "a", "namespaces": ["team-a"], "tokens": ["token-of-tenant-a"]}
+    file.write_text(json.dumps({"tenants": [tenant]}))
+    async with served(auth.TokenFile(file)) as (_, channel):
+        silent = channel.stream_stream("/sandbox.v1.SandboxService/WatchStatus")()
+        assert await asyncio.wait_for(silent.code(), 5) is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.find(35)
+async def test_one_connection_carries_a_bounded_number_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 2)
+    most = int(dict(server.OPTIONS)["grpc.max_concurrent_streams"])
+    async with served(ANYONE) as (serving, channel):
+        calls = [channel.stream_stream("/grpc.health.v1.Health/Check")() for _ in range(most + 100)]
+        await until(lambda: serving.open.total() >= most)
+        assert serving.open.total() == most
+        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 40)
+    # Those beyond the bound wait in the client for the end of others, or are refused.
+    assert set(codes) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+
+
+@pytest.mark.find(35)
+async def test_watcher_of_the_health_that_does_not_read_delays_no_other() -> None:
+    class Watcher:
+        """A caller's side of Health.Watch."""
+
+        def __init__(self, reads: bool) -> None:
+            self.received: list[int] = []
+            self._reads = reads
+
+        async def read(self) -> bytes:
+            return b""
+
+        async def write(self, message: bytes) -> None:
+            if not self._reads:
+                await asyncio.Event().wait()
+            self.received.append(health_pb2.HealthCheckResponse.FromString(message).status)
+
+    health = public.Health(receive.Inbox(), ())
+    stuck: Any = Watcher(False)
+    reader: Any = Watcher(True)
+    async with asyncio.TaskGroup() as tasks:
+        watches = [tasks.create_task(health.watch(one)) for one in (stuck, reader)]
+        for ready in (True, False):
+            await asyncio.sleep(0.01)
+            health.serving(ready)
+        await asyncio.sleep(0.01)
+        for one in watches:
+            one.cancel()
+    answer = health_pb2.HealthCheckResponse
+    assert reader.received == [answer.NOT_SERVING, answer.SERVING, answer.NOT_SERVING]
