@@ -67,9 +67,15 @@ class AsyncClient:
                 await asyncio.sleep(schedule.delay(errors.from_rpc(error)))
 
     async def list(
-        self, *, namespace: str = "", project: str = "", label_selector: str = "", phases: Iterable[str | int] = ()
+        self,
+        *,
+        namespace: str = "",
+        project: str = "",
+        label_selector: str = "",
+        phases: Iterable[str | int] = (),
+        basic: bool = False,
     ) -> AsyncIterator[pb.Sandbox]:
-        """All sandboxes that match, page by page."""
+        """All sandboxes that match, page by page; `basic`: without specs and the names of variables."""
         token, wanted = "", tuple(phases)
         while True:
             page = await self.page(
@@ -79,6 +85,7 @@ class AsyncClient:
                 phases=wanted,
                 page_size=500,
                 page_token=token,
+                basic=basic,
             )
             for sandbox in page.sandboxes:
                 yield sandbox

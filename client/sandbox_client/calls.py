@@ -143,9 +143,10 @@ def page(
     phases: Iterable[str | int] = (),
     page_size: int = 0,
     page_token: str = "",
+    basic: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.ListSandboxesResponse]:
-    """One page of sandboxes and the token of the next."""
+    """One page of sandboxes and the token of the next; `basic`: without specs and the names of variables."""
     request = pb.ListSandboxesRequest(
         namespace=namespace,
         project=project,
@@ -153,6 +154,7 @@ def page(
         phases=[phase(one) for one in phases],
         page_size=page_size,
         page_token=page_token,
+        view=pb.SANDBOX_VIEW_BASIC if basic else pb.SANDBOX_VIEW_FULL,
     )
     return Call("ListSandboxes", request, "", timeout)
 

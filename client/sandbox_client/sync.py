@@ -70,9 +70,15 @@ class Client:
                 time.sleep(schedule.delay(errors.from_rpc(error)))
 
     def list(
-        self, *, namespace: str = "", project: str = "", label_selector: str = "", phases: Iterable[str | int] = ()
+        self,
+        *,
+        namespace: str = "",
+        project: str = "",
+        label_selector: str = "",
+        phases: Iterable[str | int] = (),
+        basic: bool = False,
     ) -> Iterator[pb.Sandbox]:
-        """All sandboxes that match, page by page."""
+        """All sandboxes that match, page by page; `basic`: without specs and the names of variables."""
         token, wanted = "", tuple(phases)
         while True:
             page = self.page(
@@ -82,6 +88,7 @@ class Client:
                 phases=wanted,
                 page_size=500,
                 page_token=token,
+                basic=basic,
             )
             yield from page.sandboxes
             token = page.next_page_token

@@ -115,7 +115,14 @@ def list_(
     except ValueError:
         raise typer.BadParameter("must be a phase such as RUNNING", param_hint="--phase") from None
     found = list(
-        chosen.client.list(namespace=chosen.namespace, project=project, label_selector=selector, phases=phases)
+        chosen.client.list(
+            namespace=chosen.namespace,
+            project=project,
+            label_selector=selector,
+            phases=phases,
+            # The table has nothing of the specs.
+            basic=not chosen.json,
+        )
     )
     if chosen.json:
         show.as_json({"sandboxes": found})

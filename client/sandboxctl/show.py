@@ -87,7 +87,7 @@ def sandboxes(found: Collection[pb.Sandbox]) -> None:
         table.add_row(
             *[one.namespace] * several,
             one.sandbox_id,
-            one.spec.project,
+            one.status.project,
             Text(name, _COLOURS.get(name, "yellow")),
             reason(one.status.reason),
             _age(one.create_time),

@@ -1,13 +1,13 @@
 """What a caller can ask for. Each mutation is one transaction; the log then wakes the reconciler."""
 
 import dataclasses
-import itertools
 import random
 import string
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from sandbox_server import engines, feed, store
 from sandbox_server.domain import errors, lifecycle, wishes
@@ -18,6 +18,7 @@ from sandbox_server.domain.tenant import Tenant, not_found
 
 PAGE_DEFAULT = 100
 PAGE_MOST = 1000
+T = TypeVar("T")
 _ALPHABET = string.ascii_lowercase + string.digits
 _CHANCE = random.SystemRandom()
 """Nobody may guess a host: it leads to a terminal."""
@@ -34,15 +35,6 @@ class Wish:
     key: Key
     request: store.Request | None
     expected_generation: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of a list: the key to go on after, if there is more, and where the log stood."""
-
-    sandboxes: list[Sandbox]
-    following: Key | None
-    sequence: int
 
 
 class StatefulSetManager:
@@ -160,16 +152,18 @@ class StatefulSetManager:
             raise not_found(key.id)
         return change
 
-    async def list(self, wanted: feed.Filter, phases: frozenset[Phase], size: int, after: Key | None) -> Page:
-        """A page in the order of the keys. With TERMINATED among the phases it is read from the store alone.
+    async def list(
+        self,
+        wanted: feed.Filter,
+        phases: frozenset[Phase],
+        after: Key | None,
+        page: Callable[[int, Iterator[Sandbox]], T],
+    ) -> T:
+        """Returns what `page` makes of the log's sequence and the matching sandboxes after `after`, in key order.
 
-        Memory and the store are of different moments: one that ended between the two would be on neither.
+        With TERMINATED among the phases the sandboxes are read from the store alone, on a thread of the store: memory
+        and the store show different moments, and a sandbox that ended between the two would be in neither.
         """
-
-        def page(sequence: int, matching: Iterator[Sandbox]) -> Page:
-            found = [*itertools.islice(matching, size + 1)]
-            return Page(found[:size], found[size - 1].key if len(found) > size else None, sequence)
-
         if Phase.TERMINATED not in phases:
             present = (one for one in self._feed.live(after) if wanted.matches(one))
             return page(self._feed.sequence, (one for one in present if not phases or one.status.phase in phases))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -70,10 +71,14 @@ class Opened:
         found: list[list[Sandbox]] = []
         after: Key | None = None
         while not found or after is not None:
-            page = await self.manager.list(feed.Filter(tenant, **wanted), phases, size, after)
-            found.append(page.sandboxes)
-            after = page.following
+            page = await self.page(feed.Filter(tenant, **wanted), phases, size, after)
+            found.append(page[:size])
+            after = page[size - 1].key if len(page) > size else None
         return found
+
+    async def page(self, wanted: feed.Filter, phases: frozenset[Phase], size: int, after: Key | None) -> list[Sandbox]:
+        """The sandboxes of a page, and the one after it."""
+        return await self.manager.list(wanted, phases, after, lambda _, found: [*itertools.islice(found, size + 1)])
 
 
 @pytest.fixture
@@ -155,8 +160,10 @@ async def test_a_page_is_as_of_one_moment(opened: Opened) -> None:
 async def test_a_page_says_the_sequence_of_its_moment(opened: Opened) -> None:
     (made,) = await opened.make(samples.sandbox())
     await opened.end(made)
-    page = await opened.manager.list(feed.Filter(TENANT), ENDED, 10, None)
-    assert (page.sequence, page.sandboxes[0].sequence) == (2, 2)
+    page = await opened.manager.list(
+        feed.Filter(TENANT), ENDED, None, lambda sequence, found: (sequence, [one.sequence for one in found])
+    )
+    assert page == (2, [2])
 
 
 @pytest.mark.find(28)
@@ -194,11 +201,11 @@ async def test_a_page_decodes_no_more_rows_than_it_has(opened: Opened, monkeypat
         return decode(text)
 
     monkeypatch.setattr(store.rows, "sandbox", counted)
-    page = await opened.manager.list(feed.Filter(TENANT), ENDED, 10, made[250].key)
-    assert keys(page.sandboxes) == sorted(keys(made))[251:261]
+    page = await opened.page(feed.Filter(TENANT), ENDED, 10, made[250].key)
+    assert keys(page) == sorted(keys(made))[251:262]
     assert decoded <= 11
-    none = await opened.manager.list(feed.Filter(TENANT, labels=selector.parse("labels", "a=b")), ENDED, 10, None)
-    assert (none.sandboxes, none.following, decoded <= 11) == ([], None, True)
+    assert await opened.page(feed.Filter(TENANT, labels=selector.parse("labels", "a=b")), ENDED, 10, None) == []
+    assert decoded <= 11
 
 
 @pytest.mark.find(28)

@@ -161,11 +161,43 @@ def test_lists_are_paged_filtered_and_ordered(client: Client) -> None:
     assert [one.sandbox_id for one in odd] == ["paged-1", "paged-5"]
     gone = client.list(project="paged", phases=["TERMINATED"])
     assert [one.sandbox_id for one in gone] == ["paged-3"]
+    (basic, *_), (full, *_) = (list(client.list(project="paged", basic=basic)) for basic in (True, False))
+    assert full.spec.project == "paged" and not basic.HasField("spec") and basic.status == full.status
     for bad in ({"page_size": -1}, {"page_size": 1001}, {"page_token": "?"}, {"label_selector": "a=b=c"}):
         with pytest.raises(errors.InvalidArgument):
             client.page(**bad)  # type: ignore[arg-type]
     for number in range(7):
         client.delete(f"paged-{number}")
+
+
+@pytest.mark.find(30)
+def test_a_list_of_large_sandboxes_is_read_within_the_4_mib_of_a_client_as_it_is(
+    client: Client, service: Service
+) -> None:
+    spec = pb.SandboxSpec(command=["/bin/sleep", "1000"], args=["x" * 32_768] * 8)
+    names = [f"large-{number:02}" for number in range(17)]
+    for name in names:
+        client.create("large", sandbox_id=name, spec=spec)
+        client.delete(name)
+    for name in names:
+        client.wait_until(name, "TERMINATED", timeout=60)
+
+    def pages(**fields: Any) -> list[list[str]]:
+        found = []
+        request = pb.ListSandboxesRequest(project="large", page_size=100, phases=[pb.PHASE_TERMINATED], **fields)
+        with grpc.insecure_channel(service.address) as channel:
+            while not found or request.page_token:
+                page = sandbox_pb2_grpc.SandboxServiceStub(channel).ListSandboxes(request, timeout=20)
+                found.append([one.sandbox_id for one in page.sandboxes])
+                request.page_token = page.next_page_token
+        return found
+
+    assert pages() == [names[:11], names[11:]]
+    assert pages(view=pb.SANDBOX_VIEW_BASIC) == [names]
+    assert [one.sandbox_id for one in client.list(project="large", phases=["TERMINATED"])] == names
+    with pytest.raises(grpc.RpcError) as caught:
+        pages(view=9)  # type: ignore[arg-type]
+    assert errors.from_rpc(caught.value).reason == "INVALID_FIELDS"
 
 
 def test_a_watch_has_a_snapshot_a_marker_and_then_every_change(client: Client) -> None:

@@ -368,6 +368,30 @@ CONDITION_STATUS_UNKNOWN: ConditionStatus.ValueType  # 3
 """It cannot be told."""
 Global___ConditionStatus: _TypeAlias = ConditionStatus  # noqa: Y015
 
+class _SandboxView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SandboxViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SandboxView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SANDBOX_VIEW_UNSPECIFIED: _SandboxView.ValueType  # 0
+    """SANDBOX_VIEW_FULL."""
+    SANDBOX_VIEW_FULL: _SandboxView.ValueType  # 1
+    """Everything."""
+    SANDBOX_VIEW_BASIC: _SandboxView.ValueType  # 2
+    """Everything but `spec` and `env_names`."""
+
+class SandboxView(_SandboxView, metaclass=_SandboxViewEnumTypeWrapper):
+    """SandboxView is how much of each sandbox a list has."""
+
+SANDBOX_VIEW_UNSPECIFIED: SandboxView.ValueType  # 0
+"""SANDBOX_VIEW_FULL."""
+SANDBOX_VIEW_FULL: SandboxView.ValueType  # 1
+"""Everything."""
+SANDBOX_VIEW_BASIC: SandboxView.ValueType  # 2
+"""Everything but `spec` and `env_names`."""
+Global___SandboxView: _TypeAlias = SandboxView  # noqa: Y015
+
 @_typing.final
 class Port(_message.Message):
     """Port is a TCP port of the sandbox."""
@@ -1484,6 +1508,7 @@ class ListSandboxesRequest(_message.Message):
     PHASES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Those of this namespace; one that is not the tenant's has none. Empty: all of the tenant's."""
     project: _builtins.str
@@ -1494,6 +1519,8 @@ class ListSandboxesRequest(_message.Message):
     """At most so many, 1 to 1000. 0: 100."""
     page_token: _builtins.str
     """The next_page_token of the page before. Empty: the first page."""
+    view: Global___SandboxView.ValueType
+    """How much of each sandbox the page has."""
     @_builtins.property
     def phases(self) -> _containers.RepeatedScalarFieldContainer[Global___Phase.ValueType]:
         """Those in any of these phases, at most 9. Empty: all but PHASE_TERMINATED."""
@@ -1507,10 +1534,11 @@ class ListSandboxesRequest(_message.Message):
         phases: _abc.Iterable[Global___Phase.ValueType] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        view: Global___SandboxView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "phases", b"phases", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "phases", b"phases", "project", b"project", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1531,7 +1559,10 @@ class ListSandboxesResponse(_message.Message):
     """The log's sequence as of this page."""
     @_builtins.property
     def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sandbox]:
-        """The sandboxes, ordered by namespace and id."""
+        """The sandboxes, ordered by namespace and id. A page ends early, with a next_page_token, where one more sandbox would
+        make it larger than 3 MiB: gRPC clients take 4 MiB unless they are configured otherwise. A page has at least one
+        sandbox if any is left.
+        """
 
     def __init__(
         self,

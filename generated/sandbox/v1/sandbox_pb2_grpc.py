@@ -219,7 +219,8 @@ class SandboxServiceServicer:
 
         Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
         repeat is a new read.
-        A page token stays valid while sandboxes come and go.
+        A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
+        complete only where next_page_token is empty.
 
         Errors: those of any call.
         """

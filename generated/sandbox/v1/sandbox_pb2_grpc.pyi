@@ -180,7 +180,8 @@ class SandboxServiceStub:
 
     Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
     repeat is a new read.
-    A page token stays valid while sandboxes come and go.
+    A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
+    complete only where next_page_token is empty.
 
     Errors: those of any call.
     """
@@ -305,7 +306,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
 
     Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
     repeat is a new read.
-    A page token stays valid while sandboxes come and go.
+    A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
+    complete only where next_page_token is empty.
 
     Errors: those of any call.
     """
@@ -475,7 +477,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
         repeat is a new read.
-        A page token stays valid while sandboxes come and go.
+        A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
+        complete only where next_page_token is empty.
 
         Errors: those of any call.
         """

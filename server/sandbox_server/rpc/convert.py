@@ -168,8 +168,8 @@ def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter
     return feed.Filter(tenant, keys, request.namespace, request.project, labels), after
 
 
-def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], int, Key | None]:
-    """What to list: filter, phases, page size and the key to go on after. Raises `errors.Invalid`."""
+def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], Key | None]:
+    """What to list: filter, phases and the key to go on after. Raises `errors.Invalid`."""
     known = {one.value: one for one in Phase}
     namespace, _, sandbox_id = request.page_token.partition("/")
     with _judging() as found:
@@ -180,12 +180,14 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
             found.append(Violation("phases", f"must have at most {len(known)} phases"))
         if not 0 <= request.page_size <= manager.PAGE_MOST:
             found.append(Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default"))
+        if request.view not in pb.SandboxView.values():
+            found.append(Violation("view", f"must be {' or '.join(pb.SandboxView.keys()[1:])}, or unset"))
         if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
             found.append(Violation("page_token", "must be the next_page_token of the page before"))
         labels = _matching(request, found)
     wanted = feed.Filter(tenant, frozenset(), request.namespace, request.project, labels)
     after = Key(namespace, sandbox_id) if request.page_token else None
-    return wanted, frozenset(known[one] for one in request.phases), request.page_size or manager.PAGE_DEFAULT, after
+    return wanted, frozenset(known[one] for one in request.phases), after
 
 
 def page_token(after: Key | None) -> str:

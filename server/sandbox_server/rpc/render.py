@@ -34,15 +34,14 @@ def status(sandbox: Sandbox, stale: bool = False) -> Any:
     )
 
 
-def whole(sandbox: Sandbox, stale: bool = False) -> Any:
-    """A Sandbox, with its spec and status."""
-    return _names(sandbox) | {
-        "spec": _spec(sandbox.spec),
-        "env_names": sandbox.env_names,
-        "desired_state": sandbox.desired.value,
-        "create_time": sandbox.create_time,
-        "status": status(sandbox, stale),
-    }
+def whole(sandbox: Sandbox, stale: bool = False, basic: bool = False) -> Any:
+    """A Sandbox with its status and, unless `basic`, with its spec and the names of its variables."""
+    asked = {} if basic else {"spec": _spec(sandbox.spec), "env_names": sandbox.env_names}
+    return (
+        _names(sandbox)
+        | asked
+        | {"desired_state": sandbox.desired.value, "create_time": sandbox.create_time, "status": status(sandbox, stale)}
+    )
 
 
 def _names(sandbox: Sandbox) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sandbox_server import feed, manager
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import convert, render
+from sandbox_server.rpc import convert, listing, render
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.settings import Settings
 
@@ -19,7 +19,8 @@ CALL_MOST = 30.0
 
 T = TypeVar("T")
 Fields = dict[str, Any]
-"""An answer's. GetStatus gives its answer as it is written, once for all its callers; a stream gives none."""
+"""An answer's. GetStatus and ListSandboxes give the bytes of their answer: the first is written once for all callers, the
+second has to know its size. A stream gives none."""
 
 
 async def in_time(caller: Caller, work: Awaitable[T]) -> T:
@@ -73,13 +74,12 @@ class Servicer:
         change = await self._seen(tenant, request, caller)
         return {"sandbox": self._whole(change.sandbox)}
 
-    async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, caller: Caller) -> Fields:
-        page = await in_time(caller, self._manager.list(*convert.listed(tenant, request)))
-        return {
-            "sandboxes": [self._whole(one) for one in page.sandboxes],
-            "next_page_token": convert.page_token(page.following),
-            "sequence": page.sequence,
-        }
+    async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, caller: Caller) -> bytes:
+        wanted, phases, after = convert.listed(tenant, request)
+        basic = request.view == pb.SANDBOX_VIEW_BASIC
+        stale = {one for one in tenant.namespaces if self._manager.stale(one)}
+        page = listing.writer(request.page_size or manager.PAGE_DEFAULT, basic, stale)
+        return await in_time(caller, self._manager.list(wanted, phases, after, page))
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
         await self._manager.watch(*convert.watched(tenant, request), caller.write)
