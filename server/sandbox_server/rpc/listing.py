@@ -1,11 +1,12 @@
 """A page of a list as it is written: it ends before it is larger than every client takes."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.rpc import convert, render
+from sandbox_server.rpc import convert
 
 PAGE_BYTES = 3 * 1024 * 1024
 """gRPC clients take 4 MiB, unless they are configured otherwise. One sandbox at its limits has less than half of this."""
@@ -13,10 +14,10 @@ _REST = 256
 """Bytes for the token of the next page and the sequence."""
 
 
-def writer(most: int, basic: bool, stale: Collection[str]) -> Callable[[int, Iterator[Sandbox]], bytes]:
+def writer(most: int, whole: Callable[[Sandbox], Any]) -> Callable[[int, Iterator[Sandbox]], bytes]:
     """Returns what writes a page: at most `most` of the sandboxes that it is given, as of a sequence.
 
-    `basic`: without specs and names of variables; `stale`: namespaces whose statuses may be out of date.
+    `whole` returns a Sandbox of the contract; the thread that reads the sandboxes calls it.
     """
 
     def write(sequence: int, found: Iterator[Sandbox]) -> bytes:
@@ -29,8 +30,7 @@ def writer(most: int, basic: bool, stale: Collection[str]) -> Callable[[int, Ite
             if len(written) == most:
                 following = last
                 break
-            whole = render.whole(sandbox, sandbox.namespace in stale, basic)
-            part = pb.ListSandboxesResponse(sandboxes=[whole]).SerializeToString()
+            part = pb.ListSandboxesResponse(sandboxes=[whole(sandbox)]).SerializeToString()
             if written and len(part) > left:
                 following = last
                 break

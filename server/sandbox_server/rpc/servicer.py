@@ -1,6 +1,7 @@
 """The RPCs: each reads its request, asks the manager, and gives the fields of its answer."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -76,9 +77,8 @@ class Servicer:
 
     async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, caller: Caller) -> bytes:
         wanted, phases, after = convert.listed(tenant, request)
-        basic = request.view == pb.SANDBOX_VIEW_BASIC
-        stale = {one for one in tenant.namespaces if self._manager.stale(one)}
-        page = listing.writer(request.page_size or manager.PAGE_DEFAULT, basic, stale)
+        whole = functools.partial(self._whole, basic=request.view == pb.SANDBOX_VIEW_BASIC)
+        page = listing.writer(request.page_size or manager.PAGE_DEFAULT, whole)
         return await in_time(caller, self._manager.list(wanted, phases, after, page))
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
@@ -87,8 +87,8 @@ class Servicer:
     async def _told(self, caller: Caller, wished: Awaitable[Sandbox]) -> Fields:
         return {"sandbox": self._whole(await in_time(caller, wished))}
 
-    def _whole(self, sandbox: Sandbox) -> Any:
-        return render.whole(sandbox, self._manager.stale(sandbox.namespace))
+    def _whole(self, sandbox: Sandbox, basic: bool = False) -> Any:
+        return render.whole(sandbox, self._manager.stale(sandbox.namespace), basic)
 
     async def _seen(self, tenant: Tenant, request: convert.Read, caller: Caller) -> feed.Change:
         # What has this name is named well: to judge it would be most of the cost of a read.
