@@ -87,7 +87,7 @@ def test_what_design_promises_of_the_pod_and_the_claim() -> None:
     (claim,) = spec["volumeClaimTemplates"]
     assert claim["metadata"]["name"] == "vn-homevn-agent"
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
-    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
+    assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
     (container,) = pod["containers"]
     assert container["volumeMounts"] == [{"name": "vn-homevn-agent", "mountPath": "/home/agent"}]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
@@ -102,8 +102,8 @@ def test_the_service_makes_the_disk_and_the_controller_only_what_never_binds() -
     disk, *_, stateful_set = yaml.safe_load_all(rendered)
     (template,) = stateful_set["spec"]["volumeClaimTemplates"]
     assert disk["metadata"]["name"] == f"{template['metadata']['name']}-{sandbox.id}-0"
-    assert disk["spec"].items() < template["spec"].items()
-    assert set(template["spec"]) - set(disk["spec"]) == {"volumeName"}
+    assert "volumeName" in template["spec"]
+    assert "volumeName" not in disk["spec"]
     assert "sandbox.fullstackagent.io/placeholder" in template["metadata"]["annotations"]
     assert "sandbox.fullstackagent.io/placeholder" not in disk["metadata"]["annotations"]
     # Sealos clears an app's claims away by these.
@@ -146,3 +146,22 @@ def test_the_process_gets_command_and_args_as_the_caller_wrote_them(word: str) -
         Settings(local_isolation="none"),
     )
     assert list(local.words) == ["/bin/run", word, word, "--now"]
+
+
+@pytest.mark.find(19)
+@pytest.mark.parametrize(
+    "storage",
+    [
+        Storage("20Gi", "", "ReadWriteOnce"),
+        Storage("5Gi", "fast", "ReadWriteOnce"),
+        Storage("5Gi", "", "ReadWriteMany"),
+    ],
+)
+def test_the_claim_template_has_nothing_of_the_disk(storage: Storage) -> None:
+    sandbox, _ = made("defaults")
+    other = dataclasses.replace(sandbox, spec=samples.spec(storage=storage))
+    usual, changed = (
+        list(yaml.safe_load_all(kubernetes.render(one, ENV, Settings())))[-1]["spec"]["volumeClaimTemplates"]
+        for one in (sandbox, other)
+    )
+    assert changed == usual

@@ -17,6 +17,7 @@ from tests import samples
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 Leaves = dict[tuple[str, ...], Any]
+PROTECTION = "kubernetes.io/pvc-protection"
 
 
 class ScriptedApi:
@@ -100,7 +101,7 @@ class ScriptedApi:
             wanted = (await request.json()).get("preconditions", {}).get("uid")
             if wanted not in (None, known["metadata"]["uid"]):
                 return status(409, "the UID in the precondition does not match")
-            self.delete(collection, name)
+            self.remove(collection, name)
         return web.json_response(shown(request, known))
 
     def _list(self, request: web.Request, collection: str) -> web.Response:
@@ -175,7 +176,32 @@ class ScriptedApi:
         value["spec"] |= spec
         return self.put(collection, value)
 
+    def remove(self, collection: str, name: str) -> None:
+        """Deletes an object as a call does: it stays until nothing holds it any more."""
+        found = self.objects[collection][name]
+        if not found["metadata"].get("finalizers"):
+            self.delete(collection, name)
+        elif "deletionTimestamp" not in found["metadata"]:
+            going = found["metadata"] | {"deletionTimestamp": "2026-01-02T03:04:05Z"}
+            self.put(collection, found | {"metadata": going})
+            if collection.endswith("persistentvolumeclaims"):
+                asyncio.get_running_loop().call_later(0.01, self._release, collection, name)
+
+    def _release(self, claims: str, name: str) -> None:
+        """Takes the protection from a claim that is being removed, unless a pod with a node uses it."""
+        claim = self.objects.get(claims, {}).get(name)
+        pods = self.objects.get(claims.replace("persistentvolumeclaims", "pods"), {})
+        pod = pods.get(name.removeprefix("vn-homevn-agent-"))
+        if claim is None or "deletionTimestamp" not in claim["metadata"] or (pod is not None and has_node(pod)):
+            return
+        left = [one for one in claim["metadata"].get("finalizers", []) if one != PROTECTION]
+        if left:
+            self.put(claims, claim | {"metadata": claim["metadata"] | {"finalizers": left}})
+        else:
+            self.delete(claims, name)
+
     def delete(self, collection: str, name: str) -> None:
+        """Removes an object at once."""
         gone = self.objects.get(collection, {}).pop(name, None)
         if gone is None:
             return
@@ -185,6 +211,9 @@ class ScriptedApi:
         self.tell(collection, "DELETED", gone)
         if collection.endswith("statefulsets"):
             self._control(collection.split("/")[-2], name)
+        if collection.endswith("pods"):
+            claims = collection.replace("pods", "persistentvolumeclaims")
+            self._release(claims, f"vn-homevn-agent-{name}")
 
     def _apply(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
         """What we owned and no longer say goes; what others added stays."""
@@ -195,6 +224,7 @@ class ScriptedApi:
             version and not fresh and version != known["metadata"]["resourceVersion"]
         ):
             return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
+        before = copy.deepcopy(known)
         said = leaves(body)
         for path in self._owned.get((collection, name), set()) - said.keys():
             holder = known
@@ -202,6 +232,10 @@ class ScriptedApi:
                 holder = holder.get(step, {})
             holder.pop(path[-1], None)
         merge(known, body)
+        if not fresh and (words := refusal(collection, before, known)):
+            return status(422, f'"{name}" is invalid: {words}')
+        if fresh and collection.endswith("persistentvolumeclaims"):
+            known["metadata"]["finalizers"] = [PROTECTION]
         self._owned[collection, name] = set(said)
         made = self.put(collection, known, applied=True)
         if collection.endswith(("statefulsets", "persistentvolumeclaims")):
@@ -233,13 +267,17 @@ class ScriptedApi:
         if not wanted or found is None or template is None:
             return
         (claim,) = copy.deepcopy(found["spec"]["volumeClaimTemplates"])
-        claim["metadata"]["name"] += f"-{name}-0"
+        claim["metadata"] |= {"name": f"{claim['metadata']['name']}-{name}-0", "finalizers": [PROTECTION]}
         claim = self.objects.get(claims, {}).get(claim["metadata"]["name"]) or self.put(claims, claim)
         if name in self.unmade:
             return
         meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
-        if self.unbound or "volumeName" in claim["spec"] or claim.get("status", {}).get("phase") == "Lost":
+        going = "deletionTimestamp" in claim["metadata"]
+        lost = claim.get("status", {}).get("phase") == "Lost"
+        if self.unbound or "volumeName" in claim["spec"] or lost or going:
             words = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+            if going:
+                words = f'persistentvolumeclaim "{claim["metadata"]["name"]}" is being deleted.'
             waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
             self.put(pods, {"metadata": meta, "status": {"phase": "Pending", "conditions": [waits]}})
             return
@@ -261,6 +299,24 @@ def status(code: int, message: str, **headers: str) -> web.Response:
     """A Status answer."""
     body = {"kind": "Status", "status": "Failure", "message": message, "code": code}
     return web.json_response(body, status=code, headers=headers)
+
+
+def refusal(collection: str, before: dict[str, Any], after: dict[str, Any]) -> str:
+    """The API server's words where an update changes fields that are fixed when the object is made."""
+    if collection.endswith("persistentvolumeclaims") and before["spec"] != after["spec"]:
+        return (
+            "spec: Forbidden: spec is immutable after creation except resources.requests and "
+            "volumeAttributesClassName for bound claims"
+        )
+    fixed = ("serviceName", "selector", "podManagementPolicy", "volumeClaimTemplates")
+    changed = any(before["spec"].get(one) != after["spec"].get(one) for one in fixed if "spec" in before)
+    if collection.endswith("statefulsets") and changed:
+        return "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'template' are forbidden"
+    return ""
+
+
+def has_node(pod: dict[str, Any]) -> bool:
+    return any((one["type"], one["status"]) == ("PodScheduled", "True") for one in pod["status"].get("conditions", []))
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

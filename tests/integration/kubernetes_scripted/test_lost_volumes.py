@@ -1,13 +1,17 @@
 """The Kubernetes engine and claims whose volume was removed."""
 
 import asyncio
+import copy
 
 import pytest
+from aiohttp import web
 from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.spec import Storage
 
+from tests import samples
 from tests.contract.rig import Rig
 from tests.contract.suite import A
-from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.integration.kubernetes_scripted.api import ScriptedApi, status
 from tests.integration.kubernetes_scripted.test_faults import CLAIMS, SETS, rig, writes
 
 __all__ = ["rig"]
@@ -55,3 +59,45 @@ async def test_a_volume_that_comes_back_is_the_disk_again(rig: Rig, api: Scripte
     await rig.settled(A, Phase.RUNNING)
     assert api.objects[CLAIMS][CLAIM]["metadata"]["uid"] == uid
     assert api.objects[SETS][A]["spec"]["replicas"] == 1
+
+
+@pytest.mark.find(19)
+@pytest.mark.parametrize("late", [False, True], ids=["remembered", "made just before ours"])
+async def test_a_placeholder_is_removed_and_never_written_over(rig: Rig, api: ScriptedApi, late: bool) -> None:
+    await rig.create(A, spec=samples.spec(storage=Storage("20Gi", "fast", "ReadWriteOncePod")))
+    await rig.settled(A, Phase.RUNNING)
+    former = api.objects[CLAIMS][CLAIM]["metadata"]["uid"]
+    (template,) = copy.deepcopy(api.objects[SETS][A]["spec"]["volumeClaimTemplates"])
+    template["metadata"]["name"] = CLAIM
+    api.delete(CLAIMS, CLAIM)
+    lost = await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST, within=3)
+
+    async def take(_: web.Request) -> None:
+        api.put(CLAIMS, template)
+
+    if late:
+        api.once(lambda request: request.method == "PATCH" and request.path.endswith(CLAIM), take)
+    else:
+        api.put(CLAIMS, template)
+    told = len(rig.history)
+    await rig.manager.start(rig.wish(A), accept_data_loss=True)
+    fresh = await rig.settled(A, Phase.RUNNING)
+    assert Phase.ERROR not in {one.status.phase for one in rig.history[told:]}
+    assert fresh.volume_uid not in ("", former, lost.volume_uid)
+    claim = api.objects[CLAIMS][CLAIM]
+    assert claim["metadata"]["uid"] == fresh.volume_uid
+    assert claim["spec"]["storageClassName"] == "fast"
+    assert "volumeName" not in claim["spec"]
+
+
+@pytest.mark.find(19)
+async def test_a_claim_that_was_made_before_a_crash_is_the_disk(rig: Rig, api: ScriptedApi) -> None:
+    async def written(request: web.Request) -> web.StreamResponse:
+        await api.obey(request)
+        return status(500, "the answer is lost")
+
+    api.once(lambda request: request.method == "PATCH" and request.path.endswith(CLAIM), written)
+    await rig.create(A)
+    made = await rig.settled(A, Phase.RUNNING)
+    assert api.objects[CLAIMS][CLAIM]["metadata"]["uid"] == made.volume_uid
+    assert ("DELETE", CLAIM) not in writes(api)

@@ -144,10 +144,10 @@ class Client:
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
             raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
 
-    async def find(self, manifest: manifests.Manifest) -> Object | None:
-        """The metadata of the object of that kind and name; None if there is none."""
+    async def find(self, manifest: manifests.Manifest, *, whole: bool = False) -> Object | None:
+        """The metadata of the object of that kind and name, or the whole object; None if there is none."""
         with contextlib.suppress(Missing):
-            async with self.call("GET", _of(manifest), accept=METADATA) as response:
+            async with self.call("GET", _of(manifest), accept=JSON if whole else METADATA) as response:
                 return OBJECT.decode(await response.read())
         return None
 

@@ -163,33 +163,38 @@ class KubernetesEngine:
             written = await self._api.apply(manifest, sight.uid(sandbox, manifest))
         except client.Conflict:
             found = await self._api.find(manifest)
-            if found is not None and not observe.ours(sandbox, found):
-                called = f"{manifest['kind']} {manifest['metadata']['name']}"
-                if found.metadata.deletionTimestamp:
-                    # Such as the Ingress of who had the id before, whose load balancer takes its time to go.
-                    held = ", ".join(found.metadata.finalizers)
-                    said = f"the {called} of a former owner is being removed and has to go first"
-                    raise engines.Busy(f"{said}; its finalizers: {held or 'none'}") from None
-                said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
-                raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
+            _check_ours(sandbox, manifest, found)
             written = await self._api.apply(manifest, found.metadata.uid if found else "")
         sight.of[manifest["kind"]].put(written)
         return written
 
     async def _make_disk(self, sandbox: Sandbox, claim: manifests.Manifest) -> None:
-        """Applies the claim. Raises `engines.Unreachable` while the name is taken by a claim that has to go first: a
-        placeholder, one that is being removed, or one that lost its volume. The cluster keeps a claim as long as a pod
-        uses it, so that the workload is scaled down as well."""
-        made = await self._write(sandbox, claim)
-        disk = observe.volume(made)
-        if disk.terminating or disk.lost or not disk.uid:
-            await self._at_rest(sandbox)
-            await self._api.delete(claim, made.metadata.uid)
-            said = f"the claim {disk.name} has to go before there can be a fresh one"
-            # As long as a pod uses it the cluster keeps it, and that it ends takes no more than its grace period.
-            if self._sights[sandbox.namespace].of["Pod"].get(manifests.pod_name(sandbox)) is not None:
-                raise engines.Unreachable(said)
-            raise engines.Busy(f"{said}; its finalizers: {', '.join(made.metadata.finalizers) or 'none'}")
+        """Makes the claim, unless it is there already: a claim can never change, so nothing is applied over one.
+
+        Raises `engines.Unreachable` while the name is taken by a claim that has to go first: a placeholder, one that is
+        being removed, or one that lost its volume. The cluster keeps a claim as long as a pod uses it, so that the
+        workload is scaled down as well.
+        """
+        sight = self._sights[sandbox.namespace]
+        try:
+            sight.of["PersistentVolumeClaim"].put(await self._api.apply(claim, ""))
+            return
+        except client.Conflict:
+            found = await self._api.find(claim, whole=True)
+            if found is None:
+                raise
+        _check_ours(sandbox, claim, found)
+        disk = observe.volume(found)
+        if not (disk.terminating or disk.lost or not disk.uid):
+            sight.of["PersistentVolumeClaim"].put(found)
+            return
+        await self._at_rest(sandbox)
+        await self._api.delete(claim, found.metadata.uid)
+        said = f"the claim {disk.name} has to go before there can be a fresh one"
+        # As long as a pod uses it the cluster keeps it, and that it ends takes no more than its grace period.
+        if sight.of["Pod"].get(manifests.pod_name(sandbox)) is not None:
+            raise engines.Unreachable(said)
+        raise engines.Busy(f"{said}; its finalizers: {', '.join(found.metadata.finalizers) or 'none'}")
 
     async def delete(self, sandbox: Sandbox) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit.
@@ -225,3 +230,17 @@ class KubernetesEngine:
                 # Nobody is kept from deleting by who may not change.
                 return True
         return workload.replicas == 0 and workload.obeyed and of["Pod"].get(manifests.pod_name(sandbox)) is None
+
+
+def _check_ours(sandbox: Sandbox, manifest: manifests.Manifest, found: Object | None) -> None:
+    """Raises what is to be said of an object that has the name of a manifest and is not of this sandbox."""
+    if found is None or observe.ours(sandbox, found):
+        return
+    called = f"{manifest['kind']} {manifest['metadata']['name']}"
+    if found.metadata.deletionTimestamp:
+        # Such as the Ingress of who had the id before, whose load balancer takes its time to go.
+        held = ", ".join(found.metadata.finalizers)
+        said = f"the {called} of a former owner is being removed and has to go first"
+        raise engines.Busy(f"{said}; its finalizers: {held or 'none'}") from None
+    said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
+    raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None

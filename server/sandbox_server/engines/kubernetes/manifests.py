@@ -106,7 +106,7 @@ def _given(**fields: Any) -> Manifest:
 def _claim(sandbox: Sandbox) -> Manifest:
     """The disk. It has no label but ours, lest whoever clears away an app of Sealos by its labels takes it along."""
     storage = sandbox.spec.storage
-    # Sealos reads the last two. They follow no setting, since a StatefulSet's claim template can never change.
+    # Sealos reads the last two.
     annotations = {UID: sandbox.uid, "path": HOME, "value": storage.size}
     named = {"name": claim_name(sandbox), "namespace": sandbox.namespace}
     metadata = {**named, "labels": {ID: sandbox.id}, "annotations": annotations}
@@ -121,10 +121,12 @@ def _placeholder(sandbox: Sandbox) -> Manifest:
     The disk is made by us, once. So nothing starts on a fresh one behind our back, however soon after the claim the pod
     goes; and nothing runs beside the sandbox's pod if somebody scales the StatefulSet.
     """
-    claim = _claim(sandbox)
-    annotations = claim["metadata"]["annotations"] | {PLACEHOLDER: "true"}
-    metadata = {"name": VOLUME, "labels": claim["metadata"]["labels"], "annotations": annotations}
-    return {"metadata": metadata, "spec": claim["spec"] | {"volumeName": "only-the-service-makes-disks"}}
+    # Sealos reads the last two. The template can never change, so nothing in it is of the disk, which may.
+    annotations = {UID: sandbox.uid, PLACEHOLDER: "true", "path": HOME, "value": "1Gi"}
+    metadata = {"name": VOLUME, "labels": {ID: sandbox.id}, "annotations": annotations}
+    # No class, or the cluster's default would be filled in, and the quota of that class counted.
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": "only-the-service-makes-disks"}
+    return {"metadata": metadata, "spec": spec | {"resources": {"requests": {"storage": "1Gi"}}}}
 
 
 def _data(env: Mapping[str, str]) -> dict[str, str]:
