@@ -111,11 +111,11 @@ class Settings(BaseSettings):
     cluster_silence: Seconds = 90
     """How long a watch of it may say nothing; it sends a bookmark about every minute."""
     ingress_domain: str = "sandbox.localhost"
-    """Domain of the application URLs."""
+    """Domain of the application URLs of new sandboxes; others keep theirs."""
     ingress_class: str = "nginx"
-    """Class of the Ingresses; empty: the cluster's default."""
+    """Class of the Ingresses of new sandboxes; empty: the cluster's default."""
     tls_secret: str = ""
-    """TLS secret of the Ingresses; empty: none."""
+    """TLS secret of the Ingresses of new sandboxes; empty: none."""
     sealos_labels: bool = True
     """Set the labels that Sealos reads."""
 

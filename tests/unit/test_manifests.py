@@ -1,6 +1,7 @@
 """Rendered objects against the published Kubernetes schemas, the typed models, and files reviewed as YAML."""
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,8 +14,10 @@ from kubernetes.client import ApiClient, V1Ingress, V1PersistentVolumeClaim, V1S
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import Readiness, Storage
 from sandbox_server.engines import kubernetes
+from sandbox_server.engines.kubernetes import manifests
 from sandbox_server.engines.local import launch
 from sandbox_server.settings import Settings
+from sandbox_server.store import rows
 
 from tests import samples
 
@@ -165,3 +168,32 @@ def test_the_claim_template_has_nothing_of_the_disk(storage: Storage) -> None:
         for one in (sandbox, other)
     )
     assert changed == usual
+
+
+@pytest.mark.find(18)
+@pytest.mark.parametrize("first", [Settings(), Settings(tls_secret="one", ingress_class="", ingress_domain="one.test")])
+def test_changed_ingress_settings_leave_the_route_of_a_sandbox_alone(first: Settings) -> None:
+    sandbox = samples.sandbox()
+    sandbox = dataclasses.replace(sandbox, addresses=manifests.addresses(sandbox, first))
+    changed = Settings(tls_secret="two", ingress_class="two", ingress_domain="two.test")
+    assert manifests.objects(sandbox, {}, 1, changed) == manifests.objects(sandbox, {}, 1, first)
+
+
+@pytest.mark.find(18)
+def test_sandbox_stored_without_class_and_secret_keeps_its_hosts_and_follows_the_settings() -> None:
+    first = Settings(ingress_domain="one.test", ingress_class="one")
+    sandbox = samples.sandbox()
+    stored = json.loads(
+        rows.columns(dataclasses.replace(sandbox, addresses=manifests.addresses(sandbox, first)))["document"]
+    )
+    for name in ("ingress_class", "tls_secret"):
+        del stored["addresses"][name]
+    earlier = rows.sandbox(json.dumps(stored))
+    changed = Settings(tls_secret="two", ingress_class="two", ingress_domain="two.test")
+    ingresses = [one["spec"] for one in manifests.objects(earlier, {}, 1, changed) if one["kind"] == "Ingress"]
+    assert [one["rules"][0]["host"] for one in ingresses] == [
+        f"{sandbox.host}.one.test",
+        f"{sandbox.host}-ttyd.one.test",
+    ]
+    assert {one["ingressClassName"] for one in ingresses} == {"two"}
+    assert {one["tls"][0]["secretName"] for one in ingresses} == {"two"}

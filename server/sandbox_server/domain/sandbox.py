@@ -21,12 +21,15 @@ class Addresses:
     """Where a sandbox is reached; fixed when it is created. `ttyd_url` is empty where there is no terminal.
 
     `ports` are the loopback ports (application, terminal) that the local engine allotted; empty on Kubernetes.
+    `ingress_class` and `tls_secret` are what the Ingresses were first made with; None where that was not stored.
     """
 
     dns_name: str = ""
     public_url: str = ""
     ttyd_url: str = ""
     ports: tuple[int, ...] = ()
+    ingress_class: str | None = None
+    tls_secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

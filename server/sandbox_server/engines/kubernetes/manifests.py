@@ -29,15 +29,24 @@ _SEALOS = "cloud.sealos.io"
 
 def addresses(sandbox: Sandbox, settings: Settings) -> Addresses:
     """Where the sandbox is reached: always by https, whoever ends TLS in front of the cluster."""
-    application, terminal = _hosts(sandbox, settings)
+    application, terminal = _fresh_hosts(sandbox, settings)
     return Addresses(
         dns_name=f"{pod_name(sandbox)}.{sandbox.service_name}.{sandbox.namespace}.svc",
         public_url=f"https://{application}",
         ttyd_url=f"https://{terminal}",
+        ingress_class=settings.ingress_class,
+        tls_secret=settings.tls_secret,
     )
 
 
 def _hosts(sandbox: Sandbox, settings: Settings) -> tuple[str, str]:
+    """The hosts that its callers were given, whatever the ingress domain is now; fresh ones before it has any."""
+    application, terminal = _fresh_hosts(sandbox, settings)
+    urls = sandbox.addresses.public_url, sandbox.addresses.ttyd_url
+    return urls[0].removeprefix("https://") or application, urls[1].removeprefix("https://") or terminal
+
+
+def _fresh_hosts(sandbox: Sandbox, settings: Settings) -> tuple[str, str]:
     return f"{sandbox.host}.{settings.ingress_domain}", f"{sandbox.host}-ttyd.{settings.ingress_domain}"
 
 
@@ -146,8 +155,11 @@ def _service(sandbox: Sandbox) -> Manifest:
 def _ingress(sandbox: Sandbox, settings: Settings, name: str, host: str, port: int) -> Manifest:
     backend = {"service": {"name": sandbox.service_name, "port": {"number": port}}}
     rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
-    tls = [{"hosts": [host], "secretName": settings.tls_secret}] if settings.tls_secret else []
-    spec = {"rules": [rule]} | _given(ingressClassName=settings.ingress_class, tls=tls)
+    stored = sandbox.addresses
+    secret = settings.tls_secret if stored.tls_secret is None else stored.tls_secret
+    class_name = settings.ingress_class if stored.ingress_class is None else stored.ingress_class
+    tls = [{"hosts": [host], "secretName": secret}] if secret else []
+    spec = {"rules": [rule]} | _given(ingressClassName=class_name, tls=tls)
     made = _object(sandbox, settings, "Ingress", name, spec=spec)
     if settings.sealos_labels:
         made["metadata"]["labels"][f"{_SEALOS}/app-deploy-manager-domain"] = host.partition(".")[0]
