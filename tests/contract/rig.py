@@ -31,7 +31,7 @@ class Ground(Protocol):
         """A new engine over the same world."""
 
     async def crash(self, sandbox: Sandbox) -> None:
-        """Has the sandbox's process end again and again with exit code 3."""
+        """Has the sandbox's process end again and again with exit code 3 and the value of its TOKEN on stderr."""
 
     async def heal(self, sandbox: Sandbox) -> None:
         """Has it run again."""

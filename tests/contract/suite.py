@@ -4,6 +4,7 @@ import pytest
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 
+from tests import samples
 from tests.contract.rig import Rig
 
 A = "suite-a"
@@ -83,6 +84,21 @@ async def test_a_crash_loop_is_said_with_its_exit_code_and_recovers(rig: Rig) ->
     await rig.ground.heal(failed)
     await rig.settled(A, Phase.RUNNING)
     rig.check_history()
+
+
+@pytest.mark.find(45)
+async def test_the_last_words_of_a_crash_are_said_without_the_environment(rig: Rig) -> None:
+    await rig.create(A, {"TOKEN": samples.CANARY})
+    running = await rig.settled(A, Phase.RUNNING)
+    await rig.ground.crash(running)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert failed.status.last_exit is not None
+    assert failed.status.last_exit.message == "cannot connect with [redacted]"
+    # While the pod of the earlier generation is all there is, its values are not known any more.
+    await rig.env(A, TOKEN="another")
+    again = await rig.until(A, lambda one: one.status.reason is not Reason.ACCEPTED)
+    assert again.status.last_exit == failed.status.last_exit
+    await rig.ground.heal(failed)
 
 
 async def test_29_a_good_env_update_recovers_from_a_crash_loop_without_help(rig: Rig) -> None:

@@ -153,19 +153,32 @@ class Node:
 
     async def _behaviour(self, pod: dict[str, Any]) -> str:
         """What it is to do; `missing` where its environment is not there."""
-        meta, container = pod["metadata"], pod["spec"]["containers"][0]
+        meta = pod["metadata"]
         told = self._behaviours.get((meta["namespace"], meta["name"]))
         if told:
             return told
-        said = meta.get("annotations", {}).get(BEHAVIOUR, "run")
-        for source in container.get("envFrom", []):
-            path = f"/api/v1/namespaces/{meta['namespace']}/secrets/{source['secretRef']['name']}"
+        env = await self._env(pod)
+        if env is None:
+            return "missing"
+        return env.get(VARIABLE) or str(meta.get("annotations", {}).get(BEHAVIOUR, "run"))
+
+    async def _env(self, pod: dict[str, Any]) -> dict[str, str] | None:
+        """The environment of its container; None if a Secret of it is not there."""
+        env: dict[str, str] = {}
+        for source in pod["spec"]["containers"][0].get("envFrom", []):
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/secrets/{source['secretRef']['name']}"
             secret = await self._call("GET", path)
             if secret["kind"] != "Secret":
-                return "missing"
-            value = secret.get("data", {}).get(VARIABLE)
-            said = base64.b64decode(value).decode() if value else said
-        return str(said)
+                return None
+            env |= {name: base64.b64decode(value).decode() for name, value in secret.get("data", {}).items()}
+        return env
+
+    async def _last_words(self, pod: dict[str, Any]) -> str:
+        """What its process says last when it crashes, where its log is asked for."""
+        if pod["spec"]["containers"][0].get("terminationMessagePolicy") != "FallbackToLogsOnError":
+            return ""
+        token = (await self._env(pod) or {}).get("TOKEN", "")
+        return f"cannot connect with {token}\n"
 
     async def _end(self, pod: dict[str, Any]) -> None:
         if self._behaviours.get((pod["metadata"]["namespace"], pod["metadata"]["name"])) == "stuck":
@@ -190,6 +203,7 @@ class Node:
                     raise OSError(message)
             case "crash-loop" | "out-of-memory":
                 ended = {"exitCode": 3, "reason": "Error", "startedAt": _now(), "finishedAt": _now()}
+                ended["message"] = await self._last_words(pod)
                 if behaviour == "out-of-memory":
                     ended |= {"exitCode": 137, "reason": "OOMKilled"}
                 waiting = {

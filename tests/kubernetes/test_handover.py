@@ -11,7 +11,7 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient
 
-from tests.conftest import Service
+from tests.conftest import Service, eventually
 from tests.kubernetes.ground import KubernetesGround
 
 PROJECT = "handover"
@@ -45,10 +45,11 @@ class Handover:
         assert self.ground is not None
         return dict(self.ground.cluster.request("GET", self.ground.path(resource, name, group)))
 
-    def written(self) -> list[str]:
-        """The lines of the file in the home of the one local sandbox."""
-        (file,) = self.service.folder.glob("data/sandboxes/*/*/volume/home/starts")
-        return file.read_text().split()
+    def written(self, *lines: str) -> bool:
+        """Whether the processes of the one local sandbox wrote these lines. One without a probe is RUNNING before it
+        has done anything."""
+        file = self.home() / "starts"
+        return file.exists() and file.read_text().split() == list(lines)
 
     def home(self) -> Path:
         (home,) = self.service.folder.glob("data/sandboxes/*/*/volume/home")
@@ -91,7 +92,7 @@ async def test_persistent_storage_is_mounted_at_home_agent(handover: Handover) -
     assert status.volume.bound
     assert status.volume.size == "5Gi"
     if handover.ground is None:
-        assert handover.written() == ["hello"]
+        eventually(lambda: handover.written("hello"))
         return
     pod = handover.find("pods", f"{made.sandbox_id}-0")["spec"]
     (mount,) = pod["containers"][0]["volumeMounts"]
@@ -119,7 +120,7 @@ async def test_stop_and_start_and_files_persist(handover: Handover) -> None:
     await handover.reach(name, "RUNNING")
     if handover.ground is None:
         assert (handover.home() / "by-hand.txt").read_text() == "kept"
-        assert handover.written() == ["hello", "hello"]
+        eventually(lambda: handover.written("hello", "hello"))
     else:
         assert handover.find("persistentvolumeclaims", claim)["metadata"]["uid"] == before
 
@@ -131,7 +132,7 @@ async def test_environment_variables(handover: Handover) -> None:
     await handover.reach(made.sandbox_id, "RUNNING", changed.status.generation)
     assert list((await handover.client.get(made.sandbox_id)).env_names) == ["B", "GREETING"]
     if handover.ground is None:
-        assert handover.written() == ["hello", "welcome"]
+        eventually(lambda: handover.written("hello", "welcome"))
         return
     container = handover.find("pods", f"{made.sandbox_id}-0")["spec"]["containers"][0]
     assert container["envFrom"] == [{"secretRef": {"name": f"{made.sandbox_id}-env"}}]

@@ -151,6 +151,10 @@ async def test_19_versions_gone_with_a_restart_are_listed_anew_and_each_change_t
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
     assert before == dict.fromkeys(("statefulsets", "pods", "persistentvolumeclaims", "services", "ingresses"), 1)
+    # Each informer comes back in its own time.
+    async with asyncio.timeout(10):
+        while any(count < 2 for count in lists(ground).values()):
+            await asyncio.sleep(0.05)
     assert lists(ground) == dict.fromkeys(before, 2)
     rig.check_history()
     told = [one.status for one in rig.history]

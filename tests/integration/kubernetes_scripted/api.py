@@ -2,6 +2,7 @@
 ownership, preconditions), is its own StatefulSet controller, volume binder and kubelet, and misbehaves as a test says."""
 
 import asyncio
+import base64
 import contextlib
 import copy
 import json
@@ -285,7 +286,7 @@ class ScriptedApi:
         crashing = name in self.crashing
         container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
         if crashing:
-            ended = {"terminated": {"exitCode": 3, "reason": "Error"}}
+            ended = {"terminated": {"exitCode": 3, "reason": "Error", "message": self._last_words(namespace, template)}}
             container |= {"restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
         value = "False" if crashing else "True"
         conditions = [{"type": one, "status": value} for one in ("Ready", "ContainersReady")]
@@ -293,6 +294,16 @@ class ScriptedApi:
         containers = [{"name": "sandbox"} | container]
         told = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
         self.put(pods, {"metadata": meta, "status": told})
+
+    def _last_words(self, namespace: str, template: dict[str, Any]) -> str:
+        """What a crashing process says last, where its log is asked for."""
+        container = template["spec"]["containers"][0]
+        if container.get("terminationMessagePolicy") != "FallbackToLogsOnError":
+            return ""
+        secrets = self.objects.get(f"api/v1/namespaces/{namespace}/secrets", {})
+        data = [secrets[one["secretRef"]["name"]].get("data", {}) for one in container.get("envFrom", [])]
+        token = base64.b64decode(next((one["TOKEN"] for one in data if "TOKEN" in one), "")).decode()
+        return f"cannot connect with {token}\n"
 
 
 def status(code: int, message: str, **headers: str) -> web.Response:

@@ -23,7 +23,10 @@ from tests import samples
 from tests.contract.rig import Rig
 
 # Serves until the file `crash` is in its home.
-PROGRAM = "test -e crash && exit 3; while sleep 0.05; do test -e crash && exit 3; done"
+PROGRAM = """
+while ! test -e crash; do sleep 0.05; done
+echo "cannot connect with $TOKEN" >&2; exit 3
+"""
 
 
 class LocalGround:
