@@ -1,12 +1,15 @@
 """Carries out the Dockerfile in a clean directory, without Docker: `image_check.py`.
 
 Every COPY and RUN happens as written, except that absolute paths of the image lie below a temporary folder, and
-that the interpreter is this machine's. The installed service is then started, probed and stopped.
+that the interpreter is this machine's. The installed service is then started as the image's user with the files of a
+Secret volume, probed and stopped.
 """
 
+import base64
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -18,6 +21,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from scripts import image_run
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 60.0  # seconds until the service must be healthy
@@ -142,13 +150,25 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def serves(image: Image, entrypoint: list[str], probe: list[str]) -> None:
-    """Starts the service, waits until the probe says healthy, and ends it; RuntimeError if either fails."""
-    environment = {**image.environment, "SANDBOX_LISTEN": f"127.0.0.1:{free_port()}"}
+def serves(image: Image, entrypoint: list[str], probe: list[str], user: str, mode: int) -> None:
+    """Starts the service as `user` with keys and tokens of `mode`, waits until the probe says healthy, and ends it.
+
+    Raises RuntimeError if one of these fails.
+    """
+    tenants = {"tenants": [{"name": "a", "namespaces": ["a"], "tokens": [f"sha256:{'0' * 64}"]}]}
+    content = {"keys": base64.b64encode(secrets.token_bytes(32)), "tenants.json": json.dumps(tenants).encode()}
+    volume = image_run.secret_volume(image.root.parent / f"secret-{mode:o}", content, mode, user)
+    environment = {
+        **image.environment,
+        "SANDBOX_LISTEN": f"127.0.0.1:{free_port()}",
+        "SANDBOX_ENCRYPTION_KEY_FILE": str(volume / "keys"),
+        "SANDBOX_TOKEN_FILE": str(volume / "tenants.json"),
+    }
     entry, health = (str(image.place(f"/app/bin/{words[0]}")) for words in (entrypoint, probe))
-    with subprocess.Popen([entry, *entrypoint[1:]], cwd=image.folder, env=environment) as service:
+    begin = image_run.command(user)
+    with subprocess.Popen([*begin, entry, *entrypoint[1:]], cwd=image.folder, env=environment) as service:
         try:
-            if not any(_healthy([health, *probe[1:]], environment, service)):
+            if not any(_healthy([*begin, health, *probe[1:]], environment, service)):
                 left = service.poll()
                 end = "still runs" if left is None else f"left with {left}"
                 raise RuntimeError(f"the service was not healthy within {START_TIMEOUT:.0f} s: it {end}")
@@ -170,13 +190,16 @@ def main() -> None:
     """Builds and tries; the exception of the step that fails is the message."""
     instructions = read((ROOT / "Dockerfile").read_text())
     with tempfile.TemporaryDirectory(prefix="image-") as ground:
+        Path(ground).chmod(0o755)
         image = Image(Path(ground))
         for instruction in instructions:
             image.perform(instruction)
         lacks_build_tools(image)
         entrypoint = next(one for one in instructions if one.word == "ENTRYPOINT").arguments()
         health = next(one for one in instructions if one.word == "HEALTHCHECK").rest.partition("CMD ")[2]
-        serves(image, entrypoint, json.loads(health))
+        user = next(one.rest for one in instructions if one.word == "USER")
+        for mode in image_run.MODES:
+            serves(image, entrypoint, json.loads(health), user, mode)
     print("the image's steps hold")
 
 

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr = SecretStr("")
     """Keys for env values in base64, comma-separated, the first encrypts."""
     encryption_key_file: File = None
-    """File with the keys, a line each; default with SQLite: made in data-dir."""
+    """File with the keys, a line each, of any mode; default with SQLite: made in data-dir, closed to other users."""
 
     tls_cert: File = None
     """PEM certificate chain; with tls-key, serve TLS."""

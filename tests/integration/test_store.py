@@ -1,6 +1,7 @@
 """The store on real SQLite and real PostgreSQL: the same tests on both."""
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import errno
@@ -571,13 +572,24 @@ async def test_01_02_a_kill_before_the_commit_leaves_nothing_and_after_it_everyt
     await opened.store.close()
 
 
-def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+@pytest.mark.find(24)
+@pytest.mark.parametrize("mode", [0o644, 0o440, 0o640, 0o604, 0o400, 0o600])
+def test_the_mode_of_a_key_file_that_was_given_is_the_operators(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "keys"
+    path.write_text(base64.b64encode(KEY).decode())
+    path.chmod(mode)
+    assert store.Cipher.from_file(path).is_current(store.Cipher([KEY]).encrypt({}, "uid"))
+
+
+@pytest.mark.find(24)
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_key_file_of_the_services_own_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "keys"
     store.Cipher.from_file(path, create=True)
     assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o640)
+    path.chmod(mode)
     with pytest.raises(ValueError, match="chmod 600"):
-        store.Cipher.from_file(path)
+        store.Cipher.from_file(path, create=True)
 
 
 def test_36_a_key_file_that_a_full_disk_did_not_take_is_made_later(

@@ -7,6 +7,7 @@ from typing import Annotated, Protocol
 import grpc
 import msgspec
 
+from sandbox_server import files
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.tenant import Tenant
 
@@ -56,8 +57,9 @@ class TokenFile:
         """Raises ValueError, saying what is wrong where, and never a token."""
         self._tenants: dict[bytes, Tenant] = {}
         owners: dict[str, str] = {}
+        content = files.read("token file", path)
         try:
-            for one in msgspec.json.decode(path.read_bytes(), type=_Tenants).tenants:
+            for one in msgspec.json.decode(content, type=_Tenants).tenants:
                 if one.name in owners.values():
                     raise ValueError(f"tenant {one.name!r} is there twice")
                 for namespace in one.namespaces:
@@ -68,7 +70,7 @@ class TokenFile:
                 for token in one.tokens:
                     if self._tenants.setdefault(_digest(token), Tenant(one.name, one.namespaces)).name != one.name:
                         raise ValueError(f"tenant {one.name!r} shares a token with another")
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+        except (ValueError, msgspec.MsgspecError) as error:
             raise ValueError(f"token file {path}: {error}: {_FORM}") from None
         self.namespaces = tuple(sorted(owners))
 

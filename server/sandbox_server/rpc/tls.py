@@ -7,6 +7,8 @@ from pathlib import Path
 import grpc
 from cryptography import x509
 
+from sandbox_server import files
+
 
 def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
     """Credentials that are read again for each new connection when the files changed.
@@ -32,9 +34,10 @@ def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
 
 def _read(certificate: Path, key: Path) -> tuple[bytes, bytes]:
     """The key and the certificate chain, in the order that gRPC takes them."""
+    chain = files.read("tls-cert", certificate)
+    pair = files.read("tls-key", key), chain
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-        pair = key.read_bytes(), certificate.read_bytes()
     except OSError as error:
         raise ValueError(f"tls-cert, tls-key: {certificate}, {key}: {error}") from None
     leaf, now = x509.load_pem_x509_certificate(pair[1]), datetime.now(UTC)

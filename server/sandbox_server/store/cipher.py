@@ -14,6 +14,8 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sandbox_server import files
+
 KEY_BYTES = 32
 _ID_BYTES = 4
 _NONCE_BYTES = 12
@@ -41,18 +43,16 @@ class Cipher:
 
     @classmethod
     def from_file(cls, path: Path, create: bool = False) -> "Cipher":
-        """Keys from a file that only its owner may read; `create` makes one of mode 0600 where there is none."""
-        if create and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # At once with its key, or not at all: one that a full disk left empty would be in the way for ever.
-            with tempfile.NamedTemporaryFile(dir=path.parent) as file:
-                file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                os.link(file.name, path)
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ValueError(f"key file {path} can be read by others: chmod 600 it")
-        return cls.from_text(path.read_text())
+        """Keys from a file of the operator, or with `create` from the service's own, which is made where there is none.
+
+        The service makes it of mode 0600, and refuses it once others can read it. Raises ValueError.
+        """
+        if create:
+            _make(path)
+        keys = files.read("encryption-key-file", path)
+        if create and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ValueError(f"key file {path} can be read by others: chmod 600 it, or name it in encryption-key-file")
+        return cls.from_text(keys.decode(errors="replace"))
 
     def encrypt(self, env: Mapping[str, str], uid: str) -> bytes:
         """The environment of the sandbox `uid` as its column holds it."""
@@ -93,3 +93,16 @@ class Cipher:
         # Keyed BLAKE2 is a message authentication code by design, and 40 times as fast as HMAC through OpenSSL.
         made = hashlib.blake2b(payload, key=self._keys[key_id], digest_size=32, person=b"request")
         return f"{key_id.hex()}:{made.hexdigest()}"
+
+
+def _make(path: Path) -> None:
+    """Makes a file with a new key where there is none."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # At once with its key, or not at all: one that a full disk left empty would be in the way for ever.
+    with tempfile.NamedTemporaryFile(dir=path.parent) as file:
+        file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+        os.link(file.name, path)
