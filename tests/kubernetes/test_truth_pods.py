@@ -1,5 +1,6 @@
 """What becomes of a pod: phase, reason, words, all conditions, and how soon they are told."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -61,6 +62,32 @@ async def test_29_a_bad_env_update_is_said_and_a_good_one_recovers_without_help(
         "a good one after it", Phase.RUNNING, Reason.READY, "the pod is ready", ALL_WELL, shown, since
     )
     assert (after.status.observed_generation, after.status.restart_count) == (3, 0)
+
+
+@pytest.mark.find(1)
+async def test_a_fall_long_after_the_start_is_said_with_its_cause(ground: KubernetesGround, tmp_path: Path) -> None:
+    deadline = 1.5
+    async with Witness(ground.cluster, ground.namespace) as witness, started(Rig(ground, tmp_path, deadline)) as rig:
+        truth = Truth(rig, ground, witness)
+        await truth.running()
+        await asyncio.sleep(deadline + 1)
+        since = time.monotonic()
+        ground.node.behave(ground.namespace, POD, "never-ready")
+        shown = await truth.shown("pods", condition("Ready", "False"), since)
+        reason = Reason.NOT_READY
+        await truth.told(
+            "readiness lost long after the start",
+            Phase.STARTING,
+            reason,
+            "",
+            f"+ + + -{reason.name} -{reason.name}",
+            shown,
+            since,
+        )
+        ground.node.behave(ground.namespace, POD, "run")
+        await rig.settled(A, Phase.RUNNING)
+        fallen = [one.status.reason for at, one in truth.announced if at >= since]
+        assert Reason.START_DEADLINE not in fallen
 
 
 async def test_28_unschedulable_with_the_schedulers_words(truth: Truth) -> None:
