@@ -70,6 +70,7 @@ async def serve(settings: Settings) -> None:
     sandboxes = manager.StatefulSetManager(database, memory, runs)
     server = Server(Servicer(sandboxes, settings), who)
     async with AsyncExitStack() as opened:
+        opened.enter_context(store.exclusive(settings.database))
         await database.open(memory.publish)
         opened.push_async_callback(database.close)
         memory.load(*await database.load())
@@ -85,10 +86,9 @@ async def serve(settings: Settings) -> None:
             reconciler.run(),
             memory.beat(),
             _health(server, database, runs),
+            _every(settings.follow, "log_not_read", memory.follow),
             _every(TRIM_EVERY, "history_not_trimmed", lambda: database.trim(datetime.now(UTC) - kept)),
         ]
-        if database.shared:
-            work.append(_every(settings.follow, "log_not_read", memory.follow))
         # One that fails ends all of it.
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     heartbeat: Seconds = 15
     """Between two signs of life on a quiet watch."""
     follow: Seconds = 1
-    """Between two looks at a log that other replicas write."""
+    """Between two looks at the log for what this replica has not heard of, which it otherwise reads at once."""
     shutdown_grace: float = Field(10, ge=0, le=CENTURY)
     """For unary calls to finish after SIGTERM."""
     history: float = Field(7 * 86400, ge=86400, le=CENTURY)

@@ -696,3 +696,25 @@ def test_metrics_count_calls_passes_and_sandboxes(make_service: Callable[..., Se
         eventually(lambda: scraped("sandbox_calls_open", method="WatchStatus") == 0)
         assert scraped("sandbox_sandboxes", phase="STOPPED", reason="POD_GONE") == 1
     assert service.terminate() == 0
+
+
+@pytest.mark.find(33)
+@pytest.mark.parametrize("link", [False, True], ids=["same path", "link"])
+def test_two_services_do_not_share_a_sqlite_file(
+    make_service: Callable[..., Service], tmp_path: Path, link: bool
+) -> None:
+    file, other = tmp_path / "shared.db", tmp_path / "link.db"
+    if link:
+        other.symlink_to(file)
+    nowhere = samples.kubeconfig(tmp_path, free_port())
+    flags = ("--engine", "kubernetes", "--kubeconfig", str(nowhere))
+    first = make_service(*flags, "--database-url", f"sqlite:///{file}").start()
+    second = make_service(*flags, "--database-url", f"sqlite:///{other if link else file}")
+    second.start(wait=False)
+    assert second.process is not None
+    assert second.process.wait(timeout=20) == 1
+    said = second.log.read_text()
+    assert f"database-url: {file} is in use by another service: stop that one" in said
+    assert "Traceback" not in said
+    first.kill()
+    second.start()

@@ -35,6 +35,10 @@ class MemoryLog:
             raise errors.OutOfRange("HISTORY_TRIMMED", "open again")
         return [one for one in self.entries if one.sequence > after][:limit]
 
+    async def load(self) -> tuple[int, list[Sandbox]]:
+        last = {one.key: one for one in self.entries}
+        return self.entries[-1].sequence, [one for one in last.values() if one.status.phase is not Phase.TERMINATED]
+
     def append(self, sandbox: Sandbox) -> Sandbox:
         written = dataclasses.replace(sandbox, sequence=len(self.entries) + 1)
         self.entries.append(written)
@@ -180,6 +184,93 @@ async def test_what_another_replica_appended_is_followed(memory: feed.Feed, log:
     assert reader.sequences() == [1, 2, 3, 4, 5]
     memory.publish(mine)
     assert memory.sequence == 5
+    task.cancel()
+
+
+@pytest.mark.find(33)
+@pytest.mark.parametrize("missed", [{1}, {7}, {6, 7}, {2, 5, 8}, {10}], ids=str)
+async def test_gap_in_what_is_published_is_read_from_the_log_at_once(
+    memory: feed.Feed, log: MemoryLog, missed: set[int]
+) -> None:
+    reader = Reader()
+    task = watch(memory, reader, 0)
+    await asyncio.sleep(0)
+    written = [log.append(samples.sandbox(f"demo-{number}")) for number in range(11)]
+    memory.publish([one for one in written if one.sequence not in missed])
+    await until(reader, 11)
+    assert reader.sequences() == list(range(1, 12))
+    assert memory.sequence == 11
+    task.cancel()
+
+
+@pytest.mark.find(33)
+async def test_gap_that_appears_while_another_is_read_is_read_too(memory: feed.Feed, log: MemoryLog) -> None:
+    written = [log.append(samples.sandbox(f"demo-{number}")) for number in range(3)]
+    memory.publish(written[2:])
+    for _ in range(100):
+        written = [log.append(samples.sandbox("demo-1")) for _ in range(2)]
+        memory.publish(written[1:])
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await memory.arrived(203)
+
+
+@pytest.mark.find(33)
+async def test_gap_is_read_again_until_the_database_answers(
+    memory: feed.Feed, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed.feed, "AGAIN", 0.01)
+    answer, refusals = log.events, 3
+
+    async def failing(after: int, limit: int, lane: object = None) -> list[Sandbox]:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise errors.Unavailable("DATABASE_UNAVAILABLE", "repeat the call")
+        return await answer(after, limit, lane)
+
+    monkeypatch.setattr(log, "events", failing)
+    written = [log.append(samples.sandbox(f"demo-{number}")) for number in range(2)]
+    memory.publish(written[1:])
+    async with asyncio.timeout(10):
+        await memory.arrived(2)
+
+
+@pytest.mark.find(33)
+async def test_entry_that_the_log_does_not_have_keeps_nothing_back(memory: feed.Feed, log: MemoryLog) -> None:
+    written = [log.append(samples.sandbox(f"demo-{number}")) for number in range(4)]
+    del log.entries[1]
+    memory.publish(written[2:])
+    async with asyncio.timeout(10):
+        await memory.arrived(4)
+
+
+@pytest.mark.find(33)
+async def test_feed_that_missed_what_was_trimmed_takes_the_live_sandboxes_anew(
+    memory: feed.Feed, log: MemoryLog
+) -> None:
+    publish(memory, log, 2, "gone")
+    publish(memory, log, 1, "kept")
+    behind, other, heard = Reader(), Reader(), []
+    memory.on_change(lambda sandbox: heard.append(sandbox.sequence))
+    behind_task, other_task = watch(memory, behind, 3), watch(memory, other, 3, feed.Filter(MINE, project="none"))
+    await asyncio.sleep(0)
+    log.append(samples.sandbox("gone", status=samples.status(phase=Phase.TERMINATED)))
+    log.append(samples.sandbox("kept"))
+    log.trimmed = 5
+    publish(memory, log, 1, "new")
+    async with asyncio.timeout(10):
+        await memory.arrived(6)
+    assert [(one.id, one.sequence) for one in memory.live()] == [("kept", 5), ("new", 6)]
+    assert heard == [5, 6]
+    for task in (behind_task, other_task):
+        with pytest.raises(errors.OutOfRange):
+            await asyncio.wait_for(task, 10)
+    reader = Reader()
+    task = watch(memory, reader, 6)
+    await asyncio.sleep(0)
+    publish(memory, log, 1, "new")
+    await until(reader, 1)
     task.cancel()
 
 

@@ -8,6 +8,8 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+import structlog
+
 from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -16,12 +18,16 @@ from sandbox_server.feed.topic import Change, Encoder, Filter, Topic, newer
 RECENT = 4096
 """Changes kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
 PAGE = 500
+AGAIN = 0.5
+"""Seconds until a log that could not be read is read again."""
 TICK = 0.01
 """Seconds: the shortest sleep between two rounds of heartbeats."""
 EARLY = 0.9
 """The part of the heartbeat period after which a topic has its next heartbeat, so that a watcher has it in time."""
 ROUNDS = 50
 """Rounds of heartbeats in a period: topics that are due in the same round have their heartbeats together."""
+
+log = structlog.get_logger()
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -43,6 +49,9 @@ class Feed:
         self._grown = asyncio.Event()
         self._listeners: list[Callable[[Sandbox], None]] = []
         self._closed = False
+        self._published = 0
+        """The newest sequence of which this replica knows that the log has it."""
+        self._gap: asyncio.Task[None] | None = None
 
     def load(self, sequence: int, live: Sequence[Sandbox]) -> None:
         """Begins at `sequence` with the sandboxes that are not TERMINATED."""
@@ -72,22 +81,68 @@ class Feed:
         return (self._live[key].sandbox for key in self._keys[start:])
 
     def publish(self, committed: Sequence[Sandbox]) -> None:
-        """Takes what a commit appended to the log, in order. A gap (another replica's commit) is read from the log."""
-        woken: set[Topic] = set()
+        """Takes what a commit appended to the log, in order.
+
+        Where entries before it are missing, another replica's or those of a commit of which nobody heard, the log is
+        read at once.
+        """
+        following: list[Sandbox] = []
         for sandbox in committed:
-            if sandbox.sequence == self.sequence + 1:
-                woken |= self._append(sandbox)
-            elif sandbox.sequence > self.sequence:
+            expected = self.sequence + len(following) + 1
+            if sandbox.sequence > expected:
+                self._published = max(self._published, committed[-1].sequence)
+                if self._gap is None or self._gap.done():
+                    self._gap = asyncio.create_task(self._close_gap())
                 break
+            if sandbox.sequence == expected:
+                following.append(sandbox)
+        self._take(following)
+
+    async def follow(self) -> None:
+        """Reads what the log has after this replica's sequence."""
+        try:
+            while page := await self._store.events(self.sequence, PAGE, store.Lane.FEED):
+                # A commit may have been published meanwhile.
+                self._take([one for one in page if one.sequence > self.sequence])
+        except errors.OutOfRange:
+            await self._reload()
+
+    def _take(self, following: Sequence[Sandbox]) -> None:
+        """Takes what follows in the log, in order."""
+        woken: set[Topic] = set()
+        for sandbox in following:
+            woken |= self._append(sandbox)
         for topic in woken:
             topic.wake()
         self._grown.set()
         self._grown = asyncio.Event()
 
-    async def follow(self) -> None:
-        """Reads what other replicas appended."""
-        while page := await self._store.events(self.sequence, PAGE, store.Lane.FEED):
-            self.publish(page)
+    async def _close_gap(self) -> None:
+        while self.sequence < self._published and not self._closed:
+            try:
+                await self.follow()
+            except Exception as error:
+                log.warning("log_not_read", error=type(error).__name__, message=str(error))
+            if self.sequence < self._published:
+                await asyncio.sleep(AGAIN)
+
+    async def _reload(self) -> None:
+        """Takes the live sandboxes anew, where the log no longer has what this replica missed.
+
+        A watch that has not seen all of what is gone ends as one that resumes too late.
+        """
+        sequence, live = await self._store.load()
+        if sequence <= self.sequence:
+            return
+        self.load(sequence, live)
+        self._recent.clear()
+        for topic in self._topics.values():
+            topic.skip(sequence)
+        for sandbox in live:
+            for listener in self._listeners:
+                listener(sandbox)
+        self._grown.set()
+        self._grown = asyncio.Event()
 
     def _append(self, sandbox: Sandbox) -> set[Topic]:
         """Takes the next entry of the log; returns the topics that have it."""
@@ -204,6 +259,8 @@ class Feed:
     def close(self) -> None:
         """Ends all that waits with `errors.Unavailable`, so that the client goes on elsewhere."""
         self._closed = True
+        if self._gap is not None:
+            self._gap.cancel()
         self._grown.set()
         for topic in self._topics.values():
             topic.wake()

@@ -109,6 +109,12 @@ class Topic:
         if len(self.changes) > SHARED:
             self.floor = self.changes.popleft().sandbox.sequence
 
+    def skip(self, sequence: int) -> None:
+        """Begins anew at a sequence: what came before is read from the log."""
+        self.changes.clear()
+        self.floor = sequence
+        self.wake()
+
     def wake(self) -> None:
         """Has every reader look again."""
         self.woken.set()

@@ -5,10 +5,22 @@ its answers.
 """
 
 from sandbox_server.store.cipher import Cipher
-from sandbox_server.store.connection import SchemaMismatch, migrate
+from sandbox_server.store.connection import SchemaMismatch, exclusive, migrate
 from sandbox_server.store.lanes import Lane
 from sandbox_server.store.search import Search
 from sandbox_server.store.store import Store
 from sandbox_server.store.transaction import Reader, Request, Stale, Wanted
 
-__all__ = ["Cipher", "Lane", "Reader", "Request", "SchemaMismatch", "Search", "Stale", "Store", "Wanted", "migrate"]
+__all__ = [
+    "Cipher",
+    "Lane",
+    "Reader",
+    "Request",
+    "SchemaMismatch",
+    "Search",
+    "Stale",
+    "Store",
+    "Wanted",
+    "exclusive",
+    "migrate",
+]

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
+
+from sandbox_server import lock
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
 _ISOLATION: dict[bool, Any] = {True: None, False: "REPEATABLE READ"}
@@ -156,6 +159,27 @@ def _once(url: str, *, writes: bool) -> Iterator[sa.Connection]:
         raise OSError(f"database-url: {shown} cannot be used: {cause}") from None
     finally:
         engine.dispose()
+
+
+def _file(url: str) -> Path | None:
+    """The file of a SQLite database, as SQLite itself names it; None for a database that is shared."""
+    with _once(url, writes=False) as connection:
+        if connection.dialect.name != "sqlite":
+            return None
+        _, _, name = connection.exec_driver_sql("PRAGMA database_list").one()
+        return Path(name).resolve()
+
+
+@contextlib.contextmanager
+def exclusive(url: str) -> Iterator[None]:
+    """Keeps the file of a SQLite database from other services. Raises OSError if one of them has it, and as `check`."""
+    file = _file(url)
+    descriptor = None if file is None else lock.take(file.with_name(file.name + ".lock"), "database-url", file)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def migrate(url: str) -> None:

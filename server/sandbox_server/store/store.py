@@ -44,11 +44,6 @@ class Store:
         self._group_most = group_most
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
 
-    @property
-    def shared(self) -> bool:
-        """Whether other replicas may write the same database, so that the log has to be followed."""
-        return self._writer.engine.dialect.name != "sqlite"
-
     async def open(self, committed: Callable[[Sequence[Sandbox]], None]) -> None:
         """Makes the schema in an empty database and begins. Raises `connection.SchemaMismatch`, and ValueError where a
         key that wrote an environment is not given.

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
+from sandbox_server import lock
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
@@ -41,11 +41,7 @@ class LocalEngine:
         self._changed = changed
         root = self._settings.data_dir
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OSError(f"data-dir: {root} is in use by another service") from None
+        self._lock = lock.take(root / "lock", "data-dir", root)
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names, not paths
             # What the service was started with is not its sandboxes': they would hold it open long after it.
             with contextlib.suppress(OSError):
