@@ -1,4 +1,4 @@
-"""Draws the README's state diagram and rules from the lifecycle's tables.
+"""Draws the README's state diagram, rules and remedies from the domain's tables.
 
 `python scripts/diagram.py README.md` rewrites what stands between the markers.
 """
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandbox_server.domain import lifecycle
+from sandbox_server.domain import lifecycle, remedy
 from sandbox_server.domain.phase import DesiredState, Phase
 
 BEGIN, END = "<!-- state diagram -->", "<!-- /state diagram -->"
@@ -21,8 +21,8 @@ _WISHES = (
 
 
 def block() -> str:
-    """The diagram and the rules as Markdown, between their markers."""
-    return "\n".join([BEGIN, "```mermaid", *_diagram(), "```", "", *_rules(), END])
+    """The diagram, the rules and the remedies as Markdown, between their markers."""
+    return "\n".join([BEGIN, "```mermaid", *_diagram(), "```", "", *_rules(), *_remedies(), END])
 
 
 def _phases(desired: DesiredState) -> list[Phase]:
@@ -64,6 +64,16 @@ def _rules() -> Iterator[str]:
             phase = rule.phase.name if rule.phase else "CREATING, STARTING or UPDATING"
             yield f"| {rule.when} | {phase} | {rule.reason.name if rule.reason else 'what is observed'} |"
         yield ""
+
+
+def _remedies() -> Iterator[str]:
+    yield "Who can remove the cause that a reason names, as `remedy` in the status says:"
+    yield ""
+    yield "| reason | remedy | why |"
+    yield "|---|---|---|"
+    for reason, (who, why) in remedy.REMEDIES.items():
+        yield f"| {reason.name} | {'' if who is remedy.Remedy.UNSPECIFIED else who.name} | {why} |"
+    yield ""
 
 
 def drawn(text: str) -> str:

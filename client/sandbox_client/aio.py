@@ -132,23 +132,29 @@ class AsyncClient:
         generation: int = 0,
         timeout: float | None = None,
         fail_on_error: bool = False,
+        patience: float = retry.PATIENCE,
         progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
     ) -> pb.SandboxStatus:
         """As `Client.wait_until`."""
-        wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress)
-        # Closed here, since an error that is kept would keep the stream open.
-        async with contextlib.aclosing(
-            self.watch([sandbox_id], namespace=namespace, timeout=timeout, lost=lost)
-        ) as events:
-            try:
-                async for event in events:
-                    found = wait.take(event)
-                    if found is not None:
-                        return found
-            except errors.TimedOut as error:
-                raise wait.timed_out(error) from None
-        raise errors.ServiceError("the watch ended before the phase came")
+        wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress, patience, timeout)
+        while True:
+            events = self.watch(
+                [sandbox_id], namespace=namespace, after_sequence=wait.sequence, timeout=wait.left(), lost=lost
+            )
+            # Closed here, since an error that is kept would keep the stream open.
+            async with contextlib.aclosing(events):
+                try:
+                    async for event in events:
+                        found = wait.take(event)
+                        if found is not None:
+                            return found
+                        if wait.turned:
+                            break
+                    else:
+                        raise errors.ServiceError("the watch ended before the phase came")
+                except (errors.TimedOut, errors.Unavailable) as error:
+                    raise wait.ended(error) from None
 
     async def close(self) -> None:
         """Closes the channel."""

@@ -12,6 +12,8 @@ from sandbox_client import errors
 
 FOREVER = 1e9
 """Seconds from which a time-out is none: over one past the dates that it knows, gRPC fails a call at once."""
+PATIENCE = 120.0
+"""Seconds for which a wait bears with an error that may pass: an autoscaler needs about one minute for a node."""
 FIRST, MOST = 0.05, 5.0
 """Seconds: the first delay is about a round trip, the last keeps a fleet of clients from storming a restart."""
 

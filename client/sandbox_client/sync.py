@@ -138,24 +138,34 @@ class Client:
         generation: int = 0,
         timeout: float | None = None,
         fail_on_error: bool = False,
+        patience: float = retry.PATIENCE,
         progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
     ) -> pb.SandboxStatus:
         """Waits for a phase of `generation` or a later one, and returns the status that has it.
 
-        `progress` hears every status on the way, `lost` what it hears in `watch`. Raises `SandboxFailed` and `TimedOut`.
+        With `fail_on_error` a sandbox in PHASE_ERROR raises `SandboxFailed`: at once if its caller has to act, else after
+        `patience` seconds, since it may recover by itself (see `remedy` in the contract). `progress` hears every status
+        on the way, `lost` what it hears in `watch`. Raises `SandboxFailed` and `TimedOut`.
         """
-        wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress)
-        # Closed here, since an error that is kept would keep the stream open.
-        with contextlib.closing(self.watch([sandbox_id], namespace=namespace, timeout=timeout, lost=lost)) as events:
-            try:
-                for event in events:
-                    found = wait.take(event)
-                    if found is not None:
-                        return found
-            except errors.TimedOut as error:
-                raise wait.timed_out(error) from None
-        raise errors.ServiceError("the watch ended before the phase came")
+        wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress, patience, timeout)
+        while True:
+            events = self.watch(
+                [sandbox_id], namespace=namespace, after_sequence=wait.sequence, timeout=wait.left(), lost=lost
+            )
+            # Closed here, since an error that is kept would keep the stream open.
+            with contextlib.closing(events):
+                try:
+                    for event in events:
+                        found = wait.take(event)
+                        if found is not None:
+                            return found
+                        if wait.turned:
+                            break
+                    else:
+                        raise errors.ServiceError("the watch ended before the phase came")
+                except (errors.TimedOut, errors.Unavailable) as error:
+                    raise wait.ended(error) from None
 
     def close(self) -> None:
         """Closes the channel."""

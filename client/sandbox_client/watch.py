@@ -1,6 +1,7 @@
 """A watch across disconnects: what to ask for, and what each message means. It knows no channel."""
 
 import enum
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -118,8 +119,16 @@ def reached(status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: 
     return False
 
 
+FINAL = (pb.REMEDY_UNSPECIFIED, pb.REMEDY_CALLER)
+"""What ends a wait at once: the caller has to act, or the service is one that does not say who has to."""
+
+
 class Wait:
-    """One wait for a phase: judges each event, and says where the sandbox stood when the time ran out."""
+    """One wait for a phase: judges each event, and says where the sandbox stood when the time ran out.
+
+    Use for one watch after another: each from `sequence` and for `left` seconds, until `take` returns a status or
+    raises. `turned` says when to begin the next watch, since the seconds that are left are others now.
+    """
 
     def __init__(
         self,
@@ -127,12 +136,28 @@ class Wait:
         generation: int,
         fail_on_error: bool,
         progress: Callable[[pb.SandboxStatus], None],
+        patience: float = retry.PATIENCE,
+        timeout: float | None = None,
     ) -> None:
         self._wanted = wanted
         self._generation = generation
         self._fail_on_error = fail_on_error
+        self._patience = patience
+        self._end = _end(timeout)
+        self._patience_end: float | None = None
         self._progress = progress
         self._last: pb.SandboxStatus | None = None
+        self.turned = False
+
+    @property
+    def sequence(self) -> int | None:
+        """Where the next watch resumes; None before the first status."""
+        return self._last.sequence if self._last is not None else None
+
+    def left(self) -> float | None:
+        """Seconds until the time or the patience runs out; None for no end."""
+        end = self._end if self._patience_end is None else min(self._end, self._patience_end)
+        return None if end == math.inf else max(0.0, end - time.monotonic())
 
     def take(self, event: Event) -> pb.SandboxStatus | None:
         """The status waited for, once it is there. Raises `errors.SandboxFailed`."""
@@ -141,7 +166,18 @@ class Wait:
             return None
         self._last = status
         self._progress(status)
-        return status if reached(status, self._wanted, self._generation, self._fail_on_error) else None
+        fails = self._fail_on_error and status.phase == pb.PHASE_ERROR and status.generation >= self._generation
+        bears = fails and status.remedy not in FINAL and self._patience > 0
+        self.turned = bears == (self._patience_end is None)
+        if self.turned:
+            self._patience_end = _end(self._patience) if bears else None
+        return status if reached(status, self._wanted, self._generation, fails and not bears) else None
+
+    def ended(self, error: errors.ServiceError) -> Exception:
+        """What to raise where a watch ended with `error`: the sandbox's failure, if the patience ran out."""
+        if self._last is not None and self._patience_end is not None and self._patience_end <= self._end:
+            return errors.SandboxFailed(self._last)
+        return self.timed_out(error) if isinstance(error, errors.TimedOut) else error
 
     def timed_out(self, error: errors.TimedOut) -> errors.TimedOut:
         """`error` with the last status in its message."""
@@ -151,3 +187,8 @@ class Wait:
             last = f"{self._last.sandbox_id} is {phase}: {reason}: {self._last.message}"
         message = f"it is not {words.short(pb.Phase, self._wanted)} within the time: {last}"
         return errors.TimedOut(message, error.code, error.reason)
+
+
+def _end(seconds: float | None) -> float:
+    """When so many seconds have passed from now."""
+    return math.inf if seconds is None or seconds >= retry.FOREVER else time.monotonic() + seconds

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import calls, errors
+from sandbox_client.retry import PATIENCE
 from sandbox_client.watch import Kind
 
 from sandboxctl import env as variables
 from sandboxctl import options, show
 from sandboxctl.options import chosen
-from sandboxctl.settling import Id, Timeout, Wait, settled
+from sandboxctl.settling import Id, Patience, Timeout, Wait, settled
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +41,7 @@ def create(
     ready_path: Annotated[str, typer.Option(help="HTTP path that must answer before it is RUNNING")] = "",
     adopt_volume: Annotated[bool, typer.Option(help="take up the disk that a deleted sandbox of this id left")] = False,
     wait: Wait = False,
+    patience: Patience = PATIENCE,
     timeout: Timeout = 600,
     command: Annotated[list[str] | None, typer.Argument(help="the command, after --", show_default=False)] = None,
 ) -> None:
@@ -57,7 +59,7 @@ def create(
     made = chosen.client.create(
         project, sandbox_id=sandbox_id, namespace=chosen.namespace, env=values, spec=spec, adopt_volume=adopt_volume
     )
-    settled(made, "RUNNING", wait, timeout)
+    settled(made, "RUNNING", wait, patience, timeout)
 
 
 @app.command()
@@ -65,17 +67,18 @@ def start(
     sandbox_id: Id,
     accept_data_loss: Annotated[bool, typer.Option(help="where the disk was lost: begin on an empty one")] = False,
     wait: Wait = False,
+    patience: Patience = PATIENCE,
     timeout: Timeout = 600,
 ) -> None:
     """Start a stopped sandbox."""
     wished = chosen.client.start(sandbox_id, namespace=chosen.namespace, accept_data_loss=accept_data_loss)
-    settled(wished, "RUNNING", wait, timeout)
+    settled(wished, "RUNNING", wait, patience, timeout)
 
 
 @app.command()
-def stop(sandbox_id: Id, wait: Wait = False, timeout: Timeout = 120) -> None:
+def stop(sandbox_id: Id, wait: Wait = False, patience: Patience = PATIENCE, timeout: Timeout = 120) -> None:
     """Stop a sandbox; its disk stays."""
-    settled(chosen.client.stop(sandbox_id, namespace=chosen.namespace), "STOPPED", wait, timeout)
+    settled(chosen.client.stop(sandbox_id, namespace=chosen.namespace), "STOPPED", wait, patience, timeout)
 
 
 @app.command()
@@ -83,11 +86,12 @@ def delete(
     sandbox_id: Id,
     keep_volume: Annotated[bool, typer.Option(help="keep the disk for a later sandbox of this id")] = False,
     wait: Wait = False,
+    patience: Patience = PATIENCE,
     timeout: Timeout = 120,
 ) -> None:
     """Delete a sandbox, and its disk unless that is kept."""
     wished = chosen.client.delete(sandbox_id, namespace=chosen.namespace, keep_volume=keep_volume)
-    settled(wished, "TERMINATED", wait, timeout)
+    settled(wished, "TERMINATED", wait, patience, timeout)
 
 
 @app.command()

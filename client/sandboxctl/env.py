@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client.retry import PATIENCE
 
 from sandboxctl import show
 from sandboxctl.options import chosen
-from sandboxctl.settling import Id, Timeout, Wait, settled
+from sandboxctl.settling import Id, Patience, Timeout, Wait, settled
 
 app = typer.Typer(no_args_is_help=True, help="Environment variables. Their values are never printed.")
 
@@ -26,6 +27,7 @@ def set_(
     env_file: File = None,
     replace: Annotated[bool, typer.Option(help="remove all others")] = False,
     wait: Wait = False,
+    patience: Patience = PATIENCE,
     timeout: Timeout = 600,
 ) -> None:
     """Set variables; a running sandbox restarts with them."""
@@ -33,7 +35,7 @@ def set_(
     if not given and not replace:
         raise typer.BadParameter("give NAME=value or --env-file; --replace alone removes all")
     changed = chosen.client.update_env(sandbox_id, set=given, replace=replace, namespace=chosen.namespace)
-    _changed(changed, wait, timeout)
+    _changed(changed, wait, patience, timeout)
 
 
 @app.command()
@@ -41,10 +43,11 @@ def unset(
     sandbox_id: Id,
     names: Annotated[list[str], typer.Argument(help="the variables' names", show_default=False)],
     wait: Wait = False,
+    patience: Patience = PATIENCE,
     timeout: Timeout = 600,
 ) -> None:
     """Remove variables; a running sandbox restarts without them."""
-    _changed(chosen.client.update_env(sandbox_id, unset=names, namespace=chosen.namespace), wait, timeout)
+    _changed(chosen.client.update_env(sandbox_id, unset=names, namespace=chosen.namespace), wait, patience, timeout)
 
 
 @app.command("list")
@@ -79,6 +82,6 @@ def split(text: str, what: str) -> tuple[str, str]:
     return name, value
 
 
-def _changed(sandbox: pb.Sandbox, wait: bool, timeout: float) -> None:
+def _changed(sandbox: pb.Sandbox, wait: bool, patience: float, timeout: float) -> None:
     stopped = sandbox.desired_state == pb.DESIRED_STATE_STOPPED
-    settled(sandbox, "STOPPED" if stopped else "RUNNING", wait, timeout)
+    settled(sandbox, "STOPPED" if stopped else "RUNNING", wait, patience, timeout)

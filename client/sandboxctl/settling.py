@@ -10,10 +10,13 @@ from sandboxctl.options import chosen
 
 Id = Annotated[str, typer.Argument(help="the sandbox's id", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="wait until it is so, showing the way")]
+Patience = Annotated[
+    float, typer.Option(help="seconds for which --wait bears with an error that may pass without the caller")
+]
 Timeout = Annotated[float, typer.Option(help="seconds to wait")]
 
 
-def settled(sandbox: pb.Sandbox, phase: str, wait: bool, timeout: float) -> None:
+def settled(sandbox: pb.Sandbox, phase: str, wait: bool, patience: float, timeout: float) -> None:
     """Prints the sandbox, after waiting for the phase if asked to."""
     if wait:
         chosen.client.wait_until(
@@ -23,6 +26,7 @@ def settled(sandbox: pb.Sandbox, phase: str, wait: bool, timeout: float) -> None
             generation=sandbox.status.generation,
             timeout=timeout,
             fail_on_error=True,
+            patience=patience,
             progress=show.progress(),
             lost=show.lost,
         )

@@ -107,6 +107,7 @@ def status(one: pb.SandboxStatus) -> None:
         ("project", one.project),
         ("phase", Text(name + stale, _COLOURS.get(name, "yellow"))),
         ("reason", f"{reason(one.reason)}: {printable(one.message)}"),
+        *([("remedy", words.short(pb.Remedy, one.remedy))] if one.remedy else []),
         ("since", one.transition_time.ToDatetime(UTC).isoformat(timespec="seconds")),
         ("generation", f"{one.generation} (reached: {one.observed_generation})"),
         ("restarts", str(one.restart_count)),

@@ -20,6 +20,8 @@ NAME = "simulated"
 BEHAVIOUR = "simulated-node/behaviour"
 VARIABLE = "BEHAVIOUR"
 WAITING = {
+    "pull-fails-once": ("ErrImagePull", 'failed to pull and unpack image "missing": not found'),
+    "no-cache": ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
     "image-pull": ("ImagePullBackOff", 'Back-off pulling image "missing": not found'),
     "image-invalid": ("InvalidImageName", "couldn't parse image name"),
     "missing": ("CreateContainerConfigError", "the Secret of its environment is not there"),
@@ -35,7 +37,7 @@ def _now() -> str:
 
 
 class Node:
-    """Use as an async context manager. Behaviours: run, no-mount, image-pull, image-invalid, crash-loop, out-of-memory,
+    """Use as an async context manager. Behaviours: run, no-mount, pull-fails-once, no-cache, image-pull, image-invalid, crash-loop, out-of-memory,
     never-ready, slow, stuck (does not end)."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -196,7 +198,7 @@ class Node:
         match behaviour:
             case "no-mount":
                 await self._complain(pod, "FailedMount", UNMOUNTED)
-            case "image-pull" | "image-invalid" | "missing":
+            case "pull-fails-once" | "no-cache" | "image-pull" | "image-invalid" | "missing":
                 word, message = WAITING[behaviour]
                 await self._status(pod, {"waiting": {"reason": word, "message": message}}, phase="Pending")
                 if behaviour == "missing":

@@ -39,6 +39,26 @@ async def test_27_29_30_what_the_kubelet_says(
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.find(7)
+@pytest.mark.parametrize(
+    ("cause", "behaviour", "word", "message", "seen"),
+    [
+        ("image not pulled at the first try", "pull-fails-once", "ErrImagePull", "not found", "+ + -IMAGE_PULL -IMAGE_PULL -IMAGE_PULL"),
+        ("the kubelet's cache is late", "no-cache", "CreateContainerConfigError", "failed to sync secret cache", "+ + ?CONTAINER_CREATING -CONTAINER_CREATING -CONTAINER_CREATING"),
+    ],
+)  # fmt: skip
+async def test_what_the_kubelet_gets_over_by_itself_is_reported_without_an_error(
+    truth: Truth, cause: str, behaviour: str, word: str, message: str, seen: str
+) -> None:
+    truth.ground.node.behave(truth.ground.namespace, POD, behaviour)
+    await truth.rig.create(A)
+    shown = await truth.bound(await truth.shown("pods", waiting(word)))
+    await truth.told(cause, Phase.STARTING, Reason.CONTAINER_CREATING, message, seen, shown)
+    truth.ground.node.behave(truth.ground.namespace, POD, "run")
+    await truth.rig.settled(A, Phase.RUNNING)
+    assert [one.status for one in truth.rig.history if one.status.phase is Phase.ERROR] == []
+
+
 async def test_a_volume_that_cannot_be_mounted_is_said_in_the_kubelets_words(truth: Truth) -> None:
     truth.ground.node.behave(truth.ground.namespace, POD, "no-mount")
     await truth.rig.create(A)

@@ -115,6 +115,68 @@ def test_end_without_the_runtimes_words_has_its_reason_for_a_message() -> None:
     assert (found.reason, found.message) == (Reason.CONTAINER_CONFIG, "StartError")
 
 
+PASSING = [
+    "failed to sync secret cache: timed out waiting for the condition",
+    "failed to sync configmap cache: timed out waiting for the condition",
+    'object "default"/"a-env" not registered',
+    "services have not yet been read at least once, cannot construct envvars",
+    "secrets is forbidden: User \"system:node:n\" cannot get it: no relationship found between node 'n' and this object",
+    'Get "https://10.0.0.1:443/api/v1/namespaces/default/secrets/a-env": dial tcp 10.0.0.1:443: connect: connection refused',
+    'failed to reserve container name "sandbox_a-0_default_u_0": name "sandbox_a-0_default_u_0" is reserved for "1"',
+    "context deadline exceeded",
+    "rpc error: code = Unavailable desc = error reading from server: EOF",
+]
+PULL = 'failed to pull and unpack image "registry.example/a:1": failed to resolve reference "registry.example/a:1": '
+PASSING_PULLS = [
+    PULL + 'failed to do request: Head "https://registry.example/v2/a/manifests/1": dial tcp 10.0.0.1:443: i/o timeout',
+    PULL + 'failed to do request: Head "https://registry.example/v2/a/manifests/1": net/http: TLS handshake timeout',
+    PULL + "dial tcp: lookup registry.example on 10.0.0.10:53: server misbehaving",
+    PULL + "unexpected status from HEAD request to https://registry.example/v2/a/manifests/1: 503 Service Unavailable",
+    PULL
+    + "unexpected status code https://registry.example/v2/a/manifests/1: 429 Too Many Requests - toomanyrequests: ",
+    "pull QPS exceeded",
+]
+LASTING_PULLS = [
+    PULL + "registry.example/a:1: not found",
+    PULL + "pull access denied, repository does not exist or may require authorization",
+    PULL + "401 Unauthorized",
+    PULL.replace("example/a", "example/toomanyrequests/timeout") + "not found",
+    "no match for platform in manifest: not found",
+]
+
+
+@pytest.mark.find(7)
+@pytest.mark.parametrize("word", ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"])
+@pytest.mark.parametrize("words", PASSING)
+def test_what_the_kubelet_gets_over_by_itself_is_no_error(word: str, words: str) -> None:
+    found = observe.pod(pod(NOT_READY, SCHEDULED, containers=waits(word, words)))
+    assert (found.reason, found.message) == (Reason.CONTAINER_CREATING, words)
+
+
+@pytest.mark.find(7)
+@pytest.mark.parametrize(
+    "words", ["", 'configmap "theirs" not found', "container has runAsNonRoot and image will run as root"]
+)
+def test_what_only_a_change_gets_over_is_a_container_config(words: str) -> None:
+    found = observe.pod(pod(NOT_READY, SCHEDULED, containers=waits("CreateContainerConfigError", words)))
+    assert found.reason is Reason.CONTAINER_CONFIG
+
+
+@pytest.mark.find(7)
+@pytest.mark.parametrize(
+    ("word", "words", "passing"),
+    [
+        *(("ErrImagePull", one, True) for one in PASSING_PULLS + LASTING_PULLS),
+        *(("ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {one}', True) for one in PASSING_PULLS),
+        *(("ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {one}', False) for one in LASTING_PULLS),
+        ("ErrImageNeverPull", "not present with pull policy of Never", False),
+    ],
+)
+def test_pull_that_failed_once_or_got_no_answer_may_pass(word: str, words: str, passing: bool) -> None:
+    found = observe.pod(pod(NOT_READY, SCHEDULED, containers=waits(word, words)))
+    assert (found.reason, found.message, found.passing) == (Reason.IMAGE_PULL, words, passing)
+
+
 @pytest.mark.parametrize("containers", [[], waits("ContainerCreating")])
 def test_a_pod_without_volumes_or_network_leaves_the_word_to_events(containers: list[dict[str, Any]]) -> None:
     """kubelet/types/constants.go has the condition's name."""

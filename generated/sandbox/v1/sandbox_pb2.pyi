@@ -159,7 +159,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_VOLUME_BINDING: _Reason.ValueType  # 4
     """The volume is not bound yet."""
     REASON_CONTAINER_CREATING: _Reason.ValueType  # 5
-    """The container is being made: image pull, mounts. The message has the cluster's words for what is in the way."""
+    """The container is being made: image pull, mounts. The message has the cluster's words for what is in the way, such
+    as a pull that failed for the first time, or a cause that the kubelet is known to get over.
+    """
     REASON_NOT_READY: _Reason.ValueType  # 6
     """The container runs; it is not ready yet."""
     REASON_ROLLING_OUT: _Reason.ValueType  # 7
@@ -181,7 +183,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_VOLUME_KEPT: _Reason.ValueType  # 14
     """Everything but the disk is gone; it was kept. The message says so where the claim had lost its volume."""
     REASON_IMAGE_PULL: _Reason.ValueType  # 15
-    """PHASE_ERROR: the image cannot be pulled. Check its name and the registry's credentials."""
+    """PHASE_ERROR: the image cannot be pulled, by more than one try. Check its name and the registry's credentials."""
     REASON_IMAGE_INVALID: _Reason.ValueType  # 16
     """PHASE_ERROR: the image's name is not valid."""
     REASON_CRASH_LOOP: _Reason.ValueType  # 17
@@ -239,7 +241,9 @@ REASON_SCHEDULING: Reason.ValueType  # 3
 REASON_VOLUME_BINDING: Reason.ValueType  # 4
 """The volume is not bound yet."""
 REASON_CONTAINER_CREATING: Reason.ValueType  # 5
-"""The container is being made: image pull, mounts. The message has the cluster's words for what is in the way."""
+"""The container is being made: image pull, mounts. The message has the cluster's words for what is in the way, such
+as a pull that failed for the first time, or a cause that the kubelet is known to get over.
+"""
 REASON_NOT_READY: Reason.ValueType  # 6
 """The container runs; it is not ready yet."""
 REASON_ROLLING_OUT: Reason.ValueType  # 7
@@ -261,7 +265,7 @@ REASON_DELETED: Reason.ValueType  # 13
 REASON_VOLUME_KEPT: Reason.ValueType  # 14
 """Everything but the disk is gone; it was kept. The message says so where the claim had lost its volume."""
 REASON_IMAGE_PULL: Reason.ValueType  # 15
-"""PHASE_ERROR: the image cannot be pulled. Check its name and the registry's credentials."""
+"""PHASE_ERROR: the image cannot be pulled, by more than one try. Check its name and the registry's credentials."""
 REASON_IMAGE_INVALID: Reason.ValueType  # 16
 """PHASE_ERROR: the image's name is not valid."""
 REASON_CRASH_LOOP: Reason.ValueType  # 17
@@ -303,6 +307,34 @@ REASON_CLUSTER_BUSY: Reason.ValueType  # 32
 it cannot take the request now. The message has its words.
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+class _Remedy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RemedyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Remedy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REMEDY_UNSPECIFIED: _Remedy.ValueType  # 0
+    """There is no cause to remove: the sandbox is in its desired state."""
+    REMEDY_WAIT: _Remedy.ValueType  # 1
+    """Nobody has to act: the service and the cluster are at work or try again by themselves, and the cause may pass."""
+    REMEDY_CALLER: _Remedy.ValueType  # 2
+    """The caller: the spec, the env or the command has to change, or Start has to accept the loss of the disk."""
+    REMEDY_OPERATOR: _Remedy.ValueType  # 3
+    """The operators of the cluster: capacity, quota, rights, a policy or an object in the way."""
+
+class Remedy(_Remedy, metaclass=_RemedyEnumTypeWrapper):
+    """Remedy says who can remove the cause that a reason names."""
+
+REMEDY_UNSPECIFIED: Remedy.ValueType  # 0
+"""There is no cause to remove: the sandbox is in its desired state."""
+REMEDY_WAIT: Remedy.ValueType  # 1
+"""Nobody has to act: the service and the cluster are at work or try again by themselves, and the cause may pass."""
+REMEDY_CALLER: Remedy.ValueType  # 2
+"""The caller: the spec, the env or the command has to change, or Start has to accept the loss of the disk."""
+REMEDY_OPERATOR: Remedy.ValueType  # 3
+"""The operators of the cluster: capacity, quota, rights, a policy or an object in the way."""
+Global___Remedy: _TypeAlias = Remedy  # noqa: Y015
 
 class _ConditionType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -843,6 +875,7 @@ class SandboxStatus(_message.Message):
     VOLUME_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """The sandbox."""
     namespace: _builtins.str
@@ -877,6 +910,10 @@ class SandboxStatus(_message.Message):
     """The sequence of the change that made this status."""
     stale: _builtins.bool
     """Whether the service has lost sight of its engine, so that the status may be out of date. Never set in a watch."""
+    remedy: Global___Remedy.ValueType
+    """Who can remove the cause that `reason` names. It follows from `reason` alone. With PHASE_ERROR: on REMEDY_CALLER
+    nothing changes until the caller acts; on the others the sandbox may recover by itself.
+    """
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """One of each type, once the engine was looked at; none before."""
@@ -917,10 +954,11 @@ class SandboxStatus(_message.Message):
         volume: Global___Volume | None = ...,
         sequence: _builtins.int = ...,
         stale: _builtins.bool = ...,
+        remedy: Global___Remedy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit", "_volume", b"_volume", "last_exit", b"last_exit", "transition_time", b"transition_time", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "dns_name", b"dns_name", "generation", b"generation", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "dns_name", b"dns_name", "generation", b"generation", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "remedy", b"remedy", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_exit: _TypeAlias = _typing.Literal["last_exit"]  # noqa: Y015
     _WhichOneofArgType__last_exit: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit"]  # noqa: Y015

@@ -48,7 +48,8 @@ class Pod:
     """The pod (or the local process) as it now is.
 
     `reason` says why it is not ready: SCHEDULING, CONTAINER_CREATING, NOT_READY, RESTARTING or an error's word;
-    READY when it is. `image_pulled` is None when it cannot be told.
+    READY when it is. `passing`: the reason is an error that may be over with the next try, such as a pull that failed
+    once. `image_pulled` is None when it cannot be told.
     """
 
     owner: str
@@ -56,6 +57,7 @@ class Pod:
     ready: bool
     reason: Reason
     message: str = ""
+    passing: bool = False
     terminating: bool = False
     scheduled: bool = False
     image_pulled: bool | None = None

@@ -112,7 +112,19 @@ class Situation:
     def pod_failing(self) -> Pod | None:
         """The pod of this generation, if an error keeps it from being ready."""
         pod = self.pod_current()
-        return pod if pod and pod.reason.is_error else None
+        return pod if pod and pod.reason.is_error and not self._passing(pod) else None
+
+    def pod_delayed(self) -> Pod | None:
+        """The pod of this generation, if an error that may pass keeps it from being ready."""
+        pod = self.pod_current()
+        return pod if pod and self._passing(pod) else None
+
+    def _passing(self, pod: Pod) -> bool:
+        """The pod's error may be over with the next try. One that was reported as an error stays so: a kubelet shows its
+        last failure and its back-off in turn."""
+        status = self.sandbox.status
+        reported = status.phase is Phase.ERROR and status.reason is pod.reason
+        return pod.passing and not reported
 
     def pod_impossible(self) -> Fault | None:
         """Why the cluster cannot make the pod, while there is none."""

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sandbox.v1 import sandbox_pb2 as pb
 
+from sandbox_server.domain import remedy
 from sandbox_server.domain.sandbox import Sandbox, Status
 from sandbox_server.domain.spec import SandboxSpec
 
@@ -30,6 +31,7 @@ def status(sandbox: Sandbox, stale: bool = False) -> Any:
             "dns_name": sandbox.addresses.dns_name,
             "sequence": sandbox.sequence,
             "stale": stale,
+            "remedy": remedy.of(sandbox.status.reason).value,
         }
     )
 

@@ -42,6 +42,28 @@ _WAITING = {
     "InvalidImageName": Reason.IMAGE_INVALID,
 }
 
+# What a kubelet gets over by itself, with its back-off: its own caches, the API server behind them, the runtime's socket,
+# and registries that do not answer or ask it to come later. A name of an image has no space, so that none matches.
+_PASSING_WORDS = (
+    # kubelet/util/manager/watch_based_manager.go, and its callers in kubelet_pods.go
+    r"failed to sync \w+ cache|object \S+/\S+ not registered|services have not yet been read",
+    # plugin/pkg/auth/authorizer/node/node_authorizer.go, before it has heard of the pod
+    r"no relationship found between node",
+    # containerd's pkg/registrar/registrar.go, while an earlier try goes on
+    r"failed to reserve \w+ name",
+    # kubelet/images/puller.go
+    r"pull QPS exceeded",
+    # a registry's error code, and HTTP answers as runtimes quote them
+    r"toomanyrequests: |\b(?:429|50[0234]) [A-Z]|\bstatus(?: code)?:? (?:429|50[0234])\b",
+    # Go's net, net/http and context
+    r"i/o timeout|handshake timeout|Client\.Timeout|timed out|context deadline exceeded|context canceled",
+    r"connection (?:refused|reset)|broken pipe|unexpected EOF|: EOF$|transport is closing",
+    r"server misbehaving|failure in name resolution|network is unreachable|no route to host",
+    # gRPC's codes, of the runtime
+    r"code = (?:Unavailable|DeadlineExceeded|ResourceExhausted|Aborted)",
+)
+_PASSING = re.compile("|".join(_PASSING_WORDS))
+
 # The process was never started, whatever exit code stands beside it. StartError is containerd's
 # (internal/cri/server/container_start.go), ContainerCannotRun that of Docker behind its shim.
 _NOT_STARTED = ("StartError", "ContainerCannotRun")
@@ -140,13 +162,16 @@ def pod(found: Object) -> Pod:
     begun = conditions.get("PodReadyToStartContainers", Said()).status == "True"
     last = container.state.get("terminated") or container.lastState.get("terminated")
     reason, message = _reason(status, container, ready, scheduled)
+    waiting = container.state.get("waiting", Said())
+    passing = waiting.reason == "ErrImagePull" or bool(_PASSING.search(waiting.message))
     pulled = True if container.imageID or "running" in container.state else None
     return Pod(
         owner=meta.annotations.get(manifests.UID, ""),
         generation=_generation(found),
         ready=ready.status == "True",
         reason=reason,
-        message=message if begun or reason is not Reason.CONTAINER_CREATING else "",
+        message=message if begun or message != MAKING else "",
+        passing=reason is Reason.IMAGE_PULL and passing,
         terminating=meta.deletionTimestamp is not None,
         scheduled=scheduled.status == "True",
         image_pulled=False if reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
@@ -197,6 +222,8 @@ def _waiting(waiting: Said, last: Said | None) -> tuple[Reason, str]:
         if last is not None and last.reason in _NOT_STARTED:
             return _ended(last, Reason.CONTAINER_CONFIG)
         return Reason.CONTAINER_CREATING, MAKING
+    if reason is None and _PASSING.search(waiting.message):
+        return Reason.CONTAINER_CREATING, waiting.message
     return reason or Reason.CONTAINER_CONFIG, waiting.message or waiting.reason
 
 

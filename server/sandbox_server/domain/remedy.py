@@ -1,0 +1,71 @@
+"""Who can remove the cause that a reason names. Derived from the reason, and never stored."""
+
+import enum
+
+from sandbox_server.domain.phase import Reason
+
+
+class Remedy(enum.Enum):
+    """Who has to act. Numbers and meanings are those of the contract."""
+
+    UNSPECIFIED = 0
+    WAIT = 1
+    CALLER = 2
+    OPERATOR = 3
+
+
+NOBODY, WAIT, CALLER, OPERATOR = Remedy
+_WORKS = "the service and the cluster are at work"
+
+REMEDIES: dict[Reason, tuple[Remedy, str]] = {
+    Reason.ACCEPTED: (WAIT, _WORKS),
+    Reason.WORKLOAD_PENDING: (WAIT, _WORKS),
+    Reason.SCHEDULING: (WAIT, _WORKS),
+    Reason.VOLUME_BINDING: (WAIT, _WORKS),
+    Reason.CONTAINER_CREATING: (
+        WAIT,
+        "the kubelet tries again what the message says, such as the first pull of an image",
+    ),
+    Reason.NOT_READY: (WAIT, "the process may still be starting; the start deadline ends this"),
+    Reason.ROLLING_OUT: (WAIT, _WORKS),
+    Reason.RESTARTING: (WAIT, "the container is being started again"),
+    Reason.READY: (NOBODY, "the desired state is reached"),
+    Reason.POD_TERMINATING: (WAIT, _WORKS),
+    Reason.POD_GONE: (NOBODY, "the desired state is reached"),
+    Reason.VOLUME_TERMINATING: (WAIT, "the disk goes as soon as no pod holds it; the next reason says what to do"),
+    Reason.DELETED: (NOBODY, "the desired state is reached"),
+    Reason.VOLUME_KEPT: (NOBODY, "the desired state is reached"),
+    Reason.IMAGE_PULL: (CALLER, "the image's name, its tag or the access to its registry is wrong"),
+    Reason.IMAGE_INVALID: (CALLER, "the image's name has to change"),
+    Reason.CRASH_LOOP: (CALLER, "the command, its environment or what is on the disk makes the process end"),
+    Reason.OUT_OF_MEMORY: (CALLER, "the process needs a higher memory limit, or less memory"),
+    Reason.CONTAINER_CONFIG: (CALLER, "the command or another part of the spec cannot be started as it is"),
+    Reason.UNSCHEDULABLE: (
+        WAIT,
+        "an autoscaler or the end of another pod may make room; what no node offers never comes",
+    ),
+    Reason.QUOTA_EXCEEDED: (OPERATOR, "the quota of the namespace has to grow, or others in it have to end"),
+    Reason.ADMISSION_DENIED: (OPERATOR, "a policy, webhook or limit of the cluster has to allow it"),
+    Reason.VOLUME_PENDING: (OPERATOR, "the storage of the cluster does not provide the disk"),
+    Reason.VOLUME_LOST: (CALLER, "only the caller can give up the data: Start with accept_data_loss"),
+    Reason.NODE_LOST: (WAIT, "the pod recovers with its node, or is replaced once the cluster gives the node up"),
+    Reason.NAME_CONFLICT: (OPERATOR, "a foreign object has the name; it has to be removed"),
+    Reason.START_DEADLINE: (
+        CALLER,
+        "waiting was tried; the message says what the start got to: mostly the probe or the command",
+    ),
+    Reason.NAMESPACE_MISSING: (OPERATOR, "the namespace has to be made"),
+    Reason.NAMESPACE_TERMINATING: (OPERATOR, "the namespace is being removed; it has to be made again"),
+    Reason.CLUSTER_FORBIDDEN: (OPERATOR, "the service's role lacks a right"),
+    Reason.ENGINE_REFUSED: (
+        OPERATOR,
+        "the message says what was refused; the service cannot tell whose it is to change",
+    ),
+    Reason.CLUSTER_BUSY: (WAIT, "the API server says that it cannot take the request now; the service repeats it"),
+}
+"""Of each reason: who can remove its cause, and why."""
+
+
+def of(reason: Reason) -> Remedy:
+    """Returns who can remove the cause that `reason` names."""
+    return REMEDIES[reason][0]
