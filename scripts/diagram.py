@@ -51,6 +51,7 @@ def _diagram() -> Iterator[str]:
     for before, after, wish in _WISHES:
         yield f"    want_{before.name} --> want_{after.name}: {wish}"
     yield "    RUNNING --> UPDATING: UpdateEnvVars"
+    yield "    TERMINATED --> TERMINATING: Delete of a kept disk"
     yield "    TERMINATED --> [*]"
 
 

@@ -73,9 +73,13 @@ class AsyncClient:
         project: str = "",
         label_selector: str = "",
         phases: Iterable[str | int] = (),
+        volume_kept: bool = False,
         basic: bool = False,
     ) -> AsyncIterator[pb.Sandbox]:
-        """All sandboxes that match, page by page; `basic`: without specs and the names of variables."""
+        """All sandboxes that match, page by page.
+
+        `volume_kept`: deleted ones whose disk was kept; `basic`: without specs and the names of variables.
+        """
         token, wanted = "", tuple(phases)
         while True:
             page = await self.page(
@@ -85,6 +89,7 @@ class AsyncClient:
                 phases=wanted,
                 page_size=500,
                 page_token=token,
+                volume_kept=volume_kept,
                 basic=basic,
             )
             for sandbox in page.sandboxes:

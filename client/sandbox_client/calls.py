@@ -94,7 +94,7 @@ def delete(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
-    """Wishes the sandbox gone, with its disk unless that is kept."""
+    """Wishes the sandbox gone, with its disk unless that is kept; of a deleted one, the disk that was kept."""
     request = pb.DeleteRequest(
         **_named(sandbox_id, namespace, expected_generation, request_id), keep_volume=keep_volume
     )
@@ -143,10 +143,14 @@ def page(
     phases: Iterable[str | int] = (),
     page_size: int = 0,
     page_token: str = "",
+    volume_kept: bool = False,
     basic: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.ListSandboxesResponse]:
-    """One page of sandboxes and the token of the next; `basic`: without specs and the names of variables."""
+    """One page of sandboxes and the token of the next.
+
+    `volume_kept`: deleted ones whose disk was kept; `basic`: without specs and the names of variables.
+    """
     request = pb.ListSandboxesRequest(
         namespace=namespace,
         project=project,
@@ -154,6 +158,7 @@ def page(
         phases=[phase(one) for one in phases],
         page_size=page_size,
         page_token=page_token,
+        volume_kept=volume_kept,
         view=pb.SANDBOX_VIEW_BASIC if basic else pb.SANDBOX_VIEW_FULL,
     )
     return Call("ListSandboxes", request, "", timeout)

@@ -76,9 +76,13 @@ class Client:
         project: str = "",
         label_selector: str = "",
         phases: Iterable[str | int] = (),
+        volume_kept: bool = False,
         basic: bool = False,
     ) -> Iterator[pb.Sandbox]:
-        """All sandboxes that match, page by page; `basic`: without specs and the names of variables."""
+        """All sandboxes that match, page by page.
+
+        `volume_kept`: deleted ones whose disk was kept; `basic`: without specs and the names of variables.
+        """
         token, wanted = "", tuple(phases)
         while True:
             page = self.page(
@@ -88,6 +92,7 @@ class Client:
                 phases=wanted,
                 page_size=500,
                 page_token=token,
+                volume_kept=volume_kept,
                 basic=basic,
             )
             yield from page.sandboxes

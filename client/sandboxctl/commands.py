@@ -89,7 +89,7 @@ def delete(
     patience: Patience = PATIENCE,
     timeout: Timeout = 120,
 ) -> None:
-    """Delete a sandbox, and its disk unless that is kept."""
+    """Delete a sandbox, and its disk unless that is kept; of a deleted one, the disk that was kept."""
     wished = chosen.client.delete(sandbox_id, namespace=chosen.namespace, keep_volume=keep_volume)
     settled(wished, "TERMINATED", wait, patience, timeout)
 
@@ -112,6 +112,7 @@ def list_(
     project: Annotated[str, typer.Option("--project", "-p", help="those of this project")] = "",
     selector: Annotated[str, typer.Option("--selector", "-l", help="by label: a=b,c in (d,e),!f")] = "",
     phase: Annotated[list[str] | None, typer.Option(help="those in this phase; may be repeated")] = None,
+    kept_volumes: Annotated[bool, typer.Option("--kept-volumes", help="deleted ones whose disk was kept")] = False,
 ) -> None:
     """List sandboxes."""
     try:
@@ -124,6 +125,7 @@ def list_(
             project=project,
             label_selector=selector,
             phases=phases,
+            volume_kept=kept_volumes,
             # The table has nothing of the specs.
             basic=not chosen.json,
         )

@@ -7,6 +7,7 @@ NOT_REACHED = "is the service running at that address? start one with `make run`
 _BY_REASON = {
     "UNAUTHENTICATED": "give --token-file, or the token in the environment variable SANDBOX_TOKEN",
     "VOLUME_KEPT": "give --adopt-volume to take it up",
+    "VOLUME_DIFFERS": "leave out --storage to take it up as it is",
     "NO_VOLUME_TO_ADOPT": "leave out --adopt-volume",
     "SANDBOX_NOT_FOUND": "`sandboxctl list` shows those there are; -n names another namespace",
 }

@@ -4,7 +4,7 @@ import dataclasses
 import random
 import string
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -54,17 +54,21 @@ class StatefulSetManager:
         """Where the log stands on this replica."""
         return self._feed.sequence
 
-    async def create(self, wish: Wish, spec: SandboxSpec, env: Mapping[str, str], adopt_volume: bool) -> Sandbox:
-        """A new sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says."""
+    async def create(
+        self, wish: Wish, spec: SandboxSpec, env: Mapping[str, str], adopt_volume: bool, unset: Collection[str] = ()
+    ) -> Sandbox:
+        """A new sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says.
+
+        `unset` names the fields of `spec.storage` that the caller left empty: an adopted volume decides them.
+        """
         key = Key(wish.key.namespace, wish.key.id or made_id(spec.project, _random(6)))
         uid, host = str(uuid.uuid4()), _CHANCE.choice(string.ascii_lowercase) + _random(11)
         sandbox = wishes.new(key, wish.tenant, uid, host, spec, env, datetime.now(UTC))
 
         def change(reader: store.Reader) -> store.Wanted:
-            volume_uid = wishes.kept_volume(reader.sandbox(key), sandbox, adopt_volume)
+            made = wishes.claimed(reader.sandbox(key), sandbox, adopt_volume, unset)
             # Not before: what is refused has no use for an address, and those of this machine are few.
-            addresses = self._engine.addresses(sandbox)
-            return store.Wanted(dataclasses.replace(sandbox, volume_uid=volume_uid, addresses=addresses), env)
+            return store.Wanted(dataclasses.replace(made, addresses=self._engine.addresses(made)), env)
 
         try:
             return await self._store.write(change, wish.request)
@@ -72,7 +76,7 @@ class StatefulSetManager:
             if wish.key.id and isinstance(error, errors.AlreadyExists):
                 raise
             # Chance made a name that is taken: of two billion it is unlikely to do so again.
-            return await self.create(wish, spec, env, adopt_volume)
+            return await self.create(wish, spec, env, adopt_volume, unset)
 
     async def start(self, wish: Wish, accept_data_loss: bool) -> Sandbox:
         """Wishes RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""
@@ -83,7 +87,7 @@ class StatefulSetManager:
         return await self._change(wish, lambda _, before: store.Wanted(wishes.stop(before)))
 
     async def delete(self, wish: Wish, keep_volume: bool) -> Sandbox:
-        """Wishes DELETED; a repeat changes nothing."""
+        """Wishes DELETED; a repeat without `keep_volume` removes a volume that was kept, and else changes nothing."""
         return await self._change(
             wish, lambda _, before: store.Wanted(wishes.delete(before, keep_volume)), deleted=True
         )
@@ -158,17 +162,19 @@ class StatefulSetManager:
         phases: frozenset[Phase],
         after: Key | None,
         page: Callable[[int, Iterator[Sandbox]], T],
+        volume_kept: bool = False,
     ) -> T:
         """Returns what `page` makes of the log's sequence and the matching sandboxes after `after`, in key order.
 
         With TERMINATED among the phases the sandboxes are read from the store alone, on a thread of the store: memory
         and the store show different moments, and a sandbox that ended between the two would be in neither.
+        `volume_kept`: of these only the sandboxes whose volume was kept.
         """
         if Phase.TERMINATED not in phases:
             present = (one for one in self._feed.live(after) if wanted.matches(one))
             return page(self._feed.sequence, (one for one in present if not phases or one.status.phase in phases))
         namespaces = frozenset(one for one in wanted.tenant.namespaces if wanted.namespace in ("", one))
-        search = store.Search(wanted.tenant.name, namespaces, phases, wanted.project, wanted.labels)
+        search = store.Search(wanted.tenant.name, namespaces, phases, wanted.project, wanted.labels, volume_kept)
         return await self._store.read(
             lambda reader: page(reader.sequence(), reader.search(search, after)), store.Lane.LISTS
         )

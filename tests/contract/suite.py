@@ -1,5 +1,7 @@
 """The contract of an engine. Each kind runs these very tests against its own ground, through the fixture `rig`."""
 
+import dataclasses
+
 import pytest
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
@@ -145,6 +147,68 @@ async def test_a_kept_volume_is_adopted_when_asked_to_and_refused_when_not(rig: 
     with pytest.raises(errors.FailedPrecondition) as caught:
         await rig.create(A, adopt=True)
     assert caught.value.reason == "NO_VOLUME_TO_ADOPT"
+
+
+@pytest.mark.find(25)
+async def test_an_adopted_volume_is_reported_as_it_is_and_refused_where_it_differs(rig: Rig) -> None:
+    await rig.create(A)
+    first = await rig.settled(A, Phase.RUNNING)
+    await rig.delete(A, keep=True)
+    await rig.settled(A, Phase.TERMINATED)
+    kept = first.spec.storage
+    for other in (
+        dataclasses.replace(kept, size="20Gi"),
+        dataclasses.replace(kept, storage_class="another"),
+        dataclasses.replace(kept, access_mode="ReadWriteMany"),
+    ):
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await rig.create(A, adopt=True, spec=dataclasses.replace(rig.ground.spec(), storage=other))
+        assert caught.value.reason == "VOLUME_DIFFERS"
+    same = dataclasses.replace(kept, size="5120Mi")
+    await rig.create(A, adopt=True, spec=dataclasses.replace(rig.ground.spec(), storage=same))
+    second = await rig.settled(A, Phase.RUNNING)
+    assert (second.spec.storage, second.volume_uid) == (kept, first.volume_uid)
+    assert second.status.volume == first.status.volume
+
+
+@pytest.mark.find(25)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_delete_without_keep_volume_removes_a_kept_volume(rig: Rig, restarted: bool) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.delete(A, keep=True)
+    kept = await rig.settled(A, Phase.TERMINATED)
+    assert await rig.delete(A, keep=True) == kept
+    if restarted:
+        await rig.restart()
+        await rig.until(A, lambda _: not rig.stale)
+    going = await rig.delete(A)
+    assert (going.status.phase, going.status.reason, going.generation) == (
+        Phase.TERMINATING,
+        Reason.ACCEPTED,
+        kept.generation + 1,
+    )
+    with pytest.raises(errors.AlreadyExists):
+        await rig.create(A, adopt=True)
+    gone = await rig.settled(A, Phase.TERMINATED)
+    assert gone.status.reason is Reason.DELETED
+    assert rig.observe(gone).volume is None
+    assert await rig.delete(A) == gone
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    rig.check_history()
+
+
+@pytest.mark.find(25)
+async def test_delete_without_keep_volume_decides_about_the_volume_while_the_sandbox_goes(rig: Rig) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.delete(A, keep=True)
+    await rig.delete(A)
+    await rig.delete(A, keep=True)
+    gone = await rig.settled(A, Phase.TERMINATED)
+    assert gone.status.reason is Reason.DELETED
+    assert rig.observe(gone).volume is None
 
 
 async def test_a_restart_of_the_service_adopts_what_runs(rig: Rig) -> None:

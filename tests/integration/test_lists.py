@@ -139,6 +139,16 @@ async def test_a_list_with_ended_sandboxes_matches_as_one_of_live_sandboxes_does
         assert keys(page) == sorted(keys(expected))
 
 
+@pytest.mark.find(25)
+async def test_a_list_of_kept_volumes_has_those_alone(opened: Opened) -> None:
+    made = await opened.make(*(samples.sandbox(name) for name in ("live", "kept", "removed")))
+    for one, reason in zip(made[1:], (Reason.VOLUME_KEPT, Reason.DELETED), strict=True):
+        status = dataclasses.replace(one.status, phase=Phase.TERMINATED, reason=reason)
+        await opened.update(dataclasses.replace(one, status=status))
+    found = await opened.manager.list(feed.Filter(TENANT), ENDED, None, lambda _, ones: keys([*ones]), volume_kept=True)
+    assert found == keys(made[1:2])
+
+
 @pytest.mark.find(28)
 async def test_a_page_is_as_of_one_moment(opened: Opened) -> None:
     """Each sandbox is on the pages exactly once while sandboxes end and their ids are taken up again."""

@@ -43,8 +43,9 @@ def check_log(log: list[pb.SandboxStatus], ledger: Ledger) -> None:
             assert one.generation == 1
             assert former is None or former.phase == pb.PHASE_TERMINATED
         else:
-            assert before.phase != pb.PHASE_TERMINATED
-            assert one.generation - before.generation in (0, 1)
+            # A Delete without keep_volume removes the disk that an earlier one kept.
+            assert before.phase != pb.PHASE_TERMINATED or before.reason == pb.REASON_VOLUME_KEPT
+            assert one.generation - before.generation in ((1,) if before.phase == pb.PHASE_TERMINATED else (0, 1))
         if one.phase in SETTLED:
             wished = ledger.desired.get((one.uid, one.generation))
             assert wished in (None, SETTLED[one.phase])

@@ -85,7 +85,7 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     PHASE_TERMINATING: _Phase.ValueType  # 7
     """Everything is being removed."""
     PHASE_TERMINATED: _Phase.ValueType  # 8
-    """The pod and, unless kept, the disk are gone. Final."""
+    """The pod and, unless kept, the disk are gone. Final, except that a kept disk can be removed by another Delete."""
     PHASE_ERROR: _Phase.ValueType  # 9
     """Something prevents the desired state; the reason says what. Not final: the service keeps trying."""
 
@@ -109,7 +109,7 @@ PHASE_STOPPED: Phase.ValueType  # 6
 PHASE_TERMINATING: Phase.ValueType  # 7
 """Everything is being removed."""
 PHASE_TERMINATED: Phase.ValueType  # 8
-"""The pod and, unless kept, the disk are gone. Final."""
+"""The pod and, unless kept, the disk are gone. Final, except that a kept disk can be removed by another Delete."""
 PHASE_ERROR: Phase.ValueType  # 9
 """Something prevents the desired state; the reason says what. Not final: the service keeps trying."""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
@@ -181,7 +181,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_DELETED: _Reason.ValueType  # 13
     """Everything is gone; the disk was removed."""
     REASON_VOLUME_KEPT: _Reason.ValueType  # 14
-    """Everything but the disk is gone; it was kept. The message says so where the claim had lost its volume."""
+    """Everything but the disk is gone; it was kept, until a CreateSandbox adopts it or a Delete without keep_volume
+    removes it. The message says so where the claim had lost its volume.
+    """
     REASON_IMAGE_PULL: _Reason.ValueType  # 15
     """PHASE_ERROR: the image cannot be pulled, by more than one try. Check its name and the registry's credentials."""
     REASON_IMAGE_INVALID: _Reason.ValueType  # 16
@@ -263,7 +265,9 @@ the pod still holds it. In the latter case save your work: it is lost when the p
 REASON_DELETED: Reason.ValueType  # 13
 """Everything is gone; the disk was removed."""
 REASON_VOLUME_KEPT: Reason.ValueType  # 14
-"""Everything but the disk is gone; it was kept. The message says so where the claim had lost its volume."""
+"""Everything but the disk is gone; it was kept, until a CreateSandbox adopts it or a Delete without keep_volume
+removes it. The message says so where the claim had lost its volume.
+"""
 REASON_IMAGE_PULL: Reason.ValueType  # 15
 """PHASE_ERROR: the image cannot be pulled, by more than one try. Check its name and the registry's credentials."""
 REASON_IMAGE_INVALID: Reason.ValueType  # 16
@@ -491,7 +495,7 @@ Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
 class Storage(_message.Message):
-    """Storage is the disk on /home/agent. It is fixed for the life of the sandbox."""
+    """Storage is the disk on /home/agent. It is fixed for the life of the disk."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1012,7 +1016,9 @@ class CreateSandboxRequest(_message.Message):
     namespace: _builtins.str
     """One of the tenant's namespaces. Empty: its first."""
     adopt_volume: _builtins.bool
-    """Take up the volume that a deleted sandbox of this id left (Delete with keep_volume)."""
+    """Take up the volume that a deleted sandbox of this id left (Delete with keep_volume). The fields of spec.storage that
+    are empty are then those of the volume; the others must equal them (VOLUME_DIFFERS).
+    """
     @_builtins.property
     def spec(self) -> Global___SandboxSpec:
         """What is asked for. Required, since its project is."""
@@ -1209,7 +1215,9 @@ class DeleteRequest(_message.Message):
     expected_generation: _builtins.int
     """Refuse with ABORTED unless this is the current generation. Unset: whatever it is."""
     keep_volume: _builtins.bool
-    """Keep the disk; a later CreateSandbox of the same id can adopt it."""
+    """Keep the disk; a later CreateSandbox of the same id can adopt it, a Delete without keep_volume removes it. A disk
+    that is being removed is not kept by a repeat.
+    """
     def __init__(
         self,
         *,
@@ -1547,6 +1555,7 @@ class ListSandboxesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    VOLUME_KEPT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Those of this namespace; one that is not the tenant's has none. Empty: all of the tenant's."""
     project: _builtins.str
@@ -1559,6 +1568,10 @@ class ListSandboxesRequest(_message.Message):
     """The next_page_token of the page before. Empty: the first page."""
     view: Global___SandboxView.ValueType
     """How much of each sandbox the page has."""
+    volume_kept: _builtins.bool
+    """Only deleted sandboxes whose disk was kept: PHASE_TERMINATED with REASON_VOLUME_KEPT. `phases` is then empty or
+    has PHASE_TERMINATED.
+    """
     @_builtins.property
     def phases(self) -> _containers.RepeatedScalarFieldContainer[Global___Phase.ValueType]:
         """Those in any of these phases, at most 9. Empty: all but PHASE_TERMINATED."""
@@ -1573,10 +1586,11 @@ class ListSandboxesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         view: Global___SandboxView.ValueType = ...,
+        volume_kept: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "phases", b"phases", "project", b"project", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "phases", b"phases", "project", b"project", "view", b"view", "volume_kept", b"volume_kept"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

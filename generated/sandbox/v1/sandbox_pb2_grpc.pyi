@@ -88,6 +88,9 @@ class SandboxServiceStub:
       FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                            or choose another id.
                            NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+                           VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
+                           spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
+                           `access_mode`. Leave the field empty, or choose another id.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]
@@ -119,9 +122,10 @@ class SandboxServiceStub:
     """Delete removes the sandbox, and its disk unless keep_volume is set.
 
     Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
-    repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk. A sandbox that has
-    ended is remembered for as long as the history of changes, a week unless the service is told otherwise, or, if its
-    disk was kept, until a sandbox takes that up; after that it is as if it had never been.
+    repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
+    whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
+    for as long as the history of changes, a week unless the service is configured otherwise, or, if its disk was kept,
+    until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
 
     Errors, besides those of any mutation:
       NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -176,9 +180,9 @@ class SandboxServiceStub:
     """
     ListSandboxes: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]
     """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
-    with PHASE_TERMINATED among the phases, those too.
+    with PHASE_TERMINATED among the phases, those too. With volume_kept: the deleted sandboxes whose disk was kept.
 
-    Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
+    Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed in every phase; a
     repeat is a new read.
     A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
     complete only where next_page_token is empty.
@@ -214,6 +218,9 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                            or choose another id.
                            NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+                           VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
+                           spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
+                           `access_mode`. Leave the field empty, or choose another id.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
     """
     Start: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]  # type: ignore[assignment]
@@ -245,9 +252,10 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """Delete removes the sandbox, and its disk unless keep_volume is set.
 
     Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
-    repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk. A sandbox that has
-    ended is remembered for as long as the history of changes, a week unless the service is told otherwise, or, if its
-    disk was kept, until a sandbox takes that up; after that it is as if it had never been.
+    repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
+    whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
+    for as long as the history of changes, a week unless the service is configured otherwise, or, if its disk was kept,
+    until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
 
     Errors, besides those of any mutation:
       NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -302,9 +310,9 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """
     ListSandboxes: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]  # type: ignore[assignment]
     """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
-    with PHASE_TERMINATED among the phases, those too.
+    with PHASE_TERMINATED among the phases, those too. With volume_kept: the deleted sandboxes whose disk was kept.
 
-    Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
+    Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed in every phase; a
     repeat is a new read.
     A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
     complete only where next_page_token is empty.
@@ -343,6 +351,9 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                                or choose another id.
                                NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+                               VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
+                               spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
+                               `access_mode`. Leave the field empty, or choose another id.
           UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
         """
 
@@ -392,9 +403,10 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """Delete removes the sandbox, and its disk unless keep_volume is set.
 
         Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
-        repeat on a deleted sandbox is OK and changes nothing: the first Delete decides about the disk. A sandbox that has
-        ended is remembered for as long as the history of changes, a week unless the service is told otherwise, or, if its
-        disk was kept, until a sandbox takes that up; after that it is as if it had never been.
+        repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
+        whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
+        for as long as the history of changes, a week unless the service is configured otherwise, or, if its disk was kept,
+        until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
 
         Errors, besides those of any mutation:
           NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -473,9 +485,9 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.ListSandboxesResponse, _abc.Awaitable[_sandbox_pb2.ListSandboxesResponse]]:
         """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
-        with PHASE_TERMINATED among the phases, those too.
+        with PHASE_TERMINATED among the phases, those too. With volume_kept: the deleted sandboxes whose disk was kept.
 
-        Answers at once: from memory or, with PHASE_TERMINATED among the phases, from the database. Allowed in every phase; a
+        Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed in every phase; a
         repeat is a new read.
         A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
         complete only where next_page_token is empty.

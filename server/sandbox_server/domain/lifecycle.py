@@ -162,8 +162,10 @@ def _accepted(sandbox: Sandbox) -> Phase:
     """The phase of a wish that nobody has looked at yet."""
     if sandbox.desired is DesiredState.RUNNING:
         return _towards_running(sandbox, made=sandbox.applied_generation != 0)
-    going = Phase.STOPPING if sandbox.desired is DesiredState.STOPPED else Phase.TERMINATING
-    return sandbox.status.phase if sandbox.status.phase is SETTLED[sandbox.desired] else going
+    if sandbox.desired is DesiredState.STOPPED:
+        return Phase.STOPPED if sandbox.status.phase is Phase.STOPPED else Phase.STOPPING
+    # Also of a sandbox that had ended with its volume kept: the volume is to go.
+    return Phase.TERMINATING
 
 
 def _action(at: Situation) -> Action | None:

@@ -1,13 +1,13 @@
 """What each wish changes of a sandbox. One that wants nothing else than what is wished already changes nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from sandbox_server.domain import check, errors, lifecycle
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox, Status
-from sandbox_server.domain.spec import SandboxSpec
+from sandbox_server.domain.spec import SandboxSpec, Storage
 
 
 def new(
@@ -30,6 +30,22 @@ def new(
         addresses=Addresses(),
         status=Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message=lifecycle.ACCEPTED, transition_time=now),
     )
+
+
+def claimed(former: Sandbox | None, wanted: Sandbox, adopt: bool, unset: Collection[str] = ()) -> Sandbox:
+    """Returns the new sandbox `wanted` with the volume that it adopts, if any, and with the storage of that volume.
+
+    `former` had its id before; `unset` names the fields of the storage that the caller left to the service. Raises
+    `errors.AlreadyExists` and `errors.FailedPrecondition`.
+    """
+    volume_uid = kept_volume(former, wanted, adopt)
+    if former is None or not volume_uid:
+        return wanted
+    given = {name: getattr(wanted.spec.storage, name) for name in ("size", "storage_class", "access_mode")}
+    given = {name: value for name, value in given.items() if name not in unset}
+    _check_storage(replace(former.spec.storage, **given), former.spec.storage)
+    # A size can be written in many ways: the spec says it as the volume was made with it.
+    return replace(wanted, volume_uid=volume_uid, spec=replace(wanted.spec, storage=former.spec.storage))
 
 
 def kept_volume(former: Sandbox | None, wanted: Sandbox, adopt: bool) -> str:
@@ -55,6 +71,28 @@ def kept_volume(former: Sandbox | None, wanted: Sandbox, adopt: bool) -> str:
     return kept
 
 
+def _check_storage(wanted: Storage, kept: Storage) -> None:
+    """Raises `errors.FailedPrecondition` where `wanted` is not the storage that a kept volume was made with."""
+    differing = [
+        f"its {name} is {getattr(kept, name) or 'the default of the cluster'}"
+        for name, same in (
+            ("size", check.disk.fits(wanted.size) == check.disk.fits(kept.size)),
+            ("storage_class", wanted.storage_class == kept.storage_class),
+            ("access_mode", wanted.access_mode == kept.access_mode),
+        )
+        if not same
+    ]
+    if differing:
+        raise errors.FailedPrecondition(
+            "VOLUME_DIFFERS",
+            f"the kept volume is not what spec.storage asks for: {', '.join(differing)}. Leave that empty to adopt the "
+            "volume as it is, or choose another id",
+            size=kept.size,
+            storage_class=kept.storage_class,
+            access_mode=kept.access_mode,
+        )
+
+
 def start(before: Sandbox, accept_data_loss: bool) -> Sandbox:
     """RUNNING is wished; with `accept_data_loss` a lost volume is given up for a fresh one."""
     fresh = accept_data_loss and before.status.reason is Reason.VOLUME_LOST
@@ -71,10 +109,16 @@ def stop(before: Sandbox) -> Sandbox:
 
 
 def delete(before: Sandbox, keep_volume: bool) -> Sandbox:
-    """DELETED is wished; the first who wished it said what becomes of the volume."""
-    if before.desired is DesiredState.DELETED:
+    """The desired state is DELETED. A repeat without `keep_volume` gives up a volume that was kept; none brings one back."""
+    if before.desired is not DesiredState.DELETED:
+        return replace(before, desired=DesiredState.DELETED, keep_volume=keep_volume)
+    ended = before.status.phase is Phase.TERMINATED
+    kept = before.keep_volume and not (ended and before.status.reason is not Reason.VOLUME_KEPT)
+    if keep_volume or not kept:
         return before
-    return replace(before, desired=DesiredState.DELETED, keep_volume=keep_volume)
+    # A sandbox that has ended has given its ports back: another can have them.
+    ports = () if ended else before.addresses.ports
+    return replace(before, keep_volume=False, addresses=replace(before.addresses, ports=ports))
 
 
 def environment(

@@ -108,6 +108,11 @@ def spec(message: pb.SandboxSpec, settings: Settings) -> SandboxSpec:
     )
 
 
+def unset_storage(message: pb.Storage) -> tuple[str, ...]:
+    """The names of the fields that the caller left empty."""
+    return tuple(one.name for one in message.DESCRIPTOR.fields if not getattr(message, one.name))
+
+
 def _pair(request: str, limit: str, usual_request: str, usual_limit: str, kind: check.Kind) -> tuple[str, str]:
     """A request and a limit; a default gives way to what the caller said of the other."""
     if request and not limit:
@@ -176,6 +181,8 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
         for index, phase in enumerate(request.phases[: len(known)]):
             if phase not in known:
                 found.append(Violation(f"phases[{index}]", "must be a phase"))
+        if request.volume_kept and request.phases and pb.PHASE_TERMINATED not in request.phases:
+            found.append(Violation("volume_kept", "takes PHASE_TERMINATED among the phases, or no phases"))
         if len(request.phases) > len(known):
             found.append(Violation("phases", f"must have at most {len(known)} phases"))
         if not 0 <= request.page_size <= manager.PAGE_MOST:
@@ -187,7 +194,8 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
         labels = _matching(request, found)
     wanted = feed.Filter(tenant, frozenset(), request.namespace, request.project, labels)
     after = Key(namespace, sandbox_id) if request.page_token else None
-    return wanted, frozenset(known[one] for one in request.phases), after
+    phases = [pb.PHASE_TERMINATED] if request.volume_kept else request.phases
+    return wanted, frozenset(known[one] for one in phases), after
 
 
 def page_token(after: Key | None) -> str:

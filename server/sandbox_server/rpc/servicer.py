@@ -48,7 +48,8 @@ class Servicer:
     async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
         key, spec, env = convert.creation(tenant, request, self._settings)
         wish = convert.wish(tenant, key, request)
-        return await self._told(caller, self._manager.create(wish, spec, env, request.adopt_volume))
+        unset = convert.unset_storage(request.spec.storage)
+        return await self._told(caller, self._manager.create(wish, spec, env, request.adopt_volume, unset))
 
     async def Start(self, tenant: Tenant, request: pb.StartRequest, caller: Caller) -> Fields:
         wish = convert.change(tenant, request)
@@ -79,7 +80,7 @@ class Servicer:
         wanted, phases, after = convert.listed(tenant, request)
         whole = functools.partial(self._whole, basic=request.view == pb.SANDBOX_VIEW_BASIC)
         page = listing.writer(request.page_size or manager.PAGE_DEFAULT, whole)
-        return await in_time(caller, self._manager.list(wanted, phases, after, page))
+        return await in_time(caller, self._manager.list(wanted, phases, after, page, request.volume_kept))
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
         await self._manager.watch(*convert.watched(tenant, request), caller.write)

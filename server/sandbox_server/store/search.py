@@ -8,7 +8,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlmodel import SQLModel
 
 from sandbox_server.domain import selector
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.store import tables
 
 _SANDBOX, _EVENT = (
@@ -18,37 +18,41 @@ _SANDBOX, _EVENT = (
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The sandboxes of a tenant in `namespaces` that match all that is given. An empty project is any project."""
+    """The sandboxes of a tenant in `namespaces` that match all that is given. An empty project is any project.
+
+    `volume_kept`: only those that have ended and whose volume is kept.
+    """
 
     tenant: str
     namespaces: frozenset[str]
     phases: frozenset[Phase]
     project: str = ""
     labels: selector.Selector = selector.EVERYTHING
+    volume_kept: bool = False
 
 
-class _Label(sa.ColumnElement[str]):
-    """The value of the label `key` of the sandbox in a document; NULL without such a label."""
+class _Member(sa.ColumnElement[str]):
+    """The member of a document at `path` as text; NULL where there is none."""
 
     inherit_cache = False
     type = sa.String()
 
-    def __init__(self, document: sa.ColumnElement[str], key: str) -> None:
+    def __init__(self, document: sa.ColumnElement[str], *path: str) -> None:
         self.document = document
-        self.key = key
+        self.path = path
 
 
-@compiles(_Label, "sqlite")
-def _label_sqlite(element: _Label, compiler: Any, **words: Any) -> str:
+@compiles(_Member, "sqlite")
+def _member_sqlite(element: _Member, compiler: Any, **words: Any) -> str:
     # A key of a label has no quote in it: `selector.parse` took it.
-    path = f'$.spec.labels."{element.key}"'
-    return str(compiler.process(sa.func.json_extract(element.document, path), **words))
+    path = "".join(f'."{one}"' for one in element.path)
+    return str(compiler.process(sa.cast(sa.func.json_extract(element.document, f"${path}"), sa.String), **words))
 
 
-@compiles(_Label, "postgresql")
-def _label_postgresql(element: _Label, compiler: Any, **words: Any) -> str:
+@compiles(_Member, "postgresql")
+def _member_postgresql(element: _Member, compiler: Any, **words: Any) -> str:
     document = sa.cast(element.document, sa.JSON)
-    return str(compiler.process(sa.func.json_extract_path_text(document, "spec", "labels", element.key), **words))
+    return str(compiler.process(sa.func.json_extract_path_text(document, *element.path), **words))
 
 
 def page(search: Search, namespace: str, after: str, limit: int) -> sa.Select[tuple[str]]:
@@ -69,11 +73,13 @@ def page(search: Search, namespace: str, after: str, limit: int) -> sa.Select[tu
         .order_by(_SANDBOX.c.id)
         .limit(limit)
     )
+    if search.volume_kept:
+        found = found.where(_Member(_EVENT.c.document, "status", "reason") == str(Reason.VOLUME_KEPT.value))
     return found.where(_SANDBOX.c.project == search.project) if search.project else found
 
 
 def _holds(requirement: selector.Requirement) -> sa.ColumnElement[bool]:
-    value = _Label(_EVENT.c.document, requirement.key)
+    value = _Member(_EVENT.c.document, "spec", "labels", requirement.key)
     if not requirement.values:
         return value.is_not(None) if requirement.wanted else value.is_(None)
     among = value.in_(sorted(requirement.values))

@@ -1,0 +1,122 @@
+"""Kept disks as a caller meets them: listed, adopted as they are, removed by another Delete."""
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import Client, errors
+
+from tests.conftest import Service
+
+SLEEP = pb.SandboxSpec(command=["/bin/sh", "-c", "exec sleep 1000"])
+pytestmark = pytest.mark.find(25)
+
+
+def spec(**storage: str) -> pb.SandboxSpec:
+    made = pb.SandboxSpec()
+    made.CopyFrom(SLEEP)
+    made.storage.CopyFrom(pb.Storage(**storage))
+    return made
+
+
+def keep(client: Client, sandbox_id: str, *, project: str = "kept", **storage: str) -> pb.Sandbox:
+    client.create(project, sandbox_id=sandbox_id, spec=spec(**storage))
+    client.wait_until(sandbox_id, "RUNNING", timeout=30)
+    client.delete(sandbox_id, keep_volume=True)
+    client.wait_until(sandbox_id, "TERMINATED", timeout=30)
+    return client.get(sandbox_id)
+
+
+def kept(client: Client, **wanted: object) -> list[str]:
+    return [one.sandbox_id for one in client.list(volume_kept=True, **wanted)]  # type: ignore[arg-type]
+
+
+def test_kept_volumes_are_listed_until_they_are_adopted_or_removed(client: Client) -> None:
+    keep(client, "keep-a")
+    keep(client, "keep-b", project="other")
+    client.create("kept", sandbox_id="ended", spec=SLEEP)
+    client.delete("ended")
+    client.wait_until("ended", "TERMINATED", timeout=30)
+    assert kept(client) == ["keep-a", "keep-b"]
+    assert kept(client, project="other") == ["keep-b"]
+    assert kept(client, phases=["TERMINATED", "RUNNING"]) == ["keep-a", "keep-b"]
+    (found,) = client.list(volume_kept=True, project="kept", basic=True)
+    assert (found.status.reason, found.status.volume.size) == (pb.REASON_VOLUME_KEPT, "5Gi")
+    with pytest.raises(errors.InvalidArgument) as caught:
+        kept(client, phases=["RUNNING"])
+    assert set(caught.value.fields) == {"volume_kept"}
+
+    client.create("kept", sandbox_id="keep-a", spec=SLEEP, adopt_volume=True)
+    client.delete("keep-b")
+    client.wait_until("keep-b", "TERMINATED", generation=3, timeout=30)
+    assert kept(client) == []
+    client.delete("keep-a")
+    client.wait_until("keep-a", "TERMINATED", timeout=30)
+
+
+def test_an_adopted_volume_has_the_size_that_it_was_made_with(client: Client) -> None:
+    keep(client, "sized", size="2Gi")
+    for asked in ({"size": "7Gi"}, {"size": "2G"}, {"storage_class": "fast"}, {"access_mode": "ReadWriteMany"}):
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            client.create("kept", sandbox_id="sized", spec=spec(**asked), adopt_volume=True)
+        assert caught.value.reason == "VOLUME_DIFFERS"
+        assert next(iter(asked)) in caught.value.message
+    made = client.create("kept", sandbox_id="sized", spec=SLEEP, adopt_volume=True)
+    assert made.spec.storage.size == "2Gi"
+    client.wait_until("sized", "RUNNING", timeout=30)
+    assert client.status("sized").volume.size == "2Gi"
+    client.delete("sized")
+    client.wait_until("sized", "TERMINATED", timeout=30)
+
+
+def test_removal_of_a_kept_volume_is_seen_by_watches_and_takes_effect_once(client: Client, service: Service) -> None:
+    before = keep(client, "removed")
+    folder = next(one for one in service.sandboxes() if one.name == "removed")
+    assert folder.exists()
+    request_id = str(uuid.uuid4())
+    client.delete("removed", request_id=request_id)
+    client.wait_until("removed", "TERMINATED", generation=3, timeout=30)
+    assert not folder.exists()
+    again = client.delete("removed", request_id=request_id)
+    assert (again.status.generation, again.status.reason) == (3, pb.REASON_DELETED)
+    assert client.delete("removed").status == again.status
+    heard = [
+        (one.status.phase, one.status.generation)
+        for one in client.watch(["removed"], after_sequence=before.status.sequence, timeout=20)
+        if one.status is not None
+    ]
+    assert heard[0] == (pb.PHASE_TERMINATING, 3)
+    assert heard[-1] == (pb.PHASE_TERMINATED, 3)
+
+
+def test_removal_of_a_kept_volume_leaves_the_ports_of_others_alone(make_service: Callable[..., Service]) -> None:
+    service = make_service("--local-ports", "27310-27311").start()
+    with service.client() as client:
+        keep(client, "first")
+        # It has the ports that the first gave back.
+        client.create("kept", sandbox_id="second", spec=SLEEP)
+        client.wait_until("second", "RUNNING", timeout=30)
+        while True:
+            try:
+                client.create("kept", sandbox_id=f"third-{uuid.uuid4().hex[:6]}", spec=SLEEP)
+            except errors.Unavailable as full:
+                assert full.reason == "NO_FREE_PORT"
+                break
+        service.kill()
+        service.start()
+        client.delete("first")
+        client.wait_until("first", "TERMINATED", generation=3, timeout=30)
+        with pytest.raises(errors.Unavailable):
+            client.create("kept", sandbox_id="fourth", spec=SLEEP, timeout=3)
+
+
+def test_a_kept_volume_that_was_removed_by_hand_can_be_deleted(client: Client, service: Service) -> None:
+    keep(client, "by-hand")
+    folder = next(one for one in service.sandboxes() if one.name == "by-hand")
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+    client.delete("by-hand")
+    client.wait_until("by-hand", "TERMINATED", generation=3, timeout=30)
+    assert client.status("by-hand").reason == pb.REASON_DELETED
