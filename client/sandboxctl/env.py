@@ -1,6 +1,7 @@
 """`sandboxctl env`: the variables of a sandbox. Their values are never printed."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client.retry import PATIENCE
 
-from sandboxctl import show
+from sandboxctl import envfile, show
 from sandboxctl.options import chosen
 from sandboxctl.settling import Id, Patience, Timeout, Wait, settled
 
@@ -17,7 +18,12 @@ app = typer.Typer(no_args_is_help=True, help="Environment variables. Their value
 Variables = Annotated[
     list[str] | None, typer.Argument(help="NAME=value, or NAME to take this shell's", show_default=False)
 ]
-File = Annotated[Path | None, typer.Option(help="file of NAME=value lines")]
+File = Annotated[
+    Path | None,
+    typer.Option(
+        help="file of NAME=value lines, with quotes, `export` and # comments as in a shell; - is standard input"
+    ),
+]
 
 
 @app.command("set")
@@ -63,15 +69,21 @@ def list_(sandbox_id: Id) -> None:
 
 def read(words: list[str], file: Path | None) -> dict[str, str]:
     """The variables of the command line over those of a file. Raises `typer.BadParameter`."""
-    # Only what ends a line: a value may hold other characters that separate lines elsewhere.
-    lines = [one.removesuffix("\r") for one in file.read_bytes().decode("utf-8-sig").split("\n")] if file else []
-    found = dict(split(one, "env-file") for one in lines if one.strip() and not one.lstrip().startswith("#"))
+    found = {} if file is None else _read(file)
     for word in words:
         if "=" not in word and word not in os.environ:
             raise typer.BadParameter(f"{word} is not in this shell's environment: give NAME=value")
         name, value = split(word, "env") if "=" in word else (word, os.environ[word])
         found[name] = value
     return found
+
+
+def _read(file: Path) -> dict[str, str]:
+    data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        return envfile.parse(data)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--env-file") from None
 
 
 def split(text: str, what: str) -> tuple[str, str]:

@@ -114,6 +114,20 @@ def test_a_line_of_an_env_file_ends_where_the_line_ends(tmp_path: Path) -> None:
     assert variables.read([], file) == {"A": "a\u2028B=b\x0cC=c\x85 ", "D": "\u00e9"}
 
 
+@pytest.mark.find(43)
+def test_an_env_file_is_read_from_standard_input(service: Service, long: pb.Sandbox) -> None:
+    def run(text: bytes) -> subprocess.CompletedProcess[bytes]:
+        command = [CTL, "--server", service.address, "env", "set", LONG, "--env-file", "-"]
+        return subprocess.run(command, input=text, capture_output=True, timeout=60)
+
+    assert run(b"export FIRST='a b'\rSECOND=\"c\nd\"\r\n").returncode == 0
+    with Client(service.address) as client:
+        assert list(client.get(LONG).env_names) == ["FIRST", "SECOND"]
+    wrong = run(b"FIRST=1\n" + samples.CANARY.encode())
+    assert (wrong.returncode, b"line 2 must be NAME=value" in wrong.stderr) == (2, True)
+    assert samples.CANARY.encode() not in wrong.stderr
+
+
 def test_what_the_output_cannot_encode_is_escaped(ctl: Ctl, client: Client) -> None:
     spec = pb.SandboxSpec(command=["/bin/sleep", "1000"], annotations={"words": "\u00e9"})
     client.create("demo", sandbox_id="encoded", spec=spec)
