@@ -171,7 +171,7 @@ class StatefulSetManager:
         `volume_kept`: of these only the sandboxes whose volume was kept.
         """
         if Phase.TERMINATED not in phases:
-            present = (one for one in self._feed.live(after) if wanted.matches(one))
+            present = (one.sandbox for one in self._feed.matching(wanted, after))
             return page(self._feed.sequence, (one for one in present if not phases or one.status.phase in phases))
         namespaces = frozenset(one for one in wanted.tenant.namespaces if wanted.namespace in ("", one))
         search = store.Search(wanted.tenant.name, namespaces, phases, wanted.project, wanted.labels, volume_kept)
@@ -189,8 +189,11 @@ class StatefulSetManager:
             if all(one.terminated or self._feed.get(one.sandbox.key) for one in named):
                 break
         if after is None:
-            present = [self._feed.get(one.sandbox.key) or one for one in named] or self._feed.changes()
-            snapshot = [one for one in present if wanted.matches(one.sandbox)]
+            if wanted.keys:
+                present = (self._feed.get(one.sandbox.key) or one for one in named)
+                snapshot = [one for one in present if wanted.matches(one.sandbox)]
+            else:
+                snapshot = list(self._feed.matching(wanted))
             await self._feed.watch(wanted, snapshot, self._feed.sequence, send)
         elif not (len(named) == 1 and named[0].terminated and named[0].sandbox.sequence <= after):
             await self._feed.watch(wanted, None, after, send)

@@ -57,3 +57,42 @@ def test_48_what_a_tenant_kept_stays_his_where_his_namespace_is_now_anothers(ado
     with pytest.raises(errors.AlreadyExists):
         wishes.kept_volume(former, samples.sandbox("a", tenant="new"), adopt)
     assert wishes.kept_volume(former, samples.sandbox("a", tenant="former"), True) == "disk"
+
+
+@pytest.mark.find(31)
+async def test_what_a_tenant_reads_looks_at_no_sandbox_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    database: Any = None
+    memory = feed.Feed(database, render.Encoder(), heartbeat=60)
+    others = [samples.sandbox(f"s{number}", tenant="other", namespace="other") for number in range(1000)]
+    mine = [
+        samples.sandbox(f"s{number}", tenant="mine", namespace=namespace)
+        for namespace in ("mine-b", "mine-a")
+        for number in range(3)
+    ]
+    memory.load(0, [*others[:500], *mine, *others[500:]])
+    sandboxes = manager.StatefulSetManager(database, memory, database)
+    looked: list[Sandbox] = []
+    matches = feed.Filter.matches
+
+    def counted(wanted: feed.Filter, sandbox: Sandbox) -> bool:
+        looked.append(sandbox)
+        return matches(wanted, sandbox)
+
+    async def send(message: bytes) -> None:
+        told.append(pb.WatchStatusResponse.FromString(message))
+
+    monkeypatch.setattr(feed.Filter, "matches", counted)
+    tenant = Tenant("mine", ("mine-b", "mine-a"))
+    for wanted, count in ((feed.Filter(tenant), 6), (feed.Filter(tenant, namespace="mine-a"), 3)):
+        looked.clear()
+        told: list[pb.WatchStatusResponse] = []
+        task = asyncio.create_task(sandboxes.watch(wanted, None, send))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert told[-1].WhichOneof("event") == "snapshot_complete"
+        assert len(told) - 1 == len(looked) == count
+        looked.clear()
+        listed = await sandboxes.list(wanted, frozenset(), None, lambda _sequence, found: list(found))
+        assert [one.key for one in listed] == sorted(one.key for one in mine)[:count]
+        assert len(looked) == count

@@ -1427,7 +1427,7 @@ class WatchStatusRequest(_message.Message):
     project: _builtins.str
     """Sandboxes of this project."""
     label_selector: _builtins.str
-    """Sandboxes by label, in Kubernetes' syntax, at most 4096 characters: `tier=web,env in (dev,test),!legacy`."""
+    """Sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32 requirements."""
     after_sequence: _builtins.int
     """Resume: the sequence of the last message seen, once snapshot_complete was. Unset: begin with a snapshot. 0: all
     history, OUT_OF_RANGE once its beginning is no longer kept.
@@ -1561,7 +1561,7 @@ class ListSandboxesRequest(_message.Message):
     project: _builtins.str
     """Those of this project."""
     label_selector: _builtins.str
-    """By label, in Kubernetes' syntax, at most 4096 characters: `tier=web,env in (dev,test),!legacy`."""
+    """By label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32 requirements."""
     page_size: _builtins.int
     """At most so many, 1 to 1000. 0: 100."""
     page_token: _builtins.str

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from sandbox_server.domain import check, errors
 
-_COMMA = re.compile(r",(?![^(]*\))")
+LENGTH_MOST = 4096
+REQUIREMENTS_MOST = 32
+"""In one selector: each is compared with every sandbox of the tenant, on the event loop."""
+
+_PUNCTUATION = re.compile(r"[(),]")
 _COMPARED = re.compile(r"([^\s!=]+)(?:\s*(==?|!=)([^()]*)|\s+(in|notin)\s*\(([^()]*)\))")
 
 
@@ -42,9 +46,24 @@ def parse(field: str, text: str) -> Selector:
     """Reads a selector; raises `errors.Invalid` naming `field`."""
     if not text.strip():
         return EVERYTHING
-    if len(text) > 4096:
-        raise _invalid(field, "must be at most 4096 characters")
-    return Selector(tuple(_requirement(field, part.strip()) for part in _COMMA.split(text)))
+    if len(text) > LENGTH_MOST:
+        raise _invalid(field, f"must be at most {LENGTH_MOST} characters")
+    parts = _parts(text)
+    if len(parts) > REQUIREMENTS_MOST:
+        raise _invalid(field, f"must have at most {REQUIREMENTS_MOST} requirements")
+    return Selector(tuple(_requirement(field, part.strip()) for part in parts))
+
+
+def _parts(text: str) -> list[str]:
+    """What the commas outside of parentheses separate."""
+    parts, begin, inside = [], 0, False
+    for mark in _PUNCTUATION.finditer(text):
+        if mark[0] != ",":
+            inside = mark[0] == "("
+        elif not inside:
+            parts.append(text[begin : mark.start()])
+            begin = mark.end()
+    return [*parts, text[begin:]]
 
 
 def _requirement(field: str, part: str) -> Requirement:

@@ -1,7 +1,6 @@
 """The log's reader on this replica."""
 
 import asyncio
-import bisect
 import contextlib
 import random
 import time
@@ -13,6 +12,7 @@ import structlog
 from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.feed.live import Live
 from sandbox_server.feed.topic import Change, Encoder, Filter, Topic, newer
 
 RECENT = 4096
@@ -41,8 +41,7 @@ class Feed:
         self._store = database
         self._encoder = encoder
         self._heartbeat = heartbeat
-        self._live: dict[Key, Change] = {}
-        self._keys: list[Key] = []
+        self._live = Live()
         self._recent: deque[Change] = deque(maxlen=RECENT)
         self._topics: dict[Filter, Topic] = {}
         self._concerned: dict[Key | str, set[Topic]] = {}
@@ -56,8 +55,7 @@ class Feed:
     def load(self, sequence: int, live: Sequence[Sandbox]) -> None:
         """Begins at `sequence` with the sandboxes that are not TERMINATED."""
         self.sequence = sequence
-        self._live = {sandbox.key: Change(sandbox, self._encoder) for sandbox in live}
-        self._keys = sorted(self._live)
+        self._live = Live(Change(sandbox, self._encoder) for sandbox in live)
 
     def on_change(self, listener: Callable[[Sandbox], None]) -> None:
         """`listener` hears every change, after the memory has it."""
@@ -71,14 +69,13 @@ class Feed:
         """The entry of a sandbox that is not in memory."""
         return Change(sandbox, self._encoder)
 
-    def changes(self) -> list[Change]:
-        """The entries of all live sandboxes, in the order of their keys."""
-        return [self._live[key] for key in self._keys]
+    def matching(self, wanted: Filter, after: Key | None = None) -> Iterator[Change]:
+        """The entries of the live sandboxes that a filter matches, in the order of their keys, after `after`."""
+        return self._live.matching(wanted, after)
 
     def live(self, after: Key | None = None) -> Iterator[Sandbox]:
-        """The live sandboxes in the order of their keys, after `after`."""
-        start = bisect.bisect_right(self._keys, after) if after else 0
-        return (self._live[key].sandbox for key in self._keys[start:])
+        """The live sandboxes of all tenants in the order of their keys, after `after`."""
+        return (change.sandbox for change in self._live.all(after))
 
     def publish(self, committed: Sequence[Sandbox]) -> None:
         """Takes what a commit appended to the log, in order.
@@ -150,13 +147,7 @@ class Feed:
         key = sandbox.key
         self.sequence = sandbox.sequence
         self._recent.append(change)
-        if change.terminated:
-            if self._live.pop(key, None):
-                del self._keys[bisect.bisect_left(self._keys, key)]
-        else:
-            if key not in self._live:
-                bisect.insort(self._keys, key)
-            self._live[key] = change
+        self._live.take(change)
         candidates = self._concerned.get(key, set()) | self._concerned.get(sandbox.tenant, set())
         matching = {topic for topic in candidates if topic.filter.matches(sandbox)}
         for topic in matching:

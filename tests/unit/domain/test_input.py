@@ -183,7 +183,27 @@ def test_bad_selectors_are_refused(text: str) -> None:
     assert caught.value.violations[0].field == "label_selector"
 
 
-@pytest.mark.parametrize("text", ["a=" + " " * 4000 + "(", "a" + " " * 4000 + "in("])
+@pytest.mark.find(31)
+def test_selector_has_at_most_32_requirements() -> None:
+    most = [f"a{number} in (x,y)" for number in range(32)]
+    assert len(selector.parse("label_selector", ",".join(most)).requirements) == 32
+    for text in (",".join([*most, "b"]), ",".join(["a"] * 690), "," * 4096):
+        with pytest.raises(errors.Invalid) as caught:
+            selector.parse("label_selector", text)
+        assert caught.value.violations == (errors.Violation("label_selector", "must have at most 32 requirements"),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a=" + " " * 4000 + "(",
+        "a" + " " * 4000 + "in(",
+        pytest.param("," * 4096, marks=pytest.mark.find(31)),
+        pytest.param("(" * 2048 + "," * 2048, marks=pytest.mark.find(31)),
+        pytest.param("a in (" + "b," * 2040 + "b)", marks=pytest.mark.find(31)),
+    ],
+    ids=["spaces before (", "spaces before in", "commas", "parentheses", "values"],
+)
 def test_46_no_selector_holds_the_service_up(text: str) -> None:
     begun = time.process_time()
     with contextlib.suppress(errors.Invalid):
