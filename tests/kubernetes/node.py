@@ -1,7 +1,8 @@
 """A simulated node: it is to the control plane what a kubelet is, and runs nothing.
 
 What becomes of a pod is said by the test through `behave`; else by the variable BEHAVIOUR of its environment, which is
-read from its Secret when it starts, as a process would; else by its annotation `simulated-node/behaviour`.
+read from its Secret when it starts, as a process would; else by its annotation `simulated-node/behaviour`. Containers
+beside the sandbox's behave as their own variable BEHAVIOUR says.
 """
 
 import asyncio
@@ -13,12 +14,11 @@ from typing import Any, Self
 
 import aiohttp
 
-from tests.kubernetes import watching
+from tests.kubernetes import kubelet, watching
 from tests.kubernetes.cluster import Cluster
 
 NAME = "simulated"
 BEHAVIOUR = "simulated-node/behaviour"
-VARIABLE = "BEHAVIOUR"
 WAITING = {
     "pull-fails-once": ("ErrImagePull", 'failed to pull and unpack image "missing": not found'),
     "no-cache": ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition"),
@@ -30,10 +30,6 @@ UNMOUNTED = 'MountVolume.SetUp failed for volume "simulated": the device is busy
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Node:
@@ -94,8 +90,8 @@ class Node:
             "status": "True",
             "reason": "KubeletReady",
             "message": "simulated",
-            "lastHeartbeatTime": _now(),
-            "lastTransitionTime": _now(),
+            "lastHeartbeatTime": kubelet.now(),
+            "lastTransitionTime": kubelet.now(),
         }
         status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
         await self._call("PATCH", f"/api/v1/nodes/{NAME}/status", {"status": status}, STRATEGIC)
@@ -135,7 +131,7 @@ class Node:
         uid = pod["metadata"]["uid"]
         self._pods[uid] = pod
         deleted = "deletionTimestamp" in pod["metadata"]
-        state = "deleting" if deleted else "running"
+        state = _state(pod)
         if not self.alive or (self._started.get(uid) == state and not _called_lost(pod)):
             return
         self._started[uid] = state
@@ -145,7 +141,7 @@ class Node:
 
     async def _do(self, pod: dict[str, Any], deleted: bool) -> None:
         """Until the API server has taken it, or the pod's state is another."""
-        state = "deleting" if deleted else "running"
+        state = _state(pod)
         while self._started.get(pod["metadata"]["uid"]) == state:
             try:
                 await (self._end(pod) if deleted else self._run(pod))
@@ -162,12 +158,12 @@ class Node:
         env = await self._env(pod)
         if env is None:
             return "missing"
-        return env.get(VARIABLE) or str(meta.get("annotations", {}).get(BEHAVIOUR, "run"))
+        return env.get(kubelet.VARIABLE) or str(meta.get("annotations", {}).get(BEHAVIOUR, "run"))
 
     async def _env(self, pod: dict[str, Any]) -> dict[str, str] | None:
         """The environment of its container; None if a Secret of it is not there."""
         env: dict[str, str] = {}
-        for source in pod["spec"]["containers"][0].get("envFrom", []):
+        for source in kubelet.own(pod).get("envFrom", []):
             path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/secrets/{source['secretRef']['name']}"
             secret = await self._call("GET", path)
             if secret["kind"] != "Secret":
@@ -177,7 +173,7 @@ class Node:
 
     async def _last_words(self, pod: dict[str, Any]) -> str:
         """What its process says last when it crashes, where its log is asked for."""
-        if pod["spec"]["containers"][0].get("terminationMessagePolicy") != "FallbackToLogsOnError":
+        if kubelet.own(pod).get("terminationMessagePolicy") != "FallbackToLogsOnError":
             return ""
         token = (await self._env(pod) or {}).get("TOKEN", "")
         return f"cannot connect with {token}\n"
@@ -192,30 +188,25 @@ class Node:
     async def _run(self, pod: dict[str, Any]) -> None:
         behaviour = await self._behaviour(pod)
         if behaviour == "slow":
-            await self._status(pod, {"waiting": {"reason": "ContainerCreating"}}, phase="Pending")
+            await self._status(pod, kubelet.waits("ContainerCreating"))
             await asyncio.sleep(self.slow_by)
-        running = {"running": {"startedAt": _now()}}
         match behaviour:
             case "no-mount":
                 await self._complain(pod, "FailedMount", UNMOUNTED)
             case "pull-fails-once" | "no-cache" | "image-pull" | "image-invalid" | "missing":
                 word, message = WAITING[behaviour]
-                await self._status(pod, {"waiting": {"reason": word, "message": message}}, phase="Pending")
+                await self._status(pod, kubelet.waits(word, message))
                 if behaviour == "missing":
                     raise OSError(message)
-            case "crash-loop" | "out-of-memory":
-                ended = {"exitCode": 3, "reason": "Error", "startedAt": _now(), "finishedAt": _now()}
-                ended["message"] = await self._last_words(pod)
-                if behaviour == "out-of-memory":
-                    ended |= {"exitCode": 137, "reason": "OOMKilled"}
-                waiting = {
-                    "waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}
-                }
-                await self._status(pod, waiting, last={"terminated": ended}, restarts=4)
+            case "crash-loop":
+                await self._status(pod, kubelet.backs_off(kubelet.ended(3, message=await self._last_words(pod))))
+            case "out-of-memory":
+                end = kubelet.ended(137, "OOMKilled", await self._last_words(pod))
+                await self._status(pod, kubelet.backs_off(end))
             case "never-ready":
-                await self._status(pod, running, started=True)
+                await self._status(pod, kubelet.runs(ready=False))
             case _:
-                await self._status(pod, running, ready=True, started=True)
+                await self._status(pod, kubelet.runs())
 
     async def _complain(self, pod: dict[str, Any], reason: str, message: str) -> None:
         """Writes a warning about a pod as a kubelet does."""
@@ -228,60 +219,29 @@ class Node:
             "reason": reason,
             "message": message,
             "source": {"component": "kubelet", "host": NAME},
-            "firstTimestamp": _now(),
-            "lastTimestamp": _now(),
+            "firstTimestamp": kubelet.now(),
+            "lastTimestamp": kubelet.now(),
             "count": 1,
         }
         await self._call("POST", f"/api/v1/namespaces/{meta['namespace']}/events", event)
 
-    async def _status(
-        self,
-        pod: dict[str, Any],
-        state: dict[str, Any],
-        *,
-        last: dict[str, Any] | None = None,
-        ready: bool = False,
-        started: bool = False,
-        restarts: int = 0,
-        phase: str = "Running",
-    ) -> None:
-        """Writes a pod's status as a kubelet does."""
-        meta, value = pod["metadata"], "True" if ready else "False"
-        container = pod["spec"]["containers"][0]
-        conditions = [
-            {"type": kind, "status": status, "lastTransitionTime": _now()}
-            for kind, status in (
-                ("PodReadyToStartContainers", "True"),
-                ("Initialized", "True"),
-                ("ContainersReady", value),
-                ("Ready", value),
-            )
-        ]
-        known = {
-            "name": container["name"],
-            "image": container["image"],
-            "imageID": "simulated" if started or last else "",
-            "ready": ready,
-            "started": started,
-            "restartCount": restarts,
-            "state": state,
-            "lastState": last or {},
-        }
-        status = {
-            "phase": phase,
-            "conditions": conditions,
-            "containerStatuses": [known],
-            "startTime": _now(),
-            "podIP": "10.0.0.1",
-            "podIPs": [{"ip": "10.0.0.1"}],
-            "hostIP": "10.0.0.2",
-        }
+    async def _status(self, pod: dict[str, Any], own: kubelet.Container) -> None:
+        """Writes a pod's status as a kubelet does; `own` is the state of the sandbox's container."""
+        meta = pod["metadata"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
-        await self._call("PATCH", path, {"metadata": {"uid": meta["uid"]}, "status": status}, STRATEGIC)
+        body = {"metadata": {"uid": meta["uid"]}, "status": kubelet.status(pod, own)}
+        await self._call("PATCH", path, body, STRATEGIC)
+
+
+def _state(pod: dict[str, Any]) -> str:
+    """What a kubelet acts on: whether the pod has to go, and the readiness gates that others set."""
+    return "deleting" if "deletionTimestamp" in pod["metadata"] else f"running {kubelet.gate_states(pod)}"
 
 
 def _called_lost(pod: dict[str, Any]) -> bool:
     """Whether the node controller has withdrawn Ready from a pod that runs: a kubelet puts that right when it can."""
     status = pod.get("status", {})
     ready = {one["type"]: one["status"] for one in status.get("conditions", [])}.get("Ready")
-    return ready != "True" and any(one["ready"] for one in status.get("containerStatuses", []))
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    passed = {*kubelet.gate_states(pod).values()} <= {"True"}
+    return ready != "True" and passed and bool(containers) and all(one["ready"] for one in containers)

@@ -3,13 +3,15 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround, started
-from tests.kubernetes.node import MERGE, NAME, UNMOUNTED
+from tests.kubernetes.kubelet import VARIABLE
+from tests.kubernetes.node import MERGE, NAME, STRATEGIC, UNMOUNTED
 from tests.kubernetes.truth import ALL_WELL, POD, A, Truth, no_pod
 from tests.kubernetes.witness import Witness, condition, event, waiting
 
@@ -108,6 +110,69 @@ async def test_a_fall_long_after_the_start_is_said_with_its_cause(ground: Kubern
         await rig.settled(A, Phase.RUNNING)
         fallen = [one.status.reason for at, one in truth.announced if at >= since]
         assert Reason.START_DEADLINE not in fallen
+
+
+SETS = "apis/apps/v1"
+SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+SIDECAR = {"name": "injected", "image": "registry.example/injected:1", "securityContext": SECURITY}
+GATE = "load-balancer.example/registered"
+
+
+def beside(behaviour: str, **more: Any) -> dict[str, Any]:
+    return SIDECAR | {"env": [{"name": VARIABLE, "value": behaviour}]} | more
+
+
+async def inject(truth: Truth, **spec: Any) -> float:
+    """Adds to the pod's template what others inject into pods; when it did."""
+    since = time.monotonic()
+    path = truth.ground.path("statefulsets", A, SETS)
+    await truth.request("PATCH", path, {"spec": {"template": {"spec": spec}}}, STRATEGIC)
+    return since
+
+
+@pytest.mark.find(11)
+@pytest.mark.parametrize(
+    ("cause", "where", "container", "words", "image"),
+    [
+        ("init container fails", "initContainers", beside("crash-loop"), "the init container injected: CrashLoop", "?"),
+        ("init container's image", "initContainers", beside("image-pull"), "the init container injected: Image", "?"),
+        ("sidecar crashes", "containers", beside("crash-loop"), "exit code 1 (Error): back-off 10s", "+"),
+        (
+            "native sidecar crashes",
+            "initContainers",
+            beside("crash-loop", restartPolicy="Always"),
+            "exit code 1 (Error): back-off 10s",
+            "?",
+        ),
+    ],
+)
+async def test_failing_container_beside_the_sandboxs_is_said(
+    truth: Truth, cause: str, where: str, container: dict[str, Any], words: str, image: str
+) -> None:
+    await truth.running()
+    since = await inject(truth, **{where: [container]})
+    shown = await truth.shown("pods", condition("Ready", "False", "unready status"), since)
+    reason = Reason.OTHER_CONTAINER
+    seen = f"+ + {image if image == '+' else f'?{reason.name}'} -{reason.name} -{reason.name}"
+    failed = await truth.told(cause, Phase.ERROR, reason, words, seen, shown, since)
+    assert failed.status.restart_count in (0, 4)
+    await inject(truth, **{where: [container | {"env": [{"name": VARIABLE, "value": "run"}]}]})
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+@pytest.mark.find(11)
+async def test_closed_readiness_gate_is_said_until_it_is_passed(truth: Truth) -> None:
+    await truth.running()
+    since = await inject(truth, readinessGates=[{"conditionType": GATE}])
+    shown = await truth.shown("pods", condition("Ready", "False", GATE), since)
+    reason = Reason.NOT_READY
+    seen = f"+ + + -{reason.name} -{reason.name}"
+    await truth.told("readiness gate closed", Phase.STARTING, reason, GATE, seen, shown, since)
+    since = time.monotonic()
+    passed = {"status": {"conditions": [{"type": GATE, "status": "True"}]}}
+    await truth.request("PATCH", truth.ground.path("pods", POD) + "/status", passed, STRATEGIC)
+    shown = await truth.shown("pods", condition("Ready", "True"), since)
+    await truth.told("readiness gate passed", Phase.RUNNING, Reason.READY, "the pod is ready", ALL_WELL, shown, since)
 
 
 async def test_28_unschedulable_with_the_schedulers_words(truth: Truth) -> None:

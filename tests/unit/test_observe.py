@@ -4,11 +4,12 @@ import json
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import observe
-from sandbox_server.engines.kubernetes.objects import OBJECT, Object
+from sandbox_server.engines.kubernetes.objects import OBJECT, Object, Said
 
 from tests import samples
 
@@ -23,8 +24,14 @@ RUNS = {
 }
 
 
-def pod(*conditions: dict[str, Any], containers: list[dict[str, Any]] | None = None, **status: Any) -> Object:
+def pod(
+    *conditions: dict[str, Any],
+    containers: list[dict[str, Any]] | None = None,
+    inits: list[dict[str, Any]] | None = None,
+    **status: Any,
+) -> Object:
     status |= {"conditions": list(conditions), "containerStatuses": containers or []}
+    status |= {"initContainerStatuses": inits or []}
     return OBJECT.decode(json.dumps({"metadata": {"name": "a-0"}, "status": status}))
 
 
@@ -224,7 +231,7 @@ def test_a_container_that_was_injected_beside_the_sandboxs_is_not_taken_for_it(n
     injected = RUNS | {"name": name, "restartCount": 9}
     crashed = waits("CrashLoopBackOff", lastState=ENDED, restartCount=4)
     told = observe.pod(pod(NOT_READY, SCHEDULED, containers=sorted([injected, *crashed], key=lambda one: one["name"])))
-    assert (told.reason, told.restart_count, told.last_exit) == (Reason.CRASH_LOOP, 4, Exit(3, "Error"))
+    assert (told.reason, told.restart_count, told.last_exit) == (Reason.CRASH_LOOP, 13, Exit(3, "Error"))
     assert "3" in told.message
 
 
@@ -297,3 +304,125 @@ def test_the_words_of_the_latest_end_are_observed(container: dict[str, Any], wor
     last = observe.pod(pod(NOT_READY, SCHEDULED, containers=[{"name": "sandbox"} | container])).last_exit
     assert last is not None
     assert last.message == words
+
+
+INITIALIZING = waits("PodInitializing")
+UNREADY = RUNS | {"ready": False}
+BACK_OFF = "back-off 10s restarting failed container=c pod=a-0"
+FAILS = {"terminated": {"exitCode": 1, "reason": "Error", "message": "no route"}}
+DONE = {"name": "c", "ready": True, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
+
+
+def other(**more: Any) -> list[dict[str, Any]]:
+    return [{"name": "c", "ready": False} | more]
+
+
+@pytest.mark.find(11)
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"state": {"waiting": {"reason": "CrashLoopBackOff", "message": BACK_OFF}}}, ("CrashLoopBackOff", BACK_OFF)),
+        (
+            {"state": {"waiting": {"reason": "CrashLoopBackOff", "message": BACK_OFF}}, "lastState": FAILS},
+            ("CrashLoopBackOff", BACK_OFF, "exit code 1", "no route"),
+        ),
+        ({"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}, ("ErrImagePull", "not found")),
+        ({"state": {"waiting": {"reason": "ImagePullBackOff"}}}, ("ImagePullBackOff",)),
+        ({"state": {"waiting": {"reason": "InvalidImageName"}}}, ("InvalidImageName",)),
+        (
+            {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": "no key"}}},
+            ("ConfigError", "no key"),
+        ),
+        ({"state": {"waiting": {"reason": "RunContainerError"}}}, ("RunContainerError",)),
+        ({"state": {"waiting": {"reason": "PostStartHookError"}}}, ("PostStartHookError",)),
+        ({"state": FAILS}, ("exit code 1", "no route")),
+        ({"state": KILLED}, ("exit code 137", "OOMKilled")),
+    ],
+)
+@pytest.mark.parametrize("beside", ["init", "native sidecar", "sidecar"])
+def test_failing_other_container_is_named_with_its_state_and_message(
+    beside: str, state: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """An init container keeps the sandbox's from being made; a sidecar fails while that runs, ready or not."""
+    failing = other(**state, restartCount=2)
+    cases = {
+        "init": [pod(NOT_READY, SCHEDULED, inits=failing, containers=INITIALIZING)],
+        "native sidecar": [pod(NOT_READY, SCHEDULED, inits=failing, containers=[one]) for one in (RUNS, UNREADY)],
+        "sidecar": [pod(NOT_READY, SCHEDULED, containers=[one, *failing]) for one in (RUNS, UNREADY)],
+    }
+    for found in cases[beside]:
+        seen = observe.pod(found)
+        assert (seen.reason, seen.restart_count) == (Reason.OTHER_CONTAINER, 2)
+        for one in ("container c: ", *words):
+            assert one in seen.message
+
+
+@pytest.mark.find(11)
+@pytest.mark.parametrize(
+    ("found", "reason", "words"),
+    [
+        (
+            pod(NOT_READY, SCHEDULED, inits=other(state={"running": {}}), containers=INITIALIZING),
+            Reason.CONTAINER_CREATING,
+            "the init container c runs",
+        ),
+        (
+            pod(NOT_READY, SCHEDULED, inits=[DONE], containers=waits("ContainerCreating")),
+            Reason.CONTAINER_CREATING,
+            observe.MAKING,
+        ),
+        (
+            pod(NOT_READY, SCHEDULED, containers=[*waits("ContainerCreating"), *other(state={"running": {}})]),
+            Reason.CONTAINER_CREATING,
+            observe.MAKING,
+        ),
+        (
+            pod(NOT_READY, SCHEDULED, containers=[RUNS, *other(state={"running": {}})]),
+            Reason.NOT_READY,
+            "the container c runs; it is not ready yet",
+        ),
+        (
+            pod(NOT_READY, SCHEDULED, containers=[UNREADY, *other(state={"running": {}})]),
+            Reason.NOT_READY,
+            "the container runs; it is not ready yet",
+        ),
+        # What the caller can change comes first.
+        (
+            pod(NOT_READY, SCHEDULED, containers=[*waits("ErrImagePull", "mine"), *other(state=FAILS)]),
+            Reason.IMAGE_PULL,
+            "mine",
+        ),
+    ],
+)
+def test_what_a_pod_waits_for_beside_its_own_container_is_said(found: Object, reason: Reason, words: str) -> None:
+    begun = {"type": "PodReadyToStartContainers", "status": "True"}
+    status = msgspec.structs.replace(found.status, conditions=[*found.status.conditions, msgspec.convert(begun, Said)])
+    seen = observe.pod(msgspec.structs.replace(found, status=status))
+    assert (seen.reason, seen.message[: len(words)]) == (reason, words)
+
+
+@pytest.mark.find(11)
+def test_closed_readiness_gate_is_said_with_the_words_of_its_condition() -> None:
+    words = 'the status of pod readiness gate "lb.example/a" is not "True", but False'
+    ready = NOT_READY | {"reason": "ReadinessGatesNotReady", "message": words}
+    gate = {"type": "lb.example/a", "status": "False", "reason": "Initial", "message": "the target is being registered"}
+    seen = observe.pod(pod(ready, SCHEDULED, gate, containers=[RUNS]))
+    assert (seen.reason, seen.message) == (Reason.NOT_READY, f"{words}; the target is being registered")
+
+
+@pytest.mark.find(11)
+def test_words_of_containers_are_marked_as_a_part_of_the_message() -> None:
+    seen = observe.pod(pod(NOT_READY, SCHEDULED, containers=[RUNS, *other(state=FAILS)]))
+    assert seen.quoted == "no route"
+    redacted = seen.quoting("[redacted]", "")
+    assert redacted.message == seen.message.replace("no route", "[redacted]")
+    assert seen.quoting("", "").message == seen.message.removesuffix(": no route")
+
+
+@pytest.mark.find(11)
+@pytest.mark.parametrize("word", ["ErrImagePull", "CreateContainerConfigError"])
+def test_failure_of_another_container_that_may_pass_is_marked(word: str) -> None:
+    state = {"waiting": {"reason": word, "message": "failed to sync secret cache: timed out waiting for the condition"}}
+    seen = observe.pod(pod(NOT_READY, SCHEDULED, inits=other(state=state), containers=INITIALIZING))
+    assert (seen.reason, seen.passing) == (Reason.OTHER_CONTAINER, True)
+    assert "failed to sync" in seen.message

@@ -163,7 +163,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     as a pull that failed for the first time, or a cause that the kubelet is known to get over.
     """
     REASON_NOT_READY: _Reason.ValueType  # 6
-    """The container runs; it is not ready yet."""
+    """The container runs; the pod is not ready yet. The message says so where another container or a readiness gate of
+    the cluster keeps it from being ready.
+    """
     REASON_ROLLING_OUT: _Reason.ValueType  # 7
     """The pod of an earlier generation is being replaced."""
     REASON_RESTARTING: _Reason.ValueType  # 8
@@ -226,6 +228,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the API server answers, and has answered for some seconds, that
     it cannot take the request now. The message has its words.
     """
+    REASON_OTHER_CONTAINER: _Reason.ValueType  # 39
+    """PHASE_ERROR: a container other than the sandbox's own, such as an init container or an injected sidecar, fails
+    and keeps the pod from being ready. The message names the container and has its state.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is one typed word for why the phase or a condition is what it is. New values may be added: treat unknown ones
@@ -247,7 +253,9 @@ REASON_CONTAINER_CREATING: Reason.ValueType  # 5
 as a pull that failed for the first time, or a cause that the kubelet is known to get over.
 """
 REASON_NOT_READY: Reason.ValueType  # 6
-"""The container runs; it is not ready yet."""
+"""The container runs; the pod is not ready yet. The message says so where another container or a readiness gate of
+the cluster keeps it from being ready.
+"""
 REASON_ROLLING_OUT: Reason.ValueType  # 7
 """The pod of an earlier generation is being replaced."""
 REASON_RESTARTING: Reason.ValueType  # 8
@@ -309,6 +317,10 @@ REASON_ENGINE_REFUSED: Reason.ValueType  # 31
 REASON_CLUSTER_BUSY: Reason.ValueType  # 32
 """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the API server answers, and has answered for some seconds, that
 it cannot take the request now. The message has its words.
+"""
+REASON_OTHER_CONTAINER: Reason.ValueType  # 39
+"""PHASE_ERROR: a container other than the sandbox's own, such as an init container or an injected sidecar, fails
+and keeps the pod from being ready. The message names the container and has its state.
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
@@ -899,7 +911,7 @@ class SandboxStatus(_message.Message):
     observed_generation: _builtins.int
     """The newest generation that was reached (RUNNING, STOPPED or TERMINATED with it)."""
     restart_count: _builtins.int
-    """How often the current pod's container was restarted."""
+    """How often the containers of the current pod were restarted, all taken together."""
     stateful_set_name: _builtins.str
     """The name of its StatefulSet."""
     service_name: _builtins.str

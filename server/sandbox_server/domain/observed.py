@@ -1,6 +1,6 @@
 """What an engine shows of a sandbox now. All frozen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandbox_server.domain.phase import Reason
 
@@ -48,8 +48,9 @@ class Pod:
     """The pod (or the local process) as it now is.
 
     `reason` says why it is not ready: SCHEDULING, CONTAINER_CREATING, NOT_READY, RESTARTING or an error's word;
-    READY when it is. `passing`: the reason is an error that may be over with the next try, such as a pull that failed
-    once. `image_pulled` is None when it cannot be told.
+    READY when it is. `quoted` is the part of the message that a container or its runtime said, as it was from the engine.
+    `passing`: the reason is an error that may be over with the next try, such as a pull that failed once. `image_pulled`
+    is None when it cannot be told. `restart_count` is that of all its containers.
     """
 
     owner: str
@@ -57,12 +58,19 @@ class Pod:
     ready: bool
     reason: Reason
     message: str = ""
+    quoted: str = ""
     passing: bool = False
     terminating: bool = False
     scheduled: bool = False
     image_pulled: bool | None = None
     restart_count: int = 0
     last_exit: Exit | None = None
+
+    def quoting(self, quoted: str, last_words: str) -> "Pod":
+        """The pod with other words of its containers: `quoted` in its message, `last_words` in its last exit."""
+        message = self.message.replace(self.quoted, quoted).removesuffix(": ") if self.quoted else self.message
+        last_exit = self.last_exit and replace(self.last_exit, message=last_words)
+        return replace(self, message=message, quoted=quoted, last_exit=last_exit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

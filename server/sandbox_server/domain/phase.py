@@ -60,6 +60,7 @@ class Reason(enum.Enum):
     CLUSTER_FORBIDDEN = 30
     ENGINE_REFUSED = 31
     CLUSTER_BUSY = 32
+    OTHER_CONTAINER = 39
 
     @property
     def is_error(self) -> bool:

@@ -62,6 +62,7 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
         "the message says what was refused; the service cannot tell whose it is to change",
     ),
     Reason.CLUSTER_BUSY: (WAIT, "the API server says that it cannot take the request now; the service repeats it"),
+    Reason.OTHER_CONTAINER: (OPERATOR, "whoever adds containers to pods has to mend the one that the message names"),
 }
 """Of each reason: who can remove its cause, and why."""
 

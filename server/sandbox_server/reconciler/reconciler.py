@@ -141,7 +141,7 @@ class Reconciler:
             if why is not None:
                 await self._write(lifecycle.on_blindness(sandbox, why, self._now()))
             return
-        observed, decision = self._look(sandbox)
+        observed, decision = await self._look(sandbox)
         if decision.action is not None:
             # What is in error stays so until its pod is ready, or the act has shown whether the cause is gone.
             if decision.phase is Phase.RUNNING or sandbox.status.phase not in (decision.phase, Phase.ERROR):
@@ -149,14 +149,14 @@ class Reconciler:
             try:
                 sandbox = await self._act(sandbox, decision.action)
             except engines.Refused as refused:
-                await self._record(sandbox, *self._look(sandbox, refused.fault))
+                await self._record(sandbox, *await self._look(sandbox, refused.fault))
                 raise
             except engines.Busy as busy:
                 if self._lasts(key, busy):
-                    await self._record(sandbox, *self._look(sandbox, busy.fault))
+                    await self._record(sandbox, *await self._look(sandbox, busy.fault))
                 raise
             self._busy_since.pop(key, None)
-            observed, decision = self._look(sandbox)
+            observed, decision = await self._look(sandbox)
         await self._record(sandbox, observed, decision)
         if decision.recheck_at is not None:
             self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
@@ -168,9 +168,9 @@ class Reconciler:
             now - self._busy_since.setdefault(key, now) >= engines.BUSY_AFTER or busy.retry_after >= engines.BUSY_AFTER
         )
 
-    def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
+    async def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
         """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""
-        observed = dataclasses.replace(self._engine.observe(sandbox), fault=fault)
+        observed = dataclasses.replace(await self._redacted(sandbox, self._engine.observe(sandbox)), fault=fault)
         return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
 
     async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> Sandbox:
@@ -196,24 +196,24 @@ class Reconciler:
 
     async def _record(self, sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision) -> Sandbox:
         """Writes what changed of the status; returns the sandbox as it then stands."""
-        observed = await self._redacted(sandbox, observed)
         return await self._write(status.record(sandbox, observed, decision, self._now()))
 
     async def _redacted(self, sandbox: Sandbox, observed: Observed) -> Observed:
-        """What is observed, with last words that have no value of the environment.
+        """What is observed, with words of the pod's containers that have no value of the environment.
 
         What the values of another generation were is not known any more, so that nothing new is taken from its pod.
         """
         pod = observed.pod
-        if pod is None or pod.owner != sandbox.uid or pod.last_exit is None or not pod.last_exit.message:
+        last = pod.last_exit if pod else None
+        if pod is None or pod.owner != sandbox.uid or not (pod.quoted or (last and last.message)):
             return observed
-        known, message = sandbox.status.last_exit, ""
+        known, quoted, message = sandbox.status.last_exit, "", ""
         if pod.generation == sandbox.generation:
-            message = words.last(pod.last_exit.message, (await self._env(sandbox)).values())
-        elif known and (known.code, known.reason) == (pod.last_exit.code, pod.last_exit.reason):
+            values = (await self._env(sandbox)).values()
+            quoted, message = words.last(pod.quoted, values), words.last(last.message, values) if last else ""
+        elif known and last and (known.code, known.reason) == (last.code, last.reason):
             message = known.message
-        last_exit = dataclasses.replace(pod.last_exit, message=message)
-        return dataclasses.replace(observed, pod=dataclasses.replace(pod, last_exit=last_exit))
+        return dataclasses.replace(observed, pod=pod.quoting(quoted, message))
 
     async def _write(self, after: Sandbox) -> Sandbox:
         """Writes `after`, unless that is how it stands. Raises `store.Stale`."""

@@ -626,3 +626,20 @@ async def test_33_a_right_to_look_that_is_missing_is_said_of_what_waits_and_reco
     await rig.settled(A, Phase.RUNNING)
     await rig.settled("settled", Phase.STOPPED)
     rig.check_history()
+
+
+@pytest.mark.find(11)
+async def test_words_of_another_container_are_told_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A, {"TOKEN": samples.CANARY, "DEBUG": "1"})
+    await rig.settled(A, Phase.RUNNING)
+    found = copy.deepcopy(api.objects[PODS][f"{A}-0"])
+    ready = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
+    end = {"exitCode": 1, "reason": "Error", "message": f"refused {samples.CANARY}"}
+    beside = {"name": "mesh", "ready": False, "restartCount": 1, "state": {"terminated": end}}
+    found["status"]["conditions"] = [ready, *found["status"]["conditions"][1:]]
+    found["status"]["containerStatuses"].append(beside)
+    api.put(PODS, found)
+    told = (await rig.until(A, lambda one: one.status.reason is Reason.OTHER_CONTAINER)).status
+    assert told.message == "the container mesh: ended with exit code 1 (Error): refused [redacted]"
+    assert told.restart_count == 1
+    assert all(samples.CANARY not in str(one.status) for one in rig.history)

@@ -56,6 +56,7 @@ class Status(msgspec.Struct, frozen=True):
     message: str = ""
     conditions: list[Said] = []
     containerStatuses: list[Container] = []
+    initContainerStatuses: list[Container] = []
     capacity: dict[str, str] = {}
     observedGeneration: int = 0
 

@@ -12,7 +12,8 @@ from datetime import datetime
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import manifests
+from sandbox_server.engines.kubernetes import containers, manifests
+from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, Said, Status
 
 _REFUSALS: tuple[tuple[str, Reason], ...] = (
@@ -29,46 +30,7 @@ _REFUSALS: tuple[tuple[str, Reason], ...] = (
     (r"forbidden: |denied (the )?request", Reason.ADMISSION_DENIED),
 )
 
-_WAITING = {
-    # kubelet/container/sync_result.go
-    "CrashLoopBackOff": Reason.CRASH_LOOP,
-    # kubelet/images/types.go and cri-api/pkg/errors
-    "ErrImagePull": Reason.IMAGE_PULL,
-    "ImagePullBackOff": Reason.IMAGE_PULL,
-    "ImageInspectError": Reason.IMAGE_PULL,
-    "ErrImageNeverPull": Reason.IMAGE_PULL,
-    "RegistryUnavailable": Reason.IMAGE_PULL,
-    "SignatureValidationFailed": Reason.IMAGE_PULL,
-    "InvalidImageName": Reason.IMAGE_INVALID,
-}
-
-# What a kubelet gets over by itself, with its back-off: its own caches, the API server behind them, the runtime's socket,
-# and registries that do not answer or ask it to come later. A name of an image has no space, so that none matches.
-_PASSING_WORDS = (
-    # kubelet/util/manager/watch_based_manager.go, and its callers in kubelet_pods.go
-    r"failed to sync \w+ cache|object \S+/\S+ not registered|services have not yet been read",
-    # plugin/pkg/auth/authorizer/node/node_authorizer.go, before it has heard of the pod
-    r"no relationship found between node",
-    # containerd's pkg/registrar/registrar.go, while an earlier try goes on
-    r"failed to reserve \w+ name",
-    # kubelet/images/puller.go
-    r"pull QPS exceeded",
-    # a registry's error code, and HTTP answers as runtimes quote them
-    r"toomanyrequests: |\b(?:429|50[0234]) [A-Z]|\bstatus(?: code)?:? (?:429|50[0234])\b",
-    # Go's net, net/http and context
-    r"i/o timeout|handshake timeout|Client\.Timeout|timed out|context deadline exceeded|context canceled",
-    r"connection (?:refused|reset)|broken pipe|unexpected EOF|: EOF$|transport is closing",
-    r"server misbehaving|failure in name resolution|network is unreachable|no route to host",
-    # gRPC's codes, of the runtime
-    r"code = (?:Unavailable|DeadlineExceeded|ResourceExhausted|Aborted)",
-)
-_PASSING = re.compile("|".join(_PASSING_WORDS))
-
-# The process was never started, whatever exit code stands beside it. StartError is containerd's
-# (internal/cri/server/container_start.go), ContainerCannotRun that of Docker behind its shim.
-_NOT_STARTED = ("StartError", "ContainerCannotRun")
-
-MAKING = "the container is being made"
+MAKING = containers.MAKING
 
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 
@@ -151,91 +113,58 @@ def trouble(found: Object) -> tuple[str, datetime | None]:
 
 
 def pod(found: Object) -> Pod:
-    """A pod, by the container that is the sandbox's: others may have been injected beside it.
+    """A pod. Its last exit and its image are those of the sandbox's container: others may have been injected beside it.
 
     Without a message where it has no volumes or no network yet: only an event would say why.
     """
     meta, status = found.metadata, found.status
-    container = next((one for one in status.containerStatuses if one.name == manifests.CONTAINER), Container())
+    container = containers.own(status)
     conditions = {one.type: one for one in status.conditions}
     ready, scheduled = conditions.get("Ready", Said()), conditions.get("PodScheduled", Said())
     begun = conditions.get("PodReadyToStartContainers", Said()).status == "True"
     last = container.state.get("terminated") or container.lastState.get("terminated")
-    reason, message = _reason(status, container, ready, scheduled)
-    waiting = container.state.get("waiting", Said())
-    passing = waiting.reason == "ErrImagePull" or bool(_PASSING.search(waiting.message))
+    cause = _cause(status, container, ready, scheduled)
     pulled = True if container.imageID or "running" in container.state else None
     return Pod(
         owner=meta.annotations.get(manifests.UID, ""),
         generation=_generation(found),
         ready=ready.status == "True",
-        reason=reason,
-        message=message if begun or message != MAKING else "",
-        passing=reason is Reason.IMAGE_PULL and passing,
+        reason=cause.reason,
+        message=cause.message if begun or cause.message != MAKING else "",
+        quoted=cause.quoted,
+        passing=cause.passing,
         terminating=meta.deletionTimestamp is not None,
         scheduled=scheduled.status == "True",
-        image_pulled=False if reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
-        restart_count=container.restartCount,
+        image_pulled=False if cause.reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
+        restart_count=containers.restarts(status),
         last_exit=Exit(last.exitCode, last.reason or "Error", last.message) if last else None,
     )
 
 
-def _reason(status: Status, container: Container, ready: Said, scheduled: Said) -> tuple[Reason, str]:
+def _cause(status: Status, container: Container, ready: Said, scheduled: Said) -> Cause:
     """Why the pod is not ready, in the domain's word and the cluster's words."""
     if ready.status == "True":
-        return Reason.READY, "the pod is ready"
+        return Cause(Reason.READY, "the pod is ready")
     if ready.status and not ready.reason and container.ready:
         # controller/util/node/controller_utils.go (MarkPodsNotReady) turns Ready alone and gives no reason; the kubelet
         # gives one, and withdraws the container's own with it unless a readiness gate is missing.
-        return Reason.NODE_LOST, "the pod's node does not answer"
+        return Cause(Reason.NODE_LOST, "the pod's node does not answer")
     if scheduled.status != "True":
         return _unscheduled(scheduled)
-    if waiting := container.state.get("waiting"):
-        return _waiting(waiting, container.lastState.get("terminated"))
-    if ended := container.state.get("terminated"):
-        return _ended(ended, Reason.RESTARTING)
-    if status.phase == "Failed":
-        return Reason.RESTARTING, f"{status.reason}: {status.message}".strip(": ")
-    if "running" in container.state:
-        return Reason.NOT_READY, "the container runs; it is not ready yet"
-    return Reason.CONTAINER_CREATING, MAKING
+    if status.phase == "Failed" and not container.state:
+        return Cause(Reason.RESTARTING, f"{status.reason}: {status.message}".strip(": "))
+    return containers.cause(status, ready)
 
 
-def _unscheduled(scheduled: Said) -> tuple[Reason, str]:
+def _unscheduled(scheduled: Said) -> Cause:
     # scheduler/framework/plugins/volumebinding/volume_binding.go: the first passes when the claim is bound, the others
     # (not found, being deleted, bound to a volume that is gone) do not.
     unbound = "unbound immediate PersistentVolumeClaims" in scheduled.message
     if not scheduled.status or scheduled.reason == "SchedulingGated" or unbound:
-        return Reason.SCHEDULING, scheduled.message or "waiting for a node"
+        return Cause(Reason.SCHEDULING, scheduled.message or "waiting for a node")
     if 'persistentvolumeclaim "' in scheduled.message:
-        return Reason.VOLUME_PENDING, scheduled.message
-    return Reason.UNSCHEDULABLE, scheduled.message
-
-
-def _waiting(waiting: Said, last: Said | None) -> tuple[Reason, str]:
-    reason = _WAITING.get(waiting.reason)
-    if reason is Reason.CRASH_LOOP and last is not None:
-        return _ended(last, reason)
-    # What is not in the table is from kubelet/kuberuntime/kuberuntime_container.go: CreateContainerConfigError,
-    # CreateContainerError, PostStartHookError and their like. The kubelet has two words for a start without fault.
-    if reason is None and not waiting.reason.endswith("Error"):
-        if last is not None and last.reason in _NOT_STARTED:
-            return _ended(last, Reason.CONTAINER_CONFIG)
-        return Reason.CONTAINER_CREATING, MAKING
-    if reason is None and _PASSING.search(waiting.message):
-        return Reason.CONTAINER_CREATING, waiting.message
-    return reason or Reason.CONTAINER_CONFIG, waiting.message or waiting.reason
-
-
-def _ended(ended: Said, otherwise: Reason) -> tuple[Reason, str]:
-    """Why a container ended: its end says more than its state, where the runtime could not start its process."""
-    if ended.reason in _NOT_STARTED:
-        return Reason.CONTAINER_CONFIG, ended.message or ended.reason
-    return (Reason.OUT_OF_MEMORY if ended.reason == "OOMKilled" else otherwise), _exit(ended)
-
-
-def _exit(ended: Said) -> str:
-    return f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
+        return Cause(Reason.VOLUME_PENDING, scheduled.message)
+    return Cause(Reason.UNSCHEDULABLE, scheduled.message)
 
 
 def _time(text: str) -> datetime | None:

@@ -1,0 +1,170 @@
+"""Why a pod is not ready, by the states of its containers: the sandbox's own, and those that were injected beside it."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sandbox_server.domain.phase import Reason
+from sandbox_server.engines.kubernetes import manifests
+from sandbox_server.engines.kubernetes.objects import Container, Said, Status
+
+_WAITING = {
+    # kubelet/container/sync_result.go
+    "CrashLoopBackOff": Reason.CRASH_LOOP,
+    # kubelet/images/types.go and cri-api/pkg/errors
+    "ErrImagePull": Reason.IMAGE_PULL,
+    "ImagePullBackOff": Reason.IMAGE_PULL,
+    "ImageInspectError": Reason.IMAGE_PULL,
+    "ErrImageNeverPull": Reason.IMAGE_PULL,
+    "RegistryUnavailable": Reason.IMAGE_PULL,
+    "SignatureValidationFailed": Reason.IMAGE_PULL,
+    "InvalidImageName": Reason.IMAGE_INVALID,
+}
+
+# What a kubelet gets over by itself, with its back-off: its own caches, the API server behind them, the runtime's socket,
+# and registries that do not answer or ask it to come later. A name of an image has no space, so that none matches.
+_PASSING_WORDS = (
+    # kubelet/util/manager/watch_based_manager.go, and its callers in kubelet_pods.go
+    r"failed to sync \w+ cache|object \S+/\S+ not registered|services have not yet been read",
+    # plugin/pkg/auth/authorizer/node/node_authorizer.go, before it has heard of the pod
+    r"no relationship found between node",
+    # containerd's pkg/registrar/registrar.go, while an earlier try goes on
+    r"failed to reserve \w+ name",
+    # kubelet/images/puller.go
+    r"pull QPS exceeded",
+    # a registry's error code, and HTTP answers as runtimes quote them
+    r"toomanyrequests: |\b(?:429|50[0234]) [A-Z]|\bstatus(?: code)?:? (?:429|50[0234])\b",
+    # Go's net, net/http and context
+    r"i/o timeout|handshake timeout|Client\.Timeout|timed out|context deadline exceeded|context canceled",
+    r"connection (?:refused|reset)|broken pipe|unexpected EOF|: EOF$|transport is closing",
+    r"server misbehaving|failure in name resolution|network is unreachable|no route to host",
+    # gRPC's codes, of the runtime
+    r"code = (?:Unavailable|DeadlineExceeded|ResourceExhausted|Aborted)",
+)
+_PASSING = re.compile("|".join(_PASSING_WORDS))
+
+# The process was never started, whatever exit code stands beside it. StartError is containerd's
+# (internal/cri/server/container_start.go), ContainerCannotRun that of Docker behind its shim.
+_NOT_STARTED = ("StartError", "ContainerCannotRun")
+
+MAKING = "the container is being made"
+_RUNS = "the container runs; it is not ready yet"
+_PENDING = (Reason.CONTAINER_CREATING, Reason.NOT_READY)
+"""The reasons of a container that may wait for another one."""
+
+
+class Cause(NamedTuple):
+    """Why a container or its pod is not ready; see `observed.Pod`."""
+
+    reason: Reason
+    message: str
+    quoted: str = ""
+    passing: bool = False
+
+
+def own(status: Status) -> Container:
+    """The container that is the sandbox's."""
+    return next((one for one in status.containerStatuses if one.name == manifests.CONTAINER), Container())
+
+
+def restarts(status: Status) -> int:
+    """How often the containers of the pod were started again, all taken together."""
+    return sum(one.restartCount for one in (*status.initContainerStatuses, *status.containerStatuses))
+
+
+def cause(status: Status, ready: Said) -> Cause:
+    """Why the pod is not ready: an error of the sandbox's container or of another one, or else what all wait for."""
+    container = own(status)
+    found = _cause(container)
+    if found.reason not in _PENDING:
+        return found
+    before = [*_others("init container", status.initContainerStatuses, found.reason)]
+    beside = [*_others("container", status.containerStatuses, found.reason)]
+    failing = next((one for one in (*before, *beside) if one.reason is Reason.OTHER_CONTAINER), None)
+    if failing is not None:
+        return failing
+    # The sandbox's container is made when the init containers are done; one that is ready waits for any other.
+    waits_for = before if found.reason is Reason.CONTAINER_CREATING else [*before, *beside] if container.ready else []
+    if waits_for:
+        return waits_for[0]
+    if ready.reason == "ReadinessGatesNotReady":
+        return Cause(Reason.NOT_READY, _gates(status, ready))
+    return found
+
+
+def _cause(container: Container) -> Cause:
+    """Why a container is not ready, whichever it is."""
+    if waiting := container.state.get("waiting"):
+        return _waiting(waiting, container.lastState.get("terminated"))
+    if ended := container.state.get("terminated"):
+        return _ended(ended, Reason.RESTARTING)
+    if "running" in container.state:
+        return Cause(Reason.NOT_READY, _RUNS)
+    return Cause(Reason.CONTAINER_CREATING, MAKING)
+
+
+def _waiting(waiting: Said, last: Said | None) -> Cause:
+    reason = _WAITING.get(waiting.reason)
+    if reason is Reason.CRASH_LOOP and last is not None:
+        return _ended(last, reason)
+    # What is not in the table is from kubelet/kuberuntime/kuberuntime_container.go: CreateContainerConfigError,
+    # CreateContainerError, PostStartHookError and their like. The kubelet has two words for a start without fault.
+    if reason is None and not waiting.reason.endswith("Error"):
+        if last is not None and last.reason in _NOT_STARTED:
+            return _ended(last, Reason.CONTAINER_CONFIG)
+        return Cause(Reason.CONTAINER_CREATING, MAKING)
+    if reason is None and _passing(waiting):
+        return Cause(Reason.CONTAINER_CREATING, waiting.message, waiting.message)
+    passing = reason is Reason.IMAGE_PULL and _passing(waiting)
+    return Cause(reason or Reason.CONTAINER_CONFIG, waiting.message or waiting.reason, waiting.message, passing)
+
+
+def _passing(waiting: Said) -> bool:
+    return waiting.reason == "ErrImagePull" or _PASSING.search(waiting.message) is not None
+
+
+def _ended(ended: Said, otherwise: Reason) -> Cause:
+    """Why a container ended: its end says more than its state, where the runtime could not start its process."""
+    if ended.reason in _NOT_STARTED:
+        return Cause(Reason.CONTAINER_CONFIG, ended.message or ended.reason, ended.message)
+    said = f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
+    return Cause(Reason.OUT_OF_MEMORY if ended.reason == "OOMKilled" else otherwise, said)
+
+
+def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iterator[Cause]:
+    """What keeps each container other than the sandbox's from being ready; `pending` is the reason of one that runs.
+
+    A container that waits for those before it, or that has done its work, is no cause.
+    """
+    for one in containers:
+        if one.name == manifests.CONTAINER or one.ready:
+            continue
+        ended = one.state.get("terminated")
+        if "running" in one.state:
+            yield Cause(pending, f"the {kind} {one.name} runs; it is not ready yet")
+        elif ended.exitCode != 0 if ended else _fails(_cause(one)):
+            yield _failing(kind, one)
+
+
+def _fails(found: Cause) -> bool:
+    """Whether it is more than waiting, even if it may pass."""
+    return found.reason not in _PENDING or found.quoted != ""
+
+
+def _failing(kind: str, container: Container) -> Cause:
+    """The error of another container, with its name, its state and what was said of it."""
+    waiting = container.state.get("waiting", Said())
+    ended = container.state.get("terminated") or container.lastState.get("terminated")
+    states = [waiting.reason] if waiting.reason else []
+    if ended is not None:
+        states.append(f"ended with exit code {ended.exitCode} ({ended.reason or 'Error'})")
+    quoted = ": ".join(filter(None, (waiting.message, ended.message if ended else "")))
+    named = f"the {kind} {container.name}: {', '.join(states)}"
+    passing = bool(waiting.reason) and _passing(waiting)
+    return Cause(Reason.OTHER_CONTAINER, ": ".join(filter(None, (named, quoted))), quoted, passing)
+
+
+def _gates(status: Status, ready: Said) -> str:
+    """Which readiness gates are not passed, in the kubelet's words and those of whoever sets their conditions."""
+    closed = [one for one in status.conditions if f'"{one.type}"' in ready.message and one.status != "True"]
+    return "; ".join(filter(None, (ready.message, *(one.message or one.reason for one in closed))))

@@ -1,0 +1,134 @@
+"""What a kubelet writes of a pod: its phase, its conditions and the states of all its containers."""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Any
+
+VARIABLE = "BEHAVIOUR"
+"""The variable that says how a container behaves."""
+CONTAINER = "sandbox"
+"""The name of the container that is the sandbox's: an injected one may stand before it."""
+DONE, RUN = "done", "run"
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Container:
+    """The state of one container. `pulled`: whether its image is on the node."""
+
+    state: dict[str, Any]
+    last: dict[str, Any] = field(default_factory=dict)
+    ready: bool = False
+    restarts: int = 0
+    pulled: bool = True
+
+    def status(self, spec: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "name": spec["name"],
+            "image": spec["image"],
+            "imageID": "simulated" if self.pulled else "",
+            "ready": self.ready,
+            "started": "running" in self.state,
+            "restartCount": self.restarts,
+            "state": self.state,
+            "lastState": self.last,
+        }
+
+
+def own(pod: dict[str, Any]) -> Any:
+    """The spec of the sandbox's container."""
+    return next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)
+
+
+def runs(*, ready: bool = True, restarts: int = 0, last: dict[str, Any] | None = None) -> Container:
+    return Container({"running": {"startedAt": now()}}, last or {}, ready=ready, restarts=restarts)
+
+
+def waits(reason: str, message: str = "", *, pulled: bool = False, **more: Any) -> Container:
+    return Container({"waiting": {"reason": reason} | ({"message": message} if message else {})}, pulled=pulled, **more)
+
+
+def ended(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]:
+    end = {"exitCode": code, "reason": reason, "startedAt": now(), "finishedAt": now()}
+    return {"terminated": end | ({"message": message} if message else {})}
+
+
+def backs_off(last: dict[str, Any], restarts: int = 4) -> Container:
+    words = "back-off 10s restarting failed container"
+    return waits("CrashLoopBackOff", words, last=last, restarts=restarts, pulled=True)
+
+
+def other(spec: dict[str, Any], behaviour: str) -> Container:
+    """A container that is not the sandbox's, which behaves as its own variable says, or else as `behaviour`."""
+    said = {one["name"]: one.get("value", "") for one in spec.get("env", [])}.get(VARIABLE, behaviour)
+    match said:
+        case "done":
+            return Container(ended(0, "Completed"), ready=True)
+        case "crash-loop":
+            return backs_off(ended(1, message="no configuration"))
+        case "image-pull":
+            return waits("ImagePullBackOff", 'Back-off pulling image "missing": not found')
+        case "never-ready":
+            return runs(ready=False)
+    return runs()
+
+
+def status(pod: dict[str, Any], own: Container) -> dict[str, Any]:
+    """The status of a pod; `own` is the state of the sandbox's container once the init containers are done."""
+    spec, inits, blocked = pod["spec"], [], False
+    for one in spec.get("initContainers", []):
+        sidecar = one.get("restartPolicy") == "Always"
+        made = waits("PodInitializing") if blocked else other(one, RUN if sidecar else DONE)
+        blocked = blocked or ("running" not in made.state if sidecar else not made.ready)
+        inits.append(made.status(one))
+    mains = [own if one["name"] == CONTAINER else other(one, RUN) for one in spec["containers"]]
+    waiting = waits("PodInitializing")
+    containers = [
+        (waiting if blocked else made).status(one) for made, one in zip(mains, spec["containers"], strict=True)
+    ]
+    unready = [one["name"] for one in (*inits, *containers) if not one["ready"]]
+    all_ready = {"reason": "ContainersNotReady", "message": f"containers with unready status: [{' '.join(unready)}]"}
+    gates = _closed_gates(pod)
+    closed = {"reason": "ReadinessGatesNotReady", "message": ", ".join(gates)}
+    return {
+        "phase": "Pending" if blocked or not own.pulled else "Running",
+        "conditions": [
+            condition("PodReadyToStartContainers"),
+            condition("Initialized", not blocked),
+            condition("ContainersReady", not unready, **all_ready),
+            condition("Ready", not unready and not gates, **(all_ready if unready else closed)),
+        ],
+        "initContainerStatuses": inits,
+        "containerStatuses": containers,
+        "startTime": now(),
+        "podIP": "10.0.0.1",
+        "podIPs": [{"ip": "10.0.0.1"}],
+        "hostIP": "10.0.0.2",
+    }
+
+
+def condition(kind: str, holds: bool = True, **why: str) -> dict[str, Any]:
+    """A condition; `why` it does not hold."""
+    empty = {"reason": None, "message": None}
+    return {"type": kind, "status": str(holds), "lastTransitionTime": now()} | (empty if holds else why)
+
+
+def gate_states(pod: dict[str, Any]) -> dict[str, str | None]:
+    """The status of the condition of each readiness gate; None where there is no such condition."""
+    conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", [])}
+    gates = [one["conditionType"] for one in pod["spec"].get("readinessGates", [])]
+    return {one: conditions.get(one) for one in gates}
+
+
+def _closed_gates(pod: dict[str, Any]) -> list[str]:
+    """The words of kubelet/status/generate.go for each gate that is not passed."""
+    return [
+        f'corresponding condition of pod readiness gate "{gate}" does not exist.'
+        if state is None
+        else f'the status of pod readiness gate "{gate}" is not "True", but {state}'
+        for gate, state in gate_states(pod).items()
+        if state != "True"
+    ]
