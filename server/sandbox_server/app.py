@@ -36,12 +36,12 @@ def cipher(settings: Settings) -> store.Cipher:
     return store.Cipher.from_file(settings.data_dir / "encryption.key", create=True)
 
 
-def engine(settings: Settings, namespaces: tuple[str, ...]) -> engines.Engine:
-    """The engine that was asked for. Only its package is imported."""
+def engine(settings: Settings) -> engines.Engine:
+    """The engine that was asked for, which follows no namespace yet. Only its package is imported."""
     if settings.engine == "kubernetes":
         from sandbox_server.engines import kubernetes
 
-        return kubernetes.KubernetesEngine(settings, namespaces)
+        return kubernetes.KubernetesEngine(settings)
     from sandbox_server.engines import local
 
     return local.LocalEngine(settings)
@@ -64,7 +64,7 @@ async def serve(settings: Settings) -> None:
         credentials = tls.credentials(settings.tls_cert, settings.tls_key)
     database = store.Store(settings.database, cipher(settings))
     memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
-    runs = engine(settings, who.namespaces)
+    runs = engine(settings)
     kept = timedelta(seconds=settings.history)
     reconciler = Reconciler(memory, database, runs, settings)
     sandboxes = manager.StatefulSetManager(database, memory, runs)
@@ -82,6 +82,7 @@ async def serve(settings: Settings) -> None:
             )
         await runs.open(memory.live(), reconciler.wake)
         opened.push_async_callback(runs.close)
+        who.follow(runs.follow)
         work = [
             reconciler.run(),
             memory.beat(),

@@ -1,11 +1,69 @@
 """Files that the operator gives: encryption keys, tokens, TLS.
 
-Their modes are the operator's business. A Secret volume has root's files of mode 0644, or of 0440 with a group of the pod,
+They may be replaced while the service runs. Their modes are the operator's business. A Secret volume has root's files of mode 0644, or of 0440 with a group of the pod,
 and whoever runs as another user reads them by those very bits.
 """
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+RETRY_EVERY = 1.0
+"""Seconds between two readings of files that cannot be used: they may be half replaced, or not valid yet."""
+
+
+class Reloaded(Generic[T]):
+    """What `make` reads from files, read again once one of them was replaced.
+
+    Files that cannot be used are logged and change nothing. Threads may share it.
+    """
+
+    def __init__(self, make: Callable[[], T], *paths: Path) -> None:
+        """Raises what `make` raises: ValueError for files that cannot be used."""
+        self._make = make
+        self._paths = paths
+        self._seen = self._marks()
+        self._retry_at = float("inf")
+        self._value = make()
+
+    def __call__(self) -> T:
+        """What the files say now, or what they said last."""
+        marks, now = self._marks(), time.monotonic()
+        if marks != self._seen or now >= self._retry_at:
+            self._read(marks, now)
+        return self._value
+
+    def _read(self, marks: tuple[object, ...], now: float) -> None:
+        names, replaced = [str(one) for one in self._paths], marks != self._seen
+        # The marks come before the reading, so that a file that is replaced meanwhile is read once more.
+        self._seen, self._retry_at = marks, float("inf")
+        try:
+            self._value = self._make()
+        except ValueError as error:
+            self._retry_at = now + RETRY_EVERY
+            if replaced:
+                log.warning("files_not_reloaded", files=names, error=str(error))
+        else:
+            log.info("files_reloaded", files=names)
+
+    def _marks(self) -> tuple[object, ...]:
+        return tuple(map(_mark, self._paths))
+
+
+def _mark(path: Path) -> object:
+    """What differs once a file was replaced or written to."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - twice as fast, and asked for each call
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read(name: str, path: Path) -> bytes:

@@ -53,13 +53,13 @@ class Settings(BaseSettings):
     """File with the keys, a line each, of any mode; default with SQLite: made in data-dir, closed to other users."""
 
     tls_cert: File = None
-    """PEM certificate chain; with tls-key, serve TLS."""
+    """PEM certificate chain; with tls-key, serve TLS; one that is replaced serves new connections."""
     tls_key: File = None
     """PEM private key."""
     allow_plaintext: bool = False
     """Serve without TLS on an address that is not loopback."""
     token_file: File = None
-    """JSON file of tenants, their namespaces and tokens."""
+    """JSON file of tenants, their namespaces and tokens; one that is replaced counts from the next call on."""
     allow_anonymous: bool = False
     """Serve without tokens on an address that is not loopback."""
     tenant: str = "default"

@@ -59,6 +59,9 @@ class Engine(Protocol):
         says of a key may have changed.
         """
 
+    def follow(self, namespaces: Iterable[str]) -> None:
+        """Begins to observe those of the namespaces that are not observed yet. Only while open."""
+
     async def close(self) -> None:
         """Stops observing. What runs goes on running."""
 

@@ -16,19 +16,18 @@ def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
     Raises ValueError for a pair that does not fit, cannot be read or is not valid now. Such a pair in their place later
     is not taken up: the files may be half replaced.
     """
-    known = _read(certificate, key)
+    pair = files.Reloaded(lambda: _read(certificate, key), certificate, key)
+    served = pair()
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal known
-        try:
-            if (key.read_bytes(), certificate.read_bytes()) == known:
-                return None
-            known = _read(certificate, key)
-        except (OSError, ValueError):
+        nonlocal served
+        now = pair()
+        if now == served:
             return None
-        return grpc.ssl_server_certificate_configuration([known])
+        served = now
+        return grpc.ssl_server_certificate_configuration([now])
 
-    first = grpc.ssl_server_certificate_configuration([known])
+    first = grpc.ssl_server_certificate_configuration([served])
     return grpc.dynamic_ssl_server_credentials(first, fetch)  # type: ignore[arg-type]
 
 

@@ -345,6 +345,21 @@ async def test_a_watch_for_each_of_many_namespaces_leaves_room_for_calls(api: Sc
         await rig.stop()
 
 
+@pytest.mark.find(41)
+async def test_namespace_that_is_followed_later_is_observed_at_once(api: ScriptedApi, tmp_path: Path) -> None:
+    ground = ScriptedGround(api, tmp_path)
+    ground.namespaces = ("other",)
+    rig = Rig(ground, tmp_path)
+    await rig.start()
+    try:
+        rig.engine.follow(("other", "default"))
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        assert Phase.ERROR not in {one.status.phase for one in rig.history}
+    finally:
+        await rig.stop()
+
+
 async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
     api.page = 2
     for number in range(5):

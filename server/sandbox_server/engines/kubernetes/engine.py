@@ -62,8 +62,8 @@ class _Sight:
 class KubernetesEngine:
     """See `engines.Engine`."""
 
-    def __init__(self, settings: Settings, namespaces: Iterable[str]) -> None:
-        """`namespaces`: those that are observed."""
+    def __init__(self, settings: Settings, namespaces: Iterable[str] = ()) -> None:
+        """`namespaces`: those that are observed from the beginning."""
         self._settings = settings
         self._namespaces = namespaces
         self._api = client.Client(settings)
@@ -74,8 +74,15 @@ class KubernetesEngine:
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Begins to list and watch. Raises ValueError if there is no usable kubeconfig."""
         await self._api.open()
-        self._sights = {one: _Sight(self._api, one, changed) for one in self._namespaces}
-        self._tasks = [asyncio.create_task(one.run()) for sight in self._sights.values() for one in sight.all]
+        self._changed = changed
+        self.follow(self._namespaces)
+
+    def follow(self, namespaces: Iterable[str]) -> None:
+        """Lists and watches those that are not watched yet."""
+        for one in namespaces:
+            if one not in self._sights:
+                self._sights[one] = _Sight(self._api, one, self._changed)
+                self._tasks += [asyncio.create_task(informer.run()) for informer in self._sights[one].all]
 
     async def close(self) -> None:
         """Stops observing."""

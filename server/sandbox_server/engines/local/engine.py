@@ -73,6 +73,9 @@ class LocalEngine:
             before = now
             await asyncio.sleep(LOOK_EVERY)
 
+    def follow(self, namespaces: Iterable[str]) -> None:
+        """Nothing to do: a namespace is a folder."""
+
     async def close(self) -> None:
         """Stops observing. What runs goes on running."""
         self.in_sight = False
