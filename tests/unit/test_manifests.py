@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import kubernetes_validate
+import msgspec
 import pytest
 import yaml
 from kubernetes.client import ApiClient, V1Ingress, V1PersistentVolumeClaim, V1Secret, V1Service, V1StatefulSet
@@ -17,7 +18,7 @@ from sandbox_server.engines import kubernetes
 from sandbox_server.engines.kubernetes import manifests
 from sandbox_server.engines.local import launch
 from sandbox_server.settings import Settings
-from sandbox_server.store import rows
+from sandbox_server.store import documents
 
 from tests import samples
 
@@ -183,12 +184,11 @@ def test_changed_ingress_settings_leave_the_route_of_a_sandbox_alone(first: Sett
 def test_sandbox_stored_without_class_and_secret_keeps_its_hosts_and_follows_the_settings() -> None:
     first = Settings(ingress_domain="one.test", ingress_class="one")
     sandbox = samples.sandbox()
-    stored = json.loads(
-        rows.columns(dataclasses.replace(sandbox, addresses=manifests.addresses(sandbox, first)))["document"]
-    )
+    made = dataclasses.replace(sandbox, addresses=manifests.addresses(sandbox, first))
+    stored = json.loads(msgspec.json.encode(made))
     for name in ("ingress_class", "tls_secret"):
         del stored["addresses"][name]
-    earlier = rows.sandbox(json.dumps(stored))
+    (earlier,) = documents.sandboxes([documents.Row(json.dumps(stored), None, None, None)], lambda _: [])
     changed = Settings(tls_secret="two", ingress_class="two", ingress_domain="two.test")
     ingresses = [one["spec"] for one in manifests.objects(earlier, {}, 1, changed) if one["kind"] == "Ingress"]
     assert [one["rules"][0]["host"] for one in ingresses] == [

@@ -48,7 +48,7 @@ class Readiness:
     tcp_port: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class SandboxSpec:
     """What was asked for, defaults filled in, all but the environment.
 

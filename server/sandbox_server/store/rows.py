@@ -1,18 +1,19 @@
-"""Where rows and domain values cross, and the statements on them."""
+"""The statements on rows, and the columns of a sandbox."""
 
+from collections.abc import Collection
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.store import tables
+from sandbox_server.store import documents, tables
 
-_SANDBOX, _EVENT, _LOG, _REQUEST = (
+_SANDBOX, _EVENT, _LOG, _REQUEST, _PART = (
     SQLModel.metadata.tables[str(one.__tablename__)]
-    for one in (tables.SandboxRow, tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow)
+    for one in (tables.SandboxRow, tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow, tables.PartRow)
 )
+_ENV_NAMES = _PART.alias("env_names")
 _OF_KEY = sa.and_(_SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX.c.id == sa.bindparam("of_id"))
 _OF_VERSION = sa.and_(_OF_KEY, _SANDBOX.c.sequence == sa.bindparam("of_sequence"))
 _IDENTITY = ("namespace", "id", "uid", "host", "tenant", "project", "k8s_deployment_name")
@@ -26,7 +27,16 @@ def _given(*names: str) -> dict[str, Any]:
     return {name: sa.bindparam(name) for name in names}
 
 
-_LAST = sa.select(_EVENT.c.document).join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
+ENTRY = sa.select(
+    _EVENT.c.document, _EVENT.c.spec_sequence, _EVENT.c.env_names_sequence, _ENV_NAMES.c.document
+).join_from(
+    _EVENT,
+    _ENV_NAMES,
+    (_ENV_NAMES.c.sequence == _EVENT.c.env_names_sequence) & (_ENV_NAMES.c.name == sa.literal_column("'env_names'")),
+    isouter=True,
+)
+"""Entries of the log: each row is a `documents.Row`."""
+_LAST = ENTRY.join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
 SANDBOX = _LAST.where(_OF_KEY)
 ENV = sa.select(_SANDBOX.c.uid, _SANDBOX.c.env).where(_OF_KEY)
 LIVE = _LAST.where(_SANDBOX.c.phase != _TERMINATED)
@@ -39,16 +49,23 @@ UPDATE = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED) | {"env
 REMOVE = sa.delete(_SANDBOX).where(_OF_VERSION)
 
 STANDS = sa.select(_LOG.c.last_sequence)
-APPENDING = STANDS.with_for_update()
+APPENDING = sa.select(_LOG.c.last_sequence, _LOG.c.trimmed_sequence).with_for_update()
 """The one who asks this is the only one who appends, until the commit."""
 TRIMMED = sa.select(_LOG.c.trimmed_sequence)
 APPENDED = sa.update(_LOG).values(_given("last_sequence"))
-APPEND = sa.insert(_EVENT).values(_given("sequence", "namespace", "sandbox_id", "tenant", "document"))
-EVENT = sa.select(_EVENT.c.document).where(_EVENT.c.sequence == sa.bindparam("of_sequence"))
-EVENTS = (
-    sa.select(_EVENT.c.document)
-    .where(_EVENT.c.sequence > sa.bindparam("after"), _EVENT.c.sequence <= sa.bindparam("until"))
-    .order_by(_EVENT.c.sequence)
+APPEND = sa.insert(_EVENT).values(
+    _given("sequence", "namespace", "sandbox_id", "tenant", "document", "spec_sequence", "env_names_sequence")
+)
+FORGET = sa.delete(_EVENT).where(_EVENT.c.sequence == sa.bindparam("of_sequence"))
+EVENT = ENTRY.where(_EVENT.c.sequence == sa.bindparam("of_sequence"))
+EVENTS = ENTRY.where(_EVENT.c.sequence > sa.bindparam("after"), _EVENT.c.sequence <= sa.bindparam("until")).order_by(
+    _EVENT.c.sequence
+)
+ADD_PART = sa.insert(_PART).values(_given("sequence", "name", "document"))
+REPLACE_PART = (
+    sa.update(_PART)
+    .where(_PART.c.sequence == sa.bindparam("of_sequence"), _PART.c.name == sa.bindparam("of_name"))
+    .values(_given("replaced_at"))
 )
 
 REQUEST = sa.select(*(_REQUEST.c[name] for name in REMEMBERED[2:])).where(
@@ -56,13 +73,16 @@ REQUEST = sa.select(*(_REQUEST.c[name] for name in REMEMBERED[2:])).where(
 )
 REMEMBER = sa.insert(_REQUEST).values(_given(*REMEMBERED))
 
-_DECODER = msgspec.json.Decoder(Sandbox)
-_ENCODER = msgspec.json.Encoder()
+SPEC = sa.select(_PART.c.sequence, _PART.c.document).where(
+    _PART.c.name == sa.literal_column("'spec'"), _PART.c.sequence == sa.bindparam("of_sequence")
+)
 
 
-def sandbox(text: str) -> Sandbox:
-    """The value of a `document` column, which has no value of an environment variable."""
-    return _DECODER.decode(text)
+def specs(sequences: Collection[int]) -> sa.Select[tuple[int, str]]:
+    """The specs that some entries were the first to have."""
+    return sa.select(_PART.c.sequence, _PART.c.document).where(
+        _PART.c.name == "spec", _PART.c.sequence.in_(sorted(sequences))
+    )
 
 
 def of(key: Key) -> dict[str, Any]:
@@ -90,5 +110,5 @@ def columns(value: Sandbox) -> dict[str, Any]:
         "phase": value.status.phase.name,
         "generation": value.generation,
         "sequence": value.sequence,
-        "document": _ENCODER.encode(value).decode(),
+        "document": documents.document(value),
     }

@@ -9,11 +9,13 @@ from sqlmodel import SQLModel
 
 from sandbox_server.domain import selector
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.store import tables
+from sandbox_server.store import rows, tables
 
-_SANDBOX, _EVENT = (
-    SQLModel.metadata.tables[str(one.__tablename__)] for one in (tables.SandboxRow, tables.StatusEventRow)
+_SANDBOX, _EVENT, _PART = (
+    SQLModel.metadata.tables[str(one.__tablename__)]
+    for one in (tables.SandboxRow, tables.StatusEventRow, tables.PartRow)
 )
+_SPEC = _PART.alias("spec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,13 @@ def _member_postgresql(element: _Member, compiler: Any, **words: Any) -> str:
     return str(compiler.process(sa.func.json_extract_path_text(document, *element.path), **words))
 
 
-def page(search: Search, namespace: str, after: str, limit: int) -> sa.Select[tuple[str]]:
-    """The documents of at most `limit` sandboxes of one namespace, in the order of their ids, after an id.
+def page(search: Search, namespace: str, after: str, limit: int) -> sa.Select[Any]:
+    """The entries of at most `limit` sandboxes of one namespace, in the order of their ids, after an id.
 
     One namespace a statement: the primary key then gives the rows in their order, and a page reads no more than it needs.
     """
     found = (
-        sa.select(_EVENT.c.document)
-        .join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
+        rows.ENTRY.join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
         .where(
             _SANDBOX.c.tenant == search.tenant,
             _SANDBOX.c.namespace == namespace,
@@ -75,11 +76,20 @@ def page(search: Search, namespace: str, after: str, limit: int) -> sa.Select[tu
     )
     if search.volume_kept:
         found = found.where(_Member(_EVENT.c.document, "status", "reason") == str(Reason.VOLUME_KEPT.value))
-    return found.where(_SANDBOX.c.project == search.project) if search.project else found
+    if search.project:
+        found = found.where(_SANDBOX.c.project == search.project)
+    if search.labels.requirements:
+        is_spec = (_SPEC.c.sequence == _EVENT.c.spec_sequence) & (_SPEC.c.name == "spec")
+        found = found.join(_SPEC, is_spec, isouter=True)
+    return found
 
 
 def _holds(requirement: selector.Requirement) -> sa.ColumnElement[bool]:
-    value = _Member(_EVENT.c.document, "spec", "labels", requirement.key)
+    stored_apart = _Member(_SPEC.c.document, "labels", requirement.key)
+    # The documents of the first release have the spec in them.
+    value = sa.func.coalesce(
+        stored_apart, _Member(_EVENT.c.document, "spec", "labels", requirement.key), type_=sa.String
+    )
     if not requirement.values:
         return value.is_not(None) if requirement.wanted else value.is_(None)
     among = value.in_(sorted(requirement.values))

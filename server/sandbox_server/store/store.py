@@ -1,19 +1,19 @@
 """The store: one thread that writes in groups, and the lanes of those who read."""
 
 import asyncio
+import functools
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlmodel import Session, col, delete, func, select, update
 
-from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.store import connection, rows, tables
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.store import connection, housekeeping
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.lanes import Lane, Lanes, unavailable
 from sandbox_server.store.transaction import Group, Reader, Request, Stale, Wanted
@@ -33,6 +33,12 @@ class _Job:
     outcome: Sandbox | Exception = field(init=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chore:
+    work: Callable[[sa.Connection], Any]
+    future: Future[Any]
+
+
 class Store:
     """Sandboxes, the watch log and requests in a database. Methods belong to the loop that opened it."""
 
@@ -42,7 +48,7 @@ class Store:
         self._cipher = cipher
         self._busy_timeout = busy_timeout
         self._group_most = group_most
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | _Chore | None] = queue.SimpleQueue()
 
     async def open(self, committed: Callable[[Sequence[Sandbox]], None]) -> None:
         """Makes the schema in an empty database and begins. Raises `connection.SchemaMismatch`, and ValueError where a
@@ -94,65 +100,59 @@ class Store:
         return await self.read(lambda reader: reader.events(after, limit), lane)
 
     async def trim(self, before: datetime) -> None:
-        """Forgets the history and the requests of before that time, and who ended before it unless his volume is kept."""
-        event, watch_log, request = tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow
-
-        def work(session: Session) -> None:
-            ended = select(tables.SandboxRow, event.document).where(
-                tables.SandboxRow.sequence == event.sequence,
-                tables.SandboxRow.phase == Phase.TERMINATED.name,
-                col(event.at) < before,
-            )
-            for row, document in session.exec(ended).all():
-                if rows.sandbox(document).status.reason is not Reason.VOLUME_KEPT:
-                    session.delete(row)
-            session.flush()
-            last = session.exec(select(func.max(event.sequence)).where(col(event.at) < before)).one()
-            if last is not None:
-                present = col(event.sequence).in_(select(tables.SandboxRow.sequence))
-                session.exec(delete(event).where(col(event.sequence) <= last, ~present))
-                # Never back: all that is old may be entries that a former trim left because they still stand.
-                behind = col(watch_log.trimmed_sequence) < last
-                session.exec(update(watch_log).where(behind).values(trimmed_sequence=last))
-            session.exec(delete(request).where(col(request.created_at) < before))
-
-        await self._keep_house(work)
+        """Forgets the history and the requests of before that time, and the sandboxes that ended before it unless their
+        volume is kept. Raises `errors.Unavailable`.
+        """
+        for page in (housekeeping.trim_history, housekeeping.trim_requests):
+            while await self._keep_house(functools.partial(page, before=before)):
+                pass
 
     async def rewrap(self) -> int:
         """Encrypts with the first key what another wrote; returns how many environments those were."""
+        count, after = 0, Key("", "")
+        while page := await self._keep_house(functools.partial(housekeeping.rewrap, cipher=self._cipher, after=after)):
+            rewrapped, after = page
+            count += rewrapped
+        return count
 
-        def work(session: Session) -> int:
-            count = 0
-            for row in session.exec(select(tables.SandboxRow)):
-                if not self._cipher.is_current(row.env):
-                    row.env = self._cipher.encrypt(self._cipher.decrypt(row.env, row.uid), row.uid)
-                    count += 1
-            return count
+    async def _keep_house(self, work: Callable[[sa.Connection], T]) -> T:
+        """Runs `work` on the writing thread, in a transaction of its own. Raises `errors.Unavailable`.
 
-        return await self._keep_house(work)
-
-    async def _keep_house(self, work: Callable[[Session], T]) -> T:
-        """Runs `work` between two commits. Raises `errors.Unavailable`."""
-
-        def run() -> T:
-            try:
-                with Session(self._writer.engine) as session, session.begin():
-                    # As those who append: no reader meets a gap that it was not told of.
-                    session.exec(select(tables.WatchLogRow).with_for_update()).one()
-                    return work(session)
-            except sa.exc.SQLAlchemyError as error:
-                raise unavailable(error) from error
-
-        return await asyncio.to_thread(run)
+        The writes that are waiting go first. So work that takes long is asked for in pages, and holds up no write for
+        longer than a page takes.
+        """
+        chore = _Chore(work, Future())
+        self._jobs.put(chore)
+        return await asyncio.wrap_future(chore.future)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            jobs = [job]
-            while len(jobs) < self._group_most and not self._jobs.empty() and (job := self._jobs.get()) is not None:
+        while True:
+            job = self._jobs.get()
+            jobs: list[_Job] = []
+            while isinstance(job, _Job):
                 jobs.append(job)
-            self._loop.call_soon_threadsafe(self._deliver, jobs, self._commit(jobs))
+                if len(jobs) == self._group_most or self._jobs.empty():
+                    break
+                job = self._jobs.get()
+            if jobs:
+                self._loop.call_soon_threadsafe(self._deliver, jobs, self._commit(jobs))
             if job is None:
                 return
+            if isinstance(job, _Chore):
+                self._do(job)
+
+    def _do(self, chore: _Chore) -> None:
+        if not chore.future.set_running_or_notify_cancel():
+            return
+        try:
+            with self._writer.engine.begin() as opened:
+                done = chore.work(opened)
+        except sa.exc.SQLAlchemyError as error:
+            chore.future.set_exception(unavailable(error))
+        except Exception as error:
+            chore.future.set_exception(error)
+        else:
+            chore.future.set_result(done)
 
     def _commit(self, jobs: list[_Job]) -> list[Sandbox]:
         """Runs the jobs in one transaction; returns what was committed."""

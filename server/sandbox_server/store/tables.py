@@ -1,4 +1,4 @@
-"""The tables. The log holds the whole domain value of each change as JSON; a sandbox's row points to its last one.
+"""The tables. The log holds the domain value of each change as JSON; a sandbox's row points to its last one.
 
 Times are the database's own: it fills them in.
 """
@@ -13,6 +13,7 @@ _NOW: dict[str, Any] = {"server_default": sa.func.now()}
 _AWARE = sa.DateTime(timezone=True)
 _BYTEWISE = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 """Text in the order of its bytes, as memory has it and SQLite by itself."""
+_REPLACED = sa.text("replaced_at IS NOT NULL")
 
 
 class SandboxRow(SQLModel, table=True):
@@ -58,6 +59,20 @@ class StatusEventRow(SQLModel, table=True):
     tenant: str
     at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
     document: str
+    spec_sequence: int | None = Field(sa_type=sa.BigInteger)
+    env_names_sequence: int | None = Field(sa_type=sa.BigInteger)
+
+
+class PartRow(SQLModel, table=True):
+    """The spec or the names of the variables, as all entries have it from `sequence` to before `replaced_at`."""
+
+    __tablename__ = "part"
+    __table_args__ = (sa.Index("part_replaced_at", "replaced_at", sqlite_where=_REPLACED, postgresql_where=_REPLACED),)
+
+    sequence: int = Field(primary_key=True, sa_type=sa.BigInteger, sa_column_kwargs={"autoincrement": False})
+    name: str = Field(primary_key=True)
+    replaced_at: int | None = Field(sa_type=sa.BigInteger)
+    document: str
 
 
 class WatchLogRow(SQLModel, table=True):
@@ -74,6 +89,7 @@ class RequestRow(SQLModel, table=True):
     """A request that took effect: its keyed fingerprint, and the entry of the log that was its answer."""
 
     __tablename__ = "request"
+    __table_args__ = (sa.Index("request_created_at", "created_at"),)
 
     tenant: str = Field(primary_key=True)
     request_id: str = Field(primary_key=True)

@@ -4,20 +4,22 @@ A change is a function of what it reads: it returns the sandbox as it should be,
 nothing behind, and each one sees what those before it in its group changed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from typing import Any
 
+import sqlalchemy as sa
+
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.store import rows, search
+from sandbox_server.store import documents, rows, search
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor
 
-CHUNK = 100
-"""Sandboxes that a search reads at once: a driver may hold all of a result."""
+CHUNK = 25
+"""Sandboxes that a search reads at once: their specs can be 256 KiB each, and a page may end after a few."""
 
 
 class Stale(Exception):
@@ -53,8 +55,26 @@ class Reader:
 
     def sandbox(self, key: Key) -> Sandbox | None:
         """The sandbox of that key, TERMINATED ones too."""
+        found = self._last(key)
+        return None if found is None else self._sandboxes([found])[0]
+
+    def _last(self, key: Key) -> documents.Row | None:
+        """The last entry of a sandbox."""
         found = self._cursor.first(rows.SANDBOX, rows.of(key))
-        return None if found is None else rows.sandbox(found[0])
+        return None if found is None else documents.Row(*found)
+
+    def _sandboxes(self, found: Sequence[documents.Row]) -> list[Sandbox]:
+        return documents.sandboxes(found, self._specs)
+
+    def _specs(self, sequences: Collection[int]) -> Sequence[tuple[Any, ...]]:
+        if len(sequences) > 1:
+            return self._cursor.find(rows.specs(sequences))
+        # To write the statement anew takes a hundred times as long as to run it.
+        return [one for sequence in sequences for one in self._cursor.rows(rows.SPEC, {"of_sequence": sequence})]
+
+    def _entries(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> list[Sandbox]:
+        """The sandboxes that a statement on entries of the log finds."""
+        return self._sandboxes([documents.Row(*one) for one in self._cursor.rows(statement, parameters)])
 
     def env(self, key: Key) -> dict[str, str]:
         """The environment of the sandbox of that key; empty if there is none."""
@@ -80,14 +100,12 @@ class Reader:
                 continue
             last = after.id if after is not None and namespace == after.namespace else ""
             while found := self._cursor.find(search.page(wanted, namespace, last, CHUNK)):
-                for (text,) in found:
-                    sandbox = rows.sandbox(text)
-                    last = sandbox.id
-                    yield sandbox
+                yield from (sandboxes := self._sandboxes([documents.Row(*one) for one in found]))
+                last = sandboxes[-1].id
 
     def live(self) -> tuple[int, list[Sandbox]]:
         """The log's sequence and every sandbox that is not TERMINATED."""
-        return self.sequence(), [rows.sandbox(text) for (text,) in self._cursor.rows(rows.LIVE)]
+        return self.sequence(), self._entries(rows.LIVE)
 
     def events(self, after: int, limit: int) -> list[Sandbox]:
         """The log after a sequence. Raises `errors.OutOfRange` where it was trimmed."""
@@ -96,16 +114,19 @@ class Reader:
                 "HISTORY_TRIMMED", "the changes after after_sequence are no longer kept: open again without it"
             )
         # The log has no gaps.
-        found = self._cursor.rows(rows.EVENTS, {"after": after, "until": after + limit})
-        return [rows.sandbox(text) for (text,) in found]
+        return self._entries(rows.EVENTS, {"after": after, "until": after + limit})
 
 
 @dataclass(slots=True)
 class _Row:
-    """A row of `sandbox` as it was, and as the group leaves it: `columns` if it changed, with `env` if that did."""
+    """A row of `sandbox` as it was, and as the group leaves it: `columns` if it changed, with `env` if that did.
+
+    `parts`: the entries that have the parts of the sandbox as it now is; None for one of the first release.
+    """
 
     was: Sandbox | None
     now: Sandbox | None
+    parts: dict[str, int | None] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
 
 
@@ -115,10 +136,14 @@ class Group(Reader):
     def __init__(self, cursor: Cursor, cipher: Cipher) -> None:
         super().__init__(cursor, cipher)
         # From here to the commit nobody else appends, so that nothing that is read changes under a change.
-        self._stands: int = cursor.rows(rows.APPENDING)[0][0]
+        self._stands: int
+        self._trimmed: int
+        self._stands, self._trimmed = cursor.rows(rows.APPENDING)[0]
         self._rows: dict[Key, _Row] = {}
         self._requests: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._events: list[dict[str, Any]] = []
+        self._added: list[dict[str, Any]] = []
+        self._replaced: list[dict[str, Any]] = []
         self.committed: list[Sandbox] = []
         """What the commit appends to the log, in order."""
 
@@ -128,8 +153,11 @@ class Group(Reader):
 
     def _row(self, key: Key) -> _Row:
         if (row := self._rows.get(key)) is None:
-            found = super().sandbox(key)
-            row = self._rows[key] = _Row(found, found)
+            found = self._last(key)
+            sandbox = None if found is None else self._sandboxes([found])[0]
+            row = self._rows[key] = _Row(sandbox, sandbox)
+            if found is not None:
+                row.parts = {"spec": found.spec_sequence, "env_names": found.env_names_sequence}
         return row
 
     def env(self, key: Key) -> dict[str, str]:
@@ -162,11 +190,11 @@ class Group(Reader):
         """An entry of the log, about a sandbox that is no more. Raises `errors.NotFound` where it was trimmed."""
         if sequence > self._stands:
             return self.committed[sequence - self._stands - 1]
-        found = self._cursor.first(rows.EVENT, {"of_sequence": sequence})
-        if found is None:
+        found = self._entries(rows.EVENT, {"of_sequence": sequence})
+        if not found:
             said = f"the sandbox {sandbox_id!r} was deleted: create another"
             raise errors.NotFound("SANDBOX_NOT_FOUND", said, sandbox_id=sandbox_id)
-        return rows.sandbox(found[0])
+        return found[0]
 
     def _take(self, wanted: Wanted) -> Sandbox:
         after = wanted.sandbox
@@ -179,12 +207,26 @@ class Group(Reader):
                 return before
         elif after.sequence or (before is not None and before.status.phase is not Phase.TERMINATED):
             raise Stale
-        after = replaced(after, sequence=self._stands + len(self.committed) + 1)
+        # All that is the same is the same object: the feed keeps some thousand changes in memory.
+        spec = before.spec if before is not None and before.spec == after.spec else after.spec
+        after = replaced(after, sequence=self._stands + len(self.committed) + 1, spec=spec)
         columns = rows.columns(after)
         columns["env"] = row.columns.get("env")
         if wanted.env is not None:
             columns["env"] = self._cipher.encrypt(wanted.env, after.uid)
+        kept = before is not None and before.uid == after.uid
+        changed = {
+            name: documents.part(after, name)
+            for name in documents.PARTS
+            if not (kept and row.parts[name] and getattr(before, name) == getattr(after, name))
+        }
         # Nothing is raised from here on: a change that cannot be written has left nothing behind.
+        for name, text in changed.items():
+            if former := row.parts.get(name):
+                self._replaced.append({"of_sequence": former, "of_name": name, "replaced_at": after.sequence})
+            self._added.append({"sequence": after.sequence, "name": name, "document": text})
+            row.parts[name] = after.sequence
+        columns |= {f"{name}_sequence": sequence for name, sequence in row.parts.items()}
         row.now, row.columns = after, columns
         self._events.append(columns)
         self.committed.append(after)
@@ -195,10 +237,14 @@ class Group(Reader):
         removed: list[dict[str, Any]] = []
         inserted: list[dict[str, Any]] = []
         updated: list[dict[str, Any]] = []
+        # What a trim kept as the last entry of a sandbox is not the last any more.
+        forgotten: list[dict[str, Any]] = []
         for row in self._rows.values():
             was, columns = row.was, row.columns
             if not columns:
                 continue
+            if was is not None and was.sequence <= self._trimmed:
+                forgotten.append({"of_sequence": was.sequence})
             if was is not None and was.uid == columns["uid"]:
                 updated.append(columns | rows.of_version(was))
                 continue
@@ -211,7 +257,10 @@ class Group(Reader):
             (rows.REMOVE, removed),
             (rows.INSERT, inserted),
             (rows.UPDATE, updated),
+            (rows.ADD_PART, self._added),
+            (rows.REPLACE_PART, self._replaced),
             (rows.APPEND, self._events),
+            (rows.FORGET, forgotten),
             (rows.APPENDED, log),
             (rows.REMEMBER, requests),
         ):

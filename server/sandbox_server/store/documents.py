@@ -1,0 +1,74 @@
+"""What the log holds of a sandbox: a document for each entry, and the parts that many entries share.
+
+The spec and the names of the variables can be large and change seldom: each is stored once, under the sequence of the
+first entry that has it. The documents of the first release have both in them, and are read for ever.
+"""
+
+import dataclasses
+import typing
+import weakref
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.spec import SandboxSpec
+
+PARTS = ("spec", "env_names")
+
+
+class Row(NamedTuple):
+    """An entry as it is stored: its document, the sequences of its parts, and the names; None in the first release."""
+
+    document: str
+    spec_sequence: int | None
+    env_names_sequence: int | None
+    env_names: str | None
+
+
+_HINTS = typing.get_type_hints(Sandbox)
+_OWN = tuple(one for one in dataclasses.fields(Sandbox) if one.name not in PARTS)
+_Document: Any = msgspec.defstruct(
+    "_Document",
+    [
+        *((one.name, _HINTS[one.name]) for one in _OWN if one.default is dataclasses.MISSING),
+        *((one.name, _HINTS[one.name], one.default) for one in _OWN if one.default is not dataclasses.MISSING),
+        *((name, _HINTS[name] | None, None) for name in PARTS),
+    ],
+)
+_DECODER = msgspec.json.Decoder(_Document)
+_SPEC = msgspec.json.Decoder(SandboxSpec)
+_NAMES = msgspec.json.Decoder(tuple[str, ...])
+_ENCODER = msgspec.json.Encoder()
+
+_SPECS = weakref.WeakValueDictionary[tuple[str, int], SandboxSpec]()
+"""Specs by the sandbox's uid and their sequence, while anybody has them: the entries of a sandbox share one in memory."""
+
+
+def document(value: Sandbox) -> str:
+    """The document of an entry: all but the parts. It has no value of an environment variable."""
+    return _ENCODER.encode({one.name: getattr(value, one.name) for one in _OWN}).decode()
+
+
+def part(value: Sandbox, name: str) -> str:
+    """A part of a sandbox."""
+    return _ENCODER.encode(getattr(value, name)).decode()
+
+
+def sandboxes(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tuple[int, str]]]) -> list[Sandbox]:
+    """The sandboxes of rows. `specs` reads the specs of some sequences; it is asked for those that memory does not have."""
+    decoded = [_DECODER.decode(one.document) for one in found]
+    owners = {row.spec_sequence: one.uid for row, one in zip(found, decoded, strict=True) if row.spec_sequence}
+    known = {sequence: spec for sequence, uid in owners.items() if (spec := _SPECS.get((uid, sequence)))}
+    if missing := owners.keys() - known.keys():
+        for sequence, text in specs(missing):
+            known[sequence] = _SPECS.setdefault((owners[sequence], sequence), _SPEC.decode(text))
+    return [
+        Sandbox(
+            spec=known[row.spec_sequence] if row.spec_sequence else one.spec,
+            env_names=one.env_names if row.env_names is None else _NAMES.decode(row.env_names),
+            **{field.name: getattr(one, field.name) for field in _OWN},
+        )
+        for row, one in zip(found, decoded, strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""What is done in the background: trimming and the encryption with a new key, each by key and a page at a time.
+
+The last entry of a sandbox is kept as long as the sandbox's row refers to it; `transaction.Group` removes it when
+another takes its place. So what lies before `trimmed_sequence` never has to be looked at again.
+"""
+
+from datetime import datetime
+
+import msgspec
+import sqlalchemy as sa
+from sqlmodel import SQLModel
+
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.store import tables
+from sandbox_server.store.cipher import Cipher
+
+PAGE = 500
+"""Rows in one transaction: some milliseconds, which is how long a mutation waits for it."""
+ENVIRONMENTS = 50
+"""Environments in one transaction: each can be 512 KiB."""
+
+_SANDBOX, _EVENT, _LOG, _REQUEST, _PART = (
+    SQLModel.metadata.tables[str(one.__tablename__)]
+    for one in (tables.SandboxRow, tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow, tables.PartRow)
+)
+_OF_EVENT = sa.and_(
+    _SANDBOX.c.namespace == _EVENT.c.namespace,
+    _SANDBOX.c.id == _EVENT.c.sandbox_id,
+    _SANDBOX.c.sequence == _EVENT.c.sequence,
+)
+
+
+class _Status(msgspec.Struct):
+    reason: Reason
+
+
+class _Ended(msgspec.Struct):
+    status: _Status
+
+
+_ENDED = msgspec.json.Decoder(_Ended)
+
+
+def trim_history(connection: sa.Connection, before: datetime) -> bool:
+    """Forgets a page of the history of before that time, and the sandboxes that ended in it unless the volume is kept.
+
+    Returns whether there may be more.
+    """
+    # As those who append: no reader meets a gap that it does not know of.
+    log = connection.execute(sa.select(_LOG).with_for_update()).one()
+    page = sa.and_(_EVENT.c.sequence > log.trimmed_sequence, _EVENT.c.sequence <= log.trimmed_sequence + PAGE)
+    last = connection.scalar(sa.select(sa.func.max(_EVENT.c.sequence)).where(page, _EVENT.c.at < before))
+    if last is None:
+        return False
+    page = sa.and_(_EVENT.c.sequence > log.trimmed_sequence, _EVENT.c.sequence <= last)
+    ended = (
+        sa.select(_SANDBOX.c.namespace, _SANDBOX.c.id, _EVENT)
+        .join_from(_EVENT, _SANDBOX, _OF_EVENT)
+        .where(page, _SANDBOX.c.phase == Phase.TERMINATED.name)
+    )
+    for row in connection.execute(ended).all():
+        if _ENDED.decode(row.document).status.reason is not Reason.VOLUME_KEPT:
+            key = sa.and_(_SANDBOX.c.namespace == row.namespace, _SANDBOX.c.id == row.id)
+            connection.execute(sa.delete(_SANDBOX).where(key))
+            parts = _PART.c.sequence.in_((row.spec_sequence, row.env_names_sequence))
+            connection.execute(sa.update(_PART).where(parts).values(replaced_at=row.sequence))
+    connection.execute(sa.delete(_EVENT).where(page, ~sa.exists(sa.select(1).where(_OF_EVENT))))
+    connection.execute(sa.delete(_PART).where(_PART.c.replaced_at <= last))
+    connection.execute(sa.update(_LOG).values(trimmed_sequence=last))
+    return bool(last == log.trimmed_sequence + PAGE)
+
+
+def trim_requests(connection: sa.Connection, before: datetime) -> bool:
+    """Forgets a page of the requests of before that time; returns whether there may be more."""
+    key = sa.tuple_(_REQUEST.c.tenant, _REQUEST.c.request_id)
+    old = sa.select(_REQUEST.c.tenant, _REQUEST.c.request_id).where(_REQUEST.c.created_at < before)
+    page = old.order_by(_REQUEST.c.created_at).limit(PAGE)
+    return connection.execute(sa.delete(_REQUEST).where(key.in_(page))).rowcount == PAGE
+
+
+def rewrap(connection: sa.Connection, cipher: Cipher, after: Key) -> tuple[int, Key] | None:
+    """Encrypts the environments of a page of sandboxes after `after` with the first key.
+
+    Returns how many were of another key, and the last sandbox of the page; None where there are no more.
+    """
+    key = sa.tuple_(_SANDBOX.c.namespace, _SANDBOX.c.id)
+    page = sa.select(_SANDBOX.c.namespace, _SANDBOX.c.id, _SANDBOX.c.uid, _SANDBOX.c.env)
+    page = page.where(key > sa.tuple_(*after)).order_by(_SANDBOX.c.namespace, _SANDBOX.c.id).limit(ENVIRONMENTS)
+    # Nobody changes an environment between the read and the write.
+    connection.execute(sa.select(_LOG).with_for_update())
+    found = connection.execute(page).all()
+    old = [one for one in found if not cipher.is_current(one.env)]
+    for one in old:
+        env = cipher.encrypt(cipher.decrypt(one.env, one.uid), one.uid)
+        row = sa.and_(_SANDBOX.c.namespace == one.namespace, _SANDBOX.c.id == one.id)
+        connection.execute(sa.update(_SANDBOX).where(row).values(env=env))
+    return (len(old), Key(found[-1].namespace, found[-1].id)) if found else None
