@@ -49,9 +49,13 @@ def rotate_keys(chosen: settings.Settings) -> None:
 
 
 def render(chosen: settings.Settings) -> None:
-    """Prints the YAML of the sandbox that a CreateSandboxRequest on standard input asks for."""
+    """Prints the YAML of the sandbox that a CreateSandboxRequest on standard input asks for.
+
+    Raises ValueError for what the service would not start with.
+    """
     from sandbox_server.engines import kubernetes
 
+    kubernetes.check(chosen)
     request = convert.written(sys.stdin.read())
     namespaces = (request.namespace,) if check.namespace.fits(request.namespace) else chosen.namespace_names
     key, spec, env = convert.creation(Tenant(chosen.tenant, namespaces), request, chosen)

@@ -5,12 +5,12 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from sandbox_server.domain import check
+from sandbox_server.domain import check, operator, policy
 
 
 def _quoted(command: str) -> str:
@@ -24,6 +24,12 @@ CENTURY = 100 * 365 * 86400.0
 File = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
 """None where it is given as empty, as whoever composes an environment may have to say that there is none."""
 Seconds = Annotated[float, Field(gt=0, le=CENTURY)]
+
+ClassName = Annotated[str, AfterValidator(operator.class_name)]
+ClassNames = Annotated[tuple[ClassName, ...], NoDecode, BeforeValidator(operator.split)]
+Keys = Annotated[tuple[Annotated[str, AfterValidator(operator.key)], ...], NoDecode, BeforeValidator(operator.split)]
+Object = Annotated[dict[str, str], NoDecode, BeforeValidator(lambda given: operator.parsed(given or {}))]
+Array = Annotated[tuple[dict[str, Any], ...], NoDecode, BeforeValidator(lambda given: operator.parsed(given or ()))]
 
 
 class Settings(BaseSettings):
@@ -119,6 +125,25 @@ class Settings(BaseSettings):
     sealos_labels: bool = True
     """Set the labels that Sealos reads."""
 
+    allowed_annotations: Keys = ()
+    """Annotations that callers may set: prefixes such as example.com/ and whole keys, comma-separated; empty: none."""
+    allowed_runtime_classes: ClassNames = ()
+    """Runtime classes that callers may name, comma-separated; empty: none."""
+    allowed_storage_classes: ClassNames = ()
+    """Storage classes that callers may name beside storage-class, comma-separated; empty: none."""
+    ingress_annotations: Annotated[Object, AfterValidator(operator.annotations)] = {}
+    """Annotations of the Ingresses as a JSON object: body size, time-outs, auth."""
+    node_selector: Annotated[Object, AfterValidator(operator.labels)] = {}
+    """Node labels that pods require, as a JSON object."""
+    tolerations: Annotated[Array, AfterValidator(operator.tolerations)] = ()
+    """Tolerations of the pods, as a JSON array."""
+    pull_secrets: ClassNames = ()
+    """Image pull secrets of the pods, comma-separated."""
+    priority_class: ClassName = ""
+    """Priority class of the pods; empty: the cluster's default."""
+    pod_patch: Array = ()
+    """JSON patch (RFC 6902) of the pod template, for what no other setting does; checked when the service starts."""
+
     local_command: Annotated[str, AfterValidator(_quoted)] = ""
     """What a local sandbox without a command runs; empty: serve its home."""
     local_terminal: str = "auto"
@@ -155,6 +180,15 @@ class Settings(BaseSettings):
     def namespace_names(self) -> tuple[str, ...]:
         """The namespaces of the one tenant."""
         return tuple(one.strip() for one in self.namespaces.split(",") if one.strip())
+
+    @property
+    def policy(self) -> policy.Policy:
+        """What callers may put on cluster objects."""
+        return policy.Policy(
+            annotations=self.allowed_annotations,
+            runtime_classes=self.allowed_runtime_classes,
+            storage_classes=(*self.allowed_storage_classes, self.storage_class),
+        )
 
     @property
     def database(self) -> str:

@@ -129,12 +129,12 @@ def test_an_env_file_is_read_from_standard_input(service: Service, long: pb.Sand
 
 
 def test_what_the_output_cannot_encode_is_escaped(ctl: Ctl, client: Client) -> None:
-    spec = pb.SandboxSpec(command=["/bin/sleep", "1000"], annotations={"words": "\u00e9"})
+    spec = pb.SandboxSpec(command=["/bin/sh", "-c", "exec sleep 1000", "\u00e9"])
     client.create("demo", sandbox_id="encoded", spec=spec)
     for encoding in ("ascii", "utf-8"):
         done = ctl("get", "encoded", env={"PYTHONIOENCODING": encoding})
         assert (done.returncode, done.stderr) == (0, "")
-        assert json.loads(done.stdout)["spec"]["annotations"] == {"words": "\u00e9"}
+        assert json.loads(done.stdout)["spec"]["command"][-1] == "\u00e9"
     client.delete("encoded")
 
 

@@ -69,7 +69,10 @@ class Served:
         database.write = counted  # type: ignore[method-assign]
         engine: Any = Blind()
         sandboxes = manager.StatefulSetManager(database, memory, engine)
-        server = Server(Servicer(sandboxes, Settings()), auth.Anyone(Tenant("default", ("default", "second"))))
+        server = Server(
+            Servicer(sandboxes, Settings(allowed_annotations=("words.example/",))),
+            auth.Anyone(Tenant("default", ("default", "second"))),
+        )
         self._port.set_result(await server.start("127.0.0.1:0", None))
         beats = asyncio.create_task(memory.beat())
         await self._ended.wait()
@@ -250,7 +253,7 @@ def test_a_good_create_is_taken_as_it_is(call: Call, data: st.DataObject) -> Non
         resources=pb.Resources(cpu_request=text("[1-9][0-9]{0,2}m"), memory_limit=text("[1-9][0-9]{0,2}Gi")),
         storage=pb.Storage(size=text("[1-9]Ti|[1-9][0-9]{0,3}(Gi|G|Mi)"), access_mode="ReadWriteMany"),
         labels={one: text(value) for one in some(key, 4) if one != "app"},
-        annotations={one: text("[^\0]{0,40}") for one in some(key, 4) if one != "app"},
+        annotations={f"words.example/{one}": text("[^\0]{0,40}") for one in some("[A-Za-z0-9]{1,20}", 4)},
         readiness=pb.Readiness(http_path=text("/[!-~]{0,40}")),
     )
     env = {one: text("[^\0]{0,40}") for one in some("[A-Za-z_][A-Za-z0-9_]{0,30}", 5)}

@@ -48,7 +48,18 @@ VARIANTS: dict[str, tuple[dict[str, object], Settings]] = {
             "annotations": {"example.com/note": "hello"},
             "readiness": Readiness(http_path="/healthz"),
         },
-        Settings(),
+        Settings(allowed_annotations=("example.com/",)),
+    ),
+    "operator": (
+        {"labels": {"tier": "web"}},
+        Settings(
+            ingress_annotations={"nginx.ingress.kubernetes.io/proxy-body-size": "0"},
+            node_selector={"pool": "sandboxes"},
+            tolerations=[{"key": "sandboxes", "operator": "Exists", "effect": "NoSchedule"}],
+            pull_secrets="registry,mirror",
+            priority_class="sandboxes",
+            pod_patch=[{"op": "add", "path": "/spec/dnsPolicy", "value": "Default"}],
+        ),
     ),
 }
 

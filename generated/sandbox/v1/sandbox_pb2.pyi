@@ -519,7 +519,9 @@ class Storage(_message.Message):
     default.
     """
     storage_class: _builtins.str
-    """The storage class, a DNS name. Empty: the service's, else the cluster's default."""
+    """The storage class, a DNS name: the service's default or another that its operators allow (allowed-storage-classes).
+    Empty: the service's, else the cluster's default.
+    """
     access_mode: _builtins.str
     """ReadWriteOnce, ReadWriteOncePod or ReadWriteMany. Empty: ReadWriteOnce."""
     def __init__(
@@ -629,7 +631,9 @@ class SandboxSpec(_message.Message):
     image: _builtins.str
     """The container image, at most 512 characters. Empty: the service's default. The local engine does not use it."""
     runtime_class: _builtins.str
-    """The runtime class of the pod, a DNS name. Empty: the cluster's default. The local engine does not use it."""
+    """The runtime class of the pod, a DNS name: one that the service's operators allow (allowed-runtime-classes, by
+    default none). Empty: the cluster's default. The local engine does not use it.
+    """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The command instead of the image's entry point: at most 64 words, 4096 bytes each, without NUL. The local engine
@@ -658,12 +662,15 @@ class SandboxSpec(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, at most 64, with Kubernetes' syntax. Reserved keys are refused: `app`, `originImageName`, and those under
         kubernetes.io, k8s.io, cloud.sealos.io, deploy.cloud.sealos.io, project.fullstackagent.io and
-        sandbox.fullstackagent.io.
+        sandbox.fullstackagent.io. The StatefulSet and the pod have those whose key has no prefix and those that the
+        service's operators allow (allowed-annotations); lists and watches select by all.
         """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Annotations, at most 64, 16 KiB in all, with Kubernetes' syntax for keys; the same keys are reserved."""
+        """Annotations of the StatefulSet and the pod, at most 64, 16 KiB in all, with Kubernetes' syntax for keys; the same
+        keys are reserved. Only those that the service's operators allow (allowed-annotations, by default none).
+        """
 
     @_builtins.property
     def readiness(self) -> Global___Readiness:

@@ -133,6 +133,7 @@ port_name = _text(
 env_name = _text(r"[A-Za-z_][A-Za-z0-9_]{0,252}", "a name of at most 253 characters: [A-Za-z_][A-Za-z0-9_]*")
 key = _text(rf"((?=[^/]{{1,253}}/){_DNS_NAME}/)?{_NAME}", "a key such as name or example.com/name, as in Kubernetes")
 free_key = _text(rf"(?!({_OURS}|{_KUBERNETES})\Z).*", "a key that is not reserved for the service or for Kubernetes")
+own_key = _text(rf"({_OURS})", "a key of the service's own")
 label = _text(rf"({_NAME})?", "a value of at most 63 characters: a-z, A-Z, 0-9, inside also -, _, .")
 cpu = _quantity("CPU in cores such as 2 or 500m, a multiple of 0.001, at most 1024", "0.001", 2**10, "0.001")
 memory = _quantity("bytes such as 512Mi or 2Gi, at least 1, at most 16Ti", "1", 2**44)
@@ -227,7 +228,7 @@ def _entries(
         size += _size(name) + _size(text)
         bad = next((kind for kind in keys if not kind.fits(name)), None) or (None if value.fits(text) else value)
         if bad:
-            yield Violation(_entry(field, name), f"must be {bad.takes}")
+            yield Violation(entry(field, name), f"must be {bad.takes}")
     if size > total:
         yield Violation(field, f"must be at most {total} bytes in all")
 
@@ -236,7 +237,7 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
-def _entry(field: str, name: str) -> str:
+def entry(field: str, name: str) -> str:
     """Names one entry of a map; what is long or unprintable is cut and escaped, so that it stays one line."""
     shown = name if len(name) <= 64 else name[:61] + "..."
     return f"{field}[{shown.encode('unicode_escape').decode()}]"

@@ -76,7 +76,9 @@ def creation(
         found += check.env("env", env)
         if namespace not in tenant.namespaces:
             found.append(Violation("namespace", "must be one of the tenant's namespaces, or empty for its first"))
-        made = spec(request.spec, settings)
+        asked = request.spec
+        found += settings.policy.violations(asked.annotations, asked.runtime_class, asked.storage.storage_class)
+        made = spec(asked, settings)
     return Key(namespace, request.sandbox_id), made, env
 
 

@@ -2,5 +2,6 @@
 
 from sandbox_server.engines.kubernetes.engine import KubernetesEngine
 from sandbox_server.engines.kubernetes.manifests import render
+from sandbox_server.engines.kubernetes.preflight import check
 
-__all__ = ["KubernetesEngine", "render"]
+__all__ = ["KubernetesEngine", "check", "render"]

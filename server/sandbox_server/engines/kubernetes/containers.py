@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sandbox_server.domain.phase import Reason
-from sandbox_server.engines.kubernetes import manifests
+from sandbox_server.engines.kubernetes import pods
 from sandbox_server.engines.kubernetes.objects import Container, Said, Status
 
 _WAITING = {
@@ -64,7 +64,7 @@ class Cause(NamedTuple):
 
 def own(status: Status) -> Container:
     """The container that is the sandbox's."""
-    return next((one for one in status.containerStatuses if one.name == manifests.CONTAINER), Container())
+    return next((one for one in status.containerStatuses if one.name == pods.CONTAINER), Container())
 
 
 def restarts(status: Status) -> int:
@@ -137,7 +137,7 @@ def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iter
     A container that waits for those before it, or that has done its work, is no cause.
     """
     for one in containers:
-        if one.name == manifests.CONTAINER or one.ready:
+        if one.name == pods.CONTAINER or one.ready:
             continue
         ended = one.state.get("terminated")
         if "running" in one.state:

@@ -11,7 +11,7 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
-from sandbox_server.engines.kubernetes import client, manifests, observe
+from sandbox_server.engines.kubernetes import client, manifests, observe, patch, preflight
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.settings import Settings
@@ -63,7 +63,8 @@ class KubernetesEngine:
     """See `engines.Engine`."""
 
     def __init__(self, settings: Settings, namespaces: Iterable[str] = ()) -> None:
-        """`namespaces`: those that are observed from the beginning."""
+        """`namespaces`: those that are observed from the beginning. Raises ValueError for settings that make no pod."""
+        preflight.check(settings)
         self._settings = settings
         self._namespaces = namespaces
         self._api = client.Client(settings)
@@ -155,7 +156,10 @@ class KubernetesEngine:
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Applies the claim, unless the sandbox has its disk, and then all but the StatefulSet before it."""
-        claim, secret, *objects = manifests.objects(sandbox, env, replicas, self._settings)
+        try:
+            claim, secret, *objects = manifests.objects(sandbox, env, replicas, self._settings)
+        except patch.Inapplicable as error:
+            raise engines.Refused(Fault(Reason.ENGINE_REFUSED, str(error))) from None
         if not sandbox.volume_uid:
             await self._make_disk(sandbox, claim)
         await self._write(sandbox, secret)

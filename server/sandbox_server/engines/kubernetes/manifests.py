@@ -1,29 +1,23 @@
 """Every object of a sandbox as a pure function of it. Only fields that are ours: the rest is the cluster's."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from sandbox_server.domain.sandbox import Addresses, Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT
+from sandbox_server.engines.kubernetes import patch, pods
 from sandbox_server.settings import Settings
 
-Manifest = dict[str, Any]
+Manifest = patch.Manifest
 
 VERSIONS = {"Ingress": "networking.k8s.io/v1", "StatefulSet": "apps/v1"}
 """Kinds that are not of the core's v1."""
 FIELD_MANAGER = "sandbox-service"
 OURS = "sandbox.fullstackagent.io"
 ID, UID, GENERATION, PLACEHOLDER = f"{OURS}/id", f"{OURS}/uid", f"{OURS}/generation", f"{OURS}/placeholder"
-CONTAINER = "sandbox"
-VOLUME = "vn-homevn-agent"
-HOME = "/home/agent"
-AGENT = 1001
-"""The user of the sandbox images."""
-GRACE = 10
-"""Seconds that a pod has to end."""
 _SEALOS = "cloud.sealos.io"
 
 
@@ -57,7 +51,7 @@ def pod_name(sandbox: Sandbox) -> str:
 
 def claim_name(sandbox: Sandbox) -> str:
     """The claim that the pod uses, as the StatefulSet controller derives it."""
-    return f"{VOLUME}-{pod_name(sandbox)}"
+    return f"{pods.VOLUME}-{pod_name(sandbox)}"
 
 
 def secret_name(sandbox: Sandbox) -> str:
@@ -94,33 +88,29 @@ def render(sandbox: Sandbox, env: Mapping[str, str], settings: Settings) -> str:
 
 
 def _object(sandbox: Sandbox, settings: Settings, kind: str, name: str, **content: Any) -> Manifest:
+    """An object without the caller's labels and annotations: only the StatefulSet and its pods have those."""
     metadata = {"name": name, "namespace": sandbox.namespace, "labels": _labels(sandbox, settings)}
-    metadata["annotations"] = {**sandbox.spec.annotations, UID: sandbox.uid}
+    metadata["annotations"] = {UID: sandbox.uid}
     return {"apiVersion": VERSIONS.get(kind, "v1"), "kind": kind, "metadata": metadata, **content}
 
 
 def _labels(sandbox: Sandbox, settings: Settings) -> dict[str, str]:
-    labels = {**sandbox.spec.labels, ID: sandbox.id}
+    labels = {ID: sandbox.id}
     if settings.sealos_labels:
         labels |= {f"{_SEALOS}/app-deploy-manager": sandbox.id, "app": sandbox.id}
         labels["project.fullstackagent.io/name"] = sandbox.spec.project
     return labels
 
 
-def _given(**fields: Any) -> Manifest:
-    """Those that are not empty."""
-    return {name: value for name, value in fields.items() if value}
-
-
 def _claim(sandbox: Sandbox) -> Manifest:
     """The disk. It has no label but ours, lest whoever clears away an app of Sealos by its labels takes it along."""
     storage = sandbox.spec.storage
     # Sealos reads the last two.
-    annotations = {UID: sandbox.uid, "path": HOME, "value": storage.size}
+    annotations = {UID: sandbox.uid, "path": pods.HOME, "value": storage.size}
     named = {"name": claim_name(sandbox), "namespace": sandbox.namespace}
     metadata = {**named, "labels": {ID: sandbox.id}, "annotations": annotations}
     spec = {"accessModes": [storage.access_mode], "resources": {"requests": {"storage": storage.size}}}
-    spec |= _given(storageClassName=storage.storage_class)
+    spec |= pods.given(storageClassName=storage.storage_class)
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
@@ -131,8 +121,8 @@ def _placeholder(sandbox: Sandbox) -> Manifest:
     goes; and nothing runs beside the sandbox's pod if somebody scales the StatefulSet.
     """
     # Sealos reads the last two. The template can never change, so nothing in it is of the disk, which may.
-    annotations = {UID: sandbox.uid, PLACEHOLDER: "true", "path": HOME, "value": "1Gi"}
-    metadata = {"name": VOLUME, "labels": {ID: sandbox.id}, "annotations": annotations}
+    annotations = {UID: sandbox.uid, PLACEHOLDER: "true", "path": pods.HOME, "value": "1Gi"}
+    metadata = {"name": pods.VOLUME, "labels": {ID: sandbox.id}, "annotations": annotations}
     # No class, or the cluster's default would be filled in, and the quota of that class counted.
     spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": "only-the-service-makes-disks"}
     return {"metadata": metadata, "spec": spec | {"resources": {"requests": {"storage": "1Gi"}}}}
@@ -142,13 +132,9 @@ def _data(env: Mapping[str, str]) -> dict[str, str]:
     return {name: base64.b64encode(value.encode()).decode() for name, value in sorted(env.items())}
 
 
-def _ports(sandbox: Sandbox) -> list[tuple[str, int]]:
-    return [*((one.name, one.number) for one in sandbox.spec.ports), ("ttyd", TERMINAL_PORT)]
-
-
 def _service(sandbox: Sandbox) -> Manifest:
     """Headless, so that the pod has a stable name; it has one before it is ready, too."""
-    ports = [{"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in _ports(sandbox)]
+    ports = [{"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in pods.ports(sandbox)]
     return {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {ID: sandbox.id}, "ports": ports}
 
 
@@ -159,19 +145,25 @@ def _ingress(sandbox: Sandbox, settings: Settings, name: str, host: str, port: i
     secret = settings.tls_secret if stored.tls_secret is None else stored.tls_secret
     class_name = settings.ingress_class if stored.ingress_class is None else stored.ingress_class
     tls = [{"hosts": [host], "secretName": secret}] if secret else []
-    spec = {"rules": [rule]} | _given(ingressClassName=class_name, tls=tls)
+    spec = {"rules": [rule]} | pods.given(ingressClassName=class_name, tls=tls)
     made = _object(sandbox, settings, "Ingress", name, spec=spec)
+    made["metadata"]["annotations"] |= settings.ingress_annotations
     if settings.sealos_labels:
         made["metadata"]["labels"][f"{_SEALOS}/app-deploy-manager-domain"] = host.partition(".")[0]
     return made
 
 
 def _stateful_set(sandbox: Sandbox, settings: Settings, name: str, replicas: int) -> Manifest:
-    """Its template's generation is what restarts the pod."""
+    """Its template's generation is what restarts the pod. Without replicas no pod is made from the template."""
     made = _object(sandbox, settings, "StatefulSet", name)
-    labels, annotations = made["metadata"]["labels"], made["metadata"]["annotations"]
+    metadata, given = made["metadata"], sandbox.spec
+    metadata["labels"] = labels = settings.policy.labels(given.labels) | metadata["labels"]
+    metadata["annotations"] = annotations = {**given.annotations, **metadata["annotations"]}
     annotations[GENERATION] = str(sandbox.generation)
-    template = {"metadata": {"labels": {**labels}, "annotations": {**annotations}}, "spec": _pod(sandbox)}
+    named = {"labels": {**labels}, "annotations": {**annotations}}
+    template = pods.template(sandbox, named, secret_name(sandbox), settings)
+    if replicas:
+        template = patch.apply(template, settings.pod_patch)
     if settings.sealos_labels:
         annotations["originImageName"] = sandbox.spec.image
         annotations |= {f"deploy.{_SEALOS}/minReplicas": "1", f"deploy.{_SEALOS}/maxReplicas": "1"}
@@ -190,46 +182,3 @@ def _stateful_set(sandbox: Sandbox, settings: Settings, name: str, replicas: int
         "volumeClaimTemplates": [_placeholder(sandbox)],
     }
     return made | {"spec": spec}
-
-
-def _pod(sandbox: Sandbox) -> Manifest:
-    user = {"runAsNonRoot": True, "runAsUser": AGENT, "runAsGroup": AGENT, "fsGroup": AGENT}
-    security = {**user, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
-    return {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE,
-        "securityContext": security,
-        "containers": [_container(sandbox)],
-        **_given(runtimeClassName=sandbox.spec.runtime_class),
-    }
-
-
-def _container(sandbox: Sandbox) -> Manifest:
-    spec, port = sandbox.spec, sandbox.spec.ports[0].number
-    env = [] if "PORT" in sandbox.env_names else [{"name": "PORT", "value": str(port)}]
-    probe: Manifest = {"tcpSocket": {"port": spec.readiness.tcp_port}} if spec.readiness.tcp_port else {}
-    if spec.readiness.http_path:
-        probe = {"httpGet": {"path": spec.readiness.http_path, "port": port}}
-    often = {"periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3}
-    resources = spec.resources
-    return {
-        "name": CONTAINER,
-        "image": spec.image,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "ports": [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in _ports(sandbox)],
-        "envFrom": [{"secretRef": {"name": secret_name(sandbox)}}],
-        "resources": {
-            "requests": {"cpu": resources.cpu_request, "memory": resources.memory_request},
-            "limits": {"cpu": resources.cpu_limit, "memory": resources.memory_limit},
-        },
-        "volumeMounts": [{"name": VOLUME, "mountPath": HOME}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
-        **_given(command=_literal(spec.command), args=_literal(spec.args)),
-        **_given(env=env, readinessProbe=probe and probe | often),
-    }
-
-
-def _literal(words: Sequence[str]) -> list[str]:
-    """Words that reach the process as they are: the kubelet puts in variables for `$(NAME)`, and `$` for `$$`."""
-    return [word.replace("$", "$$") for word in words]

@@ -12,7 +12,7 @@ from datetime import datetime
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import containers, manifests
+from sandbox_server.engines.kubernetes import containers, manifests, pods
 from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, Said, Status
 
@@ -52,7 +52,7 @@ def about(found: Object) -> tuple[str, str]:
 
 
 def _of_claim(name: str) -> str:
-    return name.removeprefix(f"{manifests.VOLUME}-").removesuffix("-0")
+    return name.removeprefix(f"{pods.VOLUME}-").removesuffix("-0")
 
 
 def refused(message: str) -> Fault:

@@ -1,0 +1,85 @@
+"""Judges what operators set for the objects of every sandbox. Each function returns what it was given, or raises ValueError
+with what it must be."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sandbox_server.domain import check
+
+_TOLERATION = {"key": str, "operator": str, "value": str, "effect": str, "tolerationSeconds": int}
+_OPERATORS = ("Equal", "Exists")
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+def split(given: Any) -> Any:
+    """The words between commas."""
+    return tuple(one.strip() for one in given.split(",") if one.strip()) if isinstance(given, str) else given
+
+
+def parsed(given: Any) -> Any:
+    """The value of JSON text."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError as error:
+        raise ValueError(f"must be JSON: {error}") from None
+
+
+def key(name: str) -> str:
+    """A key, or a prefix that ends with a slash, that callers may use."""
+    whole = f"{name}x" if name.endswith("/") else name
+    _need(check.key.fits(whole), f"{name!r} must be {check.key.takes}, or a prefix such as example.com/")
+    _need(check.free_key.fits(whole), f"{name!r} must be {check.free_key.takes}")
+    return name
+
+
+def class_name(name: str) -> str:
+    """The name of an object, or nothing."""
+    _need(not name or check.class_name.fits(name), f"{name!r} must be {check.class_name.takes}")
+    return name
+
+
+def annotations(given: Mapping[str, str]) -> Mapping[str, str]:
+    """Annotations that are not the service's own."""
+    for name in given:
+        own = check.own_key.fits(name)
+        _need(check.key.fits(name) and not own, f"{name!r} must be {check.key.takes}, and not the service's own")
+    return given
+
+
+def labels(given: Mapping[str, str]) -> Mapping[str, str]:
+    """Labels."""
+    for name, value in given.items():
+        _need(check.key.fits(name), f"{name!r} must be {check.key.takes}")
+        _need(check.label.fits(value), f"{name}: must be {check.label.takes}")
+    return given
+
+
+def tolerations(given: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Tolerations, by the names and the rules of Kubernetes."""
+    for index, one in enumerate(given):
+        for holds, otherwise in _of_toleration(one):
+            _need(holds, f"{index}: {otherwise}")
+    return given
+
+
+def _of_toleration(given: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
+    for name, value in given.items():
+        yield name in _TOLERATION, f"{name!r} must be one of {', '.join(_TOLERATION)}"
+        yield type(value) is _TOLERATION[name], f"{name}: must be of type {_TOLERATION[name].__name__}"
+    name, value, effect = (given.get(field, "") for field in ("key", "value", "effect"))
+    exists = given.get("operator") == "Exists"
+    yield given.get("operator", "Equal") in _OPERATORS, f"operator: must be one of {', '.join(_OPERATORS)}"
+    yield effect in ("", *_EFFECTS), f"effect: must be one of {', '.join(_EFFECTS)}"
+    yield not name or check.key.fits(name), f"key: must be {check.key.takes}"
+    yield check.label.fits(value), f"value: must be {check.label.takes}"
+    yield not (exists and value), "value: must be empty with the operator Exists"
+    yield exists or bool(name), "operator: must be Exists without a key"
+    yield "tolerationSeconds" not in given or effect == "NoExecute", "tolerationSeconds: needs the effect NoExecute"
+
+
+def _need(holds: Any, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)

@@ -1,0 +1,63 @@
+"""The operator's JSON patch of a pod template, held to what the service relies on."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jsonpatch
+
+Manifest = dict[str, Any]
+
+
+class Inapplicable(ValueError):
+    """The patch does not apply to a template, or changes what the service relies on."""
+
+
+def apply(template: Manifest, operations: Sequence[Manifest]) -> Manifest:
+    """The template with every operation in order. Raises `Inapplicable`."""
+    patched = template
+    for index, operation in enumerate(operations):
+        try:
+            # An operation's value becomes a part of the template, which the next operation may change.
+            patched = jsonpatch.apply_patch(patched, [copy.deepcopy(operation)])
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError) as error:
+            called = f"{operation.get('op')} {operation.get('path')}"
+            raise Inapplicable(f"pod-patch: operation {index} ({called}) does not apply: {_brief(error)}") from None
+    if operations:
+        _hold(template, patched)
+    return patched
+
+
+def _brief(error: Exception) -> str:
+    """The kind of failure; the words of the library have the whole template in them."""
+    if isinstance(error, jsonpatch.JsonPatchTestFailed):
+        return "the template has another value there"
+    if isinstance(error, jsonpatch.JsonPatchConflict | jsonpatch.JsonPointerException):
+        return "the template has no such place"
+    return "it is no operation of RFC 6902"
+
+
+def _hold(template: Manifest, patched: Manifest) -> None:
+    try:
+        lost = next(_lost(template, patched), "")
+    except (AttributeError, KeyError, TypeError):
+        lost = "the shape of a pod template"
+    if lost:
+        raise Inapplicable(f"pod-patch: changes or removes {lost}, which the service relies on")
+
+
+def _lost(template: Manifest, patched: Manifest) -> Iterator[str]:
+    """What the service set and does not find again: the selectors and the reading of pods rest on the metadata."""
+    for part in ("labels", "annotations"):
+        for key, value in template["metadata"][part].items():
+            if patched["metadata"][part].get(key) != value:
+                yield f"/metadata/{part}/{key}"
+    (container,) = template["spec"]["containers"]
+    name = container["name"]
+    found = [one for one in patched["spec"]["containers"] if one["name"] == name]
+    if len(found) != 1:
+        yield f"the container {name}"
+        return
+    for part in ("envFrom", "volumeMounts"):
+        if any(one not in found[0][part] for one in container[part]):
+            yield f"{part} of the container {name}"

@@ -1,0 +1,81 @@
+"""The pod template of a sandbox."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.spec import TERMINAL_PORT
+from sandbox_server.engines.kubernetes import patch
+from sandbox_server.settings import Settings
+
+CONTAINER = "sandbox"
+VOLUME = "vn-homevn-agent"
+HOME = "/home/agent"
+AGENT = 1001
+"""The user of the sandbox images."""
+GRACE = 10
+"""Seconds that a pod has to end."""
+
+
+def template(sandbox: Sandbox, metadata: patch.Manifest, secret: str, settings: Settings) -> patch.Manifest:
+    """The template before the operator's patch, with the environment that is in `secret`."""
+    return {"metadata": metadata, "spec": _pod(sandbox, secret, settings)}
+
+
+def ports(sandbox: Sandbox) -> list[tuple[str, int]]:
+    """Names and numbers of the ports, the terminal's last."""
+    return [*((one.name, one.number) for one in sandbox.spec.ports), ("ttyd", TERMINAL_PORT)]
+
+
+def given(**fields: Any) -> patch.Manifest:
+    """Those that are not empty."""
+    return {name: value for name, value in fields.items() if value}
+
+
+def _pod(sandbox: Sandbox, secret: str, settings: Settings) -> patch.Manifest:
+    user = {"runAsNonRoot": True, "runAsUser": AGENT, "runAsGroup": AGENT, "fsGroup": AGENT}
+    security = {**user, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE,
+        "securityContext": security,
+        "containers": [_container(sandbox, secret)],
+        **given(
+            runtimeClassName=sandbox.spec.runtime_class,
+            nodeSelector=settings.node_selector,
+            tolerations=[{**one} for one in settings.tolerations],
+            imagePullSecrets=[{"name": one} for one in settings.pull_secrets],
+            priorityClassName=settings.priority_class,
+        ),
+    }
+
+
+def _container(sandbox: Sandbox, secret: str) -> patch.Manifest:
+    spec, port = sandbox.spec, sandbox.spec.ports[0].number
+    env = [] if "PORT" in sandbox.env_names else [{"name": "PORT", "value": str(port)}]
+    probe: patch.Manifest = {"tcpSocket": {"port": spec.readiness.tcp_port}} if spec.readiness.tcp_port else {}
+    if spec.readiness.http_path:
+        probe = {"httpGet": {"path": spec.readiness.http_path, "port": port}}
+    often = {"periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3}
+    resources = spec.resources
+    return {
+        "name": CONTAINER,
+        "image": spec.image,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "ports": [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in ports(sandbox)],
+        "envFrom": [{"secretRef": {"name": secret}}],
+        "resources": {
+            "requests": {"cpu": resources.cpu_request, "memory": resources.memory_request},
+            "limits": {"cpu": resources.cpu_limit, "memory": resources.memory_limit},
+        },
+        "volumeMounts": [{"name": VOLUME, "mountPath": HOME}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
+        **given(command=_literal(spec.command), args=_literal(spec.args)),
+        **given(env=env, readinessProbe=probe and probe | often),
+    }
+
+
+def _literal(words: Sequence[str]) -> list[str]:
+    """Words that reach the process as they are: the kubelet puts in variables for `$(NAME)`, and `$` for `$$`."""
+    return [word.replace("$", "$$") for word in words]
