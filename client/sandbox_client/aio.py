@@ -37,7 +37,11 @@ class AsyncClient:
         ca_file: str | Path | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """`timeout`: seconds for a call with all its tries."""
+        """`timeout`: seconds for a call with all its tries.
+
+        Raises ValueError for an address that is none, or a token that cannot be sent.
+        """
+        channel.check(address)
         secure = tls or ca_file is not None
         self._metadata = channel.metadata(address, token, secure)
         self._timeout = timeout

@@ -1,6 +1,7 @@
 """How the service is reached: address, TLS, token."""
 
 import ipaddress
+import re
 from pathlib import Path
 
 import grpc
@@ -13,9 +14,44 @@ OPTIONS = (
     # It is this time-out, a minute by default, that ends a connection whose peer is there and answers nothing.
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # How long a connection may take, twenty seconds by default: what does not answer is said to be unreachable sooner.
+    ("grpc.min_reconnect_backoff_ms", 4_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
 )
+
+
+SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\s/:@?#\[\]]+):([0-9]{1,5})")
+
+
+def check(address: str) -> None:
+    """Raises ValueError for what cannot be an address, without showing it; gRPC would try it until the time is over.
+
+    The schemes of gRPC's own names are left to gRPC.
+    """
+    if address.startswith(SCHEMES):
+        return
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found and 0 < int(found[2]) <= 65535:
+        return
+    if not address:
+        wrong = "it is empty"
+    elif any(one.isspace() for one in address):
+        wrong = "it has white space in it"
+    elif "://" in address:
+        wrong = f"leave {address.partition('://')[0][:20]}:// out; TLS is an option of its own"
+    elif "/" in address:
+        wrong = "leave out the / and what follows it"
+    elif "@" in address:
+        wrong = "it has no user: a token is an option of its own"
+    elif address.count(":") > 1 and "]" not in address:
+        wrong = "an IPv6 address is in brackets, as in [::1]:50051"
+    elif ":" not in address.rpartition("]")[2]:
+        wrong = "it has no port"
+    else:
+        wrong = "its port is a number from 1 to 65535 and its host a name or an address"
+    raise ValueError(f"the server's address must be HOST:PORT, such as 127.0.0.1:50051: {wrong}")
 
 
 def is_loopback(address: str) -> bool:

@@ -38,7 +38,12 @@ class Client:
         timeout: float = 30.0,
         over: grpc.Channel | None = None,
     ) -> None:
-        """`timeout`: seconds for a call with all its tries; `over`: a channel to use instead of making one."""
+        """`timeout`: seconds for a call with all its tries; `over`: a channel to use instead of making one.
+
+        Raises ValueError for an address that is none, or a token that cannot be sent.
+        """
+        if over is None:
+            channel.check(address)
         secure = tls or ca_file is not None
         self._metadata = channel.metadata(address, token, secure)
         self._timeout = timeout

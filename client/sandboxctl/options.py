@@ -5,10 +5,15 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+from sandbox_client import calls
 from sandbox_client.sync import Client
+
+from sandboxctl import reach, show
+
+T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds for a call: a service that restarts is back before; where none runs, a person wants to hear it soon."""
@@ -19,6 +24,18 @@ class Output(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+
+
+class _Client(Client):
+    """Says after a while that nothing answers, and goes on trying."""
+
+    def __init__(self, server: str, **options: Any) -> None:
+        super().__init__(server, timeout=PATIENCE, **options)
+        self._server = server
+
+    def run(self, call: calls.Call[T]) -> T:
+        with reach.patiently(self._server, lambda: show.unanswered(self._server, PATIENCE)):
+            return super().run(call)
 
 
 @dataclass
@@ -35,9 +52,14 @@ class Chosen:
 
     @cached_property
     def client(self) -> Client:
-        """Raises OSError and ValueError for a token or an authority that cannot be used."""
+        """Raises OSError and ValueError for an address, a token or an authority that cannot be used."""
         token = self.token_file.read_text().strip() if self.token_file else self.token
-        return Client(self.server, token=token, tls=self.tls, ca_file=self.ca_file, timeout=PATIENCE)
+        return _Client(self.server, token=token, tls=self.tls, ca_file=self.ca_file)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the service is spoken to by TLS."""
+        return self.tls or self.ca_file is not None
 
     @property
     def json(self) -> bool:
@@ -51,7 +73,7 @@ _NAMES = {one.name for one in fields(Chosen)}
 
 def declared(
     context: typer.Context,
-    server: Annotated[str, typer.Option(envvar="SANDBOX_SERVER", help="address")] = "127.0.0.1:50051",
+    server: Annotated[str, typer.Option(envvar="SANDBOX_SERVER", help="HOST:PORT")] = "127.0.0.1:50051",
     token_file: Annotated[
         Path | None, typer.Option(envvar="SANDBOX_CLIENT_TOKEN_FILE", help="file with the token, before any other")
     ] = None,

@@ -70,6 +70,11 @@ def lost(_error: errors.ServiceError) -> None:
     )
 
 
+def unanswered(server: str, patience: float) -> None:
+    """Says on standard error that nothing answers yet, and that the command goes on."""
+    err.print(f"nothing answers at {printable(server)} yet: trying for {patience:.0f} s in all (Ctrl-C ends this)")
+
+
 def change(status: pb.SandboxStatus, sequence: int) -> None:
     """One line for an event of a watch."""
     at = _clock(status.transition_time)

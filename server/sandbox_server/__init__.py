@@ -8,3 +8,7 @@ The reconciler is the only place where the arrows meet, and `domain.lifecycle` i
 A module imports only modules to the right of its own in `__main__ -> commands -> app -> metrics -> rpc -> manager |
 reconciler -> feed -> store | engines -> settings -> domain`; import-linter keeps it so.
 """
+
+from importlib.metadata import version
+
+VERSION = version("sandbox-service")

@@ -1,4 +1,5 @@
 """usage: sandbox-server [COMMAND] [--SETTING VALUE]...
+       sandbox-server --version
 
 commands:
   serve        run the service (the default)
@@ -6,26 +7,39 @@ commands:
   render       print the YAML of a sandbox read as a CreateSandboxRequest in JSON from standard input
   migrate      bring the database's schema to this release's
   rotate-keys  encrypt with the first key what others wrote
-  health       exit 0 if the service at --listen is SERVING
+  health       print the version of the service at --listen; exit 0 if it is SERVING
 
 Every setting is a flag and an environment variable: --data-dir is SANDBOX_DATA_DIR. `sandbox-server config` lists them,
-`sandbox-server serve --help` describes them.
+`sandbox-server serve --help` describes them. Other variables that begin with SANDBOX_ are warned of.
 """
 
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 # gRPC reads it as it is imported. Standard error is a log of our lines alone: what matters of gRPC's comes as an error.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-import structlog
-from pydantic import ValidationError
 
-from sandbox_server import commands, settings, store
-from sandbox_server.domain import errors
+def _incomplete(error: ModuleNotFoundError) -> NoReturn:
+    """Ends the command where the packages of the server were not installed; another module that is missing is raised."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "sandbox", "sandbox_server"):
+        raise error
+    install = "pip install 'sandbox-service[server]'"
+    sys.exit(f"sandbox-server: {package} is not installed: the server needs the extra `server`: {install}")
+
+
+try:
+    import structlog
+    from pydantic import ValidationError
+
+    from sandbox_server import VERSION, commands, settings, store
+    from sandbox_server.domain import errors
+except ModuleNotFoundError as error:
+    _incomplete(error)
 
 
 def main() -> None:
@@ -33,6 +47,9 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write(__doc__)
+        return
+    if arguments in (["-V"], ["--version"]):
+        sys.stdout.write(f"sandbox-server {VERSION}\n")
         return
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
     command = COMMANDS.get(name)
@@ -47,10 +64,20 @@ def main() -> None:
             sys.stderr.write(f"sandbox-server: {said}\n")
         sys.exit(2)
     configure_logs(chosen)
+    if command is not commands.health:
+        warn_of_unknown_variables()
     try:
         command(chosen)
+    except ModuleNotFoundError as error:
+        _incomplete(error)
     except (ValueError, OSError, store.SchemaMismatch, errors.ServiceError) as error:
         sys.exit(f"sandbox-server: {error}")
+
+
+def warn_of_unknown_variables() -> None:
+    """Logs a warning for each variable of the environment that looks like a setting and is none."""
+    for name, like in settings.unknown(os.environ).items():
+        structlog.get_logger().warning("unknown_variable", name=name, **({"did_you_mean": like} if like else {}))
 
 
 def configure_logs(chosen: settings.Settings) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from sandbox_server import engines, feed, manager, metrics, store
+from sandbox_server import VERSION, engines, feed, manager, metrics, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
@@ -93,7 +93,14 @@ async def serve(settings: Settings) -> None:
         # One that fails ends all of it.
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
-            log.info("serving", listen=settings.listen, port=port, engine=settings.engine, tls=credentials is not None)
+            log.info(
+                "serving",
+                version=VERSION,
+                listen=settings.listen,
+                port=port,
+                engine=settings.engine,
+                tls=credentials is not None,
+            )
             await stopped.wait()
             log.info("stopping")
             memory.close()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from sandbox_server import app, settings, store
+from sandbox_server import VERSION, app, settings, store
 from sandbox_server.domain import check, wishes
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.spec import made_id
@@ -22,10 +22,12 @@ def serve(chosen: settings.Settings) -> None:
 
 
 def config(chosen: settings.Settings) -> None:
-    """Prints every setting, secrets hidden, and what keeps local sandboxes apart."""
+    """Prints the version and every setting, secrets hidden, and what keeps local sandboxes apart."""
     from sandbox_server.engines import local
 
-    shown = chosen.model_dump(mode="json") | {"isolation": local.describe(chosen.local_isolation)}
+    shown = (
+        {"version": VERSION} | chosen.model_dump(mode="json") | {"isolation": local.describe(chosen.local_isolation)}
+    )
     sys.stdout.write(json.dumps(shown, indent=2) + "\n")
 
 
@@ -65,7 +67,8 @@ def render(chosen: settings.Settings) -> None:
 
 
 def health(chosen: settings.Settings) -> None:
-    """Exits 0 if the service at the listen address is SERVING."""
-    answer = probe.ask(chosen.listen, chosen.tls_cert)
+    """Prints the version of the service at the listen address, and exits 0 if it is SERVING."""
+    answer, version = probe.ask(chosen.listen, chosen.tls_cert)
     if answer != "SERVING":
         sys.exit(f"sandbox-server: health: {answer}")
+    sys.stdout.write(f"{answer} {version}\n")

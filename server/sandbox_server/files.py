@@ -19,6 +19,13 @@ RETRY_EVERY = 1.0
 """Seconds between two readings of files that cannot be used: they may be half replaced, or not valid yet."""
 
 
+def no_passphrase() -> str:
+    """Answers the question for a key's passphrase, which OpenSSL otherwise asks on a terminal: raises ValueError."""
+    raise ValueError(
+        "the key has a passphrase, which nobody is there to give: `openssl pkey -in KEY -out NEW` removes it"
+    )
+
+
 class Reloaded(Generic[T]):
     """What `make` reads from files, read again once one of them was replaced.
 

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily as Counter
 from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
-from sandbox_server import engines, feed
+from sandbox_server import VERSION, engines, feed
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc.server import Server
 
@@ -42,6 +42,7 @@ class Service(Collector):
         open_calls = {(method,): count for method, count in self._server.open.items()}
         stands = collections.Counter((one.status.phase.name, one.status.reason.name) for one in self._feed.live())
         waiting, seen = {(): self._reconciler.backlog}, {(): self._engine.in_sight}
+        yield _family(Gauge, "build_info", "1, with the version of the service", {(VERSION,): 1}, "version")
         yield _family(Counter, "calls", "Calls that ended", self._server.ended, "method", "code", "reason")
         yield _family(Gauge, "calls_open", "Calls and streams under way", open_calls, "method")
         yield _family(Gauge, "sandboxes", "Sandboxes that are not TERMINATED", stands, "phase", "reason")

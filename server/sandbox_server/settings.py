@@ -1,9 +1,11 @@
 """Settings from the environment (`SANDBOX_...`) and flags, as one frozen value."""
 
+import difflib
 import ipaddress
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -222,6 +224,30 @@ def _is_loopback(address: str) -> bool:
 def _need(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
+
+
+CLIENTS = frozenset({"SERVER", "TOKEN", "TLS", "CA_FILE", "NAMESPACE", "CLIENT_TOKEN_FILE"})
+"""What `sandboxctl` takes from variables of the same prefix."""
+_LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+"""What follows the name of a Service in the variables that Kubernetes sets for it."""
+
+
+def unknown(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables with the prefix of the settings that are none, each with the setting that its name is like, or "".
+
+    The variables that Kubernetes sets in a pod for each Service of its namespace are no mistake.
+    """
+    prefix = Settings.model_config["env_prefix"]
+    settings = [one.upper() for one in Settings.model_fields]
+    known = {prefix + one for one in (*settings, *CLIENTS)}
+    services = [one.removesuffix("SERVICE_HOST") for one in environment if one.endswith("_SERVICE_HOST")]
+    found: dict[str, str] = {}
+    for one in environment:
+        link = any(one.startswith(name) and _LINK.fullmatch(one.removeprefix(name)) for name in services)
+        if one.upper().startswith(prefix) and one.upper() not in known and not link:
+            like = difflib.get_close_matches(one.upper().removeprefix(prefix), settings, 1)
+            found[one] = prefix + like[0] if like else ""
+    return found
 
 
 def load(arguments: list[str]) -> Settings:

@@ -3,17 +3,20 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import errors, watch
-from sandboxctl import hints
+from sandbox_client import AsyncClient, Client, errors, watch
+from sandbox_client.channel import OPTIONS
+from sandboxctl import hints, options, reach
 
 from tests.callers.test_live import SLEEP
 from tests.callers.test_tls import TOKEN
@@ -152,3 +155,123 @@ def test_a_list_over_several_namespaces_says_which(make_service: Callable[..., S
         assert rows() == [["ID", "PROJECT"], ["same", "demo"]]
         client.create("demo", sandbox_id="same", namespace="second", spec=SLEEP)
         assert rows() == [["NAMESPACE", "ID"], ["first", "same"], ["second", "same"]]
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ("http://127.0.0.1:1", "leave http:// out"),
+        ("https://canary@h:1/", "leave https:// out; TLS is an option of its own"),
+        ("grpc://127.0.0.1:1", "leave grpc:// out"),
+        ("127.0.0.1:1/", "leave out the /"),
+        ("canary.example:1/path", "leave out the /"),
+        ("127.0.0.1", "no port"),
+        ("canary.example", "no port"),
+        ("[::1]", "no port"),
+        ("::1:50051", "in brackets"),
+        (":50051", "its host"),
+        ("127.0.0.1:", "its port"),
+        ("127.0.0.1:0", "its port"),
+        ("127.0.0.1:65536", "its port"),
+        ("127.0.0.1:grpc", "its port"),
+        ("canary@127.0.0.1:1", "no user"),
+        ("127.0.0.1:1 ", "white space"),
+        ("", "empty"),
+    ],
+)
+def test_what_is_no_address_is_refused_at_once(server: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape("the server's address must be HOST:PORT")) as refused:
+        Client(server)
+    assert said in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize(
+    "server", ["127.0.0.1:1", "h-1.example:65535", "[::1]:50051", "unix:/a/b", "dns:///h:1", "a_b:1"]
+)
+def test_every_form_of_an_address_is_taken(server: str) -> None:
+    Client(server).close()
+
+
+@pytest.mark.find(42)
+async def test_both_clients_and_the_command_refuse_what_is_no_address() -> None:
+    with pytest.raises(ValueError, match="leave http:// out"):
+        AsyncClient("http://127.0.0.1:1")
+    began = time.monotonic()
+    out, said = begun("--server", "http://127.0.0.1:1", "list").communicate(timeout=60)
+    # The start of the interpreter, on a machine that has other things to do.
+    assert time.monotonic() - began < options.PATIENCE / 2
+    assert (out, said.startswith("error: the server's address must be")) == ("", True)
+
+
+@pytest.mark.find(42)
+def test_a_name_with_several_addresses_gets_the_hint_of_what_is_there(
+    make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    chain, key = certificate(tmp_path, "ctl")
+    secure = make_service("--tls-cert", str(chain), "--tls-key", str(key)).start(wait=False)
+    eventually(lambda: listens(secure.port), within=60)
+    error = errors.Unavailable("last error: ipv6:[::1]:1: Connection refused", grpc.StatusCode.UNAVAILABLE)
+    found = reach.look(f"localhost:{secure.port}")
+    assert found is reach.Found.TLS
+    assert "give --tls" in hints.hint(error, found)
+    assert "--ca-file" in hints.hint(error, found, secure=True)
+    with begun("--server", f"localhost:{secure.port}", "list") as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert "give --tls" in said
+    assert "make run" not in said
+
+    plain = make_service().start()
+    found = reach.look(f"localhost:{plain.port}")
+    assert found is reach.Found.PLAIN
+    assert "leave --tls out" in hints.hint(error, found, secure=True)
+    assert hints.hint(error, found) == hints.NOT_REACHED
+
+
+def full(server: socket.socket) -> list[socket.socket]:
+    """Fills a server's queue: who connects from now on gets no answer, as from behind a firewall that drops."""
+    waiting = []
+    for _ in range(4):
+        one = socket.socket()
+        one.setblocking(False)
+        one.connect_ex(server.getsockname())
+        waiting.append(one)
+    return waiting
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize("there", ["refuses", "drops", "silent"])
+def test_what_cannot_be_reached_is_said_soon_and_meanwhile(there: str) -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0 if there == "drops" else 9))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if there == "refuses":
+            server.close()
+        if there == "drops":
+            for one in full(server):
+                stack.enter_context(one)
+        began = time.monotonic()
+        process = stack.enter_context(begun("--server", address, "list"))
+        assert process.stderr is not None
+        assert process.stderr.readline() == (
+            f"nothing answers at {address} yet: trying for {options.PATIENCE:.0f} s in all (Ctrl-C ends this)\n"
+        )
+        assert time.monotonic() - began < options.PATIENCE
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 5
+        assert (hints.SILENT if there == "silent" else hints.NOT_REACHED) in said
+        assert time.monotonic() - began < options.PATIENCE + 10
+
+
+@pytest.mark.find(42)
+def test_a_library_call_to_what_answers_nothing_fails_before_its_time_is_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        channel = grpc.insecure_channel(f"127.0.0.1:{server.getsockname()[1]}", OPTIONS)
+        with channel, pytest.raises(grpc.RpcError) as failed:
+            began = time.monotonic()
+            channel.unary_unary("/x/y")(b"", timeout=30)
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert time.monotonic() - began < 15

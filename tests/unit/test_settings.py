@@ -58,3 +58,37 @@ def test_a_file_that_is_given_as_empty_is_none(name: str, monkeypatch: pytest.Mo
 def test_a_time_that_no_clock_could_reach_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValidationError, match=r"Input should be (greater|less) than"):
         settings.load([f"--{name}={value}"])
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize(
+    ("names", "unknown"),
+    [
+        (("SANDBOX_LISTEN", "sandbox_data_dir", "SANDBOX_TLS_CERT", "PATH", "IS_SANDBOX"), {}),
+        (
+            tuple(f"SANDBOX_{one}" for one in ("SERVER", "TOKEN", "TLS", "CA_FILE", "NAMESPACE", "CLIENT_TOKEN_FILE")),
+            {},
+        ),
+        (("SANDBOX_LISTN",), {"SANDBOX_LISTN": "SANDBOX_LISTEN"}),
+        (("SANDBOX_ENCRYPTION_KEYFILE",), {"SANDBOX_ENCRYPTION_KEYFILE": "SANDBOX_ENCRYPTION_KEY_FILE"}),
+        (("Sandbox_Zzz", "SANDBOX_"), {"Sandbox_Zzz": "", "SANDBOX_": ""}),
+        (("SANDBOX_LISTEN_PORT",), {"SANDBOX_LISTEN_PORT": "SANDBOX_LISTEN"}),
+    ],
+)
+def test_a_variable_with_the_prefix_that_is_no_setting_is_found(
+    names: tuple[str, ...], unknown: dict[str, str]
+) -> None:
+    assert settings.unknown(dict.fromkeys(names, "canary")) == unknown
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize("service", ["SANDBOX", "SANDBOX_A1_SERVICE", "SANDBOX_LISTEN"])
+def test_the_variables_of_a_kubernetes_service_are_no_mistake(service: str) -> None:
+    ends = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_APP_1", "PORT", "PORT_3000_TCP"]
+    ends += [f"PORT_3000_TCP_{one}" for one in ("PROTO", "PORT", "ADDR")]
+    links = {f"{service}_{end}": "canary" for end in ends}
+    assert settings.unknown(links) == {}
+    assert settings.unknown({**links, "SANDBOX_OTHER_PORT": "1", f"{service}_PORTS": "1"}).keys() == {
+        "SANDBOX_OTHER_PORT",
+        f"{service}_PORTS",
+    }

@@ -6,14 +6,18 @@ import grpc
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from sandbox_server import files
+from sandbox_server.rpc import public
+
 ANSWER = 3.0
 """Seconds to wait for an answer: health checks of Docker and Kubernetes are given a few."""
 
 WILDCARDS = ("0.0.0.0", "[::]")  # noqa: S104
 
 
-def ask(listen: str, certificate: Path | None) -> str:
-    """What the service at `listen` says of itself, such as SERVING, or the code with which the call failed.
+def ask(listen: str, certificate: Path | None) -> tuple[str, str]:
+    """What the service at `listen` says of itself, such as SERVING, or the code with which the call failed; and its
+    version, where it says that.
 
     With `certificate` the call is made by TLS and trusts that very certificate, whatever names it has: none of them
     need be the probe's way to the service. Raises OSError and ValueError for one that cannot be read.
@@ -23,15 +27,17 @@ def ask(listen: str, certificate: Path | None) -> str:
     options = [("grpc.enable_http_proxy", 0)]
     channel = grpc.insecure_channel(address, options)
     if certificate is not None:
-        pem = certificate.read_bytes()
+        pem = files.read("tls-cert", certificate)
         named = [("grpc.ssl_target_name_override", name) for name in _names(pem)[:1]]
         channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(pem), [*options, *named])
     with channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=ANSWER)
+            check = health_pb2_grpc.HealthStub(channel).Check
+            answer, call = check.with_call(health_pb2.HealthCheckRequest(), timeout=ANSWER)
         except grpc.RpcError as error:
-            return str(error.code().name)
-    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+            return str(error.code().name), ""
+    said = dict(call.trailing_metadata() or ())
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)), said.get(public.VERSION_KEY, "")
 
 
 def _names(pem: bytes) -> list[str]:

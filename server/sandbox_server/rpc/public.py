@@ -12,10 +12,13 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from sandbox_server import VERSION
 from sandbox_server.domain import errors
 from sandbox_server.rpc import receive
 from sandbox_server.rpc.auth import Caller
 
+VERSION_KEY = "sandbox-version"
+"""Metadata of a health check's answer."""
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 Answer = health_pb2.HealthCheckResponse
 
@@ -42,6 +45,7 @@ class Health:
         """Returns the health. Raises `errors.NotFound` for a service that is not served."""
         if await self._asked(context) not in self._names:
             raise errors.NotFound("SERVICE_UNKNOWN", f"this server has no such service: ask for {HEALTH!r} or none")
+        context.set_trailing_metadata(((VERSION_KEY, VERSION),))
         return bytes(Answer(status=self._status).SerializeToString())
 
     async def watch(self, context: Caller) -> None:

@@ -36,8 +36,8 @@ def _read(certificate: Path, key: Path) -> tuple[bytes, bytes]:
     chain = files.read("tls-cert", certificate)
     pair = files.read("tls-key", key), chain
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except OSError as error:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, files.no_passphrase)
+    except (OSError, ValueError) as error:
         raise ValueError(f"tls-cert, tls-key: {certificate}, {key}: {error}") from None
     leaf, now = x509.load_pem_x509_certificate(pair[1]), datetime.now(UTC)
     if leaf.not_valid_after_utc < now:
