@@ -5,17 +5,20 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scripts import image_check, image_run
-from tests.conftest import free_port
+from tests.conftest import Service, eventually, free_port
 from tests.integration.test_security import certificate
 
 STEPS = image_check.read((image_run.ROOT / "Dockerfile").read_text())
@@ -77,6 +80,35 @@ def test_the_image_serves_with_the_files_of_a_secret_volume_and_its_probe_says_s
             service.terminate()
             service.wait(30)
     assert subprocess.run(probe, env=env, cwd=ground, capture_output=True).returncode == 1
+
+
+def asked_as_by_the_kubelet(address: str) -> str:
+    """What the kubelet's gRPC probe finds: it speaks plaintext and sends no token (pkg/probe/grpc/grpc.go)."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
+        except grpc.RpcError as error:
+            return str(error.code().name)  # type: ignore[attr-defined]
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+@pytest.mark.find(46)
+@pytest.mark.parametrize("tls", [True, False])
+def test_the_grpc_probe_of_the_kubelet_works_in_plaintext_alone_and_the_command_always(
+    make_service: Callable[..., Service], tmp_path: Path, tls: bool
+) -> None:
+    chain, key = certificate(tmp_path, "served")
+    tokens = tmp_path / "tenants.json"
+    tokens.write_text(json.dumps({"tenants": [{"name": "a", "namespaces": ["a"], "tokens": ["a-token-that-is-long"]}]}))
+    env = {"SANDBOX_TOKEN_FILE": str(tokens)}
+    env |= {"SANDBOX_TLS_CERT": str(chain), "SANDBOX_TLS_KEY": str(key)} if tls else {}
+    service = make_service(env=env).start(wait=False)
+    probe = [str(BIN / HEALTH[0]), *HEALTH[1:]]
+    asked = {**os.environ, **env, "SANDBOX_LISTEN": service.address}
+    eventually(lambda: subprocess.run(probe, env=asked, capture_output=True).returncode == 0, within=30)
+    assert asked_as_by_the_kubelet(service.address) == ("UNAVAILABLE" if tls else "SERVING")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=1):
+        pass
 
 
 @pytest.mark.find(24)

@@ -1,9 +1,14 @@
 """What the image promises, read from its Dockerfile; `make image-check` carries the steps out."""
 
 import fnmatch
+import json
 import re
 import tomllib
 from pathlib import Path
+
+import pytest
+import yaml
+from sandbox_server.rpc import probe
 
 from scripts import image_check
 
@@ -96,6 +101,24 @@ def test_the_image_starts_the_service_and_asks_after_its_health() -> None:
     assert "sandbox-server" in scripts
     (health,) = every("HEALTHCHECK", LAST)
     assert health.rest.endswith('CMD ["sandbox-server", "health"]')
+
+
+@pytest.mark.find(46)
+def test_the_probes_of_a_pod_run_what_the_image_has_and_are_given_the_time_that_it_takes() -> None:
+    text = (ROOT / "README.md").read_text()
+    (described,) = re.findall(r"```yaml\n(readinessProbe:.*?)```", text, re.DOTALL)
+    probes = yaml.safe_load(described)
+    (health,) = every("HEALTHCHECK", LAST)
+    ready = probes["readinessProbe"]
+    assert ready["exec"]["command"] == json.loads(health.rest.partition("CMD ")[2])
+    assert probe.ANSWER < ready["timeoutSeconds"] < ready["periodSeconds"]
+    # The default of the kubelet is one second.
+    assert re.search(r"--timeout=(\d+)s", health.rest)
+    (port,) = every("EXPOSE", LAST)
+    assert str(probes["livenessProbe"]["tcpSocket"]["port"]) == port.rest
+    # It works in plaintext alone, which is not what is described here.
+    assert not any("grpc" in one for one in probes.values())
+    assert "asks the gRPC health" not in (ROOT / "Dockerfile").read_text()
 
 
 def test_no_secret_is_set_in_the_image() -> None:
