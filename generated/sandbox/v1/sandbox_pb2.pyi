@@ -232,6 +232,11 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """PHASE_ERROR: a container other than the sandbox's own, such as an init container or an injected sidecar, fails
     and keeps the pod from being ready. The message names the container and has its state.
     """
+    REASON_FIELD_CONFLICT: _Reason.ValueType  # 40
+    """PHASE_ERROR: another controller changes a field that the service owns, or removes an object, each time the service
+    sets it; the service repeats it less and less often. The message names the manager of the field. With PHASE_RUNNING
+    where the pod is ready all the same.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is one typed word for why the phase or a condition is what it is. New values may be added: treat unknown ones
@@ -321,6 +326,11 @@ it cannot take the request now. The message has its words.
 REASON_OTHER_CONTAINER: Reason.ValueType  # 39
 """PHASE_ERROR: a container other than the sandbox's own, such as an init container or an injected sidecar, fails
 and keeps the pod from being ready. The message names the container and has its state.
+"""
+REASON_FIELD_CONFLICT: Reason.ValueType  # 40
+"""PHASE_ERROR: another controller changes a field that the service owns, or removes an object, each time the service
+sets it; the service repeats it less and less often. The message names the manager of the field. With PHASE_RUNNING
+where the pod is ready all the same.
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

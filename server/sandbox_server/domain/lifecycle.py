@@ -86,6 +86,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         LOST,
         Rule("pod ready, volume being removed", S.pod_doomed, P.RUNNING, R.VOLUME_TERMINATING, _GOING),
         Rule("volume being removed", S.volume_going, P.ERROR, R.VOLUME_TERMINATING, _GOING),
+        Rule("pod ready, our objects changed each time", S.ready_contested, P.RUNNING, R.FIELD_CONFLICT),
         Rule("pod of this generation ready", S.pod_ready, P.RUNNING, R.READY, "the pod is ready"),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.ERROR, R.NODE_LOST),

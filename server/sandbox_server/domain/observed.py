@@ -93,7 +93,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What the engine shows now, and why its last act for this sandbox failed, if it did."""
+    """What the engine shows now, and why its last act for this sandbox failed or does not last, if so."""
 
     workload: Workload | None = None
     pod: Pod | None = None

@@ -61,6 +61,7 @@ class Reason(enum.Enum):
     ENGINE_REFUSED = 31
     CLUSTER_BUSY = 32
     OTHER_CONTAINER = 39
+    FIELD_CONFLICT = 40
 
     @property
     def is_error(self) -> bool:

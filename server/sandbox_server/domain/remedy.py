@@ -63,6 +63,7 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
     ),
     Reason.CLUSTER_BUSY: (WAIT, "the API server says that it cannot take the request now; the service repeats it"),
     Reason.OTHER_CONTAINER: (OPERATOR, "whoever adds containers to pods has to mend the one that the message names"),
+    Reason.FIELD_CONFLICT: (OPERATOR, "another controller or person has to leave the service's objects alone"),
 }
 """Of each reason: who can remove its cause, and why."""
 

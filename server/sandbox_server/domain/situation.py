@@ -47,6 +47,11 @@ class Situation:
         """What the engine answers, if it is that it cannot act now."""
         return self.fault if self.fault and self.fault.reason is Reason.CLUSTER_BUSY else None
 
+    def ready_contested(self) -> Fault | None:
+        """What somebody undoes each time, where the pod is ready all the same."""
+        contested = self.fault if self.fault and self.fault.reason is Reason.FIELD_CONFLICT else None
+        return contested if self.pod_ready() else None
+
     def volume_lost(self) -> bool:
         """The disk with the data is gone, replaced, without its volume, or going with no pod left to hold it."""
         known, volume = self.sandbox.volume_uid, self.volume

@@ -83,14 +83,15 @@ class Engine(Protocol):
         """
 
     def observe(self, sandbox: Sandbox) -> Observed:
-        """What is there for this sandbox, from memory. `fault` is left None."""
+        """What is there for this sandbox, from memory. `fault`: that what it writes is undone each time."""
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Makes the objects of `sandbox.generation`, the workload last, and returns the workload's revision: the one
         that `observe` goes on showing until somebody else removes or changes anything of what was made.
 
         Doing it twice changes nothing the second time. An object that is not ours is left alone: `Refused` with
-        NAME_CONFLICT. `observe` shows the effect no earlier than it is true.
+        NAME_CONFLICT. What somebody undoes each time is done again after longer and longer delays: in between, `Refused`
+        with FIELD_CONFLICT. `observe` shows the effect no earlier than it is true.
         """
 
     async def delete(self, sandbox: Sandbox) -> None:

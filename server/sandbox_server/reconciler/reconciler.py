@@ -170,7 +170,9 @@ class Reconciler:
 
     async def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
         """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""
-        observed = dataclasses.replace(await self._redacted(sandbox, self._engine.observe(sandbox)), fault=fault)
+        observed = await self._redacted(sandbox, self._engine.observe(sandbox))
+        if fault is not None:
+            observed = dataclasses.replace(observed, fault=fault)
         return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
 
     async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> Sandbox:

@@ -8,7 +8,7 @@ import copy
 import json
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from aiohttp import web
 from tests import samples
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+OURS = "sandbox-service"
+UNOWNED = {("apiVersion",), ("kind",)} | {
+    ("metadata", one) for one in ("name", "namespace", "uid", "generation", "resourceVersion", "managedFields")
+}
 Leaves = dict[tuple[str, ...], Any]
 PROTECTION = "kubernetes.io/pvc-protection"
 
@@ -42,7 +46,7 @@ class ScriptedApi:
         self.unbound = False
         self.keeps_broken_pods = False
         self.page = 500
-        self._owned: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+        self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -148,17 +152,26 @@ class ScriptedApi:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def put(self, collection: str, value: dict[str, Any], applied: bool = False) -> dict[str, Any]:
-        """Creates or changes an object, as a controller would, or somebody by hand; `applied`: as our apply does."""
+    def put(
+        self, collection: str, value: dict[str, Any], manager: str = "somebody", said: Iterable[tuple[str, ...]] = ()
+    ) -> dict[str, Any]:
+        """Creates or changes an object, as a controller would, or somebody by hand; OURS: as our apply of the fields `said`.
+
+        Who changes a field owns it; what nobody has any more, nobody owns.
+        """
         value = copy.deepcopy(value)
         name, meta = value["metadata"]["name"], value["metadata"]
         known = self.objects.setdefault(collection, {}).get(name)
         before, after = leaves(known or {}), leaves(value)
-        owned = self._owned.setdefault((collection, name), set())
-        if not applied:
-            owned -= {path for path in owned if before.get(path) != after.get(path)}
-        fields = {".".join(path): {} for path in sorted(owned)}
-        meta["managedFields"] = [{"manager": "sandbox-service", "operation": "Apply", "fieldsV1": fields}]
+        owned = self._owned.setdefault((collection, name), {})
+        changed_paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+        for paths in owned.values():
+            paths -= changed_paths
+        if manager != OURS:
+            owned.setdefault(manager, set()).update(changed_paths & after.keys())
+        else:
+            owned[OURS] = set(said)
+        meta["managedFields"] = [managed(*one) for one in sorted(owned.items()) if one[1]]
         meta.setdefault("uid", known["metadata"]["uid"] if known else str(uuid.uuid4()))
         meta.setdefault("namespace", collection.split("/")[-2])
         if known is not None and without_version(known) == without_version(value):
@@ -171,11 +184,11 @@ class ScriptedApi:
         self.tell(collection, "MODIFIED" if known else "ADDED", value)
         return value
 
-    def edit(self, collection: str, name: str, **spec: Any) -> dict[str, Any]:
+    def edit(self, collection: str, name: str, manager: str = "somebody", **spec: Any) -> dict[str, Any]:
         """Changes fields of an object's spec by hand."""
         value = copy.deepcopy(self.objects[collection][name])
         value["spec"] |= spec
-        return self.put(collection, value)
+        return self.put(collection, value, manager)
 
     def remove(self, collection: str, name: str) -> None:
         """Deletes an object as a call does: it stays until nothing holds it any more."""
@@ -227,7 +240,7 @@ class ScriptedApi:
             return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
         before = copy.deepcopy(known)
         said = leaves(body)
-        for path in self._owned.get((collection, name), set()) - said.keys():
+        for path in self._owned.get((collection, name), {}).get(OURS, set()) - said.keys():
             holder = known
             for step in path[:-1]:
                 holder = holder.get(step, {})
@@ -237,8 +250,7 @@ class ScriptedApi:
             return status(422, f'"{name}" is invalid: {words}')
         if fresh and collection.endswith("persistentvolumeclaims"):
             known["metadata"]["finalizers"] = [PROTECTION]
-        self._owned[collection, name] = set(said)
-        made = self.put(collection, known, applied=True)
+        made = self.put(collection, known, OURS, said)
         if collection.endswith(("statefulsets", "persistentvolumeclaims")):
             self._control(made["metadata"]["namespace"], made["metadata"]["labels"]["sandbox.fullstackagent.io/id"])
         return web.json_response(made, status=201 if fresh else 200)
@@ -345,12 +357,23 @@ def shown(request: web.Request, value: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": value["metadata"]} if "PartialObjectMetadata" in request.headers["Accept"] else value
 
 
+def managed(manager: str, paths: set[tuple[str, ...]]) -> dict[str, Any]:
+    """An entry of managedFields."""
+    fields: dict[str, Any] = {}
+    for path in sorted(paths):
+        at = fields
+        for step in path:
+            at = at.setdefault(f"f:{step}", {})
+    operation = "Apply" if manager == OURS else "Update"
+    return {"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields}
+
+
 def leaves(value: dict[str, Any], at: tuple[str, ...] = ()) -> Leaves:
     """Every field that somebody can own, lists as wholes."""
     found: Leaves = {}
     for name, one in value.items():
         path = (*at, name)
-        if path in (("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")):
+        if path in UNOWNED:
             continue
         found |= leaves(one, path) if isinstance(one, dict) else {path: one}
     return found

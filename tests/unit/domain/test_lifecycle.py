@@ -80,7 +80,6 @@ PODS = [
     pod(owner="stranger"),
     pod(ready=False, reason=Reason.NODE_LOST),
     pod(ready=False, reason=Reason.IMAGE_PULL),
-    pod(ready=False, reason=Reason.IMAGE_PULL, passing=True),
 ]
 VOLUMES = [
     None,

@@ -11,7 +11,7 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
-from sandbox_server.engines.kubernetes import client, manifests, observe, patch, preflight
+from sandbox_server.engines.kubernetes import client, contest, manifests, observe, patch, preflight
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.settings import Settings
@@ -71,11 +71,13 @@ class KubernetesEngine:
         self._sights: dict[str, _Sight] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._supplied: dict[Key, float] = {}
+        self._contests = contest.Contests(lambda _: None)
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Begins to list and watch. Raises ValueError if there is no usable kubeconfig."""
         await self._api.open()
         self._changed = changed
+        self._contests = contest.Contests(changed)
         self.follow(self._namespaces)
 
     def follow(self, namespaces: Iterable[str]) -> None:
@@ -90,6 +92,7 @@ class KubernetesEngine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._contests.close()
         await self._api.close()
 
     @property
@@ -136,7 +139,7 @@ class KubernetesEngine:
             still = told.phase is Phase.ERROR and words.startswith(told.message)
             fault = observe.refused(words) if at and (still or at >= since - SKEW) else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
-        return Observed(workload=workload, pod=pod, volume=volume)
+        return Observed(workload=workload, pod=pod, volume=volume, fault=self._contests.fault(sandbox))
 
     def _disk(self, sandbox: Sandbox) -> Volume | None:
         """The claim, if it is the sandbox's. A placeholder is no disk: told of is only one that has to be removed."""
@@ -156,30 +159,36 @@ class KubernetesEngine:
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Applies the claim, unless the sandbox has its disk, and then all but the StatefulSet before it."""
+        act = self._contests.begin(sandbox.key, (sandbox.generation, replicas))
         try:
             claim, secret, *objects = manifests.objects(sandbox, env, replicas, self._settings)
         except patch.Inapplicable as error:
             raise engines.Refused(Fault(Reason.ENGINE_REFUSED, str(error))) from None
         if not sandbox.volume_uid:
-            await self._make_disk(sandbox, claim)
-        await self._write(sandbox, secret)
+            await self._make_disk(sandbox, claim, act)
+        await self._write(sandbox, secret, act)
         if self._starved(sandbox, self._sights[sandbox.namespace].of["Pod"].get(manifests.pod_name(sandbox))):
             self._supplied[sandbox.key] = time.monotonic()
-        return observe.revision([observe.workload(await self._write(sandbox, one)) for one in objects])
+        revision = observe.revision([observe.workload(await self._write(sandbox, one, act)) for one in objects])
+        self._contests.done(sandbox.key, act)
+        return revision
 
-    async def _write(self, sandbox: Sandbox, manifest: manifests.Manifest) -> Object:
+    async def _write(self, sandbox: Sandbox, manifest: manifests.Manifest, act: contest.Contest) -> Object:
         """Applies to the very object that is remembered as ours, or makes one where none is: never to a stranger's."""
         sight = self._sights[sandbox.namespace]
+        if act.watched:
+            act.compare(manifest, await self._api.find(manifest))
         try:
             written = await self._api.apply(manifest, sight.uid(sandbox, manifest))
         except client.Conflict:
             found = await self._api.find(manifest)
             _check_ours(sandbox, manifest, found)
             written = await self._api.apply(manifest, found.metadata.uid if found else "")
+        act.written(manifest, written)
         sight.of[manifest["kind"]].put(written)
         return written
 
-    async def _make_disk(self, sandbox: Sandbox, claim: manifests.Manifest) -> None:
+    async def _make_disk(self, sandbox: Sandbox, claim: manifests.Manifest, act: contest.Contest) -> None:
         """Makes the claim, unless it is there already: a claim can never change, so nothing is applied over one.
 
         Raises `engines.Unreachable` while the name is taken by a claim that has to go first: a placeholder, one that is
@@ -199,7 +208,7 @@ class KubernetesEngine:
         if not (disk.terminating or disk.lost or not disk.uid):
             sight.of["PersistentVolumeClaim"].put(found)
             return
-        await self._at_rest(sandbox)
+        await self._at_rest(sandbox, act)
         await self._api.delete(claim, found.metadata.uid)
         said = f"the claim {disk.name} has to go before there can be a fresh one"
         # As long as a pod uses it the cluster keeps it, and that it ends takes no more than its grace period.
@@ -214,7 +223,8 @@ class KubernetesEngine:
         that there is nothing to make and the pod is gone. Deleted under a controller that is at work, it would get a
         pod, and a claim, when all is gone. It goes last, so that it shows as long as anything may be left.
         """
-        at_rest = await self._at_rest(sandbox)
+        act = self._contests.begin(sandbox.key, (sandbox.generation, None))
+        at_rest = await self._at_rest(sandbox, act)
         for manifest in manifests.objects(sandbox, {}, 0, self._settings):
             if manifest["kind"] in ("PersistentVolumeClaim", "StatefulSet") and not at_rest:
                 continue
@@ -223,11 +233,13 @@ class KubernetesEngine:
                 continue
             disk = manifest["kind"] == "PersistentVolumeClaim" and observe.volume(found).uid
             if not (disk and sandbox.keep_volume):
+                act.removing(manifest, found)
                 await self._api.delete(manifest, found.metadata.uid)
+        self._contests.done(sandbox.key, act)
         self._supplied.pop(sandbox.key, None)
         self._sights[sandbox.namespace].of["Secret"].forget(manifests.secret_name(sandbox))
 
-    async def _at_rest(self, sandbox: Sandbox) -> bool:
+    async def _at_rest(self, sandbox: Sandbox, act: contest.Contest) -> bool:
         """Whether nothing will be made any more. Asks for it where that was not done."""
         of = self._sights[sandbox.namespace].of
         workload = of["StatefulSet"].get(sandbox.id)
@@ -236,7 +248,7 @@ class KubernetesEngine:
         if workload.replicas:
             *_, manifest = manifests.objects(sandbox, {}, 0, self._settings)
             try:
-                workload = observe.workload(await self._write(sandbox, manifest))
+                workload = observe.workload(await self._write(sandbox, manifest, act))
             except engines.Refused:
                 # Nobody is kept from deleting by who may not change.
                 return True

@@ -1,0 +1,191 @@
+"""Controllers that undo what the service writes, each time: few writes, and a status that names them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes import contest
+
+from tests.contract.rig import Rig
+from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.integration.kubernetes_scripted.test_faults import (
+    INGRESSES,
+    SERVICES,
+    SETS,
+    A,
+    ScriptedGround,
+    until,
+    writes,
+)
+
+pytestmark = pytest.mark.find(21)
+MOST = 9
+"""Acts in the first three seconds: three without a delay, and those after 0.2, 0.4, 0.8 and 1.6 s, with one to spare."""
+Undo = Callable[[ScriptedApi], None]
+
+
+@pytest.fixture
+async def rig(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[Rig]:
+    made = Rig(ScriptedGround(api, tmp_path), tmp_path)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+@contextlib.asynccontextmanager
+async def fought(api: ScriptedApi, undo: Undo) -> AsyncIterator[None]:
+    """A controller that does so whenever it can."""
+
+    async def fight() -> None:
+        while True:
+            undo(api)
+            await asyncio.sleep(0.002)
+
+    task = asyncio.create_task(fight())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def scale(replicas: int) -> Undo:
+    def undo(api: ScriptedApi) -> None:
+        found = api.objects.get(SETS, {}).get(A)
+        if found is not None and found["spec"]["replicas"] != replicas:
+            api.edit(SETS, A, "keda-operator", replicas=replicas)
+            api.control("default", A)
+
+    return undo
+
+
+def changes(collection: str, name: str, field: str, value: object) -> Undo:
+    def undo(api: ScriptedApi) -> None:
+        found = api.objects.get(collection, {}).get(name)
+        if found is not None and found["spec"].get(field) != value:
+            api.edit(collection, name, "their-controller", **{field: value})
+
+    return undo
+
+
+def acts(api: ScriptedApi, since: int, name: str) -> int:
+    return sum(one == name for _, one in writes(api)[since:])
+
+
+def contested(sandbox: Sandbox) -> bool:
+    return sandbox.status.reason is Reason.FIELD_CONFLICT
+
+
+async def test_replicas_that_are_taken_back_each_time_cost_few_writes_and_name_their_manager(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    since = len(writes(api))
+    async with fought(api, scale(0)):
+        failed = await rig.until(A, contested)
+        assert failed.status.phase is Phase.ERROR
+        words = f"keda-operator changes spec.replicas of the StatefulSet {A} each time the service sets it"
+        assert failed.status.message == words
+        told = len(rig.history)
+        await asyncio.sleep(3)
+        assert acts(api, since, A) <= MOST
+        assert {one.status.reason for one in rig.history[told:]} <= {Reason.FIELD_CONFLICT}
+    after = await rig.settled(A, Phase.RUNNING)
+    assert after.status.reason in (Reason.READY, Reason.FIELD_CONFLICT)
+
+
+async def test_mutation_is_acted_on_at_once_while_a_field_is_contested(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    async with fought(api, scale(0)):
+        await rig.until(A, contested)
+        await asyncio.sleep(1)
+        changed = await rig.env(A, B="2")
+        since = len(writes(api))
+        await until(lambda: acts(api, since, A) > 0, within=1)
+        assert changed.generation == 2
+        await rig.begin(A, Phase.STOPPED)
+        await rig.settled(A, Phase.STOPPED, within=5)
+    assert (await rig.get(A)).status.reason is Reason.POD_GONE
+
+
+async def test_stop_and_delete_name_who_scales_the_sandbox_up(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    async with fought(api, scale(1)):
+        for begin in (lambda: rig.begin(A, Phase.STOPPED), lambda: rig.delete(A)):
+            since = len(writes(api))
+            await begin()
+            failed = await rig.until(A, contested)
+            assert "keda-operator changes spec.replicas" in failed.status.message
+            await asyncio.sleep(2)
+            assert acts(api, since, A) <= MOST
+    await rig.settled(A, Phase.TERMINATED)
+
+
+@pytest.mark.parametrize(
+    ("undo", "name", "words"),
+    [
+        (
+            changes(SERVICES, f"{A}-service", "publishNotReadyAddresses", False),
+            f"{A}-service",
+            f"their-controller changes spec.publishNotReadyAddresses of the Service {A}-service each time",
+        ),
+        (
+            changes(INGRESSES, f"{A}-app-ingress", "ingressClassName", "theirs"),
+            f"{A}-app-ingress",
+            f"their-controller changes spec.ingressClassName of the Ingress {A}-app-ingress each time",
+        ),
+        (
+            lambda api: api.delete(INGRESSES, f"{A}-ttyd-ingress"),
+            f"{A}-ttyd-ingress",
+            f"somebody removes the Ingress {A}-ttyd-ingress each time the service makes it",
+        ),
+        (
+            changes(SETS, A, "updateStrategy", {"type": "OnDelete"}),
+            A,
+            f"their-controller changes spec.updateStrategy.type of the StatefulSet {A} each time",
+        ),
+    ],
+    ids=["service", "ingress", "removed", "stateful-set"],
+)
+async def test_every_object_that_is_undone_each_time_costs_few_writes_while_the_pod_is_ready(
+    rig: Rig, api: ScriptedApi, undo: Undo, name: str, words: str
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    since, begun = len(writes(api)), len(rig.history)
+    async with fought(api, undo):
+        running = await rig.until(A, contested)
+        assert running.status.phase is Phase.RUNNING
+        assert words in running.status.message
+        await asyncio.sleep(2)
+        assert acts(api, since, name) <= MOST
+    assert {one.status.phase for one in rig.history[begun:]} == {Phase.RUNNING}
+
+
+async def test_contest_is_over_once_it_has_been_quiet(
+    rig: Rig, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest, "QUIET", 1.0)
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    async with fought(api, changes(SERVICES, f"{A}-service", "publishNotReadyAddresses", False)):
+        await rig.until(A, contested)
+    await rig.until(A, lambda one: one.status.reason is Reason.READY, within=10)
+
+
+async def test_edits_by_hand_are_put_back_at_once_and_are_no_contest(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    for _ in range(2):
+        api.edit(SERVICES, f"{A}-service", publishNotReadyAddresses=False)
+        await until(lambda: api.objects[SERVICES][f"{A}-service"]["spec"]["publishNotReadyAddresses"], within=1)
+    assert not any(map(contested, rig.history))
