@@ -122,6 +122,25 @@ async def test_each_entry_has_the_spec_and_the_names_of_its_time(opened: Opened)
 
 
 @pytest.mark.find(34)
+async def test_a_change_of_the_status_writes_neither_the_environment_nor_the_spec_again(tmp_path: Path) -> None:
+    opened = Opened(f"sqlite:///{tmp_path}/a.db")
+    await opened.store.open(opened.committed.extend)
+    made = await opened.insert(samples.sandbox(spec=samples.spec(args=LARGE)), {"A": "x" * 500_000})
+    phases = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.ERROR)
+    before = written()
+    for phase in phases * 5:
+        made = await opened.update(samples.wished(made, status=samples.status(phase=phase)))
+    assert written() - before < 20 * 100_000
+    assert await opened.store.read(lambda reader: len(reader.env(made.key)["A"])) == 500_000
+    await opened.store.close()
+
+
+def written() -> int:
+    """Bytes that this process has written to files."""
+    return int(Path("/proc/self/io").read_text().split("wchar: ")[1].split()[0])
+
+
+@pytest.mark.find(34)
 async def test_entries_in_memory_share_their_spec(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(spec=samples.spec(args=LARGE)))
     for _ in range(5):
@@ -175,6 +194,7 @@ async def test_a_database_of_the_first_release_is_read_and_changed_after_its_mig
     opened = Opened(database_url)
     await opened.store.open(opened.committed.extend)
     assert await opened.store.events(0, 100) == [first, other, second, ended]
+    assert await opened.store.read(lambda reader: [reader.env(one.key) for one in (first, ended)]) == [{"A": "1"}] * 2
     sequence, live = await opened.store.load()
     assert (sequence, sorted(one.id for one in live)) == (4, ["a", "b"])
     wanted = store.Search(
@@ -189,7 +209,7 @@ async def test_a_database_of_the_first_release_is_read_and_changed_after_its_mig
     await age(database_url, 6)
     await opened.store.trim(yesterday())
     assert sorted((await opened.store.load())[1], key=lambda one: one.id) == [fourth, other]
-    assert (count(database_url, "status_event"), count(database_url, "part")) == (2, 2)
+    assert [count(database_url, one) for one in ("status_event", "part", "environment")] == [2, 2, 2]
     await opened.store.close()
 
 
@@ -221,7 +241,7 @@ async def test_parts_go_with_the_last_entry_that_has_them(opened: Opened, monkey
     assert await opened.store.events(9, 10) == [live]
     await age(opened.url, 10)
     await opened.store.trim(yesterday())
-    assert (count(opened.url, "status_event"), count(opened.url, "part")) == (3, 6)
+    assert [count(opened.url, one) for one in ("status_event", "part", "environment")] == [3, 6, 3]
 
 
 @pytest.mark.find(32)

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.domain.sandbox import Key
 from sandbox_server.store import tables
 from sandbox_server.store.cipher import Cipher
 
@@ -20,9 +19,16 @@ PAGE = 500
 ENVIRONMENTS = 50
 """Environments in one transaction: each can be 512 KiB."""
 
-_SANDBOX, _EVENT, _LOG, _REQUEST, _PART = (
+_SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = (
     SQLModel.metadata.tables[str(one.__tablename__)]
-    for one in (tables.SandboxRow, tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow, tables.PartRow)
+    for one in (
+        tables.SandboxRow,
+        tables.EnvironmentRow,
+        tables.StatusEventRow,
+        tables.WatchLogRow,
+        tables.RequestRow,
+        tables.PartRow,
+    )
 )
 _OF_EVENT = sa.and_(
     _SANDBOX.c.namespace == _EVENT.c.namespace,
@@ -55,7 +61,7 @@ def trim_history(connection: sa.Connection, before: datetime) -> bool:
         return False
     page = sa.and_(_EVENT.c.sequence > log.trimmed_sequence, _EVENT.c.sequence <= last)
     ended = (
-        sa.select(_SANDBOX.c.namespace, _SANDBOX.c.id, _EVENT)
+        sa.select(_SANDBOX.c.namespace, _SANDBOX.c.id, _SANDBOX.c.uid, _EVENT)
         .join_from(_EVENT, _SANDBOX, _OF_EVENT)
         .where(page, _SANDBOX.c.phase == Phase.TERMINATED.name)
     )
@@ -63,6 +69,7 @@ def trim_history(connection: sa.Connection, before: datetime) -> bool:
         if _ENDED.decode(row.document).status.reason is not Reason.VOLUME_KEPT:
             key = sa.and_(_SANDBOX.c.namespace == row.namespace, _SANDBOX.c.id == row.id)
             connection.execute(sa.delete(_SANDBOX).where(key))
+            connection.execute(sa.delete(_ENVIRONMENT).where(_ENVIRONMENT.c.uid == row.uid))
             parts = _PART.c.sequence.in_((row.spec_sequence, row.env_names_sequence))
             connection.execute(sa.update(_PART).where(parts).values(replaced_at=row.sequence))
     connection.execute(sa.delete(_EVENT).where(page, ~sa.exists(sa.select(1).where(_OF_EVENT))))
@@ -79,20 +86,17 @@ def trim_requests(connection: sa.Connection, before: datetime) -> bool:
     return connection.execute(sa.delete(_REQUEST).where(key.in_(page))).rowcount == PAGE
 
 
-def rewrap(connection: sa.Connection, cipher: Cipher, after: Key) -> tuple[int, Key] | None:
-    """Encrypts the environments of a page of sandboxes after `after` with the first key.
+def rewrap(connection: sa.Connection, cipher: Cipher, after: str) -> tuple[int, str] | None:
+    """Encrypts a page of the environments, those of the sandboxes after the uid `after`, with the first key.
 
-    Returns how many were of another key, and the last sandbox of the page; None where there are no more.
+    Returns how many were of another key, and the last uid of the page; None where there are no more.
     """
-    key = sa.tuple_(_SANDBOX.c.namespace, _SANDBOX.c.id)
-    page = sa.select(_SANDBOX.c.namespace, _SANDBOX.c.id, _SANDBOX.c.uid, _SANDBOX.c.env)
-    page = page.where(key > sa.tuple_(*after)).order_by(_SANDBOX.c.namespace, _SANDBOX.c.id).limit(ENVIRONMENTS)
     # Nobody changes an environment between the read and the write.
     connection.execute(sa.select(_LOG).with_for_update())
+    page = sa.select(_ENVIRONMENT).where(_ENVIRONMENT.c.uid > after).order_by(_ENVIRONMENT.c.uid).limit(ENVIRONMENTS)
     found = connection.execute(page).all()
     old = [one for one in found if not cipher.is_current(one.env)]
     for one in old:
         env = cipher.encrypt(cipher.decrypt(one.env, one.uid), one.uid)
-        row = sa.and_(_SANDBOX.c.namespace == one.namespace, _SANDBOX.c.id == one.id)
-        connection.execute(sa.update(_SANDBOX).where(row).values(env=env))
-    return (len(old), Key(found[-1].namespace, found[-1].id)) if found else None
+        connection.execute(sa.update(_ENVIRONMENT).where(_ENVIRONMENT.c.uid == one.uid).values(env=env))
+    return (len(old), found[-1].uid) if found else None

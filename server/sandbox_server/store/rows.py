@@ -9,9 +9,16 @@ from sqlmodel import SQLModel
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.store import documents, tables
 
-_SANDBOX, _EVENT, _LOG, _REQUEST, _PART = (
+_SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = (
     SQLModel.metadata.tables[str(one.__tablename__)]
-    for one in (tables.SandboxRow, tables.StatusEventRow, tables.WatchLogRow, tables.RequestRow, tables.PartRow)
+    for one in (
+        tables.SandboxRow,
+        tables.EnvironmentRow,
+        tables.StatusEventRow,
+        tables.WatchLogRow,
+        tables.RequestRow,
+        tables.PartRow,
+    )
 )
 _ENV_NAMES = _PART.alias("env_names")
 _OF_KEY = sa.and_(_SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX.c.id == sa.bindparam("of_id"))
@@ -38,15 +45,16 @@ ENTRY = sa.select(
 """Entries of the log: each row is a `documents.Row`."""
 _LAST = ENTRY.join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
 SANDBOX = _LAST.where(_OF_KEY)
-ENV = sa.select(_SANDBOX.c.uid, _SANDBOX.c.env).where(_OF_KEY)
+ENV = sa.select(_ENVIRONMENT).join(_SANDBOX, _SANDBOX.c.uid == _ENVIRONMENT.c.uid).where(_OF_KEY)
 LIVE = _LAST.where(_SANDBOX.c.phase != _TERMINATED)
-KEYS = sa.select(sa.func.substr(_SANDBOX.c.env, sa.text("1"), sa.text("4"))).distinct()
+KEYS = sa.select(sa.func.substr(_ENVIRONMENT.c.env, sa.text("1"), sa.text("4"))).distinct()
 """What leads an environment: the id of the key that wrote it."""
-INSERT = sa.insert(_SANDBOX).values(_given(*_IDENTITY, *_CHANGED, "env"))
-_ENV = sa.func.coalesce(sa.bindparam("env", type_=_SANDBOX.c.env.type), _SANDBOX.c.env)
-UPDATE = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED) | {"env": _ENV})
-"""An environment of None leaves the one that is there."""
+INSERT = sa.insert(_SANDBOX).values(_given(*_IDENTITY, *_CHANGED))
+UPDATE = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED))
 REMOVE = sa.delete(_SANDBOX).where(_OF_VERSION)
+INSERT_ENV = sa.insert(_ENVIRONMENT).values(_given("uid", "env"))
+UPDATE_ENV = sa.update(_ENVIRONMENT).where(_ENVIRONMENT.c.uid == sa.bindparam("of_uid")).values(_given("env"))
+REMOVE_ENV = sa.delete(_ENVIRONMENT).where(_ENVIRONMENT.c.uid == sa.bindparam("of_uid"))
 
 STANDS = sa.select(_LOG.c.last_sequence)
 APPENDING = sa.select(_LOG.c.last_sequence, _LOG.c.trimmed_sequence).with_for_update()
@@ -96,7 +104,7 @@ def of_version(value: Sandbox) -> dict[str, Any]:
 
 
 def columns(value: Sandbox) -> dict[str, Any]:
-    """What the statements above take of a sandbox, but its environment: each takes what it needs."""
+    """What the statements above take of a sandbox, without its environment: each takes what it needs."""
     return {
         "namespace": value.namespace,
         "id": value.id,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection, housekeeping
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.lanes import Lane, Lanes, unavailable
@@ -109,7 +109,7 @@ class Store:
 
     async def rewrap(self) -> int:
         """Encrypts with the first key what another wrote; returns how many environments those were."""
-        count, after = 0, Key("", "")
+        count, after = 0, ""
         while page := await self._keep_house(functools.partial(housekeeping.rewrap, cipher=self._cipher, after=after)):
             rewrapped, after = page
             count += rewrapped

@@ -38,6 +38,14 @@ class SandboxRow(SQLModel, table=True):
     generation: int = Field(sa_type=sa.BigInteger)
     sequence: int = Field(sa_type=sa.BigInteger)
     created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
+
+
+class EnvironmentRow(SQLModel, table=True):
+    """The environment of a sandbox, encrypted: apart from the row of the sandbox, which each change writes anew."""
+
+    __tablename__ = "environment"
+
+    uid: str = Field(primary_key=True)
     env: bytes
 
 

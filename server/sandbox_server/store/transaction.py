@@ -246,17 +246,20 @@ class Group(Reader):
             if was is not None and was.sequence <= self._trimmed:
                 forgotten.append({"of_sequence": was.sequence})
             if was is not None and was.uid == columns["uid"]:
-                updated.append(columns | rows.of_version(was))
+                updated.append(columns | rows.of_version(was) | {"of_uid": was.uid})
                 continue
             if was is not None:
-                removed.append(rows.of_version(was))
+                removed.append(rows.of_version(was) | {"of_uid": was.uid})
             inserted.append(columns)
         requests = [dict(zip(rows.REMEMBERED, (*name, *known), strict=True)) for name, known in self._requests.items()]
         log = [{"last_sequence": self._stands + len(self._events)}] if self._events else []
         for statement, parameters in (
             (rows.REMOVE, removed),
+            (rows.REMOVE_ENV, removed),
             (rows.INSERT, inserted),
+            (rows.INSERT_ENV, inserted),
             (rows.UPDATE, updated),
+            (rows.UPDATE_ENV, [one for one in updated if one["env"] is not None]),
             (rows.ADD_PART, self._added),
             (rows.REPLACE_PART, self._replaced),
             (rows.APPEND, self._events),
