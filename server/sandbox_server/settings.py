@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     storage_class: str = ""
     """Storage class by default; empty: the cluster's default."""
 
+    grace_period: int = Field(10, ge=0, le=check.GRACE_PERIOD_MOST)
+    """For the processes of a sandbox to end after SIGTERM, by default."""
     start_deadline: Seconds = 600
     """How long a start may take before it is an error."""
     resync: Seconds = 60
@@ -127,6 +129,8 @@ class Settings(BaseSettings):
     sealos_labels: bool = True
     """Set the labels that Sealos reads."""
 
+    share_process_namespace: bool = True
+    """One process namespace a pod: SIGTERM ends what would ignore it as process 1, as shells do."""
     allowed_annotations: Keys = ()
     """Annotations that callers may set: prefixes such as example.com/ and whole keys, comma-separated; empty: none."""
     allowed_runtime_classes: ClassNames = ()

@@ -193,7 +193,7 @@ def test_progress_is_told_and_a_wait_that_runs_out_says_where_it_stands(ctl: Ctl
     told = ctl("delete", "slow", "--wait").stderr.splitlines()
     # What differs in a condition alone is no step.
     assert [one for one in told if "POD_TERMINATING" in one] == [
-        "TERMINATING POD_TERMINATING      the pod is being removed"
+        "TERMINATING POD_TERMINATING      the pod is being removed: waits for the process to end, at most 10 s"
     ]
     assert len(set(told)) == len(told)
 

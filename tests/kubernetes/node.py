@@ -34,7 +34,7 @@ STRATEGIC = "application/strategic-merge-patch+json"
 
 class Node:
     """Use as an async context manager. Behaviours: run, no-mount, pull-fails-once, no-cache, image-pull, image-invalid, crash-loop, out-of-memory,
-    never-ready, slow, stuck (does not end)."""
+    never-ready, slow, shell (ignores SIGTERM where it is process 1), stuck (does not end)."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -179,9 +179,12 @@ class Node:
         return f"cannot connect with {token}\n"
 
     async def _end(self, pod: dict[str, Any]) -> None:
-        if self._behaviours.get((pod["metadata"]["namespace"], pod["metadata"]["name"])) == "stuck":
-            return
         meta = pod["metadata"]
+        behaviour = self._behaviours.get((meta["namespace"], meta["name"]))
+        if behaviour == "stuck":
+            return
+        if behaviour == "shell" and not pod["spec"].get("shareProcessNamespace"):
+            await asyncio.sleep(pod["spec"]["terminationGracePeriodSeconds"])
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
         await self._call("DELETE", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", body)
 

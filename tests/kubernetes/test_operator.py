@@ -1,5 +1,6 @@
 """What the operator adds to objects, as the API server has it."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,6 @@ from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.kubernetes.node import Node
-
-pytestmark = pytest.mark.find(22)
 
 APPS, NETWORKING = "apis/apps/v1", "apis/networking.k8s.io/v1"
 PRIORITY = "/apis/scheduling.k8s.io/v1/priorityclasses"
@@ -27,6 +26,7 @@ def given(ground: KubernetesGround, **chosen: object) -> None:
     ground.settings = Settings.model_validate({**ground.settings.model_dump(), **chosen})
 
 
+@pytest.mark.find(22)
 async def test_pods_and_ingresses_have_what_the_operator_adds(ground: KubernetesGround, tmp_path: Path) -> None:
     priority = {"metadata": {"name": ground.namespace}, "value": 1000}
     ground.cluster.request("POST", PRIORITY, priority)
@@ -84,6 +84,7 @@ async def test_pods_and_ingresses_have_what_the_operator_adds(ground: Kubernetes
     ground.cluster.request("DELETE", f"{PRIORITY}/{ground.namespace}")
 
 
+@pytest.mark.find(22)
 async def test_a_patch_that_fails_one_sandbox_is_its_error_and_blocks_neither_stop_nor_delete(
     ground: KubernetesGround, tmp_path: Path
 ) -> None:
@@ -99,3 +100,30 @@ async def test_a_patch_that_fails_one_sandbox_is_its_error_and_blocks_neither_st
         await rig.settled("unpatched", Phase.STOPPED)
         await rig.delete("unpatched")
         await rig.until("unpatched", lambda one: one.status.phase is Phase.TERMINATED)
+
+
+@pytest.mark.find(15)
+async def test_a_shell_that_ignores_sigterm_costs_no_grace_period(ground: KubernetesGround, tmp_path: Path) -> None:
+    async with started(Rig(ground, tmp_path)) as rig:
+        await rig.create("shell")
+        await rig.settled("shell", Phase.RUNNING)
+        ground.node.behave(ground.namespace, "shell-0", "shell")
+        began = time.monotonic()
+        await rig.begin("shell", Phase.STOPPED)
+        await rig.settled("shell", Phase.STOPPED)
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.find(15)
+async def test_a_process_that_takes_its_grace_period_is_waited_for(ground: KubernetesGround, tmp_path: Path) -> None:
+    given(ground, share_process_namespace=False)
+    async with started(Rig(ground, tmp_path)) as rig:
+        await rig.create("slow-end", {"A": "1"}, spec=samples.spec(grace_period_seconds=3))
+        await rig.settled("slow-end", Phase.RUNNING)
+        ground.node.behave(ground.namespace, "slow-end-0", "shell")
+        began = time.monotonic()
+        await rig.env("slow-end", A="2")
+        waits = "the pod is being replaced: waits for the process to end, at most 3 s"
+        await rig.until("slow-end", lambda one: one.status.message == waits)
+        await rig.settled("slow-end", Phase.RUNNING)
+        assert 3 <= time.monotonic() - began < 8

@@ -636,6 +636,7 @@ class SandboxSpec(_message.Message):
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     RUNTIME_CLASS_FIELD_NUMBER: _builtins.int
     READINESS_FIELD_NUMBER: _builtins.int
+    GRACE_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project that the sandbox belongs to: a DNS label of at most 63 characters that starts with a letter. Required."""
     image: _builtins.str
@@ -643,6 +644,11 @@ class SandboxSpec(_message.Message):
     runtime_class: _builtins.str
     """The runtime class of the pod, a DNS name: one that the service's operators allow (allowed-runtime-classes, by
     default none). Empty: the cluster's default. The local engine does not use it.
+    """
+    grace_period_seconds: _builtins.int
+    """Seconds that its processes have to end after SIGTERM before they are killed, 0 to 3600. Unset: the service's
+    default. A stop, a delete or a change of the environment takes as long where they ignore SIGTERM. On Kubernetes they
+    have at least 1 second.
     """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -700,12 +706,15 @@ class SandboxSpec(_message.Message):
         annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         runtime_class: _builtins.str = ...,
         readiness: Global___Readiness | None = ...,
+        grace_period_seconds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["readiness", b"readiness", "resources", b"resources", "storage", b"storage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "grace_period_seconds", b"grace_period_seconds", "readiness", b"readiness", "resources", b"resources", "storage", b"storage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "args", b"args", "command", b"command", "image", b"image", "labels", b"labels", "ports", b"ports", "project", b"project", "readiness", b"readiness", "resources", b"resources", "runtime_class", b"runtime_class", "storage", b"storage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "grace_period_seconds", b"grace_period_seconds", "image", b"image", "labels", b"labels", "ports", b"ports", "project", b"project", "readiness", b"readiness", "resources", b"resources", "runtime_class", b"runtime_class", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__grace_period_seconds: _TypeAlias = _typing.Literal["grace_period_seconds"]  # noqa: Y015
+    _WhichOneofArgType__grace_period_seconds: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_period_seconds) -> _WhichOneofReturnType__grace_period_seconds | None: ...
 
 Global___SandboxSpec: _TypeAlias = SandboxSpec  # noqa: Y015
 

@@ -12,6 +12,8 @@ ID_MOST = 52
 """StatefulSet names: the controller's revision label adds 11 characters, and a label holds 63."""
 WORDS_TOTAL_MOST = 256 * 1024
 """Bytes of a command, and of its arguments: both are in the pod's template, and etcd takes 1.5 MiB of an object."""
+GRACE_PERIOD_MOST = 3600
+"""Seconds."""
 ENV_VARIABLES_MOST = 1000
 ENV_TOTAL_MOST = 512 * 1024
 """Bytes of names and values: half of the 1 MiB that a Secret holds, since its encoding grows it by a third."""
@@ -139,6 +141,12 @@ cpu = _quantity("CPU in cores such as 2 or 500m, a multiple of 0.001, at most 10
 memory = _quantity("bytes such as 512Mi or 2Gi, at least 1, at most 16Ti", "1", 2**44)
 disk = _quantity("bytes such as 5Gi, at least 1, at most 64Ti", "1", 2**46)
 word, argument, annotation, env_value = _data(4096), _data(32 * 1024), _data(16 * 1024), _data(32 * 1024)
+
+
+def grace_period(field: str, seconds: int) -> Iterator[Violation]:
+    """Judges the time between SIGTERM and SIGKILL."""
+    if not 0 <= seconds <= GRACE_PERIOD_MOST:
+        yield Violation(field, f"must be from 0 to {GRACE_PERIOD_MOST} seconds")
 
 
 def words(field: str, values: Sequence[str], most: int, kind: Kind) -> Iterator[Violation]:

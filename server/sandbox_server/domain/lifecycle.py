@@ -74,6 +74,7 @@ _STRANGER = "a {} of this name belongs to somebody else; it is left alone. Remov
 _LOST = "the disk was lost, removed or replaced; Start with accept_data_loss begins on an empty one"
 _KEPT_LOST = "removed; the claim is kept, but the volume that it was bound to no longer exists"
 ACCEPTED = "accepted"
+_ENDS = "waits for the process to end, at most {}"
 _GOING = "the disk is being removed and goes with the pod: save your work now"
 
 CONFLICT = Rule("an object of our name is not ours", S.stranger, P.ERROR, R.NAME_CONFLICT, _STRANGER)
@@ -98,7 +99,9 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("no pod", lambda at: not at.pod, None, R.WORKLOAD_PENDING, "waiting for the pod"),
         Rule("pod of this generation failing, perhaps in passing", S.pod_delayed, None, R.CONTAINER_CREATING),
         Rule("pod of this generation not ready", S.pod_current),
-        Rule("pod of an older generation, or going", S.any, None, R.ROLLING_OUT, "the pod is being replaced"),
+        Rule(
+            "pod of an older generation, or going", S.grace, None, R.ROLLING_OUT, f"the pod is being replaced: {_ENDS}"
+        ),
     ),
     D.STOPPED: (
         CONFLICT,
@@ -106,7 +109,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("the engine cannot act now", S.busy, P.STOPPING, R.CLUSTER_BUSY),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.STOPPING, R.NODE_LOST),
-        Rule("pod there", lambda at: at.pod, P.STOPPING, R.POD_TERMINATING, "the pod is being removed"),
+        Rule("pod there", S.pod_grace, P.STOPPING, R.POD_TERMINATING, f"the pod is being removed: {_ENDS}"),
         Rule("no pod, and none will come", S.workload_idle, P.STOPPED, R.POD_GONE, "stopped; the disk is kept"),
         Rule("workload not scaled down", S.any, P.STOPPING, R.WORKLOAD_PENDING, "the workload is being scaled down"),
     ),
@@ -114,7 +117,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("the engine cannot act now", S.busy, P.TERMINATING, R.CLUSTER_BUSY),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.TERMINATING, R.NODE_LOST),
-        Rule("pod there", lambda at: at.pod, P.TERMINATING, R.POD_TERMINATING, "the pod is being removed"),
+        Rule("pod there", S.pod_grace, P.TERMINATING, R.POD_TERMINATING, f"the pod is being removed: {_ENDS}"),
         Rule("workload not removed", S.undeleted, P.TERMINATING, R.WORKLOAD_PENDING, "the workload is being removed"),
         Rule("claim kept, volume lost", S.volume_kept_lost, P.TERMINATED, R.VOLUME_KEPT, _KEPT_LOST),
         Rule("volume kept", S.volume_kept, P.TERMINATED, R.VOLUME_KEPT, "removed; the disk is kept"),

@@ -135,6 +135,14 @@ class Situation:
         """Why the cluster cannot make the pod, while there is none."""
         return self.workload.fault if self.workload and self.pod is None else None
 
+    def grace(self) -> str:
+        """How long the process may take to end after SIGTERM."""
+        return f"{self.sandbox.spec.grace_period_seconds} s"
+
+    def pod_grace(self) -> str:
+        """How long the process of the pod may take to end; empty if there is no pod."""
+        return self.grace() if self.pod else ""
+
     def pod_lost(self) -> Pod | None:
         """The pod, if its node does not answer."""
         return self.pod if self.pod and self.pod.reason is Reason.NODE_LOST else None

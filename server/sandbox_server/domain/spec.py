@@ -66,6 +66,7 @@ class SandboxSpec:
     annotations: Mapping[str, str] = field(default_factory=dict)
     runtime_class: str = ""
     readiness: Readiness = Readiness()
+    grace_period_seconds: int = 10
 
     def __post_init__(self) -> None:
         resources, storage, readiness = self.resources, self.storage, self.readiness
@@ -84,6 +85,7 @@ class SandboxSpec:
             *check.annotations("spec.annotations", self.annotations),
             *check.class_name("spec.runtime_class", self.runtime_class),
             *check.http_path("spec.readiness.http_path", readiness.http_path),
+            *check.grace_period("spec.grace_period_seconds", self.grace_period_seconds),
         )
         if readiness.tcp_port and readiness.tcp_port not in [one.number for one in self.ports]:
             found += (errors.Violation("spec.readiness.tcp_port", "must be one of the sandbox's ports"),)

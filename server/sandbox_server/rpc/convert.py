@@ -107,6 +107,9 @@ def spec(message: pb.SandboxSpec, settings: Settings) -> SandboxSpec:
         annotations=dict(message.annotations),
         runtime_class=message.runtime_class,
         readiness=Readiness(readiness.http_path, tcp_port),
+        grace_period_seconds=message.grace_period_seconds
+        if message.HasField("grace_period_seconds")
+        else usual.grace_period,
     )
 
 

@@ -1,6 +1,7 @@
 """Processes of the local engine: whole groups, how they end, and when they are started again."""
 
 import asyncio
+import dataclasses
 import errno
 import itertools
 import os
@@ -44,15 +45,21 @@ async def test_stop_asks_the_program_first_and_waits_for_it(rig: LocalRig) -> No
     assert (rig.ground.home(A) / "work").read_text() == "saved\n"
 
 
-async def test_a_program_that_does_not_end_when_asked_is_killed(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unit, "GRACE", 0.3)
-    await rig.create(A, spec=rig.ground.script("trap '' TERM; echo >up; sleep MARK; sleep MARK"))
+@pytest.mark.find(15)
+@pytest.mark.parametrize("seconds", [0, 1])
+async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period_of_its_spec(
+    rig: LocalRig, seconds: int
+) -> None:
+    spec = rig.ground.script("trap '' TERM; echo >up; sleep MARK; sleep MARK")
+    await rig.create(A, spec=dataclasses.replace(spec, grace_period_seconds=seconds))
     await rig.there((rig.ground.home(A) / "up").exists)
     began = time.monotonic()
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
     assert rig.ground.marked() == []
-    assert time.monotonic() - began >= 0.3
+    assert seconds <= time.monotonic() - began < seconds + 4
+    said = f"the pod is being removed: waits for the process to end, at most {seconds} s"
+    assert said in [one.status.message for one in rig.history]
 
 
 @pytest.mark.parametrize("rig", ["isolated"], indirect=True)

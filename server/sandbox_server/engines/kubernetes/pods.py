@@ -13,8 +13,6 @@ VOLUME = "vn-homevn-agent"
 HOME = "/home/agent"
 AGENT = 1001
 """The user of the sandbox images."""
-GRACE = 10
-"""Seconds that a pod has to end."""
 
 
 def template(sandbox: Sandbox, metadata: patch.Manifest, secret: str, settings: Settings) -> patch.Manifest:
@@ -38,7 +36,9 @@ def _pod(sandbox: Sandbox, secret: str, settings: Settings) -> patch.Manifest:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE,
+        # With 0 the API server removes the pod while its process may go on, on a disk that the next pod mounts.
+        "terminationGracePeriodSeconds": max(1, sandbox.spec.grace_period_seconds),
+        "shareProcessNamespace": settings.share_process_namespace,
         "securityContext": security,
         "containers": [_container(sandbox, secret)],
         **given(

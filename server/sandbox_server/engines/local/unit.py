@@ -20,8 +20,6 @@ log = structlog.get_logger()
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
 STEADY = 10.0
 """Seconds that a process must run for its earlier ends to be forgotten."""
-GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL."""
 PAUSE = 1.0
 """Seconds until the task goes on after something unforeseen."""
 
@@ -141,7 +139,7 @@ class Unit:
         self._show(process, Reason.NOT_READY, "the process is being ended", terminating=True)
         process.terminate()
         try:
-            async with asyncio.timeout(GRACE):
+            async with asyncio.timeout(self.sandbox.spec.grace_period_seconds):
                 await process.ended()
         except TimeoutError:
             process.kill()
