@@ -111,7 +111,7 @@ class Demo:
             self.hold("it is the same process", (home.parents[1] / "main.process").read_text() == before)
             self.must("status", "demo-1")
             self.must("list")
-            self.must("delete", "demo-1", "--wait")
+            self.must("delete", "demo-1", "--yes", "--wait")
             self.hold("its directory is gone", not home.exists())
             refused = self.run("create", "--project", "Not_A_Label")
             self.hold(

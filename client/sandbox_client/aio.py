@@ -112,10 +112,11 @@ class AsyncClient:
         after_sequence: int | None = None,
         timeout: float | None = None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
+        back: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[watch.Event, None]:
         """As `Client.watch`."""
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
-        cursor = watch.Cursor(request, timeout, lost)
+        cursor = watch.Cursor(request, timeout, lost, back)
         while True:
             stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
             try:
@@ -144,12 +145,18 @@ class AsyncClient:
         patience: float = retry.PATIENCE,
         progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
+        back: Callable[[], None] = lambda: None,
     ) -> pb.SandboxStatus:
         """As `Client.wait_until`."""
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress, patience, timeout)
         while True:
             events = self.watch(
-                [sandbox_id], namespace=namespace, after_sequence=wait.sequence, timeout=wait.left(), lost=lost
+                [sandbox_id],
+                namespace=namespace,
+                after_sequence=wait.sequence,
+                timeout=wait.left(),
+                lost=lost,
+                back=back,
             )
             # Closed here, since an error that is kept would keep the stream open.
             async with contextlib.aclosing(events):

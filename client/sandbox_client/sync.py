@@ -115,14 +115,16 @@ class Client:
         after_sequence: int | None = None,
         timeout: float | None = None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
+        back: Callable[[], None] = lambda: None,
     ) -> Generator[watch.Event, None, None]:
         """Events without a gap, across disconnects. Ends after TERMINATED on one sandbox.
 
         Raises `Unavailable` once `timeout` seconds have passed without the service, `TimedOut` when they pass.
-        `lost` hears, once an outage, that the service has not been reached for `watch.SILENCE` seconds.
+        `lost` hears, once an outage, that the service has not been reached for `watch.SILENCE` seconds, and `back` then
+        that there was a message from it again.
         """
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
-        cursor = watch.Cursor(request, timeout, lost)
+        cursor = watch.Cursor(request, timeout, lost, back)
         while True:
             stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
             try:
@@ -151,17 +153,23 @@ class Client:
         patience: float = retry.PATIENCE,
         progress: Callable[[pb.SandboxStatus], None] = lambda _status: None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
+        back: Callable[[], None] = lambda: None,
     ) -> pb.SandboxStatus:
         """Waits for a phase of `generation` or a later one, and returns the status that has it.
 
         With `fail_on_error` a sandbox in PHASE_ERROR raises `SandboxFailed`: at once if its caller has to act, else after
         `patience` seconds, since it may recover by itself (see `remedy` in the contract). `progress` hears every status
-        on the way, `lost` what it hears in `watch`. Raises `SandboxFailed` and `TimedOut`.
+        on the way, `lost` and `back` what they hear in `watch`. Raises `SandboxFailed` and `TimedOut`.
         """
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress, patience, timeout)
         while True:
             events = self.watch(
-                [sandbox_id], namespace=namespace, after_sequence=wait.sequence, timeout=wait.left(), lost=lost
+                [sandbox_id],
+                namespace=namespace,
+                after_sequence=wait.sequence,
+                timeout=wait.left(),
+                lost=lost,
+                back=back,
             )
             # Closed here, since an error that is kept would keep the stream open.
             with contextlib.closing(events):

@@ -44,10 +44,14 @@ class Cursor:
         request: pb.WatchStatusRequest,
         timeout: float | None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
+        back: Callable[[], None] = lambda: None,
     ) -> None:
-        """`lost` hears, once an outage, of a service that has not been reached for SILENCE seconds."""
+        """`lost` hears, once an outage, of a service that has not been reached for SILENCE seconds; then `back` hears of
+        the first message from it.
+        """
         self.schedule = retry.Schedule(timeout)
         self._lost = lost
+        self._back = back
         self._outage = 0.0
         self._told = False
         self._request = request
@@ -61,6 +65,8 @@ class Cursor:
     def take(self, message: pb.WatchStatusResponse) -> Event | None:
         """The event that a message is; None for a heartbeat."""
         self.schedule.succeeded()
+        if self._told:
+            self._back()
         self._outage, self._told = 0.0, False
         kind = message.WhichOneof("event")
         if kind == "snapshot_complete":

@@ -9,8 +9,8 @@ from sandbox_client import calls, errors
 from sandbox_client.retry import PATIENCE
 from sandbox_client.watch import Kind
 
+from sandboxctl import deletion, options, show
 from sandboxctl import env as variables
-from sandboxctl import options, show
 from sandboxctl.options import chosen
 from sandboxctl.settling import Id, Patience, Timeout, Wait, settled
 
@@ -81,17 +81,7 @@ def stop(sandbox_id: Id, wait: Wait = False, patience: Patience = PATIENCE, time
     settled(chosen.client.stop(sandbox_id, namespace=chosen.namespace), "STOPPED", wait, patience, timeout)
 
 
-@app.command()
-def delete(
-    sandbox_id: Id,
-    keep_volume: Annotated[bool, typer.Option(help="keep the disk for a later sandbox of this id")] = False,
-    wait: Wait = False,
-    patience: Patience = PATIENCE,
-    timeout: Timeout = 120,
-) -> None:
-    """Delete a sandbox, and its disk unless that is kept; of a deleted one, the disk that was kept."""
-    wished = chosen.client.delete(sandbox_id, namespace=chosen.namespace, keep_volume=keep_volume)
-    settled(wished, "TERMINATED", wait, patience, timeout)
+app.command()(deletion.delete)
 
 
 @app.command()
@@ -130,10 +120,9 @@ def list_(
             basic=not chosen.json,
         )
     )
-    if chosen.json:
-        show.as_json({"sandboxes": found})
-    else:
-        show.sandboxes(found)
+    filtered = project or selector or phases or kept_volumes or chosen.namespace
+    none = "no sandbox matches" if filtered else "there are no sandboxes: `sandboxctl create` makes one"
+    show.sandboxes(found, none, chosen.json)
 
 
 @app.command()
@@ -147,7 +136,13 @@ def watch(
     """Show status changes as they happen, until Ctrl-C, or the end of the one sandbox."""
     ids, project = _target(target)
     events = chosen.client.watch(
-        ids, namespace=chosen.namespace, project=project, label_selector=selector, after_sequence=after, lost=show.lost
+        ids,
+        namespace=chosen.namespace,
+        project=project,
+        label_selector=selector,
+        after_sequence=after,
+        lost=show.lost,
+        back=show.back,
     )
     for event in events:
         if event.status is not None and chosen.json:

@@ -63,6 +63,8 @@ def list_(sandbox_id: Id) -> None:
     if chosen.json:
         show.as_json(names)
         return
+    if not names:
+        show.err.print("it has no variables")
     for name in names:
         show.out.print(name)
 

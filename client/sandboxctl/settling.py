@@ -1,5 +1,6 @@
 """The end of every wish: waiting for what was wished, if asked to, and printing the sandbox."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -19,19 +20,27 @@ Timeout = Annotated[float, typer.Option(help="seconds to wait")]
 def settled(sandbox: pb.Sandbox, phase: str, wait: bool, patience: float, timeout: float) -> None:
     """Prints the sandbox, after waiting for the phase if asked to."""
     if wait:
-        chosen.client.wait_until(
-            sandbox.sandbox_id,
-            phase,
-            namespace=sandbox.namespace,
-            generation=sandbox.status.generation,
-            timeout=timeout,
-            fail_on_error=True,
-            patience=patience,
-            progress=show.progress(),
-            lost=show.lost,
-        )
-        sandbox = chosen.client.get(sandbox.sandbox_id, namespace=sandbox.namespace)
+        sandbox = waited(sandbox, phase, patience, timeout, show.progress())
     if chosen.json:
         show.as_json(sandbox)
     else:
         show.status(sandbox.status)
+
+
+def waited(
+    sandbox: pb.Sandbox, phase: str, patience: float, timeout: float, progress: Callable[[pb.SandboxStatus], None]
+) -> pb.Sandbox:
+    """The sandbox once it has the phase. Raises `errors.SandboxFailed` and `errors.TimedOut`."""
+    chosen.client.wait_until(
+        sandbox.sandbox_id,
+        phase,
+        namespace=sandbox.namespace,
+        generation=sandbox.status.generation,
+        timeout=timeout,
+        fail_on_error=True,
+        patience=patience,
+        progress=progress,
+        lost=show.lost,
+        back=show.back,
+    )
+    return chosen.client.get(sandbox.sandbox_id, namespace=sandbox.namespace)

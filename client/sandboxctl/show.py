@@ -1,6 +1,8 @@
 """What `sandboxctl` prints: tables for people, JSON for programs."""
 
 import json
+import os
+import sys
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +20,7 @@ from sandbox_client import errors, words
 out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=1000)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
+_CUT = "..."
 _COLOURS = {"RUNNING": "green", "STOPPED": "blue", "TERMINATED": "dim", "ERROR": "red"}
 
 
@@ -49,16 +52,17 @@ def _step(status: pb.SandboxStatus) -> Text:
     )
 
 
-def progress() -> Callable[[pb.SandboxStatus], None]:
-    """Writes a line on standard error for each step on the way; changes of detail are no step."""
+def progress(name: str = "") -> Callable[[pb.SandboxStatus], None]:
+    """Writes a line on standard error for each step on the way, after a name; changes of detail are no step."""
     last = ""
+    before = f"{printable(name)} " if name else ""
 
     def tell(status: pb.SandboxStatus) -> None:
         nonlocal last
         step = _step(status)
         if step.plain != last:
             last = step.plain
-            err.print(step)
+            err.print(Text.assemble(before, step))
 
     return tell
 
@@ -75,14 +79,45 @@ def unanswered(server: str, patience: float) -> None:
     err.print(f"nothing answers at {printable(server)} yet: trying for {patience:.0f} s in all (Ctrl-C ends this)")
 
 
+def back() -> None:
+    """Says on standard error that the service is there again, after `lost`."""
+    err.print("the service is back")
+
+
 def change(status: pb.SandboxStatus, sequence: int) -> None:
-    """One line for an event of a watch."""
-    at = _clock(status.transition_time)
-    out.print(Text.assemble(f"{sequence:>6}  {at}  {status.sandbox_id:<32} ", _step(status)))
+    """One line for an event of a watch: whole for a program, and cut at its end to the width of a terminal."""
+    name = phase(status)
+    line = Text.assemble(
+        f"{sequence:>4} {_clock(status.transition_time)} ",
+        (f"{name:<11}", _COLOURS.get(name, "yellow")),
+        f" {status.namespace}/{status.sandbox_id}",
+    )
+    width = _width()
+    # Where the name just fits there is no room to say that more was cut.
+    cut = "" if width and width - line.cell_len in range(len(_CUT) + 1) else _CUT
+    line.append(f" {reason(status.reason)}: {printable(status.message)}")
+    if width and line.cell_len > width:
+        line.truncate(max(0, width - len(cut)))
+        line.append(cut)
+    out.print(line)
 
 
-def sandboxes(found: Collection[pb.Sandbox]) -> None:
-    """A table, a line each; with the namespaces where there are several, since an id is one's own only in its own."""
+def _width() -> int:
+    """The columns of the terminal that reads the output, or those that COLUMNS says; 0 for no bound."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal():
+        return int(asked)
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+
+
+def sandboxes(found: Collection[pb.Sandbox], none: str, whole: bool) -> None:
+    """A table, a line each; with the namespaces where there are several, since an id is one's own only in its own.
+
+    Where there are none, `none` is said on standard error. `whole`: all of them as JSON, for a program.
+    """
+    if whole:
+        as_json({"sandboxes": [*found]})
+        return
     several = len({one.namespace for one in found}) > 1
     table = Table(box=None, pad_edge=False)
     for heading in (*["NAMESPACE"] * several, "ID", "PROJECT", "PHASE", "REASON", "AGE", "URL"):
@@ -99,6 +134,8 @@ def sandboxes(found: Collection[pb.Sandbox]) -> None:
             "-" if _gone(one.status) else one.public_url,
         )
     out.print(table)
+    if not found:
+        err.print(none)
 
 
 def status(one: pb.SandboxStatus) -> None:

@@ -71,10 +71,15 @@ def test_a_service_that_goes_away_is_told_of_once_and_the_command_goes_on(
             client.create("lost", sandbox_id="after", spec=SLEEP)
             (made,) = (one for one in client.list() if one.sandbox_id != "after")
             client.delete(made.sandbox_id)
-            heard = process.stdout if words == ("watch",) else process.stderr
+            heard, said = process.stdout if words == ("watch",) else process.stderr, list[str]()
             while "TERMINATED" not in (told := heard.readline()):
                 assert told
                 assert "not reached" not in told
+                said.append(told)
+            while words == ("watch",) and "back" not in "".join(said):
+                said.append(process.stderr.readline())
+                assert said[-1]
+            assert [one for one in said if "back" in one] == ["the service is back\n"]
         finally:
             process.kill()
 
@@ -83,13 +88,15 @@ def test_an_outage_is_told_of_once_and_a_restart_is_not(monkeypatch: pytest.Monk
     now = 0.0
     monkeypatch.setattr(watch.time, "monotonic", lambda: now)
     told: list[float] = []
-    cursor = watch.Cursor(pb.WatchStatusRequest(), None, lambda _error: told.append(now))
+    back: list[float] = []
+    cursor = watch.Cursor(pb.WatchStatusRequest(), None, lambda _error: told.append(now), lambda: back.append(now))
     for failures in ((100.0, 101.0, 102.9), (103.5, 105.0, 106.5, 107.0, 200.0), (300.0, 301.0, 304.0)):
         for at in failures:
             now = at
             cursor.failed(GONE)
         cursor.take(pb.WatchStatusResponse())
     assert told == [106.5, 304.0]
+    assert back == [200.0, 304.0]
 
 
 def test_each_refusal_has_a_hint_that_fits_and_grpc_says_nothing_itself(

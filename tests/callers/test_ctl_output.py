@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from rich import cells
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client
 from sandboxctl import env as variables
@@ -258,6 +259,39 @@ def test_a_watch_takes_an_id_before_a_project_and_goes_by_label(ctl: Ctl, client
     by_id = ctl("-o", "json", "watch", "same", "--after", "0")
     assert {json.loads(one)["sandbox_id"] for one in by_id.stdout.splitlines()} == {"same"}
     assert ctl("watch", "--selector", "a=b=c").returncode == 2
+
+
+@pytest.mark.find(44)
+def test_an_empty_list_is_said_to_people_and_is_a_list_for_programs(ctl: Ctl, long: pb.Sandbox) -> None:
+    for words in (("list", "-p", "nobody"), ("list", "-l", "none=such"), ("list", "-n", "elsewhere")):
+        done = ctl(*words)
+        assert (done.returncode, done.stderr) == (0, "no sandbox matches\n")
+        assert [one.split()[0] for one in done.stdout.splitlines()] == ["ID"]
+        done = ctl("-o", "json", *words)
+        assert (json.loads(done.stdout), done.stderr) == ({"sandboxes": []}, "")
+    done = ctl("env", "list", LONG)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "it has no variables\n")
+
+
+@pytest.mark.find(44)
+@pytest.mark.parametrize("message", ["", "the pod is ready", "0/3 nodes are available: " * 20, "\u4e2d" * 100])
+def test_a_change_is_one_line_of_a_terminal_with_namespace_and_id(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], message: str
+) -> None:
+    status = pb.SandboxStatus(
+        sandbox_id=LONG, namespace="default", phase=pb.PHASE_RUNNING, reason=pb.REASON_READY, message=message
+    )
+    monkeypatch.setenv("COLUMNS", "80")
+    show.change(status, 41)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert cells.cell_len(line) <= 80
+    assert line.split()[0] == "41"
+    assert f"RUNNING     default/{LONG}" in line
+    # A program has the whole line.
+    monkeypatch.delenv("COLUMNS")
+    show.change(status, 41)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(f"default/{LONG} READY: {message}")
 
 
 def test_version_and_completion(ctl: Ctl) -> None:

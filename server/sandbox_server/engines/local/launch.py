@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,16 @@ class Launch(NamedTuple):
     words: Sequence[str]
     env: Mapping[str, str]
     told: bytes = b""
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ)
+"""What the interpreter or the service's loop changed and a child would inherit."""
+
+
+def spawn(words: list[str], env: Mapping[str, str], *places: tuple[int, int]) -> int:
+    """Starts a program in a session of its own, each descriptor in its place; returns its pid. Raises OSError."""
+    actions = [(os.POSIX_SPAWN_DUP2, one, at) for one, at in places]
+    return os.posix_spawn(words[0], words, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS)
 
 
 def terminal(settings: Settings) -> list[str]:

@@ -2,7 +2,8 @@
 
 A process begins only when its identity, pid and start time, is on disk, so that a service that is killed at any moment
 finds it again or it never was. Nobody who adopts a process is told its exit code, so that is on disk too: written by
-bubblewrap, or by the shell around a plain process.
+bubblewrap, or by the shell around a plain process. What a process prints goes through a pump, a process in a session of its
+own, which bounds the log and ends when nobody can print any more.
 """
 
 import asyncio
@@ -16,14 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_server.engines.local import folder
-from sandbox_server.engines.local.launch import Launch
+from sandbox_server.engines.local import folder, launch, output
 
-_SIGNALS = (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ)
-"""What the interpreter or the service's loop changed and a child would inherit."""
-
-WORDS_MOST = 4096
-"""Bytes of a log that are kept of a process that failed, as many as a kubelet keeps."""
+DRAINED_WITHIN = 2.0
+"""Seconds after its end in which what a process printed has to be in its log; what left its group may print for ever."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -37,8 +34,8 @@ class Process:
 
     `files`: where the names of its files begin. It runs a `generation` of the sandbox `owner`, after as many
     `restarts`; the last `quick` of those came too soon, the last of all with the exit code `code` and, if it
-    failed, `words` at the end of its log. `pid`: its leader's,
-    which began `began` clock ticks after the boot; both are 0 before the start.
+    failed, `words` at the end of its log. `pid`: its leader's, which began `began` clock ticks after the boot; both
+    are 0 before the start. `pump` and `pump_began`: those of the pump of its output.
     """
 
     files: Path
@@ -50,13 +47,19 @@ class Process:
     words: str = ""
     pid: int = 0
     began: int = 0
+    pump: int = 0
+    pump_began: int = 0
+
+    @property
+    def _log(self) -> Path:
+        return Path(f"{self.files}.log")
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
         return 0 != self.began == _began(self.pid)
 
-    def start(self, launch: Launch) -> "Process":
+    def start(self, launched: launch.Launch) -> "Process":
         """Starts it, in a session of its own. Raises OSError."""
         self.forget()
         with contextlib.ExitStack() as held:
@@ -66,24 +69,26 @@ class Process:
                 return handle
 
             told = keep(os.memfd_create("told"))
-            os.pwrite(told, launch.told, 0)
+            os.pwrite(told, launched.told, 0)
             gate, opener = map(keep, os.pipe())
-            log = (f"{self.files}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            places = [(os.POSIX_SPAWN_DUP2, one, at) for one, at in ((1, 2), (gate, 0), (told, 4))]
-            actions = [(os.POSIX_SPAWN_OPEN, 1, *log), *places]
-            words = ["/bin/sh", "-c", launch.script, str(self.files), *launch.words]
-            pid = os.posix_spawn(
-                words[0], words, launch.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS
-            )
-            started = dataclasses.replace(self, pid=pid, began=_began(pid))
-            identity = dataclasses.asdict(started) | {"boot": BOOT}
-            del identity["files"]
+            printed, printing = map(keep, os.pipe())
+            words = ["/bin/sh", "-c", launched.script, str(self.files), *launched.words]
+            begun: list[int] = []
             try:
+                begun.append(output.pump(self._log, printed))
+                begun.append(launch.spawn(words, launched.env, (printing, 1), (1, 2), (gate, 0), (told, 4)))
+                pump_pid, pid = begun
+                started = dataclasses.replace(
+                    self, pid=pid, began=_began(pid), pump=pump_pid, pump_began=_began(pump_pid)
+                )
+                identity = dataclasses.asdict(started) | {"boot": BOOT}
+                del identity["files"]
                 Path(f"{self.files}.process").write_text(json.dumps(identity))
                 os.write(opener, b"\n")
             except OSError:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                for one in begun:
+                    os.killpg(one, signal.SIGKILL)
+                    os.waitpid(one, 0)
                 raise
         return started
 
@@ -93,15 +98,8 @@ class Process:
         # What left no code was killed together with what would have written it.
         code = self._report().get("exit-code", 128 + signal.SIGKILL)
         quick = self.quick + 1 if age < steady else 1
-        words = self._words() if code else ""
+        words = output.last(self._log) if code else ""
         return Process(self.files, self.owner, self.generation, self.restarts + 1, quick, code, words)
-
-    def _words(self) -> str:
-        """The end of the log, which the next start empties."""
-        with contextlib.suppress(OSError), Path(f"{self.files}.log").open("rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - WORDS_MOST))
-            return log.read(WORDS_MOST).decode(errors="replace")
-        return ""
 
     def _report(self) -> dict[str, int]:
         """What bubblewrap says: the first process inside, at the end `exit-code`."""
@@ -121,14 +119,26 @@ class Process:
         return 0
 
     async def ended(self) -> None:
-        """Returns once it has ended; the last of what it started is killed then."""
+        """Returns once it has ended and its log has all that it printed; the last of what it started is killed then."""
         await _gone(lambda: self.pid if self.alive else 0)
         self.kill()
         # The first process inside ends after all others in there.
         await _gone(lambda: self._inner)
-        with contextlib.suppress(ChildProcessError):
-            # Of our own child, so that it is no zombie; one that was adopted has another parent.
-            os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
+        try:
+            async with asyncio.timeout(DRAINED_WITHIN):
+                await _gone(self._pumping)
+        except TimeoutError:
+            if found := self._pumping():
+                _signal(os.killpg, found, signal.SIGKILL)
+            await _gone(self._pumping)
+        for pid in filter(None, (self.pid, self.pump)):
+            with contextlib.suppress(ChildProcessError):
+                # Of our own children, so that they are no zombies; those that were adopted have another parent.
+                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
+
+    def _pumping(self) -> int:
+        """The pid of its pump, if that runs."""
+        return self.pump if 0 != self.pump_began == _began(self.pump) else 0
 
     def terminate(self) -> None:
         """Asks it to end: SIGTERM to what the caller started, not to what wraps it."""

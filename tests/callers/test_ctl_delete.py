@@ -1,0 +1,138 @@
+"""`sandboxctl delete`: what it asks, whom it deletes, and what it prints."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import Client, NotFound
+
+from tests.conftest import Service
+
+CTL = str(Path(sys.executable).parent / "sandboxctl")
+Done = subprocess.CompletedProcess[str]
+Ctl = Callable[..., Done]
+pytestmark = pytest.mark.find(44)
+
+
+@pytest.fixture
+def ctl(service: Service) -> Ctl:
+    """Runs the command without a terminal or, with `answer`, with one on standard input."""
+
+    def run(*words: str, answer: str | None = None) -> Done:
+        env = {**os.environ, "SANDBOX_SERVER": service.address}
+        if answer is None:
+            return subprocess.run(
+                [CTL, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, timeout=60
+            )
+        master, terminal = pty.openpty()
+        try:
+            os.write(master, answer.encode())
+            return subprocess.run([CTL, *words], stdin=terminal, capture_output=True, text=True, env=env, timeout=60)
+        finally:
+            os.close(master)
+            os.close(terminal)
+
+    return run
+
+
+def made(client: Client, *, label: str = "") -> str:
+    labels = {"group": label} if label else {}
+    spec = pb.SandboxSpec(command=["/bin/sleep", "1000"], labels=labels)
+    return client.create("gone", sandbox_id=f"d-{uuid.uuid4().hex[:8]}", spec=spec).sandbox_id
+
+
+def desired(client: Client, sandbox_id: str) -> "pb.DesiredState.ValueType":
+    return client.get(sandbox_id).desired_state
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "no\n", "yesterday\n", "\x04"])
+def test_on_a_terminal_nothing_is_deleted_without_a_yes(ctl: Ctl, client: Client, answer: str) -> None:
+    name = made(client)
+    done = ctl("delete", name, answer=answer)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert name in done.stderr
+    assert "disk goes too" in done.stderr
+    assert "nothing was deleted" in done.stderr
+    assert desired(client, name) == pb.DESIRED_STATE_RUNNING
+    client.delete(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [((), "y\n"), ((), "YES\n"), (("--yes",), ""), (("-y",), ""), ((), None), (("--keep-volume",), "y\n")],
+)
+def test_delete_goes_on_at_a_yes_and_where_nobody_can_answer(
+    ctl: Ctl, client: Client, words: tuple[str, ...], answer: str | None
+) -> None:
+    name = made(client)
+    done = ctl("-o", "json", "delete", name, *words, answer=answer)
+    assert (done.returncode, json.loads(done.stdout)["sandbox_id"]) == (0, name), done.stderr
+    assert ("[y/N]" in done.stderr) == (answer not in ("", None))
+    assert desired(client, name) == pb.DESIRED_STATE_DELETED
+
+
+def test_several_ids_are_deleted_and_waited_for(ctl: Ctl, client: Client) -> None:
+    names = [made(client), made(client)]
+    done = ctl("delete", *names, names[0], "--wait", answer="y\n")
+    assert done.returncode == 0, done.stderr
+    assert "these 2 sandboxes" in done.stderr
+    assert [one.split()[0] for one in done.stdout.splitlines()[1:]] == names
+    assert [client.status(one).phase for one in names] == [pb.PHASE_TERMINATED] * 2
+
+
+def test_ids_that_are_not_there_keep_no_other_from_going(ctl: Ctl, client: Client) -> None:
+    name = made(client)
+    done = ctl("-o", "json", "delete", "never-was", name, "never-was-2", "--wait")
+    assert done.returncode == 3
+    assert "never-was" in done.stderr
+    assert "never-was-2" in done.stderr
+    assert [one["sandbox_id"] for one in json.loads(done.stdout)["sandboxes"]] == [name]
+    assert client.status(name).phase == pb.PHASE_TERMINATED
+
+
+def test_a_selector_deletes_what_matches_alone(ctl: Ctl, client: Client) -> None:
+    group = uuid.uuid4().hex[:8]
+    names, other = sorted(made(client, label=group) for _ in range(2)), made(client)
+    refused = ctl("delete", "-l", f"group={group}", answer="n\n")
+    assert refused.returncode == 1
+    assert all(f"default/{one}" in refused.stderr for one in names)
+    done = ctl("-o", "json", "delete", "--selector", f"group={group}", "--wait")
+    assert [one["sandbox_id"] for one in json.loads(done.stdout)["sandboxes"]] == names
+    assert desired(client, other) == pb.DESIRED_STATE_RUNNING
+    client.delete(other)
+    again = ctl("delete", "-l", f"group={group}", answer="")
+    assert (again.returncode, again.stderr) == (0, "no sandbox matches\n")
+    assert json.loads(ctl("-o", "json", "delete", "-l", f"group={group}").stdout) == {"sandboxes": []}
+
+
+@pytest.mark.parametrize("words", [(), ("-l", ""), ("-l", "  "), ("some-id", "-l", "a=b")])
+def test_delete_takes_ids_or_a_selector(ctl: Ctl, words: tuple[str, ...]) -> None:
+    done = ctl("delete", *words)
+    assert (done.returncode, "one of the two" in done.stderr) == (2, True)
+
+
+def test_a_service_that_is_away_ends_the_command_at_once(ctl: Ctl) -> None:
+    assert ctl("--server", "127.0.0.1:1", "delete", "a", "b").returncode == 5
+
+
+def test_a_kept_disk_is_removed_by_another_delete(ctl: Ctl, client: Client) -> None:
+    name = made(client)
+    client.wait_until(name, "RUNNING", timeout=20)
+    assert ctl("delete", name, "--keep-volume", "--wait").returncode == 0
+    assert name in ctl("list", "--kept-volumes").stdout
+    assert ctl("delete", name, "--wait").returncode == 0
+    assert name not in ctl("list", "--kept-volumes").stdout
+    assert client.status(name).reason == pb.REASON_DELETED
+
+
+def test_an_unknown_sandbox_has_the_exit_code_of_one_that_is_not_found(ctl: Ctl, client: Client) -> None:
+    with pytest.raises(NotFound):
+        client.get("never-was")
+    assert ctl("delete", "never-was").returncode == 3

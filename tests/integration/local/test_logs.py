@@ -1,0 +1,95 @@
+"""What a sandbox of the local engine prints: its log is bounded, and has the last words."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from sandbox_server.domain.phase import Phase
+from sandbox_server.engines.local import output
+
+from tests.integration.local.conftest import LocalRig
+
+A = "log-a"
+pytestmark = pytest.mark.find(44)
+
+
+def logs(rig: LocalRig) -> list[Path]:
+    return [rig.ground.folder(A) / name for name in ("main.log", "main.log.1")]
+
+
+def size(rig: LocalRig) -> int:
+    return sum(one.stat().st_size for one in logs(rig) if one.exists())
+
+
+def pump_of(rig: LocalRig) -> int:
+    return int(json.loads((rig.ground.folder(A) / "main.process").read_text())["pump"])
+
+
+async def test_a_sandbox_that_prints_without_end_has_a_bounded_log(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script("yes 'a line of some length'"))
+    await rig.settled(A, Phase.RUNNING)
+    await rig.there(lambda: logs(rig)[1].exists(), within=30)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        assert size(rig) <= 2 * output.MOST
+        await asyncio.sleep(0.01)
+    # It goes on while there is no service, and is found again by the next.
+    await rig.stop()
+    await asyncio.sleep(1)
+    assert size(rig) <= 2 * output.MOST
+    await rig.start()
+    again = await rig.settled(A, Phase.RUNNING)
+    assert again.status.restart_count == 0
+    pumping = pump_of(rig)
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    assert not psutil.pid_exists(pumping) or psutil.Process(pumping).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("lines", [1, 100, 400_000])
+async def test_the_last_words_are_those_printed_last_however_much_came_before(rig: LocalRig, lines: int) -> None:
+    await rig.create(A, spec=rig.ground.script(f"seq 1 {lines}; echo 'the last words'; exit 3"))
+    ended = await rig.until(A, lambda one: one.status.last_exit is not None and one.status.restart_count > 1)
+    assert ended.status.last_exit is not None
+    assert ended.status.last_exit.message.endswith(f"{lines}\\nthe last words")
+
+
+def test_words_come_from_both_files_where_the_log_has_just_been_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "main.log.1").write_bytes(b"a" * 10_000 + b"the end of ")
+    (tmp_path / "main.log").write_bytes(b"one line")
+    words = output.last(tmp_path / "main.log")
+    assert len(words) == output.WORDS_MOST
+    assert words.endswith("athe end of one line")
+
+
+async def test_what_was_printed_is_in_the_log_at_once(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script("printf 'no line end'; exec sleep MARK"))
+    await rig.there(lambda: logs(rig)[0].exists() and logs(rig)[0].read_text() == "no line end")
+    assert logs(rig)[0].stat().st_mode & 0o777 == 0o600
+    await rig.env(A, NEXT="1")
+    await rig.there(lambda: rig.ground.marked() and logs(rig)[0].read_text() == "no line end")
+
+
+async def test_a_log_that_cannot_be_begun_anew_holds_nobody_up(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script("seq 1 2000000; echo >printed; exec sleep MARK"))
+    await rig.there(lambda: logs(rig)[0].exists())
+    logs(rig)[1].mkdir()
+    (logs(rig)[1] / "in-the-way").touch()
+    await rig.there((rig.ground.home(A) / "printed").exists, within=30)
+    assert size(rig) <= 2 * output.MOST
+
+
+async def test_what_left_its_group_and_prints_on_holds_up_no_stop(rig: LocalRig) -> None:
+    """Only without bubblewrap does anything outlive the first process."""
+    await rig.create(A, spec=rig.ground.script("setsid sh -c 'sleep MARK' & exec sleep MARK"))
+    await rig.there(lambda: len(rig.ground.marked()) > 1)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED, within=15)
+    for pid in rig.ground.marked():
+        os.kill(pid, signal.SIGKILL)
