@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Addresses, Sandbox, Status
+from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Sandbox, Status
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -45,6 +45,7 @@ def sandbox(sandbox_id: str = "demo-1", **changes: Any) -> Sandbox:
         "create_time": NOW,
         "attempt_at": NOW,
         "addresses": Addresses(dns_name="", public_url="", ttyd_url=""),
+        "home_folder": HOME_FOLDER,
         "status": status(),
     }
     return Sandbox(**{**usual, **changes})

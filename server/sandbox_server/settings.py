@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     """Size of the disk by default."""
     storage_class: str = ""
     """Storage class by default; empty: the cluster's default."""
+    copy_image_home: bool = True
+    """Fill a fresh disk once with what the image has in /home/agent, by default; the image needs a shell for it."""
 
     grace_period: int = Field(10, ge=0, le=check.GRACE_PERIOD_MOST)
     """For the processes of a sandbox to end after SIGTERM, by default."""

@@ -104,7 +104,8 @@ def test_what_design_promises_of_the_pod_and_the_claim() -> None:
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
     (container,) = pod["containers"]
-    assert container["volumeMounts"] == [{"name": "vn-homevn-agent", "mountPath": "/home/agent"}]
+    mount = {"name": "vn-homevn-agent", "mountPath": "/home/agent", "subPath": "home"}
+    assert container["volumeMounts"] == [mount]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert pod["securityContext"]["runAsUser"] == 1001
     assert pod["automountServiceAccountToken"] is False

@@ -189,6 +189,7 @@ CONTAINER = "/spec/containers/0"
         ({"op": "remove", "path": CONTAINER}, "the container sandbox"),
         ({"op": "replace", "path": f"{CONTAINER}/envFrom", "value": []}, "envFrom"),
         ({"op": "replace", "path": f"{CONTAINER}/volumeMounts/0/mountPath", "value": "/x"}, "volumeMounts"),
+        ({"op": "add", "path": "/spec/initContainers", "value": []}, "the container copy-image-home"),
         ({"op": "remove", "path": "/spec/nowhere"}, "operation 0"),
         ({"op": "add", "path": "/spec/containers/7/image", "value": "x"}, "no such place"),
         ({"op": "test", "path": "/spec/enableServiceLinks", "value": True}, "another value"),
@@ -222,6 +223,7 @@ def test_a_patch_changes_the_pods_of_every_sandbox_alike() -> None:
         {"op": "add", "path": f"{CONTAINER}/volumeMounts/-", "value": {"name": "scratch", "mountPath": "/scratch"}},
         {"op": "add", "path": "/metadata/labels/team.example~1owner", "value": "platform"},
         {"op": "replace", "path": "/spec/securityContext/runAsUser", "value": 2000},
+        {"op": "add", "path": "/spec/initContainers/0", "value": {"name": "first", "image": "first"}},
     )
     chosen = patched(*copy.deepcopy(operations))
     kubernetes.check(chosen)

@@ -637,6 +637,7 @@ class SandboxSpec(_message.Message):
     RUNTIME_CLASS_FIELD_NUMBER: _builtins.int
     READINESS_FIELD_NUMBER: _builtins.int
     GRACE_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
+    COPY_IMAGE_HOME_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project that the sandbox belongs to: a DNS label of at most 63 characters that starts with a letter. Required."""
     image: _builtins.str
@@ -649,6 +650,10 @@ class SandboxSpec(_message.Message):
     """Seconds that its processes have to end after SIGTERM before they are killed, 0 to 3600. Unset: the service's
     default. A stop, a delete or a change of the environment takes as long where they ignore SIGTERM. On Kubernetes they
     have at least 1 second.
+    """
+    copy_image_home: _builtins.bool
+    """Whether a fresh disk is filled once with what the image has in /home/agent, which needs a shell and `cp` in the image.
+    Unset: the service's default. The local engine does not use it.
     """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -707,13 +712,19 @@ class SandboxSpec(_message.Message):
         runtime_class: _builtins.str = ...,
         readiness: Global___Readiness | None = ...,
         grace_period_seconds: _builtins.int | None = ...,
+        copy_image_home: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "grace_period_seconds", b"grace_period_seconds", "readiness", b"readiness", "resources", b"resources", "storage", b"storage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_copy_image_home", b"_copy_image_home", "_grace_period_seconds", b"_grace_period_seconds", "copy_image_home", b"copy_image_home", "grace_period_seconds", b"grace_period_seconds", "readiness", b"readiness", "resources", b"resources", "storage", b"storage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "grace_period_seconds", b"grace_period_seconds", "image", b"image", "labels", b"labels", "ports", b"ports", "project", b"project", "readiness", b"readiness", "resources", b"resources", "runtime_class", b"runtime_class", "storage", b"storage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_copy_image_home", b"_copy_image_home", "_grace_period_seconds", b"_grace_period_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "copy_image_home", b"copy_image_home", "grace_period_seconds", b"grace_period_seconds", "image", b"image", "labels", b"labels", "ports", b"ports", "project", b"project", "readiness", b"readiness", "resources", b"resources", "runtime_class", b"runtime_class", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__copy_image_home: _TypeAlias = _typing.Literal["copy_image_home"]  # noqa: Y015
+    _WhichOneofArgType__copy_image_home: _TypeAlias = _typing.Literal["_copy_image_home", b"_copy_image_home"]  # noqa: Y015
     _WhichOneofReturnType__grace_period_seconds: _TypeAlias = _typing.Literal["grace_period_seconds"]  # noqa: Y015
     _WhichOneofArgType__grace_period_seconds: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__copy_image_home) -> _WhichOneofReturnType__copy_image_home | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_period_seconds) -> _WhichOneofReturnType__grace_period_seconds | None: ...
 
 Global___SandboxSpec: _TypeAlias = SandboxSpec  # noqa: Y015

@@ -8,6 +8,9 @@ from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.spec import SandboxSpec
 
+HOME_FOLDER = "home"
+"""The folder of a disk that is mounted as the home, so that what a file system has at its root is not in it."""
+
 
 class Key(NamedTuple):
     """What names a sandbox in the store, the queue and the engines."""
@@ -73,8 +76,10 @@ class Sandbox:
     `host` is the unique name in its URLs: 12 characters, a letter first. `start_generation` is the generation of the
     last wish to run. `attempt_at` is when the present attempt to run began: the start deadline counts from it.
     `applied_generation` and `applied_revision` are the generation and the workload's revision of the last act that
-    succeeded. `volume_uid` is the disk that holds its data, once seen. `sequence` is the log's number of its last
-    change, 0 before the first.
+    succeeded. `volume_uid` is the disk that holds its data, once seen. `home_folder` is the folder of the disk that is its
+    home; empty: the whole disk, as for sandboxes from before there were folders. `filled_generation` is the first
+    generation that was RUNNING on this disk, 0 before: later ones find a home on it. `sequence` is the log's number of its
+    last change, 0 before the first.
     """
 
     id: str
@@ -95,12 +100,21 @@ class Sandbox:
     applied_revision: int = 0
     keep_volume: bool = False
     volume_uid: str = ""
+    home_folder: str = ""
+    filled_generation: int = 0
     sequence: int = 0
 
     @property
     def key(self) -> Key:
         """What names it."""
         return Key(self.namespace, self.id)
+
+    @property
+    def fills_home(self) -> bool:
+        """Whether the pod of this generation copies what the image has in the home. It is the same for as long as the
+        generation is, since a change of the template would restart the pod."""
+        fresh = self.generation <= (self.filled_generation or self.generation)
+        return fresh and bool(self.home_folder) and self.spec.copy_image_home
 
     @property
     def stateful_set_name(self) -> str:

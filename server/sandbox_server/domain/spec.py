@@ -67,6 +67,7 @@ class SandboxSpec:
     runtime_class: str = ""
     readiness: Readiness = Readiness()
     grace_period_seconds: int = 10
+    copy_image_home: bool = True
 
     def __post_init__(self) -> None:
         resources, storage, readiness = self.resources, self.storage, self.readiness

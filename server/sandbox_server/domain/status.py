@@ -33,7 +33,8 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     stays = volume is not None and not volume.terminating and not volume.lost
     if volume and stays and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
         known = volume.uid
-    return replace(sandbox, status=after, attempt_at=attempt_at, volume_uid=known)
+    filled = sandbox.filled_generation or (sandbox.generation if decision.phase is Phase.RUNNING else 0)
+    return replace(sandbox, status=after, attempt_at=attempt_at, volume_uid=known, filled_generation=filled)
 
 
 def _conditions(

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sandbox_server.domain import check, errors, lifecycle
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Addresses, Key, Sandbox, Status
+from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Key, Sandbox, Status
 from sandbox_server.domain.spec import SandboxSpec, Storage
 
 
@@ -28,6 +28,7 @@ def new(
         create_time=now,
         attempt_at=now,
         addresses=Addresses(),
+        home_folder=HOME_FOLDER,
         status=Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message=lifecycle.ACCEPTED, transition_time=now),
     )
 
@@ -45,7 +46,8 @@ def claimed(former: Sandbox | None, wanted: Sandbox, adopt: bool, unset: Collect
     given = {name: value for name, value in given.items() if name not in unset}
     _check_storage(replace(former.spec.storage, **given), former.spec.storage)
     # A size can be written in many ways: the spec says it as the volume was made with it.
-    return replace(wanted, volume_uid=volume_uid, spec=replace(wanted.spec, storage=former.spec.storage))
+    spec = replace(wanted.spec, storage=former.spec.storage)
+    return replace(wanted, volume_uid=volume_uid, home_folder=former.home_folder, spec=spec)
 
 
 def kept_volume(former: Sandbox | None, wanted: Sandbox, adopt: bool) -> str:
@@ -98,9 +100,8 @@ def start(before: Sandbox, accept_data_loss: bool) -> Sandbox:
     fresh = accept_data_loss and before.status.reason is Reason.VOLUME_LOST
     if before.desired is DesiredState.RUNNING and not fresh:
         return before
-    volume_uid = "" if fresh else before.volume_uid
-    start_generation = before.generation + 1
-    return replace(before, desired=DesiredState.RUNNING, start_generation=start_generation, volume_uid=volume_uid)
+    wanted = replace(before, desired=DesiredState.RUNNING, start_generation=before.generation + 1)
+    return replace(wanted, volume_uid="", home_folder=HOME_FOLDER, filled_generation=0) if fresh else wanted
 
 
 def stop(before: Sandbox) -> Sandbox:

@@ -110,6 +110,7 @@ def spec(message: pb.SandboxSpec, settings: Settings) -> SandboxSpec:
         grace_period_seconds=message.grace_period_seconds
         if message.HasField("grace_period_seconds")
         else usual.grace_period,
+        copy_image_home=message.copy_image_home if message.HasField("copy_image_home") else usual.copy_image_home,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sandbox_server.domain.phase import Reason
-from sandbox_server.engines.kubernetes import pods
+from sandbox_server.engines.kubernetes import home, pods
 from sandbox_server.engines.kubernetes.objects import Container, Said, Status
 
 _WAITING = {
@@ -80,7 +80,7 @@ def cause(status: Status, ready: Said) -> Cause:
         return found
     before = [*_others("init container", status.initContainerStatuses, found.reason)]
     beside = [*_others("container", status.containerStatuses, found.reason)]
-    failing = next((one for one in (*before, *beside) if one.reason is Reason.OTHER_CONTAINER), None)
+    failing = next((one for one in (*before, *beside) if one.reason not in _PENDING), None)
     if failing is not None:
         return failing
     # The sandbox's container is made when the init containers are done; one that is ready waits for any other.
@@ -159,9 +159,11 @@ def _failing(kind: str, container: Container) -> Cause:
     if ended is not None:
         states.append(f"ended with exit code {ended.exitCode} ({ended.reason or 'Error'})")
     quoted = ": ".join(filter(None, (waiting.message, ended.message if ended else "")))
-    named = f"the {kind} {container.name}: {', '.join(states)}"
+    reason, named = Reason.OTHER_CONTAINER, f"the {kind} {container.name}: {', '.join(states)}"
+    if container.name == home.CONTAINER:
+        reason, named = Reason.CONTAINER_CONFIG, f"{home.FAILS}; {named}"
     passing = bool(waiting.reason) and _passing(waiting)
-    return Cause(Reason.OTHER_CONTAINER, ": ".join(filter(None, (named, quoted))), quoted, passing)
+    return Cause(reason, ": ".join(filter(None, (named, quoted))), quoted, passing)
 
 
 def _gates(status: Status, ready: Said) -> str:

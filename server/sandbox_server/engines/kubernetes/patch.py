@@ -52,12 +52,13 @@ def _lost(template: Manifest, patched: Manifest) -> Iterator[str]:
         for key, value in template["metadata"][part].items():
             if patched["metadata"][part].get(key) != value:
                 yield f"/metadata/{part}/{key}"
-    (container,) = template["spec"]["containers"]
-    name = container["name"]
-    found = [one for one in patched["spec"]["containers"] if one["name"] == name]
-    if len(found) != 1:
-        yield f"the container {name}"
-        return
-    for part in ("envFrom", "volumeMounts"):
-        if any(one not in found[0][part] for one in container[part]):
-            yield f"{part} of the container {name}"
+    for kind in ("containers", "initContainers"):
+        for container in template["spec"].get(kind, []):
+            name = container["name"]
+            found = [one for one in patched["spec"][kind] if one["name"] == name]
+            if len(found) != 1:
+                yield f"the container {name}"
+                return
+            for part in ("envFrom", "volumeMounts"):
+                if any(one not in found[0][part] for one in container.get(part, [])):
+                    yield f"{part} of the container {name}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT
-from sandbox_server.engines.kubernetes import patch
+from sandbox_server.engines.kubernetes import home, patch
 from sandbox_server.settings import Settings
 
 CONTAINER = "sandbox"
@@ -31,6 +31,8 @@ def given(**fields: Any) -> patch.Manifest:
 
 
 def _pod(sandbox: Sandbox, secret: str, settings: Settings) -> patch.Manifest:
+    own = _container(sandbox, secret)
+    filling = [home.container(own, VOLUME, HOME, sandbox.home_folder)] if sandbox.fills_home else []
     user = {"runAsNonRoot": True, "runAsUser": AGENT, "runAsGroup": AGENT, "fsGroup": AGENT}
     security = {**user, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
     return {
@@ -40,7 +42,9 @@ def _pod(sandbox: Sandbox, secret: str, settings: Settings) -> patch.Manifest:
         "terminationGracePeriodSeconds": max(1, sandbox.spec.grace_period_seconds),
         "shareProcessNamespace": settings.share_process_namespace,
         "securityContext": security,
-        "containers": [_container(sandbox, secret)],
+        # Also where there is none, so that a patch can add one to every sandbox.
+        "initContainers": filling,
+        "containers": [own],
         **given(
             runtimeClassName=sandbox.spec.runtime_class,
             nodeSelector=settings.node_selector,
@@ -69,7 +73,7 @@ def _container(sandbox: Sandbox, secret: str) -> patch.Manifest:
             "requests": {"cpu": resources.cpu_request, "memory": resources.memory_request},
             "limits": {"cpu": resources.cpu_limit, "memory": resources.memory_limit},
         },
-        "volumeMounts": [{"name": VOLUME, "mountPath": HOME}],
+        "volumeMounts": [{"name": VOLUME, "mountPath": HOME} | given(subPath=sandbox.home_folder)],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
         **given(command=_literal(spec.command), args=_literal(spec.args)),
         **given(env=env, readinessProbe=probe and probe | often),

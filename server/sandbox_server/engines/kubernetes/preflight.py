@@ -29,9 +29,15 @@ def _samples() -> tuple[Sandbox, Sandbox]:
         image="image",
         resources=Resources("1", "1", "1Gi", "1Gi"),
         storage=Storage("1Gi", "", "ReadWriteOnce"),
+        copy_image_home=False,
     )
     most = dataclasses.replace(
-        least, command=("command",), args=("argument",), runtime_class="class", readiness=Readiness(tcp_port=3000)
+        least,
+        command=("command",),
+        args=("argument",),
+        runtime_class="class",
+        readiness=Readiness(tcp_port=3000),
+        copy_image_home=True,
     )
     key, uid, now = Key("namespace", "sandbox"), str(uuid.UUID(int=0)), datetime.now(UTC)
     return (
