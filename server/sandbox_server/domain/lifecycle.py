@@ -97,8 +97,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("no workload", lambda at: not at.workload, None, R.WORKLOAD_PENDING, "the workload is being made"),
         Rule("volume not bound", S.volume_awaited, None, R.VOLUME_BINDING, "waiting for the volume"),
         Rule("no pod", lambda at: not at.pod, None, R.WORKLOAD_PENDING, "waiting for the pod"),
-        Rule("pod of this generation failing, perhaps in passing", S.pod_delayed, None, R.CONTAINER_CREATING),
-        Rule("pod of this generation not ready", S.pod_current),
+        Rule("pod of this generation not ready", S.pod_starting),
         Rule(
             "pod of an older generation, or going", S.grace, None, R.ROLLING_OUT, f"the pod is being replaced: {_ENDS}"
         ),

@@ -3,7 +3,7 @@
 A question that says more than yes gives what it found: something with a reason and a message, or words.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
@@ -119,10 +119,10 @@ class Situation:
         pod = self.pod_current()
         return pod if pod and pod.reason.is_error and not self._passing(pod) else None
 
-    def pod_delayed(self) -> Pod | None:
-        """The pod of this generation, if an error that may pass keeps it from being ready."""
+    def pod_starting(self) -> Pod | None:
+        """The pod of this generation. An error that may pass belongs to the making of the container."""
         pod = self.pod_current()
-        return pod if pod and self._passing(pod) else None
+        return replace(pod, reason=Reason.CONTAINER_CREATING) if pod and self._passing(pod) else pod
 
     def _passing(self, pod: Pod) -> bool:
         """The pod's error may be over with the next try. One that was reported as an error stays so: a kubelet shows its

@@ -214,7 +214,7 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     ]
     for now in (NOW, LATE):
         for number, (sandbox, observed) in enumerate(everything):
-            seen = dataclasses.replace(observed, fault=faults[number % len(faults)] if number % 7 == 0 else None)
+            seen = dataclasses.replace(observed, fault=faults[number // 7 % len(faults)] if number % 7 == 0 else None)
             at = Situation.of(sandbox, seen, now, lifecycle.DEFAULT_START_DEADLINE)
             rule = next(one for one in lifecycle.RULES[sandbox.desired] if one.finds(at))
             hit.add(id(rule))
