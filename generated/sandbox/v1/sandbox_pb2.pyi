@@ -657,13 +657,14 @@ class SandboxSpec(_message.Message):
     """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The command instead of the image's entry point: at most 64 words, 4096 bytes each, without NUL. The local engine
-        without one runs its default command.
+        """The command instead of the image's entry point: at most 64 words, 4096 bytes each, 256 KiB in all, without NUL. In
+        all, a `$`, `"`, backslash, tab or line end counts as 2 bytes, and one of `<`, `>`, `&`, U+2028, U+2029 and the other
+        control characters as 6, as Kubernetes writes them. The local engine without a command runs its default one.
         """
 
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The command's arguments: at most 256 words, 32768 bytes each, 256 KiB in all, without NUL."""
+        """The command's arguments: at most 256 words, 32768 bytes each, 256 KiB in all as in the command, without NUL."""
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:

@@ -11,7 +11,14 @@ from sandbox_server.domain.errors import Violation
 ID_MOST = 52
 """StatefulSet names: the controller's revision label adds 11 characters, and a label holds 63."""
 WORDS_TOTAL_MOST = 256 * 1024
-"""Bytes of a command, and of its arguments: both are in the pod's template, and etcd takes 1.5 MiB of an object."""
+"""Bytes of a command, and of its arguments, as they are written: both are in the pod's template, of which the StatefulSet
+controller keeps each revision as JSON, and etcd takes 1.5 MiB of an object."""
+_SIX_BYTES = "<>&" + "".join(map(chr, {*range(32)} - {*b"\n\r\t"}))
+"""What Go's encoding/json writes as \\u003c and the like."""
+_TWO_BYTES = '"\\\n\r\t$'
+"""What it writes behind a backslash; and $, which is doubled, or Kubernetes would replace it."""
+_LINE_ENDS = "\u2028\u2029"
+"""Three bytes of UTF-8 that it writes as six."""
 GRACE_PERIOD_MOST = 3600
 """Seconds."""
 ENV_VARIABLES_MOST = 1000
@@ -156,8 +163,11 @@ def words(field: str, values: Sequence[str], most: int, kind: Kind) -> Iterator[
         return
     for index, value in enumerate(values):
         yield from kind(f"{field}[{index}]", value)
-    if sum(map(_size, values)) > WORDS_TOTAL_MOST:
-        yield Violation(field, f"must be at most {WORDS_TOTAL_MOST} bytes in all")
+    if sum(map(_written, values)) > WORDS_TOTAL_MOST:
+        counted = (
+            'a $, ", backslash, tab or line end counts 2, and one of < > &, U+2028, U+2029 and control characters 6'
+        )
+        yield Violation(field, f"must be at most {WORDS_TOTAL_MOST} bytes in all, where {counted}")
 
 
 def ports(field: str, values: Sequence[tuple[str, int]], terminal: int) -> Iterator[Violation]:
@@ -243,6 +253,12 @@ def _entries(
 
 def _size(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
+
+
+def _written(text: str) -> int:
+    """Bytes of a word of the command in a revision of the pod's template."""
+    six, two, three = (sum(map(text.count, one)) for one in (_SIX_BYTES, _TWO_BYTES, _LINE_ENDS))
+    return _size(text) + 5 * six + two + 3 * three
 
 
 def entry(field: str, name: str) -> str:

@@ -29,16 +29,30 @@ class Row(NamedTuple):
 
 _HINTS = typing.get_type_hints(Sandbox)
 _OWN = tuple(one for one in dataclasses.fields(Sandbox) if one.name not in PARTS)
+
+
+def _field(one: dataclasses.Field[Any]) -> Any:
+    if one.default_factory is not dataclasses.MISSING:
+        return msgspec.field(default_factory=one.default_factory)
+    return msgspec.field() if one.default is dataclasses.MISSING else msgspec.field(default=one.default)
+
+
+_SPEC_HINTS = typing.get_type_hints(SandboxSpec)
+_Spec: Any = msgspec.defstruct(
+    "_Spec", [(one.name, _SPEC_HINTS[one.name], _field(one)) for one in dataclasses.fields(SandboxSpec)], kw_only=True
+)
+"""A spec as it was stored: limits that are newer do not apply to it."""
 _Document: Any = msgspec.defstruct(
     "_Document",
     [
         *((one.name, _HINTS[one.name]) for one in _OWN if one.default is dataclasses.MISSING),
         *((one.name, _HINTS[one.name], one.default) for one in _OWN if one.default is not dataclasses.MISSING),
-        *((name, _HINTS[name] | None, None) for name in PARTS),
+        ("spec", _Spec | None, None),
+        ("env_names", _HINTS["env_names"] | None, None),
     ],
 )
 _DECODER = msgspec.json.Decoder(_Document)
-_SPEC = msgspec.json.Decoder(SandboxSpec)
+_SPEC = msgspec.json.Decoder(_Spec)
 _NAMES = msgspec.json.Decoder(tuple[str, ...])
 _ENCODER = msgspec.json.Encoder()
 
@@ -56,6 +70,14 @@ def part(value: Sandbox, name: str) -> str:
     return _ENCODER.encode(getattr(value, name)).decode()
 
 
+def _spec(stored: Any) -> SandboxSpec:
+    """The spec without the checks of its making."""
+    spec = object.__new__(SandboxSpec)
+    for one in dataclasses.fields(SandboxSpec):
+        object.__setattr__(spec, one.name, getattr(stored, one.name))
+    return spec
+
+
 def sandboxes(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tuple[int, str]]]) -> list[Sandbox]:
     """The sandboxes of rows. `specs` reads the specs of some sequences; it is asked for those that memory does not have."""
     decoded = [_DECODER.decode(one.document) for one in found]
@@ -63,10 +85,10 @@ def sandboxes(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[
     known = {sequence: spec for sequence, uid in owners.items() if (spec := _SPECS.get((uid, sequence)))}
     if missing := owners.keys() - known.keys():
         for sequence, text in specs(missing):
-            known[sequence] = _SPECS.setdefault((owners[sequence], sequence), _SPEC.decode(text))
+            known[sequence] = _SPECS.setdefault((owners[sequence], sequence), _spec(_SPEC.decode(text)))
     return [
         Sandbox(
-            spec=known[row.spec_sequence] if row.spec_sequence else one.spec,
+            spec=known[row.spec_sequence] if row.spec_sequence else _spec(one.spec),
             env_names=one.env_names if row.env_names is None else _NAMES.decode(row.env_names),
             **{field.name: getattr(one, field.name) for field in _OWN},
         )
