@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import yaml
@@ -20,13 +20,14 @@ from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.node import Node
 
 SERVICE = "service-token-for-tests"
-ROLE = Path(__file__).parents[2] / "deploy" / "role.yaml"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ROLE = DEPLOY / "role.yaml"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
-def make_namespace(cluster: Cluster) -> str:
+def make_namespace(cluster: Cluster, name: str = "") -> str:
     """A namespace that enforces Pod Security "restricted", with the service's own Role and nothing more."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
+    name = name or f"test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
     role = yaml.safe_load(ROLE.read_text())
@@ -40,6 +41,31 @@ def make_namespace(cluster: Cluster) -> str:
     eventually(lambda: bool(cluster.request("GET", f"/api/v1/namespaces/{name}/serviceaccounts")["items"]), within=30)
     eventually(lambda: may(cluster, name, "watch", "pods"), within=30)
     return name
+
+
+@contextlib.contextmanager
+def namespace_rights(cluster: Cluster, name: str) -> Iterator[None]:
+    """The optional right of the service to get the namespace."""
+    role = yaml.safe_load((DEPLOY / "namespaces.yaml").read_text())
+    role["metadata"]["name"] = name
+    (rule,) = role["rules"]
+    rule["resourceNames"] = [name]
+    binding = {
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "User", "name": "sandbox-service", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    cluster.request("POST", f"{RBAC}/clusterroles", role)
+    cluster.request("POST", f"{RBAC}/clusterrolebindings", binding)
+    try:
+        what = {"namespace": name, "verb": "get", "resource": "namespaces", "name": name}
+        review = {"spec": {"user": "sandbox-service", "resourceAttributes": what}}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        eventually(lambda: cluster.request("POST", path, review)["status"]["allowed"], within=30)
+        yield
+    finally:
+        cluster.request("DELETE", f"{RBAC}/clusterrolebindings/{name}")
+        cluster.request("DELETE", f"{RBAC}/clusterroles/{name}")
 
 
 def may(cluster: Cluster, namespace: str, verb: str, resource: str, group: str = "") -> bool:

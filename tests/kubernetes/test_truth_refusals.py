@@ -3,22 +3,16 @@
 import asyncio
 import time
 import urllib.error
-import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.conftest import eventually
-from tests.contract.rig import Rig
-from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.ground import RBAC, ROLE, KubernetesGround, started
-from tests.kubernetes.node import MERGE, Node
+from tests.kubernetes.ground import RBAC, KubernetesGround
+from tests.kubernetes.node import MERGE
 from tests.kubernetes.truth import APPS, CLAIM, A, Truth, no_pod
-from tests.kubernetes.witness import Witness, event
+from tests.kubernetes.witness import event
 
 
 async def quota(truth: Truth, **hard: str) -> str:
@@ -156,58 +150,3 @@ async def test_33_a_missing_right_is_said_and_recovered_from(truth: Truth) -> No
     await truth.told("the service lacks a right", Phase.ERROR, Reason.CLUSTER_FORBIDDEN, words, seen, shown)
     await truth.request("PATCH", path, {"rules": role["rules"]}, MERGE)
     await truth.rig.settled(A, Phase.RUNNING)
-
-
-@pytest.fixture
-async def everywhere(cluster: Cluster, node: Node, tmp_path: Path) -> AsyncIterator[Truth]:
-    """A namespace that is not there. A Role cannot outlive its namespace, so the same rights hold in all of them."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    rules = yaml.safe_load(ROLE.read_text())["rules"]
-    subject = {"kind": "User", "name": "sandbox-service", "apiGroup": "rbac.authorization.k8s.io"}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
-    bound = {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}
-    cluster.request("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": rules})
-    cluster.request("POST", f"{RBAC}/clusterrolebindings", bound)
-    ground = KubernetesGround(cluster, node, tmp_path, name)
-    try:
-        async with Witness(cluster, name) as witness, started(Rig(ground, tmp_path)) as rig:
-            yield await Truth(rig, ground, witness).sighted()
-    finally:
-        cluster.request("DELETE", f"{RBAC}/clusterrolebindings/{name}")
-        cluster.request("DELETE", f"{RBAC}/clusterroles/{name}")
-
-
-async def test_32_a_missing_namespace_is_said_and_recovered_from(everywhere: Truth) -> None:
-    name = everywhere.ground.namespace
-    shown = time.monotonic()
-    await everywhere.rig.create(A)
-    seen = no_pod(Reason.NAMESPACE_MISSING)
-    words = f'namespaces "{name}" not found'
-    await everywhere.told("namespace missing", Phase.ERROR, Reason.NAMESPACE_MISSING, words, seen, shown)
-    await everywhere.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    await everywhere.rig.settled(A, Phase.RUNNING)
-
-
-async def test_32_a_terminating_namespace_is_said_and_recovered_from(everywhere: Truth) -> None:
-    name, path = everywhere.ground.namespace, everywhere.ground.path("configmaps", "hold")
-    await everywhere.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    held = {"metadata": {"name": "hold", "finalizers": ["example.com/hold"]}}
-    await everywhere.request("POST", everywhere.ground.path("configmaps"), held)
-    await everywhere.request("DELETE", f"/api/v1/namespaces/{name}")
-    shown = time.monotonic()
-    await everywhere.rig.create(A)
-    reason = Reason.NAMESPACE_TERMINATING
-    seen = no_pod(reason)
-    await everywhere.told("namespace being removed", Phase.ERROR, reason, "is being terminated", seen, shown)
-    await everywhere.request("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
-    await asyncio.to_thread(eventually, lambda: gone(everywhere.ground.cluster, f"/api/v1/namespaces/{name}"), 30)
-    await everywhere.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    await everywhere.rig.settled(A, Phase.RUNNING)
-
-
-def gone(cluster: Cluster, path: str) -> bool:
-    try:
-        cluster.request("GET", path)
-    except urllib.error.HTTPError as error:
-        return error.code == 404
-    return False

@@ -217,11 +217,15 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_START_DEADLINE: _Reason.ValueType  # 27
     """PHASE_ERROR: the sandbox was not ready within the start deadline."""
     REASON_NAMESPACE_MISSING: _Reason.ValueType  # 28
-    """PHASE_ERROR: the namespace does not exist."""
+    """PHASE_ERROR: the namespace does not exist. Delete ends."""
     REASON_NAMESPACE_TERMINATING: _Reason.ValueType  # 29
-    """PHASE_ERROR: the namespace is being removed."""
+    """PHASE_ERROR or PHASE_TERMINATING: the namespace is being removed with everything in it, the disk too. A service that
+    has no right to get the namespace goes on saying so when it is gone.
+    """
     REASON_CLUSTER_FORBIDDEN: _Reason.ValueType  # 30
-    """PHASE_ERROR: the service's own role lacks a right in the cluster; its operators have to grant it."""
+    """PHASE_ERROR: the service's own role lacks a right in the cluster; its operators have to grant it. The message says so
+    if the namespace, and the role with it, may be gone.
+    """
     REASON_ENGINE_REFUSED: _Reason.ValueType  # 31
     """PHASE_ERROR: the engine refused the request for a reason that has no word here; the message has it."""
     REASON_CLUSTER_BUSY: _Reason.ValueType  # 32
@@ -312,11 +316,15 @@ REASON_NAME_CONFLICT: Reason.ValueType  # 26
 REASON_START_DEADLINE: Reason.ValueType  # 27
 """PHASE_ERROR: the sandbox was not ready within the start deadline."""
 REASON_NAMESPACE_MISSING: Reason.ValueType  # 28
-"""PHASE_ERROR: the namespace does not exist."""
+"""PHASE_ERROR: the namespace does not exist. Delete ends."""
 REASON_NAMESPACE_TERMINATING: Reason.ValueType  # 29
-"""PHASE_ERROR: the namespace is being removed."""
+"""PHASE_ERROR or PHASE_TERMINATING: the namespace is being removed with everything in it, the disk too. A service that
+has no right to get the namespace goes on saying so when it is gone.
+"""
 REASON_CLUSTER_FORBIDDEN: Reason.ValueType  # 30
-"""PHASE_ERROR: the service's own role lacks a right in the cluster; its operators have to grant it."""
+"""PHASE_ERROR: the service's own role lacks a right in the cluster; its operators have to grant it. The message says so
+if the namespace, and the role with it, may be gone.
+"""
 REASON_ENGINE_REFUSED: Reason.ValueType  # 31
 """PHASE_ERROR: the engine refused the request for a reason that has no word here; the message has it."""
 REASON_CLUSTER_BUSY: Reason.ValueType  # 32

@@ -78,11 +78,13 @@ _ENDS = "waits for the process to end, at most {}"
 _GOING = "the disk is being removed and goes with the pod: save your work now"
 
 CONFLICT = Rule("an object of our name is not ours", S.stranger, P.ERROR, R.NAME_CONFLICT, _STRANGER)
+NAMESPACE = Rule("the namespace is being removed or gone", S.namespace_ends, P.ERROR)
 LOST = Rule("the volume is gone or replaced", S.volume_lost, P.ERROR, R.VOLUME_LOST, _LOST)
-REFUSED = Rule("the engine refused the last act", lambda at: at.fault, P.ERROR)
+REFUSED = Rule("the engine refused the last act", S.refused, P.ERROR)
 
 RULES: dict[DesiredState, tuple[Rule, ...]] = {
     D.RUNNING: (
+        NAMESPACE,
         CONFLICT,
         LOST,
         Rule("pod ready, volume being removed", S.pod_doomed, P.RUNNING, R.VOLUME_TERMINATING, _GOING),
@@ -103,6 +105,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         ),
     ),
     D.STOPPED: (
+        NAMESPACE,
         CONFLICT,
         LOST,
         Rule("the engine cannot act now", S.busy, P.STOPPING, R.CLUSTER_BUSY),
@@ -113,6 +116,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("workload not scaled down", S.any, P.STOPPING, R.WORKLOAD_PENDING, "the workload is being scaled down"),
     ),
     D.DELETED: (
+        Rule("the namespace is being removed", S.namespace_holds, P.TERMINATING),
         Rule("the engine cannot act now", S.busy, P.TERMINATING, R.CLUSTER_BUSY),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.TERMINATING, R.NODE_LOST),
@@ -143,6 +147,11 @@ def decide(
         settled=phase is SETTLED[sandbox.desired] and action is None,
         recheck_at=_recheck_at(at, waits=rule.phase is None),
     )
+
+
+def unexplained(sandbox: Sandbox, observed: Observed, now: datetime) -> bool:
+    """Whether the end of the namespace may explain what is observed, so that the engine has to look at it."""
+    return observed.namespace is not None or Situation.of(sandbox, observed, now, DEFAULT_START_DEADLINE).unexplained()
 
 
 def _recheck_at(at: Situation, waits: bool) -> datetime | None:
@@ -204,12 +213,16 @@ def _unapplied(condition: Condition, now: datetime) -> Condition:
 
 
 def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:
-    """`sandbox` where nobody can look, and `fault` says why: what it has not reached is in the way of that."""
-    if sandbox.status.observed_generation == sandbox.generation:
+    """Returns `sandbox` with the fault for which its namespace is unobservable.
+
+    A sandbox that has reached its generation is returned unchanged, unless its namespace is being removed.
+    """
+    ends = fault.reason is Reason.NAMESPACE_TERMINATING
+    if sandbox.status.observed_generation == sandbox.generation and not ends:
         return sandbox
-    busy = fault.reason is Reason.CLUSTER_BUSY and sandbox.desired is not DesiredState.RUNNING
-    going = Phase.STOPPING if sandbox.desired is DesiredState.STOPPED else Phase.TERMINATING
-    decision = Decision(going if busy else Phase.ERROR, fault.reason, fault.message)
+    going = {DesiredState.STOPPED: Phase.STOPPING, DesiredState.DELETED: Phase.TERMINATING}.get(sandbox.desired)
+    waits = fault.reason is Reason.CLUSTER_BUSY or (ends and sandbox.desired is DesiredState.DELETED)
+    decision = Decision(going if going and waits else Phase.ERROR, fault.reason, fault.message)
     return dataclasses.replace(sandbox, status=told(sandbox.status, decision, now))
 
 

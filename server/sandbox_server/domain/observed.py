@@ -93,9 +93,14 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What the engine shows now, and why its last act for this sandbox failed or does not last, if so."""
+    """What the engine shows now.
+
+    `fault` says why its last act for this sandbox failed or does not last, `namespace` why the namespace takes nothing
+    new: it is being removed with everything in it, or it does not exist.
+    """
 
     workload: Workload | None = None
     pod: Pod | None = None
     volume: Volume | None = None
     fault: Fault | None = None
+    namespace: Fault | None = None

@@ -14,6 +14,10 @@ ROLLOUT_GUARD = timedelta(seconds=5)
 """How long the controller may leave a broken pod of an earlier generation in place. It deletes such a pod within a
 second where it works as documented."""
 
+NAMESPACE_ENDS = (Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING)
+NAMESPACE_SYMPTOMS = (*NAMESPACE_ENDS, Reason.CLUSTER_FORBIDDEN)
+"""The reasons of a refusal that tells of the namespace, or that the end of the service's Role in it would explain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
@@ -26,6 +30,7 @@ class Situation:
     pod: Pod | None
     volume: Volume | None
     fault: Fault | None
+    namespace: Fault | None
 
     @classmethod
     def of(cls, sandbox: Sandbox, observed: Observed, now: datetime, start_deadline: timedelta) -> "Situation":
@@ -35,7 +40,38 @@ class Situation:
             workload = workload if workload and workload.owner == sandbox.uid else None
             pod = pod if pod and pod.owner == sandbox.uid else None
             volume = volume if volume and (volume.uid == sandbox.volume_uid or volume.owner == sandbox.uid) else None
-        return cls(sandbox, now, start_deadline, workload, pod, volume, observed.fault)
+        fault = observed.fault
+        namespace = observed.namespace or (fault if fault and fault.reason in NAMESPACE_ENDS else None)
+        return cls(sandbox, now, start_deadline, workload, pod, volume, fault, namespace)
+
+    def bereft(self) -> bool:
+        """Something of the sandbox is gone or going although nothing here asked for that."""
+        if self.sandbox.desired is DesiredState.DELETED or not self.acted():
+            return False
+        fell = self.sandbox.status.phase is Phase.RUNNING and (self.pod is None or self.pod.terminating)
+        removed = self.workload is None or self.workload.terminating
+        return fell or removed or self.volume_lost() or self.volume_going()
+
+    def unexplained(self) -> bool:
+        """Something is gone, going or refused, which the end of the namespace may explain."""
+        return self.bereft() or (self.fault is not None and self.fault.reason in NAMESPACE_SYMPTOMS)
+
+    def namespace_ends(self) -> Fault | None:
+        """Why the namespace takes nothing new. That it may be gone counts only where it would explain a loss."""
+        known = self.namespace is not None and self.namespace.reason in NAMESPACE_ENDS
+        return self.namespace if known or self.bereft() else None
+
+    def namespace_holds(self) -> Fault | None:
+        """The namespace is being removed, and something of the sandbox is left in it."""
+        going = self.namespace is not None and self.namespace.reason is Reason.NAMESPACE_TERMINATING
+        return self.namespace if going and (self.workload or self.pod or self.volume) else None
+
+    def refused(self) -> Fault | None:
+        """Why the engine refused the last act, and that the namespace may be gone where that would explain it."""
+        fault, namespace = self.fault, self.namespace
+        if fault is None or namespace is None or fault.reason is not Reason.CLUSTER_FORBIDDEN:
+            return fault
+        return Fault(fault.reason, f"{fault.message}; {namespace.message}")
 
     def stranger(self) -> str:
         """The kind of an object that stands under our name and is not ours; empty if there is none."""

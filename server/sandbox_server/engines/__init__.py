@@ -76,6 +76,10 @@ class Engine(Protocol):
     def blind(self, namespace: str) -> Fault | None:
         """Why it does not see a namespace, where that is known and will not pass by itself: a right that is missing."""
 
+    async def examine(self, namespace: str) -> None:
+        """Looks at the namespace itself, whose end explains that what is in it goes; `observe`, `sees` and `blind` show
+        what was found. A look that fails changes nothing."""
+
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Where a sandbox that is being created will be reached. `sandbox.addresses` is not read.
 

@@ -170,10 +170,16 @@ class Reconciler:
 
     async def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
         """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""
-        observed = await self._redacted(sandbox, self._engine.observe(sandbox))
-        if fault is not None:
-            observed = dataclasses.replace(observed, fault=fault)
+        observed = self._observe(sandbox, fault)
+        if lifecycle.unexplained(sandbox, observed, self._now()):
+            await self._engine.examine(sandbox.namespace)
+            observed = self._observe(sandbox, fault)
+        observed = await self._redacted(sandbox, observed)
         return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
+
+    def _observe(self, sandbox: Sandbox, fault: Fault | None) -> Observed:
+        observed = self._engine.observe(sandbox)
+        return observed if fault is None else dataclasses.replace(observed, fault=fault)
 
     async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> Sandbox:
         """`sandbox` with what was applied. Raises what the engine raises."""

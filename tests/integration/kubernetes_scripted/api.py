@@ -29,6 +29,8 @@ class ScriptedApi:
     """`misdeeds` are asked before each request, in order; one that answers is used up unless it is in `lasting`.
 
     The pods of sandboxes in `unmade` are not made, those in `crashing` crash; while `unbound`, no claim binds.
+    `namespace` is the state of every namespace: Active, Terminating or Missing. The service has rights in it while there
+    is a `role`, and with `namespace_rights` may get the namespace itself.
     `keeps_broken_pods`: a pod that is not ready is not replaced when the template changes, as on Kubernetes 1.35.0 to
     1.35.3 (kubernetes#137409).
     """
@@ -46,6 +48,9 @@ class ScriptedApi:
         self.unbound = False
         self.keeps_broken_pods = False
         self.page = 500
+        self.role = True
+        self.namespace_rights = False
+        self.namespace = "Active"
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -93,11 +98,23 @@ class ScriptedApi:
         """What a good server answers."""
         parts = request.path.strip("/").split("/")
         at = parts.index("namespaces")
+        if refused := self._refused(request.method, parts[at + 1], parts[at + 2] if parts[at + 2 :] else ""):
+            return refused
+        if not parts[at + 2 :]:
+            going = {"deletionTimestamp": "2026-01-02T03:04:05Z"} if self.namespace == "Terminating" else {}
+            return web.json_response({"metadata": {"name": parts[at + 1]} | going})
         collection, name = "/".join(parts[: at + 3]), "/".join(parts[at + 3 :])
         if request.method == "GET" and not name:
             watched = request.query.get("watch") == "true"
             return await self._watch(request, collection) if watched else self._list(request, collection)
         known = self.objects.get(collection, {}).get(name)
+        if request.method in ("PATCH", "POST") and known is None and self.namespace != "Active":
+            words = f"unable to create new content in namespace {parts[at + 1]} because it is being terminated"
+            gone = self.namespace == "Missing"
+            return status(404, f'namespaces "{parts[at + 1]}" not found') if gone else status(403, words)
+        if request.method == "POST":
+            assert request.query["dryRun"] == "All"
+            return web.json_response(await request.json(), status=201)
         if request.method == "PATCH":
             return self._apply(collection, name, await request.json())
         if known is None:
@@ -108,6 +125,15 @@ class ScriptedApi:
                 return status(409, "the UID in the precondition does not match")
             self.remove(collection, name)
         return web.json_response(shown(request, known))
+
+    def _refused(self, method: str, namespace: str, resource: str) -> web.Response | None:
+        """The answer of RBAC; a namespace that may be got and is not there is said so."""
+        if resource or not self.namespace_rights:
+            verb = {"PATCH": "patch", "POST": "create", "DELETE": "delete"}.get(method, "get")
+            what = resource or "namespaces"
+            words = f'{what} is forbidden: User "u" cannot {verb} resource "{what}" in the namespace "{namespace}"'
+            return None if resource and self.role else status(403, words)
+        return status(404, f'namespaces "{namespace}" not found') if self.namespace == "Missing" else None
 
     def _list(self, request: web.Request, collection: str) -> web.Response:
         everything = sorted(self.objects.get(collection, {}).values(), key=lambda one: one["metadata"]["name"])

@@ -209,6 +209,7 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     everything += [(one, Observed(workload=workload(), pod=lost, volume=volume())) for one in sandboxes()]
     waiting = (Reason.RESTARTING, Reason.CONTAINER_CREATING, Reason.NOT_READY)
     unready = [pod(ready=False, reason=one) for one in (*waiting, *POD_ERRORS)]
+    unready.append(pod(ready=False, reason=Reason.IMAGE_PULL, passing=True))
     everything += [
         (one, Observed(workload=workload(), pod=two, volume=volume())) for one in sandboxes() for two in unready
     ]
@@ -257,3 +258,29 @@ def test_next_generation_begins_without_the_error_of_the_one_before() -> None:
     assert lifecycle.decide(at, observed, NOW).reason is Reason.CONTAINER_CREATING
     late = NOW + lifecycle.DEFAULT_START_DEADLINE
     assert lifecycle.decide(at, observed, late).reason is Reason.START_DEADLINE
+
+
+@pytest.mark.find(6)
+@pytest.mark.parametrize("reason", [Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING])
+def test_the_end_of_the_namespace_takes_precedence_over_its_consequences(reason: Reason) -> None:
+    ends = Fault(reason, "words")
+    for sandbox, observed in situations():
+        decision = lifecycle.decide(sandbox, dataclasses.replace(observed, namespace=ends), NOW)
+        if sandbox.desired is not DesiredState.DELETED:
+            assert (decision.phase, decision.reason) == (Phase.ERROR, reason)
+        elif reason is Reason.NAMESPACE_TERMINATING and decision.phase is not Phase.TERMINATED:
+            assert decision.phase is Phase.TERMINATING
+            assert decision.reason in (reason, Reason.WORKLOAD_PENDING)
+
+
+@pytest.mark.find(6)
+def test_a_namespace_that_may_be_gone_says_so_only_of_what_is_missing() -> None:
+    hidden = Fault(Reason.CLUSTER_FORBIDDEN, "may be gone")
+    for sandbox, observed in situations():
+        lost = lifecycle.unexplained(sandbox, observed, NOW)
+        before = lifecycle.decide(sandbox, observed, NOW)
+        after = lifecycle.decide(sandbox, dataclasses.replace(observed, namespace=hidden), NOW)
+        if lost:
+            assert (after.phase, after.message) == (Phase.ERROR, "may be gone")
+        else:
+            assert after == before

@@ -14,6 +14,8 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from sandbox_server import engines
+from sandbox_server.domain.observed import Fault
+from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import manifests, observe
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, Failure, Object
 from sandbox_server.settings import Settings
@@ -143,6 +145,34 @@ class Client:
                 yield response
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
             raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+
+    async def namespace(self, name: str) -> Fault | None:
+        """Why a namespace takes nothing new: it is being removed or does not exist; None if it does.
+
+        Raises `engines.Refused` with CLUSTER_FORBIDDEN if the service may not know. Without the right to get the
+        namespace, the answer to a create that is not carried out says it, as long as there is a right to that.
+        """
+        said = f"the namespace {name} is being terminated: everything in it is removed"
+        terminating = Fault(Reason.NAMESPACE_TERMINATING, said)
+        try:
+            async with self.call("GET", f"api/v1/namespaces/{name}", accept=METADATA) as response:
+                return terminating if OBJECT.decode(await response.read()).metadata.deletionTimestamp else None
+        except engines.Refused as refused:
+            if refused.fault.reason is Reason.NAMESPACE_MISSING:
+                return refused.fault
+        trial = {"metadata": {"name": "trial"}}
+        try:
+            async with self.call("POST", path("Secret", name), parameters={"dryRun": "All"}, body=trial):
+                return None
+        except engines.Refused as refused:
+            match refused.fault.reason:
+                case Reason.CLUSTER_FORBIDDEN:
+                    raise
+                case Reason.NAMESPACE_MISSING:
+                    return refused.fault
+                case Reason.NAMESPACE_TERMINATING:
+                    return terminating
+            return None
 
     async def find(self, manifest: manifests.Manifest, *, whole: bool = False) -> Object | None:
         """The metadata of the object of that kind and name, or the whole object; None if there is none."""

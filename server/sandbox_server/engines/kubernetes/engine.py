@@ -13,6 +13,7 @@ from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.kubernetes import client, contest, manifests, observe, patch, preflight
 from sandbox_server.engines.kubernetes.informer import Informer
+from sandbox_server.engines.kubernetes.namespace import Namespace
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.settings import Settings
 
@@ -23,6 +24,8 @@ SKEW = timedelta(seconds=2)
 """Kubernetes events count in whole seconds, and by another clock."""
 SUPPLY_EVERY = 30.0
 """Seconds between two supplies of a Secret that the kubelet misses, which looks again within 15 (its backOffPeriod)."""
+EMPTIES = ("StatefulSet", "PersistentVolumeClaim")
+"""The kinds of which every sandbox has an object."""
 INCOMPLETE = -1
 """The revision while an object is missing. No apply returns it."""
 TROUBLES = ("type=Warning,reason!=FailedScheduling", "reason=FailedBinding")
@@ -38,7 +41,7 @@ class _Sight:
             changed(Key(namespace, sandbox))
 
         def informer(kind: str, value: Callable[[Object], Any], selector: dict[str, str]) -> Informer[Any]:
-            return Informer(api, client.path(kind, namespace), selector, value, heard)
+            return Informer(api, client.path(kind, namespace), selector, value, heard, self.examine)
 
         self.of = {kind: informer(kind, value, {"labelSelector": manifests.ID}) for kind, value in LABELLED.items()}
         # By its name alone: a disk is not lost because somebody took our label away.
@@ -47,6 +50,26 @@ class _Sight:
         self.all = [*self.of.values(), *self.troubles]
         # Secrets may not be watched: what is remembered of them is what we wrote.
         self.of["Secret"] = informer("Secret", observe.workload, {})
+        self.namespace = Namespace(api, namespace)
+
+    @property
+    def in_sight(self) -> bool:
+        """Whether what is remembered is what there is. Nothing comes into a namespace that is being removed."""
+        if self.namespace.gone:
+            return True
+        return all(one.listed if self.namespace.ends else one.in_sight for one in self.all)
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the namespace takes nothing new, or what the API server refuses to show of it."""
+        refused = next(filter(None, (one.refused for one in self.all)), None)
+        if self.namespace.ends or refused is None:
+            return self.namespace.ends and self.namespace.fault
+        return self.namespace.with_hint(refused)
+
+    async def examine(self) -> None:
+        """Looks at the namespace itself."""
+        await self.namespace.examine(lambda: all(self.of[kind].emptied for kind in EMPTIES))
 
     def uid(self, sandbox: Sandbox, manifest: manifests.Manifest) -> str:
         """The uid of the object of a manifest's name that is remembered as this sandbox's; empty if none is."""
@@ -101,16 +124,21 @@ class KubernetesEngine:
         return any(map(self.sees, self._sights))
 
     def sees(self, namespace: str) -> bool:
-        """Whether every informer of the namespace has listed and is in contact."""
+        """Whether every informer of the namespace has listed and is in contact, or the namespace is known to have ended."""
         sight = self._sights.get(namespace)
-        return sight is not None and all(one.in_sight for one in sight.all)
+        return sight is not None and sight.in_sight
 
     def blind(self, namespace: str) -> Fault | None:
-        """What the API server refuses to show."""
+        """What the API server refuses to show, or that the namespace is being removed."""
         sight = self._sights.get(namespace)
         if sight is None:
             return Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {namespace}")
-        return next(filter(None, (one.refused for one in sight.all)), None)
+        return sight.fault
+
+    async def examine(self, namespace: str) -> None:
+        """Looks at the namespace itself."""
+        if sight := self._sights.get(namespace):
+            await sight.examine()
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Names and URLs under the ingress domain."""
@@ -119,6 +147,8 @@ class KubernetesEngine:
     def observe(self, sandbox: Sandbox) -> Observed:
         """What the informers remember of this sandbox."""
         sight, name = self._sights[sandbox.namespace], manifests.pod_name(sandbox)
+        if sight.namespace.gone:
+            return Observed(namespace=sight.namespace.fault)
         pod: Pod | None = sight.of["Pod"].get(name)
         volume = self._disk(sandbox)
         if pod and pod.reason is Reason.CONTAINER_CREATING and not pod.message:
@@ -139,7 +169,8 @@ class KubernetesEngine:
             still = told.phase is Phase.ERROR and words.startswith(told.message)
             fault = observe.refused(words) if at and (still or at >= since - SKEW) else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
-        return Observed(workload=workload, pod=pod, volume=volume, fault=self._contests.fault(sandbox))
+        fault = self._contests.fault(sandbox)
+        return Observed(workload=workload, pod=pod, volume=volume, fault=fault, namespace=sight.namespace.fault)
 
     def _disk(self, sandbox: Sandbox) -> Volume | None:
         """The claim, if it is the sandbox's. A placeholder is no disk: told of is only one that has to be removed."""
@@ -222,7 +253,11 @@ class KubernetesEngine:
         The StatefulSet comes to rest before it and the claim go: they are asked for again once its controller has seen
         that there is nothing to make and the pod is gone. Deleted under a controller that is at work, it would get a
         pod, and a claim, when all is gone. It goes last, so that it shows as long as anything may be left.
+
+        What is in a namespace that is being removed goes with it, without the service, whose Role goes as well.
         """
+        if self._sights[sandbox.namespace].namespace.ends:
+            return
         act = self._contests.begin(sandbox.key, (sandbox.generation, None))
         at_rest = await self._at_rest(sandbox, act)
         for manifest in manifests.objects(sandbox, {}, 0, self._settings):

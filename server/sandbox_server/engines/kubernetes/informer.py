@@ -8,7 +8,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -51,9 +51,14 @@ class Informer(Generic[T]):
     selector: dict[str, str]
     value: Callable[[Object], T]
     changed: Callable[[str], None]
+    examine: Callable[[], Awaitable[None]] | None = None
+    """Looks at the namespace, whose end would explain a refusal, before the refusal is shown."""
 
     refused: Fault | None = None
     """Why the API server showed nothing when it was last asked, if it said no."""
+
+    emptied: bool = False
+    """Whether the last object that was remembered has been removed, and none has come since."""
 
     _known: dict[str, _Known[T]] = field(default_factory=dict)
     _version: int = 0
@@ -79,6 +84,11 @@ class Informer(Generic[T]):
         self._known.pop(name, None)
 
     @property
+    def listed(self) -> bool:
+        """Whether it has ever listed, so that what is not remembered was not there then."""
+        return self._failing_since != -math.inf
+
+    @property
     def in_sight(self) -> bool:
         """Whether it has listed, and the API server answers or has not answered for a moment only."""
         return self._failing_since is None or time.monotonic() - self._failing_since < BLIND_AFTER
@@ -97,6 +107,8 @@ class Informer(Generic[T]):
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         self._failures += 1
+        if self.examine and isinstance(error, engines.Refused):
+            await self.examine()
         self.refused = self._fault(error, now)
         foreseen = isinstance(error, engines.Refused | engines.Unreachable)
         if isinstance(error, client.Gone):
@@ -133,6 +145,7 @@ class Informer(Generic[T]):
         # What was written by us while the list was under way is newer than it.
         newer = [(name, one) for name, one in before.items() if one.version > self._version]
         self._known = dict(sorted(read + newer, key=lambda one: one[1].version))
+        self.emptied = not self._known and (self.emptied or bool(before))
         self._failing_since = self._busy_since = self.refused = None
         for name, one in (before | self._known).items():
             if name not in before or name not in self._known or before[name].value != one.value:
@@ -182,7 +195,7 @@ class Informer(Generic[T]):
         known = self._known.get(name)
         if fresh.version <= max(self._version, known.version if known else 0):
             return False
-        self._known[name] = fresh
+        self._known[name], self.emptied = fresh, False
         return known is None or known.value != fresh.value
 
     def _drop(self, item: Object) -> None:
@@ -191,6 +204,7 @@ class Informer(Generic[T]):
         # One that no longer fits the selector is told of as gone, and may do so again by a write of ours.
         if known is not None and known.uid == gone.uid and known.version < gone.version:
             del self._known[name]
+            self.emptied = not self._known
             self.changed(gone.sandbox)
 
     def _read(self, item: Object) -> tuple[str, _Known[T]]:

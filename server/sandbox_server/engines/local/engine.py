@@ -93,6 +93,9 @@ class LocalEngine:
         """Nothing that would not pass by itself."""
         return None
 
+    async def examine(self, namespace: str) -> None:
+        """Nothing: a namespace is only part of a name here."""
+
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Loopback URLs, on ports that are the sandbox's until it is deleted."""
         ports = tuple(self._ports.give() for _ in range(2 if launch.terminal(self._settings) else 1))

@@ -1,0 +1,68 @@
+"""What is known of a namespace itself, whose end explains that everything in it goes."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable
+
+from sandbox_server import engines
+from sandbox_server.domain.observed import Fault
+from sandbox_server.domain.phase import Reason
+from sandbox_server.engines.kubernetes import client
+
+HIDDEN = Fault(
+    Reason.CLUSTER_FORBIDDEN,
+    "the namespace may be gone: without the right to get it (deploy/namespaces.yaml) the service cannot know",
+)
+
+EMPTIED = Fault(
+    Reason.NAMESPACE_TERMINATING, "everything in the namespace was removed, and the service's rights in it as well"
+)
+
+
+class Namespace:
+    """`ends` says why the namespace takes nothing new, as it was last known: it is being removed, or it is gone."""
+
+    def __init__(self, api: client.Client, name: str) -> None:
+        self._api = api
+        self._name = name
+        self._examining = asyncio.Lock()
+        self._examined_at = -math.inf
+        self._hidden = False
+        self.ends: Fault | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether it does not exist."""
+        return self.ends is not None and self.ends.reason is Reason.NAMESPACE_MISSING
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the namespace takes nothing new, or that it may be gone because the service may not look."""
+        if not self._hidden:
+            return self.ends
+        return self.with_hint(self.ends) if self.ends else HIDDEN
+
+    def with_hint(self, fault: Fault) -> Fault:
+        """`fault`, and that the namespace may be gone where that would explain it and the service cannot know."""
+        explained = fault.reason in (Reason.CLUSTER_FORBIDDEN, Reason.NAMESPACE_TERMINATING)
+        return Fault(fault.reason, f"{fault.message}; {HIDDEN.message}") if self._hidden and explained else fault
+
+    async def examine(self, emptied: Callable[[], bool]) -> None:
+        """Looks at the namespace, once for all that ask meanwhile. A look that fails changes nothing.
+
+        `emptied` says whether all objects were removed: together with the loss of every right, this is the end of it.
+        """
+        asked = time.monotonic()
+        async with self._examining:
+            if self._examined_at >= asked:
+                return
+            self._examined_at = time.monotonic()
+            with contextlib.suppress(engines.Unreachable):
+                try:
+                    self.ends, self._hidden = await self._api.namespace(self._name), False
+                except engines.Refused:
+                    # A namespace that was being removed cannot have come to stay; one that was gone can be there again.
+                    self.ends, self._hidden = None if self.gone else self.ends, True
+                    self.ends = self.ends or (EMPTIED if emptied() else None)
