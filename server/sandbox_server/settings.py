@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     """How long the watch log, request ids and sandboxes that have ended are kept."""
 
     kubeconfig: File = None
-    """Kubeconfig; empty: the service account of the pod."""
+    """Kubeconfig, read as kubectl does; empty: the service account of the pod."""
     cluster_timeout: Seconds = 10
     """How long the API server may take to answer."""
     cluster_silence: Seconds = 90

@@ -1,5 +1,6 @@
 """What a kubeconfig can say of the way to the API server, and of who we are."""
 
+import asyncio
 import contextlib
 import json
 import ssl
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 from cryptography import x509
-from sandbox_server.engines.kubernetes import client
+from cryptography.hazmat.primitives import serialization
+from sandbox_server import engines
+from sandbox_server.engines.kubernetes import client, kubeconfig
 from sandbox_server.settings import Settings
 
 from tests.integration.kubernetes_scripted.api import ScriptedApi
@@ -32,7 +35,10 @@ async def asking(
 
     async def answer(request: web.Request) -> web.StreamResponse:
         heard.append(request)
-        return web.json_response({})
+        # Each call has a connection of its own.
+        response = web.json_response({})
+        response.force_close()
+        return response
 
     async def ask() -> web.Request:
         async with made.call("GET", client.path("Pod", "default")):
@@ -127,3 +133,237 @@ async def test_a_file_that_is_no_kubeconfig_is_said_to_be_none(tmp_path: Path, t
     path.write_text(text)
     with pytest.raises(ValueError, match=r"^kubeconfig: "):
         await client.Client(Settings(kubeconfig=path)).open()
+
+
+@pytest.mark.find(27)
+async def test_the_user_acts_for_another_one(api: ScriptedApi, tmp_path: Path) -> None:
+    acts: dict[str, Any] = {"as": "somebody", "as-uid": "u-1", "as-groups": ["one", "two"]}
+    acts["as-user-extra"] = {"acme.com/Project": ["a", "b"], "scopes": ["view"]}
+    cluster = {"server": f"http://127.0.0.1:{api.port}"}
+    async with asking(api, tmp_path, cluster, {"token": "t", **acts}) as ask:
+        asked = await ask()
+    said = sorted((name.lower(), value) for name, value in asked.headers.items() if name.startswith("Impersonate"))
+    assert said == [
+        ("impersonate-extra-acme.com%2fproject", "a"),
+        ("impersonate-extra-acme.com%2fproject", "b"),
+        ("impersonate-extra-scopes", "view"),
+        ("impersonate-group", "one"),
+        ("impersonate-group", "two"),
+        ("impersonate-uid", "u-1"),
+        ("impersonate-user", "somebody"),
+    ]
+    assert asked.headers["Authorization"] == "Bearer t"
+
+
+@pytest.mark.find(27)
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ({"as-groups": ["canary"]}, "need an `as`"),
+        ({"as-uid": "canary"}, "need an `as`"),
+        ({"as-user-extra": {"a": ["canary"]}}, "need an `as`"),
+        ({"as": "canary\r\nX: y"}, "printable"),
+        ({"as": "a", "as-groups": [1]}, "printable"),
+        ({"auth-provider": {"name": "azure", "config": {}}}, "auth-provider 'azure' is not supported"),
+        ({"tokenFile": "/no/such/file"}, "/no/such/file"),
+        ({"client-certificate": "/no/such/file"}, "/no/such/file"),
+    ],
+)
+async def test_a_user_that_cannot_be_followed_is_refused(
+    api: ScriptedApi, tmp_path: Path, user: Mapping[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=r"^kubeconfig: ") as refused:
+        await asking(api, tmp_path, {"server": f"https://127.0.0.1:{api.port}"}, user).__aenter__()
+    assert said in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.find(27)
+@pytest.mark.parametrize(
+    ("context", "users", "said"),
+    [
+        ({"user": "missing"}, [{"name": "t", "user": {}}], "there is no user 'missing'"),
+        ({"user": "missing"}, [], "there is no user 'missing'"),
+        ({"user": "missing"}, None, "there is no user 'missing'"),
+        ({}, [{"name": "t", "user": {}}], "names no user"),
+        ({"user": ""}, [{"name": "t", "user": {}}], "names no user"),
+    ],
+)
+async def test_a_context_without_its_user_is_refused(tmp_path: Path, context: Any, users: Any, said: str) -> None:
+    path = tmp_path / "kubeconfig"
+    clusters = [{"name": "t", "cluster": {"server": "http://127.0.0.1:1"}}]
+    contexts = [{"name": "t", "context": {"cluster": "t", **context}}]
+    config = {"clusters": clusters, "users": users, "contexts": contexts, "current-context": "t"}
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"^kubeconfig: ") as refused:
+        await client.Client(Settings(kubeconfig=path)).open()
+    assert said in str(refused.value)
+
+
+V1 = "client.authentication.k8s.io/v1"
+GOOD = {"apiVersion": V1, "kind": "ExecCredential", "status": {"token": "canary"}}
+
+
+def plugin(script: str, **more: Any) -> dict[str, Any]:
+    return {"exec": {"apiVersion": V1, "command": "/bin/sh", "args": ["-c", script], **more}}
+
+
+@pytest.mark.find(27)
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        (plugin("echo log in first >&2; exit 3"), "/bin/sh ended with 3: log in first"),
+        (plugin("exit 1"), "ended with 1: it says nothing"),
+        (plugin("kill -9 $$"), "ended with -9"),
+        (plugin("echo canary"), "is no ExecCredential"),
+        (plugin(""), "is no ExecCredential"),
+        (plugin("echo '[]'"), "is no ExecCredential"),
+        (plugin(f"echo '{json.dumps(GOOD | {'status': None})}'"), "is no ExecCredential"),
+        (plugin(f"echo '{json.dumps(GOOD | {'status': {}})}'"), "neither a token nor a certificate"),
+        (plugin(f"echo '{json.dumps(GOOD | {'status': {'clientCertificateData': 'x'}})}'"), "neither a token"),
+        (plugin(f"echo '{json.dumps(GOOD | {'apiVersion': V1 + 'beta1'})}'"), "is no ExecCredential of"),
+        (plugin(f"echo '{json.dumps(GOOD)}'", apiVersion="client.authentication.k8s.io/v1alpha1"), "an apiVersion"),
+        (
+            plugin("", command="no-such-plugin", installHint="Install\nit."),
+            "no-such-plugin: No such file or directory. Install it.",
+        ),
+        (plugin("", command="./none"), "./none: No such file"),
+        (plugin("", command=""), "needs a command"),
+        (plugin("", interactiveMode="Always"), "needs somebody at a terminal"),
+        (plugin("sleep 60"), "did not end within"),
+    ],
+)
+async def test_a_plugin_that_fails_is_refused_and_nobody_goes_on_without_credentials(
+    api: ScriptedApi, tmp_path: Path, user: Mapping[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubeconfig, "PLUGIN_WITHIN", 2.0)
+    with pytest.raises(ValueError, match=r"^kubeconfig: exec: ") as refused:
+        await asking(api, tmp_path, {"server": f"http://127.0.0.1:{api.port}"}, user).__aenter__()
+    assert said in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.find(27)
+async def test_a_plugin_that_fails_later_is_no_answer_and_is_asked_again(
+    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugin").write_text(
+        f"#!/bin/sh\ntest -e {tmp_path}/bad && exit 1\ncat >/dev/null\necho '{json.dumps(GOOD)}'\n"
+    )
+    (tmp_path / "plugin").chmod(0o755)
+    # As kubectl finds it: from the folder of the kubeconfig. Its standard input is empty.
+    user = {"exec": {"apiVersion": V1, "command": "./plugin"}}
+    async with asking(api, tmp_path, {"server": f"http://127.0.0.1:{api.port}"}, user) as ask:
+        assert (await ask()).headers["Authorization"] == "Bearer canary"
+        monkeypatch.setattr(client, "RENEW_EVERY", 0.0)
+        (tmp_path / "bad").touch()
+        with pytest.raises(engines.Unreachable, match=r"exec: \./plugin ended with 1"):
+            await ask()
+        (tmp_path / "bad").unlink()
+        monkeypatch.setattr(client, "RENEW_AGAIN", 0.0)
+        assert (await ask()).headers["Authorization"] == "Bearer canary"
+
+
+@pytest.mark.find(27)
+@pytest.mark.parametrize("proxy_url", ["socks5://127.0.0.1:1080", "http://", "127.0.0.1:3128", "http://h:canary"])
+async def test_a_proxy_that_cannot_be_used_is_refused(api: ScriptedApi, tmp_path: Path, proxy_url: str) -> None:
+    cluster = {"server": f"http://127.0.0.1:{api.port}", "proxy-url": proxy_url}
+    with pytest.raises(ValueError, match=r"^kubeconfig: proxy-url: ") as refused:
+        await asking(api, tmp_path, cluster, {}).__aenter__()
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.find(27)
+async def test_the_proxy_of_the_environment_leads_to_the_server(
+    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{api.port}")
+    async with asking(api, tmp_path, {"server": "http://kubernetes.invalid"}, {}) as ask:
+        assert (await ask()).host == "kubernetes.invalid"
+    monkeypatch.setenv("NO_PROXY", "invalid")
+    async with asking(api, tmp_path, {"server": "http://kubernetes.invalid"}, {}) as ask:
+        with pytest.raises(engines.Unreachable):
+            await ask()
+
+
+@pytest.mark.find(27)
+async def test_tls_goes_through_the_proxy_of_the_environment(
+    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, key = certificate(tmp_path, "named", served=x509.DNSName("kubernetes.invalid"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    port = await api.listen(context)
+    asked: list[bytes] = []
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        far, near = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(pipe(reader, near), pipe(far, writer))
+
+    async with await asyncio.start_server(tunnel, "127.0.0.1", 0) as server:
+        monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        cluster = {"server": "https://kubernetes.invalid:6443", "certificate-authority": str(chain)}
+        async with asking(api, tmp_path, cluster, {}) as ask:
+            assert (await ask()).path == PODS
+        assert asked[0].startswith(b"CONNECT kubernetes.invalid:6443 ")
+
+
+@pytest.mark.find(42)
+@pytest.mark.find(27)
+async def test_a_client_key_with_a_passphrase_is_refused(api: ScriptedApi, tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "closed")
+    plain = serialization.load_pem_private_key(key.read_bytes(), None)
+    closed = serialization.BestAvailableEncryption(b"canary")
+    key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, closed))
+    user = {"client-certificate": str(chain), "client-key": str(key)}
+    with pytest.raises(ValueError, match=r"^kubeconfig: the key has a passphrase"):
+        await asking(api, tmp_path, {"server": "https://127.0.0.1:1"}, user).__aenter__()
+
+
+@pytest.mark.find(27)
+async def test_the_line_break_after_a_token_is_no_part_of_it(api: ScriptedApi, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("first\n")
+    cluster = {"server": f"http://127.0.0.1:{api.port}"}
+    async with asking(api, tmp_path, cluster, {"tokenFile": str(tmp_path / "token")}) as ask:
+        assert (await ask()).headers["Authorization"] == "Bearer first"
+
+
+@pytest.mark.find(27)
+async def test_a_certificate_from_a_plugin_is_shown_and_replaced(
+    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, key = certificate(tmp_path, "served")
+    ours = [certificate(tmp_path, name) for name in ("first", "second")]
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(served, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    for chain, _ in ours:
+        context.load_verify_locations(chain)
+    port = await api.listen(context)
+
+    def given(number: int) -> None:
+        chain, its_key = ours[number]
+        status = {"clientCertificateData": chain.read_text(), "clientKeyData": its_key.read_text()}
+        (tmp_path / "answer").write_text(json.dumps(GOOD | {"status": status}))
+
+    given(0)
+    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(served)}
+
+    def shown(request: web.Request) -> str:
+        assert request.transport is not None
+        subject = request.transport.get_extra_info("peercert")["subject"]
+        return str(dict(one[0] for one in subject)["commonName"])
+
+    async with asking(api, tmp_path, cluster, plugin(f"cat {tmp_path}/answer")) as ask:
+        assert shown(await ask()) == "first"
+        given(1)
+        monkeypatch.setattr(client, "RENEW_EVERY", 0.0)
+        assert shown(await ask()) == "second"

@@ -3,6 +3,8 @@ go out without its typed models, which refuse incomplete answers after the write
 
 import asyncio
 import contextlib
+import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -11,12 +13,11 @@ import aiohttp
 import msgspec
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
 
-from sandbox_server import engines
+from sandbox_server import engines, files
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
-from sandbox_server.engines.kubernetes import manifests, observe
+from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, Failure, Object
 from sandbox_server.settings import Settings
 
@@ -29,6 +30,9 @@ WAIT_MOST = 300.0
 """Seconds: whoever asks to be left alone for longer is asked again all the same."""
 RENEW_EVERY = 60.0
 """Seconds between two looks at whether a kubeconfig leads to another token; the library looks as often for a pod's."""
+
+RENEW_AGAIN = 5.0
+"""Seconds until that is tried again where it failed."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -80,26 +84,46 @@ class Client:
         """Reads the kubeconfig or the pod's service account. Raises ValueError if there is none that works."""
         account = self._account = Configuration()
         try:
+            headers: list[tuple[str, str]] = []
             if self._settings.kubeconfig is None:
                 kubernetes_config.load_incluster_config(client_configuration=account)  # type: ignore[no-untyped-call]
             else:
-                self._loader = await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
-                    str(self._settings.kubeconfig), client_configuration=account
-                )
+                self._loader = kubeconfig.Loader(self._settings.kubeconfig)
+                await self._loader.load_and_set(account)  # type: ignore[no-untyped-call]
+                headers = self._loader.impersonation()
                 account.refresh_api_key_hook = self._renew  # type: ignore[assignment]
                 self._renewed = time.monotonic()
+            self._tls = ssl.create_default_context(cafile=account.ssl_ca_cert)
+            if not account.verify_ssl:
+                self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+            self._take_certificate()
+            by = proxy.find(account.host, account.proxy or "", os.environ)
             # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
-            connector = aiohttp.TCPConnector(ssl=RESTClientObject(account).ssl_context, limit=0, keepalive_timeout=60)
-            self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=account.proxy or None)
+            connector = aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=60)
+            self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=by, headers=headers)
         except Exception as error:
             # The library is as surprised as anybody by what a file can have in it.
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
 
     async def _renew(self, account: Configuration) -> None:
-        """Takes the token that the kubeconfig's file, plugin or provider has now: most of them expire."""
-        if time.monotonic() - self._renewed >= RENEW_EVERY:
-            self._renewed = time.monotonic()
-            await self._loader.load_and_set(account)
+        """Takes the token and the certificate that the kubeconfig's file, plugin or provider has now: most of them expire."""
+        now = time.monotonic()
+        if now - self._renewed < RENEW_EVERY:
+            return
+        # Those who call meanwhile go on with the token that there is.
+        self._renewed = now
+        try:
+            await self._loader.load_and_set(account)  # type: ignore[no-untyped-call]
+            self._take_certificate()
+        except Exception as error:
+            self._renewed = now - RENEW_EVERY + RENEW_AGAIN
+            # The library is as surprised by what a file has in it now.
+            raise kubernetes_config.ConfigException(f"kubeconfig: {error or type(error).__name__}") from None
+
+    def _take_certificate(self) -> None:
+        """Has new connections show the client certificate that there is now: a plugin's expires within the hour."""
+        if self._account.cert_file:
+            self._tls.load_cert_chain(self._account.cert_file, self._account.key_file, files.no_passphrase)
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -128,7 +152,8 @@ class Client:
         try:
             async with asyncio.timeout(self._settings.cluster_timeout):
                 if token := await self._account.get_api_key_with_prefix("BearerToken", "authorization"):
-                    headers["Authorization"] = token
+                    # A file's ends with a line break.
+                    headers["Authorization"] = token.strip()
                 response = await self._session.request(
                     method,
                     path,

@@ -1,0 +1,32 @@
+"""A kubeconfig whose user acts for another one, as the API server takes it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from sandbox_server import engines
+from sandbox_server.engines.kubernetes import client
+from sandbox_server.settings import Settings
+
+from tests.kubernetes.cluster import ADMIN, Cluster
+from tests.kubernetes.ground import KubernetesGround
+
+
+@pytest.mark.find(27)
+async def test_an_administrator_that_acts_for_the_service_has_the_rights_of_the_service(
+    cluster: Cluster, ground: KubernetesGround, tmp_path: Path
+) -> None:
+    path = cluster.kubeconfig(tmp_path / "acts", ADMIN)
+    config = json.loads(path.read_text())
+    config["users"][0]["user"] |= {"as": "sandbox-service", "as-groups": ["system:authenticated"]}
+    path.write_text(json.dumps(config))
+    made = client.Client(Settings(kubeconfig=path))
+    await made.open()
+    try:
+        async with made.call("GET", client.path("Pod", ground.namespace)) as answer:
+            assert answer.status == 200
+        with pytest.raises(engines.Refused, match='User "sandbox-service" cannot list resource "pods"'):
+            async with made.call("GET", client.path("Pod", "kube-system")):
+                pass
+    finally:
+        await made.close()
