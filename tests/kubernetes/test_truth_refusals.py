@@ -37,6 +37,19 @@ async def test_32_a_quota_on_pods_is_said_and_recovered_from(truth: Truth) -> No
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.find(14)
+async def test_pod_is_made_within_half_a_minute_after_the_quota_is_lifted(truth: Truth) -> None:
+    """By then the StatefulSet controller would wait for 41 s, having failed 14 times; each time it waits twice as long."""
+    path = await quota(truth, pods="0")
+    await truth.rig.create(A)
+    await truth.shown("events", event("FailedCreate", "exceeded quota"))
+    failed = await truth.rig.until(A, lambda one: one.status.reason is Reason.QUOTA_EXCEEDED)
+    await asyncio.sleep(50)
+    assert (await truth.rig.get(A)).status == failed.status
+    await truth.request("DELETE", path)
+    await truth.rig.settled(A, Phase.RUNNING, within=30)
+
+
 async def test_32_a_quota_on_what_the_service_writes_is_said_and_recovered_from(truth: Truth) -> None:
     path = await quota(truth, **{"count/statefulsets.apps": "0"})
     shown = time.monotonic()

@@ -39,8 +39,9 @@ Action = Apply | Delete
 class Decision:
     """What the sandbox's phase is, why, and what to do about it.
 
-    `settled` says that the generation is reached: desired phase, nothing left to do. `recheck_at` is when time alone
-    may change the decision.
+    `settled` says that the generation is reached: desired phase, nothing left to do. `awaits_pod` says that nothing is
+    left to do but for the workload's controller, which has made no pod. `recheck_at` is when time alone may change the
+    decision.
     """
 
     phase: Phase
@@ -48,6 +49,7 @@ class Decision:
     message: str
     action: Action | None = None
     settled: bool = False
+    awaits_pod: bool = False
     recheck_at: datetime | None = None
 
 
@@ -145,6 +147,7 @@ def decide(
         message=rule.message.format(found),
         action=action,
         settled=phase is SETTLED[sandbox.desired] and action is None,
+        awaits_pod=sandbox.desired is DesiredState.RUNNING and action is None and at.pod_missing(),
         recheck_at=_recheck_at(at, waits=rule.phase is None),
     )
 

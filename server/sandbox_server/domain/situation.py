@@ -183,6 +183,10 @@ class Situation:
         """The pod, if its node does not answer."""
         return self.pod if self.pod and self.pod.reason is Reason.NODE_LOST else None
 
+    def pod_missing(self) -> bool:
+        """The workload is as it should be, and there is no pod: it is its controller's turn."""
+        return self.workload is not None and self.workload.replicas > 0 and self.pod is None
+
     def workload_idle(self) -> bool:
         """No pod will be made."""
         return self.workload is not None and self.workload.replicas == 0 and self.workload.obeyed

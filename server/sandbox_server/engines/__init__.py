@@ -98,6 +98,12 @@ class Engine(Protocol):
         with FIELD_CONFLICT. `observe` shows the effect no earlier than it is true.
         """
 
+    async def touch(self, sandbox: Sandbox) -> int:
+        """Has the controller of the workload try now to make the pod, and returns the workload's revision.
+
+        Nothing that the pod is made of changes.
+        """
+
     async def delete(self, sandbox: Sandbox) -> None:
         """Asks for the removal of every object of the sandbox, the volume too unless it keeps that; returns when asked.
 

@@ -22,6 +22,10 @@ log = structlog.get_logger()
 LOOK_OUT_EVERY = 0.1
 """Seconds between two looks at whether a namespace that was out of sight is seen again."""
 
+TOUCH_EVERY = 20.0
+"""Seconds for which a pod may be missing before the controller of its workload is made to try again, and between two such
+times. So a cause that goes away is noticed within half a minute, as by `queue.BACKOFF_MOST`."""
+
 QUIET = 60.0
 """Seconds between two log lines about engine failures for the same reason."""
 
@@ -55,6 +59,7 @@ class Reconciler:
         self._unseen: dict[tuple[str, Fault | None], set[Key]] = {}
         self._quiet_until: dict[str, float] = {}
         self._busy_since: dict[Key, float] = {}
+        self._touch_at: dict[Key, float] = {}
         memory.on_change(self._heard)
 
     def wake(self, key: Key) -> None:
@@ -73,6 +78,7 @@ class Reconciler:
         elif sandbox.status.phase is Phase.TERMINATED:
             self._queue.forget(sandbox.key)
             self._busy_since.pop(sandbox.key, None)
+            self._touch_at.pop(sandbox.key, None)
 
     async def run(self) -> None:
         """Works until it is cancelled. Everything live is queued at once: there is no other recovery."""
@@ -157,9 +163,22 @@ class Reconciler:
                 raise
             self._busy_since.pop(key, None)
             observed, decision = await self._look(sandbox)
-        await self._record(sandbox, observed, decision)
+        sandbox = await self._record(sandbox, observed, decision)
         if decision.recheck_at is not None:
             self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
+        if decision.awaits_pod:
+            await self._touch(sandbox)
+        else:
+            self._touch_at.pop(key, None)
+
+    async def _touch(self, sandbox: Sandbox) -> None:
+        """Has the controller of the workload try again to make the pod, if it is time, and comes back when it will be."""
+        now = time.monotonic()
+        if now >= self._touch_at.setdefault(sandbox.key, now + TOUCH_EVERY):
+            self._touch_at[sandbox.key] = now + TOUCH_EVERY
+            revision = await self._engine.touch(sandbox)
+            await self._write(dataclasses.replace(sandbox, applied_revision=revision))
+        self._queue.add_after(sandbox.key, self._touch_at[sandbox.key] - now)
 
     def _lasts(self, key: Key, busy: engines.Busy) -> bool:
         """Whether the engine has answered that for a while, or says that it will."""

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sandbox_server import engines
@@ -203,6 +203,14 @@ class KubernetesEngine:
         revision = observe.revision([observe.workload(await self._write(sandbox, one, act)) for one in objects])
         self._contests.done(sandbox.key, act)
         return revision
+
+    async def touch(self, sandbox: Sandbox) -> int:
+        """Applies the StatefulSet with the present time in an annotation."""
+        manifest = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat())
+        of = self._sights[sandbox.namespace].of
+        of["StatefulSet"].put(await self._api.apply(manifest, of["StatefulSet"].uid(sandbox.id)))
+        made: list[Workload | None] = [of[kind].get(name) for kind, name in manifests.watched(sandbox)]
+        return observe.revision([one for one in made if one is not None])
 
     async def _write(self, sandbox: Sandbox, manifest: manifests.Manifest, act: contest.Contest) -> Object:
         """Applies to the very object that is remembered as ours, or makes one where none is: never to a stranger's."""

@@ -18,6 +18,7 @@ VERSIONS = {"Ingress": "networking.k8s.io/v1", "StatefulSet": "apps/v1"}
 FIELD_MANAGER = "sandbox-service"
 OURS = "sandbox.fullstackagent.io"
 ID, UID, GENERATION, PLACEHOLDER = f"{OURS}/id", f"{OURS}/uid", f"{OURS}/generation", f"{OURS}/placeholder"
+TOUCHED = f"{OURS}/touched"
 _SEALOS = "cloud.sealos.io"
 
 
@@ -153,6 +154,17 @@ def _ingress(sandbox: Sandbox, settings: Settings, name: str, host: str, port: i
     return made
 
 
+def touched(sandbox: Sandbox, settings: Settings, value: str) -> Manifest:
+    """The StatefulSet with another value of an annotation that no pod has.
+
+    Any change of a StatefulSet brings it to its controller at once. By itself the controller comes back to a pod that it
+    could not make after a delay that doubles up to 16 minutes.
+    """
+    *_, made = objects(sandbox, {}, 1, settings)
+    made["metadata"]["annotations"][TOUCHED] = value
+    return made
+
+
 def _stateful_set(sandbox: Sandbox, settings: Settings, name: str, replicas: int) -> Manifest:
     """Its template's generation is what restarts the pod. Without replicas no pod is made from the template."""
     made = _object(sandbox, settings, "StatefulSet", name)
@@ -164,6 +176,8 @@ def _stateful_set(sandbox: Sandbox, settings: Settings, name: str, replicas: int
     template = pods.template(sandbox, named, secret_name(sandbox), settings)
     if replicas:
         template = patch.apply(template, settings.pod_patch)
+    # Always there, so that another value changes no more than that: see `touched`.
+    annotations[TOUCHED] = ""
     if settings.sealos_labels:
         annotations["originImageName"] = sandbox.spec.image
         annotations |= {f"deploy.{_SEALOS}/minReplicas": "1", f"deploy.{_SEALOS}/maxReplicas": "1"}

@@ -132,6 +132,10 @@ class LocalEngine:
         self._want(sandbox, replicas, dict(env))
         return APPLIED
 
+    async def touch(self, sandbox: Sandbox) -> int:
+        """Nothing to do: the sandbox's task waits for nobody."""
+        return APPLIED
+
     async def delete(self, sandbox: Sandbox) -> None:
         """Ends what runs; asked again when nothing does any more, removes the folder."""
         unit = self._units.get(sandbox.key)

@@ -1,0 +1,94 @@
+"""A pod that the StatefulSet controller could not make: who wakes the controller once the cause is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.reconciler import reconciler
+
+from tests.contract.rig import Rig
+from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.integration.kubernetes_scripted.test_faults import (
+    DENIED,
+    EVENTS,
+    SETS,
+    A,
+    ScriptedGround,
+    event,
+    until,
+    writes,
+)
+
+pytestmark = pytest.mark.find(14)
+OFTEN = 0.3
+
+
+@pytest.fixture
+async def rig(api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    monkeypatch.setattr(reconciler, "TOUCH_EVERY", OFTEN)
+    made = Rig(ScriptedGround(api, tmp_path), tmp_path)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+async def denied(rig: Rig, api: ScriptedApi) -> None:
+    api.unmade.add(A)
+    await rig.create(A)
+    await until(lambda: A in api.objects.get(SETS, {}))
+    api.put(EVENTS, event("e", api.objects[SETS][A], "StatefulSet", DENIED))
+    await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
+
+
+async def test_controller_is_woken_until_it_makes_the_pod_and_then_left_alone(rig: Rig, api: ScriptedApi) -> None:
+    await denied(rig, api)
+    before, since = await rig.get(A), len(writes(api))
+    await asyncio.sleep(3.5 * OFTEN)
+    touches = writes(api)[since:]
+    assert set(touches) == {("PATCH", A)}
+    assert 2 <= len(touches) <= 4
+    assert api.objects[SETS][A]["metadata"]["generation"] == 1
+    # The same attempt, without a change of the status, an event or a contest.
+    assert await rig.get(A) == before
+    api.unmade.clear()
+    await rig.settled(A, Phase.RUNNING, within=3)
+    since = len(writes(api))
+    await asyncio.sleep(3 * OFTEN)
+    assert writes(api)[since:] == []
+
+
+async def test_pod_that_is_missing_without_a_known_cause_is_asked_for_as_well(rig: Rig, api: ScriptedApi) -> None:
+    """An event is kept for an hour only, and may never have been written."""
+    api.unmade.add(A)
+    await rig.create(A)
+    await until(lambda: A in api.objects.get(SETS, {}))
+    await asyncio.sleep(OFTEN / 2)
+    api.unmade.clear()
+    await rig.settled(A, Phase.RUNNING, within=3)
+
+
+async def test_stopped_sandbox_is_not_touched(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    since = len(writes(api))
+    await asyncio.sleep(3 * OFTEN)
+    assert writes(api)[since:] == []
+
+
+async def test_sandbox_of_a_release_without_the_annotation_is_touched_without_an_apply(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    await denied(rig, api)
+    old = api.objects[SETS][A]
+    del old["metadata"]["annotations"]["sandbox.fullstackagent.io/touched"]
+    api.put(SETS, old)
+    await asyncio.sleep(2 * OFTEN)
+    since = len(writes(api))
+    await asyncio.sleep(2.5 * OFTEN)
+    assert set(writes(api)[since:]) == {("PATCH", A)}
