@@ -15,6 +15,12 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def event_time(behind: float) -> str:
+    """The time of an event by a clock that is so many seconds behind."""
+    at = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=behind)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 @dataclass(frozen=True)
 class Container:
     """The state of one container. `pulled`: whether its image is on the node."""

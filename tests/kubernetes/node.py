@@ -221,10 +221,11 @@ class Node:
             "type": "Warning",
             "reason": reason,
             "message": message,
-            "source": {"component": "kubelet", "host": NAME},
-            "firstTimestamp": kubelet.now(),
-            "lastTimestamp": kubelet.now(),
-            "count": 1,
+            # As client-go/tools/events writes them, and by a clock that is an hour behind.
+            "reportingComponent": "kubelet",
+            "reportingInstance": NAME,
+            "action": "Starting",
+            "eventTime": kubelet.event_time(behind=3600),
         }
         await self._call("POST", f"/api/v1/namespaces/{meta['namespace']}/events", event)
 

@@ -27,7 +27,12 @@ class Controller:
         self._ground = ground
         self._path = path
         self._patch = patch
-        self.times = 0
+        self._made: set[int] = set()
+
+    @property
+    def times(self) -> int:
+        """How often the object was changed: a watch shows each state of the object more than once."""
+        return len(self._made)
 
     async def _run(self) -> None:
         collection, _, name = self._path.rpartition("/")
@@ -41,7 +46,7 @@ class Controller:
                 async with session.patch(
                     f"{self._path}?fieldManager=keda-operator", json=self._patch, headers=headers
                 ) as answer:
-                    self.times += answer.ok
+                    self._made.add((await answer.json())["metadata"]["generation"])
         finally:
             await watching.close(session)
 

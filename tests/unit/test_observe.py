@@ -1,7 +1,6 @@
 """The cluster's fields and words, as its own programs write them, and the domain's."""
 
 import json
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -10,8 +9,6 @@ from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import observe
 from sandbox_server.engines.kubernetes.objects import OBJECT, Object, Said
-
-from tests import samples
 
 READY = {"type": "Ready", "status": "True"}
 NOT_READY = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
@@ -210,20 +207,27 @@ def test_what_an_event_says_of_whom(kind: str, name: str, sandbox: str, reason: 
     assert (observe.about(found), observe.trouble(found)[0]) == (("u", sandbox), told)
 
 
+@pytest.mark.find(13)
 @pytest.mark.parametrize(
-    ("time", "told"),
+    "times",
     [
-        ("2026-01-02T03:04:05Z", samples.NOW),
-        (None, None),
+        {"lastTimestamp": "2026-01-02T03:04:05Z"},
+        {"lastTimestamp": None, "eventTime": "2026-01-02T03:04:05.000000Z"},
+        {
+            "eventTime": "2026-01-02T03:04:05.000000Z",
+            "series": {"count": 2, "lastObservedTime": "2026-01-02T03:09:05.000000Z"},
+        },
+        {},
         # What metav1.Time makes of the year 0, and of the first second of the year 1 further east.
-        ("0000-01-01T00:00:00Z", None),
-        ("0000-12-31T23:00:00Z", None),
+        {"lastTimestamp": "0000-01-01T00:00:00Z"},
+        {"lastTimestamp": "0000-12-31T23:00:00Z"},
     ],
 )
-def test_an_event_of_any_time_hides_no_other(time: str | None, told: datetime | None) -> None:
+def test_event_counts_whatever_its_times_are(times: dict[str, Any]) -> None:
     involved = {"kind": "StatefulSet", "name": "a", "uid": "u"}
-    found = {"involvedObject": involved, "reason": "FailedCreate", "message": "words", "lastTimestamp": time}
-    assert observe.trouble(OBJECT.decode(json.dumps(found))) == ("words", told)
+    found = {"involvedObject": involved, "reason": "FailedCreate", "message": "words", **times}
+    found["metadata"] = {"name": "e", "resourceVersion": "7"}
+    assert observe.trouble(OBJECT.decode(json.dumps(found))) == ("words", 7)
 
 
 @pytest.mark.parametrize("name", ["a-injected", "z-injected"])

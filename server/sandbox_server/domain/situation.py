@@ -168,8 +168,8 @@ class Situation:
         return pod.passing and not reported
 
     def pod_impossible(self) -> Fault | None:
-        """Why the cluster cannot make the pod, while there is none."""
-        return self.workload.fault if self.workload and self.pod is None else None
+        """Why the cluster cannot make the pod, while there is none and there is to be one."""
+        return self.workload.fault if self.workload and self.pod_missing() else None
 
     def grace(self) -> str:
         """How long the process may take to end after SIGTERM."""

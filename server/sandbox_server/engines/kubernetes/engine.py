@@ -4,12 +4,12 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
-from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.kubernetes import client, contest, manifests, observe, patch, preflight
 from sandbox_server.engines.kubernetes.informer import Informer
@@ -20,8 +20,6 @@ from sandbox_server.settings import Settings
 LABELLED: dict[str, Callable[[Object], Any]] = {"Pod": observe.pod}
 LABELLED |= dict.fromkeys(("Service", "Ingress", "StatefulSet"), observe.workload)
 """The kinds that are watched by our label, and what is remembered of each object."""
-SKEW = timedelta(seconds=2)
-"""Kubernetes events count in whole seconds, and by another clock."""
 SUPPLY_EVERY = 30.0
 """Seconds between two supplies of a Secret that the kubelet misses, which looks again within 15 (its backOffPeriod)."""
 EMPTIES = ("StatefulSet", "PersistentVolumeClaim")
@@ -48,6 +46,8 @@ class _Sight:
         self.of["PersistentVolumeClaim"] = informer("PersistentVolumeClaim", observe.volume, {})
         self.troubles = [informer("Event", observe.trouble, {"fieldSelector": one}) for one in TROUBLES]
         self.all = [*self.of.values(), *self.troubles]
+        # Up to which version each of `troubles` had heard of all events when a pod was last there or asked for.
+        self._past: dict[str, tuple[int, ...]] = {}
         # Secrets may not be watched: what is remembered of them is what we wrote.
         self.of["Secret"] = informer("Secret", observe.workload, {})
         self.namespace = Namespace(api, namespace)
@@ -77,9 +77,32 @@ class _Sight:
         found = informer.get(name)
         return informer.uid(name) if found and found.owner == sandbox.uid else ""
 
-    def trouble(self, uid: str) -> tuple[str, datetime | None]:
-        """What an event says of the object with that uid, and when it last did."""
-        return next(filter(None, (one.get(uid) for one in self.troubles)), ("", None))
+    def trouble(self, uid: str) -> str:
+        """What an event says of the object with that uid."""
+        return next((found[0] for one in self.troubles if (found := one.get(uid))), "")
+
+    def obstacle(self, sandbox: Sandbox) -> str:
+        """What an event says is in the way of the next pod of the StatefulSet: one that came after the last pod.
+
+        No clock decides. Events are compared with events alone, whose versions may be those of an etcd of their own.
+        Where no pod has been seen since the start of the service, every event counts that the cluster still keeps.
+        """
+        uid = self.of["StatefulSet"].uid(sandbox.id)
+        for informer, past in zip(self.troubles, self._past.get(sandbox.id, (0,) * len(self.troubles)), strict=True):
+            words, version = informer.get(uid) or ("", 0)
+            # Versions that went back begin anew.
+            if words and (version > past or past > informer.version):
+                return str(words)
+        return ""
+
+    def pass_by(self, sandbox: Sandbox) -> None:
+        """What events said so far is not in the way of the next pod."""
+        self._past[sandbox.id] = tuple(one.version for one in self.troubles)
+
+    def forget(self, sandbox: Sandbox) -> None:
+        """Drops what is remembered beside the objects themselves."""
+        self._past.pop(sandbox.id, None)
+        self.of["Secret"].forget(manifests.secret_name(sandbox))
 
 
 class KubernetesEngine:
@@ -151,23 +174,20 @@ class KubernetesEngine:
             return Observed(namespace=sight.namespace.fault)
         pod: Pod | None = sight.of["Pod"].get(name)
         volume = self._disk(sandbox)
+        if pod:
+            sight.pass_by(sandbox)
         if pod and pod.reason is Reason.CONTAINER_CREATING and not pod.message:
-            pod = dataclasses.replace(pod, message=sight.trouble(sight.of["Pod"].uid(name))[0] or observe.MAKING)
+            pod = dataclasses.replace(pod, message=sight.trouble(sight.of["Pod"].uid(name)) or observe.MAKING)
         if pod and pod.reason is Reason.SCHEDULING and volume and not volume.bound:
-            words, _ = sight.trouble(volume.uid)
+            words = sight.trouble(volume.uid)
             pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=words) if words else pod
         made: list[Any] = [sight.of[kind].get(name) for kind, name in manifests.watched(sandbox)]
         workload: Workload | None = made[-1]
         if workload is not None:
             whole = all(made) and (volume or sandbox.volume_uid)
             revision = observe.revision(made) if whole and not self._starved(sandbox, pod) else INCOMPLETE
-            words, at = sight.trouble(sight.of["StatefulSet"].uid(sandbox.id))
-            told = sandbox.status
-            # What was in the way of a pod that has been ready since is not in the way of its successor.
-            since = told.transition_time if told.phase is Phase.RUNNING else sandbox.attempt_at
-            # An attempt begins when a pod is missed, which may be long after the event; told is told until there is one.
-            still = told.phase is Phase.ERROR and words.startswith(told.message)
-            fault = observe.refused(words) if at and (still or at >= since - SKEW) else None
+            words = sight.obstacle(sandbox)
+            fault = observe.refused(words) if words else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
         fault = self._contests.fault(sandbox)
         return Observed(workload=workload, pod=pod, volume=volume, fault=fault, namespace=sight.namespace.fault)
@@ -198,8 +218,12 @@ class KubernetesEngine:
         if not sandbox.volume_uid:
             await self._make_disk(sandbox, claim, act)
         await self._write(sandbox, secret, act)
-        if self._starved(sandbox, self._sights[sandbox.namespace].of["Pod"].get(manifests.pod_name(sandbox))):
+        sight = self._sights[sandbox.namespace]
+        if self._starved(sandbox, sight.of["Pod"].get(manifests.pod_name(sandbox))):
             self._supplied[sandbox.key] = time.monotonic()
+        stands: Workload | None = sight.of["StatefulSet"].get(sandbox.id)
+        if stands is not None and stands.replicas < replicas:
+            sight.pass_by(sandbox)
         revision = observe.revision([observe.workload(await self._write(sandbox, one, act)) for one in objects])
         self._contests.done(sandbox.key, act)
         return revision
@@ -280,7 +304,7 @@ class KubernetesEngine:
                 await self._api.delete(manifest, found.metadata.uid)
         self._contests.done(sandbox.key, act)
         self._supplied.pop(sandbox.key, None)
-        self._sights[sandbox.namespace].of["Secret"].forget(manifests.secret_name(sandbox))
+        self._sights[sandbox.namespace].forget(sandbox)
 
     async def _at_rest(self, sandbox: Sandbox, act: contest.Contest) -> bool:
         """Whether nothing will be made any more. Asks for it where that was not done."""

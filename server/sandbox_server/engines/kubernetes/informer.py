@@ -79,6 +79,11 @@ class Informer(Generic[T]):
         found = self._known.get(name)
         return found.uid if found else ""
 
+    @property
+    def version(self) -> int:
+        """The version up to which it has heard of all objects."""
+        return self._version
+
     def forget(self, name: str) -> None:
         """Remembers nothing by `name`, without a watch that would tell of its removal."""
         self._known.pop(name, None)

@@ -83,7 +83,7 @@ class Involved(msgspec.Struct, frozen=True):
 
 
 class Object(msgspec.Struct, frozen=True):
-    """An object of any kind; the last four fields are an event's, whose time can be any that its author likes."""
+    """An object of any kind; the last three fields are an event's."""
 
     metadata: Meta = Meta()
     spec: Spec = Spec()
@@ -91,7 +91,6 @@ class Object(msgspec.Struct, frozen=True):
     involvedObject: Involved = Involved()
     reason: str = ""
     message: str = ""
-    lastTimestamp: str | None = None
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ place in its sources (1.36) that writes them.
 import re
 import zlib
 from collections.abc import Iterable
-from datetime import datetime
 
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
@@ -106,10 +105,13 @@ def volume(found: Object) -> Volume:
     )
 
 
-def trouble(found: Object) -> tuple[str, datetime | None]:
-    """What somebody had trouble with, in its words, and when it last said so; with a StatefulSet, only to make its pod."""
+def trouble(found: Object) -> tuple[str, int]:
+    """The words of an event and the version of its last repetition; of a StatefulSet only those on making its pod.
+
+    The times of an event are not read: they are of its author's clock, and each author has its own fields for them.
+    """
     other = found.involvedObject.kind == "StatefulSet" and found.reason != "FailedCreate"
-    return ("", None) if other else (found.message, _time(found.lastTimestamp or ""))
+    return "" if other else found.message, int(found.metadata.resourceVersion or 0)
 
 
 def pod(found: Object) -> Pod:
@@ -165,14 +167,6 @@ def _unscheduled(scheduled: Said) -> Cause:
     if 'persistentvolumeclaim "' in scheduled.message:
         return Cause(Reason.VOLUME_PENDING, scheduled.message)
     return Cause(Reason.UNSCHEDULABLE, scheduled.message)
-
-
-def _time(text: str) -> datetime | None:
-    """What an event calls its time. The API server takes years that Python has not, from whoever may write events."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def _generation(found: Object) -> int:
