@@ -20,7 +20,7 @@ from sandbox_server.domain.sandbox import Addresses
 from sandbox_server.store import connection, rows, tables
 from sqlmodel import Session, SQLModel
 
-from benchmarks import load, servers
+from benchmarks import behind, load, servers
 from benchmarks.report import Figure, report
 
 PAUSE = 0.05
@@ -232,7 +232,15 @@ async def _fill(folder: Path, count: int) -> None:
 
 ALL: dict[str, Callable[[], Iterator[Figure]]] = {
     one.__name__: one
-    for one in (get_status, create, group_commit, fan_out, ten_thousand_watchers, ten_thousand_sandboxes)
+    for one in (
+        get_status,
+        create,
+        group_commit,
+        fan_out,
+        ten_thousand_watchers,
+        ten_thousand_sandboxes,
+        behind.watches_behind,
+    )
 }
 
 

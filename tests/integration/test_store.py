@@ -23,7 +23,7 @@ from alembic.runtime.migration import MigrationContext
 from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.store import connection
 from sqlmodel import SQLModel
 
@@ -185,6 +185,37 @@ async def test_the_log_has_every_change_in_order_without_gaps(opened: Opened) ->
     assert [one.sequence for one in events] == list(range(1, 11))
     assert events == opened.committed
     assert [one.sequence for one in await opened.store.events(4, 3)] == [5, 6, 7]
+
+
+@pytest.mark.find(29)
+async def test_history_of_a_scope_has_its_entries_alone(opened: Opened) -> None:
+    for _ in range(3):
+        for namespace, tenant in (("a", "first"), ("b", "first"), ("c", "second")):
+            for sandbox_id in ("x", "y"):
+                key = Key(namespace, sandbox_id)
+                before = await opened.store.read(lambda reader, key=key: reader.sandbox(key))  # type: ignore[misc]
+                if before is None:
+                    await opened.insert(samples.sandbox(sandbox_id, namespace=namespace, tenant=tenant))
+                else:
+                    await opened.update(samples.wished(before))
+    scopes = {
+        "tenant": (store.Scope("first"), lambda one: one.tenant == "first"),
+        "one": (store.Scope("first", frozenset({Key("a", "x")})), lambda one: one.key == Key("a", "x")),
+        "some": (
+            store.Scope("first", frozenset({Key("a", "x"), Key("b", "y"), Key("b", "none")})),
+            lambda one: one.key in (Key("a", "x"), Key("b", "y")),
+        ),
+        "none": (store.Scope("first", frozenset({Key("a", "none")})), lambda _: False),
+        "nobody": (store.Scope("third"), lambda _: False),
+    }
+    for scope, concerned in scopes.values():
+        for after, until, most in ((0, 18, 100), (0, 18, 2), (3, 18, 100), (3, 9, 100), (18, 18, 100)):
+            expected = [one for one in opened.committed if after < one.sequence <= until and concerned(one)][:most]
+            assert await opened.store.history(scope, after, until, most) == expected
+    await opened.store.trim(datetime.now(UTC) + timedelta(days=1))
+    for scope, _ in scopes.values():
+        with pytest.raises(errors.OutOfRange):
+            await opened.store.history(scope, 17, 18, 100)
 
 
 async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:

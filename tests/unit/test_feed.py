@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from sandbox_server import feed
+from sandbox_server import feed, store
 from sandbox_server.domain import errors, selector
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -27,13 +27,24 @@ class MemoryLog:
         self.entries: list[Sandbox] = []
         self.trimmed = 0
         self.reads = 0
+        self.read = 0
+        """Entries that watches have read."""
 
-    async def events(self, after: int, limit: int, _lane: object = None) -> list[Sandbox]:
+    async def events(self, after: int, limit: int) -> list[Sandbox]:
         self.reads += 1
         await asyncio.sleep(0)
         if after < self.trimmed:
             raise errors.OutOfRange("HISTORY_TRIMMED", "open again")
         return [one for one in self.entries if one.sequence > after][:limit]
+
+    async def history(self, scope: store.Scope, after: int, until: int, most: int) -> list[Sandbox]:
+        found = [
+            one
+            for one in await self.events(after, len(self.entries))
+            if one.sequence <= until and (one.key in scope.keys if scope.keys else one.tenant == scope.tenant)
+        ][:most]
+        self.read += len(found)
+        return found
 
     async def load(self) -> tuple[int, list[Sandbox]]:
         last = {one.key: one for one in self.entries}
@@ -222,12 +233,12 @@ async def test_gap_is_read_again_until_the_database_answers(
     monkeypatch.setattr(feed.feed, "AGAIN", 0.01)
     answer, refusals = log.events, 3
 
-    async def failing(after: int, limit: int, lane: object = None) -> list[Sandbox]:
+    async def failing(after: int, limit: int) -> list[Sandbox]:
         nonlocal refusals
         if refusals:
             refusals -= 1
             raise errors.Unavailable("DATABASE_UNAVAILABLE", "repeat the call")
-        return await answer(after, limit, lane)
+        return await answer(after, limit)
 
     monkeypatch.setattr(log, "events", failing)
     written = [log.append(samples.sandbox(f"demo-{number}")) for number in range(2)]

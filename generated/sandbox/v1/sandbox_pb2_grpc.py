@@ -212,6 +212,8 @@ class SandboxServiceServicer:
         OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
         SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
         UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
+        TOO_FAR_BEHIND: too many watches already catch up with changes that are no longer in memory. Open
+        again with the last sequence seen, after RetryInfo's delay and with back-off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

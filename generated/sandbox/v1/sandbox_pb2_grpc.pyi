@@ -177,6 +177,8 @@ class SandboxServiceStub:
       OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                     SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
       UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
+                    TOO_FAR_BEHIND: too many watches already catch up with changes that are no longer in memory. Open
+                    again with the last sequence seen, after RetryInfo's delay and with back-off.
     """
     ListSandboxes: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]
     """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
@@ -307,6 +309,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                     SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
       UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
+                    TOO_FAR_BEHIND: too many watches already catch up with changes that are no longer in memory. Open
+                    again with the last sequence seen, after RetryInfo's delay and with back-off.
     """
     ListSandboxes: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]  # type: ignore[assignment]
     """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
@@ -476,6 +480,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
                         SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
           UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
+                        TOO_FAR_BEHIND: too many watches already catch up with changes that are no longer in memory. Open
+                        again with the last sequence seen, after RetryInfo's delay and with back-off.
         """
 
     @_abc_1.abstractmethod

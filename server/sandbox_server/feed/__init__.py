@@ -5,7 +5,7 @@ is queued for a watcher: it has a cursor into what all watchers of the same filt
 reads the log from where it stands, so that a slow reader costs no memory and misses nothing.
 """
 
-from sandbox_server.feed.feed import Feed, Send
-from sandbox_server.feed.topic import Change, Encoder, Filter
+from sandbox_server.feed.feed import Feed
+from sandbox_server.feed.topic import Change, Encoder, Filter, Send
 
 __all__ = ["Change", "Encoder", "Feed", "Filter", "Send"]

@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
 from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.feed import history
 from sandbox_server.feed.live import Live
-from sandbox_server.feed.topic import Change, Encoder, Filter, Topic, newer
+from sandbox_server.feed.topic import Change, Encoder, Filter, Send, Topic, newer
 
 RECENT = 4096
 """Changes kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
@@ -29,8 +29,6 @@ ROUNDS = 50
 
 log = structlog.get_logger()
 
-Send = Callable[[bytes], Awaitable[None]]
-
 
 class Feed:
     """See the package. All methods belong to the event loop."""
@@ -40,9 +38,9 @@ class Feed:
         self.sequence = 0
         self._store = database
         self._encoder = encoder
+        self._history = history.History(database, encoder, RECENT)
         self._heartbeat = heartbeat
         self._live = Live()
-        self._recent: deque[Change] = deque(maxlen=RECENT)
         self._topics: dict[Filter, Topic] = {}
         self._concerned: dict[Key | str, set[Topic]] = {}
         self._grown = asyncio.Event()
@@ -51,6 +49,7 @@ class Feed:
         self._published = 0
         """The newest sequence of which this replica knows that the log has it."""
         self._gap: asyncio.Task[None] | None = None
+        self._following = asyncio.Lock()
 
     def load(self, sequence: int, live: Sequence[Sandbox]) -> None:
         """Begins at `sequence` with the sandboxes that are not TERMINATED."""
@@ -97,12 +96,14 @@ class Feed:
 
     async def follow(self) -> None:
         """Reads what the log has after this replica's sequence."""
-        try:
-            while page := await self._store.events(self.sequence, PAGE, store.Lane.FEED):
-                # A commit may have been published meanwhile.
-                self._take([one for one in page if one.sequence > self.sequence])
-        except errors.OutOfRange:
-            await self._reload()
+        # One at a time: what the first has read, the others need not read again.
+        async with self._following:
+            try:
+                while page := await self._store.events(self.sequence, PAGE):
+                    # A commit may have been published meanwhile.
+                    self._take([one for one in page if one.sequence > self.sequence])
+            except errors.OutOfRange:
+                await self._reload()
 
     def _take(self, following: Sequence[Sandbox]) -> None:
         """Takes what follows in the log, in order."""
@@ -132,7 +133,7 @@ class Feed:
         if sequence <= self.sequence:
             return
         self.load(sequence, live)
-        self._recent.clear()
+        self._history.forget()
         for topic in self._topics.values():
             topic.skip(sequence)
         for sandbox in live:
@@ -146,7 +147,7 @@ class Feed:
         change = Change(sandbox, self._encoder)
         key = sandbox.key
         self.sequence = sandbox.sequence
-        self._recent.append(change)
+        self._history.append(change)
         self._live.take(change)
         candidates = self._concerned.get(key, set()) | self._concerned.get(sandbox.tenant, set())
         matching = {topic for topic in candidates if topic.filter.matches(sandbox)}
@@ -186,15 +187,18 @@ class Feed:
             await self._changes(topic, after, send)
 
     async def _changes(self, topic: Topic, cursor: int, send: Send) -> None:
-        single = len(topic.filter.keys) == 1
         beats = topic.beats
         while not self._closed:
-            woken = topic.woken
-            changes, cursor = await self._read(topic, cursor)
-            for change in changes:
-                await send(change.message)
-                if single and change.terminated:
+            if cursor < topic.floor:
+                reached = await self._catch_up(topic, cursor, send)
+                if reached is None:
                     return
+                cursor = reached
+                continue
+            woken = topic.woken
+            changes, cursor = newer(topic.changes, cursor), max(cursor, self.sequence)
+            if await topic.send(changes, send):
+                return
             if not changes and beats != topic.beats:
                 await send(self._encoder.heartbeat(cursor))
             beats = topic.beats
@@ -202,16 +206,22 @@ class Feed:
                 await woken.wait()
         raise _closing()
 
-    async def _read(self, topic: Topic, cursor: int) -> tuple[list[Change], int]:
-        """Some matching changes after `cursor`, and the sequence up to which they are all."""
-        if cursor >= topic.floor:
-            return newer(topic.changes, cursor), self.sequence
-        if self._recent and self._recent[0].sandbox.sequence <= cursor + 1:
-            recent = newer(self._recent, cursor)
-            return [one for one in recent if topic.filter.matches(one.sandbox)], self.sequence
-        # Not empty: the log goes on up to the floor at least, or is trimmed, and then this raises.
-        page = await self._store.events(cursor, PAGE)
-        return [Change(one, self._encoder) for one in page if topic.filter.matches(one)], page[-1].sequence
+    async def _catch_up(self, topic: Topic, cursor: int, send: Send) -> int | None:
+        """Sends what the topic no longer has; returns the sequence reached, or None after the last change of a watch."""
+        with self._history.reader(cursor):
+            while cursor < topic.floor:
+                beats = topic.beats
+                async with self._history.turn() as most:
+                    if self._closed:
+                        raise _closing()
+                    changes, cursor = await self._history.matching(topic.filter, cursor, self.sequence, most)
+                    sending = await history.begun(topic.send(changes, send)) if changes else None
+                if sending is not None:
+                    if await sending:
+                        return None
+                elif beats != topic.beats:
+                    await send(self._encoder.heartbeat(cursor))
+        return cursor
 
     @contextlib.contextmanager
     def _subscribed(self, wanted: Filter) -> Iterator[Topic]:

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import itertools
 from collections import deque
-from collections.abc import Reversible
+from collections.abc import Awaitable, Callable, Iterable, Reversible
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,8 @@ from sandbox_server.domain.tenant import Tenant
 
 SHARED = 256
 """Changes a topic keeps for its readers; one that is further behind catches up from the recent ones or the store."""
+
+Send = Callable[[bytes], Awaitable[None]]
 
 
 class Encoder(Protocol):
@@ -108,6 +110,14 @@ class Topic:
         self.changes.append(change)
         if len(self.changes) > SHARED:
             self.floor = self.changes.popleft().sandbox.sequence
+
+    async def send(self, changes: Iterable[Change], send: Send) -> bool:
+        """Sends changes; returns whether the last was TERMINATED of the one sandbox that the filter names."""
+        for change in changes:
+            await send(change.message)
+            if change.terminated and len(self.filter.keys) == 1:
+                return True
+        return False
 
     def skip(self, sequence: int) -> None:
         """Begins anew at a sequence: what came before is read from the log."""

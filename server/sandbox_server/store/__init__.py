@@ -6,6 +6,7 @@ its answers.
 
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import SchemaMismatch, exclusive, migrate
+from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane
 from sandbox_server.store.search import Search
 from sandbox_server.store.store import Store
@@ -17,6 +18,7 @@ __all__ = [
     "Reader",
     "Request",
     "SchemaMismatch",
+    "Scope",
     "Search",
     "Stale",
     "Store",

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection, housekeeping
 from sandbox_server.store.cipher import Cipher
+from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane, Lanes, unavailable
 from sandbox_server.store.transaction import Group, Reader, Request, Stale, Wanted
 
@@ -95,9 +96,13 @@ class Store:
         """The log's sequence and every sandbox that is not TERMINATED."""
         return await self.read(lambda reader: reader.live())
 
-    async def events(self, after: int, limit: int, lane: Lane = Lane.HISTORY) -> list[Sandbox]:
+    async def events(self, after: int, limit: int) -> list[Sandbox]:
         """At most `limit` entries of the log after a sequence. Raises `errors.OutOfRange` where it was trimmed."""
-        return await self.read(lambda reader: reader.events(after, limit), lane)
+        return await self.read(lambda reader: reader.events(after, limit), Lane.FEED)
+
+    async def history(self, scope: Scope, after: int, until: int, most: int) -> list[Sandbox]:
+        """At most `most` entries of a scope after `after` and up to `until`. Raises `errors.OutOfRange` as `events`."""
+        return await self.read(lambda reader: reader.history(scope, after, until, most), Lane.HISTORY)
 
     async def trim(self, before: datetime) -> None:
         """Forgets the history and the requests of before that time, and the sandboxes that ended before it unless their

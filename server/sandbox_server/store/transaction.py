@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.store import documents, rows, search
+from sandbox_server.store import documents, history, rows, search
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor
 
@@ -109,12 +109,26 @@ class Reader:
 
     def events(self, after: int, limit: int) -> list[Sandbox]:
         """The log after a sequence. Raises `errors.OutOfRange` where it was trimmed."""
+        self._kept(after)
+        # The log has no gaps.
+        return self._entries(rows.EVENTS, {"after": after, "until": after + limit})
+
+    def history(self, scope: history.Scope, after: int, until: int, most: int) -> list[Sandbox]:
+        """The first entries of a scope after `after` and up to `until`. Raises `errors.OutOfRange` as `events`."""
+        self._kept(after)
+        place = {"after": after, "until": until, "most": most}
+        if not scope.keys:
+            return self._entries(history.OF_TENANT, place | {"of_tenant": scope.tenant})
+        if len(scope.keys) == 1:
+            return self._entries(history.OF_SANDBOX, place | rows.of(next(iter(scope.keys))))
+        found = self._cursor.find(history.of_sandboxes(scope.keys, **place))
+        return self._sandboxes([documents.Row(*one) for one in found])
+
+    def _kept(self, after: int) -> None:
         if after < self._cursor.rows(rows.TRIMMED)[0][0]:
             raise errors.OutOfRange(
                 "HISTORY_TRIMMED", "the changes after after_sequence are no longer kept: open again without it"
             )
-        # The log has no gaps.
-        return self._entries(rows.EVENTS, {"after": after, "until": after + limit})
 
 
 @dataclass(slots=True)

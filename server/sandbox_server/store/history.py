@@ -1,0 +1,55 @@
+"""The statements that find the entries of the log which concern a watch, in the order of the log.
+
+Each finds the sequences in an index, in their order, and reads the entries of those alone.
+"""
+
+import collections
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import SQLModel
+
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.store import rows, tables
+
+_EVENT = SQLModel.metadata.tables[str(tables.StatusEventRow.__tablename__)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The entries of a tenant, or of some sandboxes of that tenant."""
+
+    tenant: str
+    keys: frozenset[Key] = frozenset()
+
+
+_GIVEN: tuple[Any, Any, Any] = (sa.bindparam("after"), sa.bindparam("until"), sa.bindparam("most"))
+
+
+def _page(concerned: sa.ColumnElement[bool], after: Any, until: Any, most: Any) -> sa.Select[Any]:
+    sequences = (
+        sa.select(_EVENT.c.sequence)
+        .where(concerned, _EVENT.c.sequence > after, _EVENT.c.sequence <= until)
+        .order_by(_EVENT.c.sequence)
+        .limit(most)
+        # Without an offset SQLAlchemy makes a parameter of its own.
+        .offset(sa.literal_column("0"))
+    )
+    return rows.ENTRY.where(_EVENT.c.sequence.in_(sequences)).order_by(_EVENT.c.sequence)
+
+
+OF_TENANT = _page(_EVENT.c.tenant == sa.bindparam("of_tenant"), *_GIVEN)
+OF_SANDBOX = _page(
+    sa.and_(_EVENT.c.namespace == sa.bindparam("of_namespace"), _EVENT.c.sandbox_id == sa.bindparam("of_id")), *_GIVEN
+)
+
+
+def of_sandboxes(keys: Collection[Key], after: int, until: int, most: int) -> sa.Select[Any]:
+    """The statement on several sandboxes, with its values in it."""
+    ids = collections.defaultdict(list)
+    for key in sorted(keys):
+        ids[key.namespace].append(key.id)
+    concerned = (sa.and_(_EVENT.c.namespace == one, _EVENT.c.sandbox_id.in_(of)) for one, of in ids.items())
+    return _page(sa.or_(*concerned), after, until, most)
