@@ -157,6 +157,22 @@ async def test_what_somebody_scales_up_never_runs_beside_the_sandbox(disk: Disk)
     assert len(disk.scheduled) == 1
 
 
+@pytest.mark.find(20)
+@pytest.mark.parametrize("change", [{"replicas": 3}, {"replicas": 2, "ordinals": {"start": 4}}])
+async def test_claims_that_somebodys_scaling_made_go_with_the_sandbox(disk: Disk, change: dict[str, Any]) -> None:
+    await disk.running()
+    await disk.rig.stop()
+    await disk.request("PATCH", disk.ground.path("statefulsets", A, APPS), {"spec": change}, MERGE)
+    others = [f"vn-homevn-agent-{A}-{ordinal}" for ordinal in ((1, 2) if "ordinals" not in change else (4, 5))]
+    async with asyncio.timeout(20):
+        while not {*others} <= {*disk.ground.names("persistentvolumeclaims")}:
+            await asyncio.sleep(0.05)
+    await disk.rig.start()
+    await disk.rig.delete(A)
+    await disk.rig.until(A, lambda one: one.status.phase is Phase.TERMINATED)
+    assert disk.ground.names("persistentvolumeclaims") == []
+
+
 async def uids(disk: Disk, resource: str) -> list[str]:
     listed = await disk.request("GET", disk.ground.path(resource))
     return [one["metadata"]["uid"] for one in listed["items"]]

@@ -293,7 +293,7 @@ class ScriptedApi:
             found = self.put(sets, found | {"status": {"observedGeneration": found["metadata"]["generation"]}})
         pod = self.objects.get(pods, {}).get(f"{name}-0")
         template = found["spec"]["template"] if found else None
-        wanted = found is not None and found["spec"]["replicas"] == 1
+        wanted = found is not None and found["spec"]["replicas"] > 0
         outdated = (
             pod is not None and template and pod["metadata"]["annotations"] != template["metadata"]["annotations"]
         )
@@ -308,6 +308,10 @@ class ScriptedApi:
         (claim,) = copy.deepcopy(found["spec"]["volumeClaimTemplates"])
         claim["metadata"] |= {"name": f"{claim['metadata']['name']}-{name}-0", "finalizers": [PROTECTION]}
         claim = self.objects.get(claims, {}).get(claim["metadata"]["name"]) or self.put(claims, claim)
+        for ordinal in range(1, found["spec"]["replicas"]):
+            (other,) = copy.deepcopy(found["spec"]["volumeClaimTemplates"])
+            other["metadata"] |= {"name": f"vn-homevn-agent-{name}-{ordinal}", "finalizers": [PROTECTION]}
+            self.objects[claims].get(other["metadata"]["name"]) or self.put(claims, other)
         if name in self.unmade:
             return
         meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
@@ -373,9 +377,13 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def chosen(request: web.Request, value: dict[str, Any]) -> bool:
-    """Whether a label, the only thing that is ever asked for by a selector of labels, is there."""
+    """Whether a label is there and, where a value is asked for, has that: no other selector is ever used."""
     label = request.query.get("labelSelector")
-    return label is None or label in value["metadata"].get("labels", {})
+    if label is None:
+        return True
+    name, equals, wanted = label.partition("=")
+    found = value["metadata"].get("labels", {}).get(name)
+    return found == wanted if equals else found is not None
 
 
 def shown(request: web.Request, value: dict[str, Any]) -> dict[str, Any]:

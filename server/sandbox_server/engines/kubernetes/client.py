@@ -18,12 +18,13 @@ from sandbox_server import engines, files
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy
-from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, Failure, Object
+from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Object
 from sandbox_server.settings import Settings
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 NEVER = "1"
 """The version that no object has: etcd's before its first write. To apply it makes an object, or conflicts with one."""
 WAIT_MOST = 300.0
@@ -205,6 +206,12 @@ class Client:
             async with self.call("GET", _of(manifest), accept=JSON if whole else METADATA) as response:
                 return OBJECT.decode(await response.read())
         return None
+
+    async def labelled(self, kind: str, namespace: str, label: str, value: str) -> list[Object]:
+        """The metadata of the objects of a kind that have that label."""
+        parameters = {"labelSelector": f"{label}={value}"}
+        async with self.call("GET", path(kind, namespace), parameters=parameters, accept=METADATA_LIST) as response:
+            return PAGE.decode(await response.read()).items
 
     async def apply(self, manifest: manifests.Manifest, uid: str) -> Object:
         """Server-side apply to the object with that uid or, if it is empty, to none: it is made. Returns it as it then is.

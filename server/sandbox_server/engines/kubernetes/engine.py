@@ -24,6 +24,8 @@ SUPPLY_EVERY = 30.0
 """Seconds between two supplies of a Secret that the kubelet misses, which looks again within 15 (its backOffPeriod)."""
 EMPTIES = ("StatefulSet", "PersistentVolumeClaim")
 """The kinds of which every sandbox has an object."""
+PROTECTION = "kubernetes.io/pvc-protection"
+"""The finalizer that keeps a claim while a pod uses it."""
 INCOMPLETE = -1
 """The revision while an object is missing. No apply returns it."""
 TROUBLES = ("type=Warning,reason!=FailedScheduling", "reason=FailedBinding")
@@ -292,8 +294,11 @@ class KubernetesEngine:
             return
         act = self._contests.begin(sandbox.key, (sandbox.generation, None))
         at_rest = await self._at_rest(sandbox, act)
+        placeholders = at_rest and await self._remove_placeholders(sandbox)
         for manifest in manifests.objects(sandbox, {}, 0, self._settings):
             if manifest["kind"] in ("PersistentVolumeClaim", "StatefulSet") and not at_rest:
+                continue
+            if manifest["kind"] == "StatefulSet" and placeholders:
                 continue
             found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
@@ -305,6 +310,22 @@ class KubernetesEngine:
         self._contests.done(sandbox.key, act)
         self._supplied.pop(sandbox.key, None)
         self._sights[sandbox.namespace].forget(sandbox)
+
+    async def _remove_placeholders(self, sandbox: Sandbox) -> bool:
+        """Asks for the removal of the claims of other pods. Returns whether there were any, which has to be asked again.
+
+        Raises `engines.Busy` while something else than the cluster's own protection holds one.
+        """
+        listed = await self._api.labelled("PersistentVolumeClaim", sandbox.namespace, manifests.ID, sandbox.id)
+        found = [one for one in listed if observe.placeholder(sandbox, one)]
+        for one in found:
+            name, held = one.metadata.name, {*one.metadata.finalizers} - {PROTECTION}
+            if one.metadata.deletionTimestamp is None:
+                named = {"name": name, "namespace": sandbox.namespace}
+                await self._api.delete({"kind": "PersistentVolumeClaim", "metadata": named}, one.metadata.uid)
+            elif held:
+                raise engines.Busy(f"the claim {name} has to go first; its finalizers: {', '.join(sorted(held))}")
+        return bool(found)
 
     async def _at_rest(self, sandbox: Sandbox, act: contest.Contest) -> bool:
         """Whether nothing will be made any more. Asks for it where that was not done."""

@@ -51,7 +51,17 @@ def about(found: Object) -> tuple[str, str]:
 
 
 def _of_claim(name: str) -> str:
-    return name.removeprefix(f"{pods.VOLUME}-").removesuffix("-0")
+    return re.sub("-[0-9]+$", "", name.removeprefix(f"{pods.VOLUME}-"))
+
+
+def placeholder(sandbox: Sandbox, found: Object) -> bool:
+    """Whether a claim is one that the StatefulSet controller made for a pod beside the sandbox's.
+
+    It makes them for whoever scales the StatefulSet by hand, or changes its first ordinal.
+    """
+    name, number = found.metadata.name.rpartition("-")[::2]
+    other = name == manifests.claim_name(sandbox).removesuffix("-0") and number.isdecimal() and number != "0"
+    return other and manifests.PLACEHOLDER in found.metadata.annotations
 
 
 def refused(message: str) -> Fault:
