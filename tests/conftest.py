@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from sandbox_client import Client, ServiceError
 
 
@@ -45,6 +46,39 @@ def postgres() -> Iterator[Callable[[], str]]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def pgbouncer(postgres: Callable[[], str]) -> Iterator[str]:
+    """The URL of an empty database behind a real PgBouncer that lends two connections for a transaction each."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    direct, port = sa.make_url(postgres()), free_port()
+    folder = Path(tempfile.mkdtemp(prefix="pgbouncer"))
+    folder.chmod(0o755)
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n{direct.database} = host={direct.query['host']} user={direct.username}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+        "pool_mode = transaction\ndefault_pool_size = 2\n"
+    )
+    # It does not run as root, and PostgreSQL's socket is its own user's.
+    owner = (Path(str(direct.query["host"])) / ".s.PGSQL.5432").owner()
+    words = [program, *(["-u", owner] if os.geteuid() == 0 else []), "-q", str(folder / "pgbouncer.ini")]
+    with (folder / "log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as process:
+        try:
+            eventually(lambda: _listens(port), within=30)
+            yield f"postgresql://{direct.username}@127.0.0.1:{port}/{direct.database}"
+        finally:
+            process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import structlog
 
@@ -31,7 +32,7 @@ def cipher(settings: Settings) -> store.Cipher:
         return store.Cipher.from_text(text)
     if settings.encryption_key_file is not None:
         return store.Cipher.from_file(settings.encryption_key_file)
-    if not settings.database.startswith("sqlite"):
+    if not isinstance(settings.database, Path) and not settings.database.startswith("sqlite"):
         raise ValueError("encryption-key-file: is needed with a database that others share")
     return store.Cipher.from_file(settings.data_dir / "encryption.key", create=True)
 

@@ -176,7 +176,8 @@ class Settings(BaseSettings):
         _need(here or named, f"listen: no token-file {away}: or give allow-anonymous")
         outside = self.engine == "kubernetes" or "KUBERNETES_SERVICE_HOST" not in os.environ
         _need(outside, "engine: the local engine does not run inside a cluster: give engine=kubernetes")
-        known = self.database.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://"))
+        schemes = ("sqlite:///", "postgresql://", "postgres://", "postgresql+psycopg://")
+        known = isinstance(self.database, Path) or self.database.startswith(schemes)
         _need(known, "database-url: must be sqlite:///path or postgresql://...")
         _need(bool(self.namespace_names), "namespaces: at least one is needed")
         for one in self.namespace_names:
@@ -199,9 +200,9 @@ class Settings(BaseSettings):
         )
 
     @property
-    def database(self) -> str:
-        """The database's URL."""
-        return self.database_url.get_secret_value() or f"sqlite:///{self.data_dir / 'sandbox.db'}"
+    def database(self) -> str | Path:
+        """The URL of the database, or the file of one in the data directory, whatever characters its path has."""
+        return self.database_url.get_secret_value() or self.data_dir / "sandbox.db"
 
     @property
     def port_range(self) -> range:

@@ -10,6 +10,7 @@ import structlog
 
 from sandbox_server.domain import errors
 from sandbox_server.store import connection
+from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.transaction import Reader
 
@@ -34,7 +35,7 @@ class Lane(enum.Enum):
 class Lanes:
     """The lanes of one database."""
 
-    def __init__(self, url: str, cipher: Cipher, busy_timeout: float) -> None:
+    def __init__(self, url: Location, cipher: Cipher, busy_timeout: float) -> None:
         """As `connection.connect`. A lane connects when it is first used."""
         self._cipher = cipher
         self._lanes = {

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection, housekeeping
+from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane, Lanes, unavailable
@@ -43,7 +44,9 @@ class _Chore:
 class Store:
     """Sandboxes, the watch log and requests in a database. Methods belong to the loop that opened it."""
 
-    def __init__(self, url: str, cipher: Cipher, *, busy_timeout: float = 5.0, group_most: int = GROUP_MOST) -> None:
+    def __init__(
+        self, url: Location, cipher: Cipher, *, busy_timeout: float = 5.0, group_most: int = GROUP_MOST
+    ) -> None:
         """`url`: sqlite:///path or postgresql://...; `busy_timeout`: seconds to wait for a locked SQLite file."""
         self._url = url
         self._cipher = cipher
