@@ -156,6 +156,11 @@ def status(one: pb.SandboxStatus) -> None:
     ]
     if one.HasField("last_exit"):
         rows.append(("last exit", f"{one.last_exit.code} ({printable(one.last_exit.reason)})"))
+    if one.HasField("last_disruption"):
+        last = one.last_disruption
+        at = last.time.ToDatetime(UTC).isoformat(timespec="seconds")
+        said = f"{reason(last.reason)} at {at}, {last.count} in a row: {printable(last.message)}"
+        rows.append(("last disruption", said))
     if one.HasField("volume"):
         bound = "bound" if one.volume.bound else "not bound"
         rows.append(("volume", f"{one.volume.name}, {one.volume.size}, {bound}"))

@@ -1,5 +1,6 @@
 """What `sandboxctl` prints, and when it stops, against the live service."""
 
+import io
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +16,9 @@ import pytest
 from rich import cells
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import DisruptionStatus
+from sandbox_server.rpc import render
 from sandboxctl import env as variables
 from sandboxctl import show
 
@@ -316,3 +321,22 @@ def test_the_clusters_words_are_shown_as_they_are_and_move_no_cursor(capsys: pyt
     shown = [one for one in (said.out + said.err).splitlines() if words in one]
     assert len(shown) == 3
     assert all(one.isprintable() for one in shown)
+
+
+@pytest.mark.find(10)
+def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    ended = DisruptionStatus(Reason.EVICTED, "Evicted: low on memory\n; the disk is kept", seen, 2)
+    message = pb.SandboxStatus(**render.status(samples.sandbox(status=samples.status(last_disruption=ended))))
+    assert show.plain(message)["last_disruption"] == {
+        "reason": "REASON_EVICTED",
+        "message": ended.message,
+        "time": "2026-01-02T03:04:05Z",
+        "count": 2,
+    }
+    assert not pb.SandboxStatus(**render.status(samples.sandbox())).HasField("last_disruption")
+    printed = io.StringIO()
+    monkeypatch.setattr(show.out, "file", printed)
+    show.status(message)
+    (line,) = [one for one in printed.getvalue().splitlines() if one.startswith("last disruption")]
+    assert "EVICTED at 2026-01-02T03:04:05+00:00, 2 in a row: Evicted: low on memory ; the disk is kept" in line

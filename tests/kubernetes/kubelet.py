@@ -116,7 +116,40 @@ def status(pod: dict[str, Any], own: Container) -> dict[str, Any]:
     }
 
 
-def condition(kind: str, holds: bool = True, **why: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class End:
+    """How a kubelet ends a pod: its reason, its message and whether the pod ran."""
+
+    reason: str
+    message: str
+    ran: bool = True
+
+
+ENDS = {
+    "evicted": End("Evicted", "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi. "),
+    "preempted": End("Preempting", "Preempted in order to admit critical pod"),
+    "node-shutdown": End("Terminated", "Pod was terminated in response to imminent node shutdown."),
+    "rejected": End(
+        "OutOfcpu",
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 100, used: 1, capacity: 1",
+        False,
+    ),
+}
+
+
+def failed(pod: dict[str, Any], end: End) -> dict[str, Any]:
+    """The status of a pod that the kubelet has ended, or never let in: that one has no more than its phase."""
+    said = {"phase": "Failed", "reason": end.reason, "message": end.message}
+    if not end.ran:
+        return said | {"startTime": now()}
+    made = status(pod, Container(ended(137)))
+    unready = {"reason": "PodFailed", "message": None}
+    conditions = [condition(one, False, **unready) for one in ("Ready", "ContainersReady")]
+    target = condition("DisruptionTarget") | {"reason": "TerminationByKubelet", "message": end.message}
+    return made | said | {"conditions": [*conditions, target]}
+
+
+def condition(kind: str, holds: bool = True, **why: str | None) -> dict[str, Any]:
     """A condition; `why` it does not hold."""
     empty = {"reason": None, "message": None}
     return {"type": kind, "status": str(holds), "lastTransitionTime": now()} | (empty if holds else why)

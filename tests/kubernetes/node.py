@@ -27,14 +27,19 @@ WAITING = {
     "missing": ("CreateContainerConfigError", "the Secret of its environment is not there"),
 }
 UNMOUNTED = 'MountVolume.SetUp failed for volume "simulated": the device is busy'
+UNHEALTHY = "Readiness probe failed: HTTP probe failed with statuscode: 404"
+HARMLESS = 'kubelet does not have ClusterDNS IP configured and cannot create Pod using "ClusterFirst" policy.'
+CLEANING_UP = 0.4
+"""Seconds that a kubelet takes to end a pod, and to clean up after it before the pod may go."""
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class Node:
-    """Use as an async context manager. Behaviours: run, no-mount, pull-fails-once, no-cache, image-pull, image-invalid, crash-loop, out-of-memory,
-    never-ready, slow, shell (ignores SIGTERM where it is process 1), stuck (does not end)."""
+    """Use as an async context manager. Behaviours: run, no-mount, pull-fails-once, no-cache, image-pull,
+    image-invalid, crash-loop, out-of-memory, never-ready, slow, shell (ignores SIGTERM where it is process 1), stuck
+    (does not end), and those of `kubelet.ENDS`."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -185,6 +190,8 @@ class Node:
             return
         if behaviour == "shell" and not pod["spec"].get("shareProcessNamespace"):
             await asyncio.sleep(pod["spec"]["terminationGracePeriodSeconds"])
+        if pod.get("status", {}).get("phase") == "Failed":
+            await asyncio.sleep(CLEANING_UP)
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
         await self._call("DELETE", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", body)
 
@@ -196,6 +203,8 @@ class Node:
         match behaviour:
             case "no-mount":
                 await self._complain(pod, "FailedMount", UNMOUNTED)
+                # What a kubelet of a cluster without a DNS says of every pod.
+                await self._complain(pod, "MissingClusterDNS", HARMLESS)
             case "pull-fails-once" | "no-cache" | "image-pull" | "image-invalid" | "missing":
                 word, message = WAITING[behaviour]
                 await self._status(pod, kubelet.waits(word, message))
@@ -206,15 +215,21 @@ class Node:
             case "out-of-memory":
                 end = kubelet.ended(137, "OOMKilled", await self._last_words(pod))
                 await self._status(pod, kubelet.backs_off(end))
+            case "evicted" | "preempted" | "node-shutdown" | "rejected":
+                await asyncio.sleep(CLEANING_UP)
+                await self._write(pod, kubelet.failed(pod, kubelet.ENDS[behaviour]))
             case "never-ready":
                 await self._status(pod, kubelet.runs(ready=False))
+                await self._complain(pod, "Unhealthy", UNHEALTHY, kubelet.CONTAINER)
             case _:
                 await self._status(pod, kubelet.runs())
 
-    async def _complain(self, pod: dict[str, Any], reason: str, message: str) -> None:
-        """Writes a warning about a pod as a kubelet does."""
+    async def _complain(self, pod: dict[str, Any], reason: str, message: str, container: str = "") -> None:
+        """Writes a warning about a pod, or a container of it, as a kubelet does."""
         meta = pod["metadata"]
         about = {"kind": "Pod", "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
+        if container:
+            about["fieldPath"] = f"spec.containers{{{container}}}"
         event = {
             "metadata": {"generateName": f"{meta['name']}."},
             "involvedObject": about | {"apiVersion": "v1"},
@@ -231,9 +246,12 @@ class Node:
 
     async def _status(self, pod: dict[str, Any], own: kubelet.Container) -> None:
         """Writes a pod's status as a kubelet does; `own` is the state of the sandbox's container."""
+        await self._write(pod, kubelet.status(pod, own))
+
+    async def _write(self, pod: dict[str, Any], status: dict[str, Any]) -> None:
         meta = pod["metadata"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
-        body = {"metadata": {"uid": meta["uid"]}, "status": kubelet.status(pod, own)}
+        body = {"metadata": {"uid": meta["uid"]}, "status": status}
         await self._call("PATCH", path, body, STRATEGIC)
 
 

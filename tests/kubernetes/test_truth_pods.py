@@ -9,11 +9,12 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.contract.rig import Rig
+from tests.kubernetes import kubelet
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.kubernetes.kubelet import VARIABLE
-from tests.kubernetes.node import MERGE, NAME, STRATEGIC, UNMOUNTED
+from tests.kubernetes.node import MERGE, NAME, STRATEGIC, UNHEALTHY, UNMOUNTED
 from tests.kubernetes.truth import ALL_WELL, POD, A, Truth, no_pod
-from tests.kubernetes.witness import Witness, condition, event, waiting
+from tests.kubernetes.witness import Sight, Witness, condition, event, going, waiting
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,68 @@ async def test_closed_readiness_gate_is_said_until_it_is_passed(truth: Truth) ->
     await truth.request("PATCH", truth.ground.path("pods", POD) + "/status", passed, STRATEGIC)
     shown = await truth.shown("pods", condition("Ready", "True"), since)
     await truth.told("readiness gate passed", Phase.RUNNING, Reason.READY, "the pod is ready", ALL_WELL, shown, since)
+
+
+@pytest.mark.find(12)
+async def test_what_the_probe_was_answered_is_said(truth: Truth) -> None:
+    truth.ground.node.behave(truth.ground.namespace, POD, "never-ready")
+    await truth.rig.create(A)
+    shown = await truth.bound(await truth.shown("events", event("Unhealthy", UNHEALTHY)))
+    seen = "+ + + -NOT_READY -NOT_READY"
+    await truth.told("probe answered with an error", Phase.STARTING, Reason.NOT_READY, UNHEALTHY, seen, shown)
+    truth.ground.node.behave(truth.ground.namespace, POD, "run")
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+def failed(sight: Sight) -> bool:
+    return bool(sight.value["status"].get("phase") == "Failed")
+
+
+@pytest.mark.find(10)
+@pytest.mark.parametrize(
+    ("cause", "behaviour", "reason"),
+    [
+        ("pod evicted by its kubelet", "evicted", Reason.EVICTED),
+        ("pod preempted by its kubelet", "preempted", Reason.PREEMPTED),
+        ("node shut down", "node-shutdown", Reason.NODE_SHUTDOWN),
+        ("pod refused by its kubelet", "rejected", Reason.NODE_REJECTED),
+    ],
+)
+async def test_pod_that_its_kubelet_ends_is_said_and_counted_until_it_is_an_error(
+    truth: Truth, cause: str, behaviour: str, reason: Reason
+) -> None:
+    await truth.running()
+    since, words = time.monotonic(), kubelet.ENDS[behaviour].message.strip()
+    truth.ground.node.behave(truth.ground.namespace, POD, behaviour)
+    shown = await truth.shown("pods", failed, since)
+    told = await truth.told(cause, Phase.STARTING, reason, words, "", shown, since)
+    assert told.status.last_disruption is not None
+    assert (told.status.last_disruption.reason, told.status.last_disruption.count) == (reason, 1)
+    assert "the disk is kept" in told.status.message
+    often = await truth.rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert often.status.reason is reason
+    assert "times in a row" in often.status.message
+    since = time.monotonic()
+    truth.ground.node.behave(truth.ground.namespace, POD, "run")
+    back = await truth.rig.settled(A, Phase.RUNNING)
+    assert back.status.last_disruption is not None
+    assert back.status.last_disruption.count >= 3
+    phases = {one.status.phase for at, one in truth.announced if at > since}
+    assert phases <= {Phase.ERROR, Phase.RUNNING}
+
+
+@pytest.mark.find(10)
+async def test_drain_of_a_node_is_said(truth: Truth) -> None:
+    await truth.running()
+    since = time.monotonic()
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": POD}}
+    await truth.request("POST", truth.ground.path("pods", f"{POD}/eviction"), eviction)
+    shown = await truth.shown("pods", going, since)
+    reason = Reason.DRAINED
+    told = await truth.told("pod drained", Phase.STARTING, reason, "Eviction API: evicting", "", shown, since)
+    assert told.status.last_disruption is not None
+    assert told.status.last_disruption.count == 1
+    assert (await truth.rig.settled(A, Phase.RUNNING)).status.last_disruption == told.status.last_disruption
 
 
 async def test_28_unschedulable_with_the_schedulers_words(truth: Truth) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import observe
-from sandbox_server.engines.kubernetes.objects import OBJECT, Object, Said
+from sandbox_server.engines.kubernetes.objects import OBJECT, Meta, Object, Said
 
 READY = {"type": "Ready", "status": "True"}
 NOT_READY = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
@@ -65,7 +65,6 @@ KILLED = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
         (pod(NOT_READY, SCHEDULED, containers=[RUNS | {"ready": False}]), Reason.NOT_READY),
         (pod(NOT_READY, SCHEDULED, containers=[RUNS | {"ready": False, "state": ENDED}]), Reason.RESTARTING),
         (pod(NOT_READY, SCHEDULED, containers=[RUNS | {"ready": False, "state": KILLED}]), Reason.OUT_OF_MEMORY),
-        (pod(SCHEDULED, phase="Failed", reason="Evicted", message="low on memory"), Reason.RESTARTING),
         # The node controller turns the condition and says no more.
         (pod(READY | {"status": "False"}, SCHEDULED, containers=[RUNS]), Reason.NODE_LOST),
         # The kubelet, while a load balancer's readiness gate is missing.
@@ -430,3 +429,123 @@ def test_failure_of_another_container_that_may_pass_is_marked(word: str) -> None
     seen = observe.pod(pod(NOT_READY, SCHEDULED, inits=other(state=state), containers=INITIALIZING))
     assert (seen.reason, seen.passing) == (Reason.OTHER_CONTAINER, True)
     assert "failed to sync" in seen.message
+
+
+GONE = {"deletionTimestamp": "2026-01-01T00:00:00Z", "name": "a-0", "uid": "u"}
+KILLED_HERE = [RUNS | {"ready": False, "state": KILLED}]
+
+
+def target(reason: str, message: str = "words") -> dict[str, Any]:
+    return {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+
+
+@pytest.mark.find(10)
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ({"reason": "Evicted", "message": "The node was low on resource: memory. "}, Reason.EVICTED),
+        ({"reason": "Evicted", "message": "Pod The node had condition: [DiskPressure]. "}, Reason.EVICTED),
+        ({"reason": "Preempting", "message": "Preempted in order to admit critical pod"}, Reason.PREEMPTED),
+        ({"reason": "Terminated", "message": "imminent node shutdown"}, Reason.NODE_SHUTDOWN),
+        ({"reason": "NodeShutdown", "message": "Pod was rejected"}, Reason.NODE_SHUTDOWN),
+        ({"reason": "Shutdown", "message": "Node is shutting, evicting pods"}, Reason.NODE_SHUTDOWN),
+        ({"reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu"}, Reason.NODE_REJECTED),
+        ({"reason": "OutOfpods", "message": "Node didn't have enough resource: pods"}, Reason.NODE_REJECTED),
+        ({"reason": "NodeAffinity", "message": "Predicate NodeAffinity failed"}, Reason.NODE_REJECTED),
+        ({"reason": "UnexpectedAdmissionError", "message": "no devices"}, Reason.NODE_REJECTED),
+    ],
+)
+@pytest.mark.parametrize(
+    "containers", [[], KILLED_HERE, waits("ContainerCreating"), waits("CrashLoopBackOff", lastState=ENDED)]
+)
+@pytest.mark.parametrize(
+    "conditions", [[], [SCHEDULED], [SCHEDULED, NOT_READY | {"reason": "PodFailed"}], [SCHEDULED, READY]]
+)
+def test_end_of_a_whole_pod_comes_before_the_states_of_its_containers(
+    status: dict[str, str], reason: Reason, containers: list[dict[str, Any]], conditions: list[dict[str, Any]]
+) -> None:
+    seen = observe.pod(pod(*conditions, containers=containers, phase="Failed", **status))
+    assert (seen.reason, seen.ready) == (reason, False)
+    assert seen.message == f"{status['reason']}: {status['message']}".strip()
+    assert seen.disruption is not None
+    assert seen.disruption.reason is reason
+
+
+@pytest.mark.find(10)
+@pytest.mark.parametrize(
+    ("word", "message", "reason"),
+    [
+        (
+            "PreemptionByScheduler",
+            "default-scheduler: preempting to accommodate a higher priority pod",
+            Reason.PREEMPTED,
+        ),
+        ("EvictionByEvictionAPI", "Eviction API: evicting", Reason.DRAINED),
+        ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", Reason.NODE_TAINTED),
+        ("DeletionByPodGC", "PodGC: node no longer exists", Reason.NODE_LOST),
+        ("TerminationByKubelet", "The node was low on resource: memory. ", Reason.EVICTED),
+        ("TerminationByKubelet", "Pod was preempted by Kubelet to accommodate a critical pod.", Reason.PREEMPTED),
+        ("TerminationByKubelet", "Pod was terminated in response to imminent node shutdown.", Reason.NODE_SHUTDOWN),
+        ("ByAnother", "", Reason.EVICTED),
+    ],
+)
+def test_disruption_target_is_said_of_a_pod_that_goes(word: str, message: str, reason: Reason) -> None:
+    found = pod(READY, SCHEDULED, target(word, message), containers=[RUNS])
+    assert observe.pod(found).disruption is None
+    going = msgspec.structs.replace(found, metadata=msgspec.convert(GONE, Meta))
+    fallen = pod(NOT_READY, SCHEDULED, target(word, message), containers=KILLED_HERE)
+    failed = pod(NOT_READY, SCHEDULED, target(word, message), containers=KILLED_HERE, phase="Failed")
+    for one in (going, fallen, failed):
+        seen = observe.pod(one)
+        assert seen.disruption is not None
+        assert (seen.reason, seen.disruption.reason) == (reason, reason)
+        assert message.strip() in seen.message
+
+
+@pytest.mark.find(10)
+def test_pod_that_is_removed_by_hand_is_no_disruption() -> None:
+    found = pod(NOT_READY, SCHEDULED, containers=KILLED_HERE)
+    assert observe.pod(msgspec.structs.replace(found, metadata=msgspec.convert(GONE, Meta))).disruption is None
+
+
+def event(reason: str, path: str = "", kind: str = "Pod", message: str = "words") -> Object:
+    involved = {"kind": kind, "name": "a-0", "uid": "u", "fieldPath": path}
+    return OBJECT.decode(json.dumps({"involvedObject": involved, "reason": reason, "message": message}))
+
+
+@pytest.mark.find(12)
+@pytest.mark.parametrize(
+    ("reason", "stops"),
+    [
+        ("FailedMount", True),
+        ("FailedAttachVolume", True),
+        ("FailedMapVolume", True),
+        ("FailedCreatePodSandBox", True),
+        ("FailedPrepareDynamicResources", True),
+        ("FailedSync", True),
+        ("NetworkNotReady", True),
+        ("InspectFailed", True),
+        ("MissingClusterDNS", False),
+        ("DNSConfigForming", False),
+        ("CheckLimitsForResolvConf", False),
+        ("FailedToRetrieveImagePullSecret", False),
+        ("AlreadyMountedVolume", False),
+        ("InvalidDiskCapacity", False),
+        ("NodeNotReady", False),
+        ("BackOff", False),
+        ("ProbeWarning", False),
+        ("FailedPreStopHook", False),
+        ("ExceededGracePeriod", False),
+    ],
+)
+def test_only_what_stops_a_start_is_remembered_as_the_pods_cause(reason: str, stops: bool) -> None:
+    name, sandbox = observe.about(event(reason))
+    assert (name == "u", sandbox) == (stops, "a")
+
+
+@pytest.mark.find(12)
+def test_answer_to_a_probe_is_remembered_beside_the_cause_and_names_another_container() -> None:
+    own = event("Unhealthy", "spec.containers{sandbox}", message="Readiness probe failed: statuscode: 404")
+    assert (observe.about(own)[0], observe.trouble(own)[0]) == (observe.probe_of("u"), own.message)
+    mesh = event("Unhealthy", "spec.initContainers{mesh}")
+    assert observe.trouble(mesh)[0] == "container mesh: words"

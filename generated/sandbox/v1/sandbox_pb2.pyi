@@ -163,8 +163,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     as a pull that failed for the first time, or a cause that the kubelet is known to get over.
     """
     REASON_NOT_READY: _Reason.ValueType  # 6
-    """The container runs; the pod is not ready yet. The message says so where another container or a readiness gate of
-    the cluster keeps it from being ready.
+    """The container runs; the pod is not ready yet. The message has what the probe was answered last, or which other
+    container or readiness gate of the cluster keeps the pod from being ready.
     """
     REASON_ROLLING_OUT: _Reason.ValueType  # 7
     """The pod of an earlier generation is being replaced."""
@@ -215,7 +215,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_NAME_CONFLICT: _Reason.ValueType  # 26
     """PHASE_ERROR: an object of this name belongs to somebody else and is left alone."""
     REASON_START_DEADLINE: _Reason.ValueType  # 27
-    """PHASE_ERROR: the sandbox was not ready within the start deadline."""
+    """PHASE_ERROR: the sandbox was not ready within the start deadline. The message has the reason and the message that
+    were seen last.
+    """
     REASON_NAMESPACE_MISSING: _Reason.ValueType  # 28
     """PHASE_ERROR: the namespace does not exist. Delete ends."""
     REASON_NAMESPACE_TERMINATING: _Reason.ValueType  # 29
@@ -232,6 +234,21 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the API server answers, and has answered for some seconds, that
     it cannot take the request now. The message has its words.
     """
+    REASON_EVICTED: _Reason.ValueType  # 33
+    """The node's kubelet evicted the pod because the node ran short of memory, disk or process ids. The disk of the
+    sandbox is kept. PHASE_STARTING while the pod is being replaced; PHASE_ERROR from the third time in a row until a pod
+    is ready.
+    """
+    REASON_PREEMPTED: _Reason.ValueType  # 34
+    """The pod made room for a pod of higher priority. Phases as for REASON_EVICTED."""
+    REASON_DRAINED: _Reason.ValueType  # 35
+    """The pod was evicted through the API, as a drain of its node does. Phases as for REASON_EVICTED."""
+    REASON_NODE_SHUTDOWN: _Reason.ValueType  # 36
+    """The pod ended because its node shut down. Phases as for REASON_EVICTED."""
+    REASON_NODE_REJECTED: _Reason.ValueType  # 37
+    """The kubelet refused the pod on its node (OutOfcpu, NodeAffinity and the like). Phases as for REASON_EVICTED."""
+    REASON_NODE_TAINTED: _Reason.ValueType  # 38
+    """The pod was deleted because of a taint on its node. Phases as for REASON_EVICTED."""
     REASON_OTHER_CONTAINER: _Reason.ValueType  # 39
     """PHASE_ERROR: a container other than the sandbox's own, such as an init container or an injected sidecar, fails
     and keeps the pod from being ready. The message names the container and has its state.
@@ -262,8 +279,8 @@ REASON_CONTAINER_CREATING: Reason.ValueType  # 5
 as a pull that failed for the first time, or a cause that the kubelet is known to get over.
 """
 REASON_NOT_READY: Reason.ValueType  # 6
-"""The container runs; the pod is not ready yet. The message says so where another container or a readiness gate of
-the cluster keeps it from being ready.
+"""The container runs; the pod is not ready yet. The message has what the probe was answered last, or which other
+container or readiness gate of the cluster keeps the pod from being ready.
 """
 REASON_ROLLING_OUT: Reason.ValueType  # 7
 """The pod of an earlier generation is being replaced."""
@@ -314,7 +331,9 @@ service removes no pod by force.
 REASON_NAME_CONFLICT: Reason.ValueType  # 26
 """PHASE_ERROR: an object of this name belongs to somebody else and is left alone."""
 REASON_START_DEADLINE: Reason.ValueType  # 27
-"""PHASE_ERROR: the sandbox was not ready within the start deadline."""
+"""PHASE_ERROR: the sandbox was not ready within the start deadline. The message has the reason and the message that
+were seen last.
+"""
 REASON_NAMESPACE_MISSING: Reason.ValueType  # 28
 """PHASE_ERROR: the namespace does not exist. Delete ends."""
 REASON_NAMESPACE_TERMINATING: Reason.ValueType  # 29
@@ -331,6 +350,21 @@ REASON_CLUSTER_BUSY: Reason.ValueType  # 32
 """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the API server answers, and has answered for some seconds, that
 it cannot take the request now. The message has its words.
 """
+REASON_EVICTED: Reason.ValueType  # 33
+"""The node's kubelet evicted the pod because the node ran short of memory, disk or process ids. The disk of the
+sandbox is kept. PHASE_STARTING while the pod is being replaced; PHASE_ERROR from the third time in a row until a pod
+is ready.
+"""
+REASON_PREEMPTED: Reason.ValueType  # 34
+"""The pod made room for a pod of higher priority. Phases as for REASON_EVICTED."""
+REASON_DRAINED: Reason.ValueType  # 35
+"""The pod was evicted through the API, as a drain of its node does. Phases as for REASON_EVICTED."""
+REASON_NODE_SHUTDOWN: Reason.ValueType  # 36
+"""The pod ended because its node shut down. Phases as for REASON_EVICTED."""
+REASON_NODE_REJECTED: Reason.ValueType  # 37
+"""The kubelet refused the pod on its node (OutOfcpu, NodeAffinity and the like). Phases as for REASON_EVICTED."""
+REASON_NODE_TAINTED: Reason.ValueType  # 38
+"""The pod was deleted because of a taint on its node. Phases as for REASON_EVICTED."""
 REASON_OTHER_CONTAINER: Reason.ValueType  # 39
 """PHASE_ERROR: a container other than the sandbox's own, such as an init container or an injected sidecar, fails
 and keeps the pod from being ready. The message names the container and has its state.
@@ -881,6 +915,44 @@ class Exit(_message.Message):
 Global___Exit: _TypeAlias = Exit  # noqa: Y015
 
 @_typing.final
+class Disruption(_message.Message):
+    """Disruption is the end of a whole pod that neither the caller nor the service asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: Global___Reason.ValueType
+    """What ended it: REASON_EVICTED, REASON_PREEMPTED, REASON_DRAINED, REASON_NODE_SHUTDOWN, REASON_NODE_REJECTED,
+    REASON_NODE_TAINTED or REASON_NODE_LOST.
+    """
+    message: _builtins.str
+    """The cluster's words and what survived."""
+    count: _builtins.int
+    """How many there were in a row, without PHASE_RUNNING for ten minutes in between."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the service saw it."""
+
+    def __init__(
+        self,
+        *,
+        reason: Global___Reason.ValueType = ...,
+        message: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "message", b"message", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disruption: _TypeAlias = Disruption  # noqa: Y015
+
+@_typing.final
 class Volume(_message.Message):
     """Volume is the disk as observed."""
 
@@ -938,6 +1010,7 @@ class SandboxStatus(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
+    LAST_DISRUPTION_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """The sandbox."""
     namespace: _builtins.str
@@ -992,6 +1065,10 @@ class SandboxStatus(_message.Message):
     def volume(self) -> Global___Volume:
         """Its disk; unset until it is seen, and after it is gone."""
 
+    @_builtins.property
+    def last_disruption(self) -> Global___Disruption:
+        """The last disruption of its pod; unset if there was none. It stays when the pod has been replaced."""
+
     def __init__(
         self,
         *,
@@ -1017,15 +1094,20 @@ class SandboxStatus(_message.Message):
         sequence: _builtins.int = ...,
         stale: _builtins.bool = ...,
         remedy: Global___Remedy.ValueType = ...,
+        last_disruption: Global___Disruption | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit", "_volume", b"_volume", "last_exit", b"last_exit", "transition_time", b"transition_time", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "transition_time", b"transition_time", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "dns_name", b"dns_name", "generation", b"generation", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "remedy", b"remedy", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "dns_name", b"dns_name", "generation", b"generation", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "remedy", b"remedy", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_disruption: _TypeAlias = _typing.Literal["last_disruption"]  # noqa: Y015
+    _WhichOneofArgType__last_disruption: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption"]  # noqa: Y015
     _WhichOneofReturnType__last_exit: _TypeAlias = _typing.Literal["last_exit"]  # noqa: Y015
     _WhichOneofArgType__last_exit: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit"]  # noqa: Y015
     _WhichOneofReturnType__volume: _TypeAlias = _typing.Literal["volume"]  # noqa: Y015
     _WhichOneofArgType__volume: _TypeAlias = _typing.Literal["_volume", b"_volume"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_disruption) -> _WhichOneofReturnType__last_disruption | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_exit) -> _WhichOneofReturnType__last_exit | None: ...
     @_typing.overload

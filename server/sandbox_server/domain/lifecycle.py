@@ -71,6 +71,9 @@ class Rule:
 MESSAGE_MOST = 4096
 """Characters that are told of why: a webhook may answer with a megabyte, and each status is kept and sent again and again."""
 
+NEWS = timedelta(seconds=1)
+"""How long the end of a pod is the reason at least, where its successor is there before the end was seen."""
+
 D, P, R, S = DesiredState, Phase, Reason, Situation
 _STRANGER = "a {} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
 _LOST = "the disk was lost, removed or replaced; Start with accept_data_loss begins on an empty one"
@@ -97,7 +100,9 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("the pod's node does not answer", S.pod_lost, P.ERROR, R.NODE_LOST),
         Rule("the pod cannot be made", S.pod_impossible, P.ERROR),
         Rule("pod of this generation failing", S.pod_failing, P.ERROR),
+        Rule("the cluster ends the pod again and again", S.pod_disrupted_often, P.ERROR),
         Rule("start deadline passed", S.overdue, P.ERROR, R.START_DEADLINE, "not ready within {}"),
+        Rule("the cluster ended the pod", S.pod_disrupted),
         Rule("no workload", lambda at: not at.workload, None, R.WORKLOAD_PENDING, "the workload is being made"),
         Rule("volume not bound", S.volume_awaited, None, R.VOLUME_BINDING, "waiting for the volume"),
         Rule("no pod", lambda at: not at.pod, None, R.WORKLOAD_PENDING, "waiting for the pod"),
@@ -160,6 +165,8 @@ def unexplained(sandbox: Sandbox, observed: Observed, now: datetime) -> bool:
 def _recheck_at(at: Situation, waits: bool) -> datetime | None:
     """When time alone may change the decision. `waits`: whether the start deadline is still to come."""
     times = [at.attempt_at + at.start_deadline] if waits else []
+    if at.newly_disrupted():
+        times.append(at.now + NEWS)
     guard_at = at.attempt_at + ROLLOUT_GUARD
     if at.sandbox.desired is DesiredState.RUNNING and at.pod_outdated() and at.now < guard_at:
         times.append(guard_at)

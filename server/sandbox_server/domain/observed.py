@@ -43,6 +43,15 @@ class Workload:
     obeyed: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Disruption:
+    """The end of a whole pod that neither the caller nor the service asked for. `pod`: its uid."""
+
+    pod: str
+    reason: Reason
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
     """The pod (or the local process) as it now is.
@@ -65,6 +74,7 @@ class Pod:
     image_pulled: bool | None = None
     restart_count: int = 0
     last_exit: Exit | None = None
+    disruption: Disruption | None = None
 
     def quoting(self, quoted: str, last_words: str) -> "Pod":
         """The pod with other words of its containers: `quoted` in its message, `last_words` in its last exit."""
@@ -97,10 +107,13 @@ class Observed:
 
     `fault` says why its last act for this sandbox failed or does not last, `namespace` why the namespace takes nothing
     new: it is being removed with everything in it, or it does not exist.
+
+    `disruption`: the last one of a pod of the sandbox, of the present pod or of one before it.
     """
 
     workload: Workload | None = None
     pod: Pod | None = None
     volume: Volume | None = None
+    disruption: Disruption | None = None
     fault: Fault | None = None
     namespace: Fault | None = None

@@ -60,6 +60,12 @@ class Reason(enum.Enum):
     CLUSTER_FORBIDDEN = 30
     ENGINE_REFUSED = 31
     CLUSTER_BUSY = 32
+    EVICTED = 33
+    PREEMPTED = 34
+    DRAINED = 35
+    NODE_SHUTDOWN = 36
+    NODE_REJECTED = 37
+    NODE_TAINTED = 38
     OTHER_CONTAINER = 39
     FIELD_CONFLICT = 40
 
@@ -67,6 +73,11 @@ class Reason(enum.Enum):
     def is_error(self) -> bool:
         """Whether it can stand beside Phase.ERROR: something prevents the desired state."""
         return self.value >= Reason.IMAGE_PULL.value
+
+    @property
+    def is_disruption(self) -> bool:
+        """Whether it names the end of a whole pod that neither the caller nor the service asked for."""
+        return Reason.EVICTED.value <= self.value <= Reason.NODE_TAINTED.value
 
 
 class ConditionType(enum.Enum):

@@ -62,6 +62,12 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
         "the message says what was refused; the service cannot tell whose it is to change",
     ),
     Reason.CLUSTER_BUSY: (WAIT, "the API server says that it cannot take the request now; the service repeats it"),
+    Reason.EVICTED: (WAIT, "the pod is replaced; again and again, its node lacks memory, disk or process ids"),
+    Reason.PREEMPTED: (WAIT, "the pod is replaced once there is room for its priority"),
+    Reason.DRAINED: (WAIT, "the pod is replaced on another node"),
+    Reason.NODE_SHUTDOWN: (WAIT, "the pod is replaced on another node, or when its node is back"),
+    Reason.NODE_REJECTED: (WAIT, "the pod is replaced; again and again, scheduler and kubelet disagree about a node"),
+    Reason.NODE_TAINTED: (WAIT, "the pod is replaced on a node without that taint"),
     Reason.OTHER_CONTAINER: (OPERATOR, "whoever adds containers to pods has to mend the one that the message names"),
     Reason.FIELD_CONFLICT: (OPERATOR, "another controller or person has to leave the service's objects alone"),
 }

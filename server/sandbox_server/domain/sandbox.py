@@ -54,6 +54,16 @@ class VolumeStatus:
     bound: bool
 
 
+@dataclass(frozen=True, slots=True)
+class DisruptionStatus:
+    """A disruption as callers see it. `count`: how many there were in a row."""
+
+    reason: Reason
+    message: str
+    time: datetime
+    count: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """What callers are told. `status.record` makes the next one; `lifecycle.decide` gives phase and reason."""
@@ -67,6 +77,7 @@ class Status:
     restart_count: int = 0
     last_exit: Exit | None = None
     volume: VolumeStatus | None = None
+    last_disruption: DisruptionStatus | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +89,9 @@ class Sandbox:
     `applied_generation` and `applied_revision` are the generation and the workload's revision of the last act that
     succeeded. `volume_uid` is the disk that holds its data, once seen. `home_folder` is the folder of the disk that is its
     home; empty: the whole disk, as for sandboxes from before there were folders. `filled_generation` is the first
-    generation that was RUNNING on this disk, 0 before: later ones find a home on it. `sequence` is the log's number of its
-    last change, 0 before the first.
+    generation that was RUNNING on this disk, 0 before: later ones find a home on it. `disrupted_pod` is
+    the uid of the pod that the last disruption ended, and `disruptions` how many there were in a row. `sequence` is the
+    log's number of its last change, 0 before the first.
     """
 
     id: str
@@ -102,6 +114,8 @@ class Sandbox:
     volume_uid: str = ""
     home_folder: str = ""
     filled_generation: int = 0
+    disrupted_pod: str = ""
+    disruptions: int = 0
     sequence: int = 0
 
     @property

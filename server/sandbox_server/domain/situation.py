@@ -6,9 +6,10 @@ A question that says more than yes gives what it found: something with a reason 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain import disruption
+from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 
 ROLLOUT_GUARD = timedelta(seconds=5)
 """How long the controller may leave a broken pod of an earlier generation in place. It deletes such a pod within a
@@ -31,6 +32,8 @@ class Situation:
     volume: Volume | None
     fault: Fault | None
     namespace: Fault | None
+    disruption: Disruption | None
+    last_disruption: DisruptionStatus | None
 
     @classmethod
     def of(cls, sandbox: Sandbox, observed: Observed, now: datetime, start_deadline: timedelta) -> "Situation":
@@ -42,7 +45,8 @@ class Situation:
             volume = volume if volume and (volume.uid == sandbox.volume_uid or volume.owner == sandbox.uid) else None
         fault = observed.fault
         namespace = observed.namespace or (fault if fault and fault.reason in NAMESPACE_ENDS else None)
-        return cls(sandbox, now, start_deadline, workload, pod, volume, fault, namespace)
+        last = disruption.last(sandbox, observed, now)
+        return cls(sandbox, now, start_deadline, workload, pod, volume, fault, namespace, observed.disruption, last)
 
     def bereft(self) -> bool:
         """Something of the sandbox is gone or going although nothing here asked for that."""
@@ -153,7 +157,8 @@ class Situation:
     def pod_failing(self) -> Pod | None:
         """The pod of this generation, if an error keeps it from being ready."""
         pod = self.pod_current()
-        return pod if pod and pod.reason.is_error and not self._passing(pod) else None
+        failing = pod is not None and pod.reason.is_error and pod.disruption is None
+        return pod if pod and failing and not self._passing(pod) else None
 
     def pod_starting(self) -> Pod | None:
         """The pod of this generation. An error that may pass belongs to the making of the container."""
@@ -166,6 +171,32 @@ class Situation:
         status = self.sandbox.status
         reported = status.phase is Phase.ERROR and status.reason is pod.reason
         return pod.passing and not reported
+
+    def newly_disrupted(self) -> bool:
+        """A disruption is observed that is not recorded yet."""
+        return self.disruption is not None and self.disruption.pod != self.sandbox.disrupted_pod
+
+    def pod_disrupted(self) -> Fault | None:
+        """What the cluster ended the pod for: at the first look after it, and while that pod is there or none is since.
+
+        A failed pod is removed and replaced within milliseconds, so that the first look may find its successor.
+        """
+        found, last = self.disruption, self.last_disruption
+        if found is None or last is None:
+            return None
+        reported = self.pod is None and self.sandbox.status.reason.is_disruption
+        there = self.pod is not None and self.pod.disruption == found
+        present = self.newly_disrupted() or reported or there
+        return Fault(last.reason, f"{last.message}; the pod is being replaced") if present else None
+
+    def pod_disrupted_often(self) -> Fault | None:
+        """What the cluster ends one pod after the other for, from there on until a pod is ready."""
+        status, last = self.sandbox.status, self.last_disruption
+        if last is None or last.count < disruption.OFTEN:
+            return None
+        reported = status.phase is Phase.ERROR and status.reason.is_disruption
+        said = Fault(last.reason, f"{last.message}; {last.count} times in a row")
+        return said if reported or self.pod_disrupted() else None
 
     def pod_impossible(self) -> Fault | None:
         """Why the cluster cannot make the pod, while there is none and there is to be one."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from sandbox_server.domain import lifecycle
+from sandbox_server.domain import disruption, lifecycle
 from sandbox_server.domain.observed import Observed, Pod, Volume
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
@@ -26,15 +26,27 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
         conditions=_conditions(sandbox, pod, volume, decision, now),
         restart_count=pod.restart_count if pod else 0,
         last_exit=(pod.last_exit if pod else None) or before.last_exit,
+        last_disruption=disruption.last(sandbox, observed, now),
         volume=VolumeStatus(volume.name, volume.size, volume.stays) if volume else None,
     )
+    new = disruption.is_new(sandbox, observed)
+    row = disruption.in_a_row(sandbox, now) + new if fell or new else sandbox.disruptions
+    disrupted = observed.disruption.pod if new and observed.disruption else sandbox.disrupted_pod
     attempt_at = now if fell else sandbox.attempt_at
     # Start with accept_data_loss gave up a claim that lost its volume, unless the volume has come back.
     stays = volume is not None and not volume.terminating and not volume.lost
     if volume and stays and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
         known = volume.uid
     filled = sandbox.filled_generation or (sandbox.generation if decision.phase is Phase.RUNNING else 0)
-    return replace(sandbox, status=after, attempt_at=attempt_at, volume_uid=known, filled_generation=filled)
+    return replace(
+        sandbox,
+        status=after,
+        attempt_at=attempt_at,
+        volume_uid=known,
+        filled_generation=filled,
+        disruptions=row,
+        disrupted_pod=disrupted,
+    )
 
 
 def _conditions(

@@ -705,3 +705,88 @@ async def test_words_of_another_container_are_told_without_the_environment(rig: 
     assert told.message == "the container mesh: ended with exit code 1 (Error): refused [redacted]"
     assert told.restart_count == 1
     assert all(samples.CANARY not in str(one.status) for one in rig.history)
+
+
+@pytest.mark.find(10)
+async def test_evictions_are_counted_however_fast_the_pod_is_replaced_and_survive_a_restart(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    for count in range(1, 4):
+        found = copy.deepcopy(api.objects[PODS][f"{A}-0"])
+        found["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}
+        found["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "PodFailed"}]
+        api.put(PODS, found)
+        api.delete(PODS, f"{A}-0")
+        if count == 3:
+            api.unmade.add(A)
+        api.control("default", A)
+
+        def counted(one: Sandbox, count: int = count) -> bool:
+            last = one.status.last_disruption
+            return last is not None and last.count == count
+
+        await rig.until(A, counted)
+        if count < 3:
+            await rig.settled(A, Phase.RUNNING)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert (failed.status.reason, failed.status.message) == (
+        Reason.EVICTED,
+        "Evicted: low on memory; the disk is kept; 3 times in a row",
+    )
+    await rig.restart()
+    assert (await rig.get(A)).status == failed.status
+    api.unmade.clear()
+    api.control("default", A)
+    back = await rig.settled(A, Phase.RUNNING)
+    assert back.status.last_disruption == failed.status.last_disruption
+
+
+def warning(name: str, pod: dict[str, Any], reason: str, message: str) -> dict[str, Any]:
+    return event(name, pod, "Pod", message) | {"reason": reason, "type": "Warning"}
+
+
+@pytest.mark.find(12)
+async def test_what_a_probe_was_answered_is_said_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A, {"TOKEN": samples.CANARY})
+    await rig.settled(A, Phase.RUNNING)
+    found = copy.deepcopy(api.objects[PODS][f"{A}-0"])
+    ready = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
+    found["status"]["conditions"] = [ready, *found["status"]["conditions"][1:]]
+    found["status"]["containerStatuses"][0]["ready"] = False
+    found = api.put(PODS, found)
+    told = await rig.until(A, lambda one: one.status.reason is Reason.NOT_READY)
+    assert told.status.message == "the container runs; it is not ready yet"
+    words = "Readiness probe failed: HTTP probe failed with statuscode: 404"
+    api.put(EVENTS, warning("probe", found, "Unhealthy", f"{words} {samples.CANARY}"))
+    api.put(EVENTS, warning("dns", found, "MissingClusterDNS", "kubelet does not have ClusterDNS IP configured"))
+    told = await rig.until(A, lambda one: words in one.status.message)
+    assert told.status.message == f"the container runs; it is not ready yet: {words} [redacted]"
+    count = len(rig.history)
+    await asyncio.sleep(0.3)
+    assert len(rig.history) == count
+    # Another pod has another probe.
+    api.delete(PODS, f"{A}-0")
+    api.put(PODS, found | {"metadata": {**found["metadata"], "uid": "another"}})
+    told = await rig.until(A, lambda one: one.status.reason is Reason.NOT_READY and words not in one.status.message)
+    assert samples.CANARY not in str(rig.history)
+
+
+@pytest.mark.find(12)
+async def test_warning_that_stops_nothing_hides_no_cause(rig: Rig, api: ScriptedApi) -> None:
+    api.unmade.add(A)
+    await rig.create(A)
+    await until(lambda: A in api.objects.get(SETS, {}))
+    (sets,), (claim,) = api.objects[SETS].values(), api.objects[CLAIMS].values()
+    api.put(CLAIMS, claim | {"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}})
+    meta = sets["spec"]["template"]["metadata"] | {"name": f"{A}-0"}
+    scheduled = {"type": "PodScheduled", "status": "True"}
+    found = api.put(PODS, {"metadata": meta, "status": {"phase": "Pending", "conditions": [scheduled]}})
+    api.put(EVENTS, warning("dns", found, "MissingClusterDNS", "no ClusterDNS"))
+    await rig.until(A, lambda one: one.status.message == "the container is being made")
+    api.put(EVENTS, warning("mount", found, "FailedMount", "the device is busy"))
+    await rig.until(A, lambda one: one.status.message == "the device is busy")
+    api.put(EVENTS, warning("dns", found, "MissingClusterDNS", "no ClusterDNS, again"))
+    await asyncio.sleep(0.3)
+    assert (await rig.get(A)).status.message == "the device is busy"

@@ -48,7 +48,7 @@ _PASSING = re.compile("|".join(_PASSING_WORDS))
 _NOT_STARTED = ("StartError", "ContainerCannotRun")
 
 MAKING = "the container is being made"
-_RUNS = "the container runs; it is not ready yet"
+UNREADY = "runs; it is not ready yet"
 _PENDING = (Reason.CONTAINER_CREATING, Reason.NOT_READY)
 """The reasons of a container that may wait for another one."""
 
@@ -99,7 +99,7 @@ def _cause(container: Container) -> Cause:
     if ended := container.state.get("terminated"):
         return _ended(ended, Reason.RESTARTING)
     if "running" in container.state:
-        return Cause(Reason.NOT_READY, _RUNS)
+        return Cause(Reason.NOT_READY, f"the container {UNREADY}")
     return Cause(Reason.CONTAINER_CREATING, MAKING)
 
 
@@ -141,7 +141,7 @@ def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iter
             continue
         ended = one.state.get("terminated")
         if "running" in one.state:
-            yield Cause(pending, f"the {kind} {one.name} runs; it is not ready yet")
+            yield Cause(pending, f"the {kind} {one.name} {UNREADY}")
         elif ended.exitCode != 0 if ended else _fails(_cause(one)):
             yield _failing(kind, one)
 

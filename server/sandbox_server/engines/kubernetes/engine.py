@@ -17,9 +17,8 @@ from sandbox_server.engines.kubernetes.namespace import Namespace
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.settings import Settings
 
-LABELLED: dict[str, Callable[[Object], Any]] = {"Pod": observe.pod}
-LABELLED |= dict.fromkeys(("Service", "Ingress", "StatefulSet"), observe.workload)
-"""The kinds that are watched by our label, and what is remembered of each object."""
+LABELLED: dict[str, Callable[[Object], Any]] = dict.fromkeys(("Service", "Ingress", "StatefulSet"), observe.workload)
+"""The kinds beside the pod that are watched by our label, and what is remembered of each object."""
 SUPPLY_EVERY = 30.0
 """Seconds between two supplies of a Secret that the kubelet misses, which looks again within 15 (its backOffPeriod)."""
 EMPTIES = ("StatefulSet", "PersistentVolumeClaim")
@@ -43,7 +42,9 @@ class _Sight:
         def informer(kind: str, value: Callable[[Object], Any], selector: dict[str, str]) -> Informer[Any]:
             return Informer(api, client.path(kind, namespace), selector, value, heard, self.examine)
 
+        self.disrupted: dict[str, Pod] = {}
         self.of = {kind: informer(kind, value, {"labelSelector": manifests.ID}) for kind, value in LABELLED.items()}
+        self.of["Pod"] = informer("Pod", self._pod, {"labelSelector": manifests.ID})
         # By its name alone: a disk is not lost because somebody took our label away.
         self.of["PersistentVolumeClaim"] = informer("PersistentVolumeClaim", observe.volume, {})
         self.troubles = [informer("Event", observe.trouble, {"fieldSelector": one}) for one in TROUBLES]
@@ -72,6 +73,24 @@ class _Sight:
     async def examine(self) -> None:
         """Looks at the namespace itself."""
         await self.namespace.examine(lambda: all(self.of[kind].emptied for kind in EMPTIES))
+
+    def _pod(self, found: Object) -> Pod:
+        """A pod. One that the cluster ended is remembered by its name: it is gone before all else that happens then."""
+        pod = observe.pod(found)
+        if pod.disruption is not None:
+            self.disrupted[found.metadata.name] = pod
+        return pod
+
+    def pod(self, name: str) -> Pod | None:
+        """A pod, with what only events say: why it cannot be made, and what its probe was answered."""
+        pod: Pod | None = self.of["Pod"].get(name)
+        uid = self.of["Pod"].uid(name)
+        if pod and pod.reason is Reason.CONTAINER_CREATING and not pod.message:
+            return dataclasses.replace(pod, message=self.trouble(uid) or observe.MAKING)
+        words = self.trouble(observe.probe_of(uid))
+        if pod and words and pod.reason is Reason.NOT_READY and pod.message.endswith(observe.UNREADY):
+            return dataclasses.replace(pod, message=f"{pod.message}: {words}", quoted=words)
+        return pod
 
     def uid(self, sandbox: Sandbox, manifest: manifests.Manifest) -> str:
         """The uid of the object of a manifest's name that is remembered as this sandbox's; empty if none is."""
@@ -104,6 +123,7 @@ class _Sight:
     def forget(self, sandbox: Sandbox) -> None:
         """Drops what is remembered beside the objects themselves."""
         self._past.pop(sandbox.id, None)
+        self.disrupted.pop(manifests.pod_name(sandbox), None)
         self.of["Secret"].forget(manifests.secret_name(sandbox))
 
 
@@ -174,12 +194,10 @@ class KubernetesEngine:
         sight, name = self._sights[sandbox.namespace], manifests.pod_name(sandbox)
         if sight.namespace.gone:
             return Observed(namespace=sight.namespace.fault)
-        pod: Pod | None = sight.of["Pod"].get(name)
+        pod: Pod | None = sight.pod(name)
         volume = self._disk(sandbox)
         if pod:
             sight.pass_by(sandbox)
-        if pod and pod.reason is Reason.CONTAINER_CREATING and not pod.message:
-            pod = dataclasses.replace(pod, message=sight.trouble(sight.of["Pod"].uid(name)) or observe.MAKING)
         if pod and pod.reason is Reason.SCHEDULING and volume and not volume.bound:
             words = sight.trouble(volume.uid)
             pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=words) if words else pod
@@ -191,8 +209,15 @@ class KubernetesEngine:
             words = sight.obstacle(sandbox)
             fault = observe.refused(words) if words else None
             workload = dataclasses.replace(workload, revision=revision, fault=fault)
-        fault = self._contests.fault(sandbox)
-        return Observed(workload=workload, pod=pod, volume=volume, fault=fault, namespace=sight.namespace.fault)
+        ended = sight.disrupted.get(name)
+        return Observed(
+            workload=workload,
+            pod=pod,
+            volume=volume,
+            disruption=ended.disruption if ended and ended.owner == sandbox.uid else None,
+            fault=self._contests.fault(sandbox),
+            namespace=sight.namespace.fault,
+        )
 
     def _disk(self, sandbox: Sandbox) -> Volume | None:
         """The claim, if it is the sandbox's. A placeholder is no disk: told of is only one that has to be removed."""

@@ -80,6 +80,7 @@ class Involved(msgspec.Struct, frozen=True):
     kind: str = ""
     name: str = ""
     uid: str = ""
+    fieldPath: str = ""
 
 
 class Object(msgspec.Struct, frozen=True):

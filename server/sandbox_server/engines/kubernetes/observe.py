@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import containers, manifests, pods
+from sandbox_server.engines.kubernetes import containers, disruptions, manifests, pods
 from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, Said, Status
 
@@ -29,7 +29,28 @@ _REFUSALS: tuple[tuple[str, Reason], ...] = (
     (r"forbidden: |denied (the )?request", Reason.ADMISSION_DENIED),
 )
 
-MAKING = containers.MAKING
+MAKING, UNREADY = containers.MAKING, containers.UNREADY
+
+UNHEALTHY = "Unhealthy"
+"""The reason of what a kubelet says of a probe that failed (kubelet/events/event.go)."""
+
+# An event stops a start where something that a start needs was tried and failed, which Kubernetes names so: FailedMount,
+# FailedCreatePodSandBox, ProvisioningFailed. The others are from kubelet/events/event.go and
+# controller/volume/events/event.go.
+_STOPPING = re.compile(r"\w*Failed\w*|NetworkNotReady|ErrImageNeverPull|VolumeMismatch|ClaimLost|ClaimMisbound")
+# They fail beside a start, or at its end.
+_STOPPING_NOTHING = (
+    "FailedToRetrieveImagePullSecret",
+    "FailedPreStopHook",
+    "FailedKillPod",
+    "FailedPreemption",
+    "FailedNodeAllocatableEnforcement",
+    "ContainerGCFailed",
+    "ImageGCFailed",
+    "FreeDiskSpaceFailed",
+    "VolumeResizeFailed",
+    "FileSystemResizeFailed",
+)
 
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 
@@ -37,16 +58,17 @@ _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 def about(found: Object) -> tuple[str, str]:
     """The name that an object is remembered by, and the id of the sandbox that it belongs to.
 
-    An event is remembered by the uid of the object that it is about. A claim may have lost its label.
+    An event is remembered by the uid of the object that it is about, what stops nothing beside it: so it hides no cause.
+    A claim may have lost its label.
     """
     involved, meta = found.involvedObject, found.metadata
     if not involved.uid:
         return meta.name, meta.labels.get(manifests.ID) or _of_claim(meta.name)
     match involved.kind:
         case "PersistentVolumeClaim":
-            return involved.uid, _of_claim(involved.name)
+            return _cause_of(found), _of_claim(involved.name)
         case "Pod":
-            return involved.uid, involved.name.removesuffix("-0")
+            return _cause_of(found), involved.name.removesuffix("-0")
     return involved.uid, involved.name
 
 
@@ -115,13 +137,35 @@ def volume(found: Object) -> Volume:
     )
 
 
+def _cause_of(found: Object) -> str:
+    """What an event about a pod or a claim is remembered by."""
+    uid = found.involvedObject.uid
+    if found.reason == UNHEALTHY:
+        return probe_of(uid)
+    stops = _STOPPING.fullmatch(found.reason) is not None and found.reason not in _STOPPING_NOTHING
+    return uid if stops or not found.reason else f"{uid} {found.reason}"
+
+
+def probe_of(uid: str) -> str:
+    """What the last answer to a probe of the pod with that uid is remembered by."""
+    return f"{uid} {UNHEALTHY}"
+
+
 def trouble(found: Object) -> tuple[str, int]:
     """The words of an event and the version of its last repetition; of a StatefulSet only those on making its pod.
 
     The times of an event are not read: they are of its author's clock, and each author has its own fields for them.
+    An answer to a probe has no version: that it is the same again is no news.
     """
-    other = found.involvedObject.kind == "StatefulSet" and found.reason != "FailedCreate"
-    return "" if other else found.message, int(found.metadata.resourceVersion or 0)
+    involved, message = found.involvedObject, found.message
+    version = int(found.metadata.resourceVersion or 0)
+    if involved.kind == "StatefulSet" and found.reason != "FailedCreate":
+        return "", version
+    if found.reason != UNHEALTHY:
+        return message, version
+    container = re.search(r"\{(.+)\}", involved.fieldPath)
+    beside = container is not None and container[1] != pods.CONTAINER
+    return (f"container {container[1]}: {message}" if container and beside else message), 0
 
 
 def pod(found: Object) -> Pod:
@@ -135,12 +179,13 @@ def pod(found: Object) -> Pod:
     ready, scheduled = conditions.get("Ready", Said()), conditions.get("PodScheduled", Said())
     begun = conditions.get("PodReadyToStartContainers", Said()).status == "True"
     last = container.state.get("terminated") or container.lastState.get("terminated")
-    cause = _cause(status, container, ready, scheduled)
+    ended = disruptions.of(found)
+    cause = Cause(ended.reason, ended.message) if ended else _cause(status, container, ready, scheduled)
     pulled = True if container.imageID or "running" in container.state else None
     return Pod(
         owner=meta.annotations.get(manifests.UID, ""),
         generation=_generation(found),
-        ready=ready.status == "True",
+        ready=ready.status == "True" and status.phase != "Failed",
         reason=cause.reason,
         message=cause.message if begun or cause.message != MAKING else "",
         quoted=cause.quoted,
@@ -149,6 +194,7 @@ def pod(found: Object) -> Pod:
         scheduled=scheduled.status == "True",
         image_pulled=False if cause.reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
         restart_count=containers.restarts(status),
+        disruption=ended,
         last_exit=Exit(last.exitCode, last.reason or "Error", last.message) if last else None,
     )
 
@@ -163,8 +209,6 @@ def _cause(status: Status, container: Container, ready: Said, scheduled: Said) -
         return Cause(Reason.NODE_LOST, "the pod's node does not answer")
     if scheduled.status != "True":
         return _unscheduled(scheduled)
-    if status.phase == "Failed" and not container.state:
-        return Cause(Reason.RESTARTING, f"{status.reason}: {status.message}".strip(": "))
     return containers.cause(status, ready)
 
 
