@@ -93,3 +93,15 @@ async def test_what_left_its_group_and_prints_on_holds_up_no_stop(rig: LocalRig)
     await rig.settled(A, Phase.STOPPED, within=15)
     for pid in rig.ground.marked():
         os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_process_that_has_ended_is_not_running_while_its_log_is_awaited(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script("setsid sleep MARK & exit 3"))
+    failed = await rig.until(A, lambda one: one.status.last_exit is not None)
+    assert failed.status.last_exit is not None
+    assert failed.status.last_exit.code == 3
+    assert Phase.RUNNING not in {one.status.phase for one in rig.history}
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED, within=15)
+    for pid in rig.ground.marked():
+        os.kill(pid, signal.SIGKILL)

@@ -119,11 +119,15 @@ class Process:
         return 0
 
     async def ended(self) -> None:
-        """Returns once it has ended and its log has all that it printed; the last of what it started is killed then."""
+        """Returns once it has ended; the last of what it started is killed then."""
         await _gone(lambda: self.pid if self.alive else 0)
         self.kill()
         # The first process inside ends after all others in there.
         await _gone(lambda: self._inner)
+        _reap(self.pid)
+
+    async def drained(self) -> None:
+        """Returns once the log has all that it printed before its end, which has come."""
         try:
             async with asyncio.timeout(DRAINED_WITHIN):
                 await _gone(self._pumping)
@@ -131,10 +135,7 @@ class Process:
             if found := self._pumping():
                 _signal(os.killpg, found, signal.SIGKILL)
             await _gone(self._pumping)
-        for pid in filter(None, (self.pid, self.pump)):
-            with contextlib.suppress(ChildProcessError):
-                # Of our own children, so that they are no zombies; those that were adopted have another parent.
-                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
+        _reap(self.pump)
 
     def _pumping(self) -> int:
         """The pid of its pump, if that runs."""
@@ -170,6 +171,13 @@ def find(files: Path, owner: str) -> Process:
     if (told.pop("boot", ""), told.get("owner")) != (BOOT, owner):
         return Process(files, owner, 0)
     return Process(files, **told)
+
+
+def _reap(pid: int) -> None:
+    """Has an own child that ended be no zombie; one that was adopted has another parent."""
+    if pid:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:

@@ -63,6 +63,7 @@ class Unit:
             generation = self.sandbox.generation if self.replicas else 0
             if process.pid and not process.alive:
                 await process.ended()
+                await process.drained()
                 process = process.after(STEADY)
             elif process.generation != generation:
                 if process.pid:
@@ -144,6 +145,7 @@ class Unit:
         except TimeoutError:
             process.kill()
             await process.ended()
+        await process.drained()
 
     async def _rest(self) -> None:
         """Shows that nothing runs, and waits until something else is wanted."""
