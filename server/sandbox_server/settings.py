@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     """For the processes of a sandbox to end after SIGTERM, by default."""
     start_deadline: Seconds = 600
     """How long a start may take before it is an error."""
+    ready_for: float = Field(3, ge=0, le=CENTURY)
+    """How long a process must be ready to count after a restart, or at a first start that no probe asks."""
     resync: Seconds = 60
     """Between two looks at every sandbox."""
     workers: int = Field(16, ge=1, le=1000)

@@ -340,3 +340,28 @@ def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -
     show.status(message)
     (line,) = [one for one in printed.getvalue().splitlines() if one.startswith("last disruption")]
     assert "EVICTED at 2026-01-02T03:04:05+00:00, 2 in a row: Evicted: low on memory ; the disk is kept" in line
+
+
+@pytest.mark.find(9)
+def test_create_that_waits_for_a_process_that_ends_fails(tmp_path: Path) -> None:
+    service = Service(tmp_path, "--ready-for", "1").start()
+    try:
+        command = [
+            CTL,
+            "--server",
+            service.address,
+            "create",
+            "-p",
+            "demo",
+            "--wait",
+            "--",
+            "sh",
+            "-c",
+            "sleep 0.3; exit 7",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0
+        assert "CRASH_LOOP" in done.stderr
+        assert "RUNNING" not in done.stderr
+    finally:
+        service.end()

@@ -43,11 +43,13 @@ class Ground(Protocol):
 class Rig:
     """The service without its RPCs. `restart` is what a new process finds."""
 
-    def __init__(self, ground: Ground, folder: Path, start_deadline: float = 60, resync: float = 30) -> None:
+    def __init__(
+        self, ground: Ground, folder: Path, start_deadline: float = 60, resync: float = 30, ready_for: float = 0
+    ) -> None:
         self.ground = ground
         self.tenant = Tenant("default", (ground.namespace,))
         self._url = f"sqlite:///{folder}/rig.db"
-        self._settings = Settings(workers=8, resync=resync, start_deadline=start_deadline)
+        self._settings = Settings(workers=8, resync=resync, start_deadline=start_deadline, ready_for=ready_for)
         self.history: list[Sandbox] = []
         self.listeners: list[Callable[[Sandbox], None]] = [self.history.append]
 

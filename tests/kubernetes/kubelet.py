@@ -1,6 +1,8 @@
 """What a kubelet writes of a pod: its phase, its conditions and the states of all its containers."""
 
 import datetime
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +10,11 @@ VARIABLE = "BEHAVIOUR"
 """The variable that says how a container behaves."""
 CONTAINER = "sandbox"
 """The name of the container that is the sandbox's: an injected one may stand before it."""
+BACK_OFF = "back-off 10s restarting failed container"
+NO_COMMAND = (
+    "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable "
+    'to start container process: error during container init: exec: "no-such": executable file not found in $PATH'
+)
 DONE, RUN = "done", "run"
 
 
@@ -63,8 +70,33 @@ def ended(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]
 
 
 def backs_off(last: dict[str, Any], restarts: int = 4) -> Container:
-    words = "back-off 10s restarting failed container"
-    return waits("CrashLoopBackOff", words, last=last, restarts=restarts, pulled=True)
+    return waits("CrashLoopBackOff", BACK_OFF, last=last, restarts=restarts, pulled=True)
+
+
+def unstartable(behaviour: str) -> Iterator[tuple[Container, ...]]:
+    """The states of each try of a kubelet to start a command that is not there: no process, and yet an exit code."""
+    word = {"no-command": "StartError", "cannot-run": "ContainerCannotRun"}[behaviour]
+    last: dict[str, Any] = {}
+    for restarts in itertools.count():
+        end = ended(128, word, NO_COMMAND)
+        yield (
+            waits("RunContainerError", NO_COMMAND, pulled=True, last=last, restarts=restarts),
+            Container(end, last, restarts=restarts),
+            waits("CrashLoopBackOff", BACK_OFF, pulled=True, last=end, restarts=restarts),
+            waits("ContainerCreating", pulled=True, last=end, restarts=restarts),
+        )
+        last = end
+
+
+def exits() -> Iterator[tuple[Container, ...]]:
+    """The states of each try of a kubelet to run a process that ends at once: without a probe it is ready for a moment."""
+    last: dict[str, Any] = {}
+    for restarts in itertools.count():
+        end = ended(7)
+        tries = (runs(restarts=restarts, last=last), Container(end, last, restarts=restarts))
+        # The first restart comes without a back-off.
+        yield tries if restarts == 0 else (*tries, backs_off(end, restarts))
+        last = end
 
 
 def other(spec: dict[str, Any], behaviour: str) -> Container:

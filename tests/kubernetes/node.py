@@ -10,6 +10,7 @@ import base64
 import contextlib
 import datetime
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -29,6 +30,8 @@ WAITING = {
 UNMOUNTED = 'MountVolume.SetUp failed for volume "simulated": the device is busy'
 UNHEALTHY = "Readiness probe failed: HTTP probe failed with statuscode: 404"
 HARMLESS = 'kubelet does not have ClusterDNS IP configured and cannot create Pod using "ClusterFirst" policy.'
+STATE = 0.3
+"""Seconds that a container which ends at once is in each of its states."""
 CLEANING_UP = 0.4
 """Seconds that a kubelet takes to end a pod, and to clean up after it before the pod may go."""
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -38,8 +41,8 @@ STRATEGIC = "application/strategic-merge-patch+json"
 
 class Node:
     """Use as an async context manager. Behaviours: run, no-mount, pull-fails-once, no-cache, image-pull,
-    image-invalid, crash-loop, out-of-memory, never-ready, slow, shell (ignores SIGTERM where it is process 1), stuck
-    (does not end), and those of `kubelet.ENDS`."""
+    image-invalid, crash-loop, out-of-memory, never-ready, exits, no-command, cannot-run, slow, shell (ignores SIGTERM
+    where it is process 1), stuck (does not end), and those of `kubelet.ENDS`."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -215,6 +218,10 @@ class Node:
             case "out-of-memory":
                 end = kubelet.ended(137, "OOMKilled", await self._last_words(pod))
                 await self._status(pod, kubelet.backs_off(end))
+            case "no-command" | "cannot-run":
+                await self._repeat(pod, kubelet.unstartable(behaviour))
+            case "exits":
+                await self._repeat(pod, kubelet.exits())
             case "evicted" | "preempted" | "node-shutdown" | "rejected":
                 await asyncio.sleep(CLEANING_UP)
                 await self._write(pod, kubelet.failed(pod, kubelet.ENDS[behaviour]))
@@ -223,6 +230,23 @@ class Node:
                 await self._complain(pod, "Unhealthy", UNHEALTHY, kubelet.CONTAINER)
             case _:
                 await self._status(pod, kubelet.runs())
+
+    async def _repeat(self, pod: dict[str, Any], restarts: Iterable[Sequence[kubelet.Container]]) -> None:
+        """Writes the states of each restart in turn, until the pod goes or is to behave otherwise."""
+        meta = pod["metadata"]
+        called = self._behaviours.get((meta["namespace"], meta["name"]))
+
+        def holds() -> bool:
+            known = self._pods.get(meta["uid"])
+            same = self._behaviours.get((meta["namespace"], meta["name"])) == called
+            return same and known is not None and "deletionTimestamp" not in known["metadata"]
+
+        for states in restarts:
+            for one in states:
+                if not holds():
+                    return
+                await self._status(pod, one)
+                await asyncio.sleep(STATE)
 
     async def _complain(self, pod: dict[str, Any], reason: str, message: str, container: str = "") -> None:
         """Writes a warning about a pod, or a container of it, as a kubelet does."""

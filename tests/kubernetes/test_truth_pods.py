@@ -13,7 +13,7 @@ from tests.kubernetes import kubelet
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.kubernetes.kubelet import VARIABLE
 from tests.kubernetes.node import MERGE, NAME, STRATEGIC, UNHEALTHY, UNMOUNTED
-from tests.kubernetes.truth import ALL_WELL, POD, A, Truth, no_pod
+from tests.kubernetes.truth import ALL_WELL, POD, SOON, A, Truth, no_pod
 from tests.kubernetes.witness import Sight, Witness, condition, event, going, waiting
 
 
@@ -174,6 +174,48 @@ async def test_closed_readiness_gate_is_said_until_it_is_passed(truth: Truth) ->
     await truth.request("PATCH", truth.ground.path("pods", POD) + "/status", passed, STRATEGIC)
     shown = await truth.shown("pods", condition("Ready", "True"), since)
     await truth.told("readiness gate passed", Phase.RUNNING, Reason.READY, "the pod is ready", ALL_WELL, shown, since)
+
+
+@pytest.mark.find(8)
+@pytest.mark.parametrize("behaviour", ["no-command", "cannot-run"])
+async def test_command_that_is_not_there_is_one_cause_throughout(truth: Truth, behaviour: str) -> None:
+    truth.ground.node.behave(truth.ground.namespace, POD, behaviour)
+    await truth.rig.create(A)
+    shown = await truth.bound(await truth.shown("pods", waiting("RunContainerError")))
+    reason = Reason.CONTAINER_CONFIG
+    first = await truth.told("command not there", Phase.ERROR, reason, kubelet.NO_COMMAND, "", shown)
+    await truth.rig.until(A, lambda one: one.status.restart_count >= 2)
+    since = [one.status for _, one in truth.announced if one.sequence >= first.sequence]
+    assert {(one.phase, one.reason, one.message) for one in since} == {(Phase.ERROR, reason, kubelet.NO_COMMAND)}
+    truth.ground.node.behave(truth.ground.namespace, POD, "run")
+    await truth.rig.settled(A, Phase.RUNNING)
+
+
+@pytest.mark.find(9)
+async def test_process_that_ends_at_once_is_never_running(ground: KubernetesGround, tmp_path: Path) -> None:
+    ready_for = 1.0
+    async with (
+        Witness(ground.cluster, ground.namespace) as witness,
+        started(Rig(ground, tmp_path, ready_for=ready_for)) as rig,
+    ):
+        truth = Truth(rig, ground, witness)
+        await truth.running()
+        await rig.env(A, BEHAVIOUR="exits")
+        begun = len(truth.announced)
+        shown = await truth.shown("pods", waiting("CrashLoopBackOff"))
+        reason = Reason.CRASH_LOOP
+        seen = f"+ + + -{reason.name} -{reason.name}"
+        await truth.told("process ends at once", Phase.ERROR, reason, "exit code 7", seen, shown)
+        looping = await rig.until(A, lambda one: one.status.restart_count >= 3)
+        phases = [one.status.phase for _, one in truth.announced[begun:]]
+        assert Phase.RUNNING not in phases
+        assert set(phases[phases.index(Phase.ERROR) :]) == {Phase.ERROR}
+        assert looping.status.observed_generation == 1
+        since = time.monotonic()
+        ground.node.behave(ground.namespace, POD, "run")
+        shown = await truth.shown("pods", condition("Ready", "True"), since) + ready_for
+        await rig.settled(A, Phase.RUNNING)
+        assert time.monotonic() < shown + SOON
 
 
 @pytest.mark.find(12)

@@ -163,7 +163,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     as a pull that failed for the first time, or a cause that the kubelet is known to get over.
     """
     REASON_NOT_READY: _Reason.ValueType  # 6
-    """The container runs; the pod is not ready yet. The message has what the probe was answered last, or which other
+    """The container runs; the pod is not ready yet, or not for long enough to count: after a restart, and at a first start
+    that has no probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has what the probe was answered last, or which other
     container or readiness gate of the cluster keeps the pod from being ready.
     """
     REASON_ROLLING_OUT: _Reason.ValueType  # 7
@@ -279,7 +280,8 @@ REASON_CONTAINER_CREATING: Reason.ValueType  # 5
 as a pull that failed for the first time, or a cause that the kubelet is known to get over.
 """
 REASON_NOT_READY: Reason.ValueType  # 6
-"""The container runs; the pod is not ready yet. The message has what the probe was answered last, or which other
+"""The container runs; the pod is not ready yet, or not for long enough to count: after a restart, and at a first start
+that has no probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has what the probe was answered last, or which other
 container or readiness gate of the cluster keeps the pod from being ready.
 """
 REASON_ROLLING_OUT: Reason.ValueType  # 7

@@ -80,6 +80,7 @@ _LOST = "the disk was lost, removed or replaced; Start with accept_data_loss beg
 _KEPT_LOST = "removed; the claim is kept, but the volume that it was bound to no longer exists"
 ACCEPTED = "accepted"
 _ENDS = "waits for the process to end, at most {}"
+_UNTRIED = "the process runs; it counts as ready when it has done so for a while"
 _GOING = "the disk is being removed and goes with the pod: save your work now"
 
 CONFLICT = Rule("an object of our name is not ours", S.stranger, P.ERROR, R.NAME_CONFLICT, _STRANGER)
@@ -100,12 +101,14 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("the pod's node does not answer", S.pod_lost, P.ERROR, R.NODE_LOST),
         Rule("the pod cannot be made", S.pod_impossible, P.ERROR),
         Rule("pod of this generation failing", S.pod_failing, P.ERROR),
+        Rule("pod of this generation failed a moment ago", S.pod_failed_lately, P.ERROR),
         Rule("the cluster ends the pod again and again", S.pod_disrupted_often, P.ERROR),
         Rule("start deadline passed", S.overdue, P.ERROR, R.START_DEADLINE, "not ready within {}"),
         Rule("the cluster ended the pod", S.pod_disrupted),
         Rule("no workload", lambda at: not at.workload, None, R.WORKLOAD_PENDING, "the workload is being made"),
         Rule("volume not bound", S.volume_awaited, None, R.VOLUME_BINDING, "waiting for the volume"),
         Rule("no pod", lambda at: not at.pod, None, R.WORKLOAD_PENDING, "waiting for the pod"),
+        Rule("pod of this generation ready for a moment only", S.pod_untried, None, R.NOT_READY, _UNTRIED),
         Rule("pod of this generation not ready", S.pod_starting),
         Rule(
             "pod of an older generation, or going", S.grace, None, R.ROLLING_OUT, f"the pod is being replaced: {_ENDS}"
@@ -167,6 +170,9 @@ def _recheck_at(at: Situation, waits: bool) -> datetime | None:
     times = [at.attempt_at + at.start_deadline] if waits else []
     if at.newly_disrupted():
         times.append(at.now + NEWS)
+    pod = at.pod
+    soon = (pod.ready_at if pod.ready else None, pod.recent_until) if pod else ()
+    times += [one for one in soon if one is not None and one > at.now]
     guard_at = at.attempt_at + ROLLOUT_GUARD
     if at.sandbox.desired is DesiredState.RUNNING and at.pod_outdated() and at.now < guard_at:
         times.append(guard_at)

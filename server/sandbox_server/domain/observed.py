@@ -1,6 +1,7 @@
 """What an engine shows of a sandbox now. All frozen."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sandbox_server.domain.phase import Reason
 
@@ -59,11 +60,14 @@ class Pod:
     `reason` says why it is not ready: SCHEDULING, CONTAINER_CREATING, NOT_READY, RESTARTING or an error's word;
     READY when it is. `quoted` is the part of the message that a container or its runtime said, as it was from the engine.
     `passing`: the reason is an error that may be over with the next try, such as a pull that failed once. `image_pulled`
-    is None when it cannot be told. `restart_count` is that of all its containers.
+    is None when it cannot be told. `restart_count` is that of all its containers. `probed`: it is ready
+    when it has answered, and not as soon as its process runs. `ready_at` is when its readiness counts; None: at once.
+    `recent_until`: until then the last end of a process is recent; None: there was none, or it has been ready since.
     """
 
     owner: str
     generation: int
+    uid: str = ""
     ready: bool
     reason: Reason
     message: str = ""
@@ -75,6 +79,13 @@ class Pod:
     restart_count: int = 0
     last_exit: Exit | None = None
     disruption: Disruption | None = None
+    probed: bool = True
+    ready_at: datetime | None = None
+    recent_until: datetime | None = None
+
+    def counts(self, now: datetime) -> bool:
+        """Whether the pod is ready, and long enough after the last end of a process."""
+        return self.ready and (self.ready_at is None or now >= self.ready_at)
 
     def quoting(self, quoted: str, last_words: str) -> "Pod":
         """The pod with other words of its containers: `quoted` in its message, `last_words` in its last exit."""

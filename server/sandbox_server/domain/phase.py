@@ -75,6 +75,11 @@ class Reason(enum.Enum):
         return self.value >= Reason.IMAGE_PULL.value
 
     @property
+    def is_failed_run(self) -> bool:
+        """Whether it names a process that ended or could not be started: what is seen between two tries is no recovery."""
+        return self in (Reason.CRASH_LOOP, Reason.OUT_OF_MEMORY, Reason.CONTAINER_CONFIG, Reason.OTHER_CONTAINER)
+
+    @property
     def is_disruption(self) -> bool:
         """Whether it names the end of a whole pod that neither the caller nor the service asked for."""
         return Reason.EVICTED.value <= self.value <= Reason.NODE_TAINTED.value

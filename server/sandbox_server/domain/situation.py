@@ -126,9 +126,21 @@ class Situation:
         return pod if pod and not pod.terminating and pod.generation == self.sandbox.generation else None
 
     def pod_ready(self) -> bool:
-        """The pod of this generation is ready."""
+        """The pod of this generation is ready, and its readiness counts."""
         pod = self.pod_current()
-        return pod is not None and pod.ready
+        return pod is not None and pod.counts(self.now)
+
+    def pod_untried(self) -> bool:
+        """The pod of this generation is ready, for too short a time to count."""
+        pod = self.pod_current()
+        return pod is not None and pod.ready and not pod.counts(self.now)
+
+    def pod_failed_lately(self) -> Fault | None:
+        """The reported failure of a process that was started again and has not been ready for long enough since."""
+        pod, status = self.pod_current(), self.sandbox.status
+        reported = status.phase is Phase.ERROR and status.reason.is_failed_run
+        recent = pod is not None and pod.recent_until is not None and self.now < pod.recent_until
+        return Fault(status.reason, status.message) if reported and recent else None
 
     def pod_doomed(self) -> bool:
         """The pod of this generation is ready, and its disk goes with it."""

@@ -55,7 +55,10 @@ def _conditions(
     """One of each type. What holds is READY; what does not has the reason of the pod, of the volume or of the phase."""
     # A pod that waits for its volume only knows that it has no node.
     why = pod.reason if pod and decision.reason is not Reason.VOLUME_BINDING else decision.reason
-    ready = pod is not None and pod.ready
+    ready = pod is not None and pod.counts(now)
+    # A process that is between two tries, or ready for a moment only, has not recovered.
+    if pod and (decision.reason.is_failed_run or (pod.ready and not ready)):
+        why = decision.reason
     old = pod is not None and (pod.terminating or pod.generation != sandbox.generation)
     bound = volume is not None and volume.stays
     told: tuple[tuple[ConditionType, bool | None, Reason], ...] = (

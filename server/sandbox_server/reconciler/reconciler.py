@@ -14,7 +14,7 @@ from sandbox_server.domain import errors, lifecycle, status, words
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.reconciler import queue
+from sandbox_server.reconciler import queue, runs
 from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -52,6 +52,7 @@ class Reconciler:
         self._engine = engine
         self._workers = settings.workers
         self._resync = settings.resync
+        self._runs = runs.Runs(timedelta(seconds=settings.ready_for))
         self._start_deadline = timedelta(seconds=settings.start_deadline)
         self._now = now
         self._queue = queue.Queue()
@@ -79,6 +80,7 @@ class Reconciler:
             self._queue.forget(sandbox.key)
             self._busy_since.pop(sandbox.key, None)
             self._touch_at.pop(sandbox.key, None)
+            self._runs.forget(sandbox.key)
 
     async def run(self) -> None:
         """Works until it is cancelled. Everything live is queued at once: there is no other recovery."""
@@ -197,7 +199,7 @@ class Reconciler:
         return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
 
     def _observe(self, sandbox: Sandbox, fault: Fault | None) -> Observed:
-        observed = self._engine.observe(sandbox)
+        observed = self._runs.timed(sandbox, self._engine.observe(sandbox), self._now())
         return observed if fault is None else dataclasses.replace(observed, fault=fault)
 
     async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> Sandbox:

@@ -213,6 +213,12 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     everything += [
         (one, Observed(workload=workload(), pod=two, volume=volume())) for one in sandboxes() for two in unready
     ]
+    again = pod(ready_at=LATE + timedelta(seconds=1), recent_until=LATE + timedelta(seconds=1))
+    everything += [
+        (dataclasses.replace(one, status=status), Observed(workload=workload(), pod=again, volume=volume()))
+        for one in sandboxes()
+        for status in (one.status, samples.status(phase=Phase.ERROR, reason=Reason.CRASH_LOOP))
+    ]
     ends = [Disruption(f"pod-{one.name}", one, "words") for one in Reason if one.is_disruption]
     gone = samples.status(last_disruption=DisruptionStatus(Reason.EVICTED, "words", NOW, 2))
     everything += [

@@ -195,6 +195,9 @@ class KubernetesEngine:
         if sight.namespace.gone:
             return Observed(namespace=sight.namespace.fault)
         pod: Pod | None = sight.pod(name)
+        readiness = sandbox.spec.readiness
+        if pod and not (readiness.http_path or readiness.tcp_port):
+            pod = dataclasses.replace(pod, probed=False)
         volume = self._disk(sandbox)
         if pod:
             sight.pass_by(sandbox)

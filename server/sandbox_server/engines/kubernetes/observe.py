@@ -185,6 +185,7 @@ def pod(found: Object) -> Pod:
     return Pod(
         owner=meta.annotations.get(manifests.UID, ""),
         generation=_generation(found),
+        uid=meta.uid,
         ready=ready.status == "True" and status.phase != "Failed",
         reason=cause.reason,
         message=cause.message if begun or cause.message != MAKING else "",

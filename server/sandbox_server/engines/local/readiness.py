@@ -29,6 +29,11 @@ async def watch(sandbox: Sandbox, settings: Settings, ready: bool) -> AsyncItera
     yield True
 
 
+def asks(sandbox: Sandbox, settings: Settings) -> bool:
+    """Whether something has to answer before a sandbox is ready."""
+    return _asked(sandbox, settings) is not None
+
+
 def _asked(sandbox: Sandbox, settings: Settings) -> tuple[int, str] | None:
     """The loopback port that has to answer, and the HTTP path if one is asked for; None where nothing has to answer.
 

@@ -87,6 +87,7 @@ class Unit:
             terminating=terminating,
             scheduled=True,
             image_pulled=True,
+            probed=readiness.asks(self.sandbox, self._settings),
             restart_count=process.restarts,
             last_exit=None if code is None else Exit(code, _word(code), process.words),
         )

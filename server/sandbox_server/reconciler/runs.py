@@ -1,0 +1,60 @@
+"""How long each sandbox's process has been ready since it was started: a process that ends at once is never RUNNING.
+
+All times are by the clock of the service, so that no clock of the cluster matters. What is not known after a restart of
+the service costs `ready_for` once, and nothing where the sandbox is RUNNING.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sandbox_server.domain.observed import Observed
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Key, Sandbox
+
+RECENT = timedelta(minutes=1)
+"""How long the last end of a process is recent while the process that followed has not become ready."""
+
+Start = tuple[str, int, int]
+"""What names one start of the processes in a pod: its uid, its generation and how often they were started again."""
+
+
+@dataclass
+class _Run:
+    """`since`: when it was first seen. `ready_since`: since when it is seen ready. `proven`: it was so for long enough."""
+
+    start: Start
+    since: datetime
+    ready_since: datetime | None = None
+    proven: bool = False
+
+
+class Runs:
+    """The present run of each sandbox, as it was seen."""
+
+    def __init__(self, ready_for: timedelta) -> None:
+        self._ready_for = ready_for
+        self._runs: dict[Key, _Run] = {}
+
+    def forget(self, key: Key) -> None:
+        """Drops what is remembered of a sandbox."""
+        self._runs.pop(key, None)
+
+    def timed(self, sandbox: Sandbox, observed: Observed, now: datetime) -> Observed:
+        """Returns `observed` with the times from which the pod's readiness counts and its last end is past."""
+        pod = observed.pod
+        if pod is None:
+            return observed
+        start, run = (pod.uid, pod.generation, pod.restart_count), self._runs.get(sandbox.key)
+        if run is None or run.start != start:
+            first_look = run is None and sandbox.status.phase is Phase.RUNNING
+            run = self._runs[sandbox.key] = _Run(start, now, proven=first_look)
+        run.ready_since = (run.ready_since or now) if pod.ready else None
+        restarted = pod.restart_count > 0
+        wait = self._ready_for if restarted or not pod.probed else timedelta()
+        run.proven = run.proven or (run.ready_since is not None and now - run.ready_since >= wait)
+        if run.proven:
+            return observed
+        ready_at = run.ready_since + wait if run.ready_since else None
+        recent_until = run.since + RECENT if restarted else None
+        return dataclasses.replace(observed, pod=dataclasses.replace(pod, ready_at=ready_at, recent_until=recent_until))
