@@ -117,7 +117,7 @@ async def test_object_that_comes_back_is_named_with_who_makes_it() -> None:
     of = contests(clock)
     for number in range(4):
         contest = of.begin(KEY, (1, None))
-        contest.removing(MANIFEST, found(entry("velero", {}), uid=str(number)))
+        contest.removed(MANIFEST, found(entry("velero", {}), uid=str(number)))
         of.done(KEY, contest)
         clock.now += 1
     assert contest.fault is not None

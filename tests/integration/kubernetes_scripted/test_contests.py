@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import contest
@@ -13,6 +14,7 @@ from sandbox_server.engines.kubernetes import contest
 from tests.contract.rig import Rig
 from tests.integration.kubernetes_scripted.api import ScriptedApi
 from tests.integration.kubernetes_scripted.test_faults import (
+    CLAIMS,
     INGRESSES,
     SERVICES,
     SETS,
@@ -128,6 +130,27 @@ async def test_stop_and_delete_name_who_scales_the_sandbox_up(rig: Rig, api: Scr
             await asyncio.sleep(2)
             assert acts(api, since, A) <= MOST
     await rig.settled(A, Phase.TERMINATED)
+
+
+async def test_apply_that_cannot_be_done_is_contested_too(rig: Rig, api: ScriptedApi) -> None:
+    """A claim has to go before there can be a fresh one, and whoever scales the workload up keeps it."""
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    claim = api.objects[CLAIMS][f"vn-homevn-agent-{A}-0"]
+    api.put(CLAIMS, claim | {"status": claim["status"] | {"phase": "Lost"}})
+    await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST)
+
+    async def kept(_: web.Request) -> web.StreamResponse:
+        return web.json_response(claim)
+
+    api.lasting.append((lambda request: request.method == "DELETE" and "claims/" in request.path, kept))
+    async with fought(api, scale(1)):
+        since = len(writes(api))
+        await rig.manager.start(rig.wish(A), accept_data_loss=True)
+        await asyncio.sleep(3)
+        assert acts(api, since, A) <= 2 * MOST
+    api.lasting.clear()
+    await rig.settled(A, Phase.RUNNING, within=60)
 
 
 @pytest.mark.parametrize(

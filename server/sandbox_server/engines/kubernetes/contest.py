@@ -76,8 +76,8 @@ class Contest:
         if self.count >= FREE - 1:
             self._fields[_name(manifest)] = dict(_owned(answer)).get((FIELD_MANAGER, "Apply"), set())
 
-    def removing(self, manifest: Manifest, found: Object) -> None:
-        """Notes an object that the service is about to remove."""
+    def removed(self, manifest: Manifest, found: Object) -> None:
+        """Notes an object that the service has just removed. `found`: the object as it was."""
         self.wrote = True
         name = _name(manifest)
         if self._removed.get(name, found.metadata.uid) != found.metadata.uid:

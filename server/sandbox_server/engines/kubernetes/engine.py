@@ -301,7 +301,11 @@ class KubernetesEngine:
         if not (disk.terminating or disk.lost or not disk.uid):
             sight.of["PersistentVolumeClaim"].put(found)
             return
-        await self._at_rest(sandbox, act)
+        try:
+            await self._at_rest(sandbox, act)
+        finally:
+            # The apply will not be done, and yet somebody may undo this part of it each time.
+            self._contests.done(sandbox.key, act)
         await self._api.delete(claim, found.metadata.uid)
         said = f"the claim {disk.name} has to go before there can be a fresh one"
         # As long as a pod uses it the cluster keeps it, and that it ends takes no more than its grace period.
@@ -321,6 +325,15 @@ class KubernetesEngine:
         if self._sights[sandbox.namespace].namespace.ends:
             return
         act = self._contests.begin(sandbox.key, (sandbox.generation, None))
+        try:
+            await self._delete(sandbox, act)
+        finally:
+            # What was removed before a refusal may be made again as well.
+            self._contests.done(sandbox.key, act)
+        self._supplied.pop(sandbox.key, None)
+        self._sights[sandbox.namespace].forget(sandbox)
+
+    async def _delete(self, sandbox: Sandbox, act: contest.Contest) -> None:
         at_rest = await self._at_rest(sandbox, act)
         placeholders = at_rest and await self._remove_placeholders(sandbox)
         for manifest in manifests.objects(sandbox, {}, 0, self._settings):
@@ -333,11 +346,8 @@ class KubernetesEngine:
                 continue
             disk = manifest["kind"] == "PersistentVolumeClaim" and observe.volume(found).uid
             if not (disk and sandbox.keep_volume):
-                act.removing(manifest, found)
                 await self._api.delete(manifest, found.metadata.uid)
-        self._contests.done(sandbox.key, act)
-        self._supplied.pop(sandbox.key, None)
-        self._sights[sandbox.namespace].forget(sandbox)
+                act.removed(manifest, found)
 
     async def _remove_placeholders(self, sandbox: Sandbox) -> bool:
         """Asks for the removal of the claims of other pods. Returns whether there were any, which has to be asked again.
