@@ -82,7 +82,8 @@ class ScriptedApi:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         watch = request.query.get("watch") == "true"
-        self.calls.append(("WATCH" if watch else request.method, request.path))
+        kind = "WATCH" if watch else "TRIAL" if "dryRun" in request.query else request.method
+        self.calls.append((kind, request.path))
         for listed, used_up in ((self.misdeeds, True), (self.lasting, False)):
             for entry in list(listed):
                 matches, misdeed = entry
