@@ -14,7 +14,7 @@ from typing import Any
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, Status
-from sandbox_server.domain.situation import ROLLOUT_GUARD, Situation
+from sandbox_server.domain.situation import CONTROLLER_GUARD, ROLLOUT_GUARD, Situation
 
 DEFAULT_START_DEADLINE = timedelta(minutes=10)
 """How long an attempt to run may take before it is called failed: a cold pull of a 2 GB image fits twice."""
@@ -29,7 +29,12 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove the engine's objects; the volume too, unless the sandbox keeps it."""
+    """Remove the engine's objects; the volume too, unless the sandbox keeps it.
+
+    `unattended`: the workload's controller does not act, so that there is no waiting for it.
+    """
+
+    unattended: bool = False
 
 
 Action = Apply | Delete
@@ -78,6 +83,10 @@ D, P, R, S = DesiredState, Phase, Reason, Situation
 _STRANGER = "a {} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
 _LOST = "the disk was lost, removed or replaced; Start with accept_data_loss begins on an empty one"
 _KEPT_LOST = "removed; the claim is kept, but the volume that it was bound to no longer exists"
+_UNATTENDED = (
+    "waiting for the cluster's StatefulSet controller, which has not acted on the workload: the controller manager is down, "
+    "or something denies what it writes, such as ControllerRevisions"
+)
 ACCEPTED = "accepted"
 _ENDS = "waits for the process to end, at most {}"
 _UNTRIED = "the process runs; it counts as ready when it has done so for a while"
@@ -121,6 +130,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("the engine cannot act now", S.busy, P.STOPPING, R.CLUSTER_BUSY),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.STOPPING, R.NODE_LOST),
+        Rule("the controller has not acted", S.unattended, P.STOPPING, R.WORKLOAD_PENDING, _UNATTENDED),
         Rule("pod there", S.pod_grace, P.STOPPING, R.POD_TERMINATING, f"the pod is being removed: {_ENDS}"),
         Rule("no pod, and none will come", S.workload_idle, P.STOPPED, R.POD_GONE, "stopped; the disk is kept"),
         Rule("workload not scaled down", S.any, P.STOPPING, R.WORKLOAD_PENDING, "the workload is being scaled down"),
@@ -130,6 +140,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("the engine cannot act now", S.busy, P.TERMINATING, R.CLUSTER_BUSY),
         REFUSED,
         Rule("the pod's node does not answer", S.pod_lost, P.TERMINATING, R.NODE_LOST),
+        Rule("the controller has not acted", S.unattended, P.TERMINATING, R.WORKLOAD_PENDING, _UNATTENDED),
         Rule("pod there", S.pod_grace, P.TERMINATING, R.POD_TERMINATING, f"the pod is being removed: {_ENDS}"),
         Rule("workload not removed", S.undeleted, P.TERMINATING, R.WORKLOAD_PENDING, "the workload is being removed"),
         Rule("claim kept, volume lost", S.volume_kept_lost, P.TERMINATED, R.VOLUME_KEPT, _KEPT_LOST),
@@ -176,6 +187,9 @@ def _recheck_at(at: Situation, waits: bool) -> datetime | None:
     guard_at = at.attempt_at + ROLLOUT_GUARD
     if at.sandbox.desired is DesiredState.RUNNING and at.pod_outdated() and at.now < guard_at:
         times.append(guard_at)
+    seen_at, ends = at.attempt_at + CONTROLLER_GUARD, at.sandbox.desired is not DesiredState.RUNNING
+    if ends and at.workload and not at.workload.obeyed and at.now < seen_at:
+        times.append(seen_at)
     return min(times, default=None)
 
 
@@ -201,7 +215,7 @@ def _action(at: Situation) -> Action | None:
     if sandbox.desired is DesiredState.DELETED:
         left = (workload, None if sandbox.keep_volume else at.volume)
         asked = at.acted() and all(one is None or one.terminating for one in left)
-        return None if asked else Delete()
+        return None if asked else Delete(at.unattended())
     running = sandbox.desired is DesiredState.RUNNING
     if at.stranger() or (running and at.volume_going()):
         return None

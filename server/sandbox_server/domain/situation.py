@@ -15,6 +15,8 @@ ROLLOUT_GUARD = timedelta(seconds=5)
 """How long the controller may leave a broken pod of an earlier generation in place. It deletes such a pod within a
 second where it works as documented."""
 
+CONTROLLER_GUARD = timedelta(seconds=5)
+"""How long the controller may take to see a workload as it now is. It needs less than a second where it works."""
 NAMESPACE_ENDS = (Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING)
 NAMESPACE_SYMPTOMS = (*NAMESPACE_ENDS, Reason.CLUSTER_FORBIDDEN)
 """The reasons of a refusal that tells of the namespace, or that the end of the service's Role in it would explain."""
@@ -165,6 +167,12 @@ class Situation:
         workload = self.workload
         seen = workload is not None and (workload.obeyed or workload.replicas == 0)
         return seen and self.pod_outdated() and self.now >= self.attempt_at + ROLLOUT_GUARD
+
+    def unattended(self) -> bool:
+        """The controller has had `CONTROLLER_GUARD` since the mutation to act on the workload, and has not done so."""
+        workload = self.workload
+        waits = workload is not None and not workload.obeyed and not (self.pod and self.pod.terminating)
+        return waits and self.now >= self.attempt_at + CONTROLLER_GUARD
 
     def pod_failing(self) -> Pod | None:
         """The pod of this generation, if an error keeps it from being ready."""

@@ -104,8 +104,10 @@ class Engine(Protocol):
         Nothing that the pod is made of changes.
         """
 
-    async def delete(self, sandbox: Sandbox) -> None:
+    async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
         """Asks for the removal of every object of the sandbox, the volume too unless it keeps that; returns when asked.
+
+        `unattended`: what makes the pod of the workload does not act, so that there is no waiting for it.
 
         It is asked again, whenever what `observe` shows has changed, until nothing is left that is not going.
         What is already gone is no error; what is not ours is left alone.

@@ -208,8 +208,8 @@ class Reconciler:
         match action:
             case lifecycle.Apply(replicas):
                 revision = await self._engine.apply(sandbox, await self._env(sandbox), replicas)
-            case lifecycle.Delete():
-                await self._engine.delete(sandbox)
+            case lifecycle.Delete(unattended):
+                await self._engine.delete(sandbox, unattended)
         return dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
 
     async def _env(self, sandbox: Sandbox) -> dict[str, str]:

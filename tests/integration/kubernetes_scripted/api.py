@@ -23,6 +23,7 @@ UNOWNED = {("apiVersion",), ("kind",)} | {
 }
 Leaves = dict[tuple[str, ...], Any]
 PROTECTION = "kubernetes.io/pvc-protection"
+FOREGROUND = "foregroundDeletion"
 
 
 class ScriptedApi:
@@ -31,6 +32,7 @@ class ScriptedApi:
     The pods of sandboxes in `unmade` are not made, those in `crashing` crash; while `unbound`, no claim binds.
     `namespace` is the state of every namespace: Active, Terminating or Missing. The service has rights in it while there
     is a `role`, and with `namespace_rights` may get the namespace itself.
+    Of its `controllers`, that of StatefulSets and the garbage collector can be taken away.
     `keeps_broken_pods`: a pod that is not ready is not replaced when the template changes, as on Kubernetes 1.35.0 to
     1.35.3 (kubernetes#137409).
     """
@@ -48,6 +50,7 @@ class ScriptedApi:
         self.unbound = False
         self.keeps_broken_pods = False
         self.page = 500
+        self.controllers = {"StatefulSet", "garbage"}
         self.role = True
         self.namespace_rights = False
         self.namespace = "Active"
@@ -124,6 +127,8 @@ class ScriptedApi:
             wanted = (await request.json()).get("preconditions", {}).get("uid")
             if wanted not in (None, known["metadata"]["uid"]):
                 return status(409, "the UID in the precondition does not match")
+            if (await request.json()).get("propagationPolicy") == "Foreground":
+                known["metadata"].setdefault("finalizers", []).append(FOREGROUND)
             self.remove(collection, name)
         return web.json_response(shown(request, known))
 
@@ -225,6 +230,8 @@ class ScriptedApi:
         elif "deletionTimestamp" not in found["metadata"]:
             going = found["metadata"] | {"deletionTimestamp": "2026-01-02T03:04:05Z"}
             self.put(collection, found | {"metadata": going})
+            if collection.endswith("statefulsets"):
+                self._control(collection.split("/")[-2], name)
             if collection.endswith("persistentvolumeclaims"):
                 asyncio.get_running_loop().call_later(0.01, self._release, collection, name)
 
@@ -290,6 +297,16 @@ class ScriptedApi:
         pods, claims = (f"api/v1/namespaces/{namespace}/pods", f"api/v1/namespaces/{namespace}/persistentvolumeclaims")
         sets = f"apis/apps/v1/namespaces/{namespace}/statefulsets"
         found = self.objects.get(sets, {}).get(name)
+        if (found is None or "deletionTimestamp" in found["metadata"]) and "garbage" not in self.controllers:
+            return
+        if found is not None and "deletionTimestamp" in found["metadata"]:
+            # Nothing is made for it any more. Removed in the foreground, it goes after its pod.
+            self.delete(pods, f"{name}-0")
+            if found["metadata"].get("finalizers") == [FOREGROUND]:
+                self.delete(sets, name)
+            return
+        if found is not None and "StatefulSet" not in self.controllers:
+            return
         if found is not None:
             found = self.put(sets, found | {"status": {"observedGeneration": found["metadata"]["generation"]}})
         pod = self.objects.get(pods, {}).get(f"{name}-0")
@@ -304,7 +321,7 @@ class ScriptedApi:
             self.delete(pods, f"{name}-0")
             self._control(namespace, name)
             return
-        if not wanted or found is None or template is None:
+        if not wanted or found is None or template is None or self.namespace != "Active":
             return
         (claim,) = copy.deepcopy(found["spec"]["volumeClaimTemplates"])
         claim["metadata"] |= {"name": f"{claim['metadata']['name']}-{name}-0", "finalizers": [PROTECTION]}

@@ -36,8 +36,9 @@ async def empty(api: ScriptedApi, order: tuple[str, ...]) -> None:
             for name in list(api.objects.get(collection, {})):
                 api.delete(collection, name)
         await asyncio.sleep(0.1)
-    for found in api.objects.values():
-        found.clear()
+    for collection, found in api.objects.items():
+        for name in list(found):
+            api.delete(collection, name)
 
 
 def disconnect(api: ScriptedApi) -> None:

@@ -224,9 +224,12 @@ class Client:
         async with self.call("PATCH", _of(manifest), parameters=parameters, body=body) as response:
             return OBJECT.decode(await response.read())
 
-    async def delete(self, manifest: manifests.Manifest, uid: str) -> None:
-        """Asks for the removal of that very object; one that is gone is no error."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+    async def delete(self, manifest: manifests.Manifest, uid: str, *, foreground: bool = False) -> None:
+        """Asks for the removal of that very object; one that is gone is no error.
+
+        `foreground`: what it owns goes before it.
+        """
+        body = {"propagationPolicy": "Foreground" if foreground else "Background", "preconditions": {"uid": uid}}
         with contextlib.suppress(Missing):
             async with self.call("DELETE", _of(manifest), body=body):
                 pass

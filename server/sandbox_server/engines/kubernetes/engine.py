@@ -313,12 +313,15 @@ class KubernetesEngine:
             raise engines.Unreachable(said)
         raise engines.Busy(f"{said}; its finalizers: {', '.join(found.metadata.finalizers) or 'none'}")
 
-    async def delete(self, sandbox: Sandbox) -> None:
+    async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit.
 
         The StatefulSet comes to rest before it and the claim go: they are asked for again once its controller has seen
         that there is nothing to make and the pod is gone. Deleted under a controller that is at work, it would get a
         pod, and a claim, when all is gone. It goes last, so that it shows as long as anything may be left.
+
+        A controller that does not act at all is not waited for: then the garbage collector removes the pod before the
+        StatefulSet, for which the controller makes nothing any more, and the claim goes when the pod is gone.
 
         What is in a namespace that is being removed goes with it, without the service, whose Role goes as well.
         """
@@ -326,18 +329,19 @@ class KubernetesEngine:
             return
         act = self._contests.begin(sandbox.key, (sandbox.generation, None))
         try:
-            await self._delete(sandbox, act)
+            await self._delete(sandbox, act, unattended)
         finally:
             # What was removed before a refusal may be made again as well.
             self._contests.done(sandbox.key, act)
         self._supplied.pop(sandbox.key, None)
         self._sights[sandbox.namespace].forget(sandbox)
 
-    async def _delete(self, sandbox: Sandbox, act: contest.Contest) -> None:
+    async def _delete(self, sandbox: Sandbox, act: contest.Contest, unattended: bool) -> None:
         at_rest = await self._at_rest(sandbox, act)
         placeholders = at_rest and await self._remove_placeholders(sandbox)
         for manifest in manifests.objects(sandbox, {}, 0, self._settings):
-            if manifest["kind"] in ("PersistentVolumeClaim", "StatefulSet") and not at_rest:
+            kind = manifest["kind"]
+            if not at_rest and (kind == "PersistentVolumeClaim" or (kind == "StatefulSet" and not unattended)):
                 continue
             if manifest["kind"] == "StatefulSet" and placeholders:
                 continue
@@ -346,7 +350,8 @@ class KubernetesEngine:
                 continue
             disk = manifest["kind"] == "PersistentVolumeClaim" and observe.volume(found).uid
             if not (disk and sandbox.keep_volume):
-                await self._api.delete(manifest, found.metadata.uid)
+                foreground = kind == "StatefulSet" and not at_rest
+                await self._api.delete(manifest, found.metadata.uid, foreground=foreground)
                 act.removed(manifest, found)
 
     async def _remove_placeholders(self, sandbox: Sandbox) -> bool:
@@ -369,8 +374,11 @@ class KubernetesEngine:
         """Whether nothing will be made any more. Asks for it where that was not done."""
         of = self._sights[sandbox.namespace].of
         workload = of["StatefulSet"].get(sandbox.id)
-        if workload is None or workload.owner != sandbox.uid or workload.terminating:
+        pod = of["Pod"].get(manifests.pod_name(sandbox))
+        if workload is None or workload.owner != sandbox.uid:
             return True
+        if workload.terminating:
+            return pod is None
         if workload.replicas:
             *_, manifest = manifests.objects(sandbox, {}, 0, self._settings)
             try:
@@ -378,7 +386,7 @@ class KubernetesEngine:
             except engines.Refused:
                 # Nobody is kept from deleting by who may not change.
                 return True
-        return workload.replicas == 0 and workload.obeyed and of["Pod"].get(manifests.pod_name(sandbox)) is None
+        return workload.replicas == 0 and workload.obeyed and pod is None
 
 
 def _check_ours(sandbox: Sandbox, manifest: manifests.Manifest, found: Object | None) -> None:

@@ -136,7 +136,7 @@ class LocalEngine:
         """Nothing to do: the sandbox's task waits for nobody."""
         return APPLIED
 
-    async def delete(self, sandbox: Sandbox) -> None:
+    async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
         """Ends what runs; asked again when nothing does any more, removes the folder."""
         unit = self._units.get(sandbox.key)
         if unit is None or not unit.rests:

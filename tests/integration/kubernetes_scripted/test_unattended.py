@@ -1,0 +1,77 @@
+"""The Kubernetes engine where the StatefulSet controller does not act."""
+
+import asyncio
+
+import pytest
+from sandbox_server.domain.phase import Phase, Reason
+
+from tests.contract.rig import Rig
+from tests.contract.suite import A
+from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.integration.kubernetes_scripted.test_faults import CLAIMS, PODS, SETS, rig
+
+__all__ = ["rig"]
+WORDS = "waiting for the cluster's StatefulSet controller"
+
+
+def left(api: ScriptedApi) -> list[str]:
+    return [name for found in api.objects.values() for name in found]
+
+
+@pytest.mark.find(3)
+@pytest.mark.parametrize("running", [False, True], ids=["never acted", "acted before"])
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_delete_ends_without_the_statefulset_controller_and_leaves_nothing(
+    rig: Rig, api: ScriptedApi, keep: bool, running: bool
+) -> None:
+    if not running:
+        api.controllers = {"garbage"}
+    await rig.create(A)
+    if running:
+        await rig.settled(A, Phase.RUNNING)
+        api.controllers = {"garbage"}
+    else:
+        await rig.until(A, lambda one: one.applied_generation == 1)
+    await rig.delete(A, keep=keep)
+    await rig.settled(A, Phase.TERMINATED, within=20)
+    assert left(api) == ([f"vn-homevn-agent-{A}-0"] if keep else [])
+    api.controllers = {"garbage", "StatefulSet"}
+    api.control("default", A)
+    await asyncio.sleep(0.2)
+    assert left(api) == ([f"vn-homevn-agent-{A}-0"] if keep else [])
+
+
+@pytest.mark.find(3)
+@pytest.mark.parametrize("desired", [Phase.STOPPED, Phase.TERMINATED])
+async def test_what_a_stop_or_delete_waits_for_is_said_while_the_controller_manager_is_down(
+    rig: Rig, api: ScriptedApi, desired: Phase
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    api.controllers = set()
+    await (rig.begin(A, desired) if desired is Phase.STOPPED else rig.delete(A))
+    waits = await rig.until(A, lambda one: one.status.reason is Reason.WORKLOAD_PENDING, within=10)
+    assert WORDS in waits.status.message
+    assert waits.status.phase is (Phase.STOPPING if desired is Phase.STOPPED else Phase.TERMINATING)
+    await asyncio.sleep(1)
+    assert api.objects[PODS]
+    assert api.objects[CLAIMS]
+    api.controllers = {"garbage", "StatefulSet"}
+    api.control("default", A)
+    await rig.settled(A, desired)
+    assert left(api) == [] or desired is Phase.STOPPED
+
+
+@pytest.mark.find(3)
+async def test_a_controller_that_works_is_waited_for(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    api.controllers = set()
+    await rig.delete(A)
+    await asyncio.sleep(2)
+    assert api.objects[SETS][A]["spec"]["replicas"] == 0
+    assert "deletionTimestamp" not in api.objects[SETS][A]["metadata"]
+    api.controllers = {"garbage", "StatefulSet"}
+    api.control("default", A)
+    ended = await rig.settled(A, Phase.TERMINATED)
+    assert all(WORDS not in one.status.message for one in rig.history if one.id == ended.id)
