@@ -43,7 +43,9 @@ class Pages:
 
 def informer(api: Any = None) -> tuple[Informer[str], list[str]]:
     told: list[str] = []
-    made = Informer(api, "/", {"labelSelector": "x"}, lambda found: found.metadata.annotations["is"], told.append)
+    made = Informer(
+        api, "/", {"labelSelector": "x"}, lambda found: found.metadata.annotations["is"], told.append, 60, lambda: None
+    )
     return made, told
 
 

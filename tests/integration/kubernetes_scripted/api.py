@@ -56,6 +56,7 @@ class ScriptedApi:
         self.namespace = "Active"
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
         self._changed = asyncio.Event()
+        self._epoch = 0
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -159,12 +160,18 @@ class ScriptedApi:
         await stream.prepare(request)
         # An API server sends the headers at once; aiohttp keeps them until there is something to send with them.
         await stream.write(b"\n")
-        told, begun = sum(version <= since for version, *_ in self.history), len(self.history)
+        told, begun, epoch = sum(version <= since for version, *_ in self.history), len(self.history), self._epoch
         with contextlib.suppress(ConnectionResetError):
             while True:
                 changed = self._changed
-                for _, where, kind, value in self.history[told:]:
+                if self._epoch != epoch:
+                    # Its API server is gone.
+                    return stream
+                for version, where, kind, value in self.history[told:]:
                     told += 1
+                    # A watch from a version that is yet to come says nothing before that.
+                    if version <= since and kind not in ("ERROR", "BOOKMARK"):
+                        continue
                     if where not in (collection, ""):
                         continue
                     if kind not in ("ERROR", "BOOKMARK") and not chosen(request, value):
@@ -177,6 +184,18 @@ class ScriptedApi:
                         await stream.write(json.dumps(event).encode() + b"\n")
                 await changed.wait()
         return stream
+
+    def backup(self) -> tuple[int, dict[str, Any], dict[Any, Any]]:
+        """What `restore` takes."""
+        return copy.deepcopy((self.version, self.objects, self._owned))
+
+    def restore(self, version: int, objects: dict[str, Any], owned: dict[Any, Any]) -> None:
+        """Goes back to a backup, as etcd does, or to a cluster that was made anew: versions count on from there."""
+        self.version, self.objects, self._owned = copy.deepcopy((version, objects, owned))
+        self.history = []
+        self._epoch += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def tell(self, collection: str, kind: str, value: dict[str, Any]) -> None:
         """Adds an event to every watch of a collection; of all for an empty one."""

@@ -46,6 +46,10 @@ class Gone(engines.Unreachable):
     """410: the version that was asked for is no longer kept."""
 
 
+class Silent(engines.Unreachable):
+    """An answer that began and then stopped, such as a watch without a sign of life."""
+
+
 class Missing(engines.Refused):
     """404: there is no such object or, for a write, no such namespace."""
 
@@ -143,7 +147,7 @@ class Client:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One call that is answered in time and without failure; the answer to a watch may pause for longer.
 
-        Raises what `failure` says, and `engines.Unreachable` when there is no answer.
+        Raises what `failure` says, `engines.Unreachable` when there is no answer, and `Silent` when an answer stops.
         """
         data = None if body is None else _ENCODER.encode(body)
         limits = aiohttp.ClientTimeout(
@@ -169,6 +173,8 @@ class Client:
                     retry_after = response.headers.get("Retry-After", "")
                     raise failure(f"{method} {path}", await response.read(), response.status, retry_after)
                 yield response
+        except aiohttp.SocketTimeoutError as error:
+            raise Silent(f"{method} {path}: no word for {limits.sock_read:g} s") from error
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
             raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
 

@@ -35,12 +35,17 @@ claim is said as if it were nothing (controller/volume/persistentvolume/pv_contr
 class _Sight:
     """The informers of one namespace."""
 
-    def __init__(self, api: client.Client, namespace: str, changed: Callable[[Key], None]) -> None:
+    def __init__(self, api: client.Client, namespace: str, changed: Callable[[Key], None], relist: float) -> None:
         def heard(sandbox: str) -> None:
             changed(Key(namespace, sandbox))
 
+        def rewound() -> None:
+            for one in self.all:
+                one.list_anew()
+
         def informer(kind: str, value: Callable[[Object], Any], selector: dict[str, str]) -> Informer[Any]:
-            return Informer(api, client.path(kind, namespace), selector, value, heard, self.examine)
+            path = client.path(kind, namespace)
+            return Informer(api, path, selector, value, heard, relist, rewound, self.examine)
 
         self.disrupted: dict[str, Pod] = {}
         self.of = {kind: informer(kind, value, {"labelSelector": manifests.ID}) for kind, value in LABELLED.items()}
@@ -152,7 +157,7 @@ class KubernetesEngine:
         """Lists and watches those that are not watched yet."""
         for one in namespaces:
             if one not in self._sights:
-                self._sights[one] = _Sight(self._api, one, self._changed)
+                self._sights[one] = _Sight(self._api, one, self._changed, self._settings.resync)
                 self._tasks += [asyncio.create_task(informer.run()) for informer in self._sights[one].all]
 
     async def close(self) -> None:
@@ -269,6 +274,7 @@ class KubernetesEngine:
     async def _write(self, sandbox: Sandbox, manifest: manifests.Manifest, act: contest.Contest) -> Object:
         """Applies to the very object that is remembered as ours, or makes one where none is: never to a stranger's."""
         sight = self._sights[sandbox.namespace]
+        position = sight.of[manifest["kind"]].position(manifest["metadata"]["name"])
         if act.watched:
             act.compare(manifest, await self._api.find(manifest))
         try:
@@ -278,7 +284,7 @@ class KubernetesEngine:
             _check_ours(sandbox, manifest, found)
             written = await self._api.apply(manifest, found.metadata.uid if found else "")
         act.written(manifest, written)
-        sight.of[manifest["kind"]].put(written)
+        sight.of[manifest["kind"]].answered(written, position)
         return written
 
     async def _make_disk(self, sandbox: Sandbox, claim: manifests.Manifest, act: contest.Contest) -> None:
@@ -289,8 +295,10 @@ class KubernetesEngine:
         workload is scaled down as well.
         """
         sight = self._sights[sandbox.namespace]
+        claims = sight.of["PersistentVolumeClaim"]
+        position = claims.position(claim["metadata"]["name"])
         try:
-            sight.of["PersistentVolumeClaim"].put(await self._api.apply(claim, ""))
+            claims.answered(await self._api.apply(claim, ""), position)
             return
         except client.Conflict:
             found = await self._api.find(claim, whole=True)
@@ -299,7 +307,7 @@ class KubernetesEngine:
         _check_ours(sandbox, claim, found)
         disk = observe.volume(found)
         if not (disk.terminating or disk.lost or not disk.uid):
-            sight.of["PersistentVolumeClaim"].put(found)
+            claims.answered(found, position)
             return
         try:
             await self._at_rest(sandbox, act)

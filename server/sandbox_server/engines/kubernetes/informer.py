@@ -1,7 +1,11 @@
 """A list and a watch of one kind of object, kept true: what is remembered is what the API server shows.
 
-Every way for a watch to end leads back to the one loop: watch on from the last version, or, where that is gone, list
-anew. A list replaces all that was remembered, so whatever a watch missed is told then.
+Every way for a watch to end leads back to the one loop: watch on from the last version, or list anew where that is gone
+or in doubt. A list replaces all that was remembered, so whatever a watch missed is told then.
+
+Versions go backwards where etcd is restored from a backup, or where a cluster is made anew behind the same address. A watch
+from a version that is yet to come says nothing, so that silence is doubt, as is the answer to a write with a version that
+has passed; and every now and then there is a list without any doubt.
 """
 
 import asyncio
@@ -30,6 +34,8 @@ BLIND_AFTER = 3.0
 LASTING = 1.0
 """Seconds; a watch that ended before failed."""
 LOG_EVERY = 60.0
+EARLY = 0.75
+"""A list comes after this share of `relist` at the soonest, by chance, so that not all come at once."""
 
 
 class _Known(NamedTuple, Generic[T]):
@@ -43,7 +49,7 @@ class _Known(NamedTuple, Generic[T]):
 class Informer(Generic[T]):
     """Remembers what `value` makes of each object, and calls `changed` with the id of the sandbox whose it is.
 
-    `selector`: the parameters that choose the objects.
+    `selector`: the parameters that choose the objects. `relist`: seconds after which it lists anew at the latest.
     """
 
     api: client.Client
@@ -51,6 +57,9 @@ class Informer(Generic[T]):
     selector: dict[str, str]
     value: Callable[[Object], T]
     changed: Callable[[str], None]
+    relist: float
+    rewound: Callable[[], None]
+    """Called when versions went backwards: what other informers of the cluster remember is in doubt as well."""
     examine: Callable[[], Awaitable[None]] | None = None
     """Looks at the namespace, whose end would explain a refusal, before the refusal is shown."""
 
@@ -62,6 +71,10 @@ class Informer(Generic[T]):
 
     _known: dict[str, _Known[T]] = field(default_factory=dict)
     _version: int = 0
+    _list_at: float = -math.inf
+    """When to list anew, by the monotonic clock."""
+    _watching: asyncio.Timeout | None = None
+    """Ends the present watch when it is time to list."""
     _failing_since: float | None = -math.inf
     """When the API server stopped answering; None while it does. Before the first list it never has."""
     _busy_since: float | None = None
@@ -88,6 +101,26 @@ class Informer(Generic[T]):
         """Remembers nothing by `name`, without a watch that would tell of its removal."""
         self._known.pop(name, None)
 
+    def position(self, name: str) -> int:
+        """The version below which no answer to a write of the object `name` can be, as far as is known now."""
+        found = self._known.get(name)
+        return found.version if found else self._version
+
+    def answered(self, item: Object, position: int) -> None:
+        """Takes what the API server answered to a write, ahead of the watch. `position`: the object's before the write."""
+        name, fresh = self._read(item)
+        if fresh.version < position:
+            # What is remembered is of another history of the cluster.
+            self._known.pop(name, None)
+            self.rewound()
+        self.put(item)
+
+    def list_anew(self) -> None:
+        """Ends the present watch for a list."""
+        self._list_at = -math.inf
+        if self._watching is not None and not self._watching.expired():
+            self._watching.reschedule(asyncio.get_running_loop().time())
+
     @property
     def listed(self) -> bool:
         """Whether it has ever listed, so that what is not remembered was not there then."""
@@ -102,11 +135,17 @@ class Informer(Generic[T]):
         """Lists and watches until it is cancelled."""
         while True:
             try:
-                if not self._version:
+                if (left := self._list_at - time.monotonic()) <= 0:
                     await self._list()
-                await self._watch()
+                    continue
+                async with asyncio.timeout(left) as self._watching:
+                    await self._watch()
+            except TimeoutError:
+                self._list_at = -math.inf
             except Exception as error:
                 await self._back_off(error)
+            finally:
+                self._watching = None
 
     async def _back_off(self, error: Exception) -> None:
         now = time.monotonic()
@@ -116,8 +155,8 @@ class Informer(Generic[T]):
             await self.examine()
         self.refused = self._fault(error, now)
         foreseen = isinstance(error, engines.Refused | engines.Unreachable)
-        if isinstance(error, client.Gone):
-            self._version = 0
+        if isinstance(error, client.Gone | client.Silent):
+            self._list_at = -math.inf
         elif (self._failures > 1 or not foreseen) and now - self._logged >= LOG_EVERY:
             self._logged = now
             log.warning("watch_failing", path=self.path, message=str(error)[:300], exc_info=not foreseen)
@@ -138,6 +177,7 @@ class Informer(Generic[T]):
 
     async def _list(self) -> None:
         parameters = self.selector | {"limit": PAGE_SIZE}
+        newest = max((self._version, *(one.version for one in self._known.values())))
         read: list[tuple[str, _Known[T]]] = []
         while True:
             async with self.api.call("GET", self.path, parameters=parameters) as response:
@@ -147,10 +187,16 @@ class Informer(Generic[T]):
                 break
             parameters["continue"] = page.metadata.continue_
         before, self._version = self._known, int(page.metadata.resourceVersion)
-        # What was written by us while the list was under way is newer than it.
-        newer = [(name, one) for name, one in before.items() if one.version > self._version]
+        newer: list[tuple[str, _Known[T]]] = []
+        if self._version < newest:
+            log.warning("versions_went_backwards", path=self.path, heard=newest, listed=self._version)
+            self.rewound()
+        else:
+            # What was written by us while the list was under way is newer than it.
+            newer = [(name, one) for name, one in before.items() if one.version > self._version]
         self._known = dict(sorted(read + newer, key=lambda one: one[1].version))
         self.emptied = not self._known and (self.emptied or bool(before))
+        self._list_at = time.monotonic() + self.relist * random.uniform(EARLY, 1.0)
         self._failing_since = self._busy_since = self.refused = None
         for name, one in (before | self._known).items():
             if name not in before or name not in self._known or before[name].value != one.value:
@@ -191,7 +237,7 @@ class Informer(Generic[T]):
         self._version = max(self._version, int(item.metadata.resourceVersion))
 
     def put(self, item: Object) -> bool:
-        """Takes an object as the watch shows it, or as the API server answered to a write of ours, ahead of the watch.
+        """Takes an object as the watch shows it, or as the API server answered.
 
         What the watch has gone past is old: it may show what was removed since. Versions are compared as numbers, as
         the API server itself orders them. Returns whether anything of it is new.

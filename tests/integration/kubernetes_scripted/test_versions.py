@@ -1,0 +1,91 @@
+"""Versions that go backwards: etcd restored from a backup, or a cluster made anew behind the same address."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox_server.domain.phase import Phase, Reason
+
+from tests.contract.rig import Rig
+from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.integration.kubernetes_scripted.test_faults import SETS, A, ScriptedGround, until
+
+NEVER = 3600.0
+NOTICES: list[dict[str, Any]] = [{"cluster_silence": 1.0, "resync": NEVER}, {"cluster_silence": NEVER, "resync": 1.0}]
+"""What alone notices: a watch that is silent for long, or the list now and then."""
+
+
+@contextlib.asynccontextmanager
+async def started(api: ScriptedApi, folder: Path, **settings: float) -> AsyncIterator[Rig]:
+    ground = ScriptedGround(api, folder)
+    ground.settings = ground.settings.model_copy(update=settings)
+    rig = Rig(ground, folder, resync=NEVER)
+    await rig.start()
+    try:
+        yield rig
+    finally:
+        await rig.stop()
+
+
+@pytest.mark.find(4)
+@pytest.mark.parametrize("notices", NOTICES, ids=["silence", "list"])
+async def test_a_cluster_from_before_a_stop_is_seen_and_stopped_again(
+    api: ScriptedApi, tmp_path: Path, notices: dict[str, Any]
+) -> None:
+    async with started(api, tmp_path, **notices) as rig:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        backup = api.backup()
+        await rig.begin(A, Phase.STOPPED)
+        await rig.settled(A, Phase.STOPPED)
+        api.restore(*backup)
+        assert api.objects[SETS][A]["spec"]["replicas"] == 1
+        await until(lambda: api.objects[SETS][A]["spec"]["replicas"] == 0)
+        await rig.settled(A, Phase.STOPPED)
+        rig.check_history()
+
+
+@pytest.mark.find(4)
+@pytest.mark.parametrize("notices", NOTICES, ids=["silence", "list"])
+async def test_a_cluster_that_was_made_anew_is_said_to_have_lost_the_disk(
+    api: ScriptedApi, tmp_path: Path, notices: dict[str, Any]
+) -> None:
+    async with started(api, tmp_path, **notices) as rig:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        api.restore(1, {}, {})
+        lost = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+        assert lost.status.reason is Reason.VOLUME_LOST
+
+
+@pytest.mark.find(4)
+async def test_the_answer_to_a_write_with_a_version_that_has_passed_leads_to_a_list(
+    api: ScriptedApi, tmp_path: Path
+) -> None:
+    async with started(api, tmp_path, cluster_silence=NEVER, resync=NEVER) as rig:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        backup = api.backup()
+        for phase in (Phase.STOPPED, Phase.RUNNING, Phase.STOPPED):
+            await rig.begin(A, phase)
+            await rig.settled(A, phase)
+        api.restore(*backup)
+        # Nothing is noticed yet: the watches wait for versions that are to come.
+        await asyncio.sleep(0.5)
+        assert (await rig.get(A)).status.phase is Phase.STOPPED
+        await rig.begin(A, Phase.RUNNING)
+        await rig.settled(A, Phase.RUNNING)
+        assert rig.observe(await rig.get(A)).pod is not None
+
+
+@pytest.mark.find(4)
+async def test_a_list_now_and_then_tells_what_no_watch_told(api: ScriptedApi, tmp_path: Path) -> None:
+    async with started(api, tmp_path, cluster_silence=NEVER, resync=1.0) as rig:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        # Removed without an event.
+        del api.objects[SETS][A]
+        await until(lambda: A in api.objects[SETS])
