@@ -311,7 +311,10 @@ def test_every_command_has_help(ctl: Ctl, command: str) -> None:
     assert (done.returncode, "Usage:" in done.stdout) == (0, True)
 
 
-def test_the_clusters_words_are_shown_as_they_are_and_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_clusters_words_are_shown_as_they_are_and_move_no_cursor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     words = 'Pod "p" is invalid: [spec.a: Required, spec.b[0]: bad] [/b] :key: é'
     status = pb.SandboxStatus(sandbox_id="demo", message=f"{words}\n\x1b[31m\x9b2J")
     show.status(status)

@@ -1,7 +1,7 @@
 """Kept disks as a caller meets them: listed, adopted as they are, removed by another Delete."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
@@ -11,6 +11,16 @@ from tests.conftest import Service
 
 SLEEP = pb.SandboxSpec(command=["/bin/sh", "-c", "exec sleep 1000"])
 pytestmark = pytest.mark.find(25)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One whose callers may name a storage class."""
+    made = Service(tmp_path_factory.mktemp("service"), "--allowed-storage-classes", "fast")
+    try:
+        yield made.start()
+    finally:
+        made.end()
 
 
 def spec(**storage: str) -> pb.SandboxSpec:

@@ -53,7 +53,9 @@ class Cluster:
             await asyncio.sleep(0.7)
             lines = [json.loads(one) for one in self.ground.cluster.audit.read_text().splitlines()]
             ours = [one for one in lines if one.get("objectRef", {}).get("namespace") == self.ground.namespace]
-            before, count = count, len([one for one in ours if one["verb"] not in ("get", "list", "watch")])
+            # A dry run asks whether the namespace is going, and writes nothing.
+            writes = [one for one in ours if one["verb"] not in ("get", "list", "watch")]
+            before, count = count, len([one for one in writes if "dryRun=All" not in one["requestURI"]])
         return count
 
     async def put_back(self, path: str, *but: str) -> dict[str, Any]:

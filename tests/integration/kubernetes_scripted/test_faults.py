@@ -751,6 +751,8 @@ def warning(name: str, pod: dict[str, Any], reason: str, message: str) -> dict[s
 async def test_what_a_probe_was_answered_is_said_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A, {"TOKEN": samples.CANARY})
     await rig.settled(A, Phase.RUNNING)
+    # From here on the pod is as the test says.
+    api.unmade.add(A)
     found = copy.deepcopy(api.objects[PODS][f"{A}-0"])
     ready = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
     found["status"]["conditions"] = [ready, *found["status"]["conditions"][1:]]
