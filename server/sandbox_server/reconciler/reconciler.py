@@ -150,6 +150,8 @@ class Reconciler:
                 await self._write(lifecycle.on_blindness(sandbox, why, self._now()))
             return
         observed, decision = await self._look(sandbox)
+        # Before the act: a deadline holds however long the engine fails.
+        self._recheck(key, decision)
         if decision.action is not None:
             # What is in error stays so until its pod is ready, or the act has shown whether the cause is gone.
             if decision.phase is Phase.RUNNING or sandbox.status.phase not in (decision.phase, Phase.ERROR):
@@ -160,14 +162,16 @@ class Reconciler:
                 await self._record(sandbox, *await self._look(sandbox, refused.fault))
                 raise
             except engines.Busy as busy:
-                if self._lasts(key, busy):
+                if (left := self._passing_for(key, busy)) <= 0:
                     await self._record(sandbox, *await self._look(sandbox, busy.fault))
+                else:
+                    # The back-off may be longer by then: watches that wake the key count as failures.
+                    self._queue.add_after(key, left)
                 raise
             self._busy_since.pop(key, None)
             observed, decision = await self._look(sandbox)
+            self._recheck(key, decision)
         sandbox = await self._record(sandbox, observed, decision)
-        if decision.recheck_at is not None:
-            self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
         if decision.awaits_pod:
             await self._touch(sandbox)
         else:
@@ -182,12 +186,16 @@ class Reconciler:
             await self._write(dataclasses.replace(sandbox, applied_revision=revision))
         self._queue.add_after(sandbox.key, self._touch_at[sandbox.key] - now)
 
-    def _lasts(self, key: Key, busy: engines.Busy) -> bool:
-        """Whether the engine has answered that for a while, or says that it will."""
+    def _recheck(self, key: Key, decision: lifecycle.Decision) -> None:
+        """Comes back when time alone may change the decision."""
+        if decision.recheck_at is not None:
+            self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
+
+    def _passing_for(self, key: Key, busy: engines.Busy) -> float:
+        """Seconds for which what the engine answers may still pass; none where it has lasted, or says that it will."""
         now = time.monotonic()
-        return (
-            now - self._busy_since.setdefault(key, now) >= engines.BUSY_AFTER or busy.retry_after >= engines.BUSY_AFTER
-        )
+        since = self._busy_since.setdefault(key, now)
+        return 0.0 if busy.retry_after >= engines.BUSY_AFTER else since + engines.BUSY_AFTER - now
 
     async def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
         """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""

@@ -5,6 +5,7 @@ import copy
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.contract.rig import Rig
@@ -32,5 +33,28 @@ async def test_lost_readiness_is_starting_until_the_deadline_has_passed_since(ap
         failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
         assert failed.status.reason is Reason.START_DEADLINE
         assert (failed.status.transition_time - fallen.status.transition_time).total_seconds() >= DEADLINE * 0.9
+    finally:
+        await rig.stop()
+
+
+@pytest.mark.find(2)
+async def test_the_deadline_holds_while_the_engine_fails_and_backs_off(api: ScriptedApi, tmp_path: Path) -> None:
+    async def drop(request: web.Request) -> web.StreamResponse | None:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    deadline = 4.0
+    api.lasting.append((lambda request: request.method == "PATCH", drop))
+    rig = Rig(ScriptedGround(api, tmp_path), tmp_path, start_deadline=deadline)
+    await rig.start()
+    try:
+        made = await rig.create(A)
+        failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+        assert failed.status.reason is Reason.START_DEADLINE
+        late = (failed.status.transition_time - made.create_time).total_seconds() - deadline
+        assert 0 <= late < 0.5
+        api.lasting.clear()
+        await rig.settled(A, Phase.RUNNING, within=40)
     finally:
         await rig.stop()
