@@ -1,7 +1,9 @@
 """What becomes of the disk and of what stands beside it, touched by hand: what is told, and what is put back."""
 
 import asyncio
+import time
 
+import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.spec import Storage
 
@@ -34,6 +36,29 @@ async def test_25_a_claim_deleted_by_hand_is_data_loss_said_aloud(truth: Truth) 
     await truth.told("claim gone", Phase.ERROR, Reason.VOLUME_LOST, "accept_data_loss", seen, shown)
     await asyncio.sleep(1)
     assert truth.ground.names("pods") == []
+    await truth.rig.manager.start(truth.rig.wish(A), True)
+    after = await truth.rig.settled(A, Phase.RUNNING)
+    assert after.volume_uid != before.volume_uid
+
+
+@pytest.mark.find(5)
+async def test_a_claim_whose_volume_was_deleted_is_a_lost_disk_under_a_running_pod(truth: Truth) -> None:
+    before = await truth.running()
+    claim = await truth.request("GET", truth.ground.path("persistentvolumeclaims", CLAIM))
+    volume = f"/api/v1/persistentvolumes/{claim['spec']['volumeName']}"
+    since = time.monotonic()
+    await truth.request("DELETE", volume)
+    # It is protected while a claim is bound to it: who deletes it has to mean it.
+    await truth.request("PATCH", volume, {"metadata": {"finalizers": None}}, MERGE)
+    shown = await truth.shown(
+        "persistentvolumeclaims", lambda one: one.value.get("status", {}).get("phase") == "Lost", since
+    )
+    seen = "+ -VOLUME_LOST + + +"
+    lost = await truth.told(
+        "volume of the claim deleted, the pod runs", Phase.ERROR, Reason.VOLUME_LOST, "accept_data_loss", seen, shown
+    )
+    assert lost.status.volume is not None
+    assert not lost.status.volume.bound
     await truth.rig.manager.start(truth.rig.wish(A), True)
     after = await truth.rig.settled(A, Phase.RUNNING)
     assert after.volume_uid != before.volume_uid

@@ -152,7 +152,11 @@ class ScriptedApi:
         meta = {"resourceVersion": str(self.version)}
         if end < len(found):
             meta["continue"] = str(end)
-        return web.json_response({"metadata": meta, "items": found[start:end]})
+        items: list[dict[str, Any]] | None = found[start:end]
+        if not items and "PartialObjectMetadata" in request.headers.get("Accept", ""):
+            # As Go writes a list that was never begun.
+            items = None
+        return web.json_response({"metadata": meta, "items": items})
 
     async def _watch(self, request: web.Request, collection: str) -> web.StreamResponse:
         since = int(request.query["resourceVersion"])

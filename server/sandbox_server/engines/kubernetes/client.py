@@ -217,7 +217,7 @@ class Client:
         """The metadata of the objects of a kind that have that label."""
         parameters = {"labelSelector": f"{label}={value}"}
         async with self.call("GET", path(kind, namespace), parameters=parameters, accept=METADATA_LIST) as response:
-            return PAGE.decode(await response.read()).items
+            return PAGE.decode(await response.read()).objects
 
     async def apply(self, manifest: manifests.Manifest, uid: str) -> Object:
         """Server-side apply to the object with that uid or, if it is empty, to none: it is made. Returns it as it then is.

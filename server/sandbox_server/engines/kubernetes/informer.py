@@ -182,7 +182,7 @@ class Informer(Generic[T]):
         while True:
             async with self.api.call("GET", self.path, parameters=parameters) as response:
                 page = PAGE.decode(await response.read())
-            read += map(self._read, page.items)
+            read += map(self._read, page.objects)
             if not page.metadata.continue_:
                 break
             parameters["continue"] = page.metadata.continue_

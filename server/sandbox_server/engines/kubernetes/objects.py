@@ -95,10 +95,15 @@ class Object(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page of a list."""
+    """A page of a list. `items` is null where an API server writes an empty list of metadata."""
 
     metadata: Meta
-    items: list[Object]
+    items: list[Object] | None = None
+
+    @property
+    def objects(self) -> list[Object]:
+        """What is on the page."""
+        return self.items or []
 
 
 class Event(msgspec.Struct, frozen=True):
