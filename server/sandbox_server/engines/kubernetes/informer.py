@@ -139,13 +139,14 @@ class Informer(Generic[T]):
                     await self._list()
                     continue
                 async with asyncio.timeout(left) as self._watching:
-                    await self._watch()
+                    try:
+                        await self._watch()
+                    finally:
+                        self._watching = None
             except TimeoutError:
                 self._list_at = -math.inf
             except Exception as error:
                 await self._back_off(error)
-            finally:
-                self._watching = None
 
     async def _back_off(self, error: Exception) -> None:
         now = time.monotonic()
