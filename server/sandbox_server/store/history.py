@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import SQLModel
 
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.store import rows, tables
 
-_EVENT = SQLModel.metadata.tables[str(tables.StatusEventRow.__tablename__)]
+(_EVENT,) = tables.core(tables.StatusEventRow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
-from sqlmodel import SQLModel
 
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.store import tables
@@ -19,16 +18,13 @@ PAGE = 500
 ENVIRONMENTS = 50
 """Environments in one transaction: each can be 512 KiB."""
 
-_SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = (
-    SQLModel.metadata.tables[str(one.__tablename__)]
-    for one in (
-        tables.SandboxRow,
-        tables.EnvironmentRow,
-        tables.StatusEventRow,
-        tables.WatchLogRow,
-        tables.RequestRow,
-        tables.PartRow,
-    )
+_SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = tables.core(
+    tables.SandboxRow,
+    tables.EnvironmentRow,
+    tables.StatusEventRow,
+    tables.WatchLogRow,
+    tables.RequestRow,
+    tables.PartRow,
 )
 _OF_EVENT = sa.and_(
     _SANDBOX.c.namespace == _EVENT.c.namespace,

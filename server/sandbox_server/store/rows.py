@@ -4,21 +4,17 @@ from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import SQLModel
 
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.store import documents, tables
 
-_SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = (
-    SQLModel.metadata.tables[str(one.__tablename__)]
-    for one in (
-        tables.SandboxRow,
-        tables.EnvironmentRow,
-        tables.StatusEventRow,
-        tables.WatchLogRow,
-        tables.RequestRow,
-        tables.PartRow,
-    )
+_SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = tables.core(
+    tables.SandboxRow,
+    tables.EnvironmentRow,
+    tables.StatusEventRow,
+    tables.WatchLogRow,
+    tables.RequestRow,
+    tables.PartRow,
 )
 _ENV_NAMES = _PART.alias("env_names")
 _OF_KEY = sa.and_(_SANDBOX.c.namespace == sa.bindparam("of_namespace"), _SANDBOX.c.id == sa.bindparam("of_id"))

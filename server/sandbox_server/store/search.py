@@ -5,16 +5,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
-from sqlmodel import SQLModel
 
 from sandbox_server.domain import selector
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.store import rows, tables
 
-_SANDBOX, _EVENT, _PART = (
-    SQLModel.metadata.tables[str(one.__tablename__)]
-    for one in (tables.SandboxRow, tables.StatusEventRow, tables.PartRow)
-)
+_SANDBOX, _EVENT, _PART = tables.core(tables.SandboxRow, tables.StatusEventRow, tables.PartRow)
 _SPEC = _PART.alias("spec")
 
 

@@ -107,3 +107,8 @@ class RequestRow(SQLModel, table=True):
     sandbox_uid: str
     sequence: int = Field(sa_type=sa.BigInteger)
     created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
+
+
+def core(*kinds: type[SQLModel]) -> tuple[sa.Table, ...]:
+    """The tables of SQLAlchemy Core that hold such rows, for statements."""
+    return tuple(SQLModel.metadata.tables[str(one.__tablename__)] for one in kinds)

@@ -63,8 +63,9 @@ class Reader:
         found = self._cursor.first(rows.SANDBOX, rows.of(key))
         return None if found is None else documents.Row(*found)
 
-    def _sandboxes(self, found: Sequence[documents.Row]) -> list[Sandbox]:
-        return documents.sandboxes(found, self._specs)
+    def _sandboxes(self, found: Sequence[tuple[Any, ...]]) -> list[Sandbox]:
+        """The sandboxes of entries of the log as they were read."""
+        return documents.sandboxes([documents.Row(*one) for one in found], self._specs)
 
     def _specs(self, sequences: Collection[int]) -> Sequence[tuple[Any, ...]]:
         if len(sequences) > 1:
@@ -74,7 +75,7 @@ class Reader:
 
     def _entries(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> list[Sandbox]:
         """The sandboxes that a statement on entries of the log finds."""
-        return self._sandboxes([documents.Row(*one) for one in self._cursor.rows(statement, parameters)])
+        return self._sandboxes(self._cursor.rows(statement, parameters))
 
     def env(self, key: Key) -> dict[str, str]:
         """The environment of the sandbox of that key; empty if there is none."""
@@ -100,7 +101,7 @@ class Reader:
                 continue
             last = after.id if after is not None and namespace == after.namespace else ""
             while found := self._cursor.find(search.page(wanted, namespace, last, CHUNK)):
-                yield from (sandboxes := self._sandboxes([documents.Row(*one) for one in found]))
+                yield from (sandboxes := self._sandboxes(found))
                 last = sandboxes[-1].id
 
     def live(self) -> tuple[int, list[Sandbox]]:
@@ -121,8 +122,7 @@ class Reader:
             return self._entries(history.OF_TENANT, place | {"of_tenant": scope.tenant})
         if len(scope.keys) == 1:
             return self._entries(history.OF_SANDBOX, place | rows.of(next(iter(scope.keys))))
-        found = self._cursor.find(history.of_sandboxes(scope.keys, **place))
-        return self._sandboxes([documents.Row(*one) for one in found])
+        return self._sandboxes(self._cursor.find(history.of_sandboxes(scope.keys, **place)))
 
     def _kept(self, after: int) -> None:
         if after < self._cursor.rows(rows.TRIMMED)[0][0]:
