@@ -40,6 +40,11 @@ BUSY_AFTER = 3.0
 class Busy(Unreachable):
     """The engine answers that it cannot do this now. An answer like that which lasts goes into the sandbox's status."""
 
+    def passing_for(self, lasted: float) -> float:
+        """Seconds for which the cause may still pass, after it has `lasted` so many; none where the engine says that it
+        lasts."""
+        return 0.0 if self.retry_after >= BUSY_AFTER else max(0.0, BUSY_AFTER - lasted)
+
     @property
     def fault(self) -> Fault:
         """What the status says of it."""

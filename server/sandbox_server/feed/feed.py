@@ -112,6 +112,10 @@ class Feed:
             woken |= self._append(sandbox)
         for topic in woken:
             topic.wake()
+        self._grow()
+
+    def _grow(self) -> None:
+        """Has all look again who wait for a sequence."""
         self._grown.set()
         self._grown = asyncio.Event()
 
@@ -139,8 +143,7 @@ class Feed:
         for sandbox in live:
             for listener in self._listeners:
                 listener(sandbox)
-        self._grown.set()
-        self._grown = asyncio.Event()
+        self._grow()
 
     def _append(self, sandbox: Sandbox) -> set[Topic]:
         """Takes the next entry of the log; returns the topics that have it."""

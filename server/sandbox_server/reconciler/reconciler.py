@@ -162,11 +162,12 @@ class Reconciler:
                 await self._record(sandbox, *await self._look(sandbox, refused.fault))
                 raise
             except engines.Busy as busy:
-                if (left := self._passing_for(key, busy)) <= 0:
-                    await self._record(sandbox, *await self._look(sandbox, busy.fault))
-                else:
+                now = time.monotonic()
+                if left := busy.passing_for(now - self._busy_since.setdefault(key, now)):
                     # The back-off may be longer by then: watches that wake the key count as failures.
                     self._queue.add_after(key, left)
+                else:
+                    await self._record(sandbox, *await self._look(sandbox, busy.fault))
                 raise
             self._busy_since.pop(key, None)
             observed, decision = await self._look(sandbox)
@@ -190,12 +191,6 @@ class Reconciler:
         """Comes back when time alone may change the decision."""
         if decision.recheck_at is not None:
             self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
-
-    def _passing_for(self, key: Key, busy: engines.Busy) -> float:
-        """Seconds for which what the engine answers may still pass; none where it has lasted, or says that it will."""
-        now = time.monotonic()
-        since = self._busy_since.setdefault(key, now)
-        return 0.0 if busy.retry_after >= engines.BUSY_AFTER else since + engines.BUSY_AFTER - now
 
     async def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
         """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""

@@ -357,6 +357,10 @@ class ScriptedApi:
             self.objects[claims].get(other["metadata"]["name"]) or self.put(claims, other)
         if name in self.unmade:
             return
+        crashing = name in self.crashing
+        if pod is not None and self._reported.get(pod["metadata"]["uid"]) is crashing:
+            # It runs already, whatever became of its claim, and a kubelet says nothing new: what a test made of it stays.
+            return
         meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
         going = "deletionTimestamp" in claim["metadata"]
         lost = claim.get("status", {}).get("phase") == "Lost"
@@ -368,10 +372,6 @@ class ScriptedApi:
             self.put(pods, {"metadata": meta, "status": {"phase": "Pending", "conditions": [waits]}})
             return
         self.put(claims, claim | {"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}})
-        crashing = name in self.crashing
-        if pod is not None and self._reported.get(pod["metadata"]["uid"]) is crashing:
-            # A kubelet says nothing new: what a test made of the pod stays.
-            return
         container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
         if crashing:
             ended = {"terminated": {"exitCode": 3, "reason": "Error", "message": self._last_words(namespace, template)}}

@@ -267,24 +267,29 @@ class KubernetesEngine:
         """Applies the StatefulSet with the present time in an annotation."""
         manifest = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat())
         of = self._sights[sandbox.namespace].of
-        of["StatefulSet"].put(await self._api.apply(manifest, of["StatefulSet"].uid(sandbox.id)))
+        await self._apply(sandbox, manifest, of["StatefulSet"].uid(sandbox.id))
         made: list[Workload | None] = [of[kind].get(name) for kind, name in manifests.watched(sandbox)]
         return observe.revision([one for one in made if one is not None])
 
     async def _write(self, sandbox: Sandbox, manifest: manifests.Manifest, act: contest.Contest) -> Object:
         """Applies to the very object that is remembered as ours, or makes one where none is: never to a stranger's."""
-        sight = self._sights[sandbox.namespace]
-        position = sight.of[manifest["kind"]].position(manifest["metadata"]["name"])
         if act.watched:
             act.compare(manifest, await self._api.find(manifest))
         try:
-            written = await self._api.apply(manifest, sight.uid(sandbox, manifest))
+            written = await self._apply(sandbox, manifest, self._sights[sandbox.namespace].uid(sandbox, manifest))
         except client.Conflict:
             found = await self._api.find(manifest)
             _check_ours(sandbox, manifest, found)
-            written = await self._api.apply(manifest, found.metadata.uid if found else "")
+            written = await self._apply(sandbox, manifest, found.metadata.uid if found else "")
         act.written(manifest, written)
-        sight.of[manifest["kind"]].answered(written, position)
+        return written
+
+    async def _apply(self, sandbox: Sandbox, manifest: manifests.Manifest, uid: str) -> Object:
+        """Applies to the object with that uid, or makes one where it is empty, and remembers the answer."""
+        informer = self._sights[sandbox.namespace].of[manifest["kind"]]
+        position = informer.position(manifest["metadata"]["name"])
+        written = await self._api.apply(manifest, uid)
+        informer.answered(written, position)
         return written
 
     async def _make_disk(self, sandbox: Sandbox, claim: manifests.Manifest, act: contest.Contest) -> None:
@@ -298,7 +303,7 @@ class KubernetesEngine:
         claims = sight.of["PersistentVolumeClaim"]
         position = claims.position(claim["metadata"]["name"])
         try:
-            claims.answered(await self._api.apply(claim, ""), position)
+            await self._apply(sandbox, claim, "")
             return
         except client.Conflict:
             found = await self._api.find(claim, whole=True)
@@ -319,7 +324,7 @@ class KubernetesEngine:
         # As long as a pod uses it the cluster keeps it, and that it ends takes no more than its grace period.
         if sight.of["Pod"].get(manifests.pod_name(sandbox)) is not None:
             raise engines.Unreachable(said)
-        raise engines.Busy(f"{said}; its finalizers: {', '.join(found.metadata.finalizers) or 'none'}")
+        raise engines.Busy(f"{said}; its finalizers: {_listed(found.metadata.finalizers)}")
 
     async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit.
@@ -351,12 +356,12 @@ class KubernetesEngine:
             kind = manifest["kind"]
             if not at_rest and (kind == "PersistentVolumeClaim" or (kind == "StatefulSet" and not unattended)):
                 continue
-            if manifest["kind"] == "StatefulSet" and placeholders:
+            if kind == "StatefulSet" and placeholders:
                 continue
             found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
                 continue
-            disk = manifest["kind"] == "PersistentVolumeClaim" and observe.volume(found).uid
+            disk = kind == "PersistentVolumeClaim" and observe.volume(found).uid
             if not (disk and sandbox.keep_volume):
                 foreground = kind == "StatefulSet" and not at_rest
                 await self._api.delete(manifest, found.metadata.uid, foreground=foreground)
@@ -375,7 +380,7 @@ class KubernetesEngine:
                 named = {"name": name, "namespace": sandbox.namespace}
                 await self._api.delete({"kind": "PersistentVolumeClaim", "metadata": named}, one.metadata.uid)
             elif held:
-                raise engines.Busy(f"the claim {name} has to go first; its finalizers: {', '.join(sorted(held))}")
+                raise engines.Busy(f"the claim {name} has to go first; its finalizers: {_listed(sorted(held))}")
         return bool(found)
 
     async def _at_rest(self, sandbox: Sandbox, act: contest.Contest) -> bool:
@@ -404,8 +409,11 @@ def _check_ours(sandbox: Sandbox, manifest: manifests.Manifest, found: Object | 
     called = f"{manifest['kind']} {manifest['metadata']['name']}"
     if found.metadata.deletionTimestamp:
         # Such as the Ingress of who had the id before, whose load balancer takes its time to go.
-        held = ", ".join(found.metadata.finalizers)
         said = f"the {called} of a former owner is being removed and has to go first"
-        raise engines.Busy(f"{said}; its finalizers: {held or 'none'}") from None
+        raise engines.Busy(f"{said}; its finalizers: {_listed(found.metadata.finalizers)}") from None
     said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
     raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
+
+
+def _listed(finalizers: Iterable[str]) -> str:
+    return ", ".join(finalizers) or "none"

@@ -170,11 +170,7 @@ class Informer(Generic[T]):
             self._busy_since = None
             return error.fault if isinstance(error, engines.Refused) else None
         self._busy_since = self._busy_since or now
-        return (
-            error.fault
-            if now - self._busy_since >= engines.BUSY_AFTER or error.retry_after >= engines.BUSY_AFTER
-            else None
-        )
+        return None if error.passing_for(now - self._busy_since) else error.fault
 
     async def _list(self) -> None:
         parameters = self.selector | {"limit": PAGE_SIZE}
