@@ -348,13 +348,7 @@ class ScriptedApi:
             return
         if not wanted or found is None or template is None or self.namespace != "Active":
             return
-        (claim,) = copy.deepcopy(found["spec"]["volumeClaimTemplates"])
-        claim["metadata"] |= {"name": f"{claim['metadata']['name']}-{name}-0", "finalizers": [PROTECTION]}
-        claim = self.objects.get(claims, {}).get(claim["metadata"]["name"]) or self.put(claims, claim)
-        for ordinal in range(1, found["spec"]["replicas"]):
-            (other,) = copy.deepcopy(found["spec"]["volumeClaimTemplates"])
-            other["metadata"] |= {"name": f"vn-homevn-agent-{name}-{ordinal}", "finalizers": [PROTECTION]}
-            self.objects[claims].get(other["metadata"]["name"]) or self.put(claims, other)
+        claim, *_ = [self._claim(claims, found, ordinal) for ordinal in range(found["spec"]["replicas"])]
         if name in self.unmade:
             return
         crashing = name in self.crashing
@@ -381,8 +375,14 @@ class ScriptedApi:
         conditions.append({"type": "PodScheduled", "status": "True"})
         containers = [{"name": "sandbox"} | container]
         told = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
-        made = self.put(pods, {"metadata": meta, "status": told})
-        self._reported[made["metadata"]["uid"]] = crashing
+        self._reported[self.put(pods, {"metadata": meta, "status": told})["metadata"]["uid"]] = crashing
+
+    def _claim(self, claims: str, stateful_set: dict[str, Any], ordinal: int) -> dict[str, Any]:
+        """The claim of a pod, made from the template where there is none."""
+        (claim,) = copy.deepcopy(stateful_set["spec"]["volumeClaimTemplates"])
+        name = f"{claim['metadata']['name']}-{stateful_set['metadata']['name']}-{ordinal}"
+        claim["metadata"] |= {"name": name, "finalizers": [PROTECTION]}
+        return self.objects.get(claims, {}).get(name) or self.put(claims, claim)
 
     def _last_words(self, namespace: str, template: dict[str, Any]) -> str:
         """What a crashing process says last, where its log is asked for."""

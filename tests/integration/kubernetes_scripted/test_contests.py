@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -13,31 +12,14 @@ from sandbox_server.engines.kubernetes import contest
 
 from tests.contract.rig import Rig
 from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import (
-    CLAIMS,
-    INGRESSES,
-    SERVICES,
-    SETS,
-    A,
-    ScriptedGround,
-    until,
-    writes,
-)
+from tests.integration.kubernetes_scripted.test_faults import CLAIMS, INGRESSES, SERVICES, SETS, A, rig, until, writes
+
+__all__ = ["rig"]
 
 pytestmark = pytest.mark.find(21)
 MOST = 9
 """Acts in the first three seconds: three without a delay, and those after 0.2, 0.4, 0.8 and 1.6 s, with one to spare."""
 Undo = Callable[[ScriptedApi], None]
-
-
-@pytest.fixture
-async def rig(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[Rig]:
-    made = Rig(ScriptedGround(api, tmp_path), tmp_path)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.stop()
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,7 @@
 """The Kubernetes engine against the scripted API server: the contract suite, and rows of the fault table."""
 
 import asyncio
+import contextlib
 import copy
 import itertools
 import time
@@ -54,14 +55,19 @@ class ScriptedGround:
         self.api.control("default", sandbox.id)
 
 
+@contextlib.asynccontextmanager
+async def started(rig: Rig) -> AsyncIterator[Rig]:
+    await rig.start()
+    try:
+        yield rig
+    finally:
+        await rig.stop()
+
+
 @pytest.fixture
 async def rig(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[Rig]:
-    made = Rig(ScriptedGround(api, tmp_path), tmp_path)
-    await made.start()
-    try:
+    async with started(Rig(ScriptedGround(api, tmp_path), tmp_path)) as made:
         yield made
-    finally:
-        await made.stop()
 
 
 def is_watch(request: web.Request) -> bool:
@@ -335,28 +341,20 @@ async def test_a_watch_for_each_of_many_namespaces_leaves_room_for_calls(api: Sc
     more = tuple(f"tenant-{number}" for number in range(20))
     ground.namespaces = ("default", *more)
     ground.settings = ground.settings.model_copy(update={"cluster_silence": 30.0})
-    rig = Rig(ground, tmp_path)
-    await rig.start()
-    try:
+    async with started(Rig(ground, tmp_path)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)
-    finally:
-        await rig.stop()
 
 
 @pytest.mark.find(41)
 async def test_namespace_that_is_followed_later_is_observed_at_once(api: ScriptedApi, tmp_path: Path) -> None:
     ground = ScriptedGround(api, tmp_path)
     ground.namespaces = ("other",)
-    rig = Rig(ground, tmp_path)
-    await rig.start()
-    try:
+    async with started(Rig(ground, tmp_path)) as rig:
         rig.engine.follow(("other", "default"))
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)
         assert Phase.ERROR not in {one.status.phase for one in rig.history}
-    finally:
-        await rig.stop()
 
 
 async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:

@@ -10,16 +10,14 @@ from sandbox_server.domain.phase import Phase, Reason
 
 from tests.contract.rig import Rig
 from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import PODS, A, ScriptedGround
+from tests.integration.kubernetes_scripted.test_faults import PODS, A, ScriptedGround, started
 
 DEADLINE = 1.0
 
 
 @pytest.mark.find(1)
 async def test_lost_readiness_is_starting_until_the_deadline_has_passed_since(api: ScriptedApi, tmp_path: Path) -> None:
-    rig = Rig(ScriptedGround(api, tmp_path), tmp_path, start_deadline=DEADLINE)
-    await rig.start()
-    try:
+    async with started(Rig(ScriptedGround(api, tmp_path), tmp_path, start_deadline=DEADLINE)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)
         await asyncio.sleep(1.5 * DEADLINE)
@@ -33,8 +31,6 @@ async def test_lost_readiness_is_starting_until_the_deadline_has_passed_since(ap
         failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
         assert failed.status.reason is Reason.START_DEADLINE
         assert (failed.status.transition_time - fallen.status.transition_time).total_seconds() >= DEADLINE * 0.9
-    finally:
-        await rig.stop()
 
 
 @pytest.mark.find(2)
@@ -46,9 +42,7 @@ async def test_the_deadline_holds_while_the_engine_fails_and_backs_off(api: Scri
 
     deadline = 4.0
     api.lasting.append((lambda request: request.method == "PATCH", drop))
-    rig = Rig(ScriptedGround(api, tmp_path), tmp_path, start_deadline=deadline)
-    await rig.start()
-    try:
+    async with started(Rig(ScriptedGround(api, tmp_path), tmp_path, start_deadline=deadline)) as rig:
         made = await rig.create(A)
         failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
         assert failed.status.reason is Reason.START_DEADLINE
@@ -56,5 +50,3 @@ async def test_the_deadline_holds_while_the_engine_fails_and_backs_off(api: Scri
         assert 0 <= late < 0.5
         api.lasting.clear()
         await rig.settled(A, Phase.RUNNING, within=40)
-    finally:
-        await rig.stop()

@@ -1,8 +1,6 @@
 """A pod that the StatefulSet controller could not make: who wakes the controller once the cause is gone."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
@@ -10,30 +8,17 @@ from sandbox_server.reconciler import reconciler
 
 from tests.contract.rig import Rig
 from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import (
-    DENIED,
-    EVENTS,
-    SETS,
-    A,
-    ScriptedGround,
-    event,
-    until,
-    writes,
-)
+from tests.integration.kubernetes_scripted.test_faults import DENIED, EVENTS, SETS, A, event, rig, until, writes
+
+__all__ = ["rig"]
 
 pytestmark = pytest.mark.find(14)
 OFTEN = 0.3
 
 
-@pytest.fixture
-async def rig(api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "TOUCH_EVERY", OFTEN)
-    made = Rig(ScriptedGround(api, tmp_path), tmp_path)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.stop()
 
 
 async def denied(rig: Rig, api: ScriptedApi) -> None:

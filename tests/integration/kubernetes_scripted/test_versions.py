@@ -1,8 +1,6 @@
 """Versions that go backwards: etcd restored from a backup, or a cluster made anew behind the same address."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +9,17 @@ from sandbox_server.domain.phase import Phase, Reason
 
 from tests.contract.rig import Rig
 from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import SETS, A, ScriptedGround, until
+from tests.integration.kubernetes_scripted.test_faults import SETS, A, ScriptedGround, started, until
 
 NEVER = 3600.0
 NOTICES: list[dict[str, Any]] = [{"cluster_silence": 1.0, "resync": NEVER}, {"cluster_silence": NEVER, "resync": 1.0}]
 """What alone notices: a watch that is silent for long, or the list now and then."""
 
 
-@contextlib.asynccontextmanager
-async def started(api: ScriptedApi, folder: Path, **settings: float) -> AsyncIterator[Rig]:
+def noticing(api: ScriptedApi, folder: Path, **settings: float) -> Rig:
     ground = ScriptedGround(api, folder)
     ground.settings = ground.settings.model_copy(update=settings)
-    rig = Rig(ground, folder, resync=NEVER)
-    await rig.start()
-    try:
-        yield rig
-    finally:
-        await rig.stop()
+    return Rig(ground, folder, resync=NEVER)
 
 
 @pytest.mark.find(4)
@@ -35,7 +27,7 @@ async def started(api: ScriptedApi, folder: Path, **settings: float) -> AsyncIte
 async def test_a_cluster_from_before_a_stop_is_seen_and_stopped_again(
     api: ScriptedApi, tmp_path: Path, notices: dict[str, Any]
 ) -> None:
-    async with started(api, tmp_path, **notices) as rig:
+    async with started(noticing(api, tmp_path, **notices)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)
         backup = api.backup()
@@ -53,7 +45,7 @@ async def test_a_cluster_from_before_a_stop_is_seen_and_stopped_again(
 async def test_a_cluster_that_was_made_anew_is_said_to_have_lost_the_disk(
     api: ScriptedApi, tmp_path: Path, notices: dict[str, Any]
 ) -> None:
-    async with started(api, tmp_path, **notices) as rig:
+    async with started(noticing(api, tmp_path, **notices)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)
         api.restore(1, {}, {})
@@ -65,7 +57,7 @@ async def test_a_cluster_that_was_made_anew_is_said_to_have_lost_the_disk(
 async def test_the_answer_to_a_write_with_a_version_that_has_passed_leads_to_a_list(
     api: ScriptedApi, tmp_path: Path
 ) -> None:
-    async with started(api, tmp_path, cluster_silence=NEVER, resync=NEVER) as rig:
+    async with started(noticing(api, tmp_path, cluster_silence=NEVER, resync=NEVER)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)
         backup = api.backup()
@@ -83,7 +75,7 @@ async def test_the_answer_to_a_write_with_a_version_that_has_passed_leads_to_a_l
 
 @pytest.mark.find(4)
 async def test_a_list_now_and_then_tells_what_no_watch_told(api: ScriptedApi, tmp_path: Path) -> None:
-    async with started(api, tmp_path, cluster_silence=NEVER, resync=1.0) as rig:
+    async with started(noticing(api, tmp_path, cluster_silence=NEVER, resync=1.0)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)
         # Removed without an event.
