@@ -1,4 +1,4 @@
-"""A thousand watches that resume thirty thousand changes behind, and what others meanwhile wait for an answer.
+"""A thousand watches that resume thirty thousand changes behind, and how long GetStatus takes while they catch up.
 
 `python -m benchmarks.behind ADDRESS` asks for one status after another until its standard input ends, and prints the
 seconds that each answer took: in a process of its own, which the watches do not keep busy.
@@ -42,7 +42,7 @@ def watches_behind() -> Iterator[Figure]:
             time.sleep(4)
             one, all_of_them, idle, busy = asyncio.run(_measured(process))
     yield Figure("1,000 watches 30,000 changes behind, the last one served; one of all", all_of_them, one, "s", 3)
-    yield Figure("GetStatus meanwhile, p99; idle", busy * 1e3, idle * 1e3, "ms", 3)
+    yield Figure("GetStatus while those watches catch up, p99; idle", busy * 1e3, idle * 1e3, "ms", 3)
 
 
 async def _fill(folder: Path) -> None:
@@ -78,7 +78,8 @@ async def _fill(folder: Path) -> None:
 
 
 async def _measured(process: load.Process) -> tuple[float, float, float, float]:
-    """Seconds until one watch of all is served, until the last of many is, and the p99 of GetStatus idle and meanwhile."""
+    """Four times in seconds: until one watch of everything has all its messages; until the last of many watches has its own;
+    the p99 of GetStatus while the service is idle; and the same while the many watches catch up."""
     async with _asking(process.address) as idle:
         await asyncio.sleep(IDLE)
     one = await _served(process, [""], WATCHES * CHANGES)

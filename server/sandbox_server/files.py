@@ -1,7 +1,7 @@
 """Files that the operator gives: encryption keys, tokens, TLS.
 
-They may be replaced while the service runs. Their modes are the operator's business. A Secret volume has root's files of mode 0644, or of 0440 with a group of the pod,
-and whoever runs as another user reads them by those very bits.
+They may be replaced while the service runs. Which modes they have is for the operator to decide: the files of a Secret
+volume belong to root and have mode 0644, or 0440 with a group of the pod, so that the service's user can read them.
 """
 
 import os

@@ -164,8 +164,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_NOT_READY: _Reason.ValueType  # 6
     """The container runs; the pod is not ready yet, or not for long enough to count: after a restart, and at a first start
-    that has no probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has what the probe was answered last, or which other
-    container or readiness gate of the cluster keeps the pod from being ready.
+    that has no probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has
+    what the probe was answered last, or which other container or readiness gate of the cluster keeps the pod from being
+    ready.
     """
     REASON_ROLLING_OUT: _Reason.ValueType  # 7
     """The pod of an earlier generation is being replaced."""
@@ -281,8 +282,9 @@ as a pull that failed for the first time, or a cause that the kubelet is known t
 """
 REASON_NOT_READY: Reason.ValueType  # 6
 """The container runs; the pod is not ready yet, or not for long enough to count: after a restart, and at a first start
-that has no probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has what the probe was answered last, or which other
-container or readiness gate of the cluster keeps the pod from being ready.
+that has no probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has
+what the probe was answered last, or which other container or readiness gate of the cluster keeps the pod from being
+ready.
 """
 REASON_ROLLING_OUT: Reason.ValueType  # 7
 """The pod of an earlier generation is being replaced."""
@@ -1569,7 +1571,9 @@ class WatchStatusRequest(_message.Message):
     project: _builtins.str
     """Sandboxes of this project."""
     label_selector: _builtins.str
-    """Sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32 requirements."""
+    """Sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
+    requirements.
+    """
     after_sequence: _builtins.int
     """Resume: the sequence of the last message seen, once snapshot_complete was. Unset: begin with a snapshot. 0: all
     history, OUT_OF_RANGE once its beginning is no longer kept.

@@ -223,8 +223,8 @@ class SandboxServiceServicer:
         """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
         with PHASE_TERMINATED among the phases, those too. With volume_kept: the deleted sandboxes whose disk was kept.
 
-        Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed in every phase; a
-        repeat is a new read.
+        Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
+        in every phase; a repeat is a new read.
         A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
         complete only where next_page_token is empty.
 

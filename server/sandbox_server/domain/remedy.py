@@ -68,7 +68,10 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
     Reason.NODE_SHUTDOWN: (WAIT, "the pod is replaced on another node, or when its node is back"),
     Reason.NODE_REJECTED: (WAIT, "the pod is replaced; again and again, scheduler and kubelet disagree about a node"),
     Reason.NODE_TAINTED: (WAIT, "the pod is replaced on a node without that taint"),
-    Reason.OTHER_CONTAINER: (OPERATOR, "whoever adds containers to pods has to mend the one that the message names"),
+    Reason.OTHER_CONTAINER: (
+        OPERATOR,
+        "the message names the container; whoever added it to the pods has to repair it",
+    ),
     Reason.FIELD_CONFLICT: (OPERATOR, "another controller or person has to leave the service's objects alone"),
 }
 """Of each reason: who can remove its cause, and why."""

@@ -1,8 +1,8 @@
 """What watches read that are behind: pages of the log, and turns in which they are read and sent.
 
-The newest entries are in memory, all others in the store. Watches of the same tenant, or of the same sandboxes, share a page wherever it covers their place: the first read aligns
-those that begin at different places. One has its turn at a time, so that all other calls wait for one of them at most,
-and has the next after all others had theirs.
+The newest entries are in memory, all others in the store. Watches of the same tenant, or of the same sandboxes, share a
+page wherever it covers their place: the first read aligns those that begin at different places. One watch has its turn at
+a time, so that all other calls wait for one of them at most, and has its next turn after all others had theirs.
 """
 
 import asyncio
