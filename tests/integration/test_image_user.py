@@ -51,8 +51,10 @@ def environment(ground: Path, mode: int) -> dict[str, str]:
     data.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(data, *map(int, USER.split(":")))
+    # The image's user may not write this tree, so coverage would print an error at the end of the process.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     return {
-        **os.environ,
+        **environ,
         "HOME": str(data),
         "SANDBOX_DATA_DIR": str(data),
         "SANDBOX_LISTEN": f"0.0.0.0:{free_port()}",

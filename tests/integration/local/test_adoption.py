@@ -1,6 +1,7 @@
 """What becomes of processes without the service: found again, told of, never doubled, and nobody else's."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -74,7 +75,9 @@ async def test_a_pid_that_became_somebody_elses_is_left_alone(rig: LocalRig) -> 
     with subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True) as other:
         try:
             file = rig.ground.folder(A) / "main.process"
-            file.write_text(file.read_text().replace(str(pid), str(other.pid)))
+            recorded = json.loads(file.read_text())
+            assert recorded["pid"] == pid
+            file.write_text(json.dumps(recorded | {"pid": other.pid}))
             await rig.start()
             await rig.until(A, lambda one: one.status.restart_count == 1 and one.status.phase is Phase.RUNNING)
             await rig.begin(A, Phase.STOPPED)
