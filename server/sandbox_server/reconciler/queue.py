@@ -19,17 +19,14 @@ class Queue:
         self._working: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
-        self._held: dict[Key, float] = {}
 
     def __len__(self) -> int:
         """Keys that wait or are being worked; those with a delay do not count."""
         return len(self._added | self._working)
 
     def add(self, key: Key) -> None:
-        """Have `key` worked soon, though not before the time that the engine asked for."""
-        if (seconds := self._held.get(key, 0.0) - asyncio.get_running_loop().time()) > 0:
-            self.add_after(key, seconds)
-        elif key not in self._added:
+        """Have `key` worked soon."""
+        if key not in self._added:
             self._added.add(key)
             # A worker that has it puts it in line when it is done.
             if key not in self._working:
@@ -52,10 +49,8 @@ class Queue:
     def retry(self, key: Key, at_least: float = 0.0) -> None:
         """Have a key that failed worked after a delay that doubles with each failure, with jitter.
 
-        `at_least`: seconds that the engine asked for; nothing brings the key back before they have passed.
+        `at_least`: seconds before which it would fail again.
         """
-        if at_least:
-            self._held[key] = asyncio.get_running_loop().time() + at_least
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(failures, 16))
@@ -68,7 +63,6 @@ class Queue:
     def forget(self, key: Key) -> None:
         """Drop what is remembered of a key that is no more."""
         self.succeeded(key)
-        self._held.pop(key, None)
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()

@@ -14,7 +14,7 @@ from sandbox_server.domain import errors, lifecycle, status, words
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.reconciler import queue, runs
+from sandbox_server.reconciler import attempts, queue, runs
 from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -59,8 +59,7 @@ class Reconciler:
         self.outcomes = collections.Counter[tuple[str, str]]()
         self._unseen: dict[tuple[str, Fault | None], set[Key]] = {}
         self._quiet_until: dict[str, float] = {}
-        self._busy_since: dict[Key, float] = {}
-        self._touch_at: dict[Key, float] = {}
+        self._attempts: collections.defaultdict[Key, attempts.Attempts] = collections.defaultdict(attempts.Attempts)
         memory.on_change(self._heard)
 
     def wake(self, key: Key) -> None:
@@ -78,8 +77,7 @@ class Reconciler:
             self._queue.add_after(sandbox.key, AFTER_THE_ANSWER)
         elif sandbox.status.phase is Phase.TERMINATED:
             self._queue.forget(sandbox.key)
-            self._busy_since.pop(sandbox.key, None)
-            self._touch_at.pop(sandbox.key, None)
+            self._attempts.pop(sandbox.key, None)
             self._runs.forget(sandbox.key)
 
     async def run(self) -> None:
@@ -149,6 +147,7 @@ class Reconciler:
             if why is not None:
                 await self._write(lifecycle.on_blindness(sandbox, why, self._now()))
             return
+        attempt = self._attempts[key]
         observed, decision = await self._look(sandbox)
         # Before the act: a deadline holds however long the engine fails.
         self._recheck(key, decision)
@@ -163,29 +162,34 @@ class Reconciler:
                 raise
             except engines.Busy as busy:
                 now = time.monotonic()
-                if left := busy.passing_for(now - self._busy_since.setdefault(key, now)):
+                if attempt.busy_since is None:
+                    attempt.busy_since = now
+                if left := busy.passing_for(now - attempt.busy_since):
                     # The back-off may be longer by then: watches that wake the key count as failures.
                     self._queue.add_after(key, left)
                 else:
                     await self._record(sandbox, *await self._look(sandbox, busy.fault))
                 raise
-            self._busy_since.pop(key, None)
+            attempt.busy_since = None
             observed, decision = await self._look(sandbox)
             self._recheck(key, decision)
         sandbox = await self._record(sandbox, observed, decision)
         if decision.awaits_pod:
             await self._touch(sandbox)
         else:
-            self._touch_at.pop(key, None)
+            attempt.touch_at = None
 
     async def _touch(self, sandbox: Sandbox) -> None:
         """Has the controller of the workload try again to make the pod, if it is time, and comes back when it will be."""
-        now = time.monotonic()
-        if now >= self._touch_at.setdefault(sandbox.key, now + TOUCH_EVERY):
-            self._touch_at[sandbox.key] = now + TOUCH_EVERY
-            revision = await self._engine.touch(sandbox)
+        now, attempt = time.monotonic(), self._attempts[sandbox.key]
+        if attempt.touch_at is None:
+            attempt.touch_at = now + TOUCH_EVERY
+        elif now >= attempt.touch_at:
+            attempt.touch_at = now + TOUCH_EVERY
+            with attempt.asking():
+                revision = await self._engine.touch(sandbox)
             await self._write(dataclasses.replace(sandbox, applied_revision=revision))
-        self._queue.add_after(sandbox.key, self._touch_at[sandbox.key] - now)
+        self._queue.add_after(sandbox.key, attempt.touch_at - now)
 
     def _recheck(self, key: Key, decision: lifecycle.Decision) -> None:
         """Comes back when time alone may change the decision."""
@@ -208,11 +212,12 @@ class Reconciler:
     async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> Sandbox:
         """`sandbox` with what was applied. Raises what the engine raises."""
         revision = sandbox.applied_revision
-        match action:
-            case lifecycle.Apply(replicas):
-                revision = await self._engine.apply(sandbox, await self._env(sandbox), replicas)
-            case lifecycle.Delete(unattended):
-                await self._engine.delete(sandbox, unattended)
+        with self._attempts[sandbox.key].asking():
+            match action:
+                case lifecycle.Apply(replicas):
+                    revision = await self._engine.apply(sandbox, await self._env(sandbox), replicas)
+                case lifecycle.Delete(unattended):
+                    await self._engine.delete(sandbox, unattended)
         return dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
 
     async def _env(self, sandbox: Sandbox) -> dict[str, str]:

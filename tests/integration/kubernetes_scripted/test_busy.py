@@ -9,7 +9,17 @@ from sandbox_server.domain.phase import Phase, Reason
 from tests.contract.rig import Rig
 from tests.contract.suite import A
 from tests.integration.kubernetes_scripted.api import ScriptedApi, status
-from tests.integration.kubernetes_scripted.test_faults import INGRESSES, hang, rig
+from tests.integration.kubernetes_scripted.test_faults import (
+    CLAIMS,
+    INGRESSES,
+    SERVICES,
+    SETS,
+    hang,
+    rig,
+    until,
+    writes,
+)
+from tests.integration.kubernetes_scripted.test_lost_volumes import CLAIM, lose
 
 __all__ = ["rig"]
 WORDS = 'failed calling webhook "w": no endpoints available'
@@ -62,6 +72,21 @@ async def test_a_long_retry_after_is_reported_at_once(rig: Rig, api: ScriptedApi
 
 
 @pytest.mark.find(2)
+async def test_what_is_observed_is_reported_while_the_cluster_asks_to_be_left_alone(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    refuse(api, 429, "PATCH", headers={"Retry-After": "60"})
+    asked = len(writes(api)) + 1
+    api.edit(SETS, A, replicas=0)
+    await until(lambda: len(writes(api)) == asked)
+    lose(api)
+    await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST, within=5)
+    await rig.env(A, B="2")
+    await asyncio.sleep(1)
+    assert len(writes(api)) == asked
+
+
+@pytest.mark.find(2)
 async def test_no_answer_changes_no_status(rig: Rig, api: ScriptedApi) -> None:
     api.lasting.append((lambda request: request.method == "PATCH", hang))
     await rig.create(A)
@@ -82,14 +107,18 @@ async def test_lists_that_the_cluster_cannot_answer_now_are_the_reason(rig: Rig,
 
 
 @pytest.mark.find(2)
-async def test_a_former_owners_object_that_hangs_on_a_finalizer_is_named(rig: Rig, api: ScriptedApi) -> None:
-    name = f"{A}-app-ingress"
+@pytest.mark.parametrize(
+    ("collection", "name"), [(INGRESSES, f"{A}-app-ingress"), (SERVICES, f"{A}-service"), (SETS, A), (CLAIMS, CLAIM)]
+)
+async def test_a_former_owners_object_that_hangs_on_a_finalizer_is_named(
+    rig: Rig, api: ScriptedApi, collection: str, name: str
+) -> None:
     going = {"name": name, "deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": ["example.com/balancer"]}
-    api.put(INGRESSES, {"metadata": going | {"annotations": {"sandbox.fullstackagent.io/uid": "former"}}})
+    api.put(collection, {"metadata": going | {"annotations": {"sandbox.fullstackagent.io/uid": "former"}}})
     await rig.create(A)
     failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR, within=10)
     assert failed.status.reason is Reason.CLUSTER_BUSY
     assert name in failed.status.message
     assert "example.com/balancer" in failed.status.message
-    api.delete(INGRESSES, name)
+    api.delete(collection, name)
     await rig.settled(A, Phase.RUNNING)
