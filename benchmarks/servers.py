@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import uvloop
-from sandbox_server import feed, manager
+from sandbox_server import app, feed, manager
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Condition, Sandbox, Status, VolumeStatus
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
@@ -155,6 +155,7 @@ async def watch(port: int, sandboxes: int) -> None:
 if __name__ == "__main__":
     kind, port = sys.argv[1], int(sys.argv[2])
     if kind == "watch":
+        app.tune()
         uvloop.run(watch(port, int(sys.argv[3])))
     else:
         uvloop.run({"echo": echo, "fanout": fanout}[kind](port))

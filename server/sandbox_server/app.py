@@ -1,7 +1,9 @@
 """The composition root: build, open, serve, drain, close."""
 
 import asyncio
+import gc
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -24,6 +26,20 @@ HEALTH_EVERY = 1.0
 HEALTH_WITHIN = 5.0
 """Seconds that the store may take to answer before it counts as gone."""
 TRIM_EVERY = 3600.0
+
+YOUNG = 20_000
+"""Objects between two collections of the young ones. With the usual 700, each third change that ten thousand watchers are
+told of brought a full collection, during which nobody is served for 0.2 s; with this, none in thirty."""
+
+SWITCH = 0.0001
+"""Seconds for which a thread that reads the store may keep the event loop from running. With the usual 0.005, GetStatus
+takes 4 ms instead of 2.5 ms (p99) while a thousand watches catch up (`benchmarks/behind.py`)."""
+
+
+def tune() -> None:
+    """Sets what the whole process shares for the service; other programs that use its modules keep their own."""
+    gc.set_threshold(YOUNG)
+    sys.setswitchinterval(SWITCH)
 
 
 def cipher(settings: Settings) -> store.Cipher:

@@ -18,6 +18,7 @@ from sandbox_server.rpc import convert, probe
 
 def serve(chosen: settings.Settings) -> None:
     """Runs the service until it is told to stop."""
+    app.tune()
     uvloop.run(app.serve(chosen))
 
 

@@ -19,11 +19,11 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.feed.topic import Change, Encoder, Filter, newer
 
-PAGE = 200
+PAGE = 100
 """Entries that are read at once."""
-PAGES = 64
+PAGES = 128
 """Pages kept: about 20 MB."""
-PAGES_A_TURN = 8
+PAGES_A_TURN = 16
 READERS_MOST = 1000
 """Watches that may read the history at once."""
 TURN = 0.02

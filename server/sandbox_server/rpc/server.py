@@ -7,7 +7,6 @@ costs a function call; a `grpc.aio` interceptor would cost 10 us on each.
 import asyncio
 import collections
 import contextlib
-import gc
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -48,10 +47,6 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 
-YOUNG = 20_000
-"""Objects between two collections of the young ones. With the usual 700, each third change that ten thousand watchers are
-told of brought a full collection, during which nobody is served for 0.2 s; with this, none in thirty."""
-
 LAST_CALLS = 0.2
 """Seconds between the last call's end and the closing of the connections."""
 
@@ -78,7 +73,6 @@ class Server:
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         """Serves, NOT_SERVING yet, and returns the port. Raises OSError if the address cannot be had."""
-        gc.set_threshold(YOUNG)
         stream, unary = grpc.stream_stream_rpc_method_handler, grpc.stream_unary_rpc_method_handler
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
             # The first that was added is the first that is asked.
