@@ -34,8 +34,8 @@ def get_status() -> Iterator[Figure]:
     with load.server("watch", "100") as subject, load.server("echo") as baseline:
         request = pb.GetStatusRequest(sandbox_id="bench-7").SerializeToString()
         for _ in range(5):
-            bare.append(asyncio.run(load.unary(baseline, "GetStatus", request, 6000, 16))[0])
-            mine.append(asyncio.run(load.unary(subject, "GetStatus", request, 6000, 16))[0])
+            bare.append(load.run(load.unary(baseline, "GetStatus", request, 6000, 16))[0])
+            mine.append(load.run(load.unary(subject, "GetStatus", request, 6000, 16))[0])
     yield Figure("GetStatus, server CPU per call; echo", statistics.median(mine), statistics.median(bare), "µs", 1.15)
 
 
@@ -44,7 +44,7 @@ def create() -> Iterator[Figure]:
     flags = ("--local-command", "/bin/sleep 600", "--local-isolation", "none")
     with load.server("echo") as baseline, load.service(*flags) as subject, _bare_session() as session:
         subject.serving()
-        times = asyncio.run(_creates(subject, baseline, session, 150))
+        times = load.run(_creates(subject, baseline, session, 150))
     created, committed, echoed = (statistics.median(one) * 1e3 for one in times)
     yield Figure("CreateSandbox answered, p50; one commit and an echo", created, committed + echoed, "ms", 1.3)
 
@@ -109,7 +109,7 @@ def group_commit() -> Iterator[Figure]:
 
     Against a bare commit of those three rows each, and against the store itself when it may not group.
     """
-    grouped = asyncio.run(_wishes(store.store.GROUP_MOST, 6000))
+    grouped = load.run(_wishes(store.store.GROUP_MOST, 6000))
     with _bare_session() as session:
         began = time.perf_counter()
         for number in range(400):
@@ -117,7 +117,7 @@ def group_commit() -> Iterator[Figure]:
             session.commit()
         bare = 400 / (time.perf_counter() - began)
     yield Figure("durable creates, 64 waiting; a bare commit each", grouped, bare, "/s", 10, least=True)
-    alone = asyncio.run(_wishes(1, 800))
+    alone = load.run(_wishes(1, 800))
     yield Figure("durable creates, 64 waiting; the store's own commit each", grouped, alone, "/s", 10, least=True)
 
 
@@ -147,7 +147,7 @@ BEGINS = 2
 def fan_out() -> Iterator[Figure]:
     """One sandbox's changes to a thousand watchers."""
     with load.server("watch", "100") as subject, load.server("fanout") as baseline:
-        mine, bare = asyncio.run(_deliveries({subject: BEGINS, baseline: 1}, 1000, 40))
+        mine, bare = load.run(_deliveries({subject: BEGINS, baseline: 1}, 1000, 40))
     yield Figure("WatchStatus, CPU per event to 1,000 watchers; bare fan-out", mine, bare, "µs", 1.2)
 
 
@@ -172,7 +172,7 @@ def ten_thousand_watchers() -> Iterator[Figure]:
     outcomes = []
     for words, first in ((("watch", "100"), BEGINS), (("fanout",), 1)):
         with load.server(*words) as process:
-            outcomes.append(asyncio.run(_crowd(process, 10_000, first)))
+            outcomes.append(load.run(_crowd(process, 10_000, first)))
     (mine, kib, failed), (bare, bare_kib, _) = outcomes
     yield Figure("10,000 watchers, the last one served; bare fan-out", mine * 1e3, bare * 1e3, "ms", 1.3)
     yield Figure("10,000 watchers, memory of each; 30 KiB", kib, 30, "KiB", 1)
@@ -196,7 +196,7 @@ def ten_thousand_sandboxes() -> Iterator[Figure]:
     started, memory = {}, {}
     for count in (1, 10_000):
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            asyncio.run(_fill(Path(folder), count))
+            load.run(_fill(Path(folder), count))
             began = time.monotonic()
             with load.service("--local-isolation", "none", folder=Path(folder)) as process:
                 process.serving()
@@ -206,7 +206,7 @@ def ten_thousand_sandboxes() -> Iterator[Figure]:
     yield Figure("10,000 sandboxes, start until serving; 5 s", started[10_000], 5, "s", 1)
     yield Figure("10,000 sandboxes, memory of each; 15 KiB", (memory[10_000] - memory[1]) / 10_000 / 1024, 15, "KiB", 1)
     with load.server("watch", "10000") as many, load.server("watch", "100") as few:
-        mine, bare = asyncio.run(_deliveries({many: BEGINS, few: BEGINS}, 100, 200))
+        mine, bare = load.run(_deliveries({many: BEGINS, few: BEGINS}, 100, 200))
     yield Figure("CPU per event at 10,000 sandboxes; at 100", mine, bare, "µs", 1.1)
 
 

@@ -36,11 +36,11 @@ def watches_behind() -> Iterator[Figure]:
     All resume from before the first change, at a service that has just started and has none of it in memory.
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        asyncio.run(_fill(Path(folder)))
+        load.run(_fill(Path(folder)))
         with load.service("--local-isolation", "none", folder=Path(folder)) as process:
             process.serving()
             time.sleep(4)
-            one, all_of_them, idle, busy = asyncio.run(_measured(process))
+            one, all_of_them, idle, busy = load.run(_measured(process))
     yield Figure("1,000 watches 30,000 changes behind, the last one served; one of all", all_of_them, one, "s", 3)
     yield Figure("GetStatus while those watches catch up, p99; idle", busy * 1e3, idle * 1e3, "ms", 3)
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
 import psutil
@@ -19,6 +20,14 @@ from sandbox.v1 import sandbox_pb2 as pb
 SERVICE = "/sandbox.v1.SandboxService"
 STREAMS = 500
 """Watches on one connection."""
+
+T = TypeVar("T")
+_RUNNER = asyncio.Runner()
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine on the one event loop of this process: grpc.aio goes on using the first that it was used on."""
+    return _RUNNER.run(main)
 
 
 def free_port() -> int:
