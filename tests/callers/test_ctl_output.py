@@ -326,6 +326,7 @@ def test_the_clusters_words_are_shown_as_they_are_and_move_no_cursor(
     assert all(one.isprintable() for one in shown)
 
 
+@pytest.mark.fault(62)
 @pytest.mark.find(10)
 def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -345,6 +346,7 @@ def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -
     assert "EVICTED at 2026-01-02T03:04:05+00:00, 2 in a row: Evicted: low on memory ; the disk is kept" in line
 
 
+@pytest.mark.fault(61)
 @pytest.mark.find(9)
 def test_create_that_waits_for_a_process_that_ends_fails(tmp_path: Path) -> None:
     service = Service(tmp_path, "--ready-for", "1").start()

@@ -103,6 +103,8 @@ async def test_the_last_words_of_a_crash_are_said_without_the_environment(rig: R
     await rig.ground.heal(failed)
 
 
+@pytest.mark.fault(29)
+@pytest.mark.fault(66)
 async def test_29_a_good_env_update_recovers_from_a_crash_loop_without_help(rig: Rig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)

@@ -373,6 +373,7 @@ def test_a_spec_that_is_missing_lacks_its_project(call: Call) -> None:
     refused(call("CreateSandbox", pb.CreateSandboxRequest()), "spec.project")
 
 
+@pytest.mark.fault(44)
 @given(st.text(min_size=1, max_size=300))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_44_any_key_is_taken_or_named_in_one_printable_line(call: Call, key: str) -> None:
@@ -470,6 +471,7 @@ def test_text_that_is_not_utf8_is_named_as_the_request(call: Call, method: str, 
             refused(call(method, written), "request")
 
 
+@pytest.mark.fault(46)
 def test_46_what_is_too_large_is_refused_before_it_is_read(call: Call) -> None:
     answer = call("CreateSandbox", b"\0" * (RECEIVE_MOST + 1))
     assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED

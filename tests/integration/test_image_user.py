@@ -65,6 +65,7 @@ def environment(ground: Path, mode: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.fault(71)
 @pytest.mark.find(24)
 @pytest.mark.find(46)
 @pytest.mark.parametrize("mode", image_run.MODES, ids=oct)
@@ -113,6 +114,7 @@ def test_the_grpc_probe_of_the_kubelet_works_in_plaintext_alone_and_the_command_
         pass
 
 
+@pytest.mark.fault(71)
 @pytest.mark.find(24)
 @pytest.mark.parametrize("name", ["env.keys", "tenants.json", "tls.crt", "tls.key"])
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that another user may not read")

@@ -175,6 +175,7 @@ async def test_a_page_says_the_sequence_of_its_moment(opened: Opened) -> None:
     assert page == (2, [2])
 
 
+@pytest.mark.fault(72)
 @pytest.mark.find(28)
 async def test_a_reader_does_not_wait_for_those_of_another_lane(opened: Opened) -> None:
     (made,) = await opened.make(samples.sandbox())
@@ -197,6 +198,7 @@ async def test_a_reader_does_not_wait_for_those_of_another_lane(opened: Opened) 
             await holding
 
 
+@pytest.mark.fault(72)
 @pytest.mark.find(28)
 async def test_a_page_decodes_few_more_rows_than_it_has(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await opened.make(*(samples.sandbox(f"demo-{number:03}") for number in range(500)))
@@ -217,6 +219,7 @@ async def test_a_page_decodes_few_more_rows_than_it_has(opened: Opened, monkeypa
     assert decoded <= 25
 
 
+@pytest.mark.fault(72)
 @pytest.mark.find(28)
 async def test_a_list_reads_the_rows_of_its_page_by_the_primary_key(tmp_path: Path) -> None:
     path = tmp_path / "a.db"

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.find(36)
 KEYS = base64.b64encode(b"k" * 32).decode()
 
 
+@pytest.mark.fault(74)
 async def test_two_replicas_write_and_follow_through_a_pool_of_transactions(pgbouncer: str) -> None:
     one, two = Opened(pgbouncer), Opened(pgbouncer)
     for opened in (one, two):
@@ -42,6 +43,7 @@ async def test_two_replicas_write_and_follow_through_a_pool_of_transactions(pgbo
         await opened.store.close()
 
 
+@pytest.mark.fault(74)
 def test_a_service_starts_migrates_and_runs_behind_pgbouncer(
     make_service: Callable[..., Service], pgbouncer: str
 ) -> None:
@@ -72,6 +74,7 @@ def prepared(url: str) -> int:
     return int(count)
 
 
+@pytest.mark.fault(74)
 def test_statements_are_prepared_only_in_a_session_of_the_connections_own(
     postgres: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +85,7 @@ def test_statements_are_prepared_only_in_a_session_of_the_connections_own(
     assert prepared(url) == 0
 
 
+@pytest.mark.fault(74)
 def test_nothing_is_prepared_behind_pgbouncer(pgbouncer: str) -> None:
     assert prepared(pgbouncer) == 0
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 
 import grpc
+import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient, errors
@@ -32,6 +33,7 @@ async def gone(client: AsyncClient, service: Service) -> None:
     assert service.sandboxes() == []
 
 
+@pytest.mark.fault(8)
 async def test_08_of_wishes_raced_at_random_the_last_acknowledged_holds(make_service: Callable[..., Service]) -> None:
     service, choose = make_service().start(), chance()
     told: dict[int, int] = {}
@@ -78,6 +80,7 @@ async def test_08_of_wishes_raced_at_random_the_last_acknowledged_holds(make_ser
     assert service.sandboxes() == []
 
 
+@pytest.mark.fault(9)
 async def test_09_a_create_that_its_caller_leaves_is_all_or_nothing(make_service: Callable[..., Service]) -> None:
     service, choose = make_service("--local-isolation", "none").start(), chance()
     requests = [

@@ -83,6 +83,7 @@ def call(service: Service, method: str, request: Any, token: str | None) -> tupl
     return error.code(), error.details(), details
 
 
+@pytest.mark.fault(47)
 def test_47_every_method_needs_a_known_token(make_service: Callable[..., Service], tenants: Path) -> None:
     service = make_service("--token-file", str(tenants))
     service.start(wait=False)
@@ -119,6 +120,7 @@ def test_refused_token_leaves_a_line_and_a_flood_leaves_few(
     assert "wrong-token" not in service.log.read_text()
 
 
+@pytest.mark.fault(48)
 def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
     make_service: Callable[..., Service], tenants: Path
 ) -> None:
@@ -164,6 +166,7 @@ def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
         a.wait_until("secret-one", "TERMINATED", timeout=20)
 
 
+@pytest.mark.fault(48)
 def test_48_what_is_in_a_namespace_that_was_taken_from_its_tenant_is_shown_to_him_no_more(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
@@ -198,6 +201,7 @@ def test_48_what_is_in_a_namespace_that_was_taken_from_its_tenant_is_shown_to_hi
                 break
 
 
+@pytest.mark.fault(49)
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -229,6 +233,7 @@ def test_49_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.fault(49)
 def test_49_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> None:
     flags = ["--listen", "127.0.0.1:99999", "--data-dir", str(tmp_path)]
     done = subprocess.run([sys.executable, "-m", "sandbox_server", *flags], capture_output=True, text=True, timeout=30)
@@ -237,6 +242,7 @@ def test_49_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> No
     assert done.stderr == f"sandbox-server: listen: {said}\n"
 
 
+@pytest.mark.fault(49)
 @pytest.mark.parametrize(
     ("command", "url", "said"),
     [
@@ -268,6 +274,7 @@ def test_49_a_database_that_cannot_be_used_is_said_in_one_line(
     assert "canary" not in done.stderr.replace("canary.txt", "")
 
 
+@pytest.mark.fault(49)
 def test_49_a_bad_certificate_refuses_to_start(tmp_path: Path) -> None:
     good, expired = certificate(tmp_path / "tls", "good"), certificate(tmp_path / "tls", "expired", days=-1)
     future = certificate(tmp_path / "tls", "future", age=-1)
@@ -302,6 +309,7 @@ def test_a_bad_token_file_refuses_to_start_without_showing_tokens(content: str, 
     assert "short" not in str(caught.value)
 
 
+@pytest.mark.fault(50)
 def test_50_tls_is_served_and_replaced_files_are_used_by_new_connections(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
@@ -335,6 +343,7 @@ def test_50_tls_is_served_and_replaced_files_are_used_by_new_connections(
     assert subprocess.run([*command, *flags], timeout=30).returncode == 0
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize("name", ["sandboxes.example", "*.sandboxes.example"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
 def test_50_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its_own(

@@ -74,6 +74,7 @@ def test_mutations_answer_with_a_sequence_that_can_be_read(client: Client) -> No
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+@pytest.mark.fault(7)
 def test_07_a_request_id_takes_effect_once_and_belongs_to_one_payload(client: Client) -> None:
     request_id = str(uuid.uuid4())
     first = client.create("once", request_id=request_id, spec=SLEEP)
@@ -354,6 +355,7 @@ def test_health_and_reflection_answer(service: Service) -> None:
     assert {"sandbox.v1.SandboxService", "grpc.health.v1.Health"} <= listed
 
 
+@pytest.mark.fault(46)
 def test_46_an_oversized_message_is_refused_and_others_are_served(client: Client) -> None:
     with pytest.raises(ServiceError) as caught:
         client.create("demo", env={f"K{n}": "x" * 30_000 for n in range(100)})
@@ -361,6 +363,7 @@ def test_46_an_oversized_message_is_refused_and_others_are_served(client: Client
     client.page()
 
 
+@pytest.mark.fault(46)
 def test_46_metadata_that_is_too_large_is_refused_and_others_are_served(
     stub: sandbox_pb2_grpc.SandboxServiceStub,
 ) -> None:
@@ -370,6 +373,7 @@ def test_46_metadata_that_is_too_large_is_refused_and_others_are_served(
     stub.ListSandboxes(pb.ListSandboxesRequest(), timeout=10)
 
 
+@pytest.mark.fault(43)
 async def test_43_thousands_of_watches_that_come_at_once_are_all_served(service: Service) -> None:
     """gRPC's own limit is about a thousand new streams: what comes beyond that is cancelled."""
     count, one_connection = 4000, (("grpc.use_local_subchannel_pool", 1),)
@@ -403,6 +407,7 @@ def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: 
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
 
 
+@pytest.mark.fault(35)
 def test_35_a_locked_database_is_no_alarm_and_what_fell_meanwhile_is_told(service: Service) -> None:
     with service.client() as client:
         kept = running(client)
@@ -418,6 +423,7 @@ def test_35_a_locked_database_is_no_alarm_and_what_fell_meanwhile_is_told(servic
     assert "event=reconcile_failed" not in service.log.read_text()
 
 
+@pytest.mark.fault(36)
 def test_36_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
     service: Service, stub: sandbox_pb2_grpc.SandboxServiceStub
 ) -> None:
@@ -440,6 +446,7 @@ def test_36_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
         client.wait_until(kept.sandbox_id, "STOPPED", timeout=20)
 
 
+@pytest.mark.fault(12)
 def test_12_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     acknowledged: list[str] = []
@@ -610,6 +617,7 @@ def test_the_service_ends_on_sigint_too(make_service: Callable[..., Service]) ->
     assert service.process.wait(timeout=20) == 0
 
 
+@pytest.mark.fault(52)
 def test_52_the_value_of_a_variable_is_nowhere_but_with_its_process(make_service: Callable[..., Service]) -> None:
     service = make_service("--log-level", "debug", "--log-format", "json").start()
     canary = samples.CANARY.encode()
@@ -698,6 +706,7 @@ def test_metrics_count_calls_passes_and_sandboxes(make_service: Callable[..., Se
     assert service.terminate() == 0
 
 
+@pytest.mark.fault(76)
 @pytest.mark.find(33)
 @pytest.mark.parametrize("link", [False, True], ids=["same path", "link"])
 def test_two_services_do_not_share_a_sqlite_file(

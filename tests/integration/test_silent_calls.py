@@ -44,6 +44,7 @@ SILENT += ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]
 SILENT += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
 
 
+@pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_calls_whose_message_never_comes_are_counted_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receive, "MESSAGE_WITHIN", 1)
@@ -58,6 +59,7 @@ async def test_calls_whose_message_never_comes_are_counted_and_ended(monkeypatch
         assert serving.ended.total() == len(calls)
 
 
+@pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_reflection_ends_in_order_if_no_further_request_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receive, "MESSAGE_WITHIN", 0.3)
@@ -74,6 +76,7 @@ async def test_reflection_ends_in_order_if_no_further_request_comes(monkeypatch:
         assert serving.ended == {("ServerReflectionInfo", "OK", ""): 1}
 
 
+@pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_shutdown_ends_calls_whose_message_has_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receive, "MESSAGE_WITHIN", 60)
@@ -88,6 +91,7 @@ async def test_shutdown_ends_calls_whose_message_has_not_come(monkeypatch: pytes
         assert {one[2] for one in serving.ended} == {"SHUTTING_DOWN"}
 
 
+@pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
     file = tmp_path / "tokens.json"
@@ -98,6 +102,7 @@ async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
         assert await asyncio.wait_for(silent.code(), 5) is grpc.StatusCode.UNAUTHENTICATED
 
 
+@pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_one_connection_carries_a_bounded_number_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receive, "MESSAGE_WITHIN", 2)
@@ -111,6 +116,7 @@ async def test_one_connection_carries_a_bounded_number_of_calls(monkeypatch: pyt
     assert set(codes) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
 
 
+@pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_watcher_of_the_health_that_does_not_read_delays_no_other() -> None:
     class Watcher:

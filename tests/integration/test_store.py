@@ -105,6 +105,7 @@ async def test_an_update_of_an_old_version_is_stale_and_changes_nothing(opened: 
     assert await opened.store.read(lambda reader: reader.sandbox(first.key)) == second
 
 
+@pytest.mark.fault(38)
 async def test_38_three_hundred_read_change_writes_of_one_row_are_all_counted(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
 
@@ -187,6 +188,7 @@ async def test_the_log_has_every_change_in_order_without_gaps(opened: Opened) ->
     assert [one.sequence for one in await opened.store.events(4, 3)] == [5, 6, 7]
 
 
+@pytest.mark.fault(72)
 @pytest.mark.find(29)
 async def test_history_of_a_scope_has_its_entries_alone(opened: Opened) -> None:
     for _ in range(3):
@@ -352,6 +354,7 @@ async def test_create_delete_and_create_again_in_one_group(opened: Opened) -> No
     assert [one.sequence for one in opened.committed] == [1, 2, 3]
 
 
+@pytest.mark.fault(6)
 async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbox(
     opened: Opened, database_url: str
 ) -> None:
@@ -373,6 +376,7 @@ async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_san
         await other.store.close()
 
 
+@pytest.mark.fault(39)
 async def test_39_no_reader_skips_what_two_replicas_append(opened: Opened, database_url: str) -> None:
     other = Opened(database_url)
     await other.store.open(other.committed.extend)
@@ -401,6 +405,7 @@ async def test_39_no_reader_skips_what_two_replicas_append(opened: Opened, datab
         await other.store.close()
 
 
+@pytest.mark.fault(52)
 async def test_52_env_values_are_nowhere_in_the_database(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(env_names=("SECRET",)), {"SECRET": samples.CANARY})
     payload = f"env={samples.CANARY}".encode()
@@ -436,6 +441,7 @@ async def test_a_lost_key_refuses_to_open_and_is_named(opened: Opened, database_
         await other.store.open(other.committed.extend)
 
 
+@pytest.mark.fault(40)
 async def test_40_a_schema_of_another_release_refuses_to_open(opened: Opened, database_url: str) -> None:
     def stamp(revision: str | None) -> None:
         engine = connection.connect(database_url, writes=True, busy_timeout=1)
@@ -503,6 +509,7 @@ async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> N
     assert await opened.store.read(lambda reader: list(reader.search(ended, None))) == [written]
 
 
+@pytest.mark.fault(35)
 async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Path) -> None:
     opened = Opened(f"sqlite:///{tmp_path}/a.db")
     await opened.store.open(opened.committed.extend)
@@ -521,6 +528,7 @@ async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Pat
     await opened.store.close()
 
 
+@pytest.mark.fault(37)
 async def test_37_killed_connections_are_made_again(postgres: Callable[[], str]) -> None:
     opened = Opened(postgres())
     await opened.store.open(opened.committed.extend)
@@ -539,6 +547,7 @@ async def test_37_killed_connections_are_made_again(postgres: Callable[[], str])
     await opened.store.close()
 
 
+@pytest.mark.fault(37)
 def test_37_a_postgresql_that_falls_silent_is_given_up_by_its_connection(postgres: Callable[[], str]) -> None:
     asked = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
     with relay.postgresql(postgres()) as (_, url):
@@ -550,6 +559,7 @@ def test_37_a_postgresql_that_falls_silent_is_given_up_by_its_connection(postgre
             engine.dispose()
 
 
+@pytest.mark.fault(37)
 async def test_37_cut_at_the_answer_to_a_commit_the_request_settles_what_became_of_it(
     postgres: Callable[[], str],
 ) -> None:
@@ -585,6 +595,8 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.fault(1)
+@pytest.mark.fault(2)
 @pytest.mark.parametrize(("moment", "left"), [("before", 0), ("after", 1)])
 async def test_01_02_a_kill_before_the_commit_leaves_nothing_and_after_it_everything(
     database_url: str, moment: str, left: int
@@ -603,6 +615,7 @@ async def test_01_02_a_kill_before_the_commit_leaves_nothing_and_after_it_everyt
     await opened.store.close()
 
 
+@pytest.mark.fault(71)
 @pytest.mark.find(24)
 @pytest.mark.parametrize("mode", [0o644, 0o440, 0o640, 0o604, 0o400, 0o600])
 def test_the_mode_of_a_key_file_that_was_given_is_the_operators(tmp_path: Path, mode: int) -> None:
@@ -612,6 +625,7 @@ def test_the_mode_of_a_key_file_that_was_given_is_the_operators(tmp_path: Path, 
     assert store.Cipher.from_file(path).is_current(store.Cipher([KEY]).encrypt({}, "uid"))
 
 
+@pytest.mark.fault(71)
 @pytest.mark.find(24)
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
 def test_a_key_file_of_the_services_own_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
@@ -623,6 +637,7 @@ def test_a_key_file_of_the_services_own_that_others_can_read_is_refused(tmp_path
         store.Cipher.from_file(path, create=True)
 
 
+@pytest.mark.fault(36)
 def test_36_a_key_file_that_a_full_disk_did_not_take_is_made_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

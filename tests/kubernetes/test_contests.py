@@ -13,7 +13,7 @@ from tests.kubernetes import watching
 from tests.kubernetes.cluster import ADMIN
 from tests.kubernetes.ground import KubernetesGround
 
-pytestmark = pytest.mark.find(21)
+pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
 A = "contest-a"
 MERGE = "application/merge-patch+json"
 MOST = 9

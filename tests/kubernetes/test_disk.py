@@ -96,6 +96,7 @@ async def disk(rig: Rig, ground: KubernetesGround) -> AsyncIterator[Disk]:
     await asyncio.gather(*watching, return_exceptions=True)
 
 
+@pytest.mark.fault(25)
 async def test_25_the_pod_goes_after_the_claim(disk: Disk) -> None:
     before = await disk.running()
     await disk.remove("persistentvolumeclaims", CLAIM)
@@ -105,6 +106,7 @@ async def test_25_the_pod_goes_after_the_claim(disk: Disk) -> None:
     await disk.begin_anew(before)
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("attempt", range(5))
 async def test_25_the_pod_goes_at_once_with_the_claim(disk: Disk, attempt: int) -> None:
     before = await disk.running()
@@ -114,6 +116,7 @@ async def test_25_the_pod_goes_at_once_with_the_claim(disk: Disk, attempt: int) 
     await disk.begin_anew(before)
 
 
+@pytest.mark.fault(25)
 async def test_25_claim_and_pod_go_while_the_service_is_away(disk: Disk) -> None:
     before = await disk.running()
     await disk.rig.stop()
@@ -129,6 +132,7 @@ async def test_25_claim_and_pod_go_while_the_service_is_away(disk: Disk) -> None
     await disk.begin_anew(before)
 
 
+@pytest.mark.fault(25)
 async def test_25_a_lost_sandbox_is_deleted_without_a_trace(disk: Disk) -> None:
     before = await disk.running()
     await disk.remove("persistentvolumeclaims", CLAIM)
@@ -157,6 +161,7 @@ async def test_what_somebody_scales_up_never_runs_beside_the_sandbox(disk: Disk)
     assert len(disk.scheduled) == 1
 
 
+@pytest.mark.fault(68)
 @pytest.mark.find(20)
 @pytest.mark.parametrize("change", [{"replicas": 3}, {"replicas": 2, "ordinals": {"start": 4}}])
 async def test_claims_that_somebodys_scaling_made_go_with_the_sandbox(disk: Disk, change: dict[str, Any]) -> None:

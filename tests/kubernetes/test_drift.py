@@ -85,6 +85,8 @@ async def cluster_of(rig: Rig, ground: KubernetesGround) -> Cluster:
     return Cluster(rig, ground)
 
 
+@pytest.mark.fault(22)
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(("resource", "name", "group", "edit"), WATCHED, ids=[one[1] for one in WATCHED])
 async def test_22_23_what_is_removed_or_edited_is_put_back_once(
     cluster_of: Cluster, resource: str, name: str, group: str, edit: dict[str, Any]
@@ -108,6 +110,7 @@ async def test_22_23_what_is_removed_or_edited_is_put_back_once(
     assert await cluster_of.writes() - after == ONE_APPLY
 
 
+@pytest.mark.fault(22)
 async def test_22_what_others_add_is_kept_and_costs_nothing(cluster_of: Cluster) -> None:
     await cluster_of.running()
     before = await cluster_of.writes()
@@ -123,6 +126,7 @@ async def test_22_what_others_add_is_kept_and_costs_nothing(cluster_of: Cluster)
         assert found["metadata"]["annotations"]["example.com/theirs"] == "kept"
 
 
+@pytest.mark.fault(23)
 async def test_23_a_restart_of_the_service_sees_what_was_removed_meanwhile_and_else_writes_nothing(
     cluster_of: Cluster,
 ) -> None:
@@ -139,6 +143,7 @@ async def test_23_a_restart_of_the_service_sees_what_was_removed_meanwhile_and_e
     await cluster_of.put_back(path, uid)
 
 
+@pytest.mark.fault(23)
 async def test_23_a_secret_that_the_kubelet_misses_is_made_again_without_a_hot_loop(cluster_of: Cluster) -> None:
     await cluster_of.running()
     before = await cluster_of.writes()

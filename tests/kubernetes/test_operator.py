@@ -102,6 +102,7 @@ async def test_a_patch_that_fails_one_sandbox_is_its_error_and_blocks_neither_st
         await rig.until("unpatched", lambda one: one.status.phase is Phase.TERMINATED)
 
 
+@pytest.mark.fault(65)
 @pytest.mark.find(15)
 async def test_a_shell_that_ignores_sigterm_costs_no_grace_period(ground: KubernetesGround, tmp_path: Path) -> None:
     async with started(Rig(ground, tmp_path)) as rig:
@@ -114,6 +115,7 @@ async def test_a_shell_that_ignores_sigterm_costs_no_grace_period(ground: Kubern
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.fault(65)
 @pytest.mark.find(15)
 async def test_a_process_that_takes_its_grace_period_is_waited_for(ground: KubernetesGround, tmp_path: Path) -> None:
     given(ground, share_process_namespace=False)

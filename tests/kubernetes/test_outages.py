@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sandbox_server.domain.phase import Phase
 
 from tests.contract.rig import Rig
@@ -40,6 +41,7 @@ async def tiny(cluster: Cluster) -> AsyncIterator[None]:
         await back(cluster)
 
 
+@pytest.mark.fault(14)
 async def test_14_etcd_stopped_and_back(rig: Rig, ground: KubernetesGround) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -57,6 +59,7 @@ async def test_14_etcd_stopped_and_back(rig: Rig, ground: KubernetesGround) -> N
     rig.check_history()
 
 
+@pytest.mark.fault(14)
 async def test_14_etcd_that_hangs_and_goes_on(rig: Rig, ground: KubernetesGround) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -70,6 +73,7 @@ async def test_14_etcd_that_hangs_and_goes_on(rig: Rig, ground: KubernetesGround
     rig.check_history()
 
 
+@pytest.mark.fault(15)
 async def test_15_an_api_server_that_has_too_much_to_do_is_given_time(rig: Rig, ground: KubernetesGround) -> None:
     names = [f"busy-{number}" for number in range(24)]
     async with tiny(ground.cluster):
@@ -109,6 +113,7 @@ def calls(ground: KubernetesGround, names: list[str], code: int = 0) -> list[tup
     ]
 
 
+@pytest.mark.fault(18)
 async def test_18_the_api_server_killed_for_a_while_and_back(rig: Rig, ground: KubernetesGround) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -133,6 +138,7 @@ async def test_18_the_api_server_killed_for_a_while_and_back(rig: Rig, ground: K
     rig.check_history()
 
 
+@pytest.mark.fault(19)
 async def test_19_versions_gone_with_a_restart_are_listed_anew_and_each_change_told_once(
     rig: Rig, ground: KubernetesGround
 ) -> None:
@@ -168,6 +174,7 @@ def lists(ground: KubernetesGround) -> dict[str, int]:
     return {one: done.count(one) for one in done if one != "events"}
 
 
+@pytest.mark.fault(20)
 async def test_20_an_api_server_that_falls_silent_is_noticed(ground: KubernetesGround, tmp_path: Path) -> None:
     ground.settings = ground.settings.model_copy(update={"cluster_timeout": 2.0, "cluster_silence": 3.0})
     async with started(Rig(ground, tmp_path)) as rig:

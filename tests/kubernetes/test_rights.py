@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from sandbox_server.domain.phase import Phase, Reason
 
@@ -63,12 +64,14 @@ def test_the_role_has_no_wildcard_and_sees_no_secret_that_it_is_not_asked_for() 
     assert {verb for _, resource, verb in RIGHTS if resource == "secrets"} == {"get", "create", "patch", "delete"}
 
 
+@pytest.mark.fault(33)
 async def test_33_an_ordinary_whole_life_is_never_forbidden_anything(rig: Rig, ground: KubernetesGround) -> None:
     await whole_life(rig)
     assert forbidden(ground) == []
     assert len(ground.cluster.audited(ground.namespace)) > 30
 
 
+@pytest.mark.fault(33)
 async def test_33_no_verb_is_surplus_and_each_is_missed_by_name(cluster: Cluster, node: Node, tmp_path: Path) -> None:
     turns, starts = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
 

@@ -33,6 +33,7 @@ async def reached(
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.fault(33)
 async def test_33_a_missing_right_is_no_storm_and_never_the_callers_fault(
     service: Service, ground: KubernetesGround
 ) -> None:
@@ -77,6 +78,7 @@ async def test_33_a_missing_right_is_no_storm_and_never_the_callers_fault(
             await reached(client, name, pb.PHASE_TERMINATED)
 
 
+@pytest.mark.fault(34)
 async def test_34_the_most_that_is_allowed_is_taken_and_more_is_refused_before_anything_is_written(
     service: Service, ground: KubernetesGround
 ) -> None:
@@ -110,6 +112,7 @@ async def test_34_the_most_that_is_allowed_is_taken_and_more_is_refused_before_a
         await reached(client, longest, pb.PHASE_TERMINATED)
 
 
+@pytest.mark.fault(33)
 async def test_33_a_namespace_that_may_not_be_seen_is_nobody_elses_trouble(
     cluster: Cluster, node: Node, ground: KubernetesGround, make_service: Callable[..., Service], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ def filled(one: str, total: int, size: int, most: int) -> tuple[str, ...]:
     return tuple(one * min(each, left - begun) for begun in range(0, left, each))[:most]
 
 
+@pytest.mark.fault(70)
 @pytest.mark.find(26)
 async def test_the_largest_accepted_specs_run(cluster: Cluster, node: Node, tmp_path: Path) -> None:
     ground = KubernetesGround(cluster, node, tmp_path)

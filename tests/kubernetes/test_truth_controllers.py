@@ -42,6 +42,7 @@ def left(ground: KubernetesGround) -> list[str]:
     return [name for kind, group in kinds for name in ground.names(kind, group)]
 
 
+@pytest.mark.fault(55)
 @pytest.mark.find(3)
 async def test_a_delete_ends_where_a_policy_denies_controller_revisions(denied: Truth) -> None:
     await denied.rig.create(A)
@@ -53,6 +54,7 @@ async def test_a_delete_ends_where_a_policy_denies_controller_revisions(denied: 
     assert left(denied.ground) == []
 
 
+@pytest.mark.fault(55)
 @pytest.mark.find(3)
 @pytest.mark.parametrize("desired", [Phase.STOPPED, Phase.TERMINATED])
 async def test_a_stop_or_delete_says_that_the_controller_manager_is_down_and_ends_with_it(

@@ -32,6 +32,8 @@ async def service(ground: KubernetesGround, folder: Path, rights: bool) -> Async
             yield Truth(rig, ground, witness)
 
 
+@pytest.mark.fault(32)
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 @pytest.mark.parametrize("rights", [False, True])
 async def test_32_a_missing_namespace_is_said_and_recovered_from(
@@ -52,6 +54,8 @@ async def test_32_a_missing_namespace_is_said_and_recovered_from(
         await truth.rig.settled(A, Phase.RUNNING, 60)
 
 
+@pytest.mark.fault(32)
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 @pytest.mark.parametrize("rights", [False, True])
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.STOPPED])
@@ -100,6 +104,8 @@ async def test_32_a_terminating_namespace_is_said_and_a_delete_in_it_ends(
         assert (await truth.rig.settled(A, Phase.TERMINATED)).status.reason is Reason.DELETED
 
 
+@pytest.mark.fault(32)
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 async def test_32_a_create_in_a_terminating_namespace_is_refused_and_succeeds_in_the_next_one(
     ground: KubernetesGround, tmp_path: Path

@@ -17,6 +17,9 @@ from tests.kubernetes.truth import ALL_WELL, POD, SOON, A, Truth, no_pod
 from tests.kubernetes.witness import Sight, Witness, condition, event, going, waiting
 
 
+@pytest.mark.fault(27)
+@pytest.mark.fault(29)
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     ("cause", "behaviour", "word", "reason", "message", "image"),
     [
@@ -42,6 +45,7 @@ async def test_27_29_30_what_the_kubelet_says(
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(59)
 @pytest.mark.find(7)
 @pytest.mark.parametrize(
     ("cause", "behaviour", "word", "message", "seen"),
@@ -73,6 +77,8 @@ async def test_a_volume_that_cannot_be_mounted_is_said_in_the_kubelets_words(tru
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(29)
+@pytest.mark.fault(66)
 async def test_29_a_bad_env_update_is_said_and_a_good_one_recovers_without_help(truth: Truth) -> None:
     await truth.running()
     await truth.rig.env(A, BEHAVIOUR="crash-loop")
@@ -87,6 +93,7 @@ async def test_29_a_bad_env_update_is_said_and_a_good_one_recovers_without_help(
     assert (after.status.observed_generation, after.status.restart_count) == (3, 0)
 
 
+@pytest.mark.fault(53)
 @pytest.mark.find(1)
 async def test_a_fall_long_after_the_start_is_said_with_its_cause(ground: KubernetesGround, tmp_path: Path) -> None:
     deadline = 1.5
@@ -131,6 +138,7 @@ async def inject(truth: Truth, **spec: Any) -> float:
     return since
 
 
+@pytest.mark.fault(63)
 @pytest.mark.find(11)
 @pytest.mark.parametrize(
     ("cause", "where", "container", "words", "image"),
@@ -161,6 +169,7 @@ async def test_failing_container_beside_the_sandboxs_is_said(
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(63)
 @pytest.mark.find(11)
 async def test_closed_readiness_gate_is_said_until_it_is_passed(truth: Truth) -> None:
     await truth.running()
@@ -176,6 +185,7 @@ async def test_closed_readiness_gate_is_said_until_it_is_passed(truth: Truth) ->
     await truth.told("readiness gate passed", Phase.RUNNING, Reason.READY, "the pod is ready", ALL_WELL, shown, since)
 
 
+@pytest.mark.fault(60)
 @pytest.mark.find(8)
 @pytest.mark.parametrize("behaviour", ["no-command", "cannot-run"])
 async def test_command_that_is_not_there_is_one_cause_throughout(truth: Truth, behaviour: str) -> None:
@@ -191,6 +201,7 @@ async def test_command_that_is_not_there_is_one_cause_throughout(truth: Truth, b
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(61)
 @pytest.mark.find(9)
 async def test_process_that_ends_at_once_is_never_running(ground: KubernetesGround, tmp_path: Path) -> None:
     ready_for = 1.0
@@ -233,6 +244,7 @@ def failed(sight: Sight) -> bool:
     return bool(sight.value["status"].get("phase") == "Failed")
 
 
+@pytest.mark.fault(62)
 @pytest.mark.find(10)
 @pytest.mark.parametrize(
     ("cause", "behaviour", "reason"),
@@ -266,6 +278,7 @@ async def test_pod_that_its_kubelet_ends_is_said_and_counted_until_it_is_an_erro
     assert phases <= {Phase.ERROR, Phase.RUNNING}
 
 
+@pytest.mark.fault(62)
 @pytest.mark.find(10)
 async def test_drain_of_a_node_is_said(truth: Truth) -> None:
     await truth.running()
@@ -280,6 +293,7 @@ async def test_drain_of_a_node_is_said(truth: Truth) -> None:
     assert (await truth.rig.settled(A, Phase.RUNNING)).status.last_disruption == told.status.last_disruption
 
 
+@pytest.mark.fault(28)
 async def test_28_unschedulable_with_the_schedulers_words(truth: Truth) -> None:
     node = f"/api/v1/nodes/{NAME}"
     await truth.request("PATCH", node, {"spec": {"unschedulable": True}}, MERGE)
@@ -294,6 +308,7 @@ async def test_28_unschedulable_with_the_schedulers_words(truth: Truth) -> None:
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(31)
 async def test_31_a_lost_node_is_said_and_recovered_from_without_force(truth: Truth) -> None:
     await truth.running()
     uid = (await truth.request("GET", truth.ground.path("pods", POD)))["metadata"]["uid"]

@@ -25,6 +25,7 @@ async def quota(truth: Truth, **hard: str) -> str:
     return f"{path}/none"
 
 
+@pytest.mark.fault(32)
 async def test_32_a_quota_on_pods_is_said_and_recovered_from(truth: Truth) -> None:
     path = await quota(truth, pods="0")
     await truth.rig.create(A)
@@ -37,6 +38,7 @@ async def test_32_a_quota_on_pods_is_said_and_recovered_from(truth: Truth) -> No
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(64)
 @pytest.mark.find(14)
 async def test_pod_is_made_within_half_a_minute_after_the_quota_is_lifted(truth: Truth) -> None:
     """By then the StatefulSet controller would wait for 41 s, having failed 14 times; each time it waits twice as long."""
@@ -50,6 +52,7 @@ async def test_pod_is_made_within_half_a_minute_after_the_quota_is_lifted(truth:
     await truth.rig.settled(A, Phase.RUNNING, within=30)
 
 
+@pytest.mark.fault(32)
 async def test_32_a_quota_on_what_the_service_writes_is_said_and_recovered_from(truth: Truth) -> None:
     path = await quota(truth, **{"count/statefulsets.apps": "0"})
     shown = time.monotonic()
@@ -62,6 +65,7 @@ async def test_32_a_quota_on_what_the_service_writes_is_said_and_recovered_from(
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(32)
 async def test_32_what_admission_denies_the_pod_is_said_and_recovered_from(truth: Truth) -> None:
     path = truth.ground.path("limitranges")
     limits = {"limits": [{"type": "Container", "max": {"cpu": "50m"}}]}
@@ -76,6 +80,7 @@ async def test_32_what_admission_denies_the_pod_is_said_and_recovered_from(truth
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(32)
 async def test_32_what_a_policy_denies_the_service_is_said_and_recovered_from(truth: Truth) -> None:
     words = "images come from allowed.example"
     name = truth.ground.namespace
@@ -125,6 +130,7 @@ STRANGERS: list[tuple[str, str, str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(("resource", "group", "name", "body"), STRANGERS, ids=[one[2] for one in STRANGERS])
 async def test_24_an_object_of_our_name_that_is_not_ours_is_left_alone(
     truth: Truth, resource: str, group: str, name: str, body: dict[str, Any]
@@ -150,6 +156,7 @@ async def test_24_an_object_of_our_name_that_is_not_ours_is_left_alone(
     await truth.rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(33)
 async def test_33_a_missing_right_is_said_and_recovered_from(truth: Truth) -> None:
     path = truth.ground.path("roles", "sandbox-service", RBAC.strip("/"))
     role = await truth.request("GET", path)

@@ -21,6 +21,7 @@ async def test_a_volume_that_cannot_be_provisioned_is_said(truth: Truth) -> None
     await truth.told("volume cannot be provisioned", Phase.ERROR, Reason.VOLUME_PENDING, words, seen, shown)
 
 
+@pytest.mark.fault(25)
 async def test_25_a_claim_deleted_by_hand_is_data_loss_said_aloud(truth: Truth) -> None:
     before = await truth.running()
     await truth.request("DELETE", truth.ground.path("persistentvolumeclaims", CLAIM))
@@ -41,6 +42,7 @@ async def test_25_a_claim_deleted_by_hand_is_data_loss_said_aloud(truth: Truth) 
     assert after.volume_uid != before.volume_uid
 
 
+@pytest.mark.fault(57)
 @pytest.mark.find(5)
 async def test_a_claim_whose_volume_was_deleted_is_a_lost_disk_under_a_running_pod(truth: Truth) -> None:
     before = await truth.running()
@@ -64,6 +66,7 @@ async def test_a_claim_whose_volume_was_deleted_is_a_lost_disk_under_a_running_p
     assert after.volume_uid != before.volume_uid
 
 
+@pytest.mark.fault(26)
 async def test_26_a_claim_that_is_stuck_keeps_delete_terminating(truth: Truth) -> None:
     await truth.running()
     path = truth.ground.path("persistentvolumeclaims", CLAIM)
@@ -80,6 +83,7 @@ async def test_26_a_claim_that_is_stuck_keeps_delete_terminating(truth: Truth) -
     await truth.rig.settled(A, Phase.TERMINATED)
 
 
+@pytest.mark.fault(23)
 async def test_23_a_stateful_set_deleted_by_hand_comes_back_on_the_same_claim(truth: Truth) -> None:
     before = await truth.running()
     await truth.request("DELETE", truth.ground.path("statefulsets", A, APPS))
@@ -94,6 +98,7 @@ async def test_23_a_stateful_set_deleted_by_hand_comes_back_on_the_same_claim(tr
     assert volume.uid == before.volume_uid
 
 
+@pytest.mark.fault(22)
 async def test_22_an_edited_stateful_set_is_put_back_and_foreign_annotations_are_kept(truth: Truth) -> None:
     await truth.running()
     path = truth.ground.path("statefulsets", A, APPS)

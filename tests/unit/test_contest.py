@@ -12,7 +12,7 @@ from sandbox_server.engines.kubernetes.objects import OBJECT, Object
 
 from tests import samples
 
-pytestmark = pytest.mark.find(21)
+pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
 KEY = Key("default", "demo-1")
 MANIFEST = {"kind": "Service", "metadata": {"name": "demo-1-service"}}
 PORT = 'k:{"port":80}'

@@ -119,6 +119,7 @@ async def test_every_reader_of_a_topic_gets_every_change_in_order(memory: feed.F
         task.cancel()
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize("behind", [10, SHARED + 10, RECENT + 10])
 async def test_42_a_reader_that_stalls_costs_nothing_and_misses_nothing(
     memory: feed.Feed, log: MemoryLog, behind: int
@@ -198,6 +199,7 @@ async def test_what_another_replica_appended_is_followed(memory: feed.Feed, log:
     task.cancel()
 
 
+@pytest.mark.fault(76)
 @pytest.mark.find(33)
 @pytest.mark.parametrize("missed", [{1}, {7}, {6, 7}, {2, 5, 8}, {10}], ids=str)
 async def test_gap_in_what_is_published_is_read_from_the_log_at_once(
@@ -214,6 +216,7 @@ async def test_gap_in_what_is_published_is_read_from_the_log_at_once(
     task.cancel()
 
 
+@pytest.mark.fault(76)
 @pytest.mark.find(33)
 async def test_gap_that_appears_while_another_is_read_is_read_too(memory: feed.Feed, log: MemoryLog) -> None:
     written = [log.append(samples.sandbox(f"demo-{number}")) for number in range(3)]
@@ -226,6 +229,7 @@ async def test_gap_that_appears_while_another_is_read_is_read_too(memory: feed.F
         await memory.arrived(203)
 
 
+@pytest.mark.fault(76)
 @pytest.mark.find(33)
 async def test_gap_is_read_again_until_the_database_answers(
     memory: feed.Feed, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
@@ -247,6 +251,7 @@ async def test_gap_is_read_again_until_the_database_answers(
         await memory.arrived(2)
 
 
+@pytest.mark.fault(76)
 @pytest.mark.find(33)
 async def test_entry_that_the_log_does_not_have_keeps_nothing_back(memory: feed.Feed, log: MemoryLog) -> None:
     written = [log.append(samples.sandbox(f"demo-{number}")) for number in range(4)]
@@ -256,6 +261,7 @@ async def test_entry_that_the_log_does_not_have_keeps_nothing_back(memory: feed.
         await memory.arrived(4)
 
 
+@pytest.mark.fault(76)
 @pytest.mark.find(33)
 async def test_feed_that_missed_what_was_trimmed_takes_the_live_sandboxes_anew(
     memory: feed.Feed, log: MemoryLog
@@ -285,6 +291,7 @@ async def test_feed_that_missed_what_was_trimmed_takes_the_live_sandboxes_anew(
     task.cancel()
 
 
+@pytest.mark.fault(13)
 async def test_13_a_resume_finds_what_only_another_replica_has_told_of(memory: feed.Feed, log: MemoryLog) -> None:
     for number in range(5):
         log.append(samples.sandbox(f"demo-{number}"))

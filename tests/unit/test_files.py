@@ -107,6 +107,7 @@ def test_file_that_cannot_be_used_is_refused_at_first(tmp_path: Path) -> None:
         files.read("number", tmp_path)
 
 
+@pytest.mark.fault(71)
 @pytest.mark.find(24)
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_closed_file_is_refused_with_its_mode(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sandbox_server.settings import Settings
 
 from tests import samples
 
-pytestmark = pytest.mark.find(15)
+pytestmark = [pytest.mark.find(15), pytest.mark.fault(65)]
 
 
 def asked(chosen: Settings, **spec: int) -> int:

@@ -85,6 +85,7 @@ async def finished(tasks: Iterable[asyncio.Task[None]], readers: Iterable[Reader
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.fault(72)
 async def test_watches_of_a_tenant_share_what_they_read() -> None:
     log = filled(2000)
     async with restarted(log) as memory:
@@ -111,6 +112,7 @@ async def test_watch_of_some_sandboxes_reads_their_entries_alone() -> None:
     assert log.read == 2000
 
 
+@pytest.mark.fault(72)
 async def test_watches_beyond_the_bound_are_sent_away_until_others_have_caught_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -137,6 +139,7 @@ async def test_watches_beyond_the_bound_are_sent_away_until_others_have_caught_u
         await finished(tasks, readers, 503)
 
 
+@pytest.mark.fault(72)
 @pytest.mark.parametrize("remembered", [False, True])
 async def test_caller_that_does_not_read_holds_no_other_up(remembered: bool) -> None:
     log = filled(RECENT // 4)
@@ -151,6 +154,7 @@ async def test_caller_that_does_not_read_holds_no_other_up(remembered: bool) -> 
         await finished(tasks, others, RECENT // 4 - 1)
 
 
+@pytest.mark.fault(72)
 async def test_watches_that_are_behind_are_served_in_turns() -> None:
     log = filled(3000)
     async with restarted(log) as memory:

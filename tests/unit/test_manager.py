@@ -21,6 +21,7 @@ def ended(sandbox: Sandbox, sequence: int) -> Sandbox:
     return dataclasses.replace(sandbox, sequence=sequence, status=status)
 
 
+@pytest.mark.fault(13)
 async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_order_and_once() -> None:
     a, b = samples.sandbox("a"), samples.sandbox("b", sequence=1)
 
@@ -50,6 +51,7 @@ async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_ord
     assert [(one.WhichOneof("event"), one.sequence) for one in told[2:]] == [("snapshot_complete", 3)]
 
 
+@pytest.mark.fault(48)
 @pytest.mark.parametrize("adopt", [False, True])
 def test_48_what_a_tenant_kept_stays_his_where_his_namespace_is_now_anothers(adopt: bool) -> None:
     status = samples.status(phase=Phase.TERMINATED, reason=Reason.VOLUME_KEPT)

@@ -146,6 +146,7 @@ def expanded(word: str, env: Mapping[str, str]) -> str:
 DOLLARS = ("$", "$$", "$$$", "$(A)", "$$(A)", "$$$(A)", "$(PORT)", "${A}", "$A", "$(", "$()", "$(A", "a$", "$(A)$(B)$")
 
 
+@pytest.mark.fault(70)
 @pytest.mark.find(17)
 @pytest.mark.parametrize("word", DOLLARS)
 def test_the_process_gets_command_and_args_as_the_caller_wrote_them(word: str) -> None:
@@ -183,6 +184,7 @@ def test_the_claim_template_has_nothing_of_the_disk(storage: Storage) -> None:
     assert changed == usual
 
 
+@pytest.mark.fault(69)
 @pytest.mark.find(18)
 @pytest.mark.parametrize("first", [Settings(), Settings(tls_secret="one", ingress_class="", ingress_domain="one.test")])
 def test_changed_ingress_settings_leave_the_route_of_a_sandbox_alone(first: Settings) -> None:
@@ -192,6 +194,7 @@ def test_changed_ingress_settings_leave_the_route_of_a_sandbox_alone(first: Sett
     assert manifests.objects(sandbox, {}, 1, changed) == manifests.objects(sandbox, {}, 1, first)
 
 
+@pytest.mark.fault(69)
 @pytest.mark.find(18)
 def test_sandbox_stored_without_class_and_secret_keeps_its_hosts_and_follows_the_settings() -> None:
     first = Settings(ingress_domain="one.test", ingress_class="one")

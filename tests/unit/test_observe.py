@@ -86,6 +86,7 @@ def test_what_a_pod_says(found: Object, reason: Reason) -> None:
     assert observe.pod(found).reason is reason
 
 
+@pytest.mark.fault(60)
 @pytest.mark.find(8)
 @pytest.mark.parametrize("word", ["StartError", "ContainerCannotRun"])
 def test_command_that_cannot_start_is_a_container_config_in_every_state(word: str) -> None:
@@ -104,6 +105,7 @@ def test_command_that_cannot_start_is_a_container_config_in_every_state(word: st
     assert [(one.reason, one.message) for one in seen] == [(Reason.CONTAINER_CONFIG, words)] * len(states)
 
 
+@pytest.mark.fault(60)
 @pytest.mark.find(8)
 def test_command_that_could_not_start_before_counts_no_more_once_it_runs() -> None:
     end = {"terminated": {"exitCode": 128, "reason": "StartError", "message": "words"}}
@@ -111,6 +113,7 @@ def test_command_that_could_not_start_before_counts_no_more_once_it_runs() -> No
     assert observe.pod(pod(NOT_READY, SCHEDULED, containers=[runs])).reason is Reason.NOT_READY
 
 
+@pytest.mark.fault(60)
 @pytest.mark.find(8)
 def test_end_without_the_runtimes_words_has_its_reason_for_a_message() -> None:
     end = {"terminated": {"exitCode": 128, "reason": "StartError"}}
@@ -148,6 +151,7 @@ LASTING_PULLS = [
 ]
 
 
+@pytest.mark.fault(59)
 @pytest.mark.find(7)
 @pytest.mark.parametrize("word", ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"])
 @pytest.mark.parametrize("words", PASSING)
@@ -320,6 +324,7 @@ def other(**more: Any) -> list[dict[str, Any]]:
     return [{"name": "c", "ready": False} | more]
 
 
+@pytest.mark.fault(63)
 @pytest.mark.find(11)
 @pytest.mark.parametrize(
     ("state", "words"),
@@ -360,6 +365,7 @@ def test_failing_other_container_is_named_with_its_state_and_message(
             assert one in seen.message
 
 
+@pytest.mark.fault(63)
 @pytest.mark.find(11)
 @pytest.mark.parametrize(
     ("found", "reason", "words"),
@@ -404,6 +410,7 @@ def test_what_a_pod_waits_for_beside_its_own_container_is_said(found: Object, re
     assert (seen.reason, seen.message[: len(words)]) == (reason, words)
 
 
+@pytest.mark.fault(63)
 @pytest.mark.find(11)
 def test_closed_readiness_gate_is_said_with_the_words_of_its_condition() -> None:
     words = 'the status of pod readiness gate "lb.example/a" is not "True", but False'
@@ -413,6 +420,7 @@ def test_closed_readiness_gate_is_said_with_the_words_of_its_condition() -> None
     assert (seen.reason, seen.message) == (Reason.NOT_READY, f"{words}; the target is being registered")
 
 
+@pytest.mark.fault(63)
 @pytest.mark.find(11)
 def test_words_of_containers_are_marked_as_a_part_of_the_message() -> None:
     seen = observe.pod(pod(NOT_READY, SCHEDULED, containers=[RUNS, *other(state=FAILS)]))
@@ -422,6 +430,7 @@ def test_words_of_containers_are_marked_as_a_part_of_the_message() -> None:
     assert seen.quoting("", "").message == seen.message.removesuffix(": no route")
 
 
+@pytest.mark.fault(63)
 @pytest.mark.find(11)
 @pytest.mark.parametrize("word", ["ErrImagePull", "CreateContainerConfigError"])
 def test_failure_of_another_container_that_may_pass_is_marked(word: str) -> None:
@@ -439,6 +448,7 @@ def target(reason: str, message: str = "words") -> dict[str, Any]:
     return {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
 
 
+@pytest.mark.fault(62)
 @pytest.mark.find(10)
 @pytest.mark.parametrize(
     ("status", "reason"),
@@ -471,6 +481,7 @@ def test_end_of_a_whole_pod_comes_before_the_states_of_its_containers(
     assert seen.disruption.reason is reason
 
 
+@pytest.mark.fault(62)
 @pytest.mark.find(10)
 @pytest.mark.parametrize(
     ("word", "message", "reason"),
@@ -502,6 +513,7 @@ def test_disruption_target_is_said_of_a_pod_that_goes(word: str, message: str, r
         assert message.strip() in seen.message
 
 
+@pytest.mark.fault(62)
 @pytest.mark.find(10)
 def test_pod_that_is_removed_by_hand_is_no_disruption() -> None:
     found = pod(NOT_READY, SCHEDULED, containers=KILLED_HERE)

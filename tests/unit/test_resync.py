@@ -116,6 +116,7 @@ async def test_a_namespace_that_comes_into_sight_is_worked_at_once_and_one_that_
     await silence.until(lambda one: one.applied_generation == 1)
 
 
+@pytest.mark.fault(41)
 async def test_41_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_runs_alone(silence: Silence) -> None:
     hours = itertools.cycle((0, 1, 0, -1, 2))
     await silence.run(resync=0.02, now=lambda: samples.NOW + timedelta(hours=next(hours)))
@@ -129,6 +130,7 @@ async def test_41_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_r
     assert [one.sequence for one in await silence.database.events(0, told + 1)] == list(range(1, told + 1))
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("when", ["before the wish", "while it is wished"])
 async def test_29_what_the_engine_refused_of_one_wish_is_not_said_of_the_next(silence: Silence, when: str) -> None:
     engine, late = silence.engine, when == "while it is wished"
@@ -147,6 +149,7 @@ async def test_29_what_the_engine_refused_of_one_wish_is_not_said_of_the_next(si
     assert [one.status.reason for one in log if one.generation == 2 and one.status.phase is Phase.ERROR] == []
 
 
+@pytest.mark.fault(32)
 async def test_32_an_error_is_told_once_however_often_the_engine_refuses(silence: Silence) -> None:
     silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
     await silence.run(resync=0.02)
@@ -156,6 +159,7 @@ async def test_32_an_error_is_told_once_however_often_the_engine_refuses(silence
     assert silence.memory.sequence == told
 
 
+@pytest.mark.fault(10)
 async def test_10_a_wish_that_another_replica_took_is_waited_for_without_a_hot_loop(silence: Silence) -> None:
     await silence.run(resync=3600)
     await silence.until(lambda one: one.applied_generation == 1)
@@ -168,6 +172,7 @@ async def test_10_a_wish_that_another_replica_took_is_waited_for_without_a_hot_l
     await silence.until(lambda one: one.applied_generation == 2)
 
 
+@pytest.mark.fault(22)
 async def test_22_a_pod_that_is_ready_again_is_told_of_whatever_cannot_be_mended_beside_it(silence: Silence) -> None:
     world = silence.engine.world
     await silence.run(resync=0.02)

@@ -19,7 +19,7 @@ VOLUME = Volume(owner=UID, uid=DISK, name="v", size="5Gi", bound=True)
 END = Exit(7, "Error")
 FELL = "the container ended with exit code 7 (Error); it is being started again"
 
-pytestmark = pytest.mark.find(9)
+pytestmark = [pytest.mark.find(9), pytest.mark.fault(61)]
 
 
 def pod(reason: Reason = Reason.READY, restarts: int = 0, **changes: object) -> Pod:

@@ -32,6 +32,7 @@ def refuse(api: ScriptedApi, code: int, *methods: str, headers: dict[str, str] |
     api.lasting.append((lambda request: request.method in methods, answer))
 
 
+@pytest.mark.fault(54)
 @pytest.mark.find(2)
 @pytest.mark.parametrize("code", [409, 429, 500, 503])
 async def test_a_create_that_the_cluster_cannot_take_now_says_so_and_recovers(
@@ -47,6 +48,7 @@ async def test_a_create_that_the_cluster_cannot_take_now_says_so_and_recovers(
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(54)
 @pytest.mark.find(2)
 @pytest.mark.parametrize(("stop", "phase"), [(True, Phase.STOPPING), (False, Phase.TERMINATING)])
 async def test_a_stop_or_delete_that_the_cluster_cannot_take_now_says_so_and_ends(
@@ -63,6 +65,7 @@ async def test_a_stop_or_delete_that_the_cluster_cannot_take_now_says_so_and_end
     await rig.settled(A, Phase.STOPPED if stop else Phase.TERMINATED)
 
 
+@pytest.mark.fault(54)
 @pytest.mark.find(2)
 async def test_a_long_retry_after_is_reported_at_once(rig: Rig, api: ScriptedApi) -> None:
     refuse(api, 429, "PATCH", headers={"Retry-After": "60"})
@@ -71,6 +74,7 @@ async def test_a_long_retry_after_is_reported_at_once(rig: Rig, api: ScriptedApi
     assert failed.status.reason is Reason.CLUSTER_BUSY
 
 
+@pytest.mark.fault(54)
 @pytest.mark.find(2)
 async def test_what_is_observed_is_reported_while_the_cluster_asks_to_be_left_alone(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
@@ -86,6 +90,7 @@ async def test_what_is_observed_is_reported_while_the_cluster_asks_to_be_left_al
     assert len(writes(api)) == asked
 
 
+@pytest.mark.fault(54)
 @pytest.mark.find(2)
 async def test_no_answer_changes_no_status(rig: Rig, api: ScriptedApi) -> None:
     api.lasting.append((lambda request: request.method == "PATCH", hang))
@@ -94,6 +99,7 @@ async def test_no_answer_changes_no_status(rig: Rig, api: ScriptedApi) -> None:
     assert (await rig.get(A)).status.reason in (Reason.ACCEPTED, Reason.WORKLOAD_PENDING)
 
 
+@pytest.mark.fault(54)
 @pytest.mark.find(2)
 async def test_lists_that_the_cluster_cannot_answer_now_are_the_reason(rig: Rig, api: ScriptedApi) -> None:
     refuse(api, 500, "GET")
@@ -106,6 +112,7 @@ async def test_lists_that_the_cluster_cannot_answer_now_are_the_reason(rig: Rig,
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(54)
 @pytest.mark.find(2)
 @pytest.mark.parametrize(
     ("collection", "name"), [(INGRESSES, f"{A}-app-ingress"), (SERVICES, f"{A}-service"), (SETS, A), (CLAIMS, CLAIM)]

@@ -16,7 +16,7 @@ from tests.integration.kubernetes_scripted.test_faults import CLAIMS, INGRESSES,
 
 __all__ = ["rig"]
 
-pytestmark = pytest.mark.find(21)
+pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
 MOST = 9
 """Acts in the first three seconds: three without a delay, and those after 0.2, 0.4, 0.8 and 1.6 s, with one to spare."""
 Undo = Callable[[ScriptedApi], None]

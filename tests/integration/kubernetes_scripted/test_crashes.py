@@ -73,6 +73,8 @@ async def service(api: ScriptedApi, make_service: Callable[..., Service], tmp_pa
     return await asyncio.to_thread(make_service(*flags, "--default-image", "sandbox:1").start)
 
 
+@pytest.mark.fault(2)
+@pytest.mark.fault(3)
 async def test_02_03_killed_with_each_object_of_a_create_it_makes_the_rest(api: ScriptedApi, service: Service) -> None:
     killer = Killer(api, service)
     async with AsyncClient(service.address, timeout=WITHIN) as client:
@@ -90,6 +92,7 @@ async def test_02_03_killed_with_each_object_of_a_create_it_makes_the_rest(api: 
     assert len(killer.uids()) == 8 * 6
 
 
+@pytest.mark.fault(5)
 async def test_05_killed_with_each_object_of_an_env_update_it_rolls_out_once(
     api: ScriptedApi, service: Service
 ) -> None:
@@ -112,6 +115,7 @@ async def test_05_killed_with_each_object_of_an_env_update_it_rolls_out_once(
     assert killer.uids() == before
 
 
+@pytest.mark.fault(4)
 async def test_04_killed_with_each_step_of_a_delete_it_leaves_nothing(api: ScriptedApi, service: Service) -> None:
     killer = Killer(api, service)
     async with AsyncClient(service.address, timeout=WITHIN) as client:

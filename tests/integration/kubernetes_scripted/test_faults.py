@@ -122,6 +122,7 @@ async def test_what_is_remembered_is_not_looked_up_and_a_secret_is_once_after_a_
         assert looked_up(api, count) == ([f"{A}-env"] if restarted else [])
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("code", [500, 503])
 async def test_14_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:
@@ -142,6 +143,7 @@ async def test_14_an_error_on_any_call_is_backed_off_from(rig: Rig, api: Scripte
     rig.check_history()
 
 
+@pytest.mark.fault(15)
 async def test_15_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig, api: ScriptedApi) -> None:
     refused: list[float] = []
 
@@ -158,6 +160,7 @@ async def test_15_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig,
     assert len(writes(api)) == 7
 
 
+@pytest.mark.fault(16)
 async def test_16_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:
     api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"{A}-env"), hang)
     await rig.create(A)
@@ -167,6 +170,7 @@ async def test_16_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, ap
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("written", [False, True])
 async def test_17_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api: ScriptedApi, written: bool) -> None:
     async def reset(request: web.Request) -> web.StreamResponse | None:
@@ -182,6 +186,7 @@ async def test_17_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api
     assert len(api.objects[SETS]) == len(api.objects[PODS]) == len(api.objects[CLAIMS]) == 1
 
 
+@pytest.mark.fault(18)
 async def test_18_wishes_are_accepted_while_the_api_server_is_gone_and_status_is_stale(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -199,6 +204,7 @@ async def test_18_wishes_are_accepted_while_the_api_server_is_gone_and_status_is
     assert not rig.stale
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("form", ["http", "stream"])
 async def test_19_a_version_that_is_gone_is_relisted_and_each_change_told_once(
     rig: Rig, api: ScriptedApi, form: str
@@ -220,6 +226,7 @@ async def test_19_a_version_that_is_gone_is_relisted_and_each_change_told_once(
     assert all(before != after for before, after in itertools.pairwise(events))
 
 
+@pytest.mark.fault(20)
 async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
     await until(lambda: rig.engine.in_sight)
     await rig.create(A)
@@ -239,6 +246,7 @@ async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
     await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING, within=10)
 
 
+@pytest.mark.fault(20)
 async def test_20_an_api_server_that_takes_calls_and_answers_none_is_out_of_sight(rig: Rig, api: ScriptedApi) -> None:
     await until(lambda: rig.engine.in_sight)
     api.lasting.append((is_watch, hang))
@@ -247,6 +255,8 @@ async def test_20_an_api_server_that_takes_calls_and_answers_none_is_out_of_sigh
     await until(lambda: rig.engine.in_sight)
 
 
+@pytest.mark.fault(19)
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("how", ["ended at once", "always too old", "garbage"])
 async def test_19_20_a_watch_that_never_lasts_is_no_hot_loop(rig: Rig, api: ScriptedApi, how: str) -> None:
     await until(lambda: rig.engine.in_sight)
@@ -286,6 +296,7 @@ async def test_an_error_that_nobody_foresaw_ends_no_watch(rig: Rig, api: Scripte
     await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING, within=10)
 
 
+@pytest.mark.fault(21)
 async def test_21_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -300,6 +311,8 @@ async def test_21_late_and_repeated_events_have_no_effect(rig: Rig, api: Scripte
     assert (await rig.get(A)).status.phase is Phase.RUNNING
 
 
+@pytest.mark.fault(21)
+@pytest.mark.fault(22)
 async def test_21_22_drift_is_mended_once_however_late_and_often_it_is_told(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -368,6 +381,7 @@ async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
         await rig.settled(f"suite-{number}", Phase.RUNNING)
 
 
+@pytest.mark.fault(25)
 async def test_25_a_claim_that_lost_its_label_is_no_lost_disk_until_it_is_gone(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -389,6 +403,7 @@ def stranger(api: ScriptedApi) -> str:
     return str(theirs["metadata"]["resourceVersion"])
 
 
+@pytest.mark.fault(24)
 async def test_24_a_claim_of_our_name_that_is_not_ours_is_told_by_its_name_and_of_nothing_more(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -404,6 +419,7 @@ async def test_24_a_claim_of_our_name_that_is_not_ours_is_told_by_its_name_and_o
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "just before it is written"])
 @pytest.mark.parametrize("made", [False, True], ids=["a create", "a change"])
 async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(
@@ -432,6 +448,7 @@ async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(24)
 async def test_24_an_object_of_our_name_that_is_on_its_way_out_is_waited_for(rig: Rig, api: ScriptedApi) -> None:
     """An Ingress controller holds one for as long as its load balancer is there."""
     name = f"{A}-app-ingress"
@@ -485,6 +502,7 @@ def event(name: str, about: dict[str, Any], kind: str, message: str, times: str 
     }
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize("seen", ["watched", "listed"])
 async def test_32_of_two_events_the_later_counts_and_outlives_the_earlier(
     rig: Rig, api: ScriptedApi, seen: str
@@ -510,6 +528,7 @@ async def test_32_of_two_events_the_later_counts_and_outlives_the_earlier(
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(32)
 async def test_32_what_was_in_the_way_of_a_pod_is_not_told_of_its_successor(rig: Rig, api: ScriptedApi) -> None:
     api.unmade.add(A)
     await rig.create(A)
@@ -568,6 +587,7 @@ async def test_event_from_before_a_stop_is_not_reported_after_the_start(rig: Rig
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(32)
 async def test_32_what_came_in_the_way_while_nobody_looked_is_told_until_there_is_a_pod(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -624,6 +644,8 @@ async def test_a_claim_that_no_class_serves_is_volume_pending_in_the_clusters_wo
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(32)
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(
     ("code", "message", "reason"),
     [
@@ -661,6 +683,7 @@ async def test_32_33_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(33)
 async def test_33_a_right_to_look_that_is_missing_is_said_of_what_waits_and_recovers(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -688,6 +711,7 @@ async def test_33_a_right_to_look_that_is_missing_is_said_of_what_waits_and_reco
     rig.check_history()
 
 
+@pytest.mark.fault(63)
 @pytest.mark.find(11)
 async def test_words_of_another_container_are_told_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A, {"TOKEN": samples.CANARY, "DEBUG": "1"})
@@ -705,6 +729,7 @@ async def test_words_of_another_container_are_told_without_the_environment(rig: 
     assert all(samples.CANARY not in str(one.status) for one in rig.history)
 
 
+@pytest.mark.fault(62)
 @pytest.mark.find(10)
 async def test_evictions_are_counted_however_fast_the_pod_is_replaced_and_survive_a_restart(
     rig: Rig, api: ScriptedApi

@@ -24,6 +24,7 @@ def lose(api: ScriptedApi) -> None:
     api.put(CLAIMS, claim | {"status": claim["status"] | {"phase": "Lost"}})
 
 
+@pytest.mark.fault(57)
 @pytest.mark.find(5)
 @pytest.mark.parametrize("stopped", [False, True])
 async def test_a_lost_volume_is_reported_and_replaced_only_with_consent(
@@ -48,6 +49,7 @@ async def test_a_lost_volume_is_reported_and_replaced_only_with_consent(
     assert ("DELETE", CLAIM) in writes(api)
 
 
+@pytest.mark.fault(57)
 @pytest.mark.find(5)
 async def test_a_volume_that_comes_back_is_the_disk_again(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)

@@ -45,6 +45,7 @@ def disconnect(api: ScriptedApi) -> None:
     api.tell("", "ERROR", {"code": 500, "message": "closing"})
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.STOPPED])
@@ -64,6 +65,7 @@ async def test_a_namespace_that_is_removed_is_reported_before_its_consequences(
     assert {one.status.phase for one in rig.history[-2:]} == {Phase.TERMINATING, Phase.TERMINATED}
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("keep", [False, True])
@@ -87,6 +89,7 @@ async def test_with_the_right_to_get_it_a_namespace_that_is_gone_is_missing_and_
     assert ended.status.reason is Reason.DELETED
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 async def test_a_delete_during_the_removal_of_the_namespace_ends_when_all_is_gone(rig: Rig, api: ScriptedApi) -> None:
     await settle(rig, Phase.RUNNING)
@@ -104,6 +107,7 @@ async def test_a_delete_during_the_removal_of_the_namespace_ends_when_all_is_gon
     assert ended.status.reason is Reason.DELETED
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 async def test_without_any_right_the_namespace_may_be_gone_and_its_end_follows_from_what_is_removed(
     rig: Rig, api: ScriptedApi
@@ -122,6 +126,7 @@ async def test_without_any_right_the_namespace_may_be_gone_and_its_end_follows_f
     await rig.settled(A, Phase.TERMINATED)
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 async def test_after_a_restart_without_rights_the_namespace_may_be_gone_and_with_the_right_to_get_it_it_is_known(
     rig: Rig, api: ScriptedApi
@@ -139,6 +144,7 @@ async def test_after_a_restart_without_rights_the_namespace_may_be_gone_and_with
     await rig.settled(A, Phase.TERMINATED)
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 async def test_a_namespace_that_is_made_again_is_used_again(rig: Rig, api: ScriptedApi) -> None:
     api.namespace_rights = True
@@ -153,6 +159,7 @@ async def test_a_namespace_that_is_made_again_is_used_again(rig: Rig, api: Scrip
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 async def test_a_lost_claim_in_a_namespace_that_stays_is_a_lost_disk(rig: Rig, api: ScriptedApi) -> None:
     await settle(rig, Phase.RUNNING)

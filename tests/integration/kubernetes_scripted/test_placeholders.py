@@ -11,7 +11,7 @@ from tests.integration.kubernetes_scripted.api import ScriptedApi
 from tests.integration.kubernetes_scripted.test_faults import CLAIMS, SETS, rig
 
 __all__ = ["rig"]
-pytestmark = pytest.mark.find(20)
+pytestmark = [pytest.mark.find(20), pytest.mark.fault(68)]
 
 DISK = f"vn-homevn-agent-{A}-0"
 OTHERS = [f"vn-homevn-agent-{A}-{ordinal}" for ordinal in range(1, 12)]

@@ -19,6 +19,7 @@ def short_guard(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "ROLLOUT_GUARD", timedelta(seconds=0.5))
 
 
+@pytest.mark.fault(66)
 @pytest.mark.find(16)
 @pytest.mark.parametrize("keeps_broken_pods", [False, True])
 async def test_good_update_replaces_broken_pod(rig: Rig, api: ScriptedApi, keeps_broken_pods: bool) -> None:
@@ -37,6 +38,7 @@ async def test_good_update_replaces_broken_pod(rig: Rig, api: ScriptedApi, keeps
     assert api.objects[SETS][A]["spec"]["replicas"] == 1
 
 
+@pytest.mark.fault(66)
 @pytest.mark.find(16)
 async def test_stop_and_delete_of_a_stuck_rollout_end(rig: Rig, api: ScriptedApi) -> None:
     api.keeps_broken_pods = True

@@ -18,6 +18,7 @@ def routes(api: ScriptedApi, sandbox_id: str) -> list[Any]:
     return [api.objects[INGRESSES][f"{sandbox_id}-{kind}-ingress"]["spec"] for kind in ("app", "ttyd")]
 
 
+@pytest.mark.fault(69)
 @pytest.mark.find(18)
 async def test_restart_with_other_ingress_settings_moves_new_sandboxes_only(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)

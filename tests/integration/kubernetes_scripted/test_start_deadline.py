@@ -15,6 +15,7 @@ from tests.integration.kubernetes_scripted.test_faults import PODS, A, ScriptedG
 DEADLINE = 1.0
 
 
+@pytest.mark.fault(53)
 @pytest.mark.find(1)
 async def test_lost_readiness_is_starting_until_the_deadline_has_passed_since(api: ScriptedApi, tmp_path: Path) -> None:
     async with started(Rig(ScriptedGround(api, tmp_path), tmp_path, start_deadline=DEADLINE)) as rig:
@@ -33,6 +34,7 @@ async def test_lost_readiness_is_starting_until_the_deadline_has_passed_since(ap
         assert (failed.status.transition_time - fallen.status.transition_time).total_seconds() >= DEADLINE * 0.9
 
 
+@pytest.mark.fault(54)
 @pytest.mark.find(2)
 async def test_the_deadline_holds_while_the_engine_fails_and_backs_off(api: ScriptedApi, tmp_path: Path) -> None:
     async def drop(request: web.Request) -> web.StreamResponse | None:

@@ -12,7 +12,7 @@ from tests.integration.kubernetes_scripted.test_faults import DENIED, EVENTS, SE
 
 __all__ = ["rig"]
 
-pytestmark = pytest.mark.find(14)
+pytestmark = [pytest.mark.find(14), pytest.mark.fault(64)]
 OFTEN = 0.3
 
 

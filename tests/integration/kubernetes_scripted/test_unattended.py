@@ -18,6 +18,7 @@ def left(api: ScriptedApi) -> list[str]:
     return [name for found in api.objects.values() for name in found]
 
 
+@pytest.mark.fault(55)
 @pytest.mark.find(3)
 @pytest.mark.parametrize("running", [False, True], ids=["never acted", "acted before"])
 @pytest.mark.parametrize("keep", [False, True])
@@ -41,6 +42,7 @@ async def test_a_delete_ends_without_the_statefulset_controller_and_leaves_nothi
     assert left(api) == ([f"vn-homevn-agent-{A}-0"] if keep else [])
 
 
+@pytest.mark.fault(55)
 @pytest.mark.find(3)
 @pytest.mark.parametrize("desired", [Phase.STOPPED, Phase.TERMINATED])
 async def test_what_a_stop_or_delete_waits_for_is_said_while_the_controller_manager_is_down(
@@ -62,6 +64,7 @@ async def test_what_a_stop_or_delete_waits_for_is_said_while_the_controller_mana
     assert left(api) == [] or desired is Phase.STOPPED
 
 
+@pytest.mark.fault(55)
 @pytest.mark.find(3)
 async def test_a_controller_that_works_is_waited_for(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)

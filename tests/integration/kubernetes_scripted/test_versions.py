@@ -22,6 +22,7 @@ def noticing(api: ScriptedApi, folder: Path, **settings: float) -> Rig:
     return Rig(ground, folder, resync=NEVER)
 
 
+@pytest.mark.fault(56)
 @pytest.mark.find(4)
 @pytest.mark.parametrize("notices", NOTICES, ids=["silence", "list"])
 async def test_a_cluster_from_before_a_stop_is_seen_and_stopped_again(
@@ -40,6 +41,7 @@ async def test_a_cluster_from_before_a_stop_is_seen_and_stopped_again(
         rig.check_history()
 
 
+@pytest.mark.fault(56)
 @pytest.mark.find(4)
 @pytest.mark.parametrize("notices", NOTICES, ids=["silence", "list"])
 async def test_a_cluster_that_was_made_anew_is_said_to_have_lost_the_disk(
@@ -53,6 +55,7 @@ async def test_a_cluster_that_was_made_anew_is_said_to_have_lost_the_disk(
         assert lost.status.reason is Reason.VOLUME_LOST
 
 
+@pytest.mark.fault(56)
 @pytest.mark.find(4)
 async def test_the_answer_to_a_write_with_a_version_that_has_passed_leads_to_a_list(
     api: ScriptedApi, tmp_path: Path
@@ -73,6 +76,7 @@ async def test_the_answer_to_a_write_with_a_version_that_has_passed_leads_to_a_l
         assert rig.observe(await rig.get(A)).pod is not None
 
 
+@pytest.mark.fault(56)
 @pytest.mark.find(4)
 async def test_a_list_now_and_then_tells_what_no_watch_told(api: ScriptedApi, tmp_path: Path) -> None:
     async with started(noticing(api, tmp_path, cluster_silence=NEVER, resync=1.0)) as rig:

@@ -10,7 +10,7 @@ from tests.integration.local.conftest import LocalGround, LocalRig
 
 READY_FOR = 1.0
 
-pytestmark = pytest.mark.find(9)
+pytestmark = [pytest.mark.find(9), pytest.mark.fault(61)]
 
 
 @pytest.mark.parametrize("lives", [0.0, 0.4])

@@ -16,7 +16,7 @@ WORDS = "Evicted: The node was low on resource: memory."
 WORKLOAD = Workload(owner=UID, generation=1, replicas=1, revision=5)
 VOLUME = Volume(owner=UID, uid=DISK, name="v", size="5Gi", bound=True)
 
-pytestmark = pytest.mark.find(10)
+pytestmark = [pytest.mark.find(10), pytest.mark.fault(62)]
 
 
 def running() -> Sandbox:

@@ -57,6 +57,7 @@ def test_each_bad_field_is_named(field: str, changes: dict[str, object]) -> None
     assert [one.field for one in caught.value.violations] == [field]
 
 
+@pytest.mark.fault(45)
 @pytest.mark.parametrize(
     "key",
     [
@@ -92,6 +93,7 @@ def test_all_bad_fields_are_told_at_once() -> None:
     assert [one.field for one in caught.value.violations] == ["spec.project", "spec.image", "spec.runtime_class"]
 
 
+@pytest.mark.fault(45)
 @given(st.text(max_size=80))
 def test_an_id_is_a_dns_label_of_at_most_52_characters(text: str) -> None:
     label = text[:1].isalpha() and text.isascii() and text[-1:].isalnum() and len(text) <= 52
@@ -99,12 +101,14 @@ def test_an_id_is_a_dns_label_of_at_most_52_characters(text: str) -> None:
     assert (not list(check.sandbox_id("sandbox_id", text, True))) == good
 
 
+@pytest.mark.fault(45)
 @given(st.text(st.sampled_from("ab9-"), min_size=1, max_size=60))
 def test_ids_of_the_right_letters_are_judged_by_shape(text: str) -> None:
     good = text[0] in "ab" and text[-1] != "-" and len(text) <= 52
     assert (not list(check.sandbox_id("sandbox_id", text, True))) == good
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "É", "A=B", "A\n", "A\0", "x" * 254])
 def test_44_a_bad_name_is_refused_and_named(name: str) -> None:
     (found,) = check.env("env", {name: "value"})
@@ -113,6 +117,7 @@ def test_44_a_bad_name_is_refused_and_named(name: str) -> None:
     assert found.field.isascii()
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("value", ["x" * (32 * 1024 + 1), "a\0b", "é" * (16 * 1024 + 1)])
 def test_34_a_bad_value_is_refused_and_not_shown(value: str) -> None:
     (found,) = check.env("env", {"GOOD": value})
@@ -120,12 +125,15 @@ def test_34_a_bad_value_is_refused_and_not_shown(value: str) -> None:
     assert value[:20] not in found.description
 
 
+@pytest.mark.fault(34)
+@pytest.mark.fault(44)
 def test_34_44_too_many_and_too_much_are_refused() -> None:
     assert not list(check.env("env", {f"K{n}": "" for n in range(1000)}))
     assert [one.field for one in check.env("env", {f"K{n}": "" for n in range(1001)})] == ["env"]
     assert [one.field for one in check.env("env", {f"K{n}": "x" * 30_000 for n in range(18)})] == ["env"]
 
 
+@pytest.mark.fault(52)
 @given(st.dictionaries(st.text(max_size=5), st.text(min_size=6, max_size=40), max_size=4))
 def test_52_no_violation_ever_shows_a_value(values: dict[str, str]) -> None:
     marked = {name: f"{samples.CANARY}{value}" for name, value in values.items()}
@@ -193,6 +201,7 @@ def test_selector_has_at_most_32_requirements() -> None:
         assert caught.value.violations == (errors.Violation("label_selector", "must have at most 32 requirements"),)
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize(
     "text",
     [
@@ -214,6 +223,7 @@ def test_46_no_selector_holds_the_service_up(text: str) -> None:
 ANYTHING = st.text(st.characters(categories=["Cs", "Cc", "Cf", "Lu", "Ll", "Nd", "Po", "Zs"]), min_size=1, max_size=20)
 
 
+@pytest.mark.fault(52)
 @given(ANYTHING.map(samples.CANARY.__add__))
 def test_52_no_text_breaks_the_judge_or_is_shown(text: str) -> None:
     fields = ("project", "image", "runtime_class")

@@ -274,6 +274,7 @@ def test_next_generation_begins_without_the_error_of_the_one_before() -> None:
     assert lifecycle.decide(at, observed, late).reason is Reason.START_DEADLINE
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 @pytest.mark.parametrize("reason", [Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING])
 def test_the_end_of_the_namespace_takes_precedence_over_its_consequences(reason: Reason) -> None:
@@ -287,6 +288,7 @@ def test_the_end_of_the_namespace_takes_precedence_over_its_consequences(reason:
             assert decision.reason in (reason, Reason.WORKLOAD_PENDING)
 
 
+@pytest.mark.fault(58)
 @pytest.mark.find(6)
 def test_a_namespace_that_may_be_gone_says_so_only_of_what_is_missing() -> None:
     hidden = Fault(Reason.CLUSTER_FORBIDDEN, "may be gone")

@@ -10,7 +10,7 @@ from sandbox_server.domain import check, errors
 
 from tests import samples
 
-pytestmark = pytest.mark.find(26)
+pytestmark = [pytest.mark.find(26), pytest.mark.fault(70)]
 
 MOST = 256 * 1024
 SIZES = {
