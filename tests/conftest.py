@@ -1,22 +1,22 @@
 """What every test may use: a PostgreSQL of the session, and the service in a process of its own."""
 
 import contextlib
-import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sandbox_client import Client, ServiceError
+from sandbox_client import Client
+
+from tests.support.ports import free_port
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="session")
@@ -89,75 +89,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres")())
 
 
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
-
-
-QUICK = {"SANDBOX_READY_FOR": "0"}
-"""Most sandboxes of the tests have no probe; how long they must run to be ready is tested by itself."""
-
-
-class Service:
-    """The service as a process. `start` may be called again after `kill`: same data, same port."""
-
-    def __init__(self, folder: Path, *flags: str, env: dict[str, str] | None = None) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self.flags = flags
-        self.env = env or {}
-        self.log = folder / "service.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *, wait: bool = True) -> "Service":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "sandbox_server", "--listen", self.address]
-        command += ["--data-dir", str(self.folder / "data"), *self.flags]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **QUICK, **self.env})
-        if wait:
-            self.wait()
-        return self
-
-    def wait(self) -> None:
-        with Client(self.address, timeout=20) as client:
-            try:
-                client.page()
-            except ServiceError as error:
-                raise AssertionError(f"the service does not answer: {self.log.read_text()[-3000:]}") from error
-
-    def client(self, **options: object) -> Client:
-        return Client(self.address, **options)  # type: ignore[arg-type]
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def terminate(self) -> int:
-        """SIGTERM; the exit code."""
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(timeout=30)
-
-    def sandboxes(self) -> list[Path]:
-        return sorted((self.folder / "data" / "sandboxes").glob("*/*"))
-
-    def end(self) -> None:
-        """Ends the service and every process of its sandboxes, by pid."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
-        for file in (self.folder / "data").glob("sandboxes/*/*/*.process"):
-            with contextlib.suppress(OSError, ValueError):
-                pid = json.loads(file.read_text())["pid"]
-                if f"/{file.parent.name}/" in Path(f"/proc/{pid}/cmdline").read_text():
-                    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                        os.kill(int(child), signal.SIGKILL)
-                    os.killpg(pid, signal.SIGKILL)
-
-
 @pytest.fixture
 def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
@@ -188,11 +119,3 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def client(service: Service) -> Iterator[Client]:
     with service.client() as client:
         yield client
-
-
-def eventually(check: Callable[[], bool], within: float = 10.0) -> None:
-    """Returns once `check` holds."""
-    end = time.monotonic() + within
-    while not check():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.02)

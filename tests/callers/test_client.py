@@ -14,7 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, Kind, calls, channel, errors, retry, watch
 
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import samples
-from tests.conftest import Service
+from tests.support import samples
+from tests.support.service import Service
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ from sandbox_client import AsyncClient, Client, errors, watch
 from sandbox_client.channel import OPTIONS
 from sandboxctl import hints, options, reach
 
-from tests.callers.test_live import SLEEP
-from tests.callers.test_tls import TOKEN
-from tests.conftest import Service, eventually
-from tests.integration.test_security import certificate
+from tests.support.certificates import certificate
+from tests.support.service import Service
+from tests.support.specs import SLEEP
+from tests.support.waiting import eventually
 
+TOKEN = "token-of-the-tenant-one"
 CTL = str(Path(sys.executable).parent / "sandboxctl")
 GONE = errors.Unavailable("words", grpc.StatusCode.UNAVAILABLE)
 

@@ -13,7 +13,7 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, NotFound
 
-from tests.conftest import Service
+from tests.support.service import Service
 
 CTL = str(Path(sys.executable).parent / "sandboxctl")
 Done = subprocess.CompletedProcess[str]

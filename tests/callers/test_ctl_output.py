@@ -22,8 +22,9 @@ from sandbox_server.rpc import render
 from sandboxctl import env as variables
 from sandboxctl import show
 
-from tests import samples
-from tests.conftest import Service, free_port
+from tests.support import samples
+from tests.support.ports import free_port
+from tests.support.service import Service
 
 CTL = str(Path(sys.executable).parent / "sandboxctl")
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])

@@ -9,10 +9,10 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Client, Kind, channel
 
-from tests import relay
-from tests.conftest import Service, eventually
-
-SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
+from tests.support import relay
+from tests.support.service import Service
+from tests.support.specs import SLEEP
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Client, errors
 
-from tests.conftest import Service
-from tests.integration.test_security import certificate
+from tests.support.certificates import certificate
+from tests.support.service import Service
+from tests.support.specs import SLEEP
 
-SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 TOKEN = "token-of-the-first-tenant"
 
 

@@ -7,10 +7,9 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Client, errors
 
-from tests import samples
-from tests.conftest import Service
-
-SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
+from tests.support import samples
+from tests.support.service import Service
+from tests.support.specs import SLEEP
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import pytest
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 
-from tests import samples
-from tests.contract.rig import Rig
-
-A = "suite-a"
+from tests.support import samples
+from tests.support.rig import A, Rig
 
 
 async def test_create_becomes_ready(rig: Rig) -> None:

@@ -26,7 +26,7 @@ from sandbox_server.rpc.server import RECEIVE_MOST, Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
 
-from tests import samples
+from tests.support import samples
 
 METHODS = {one.name: one for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods}
 UUID = "123e4567-e89b-12d3-a456-426614174000"

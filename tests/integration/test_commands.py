@@ -19,8 +19,10 @@ from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection
 
-from tests import relay, samples
-from tests.conftest import Service, eventually, free_port
+from tests.support import relay, samples
+from tests.support.ports import free_port
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 OLD, NEW = b"o" * 32, b"n" * 32

@@ -18,8 +18,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scripts import image_check, image_run
-from tests.conftest import Service, eventually, free_port
-from tests.integration.test_security import certificate
+from tests.support.certificates import certificate
+from tests.support.ports import free_port
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 STEPS = image_check.read((image_run.ROOT / "Dockerfile").read_text())
 USER = next(one.rest for one in STEPS if one.word == "USER")

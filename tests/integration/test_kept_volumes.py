@@ -7,7 +7,7 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, errors
 
-from tests.conftest import Service
+from tests.support.service import Service
 
 SLEEP = pb.SandboxSpec(command=["/bin/sh", "-c", "exec sleep 1000"])
 pytestmark = pytest.mark.find(25)

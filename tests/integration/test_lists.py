@@ -18,7 +18,7 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import render
 from sandbox_server.store import connection, documents, search
 
-from tests import samples
+from tests.support import samples
 
 ENDED = frozenset({Phase.TERMINATED})
 SELECTORS = (

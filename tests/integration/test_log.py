@@ -19,8 +19,8 @@ from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection, housekeeping
 from sqlmodel import SQLModel
 
-from tests import samples
-from tests.integration.test_store import Opened
+from tests.support import samples
+from tests.support.opened import Opened
 
 LARGE = ("x" * 32_768,) * 8
 NAMES = tuple(f"VARIABLE_{number:04}" for number in range(1000))

@@ -11,9 +11,10 @@ from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.store import connection
 
-from tests import samples
-from tests.conftest import Service, free_port
-from tests.integration.test_store import Opened
+from tests.support import samples
+from tests.support.opened import Opened
+from tests.support.ports import free_port
+from tests.support.service import Service
 
 pytestmark = pytest.mark.find(36)
 KEYS = base64.b64encode(b"k" * 32).decode()

@@ -12,8 +12,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient, errors
 
-from tests.conftest import Service
-from tests.random.checker import truth
+from tests.support.log import whole_log
+from tests.support.service import Service
 
 SLEEP = pb.SandboxSpec(project="raced", command=["/bin/sleep", "1000"])
 SETTLED = {pb.DESIRED_STATE_RUNNING: "RUNNING", pb.DESIRED_STATE_STOPPED: "STOPPED"}
@@ -112,6 +112,6 @@ async def test_09_a_create_that_its_caller_leaves_is_all_or_nothing(make_service
         assert {one.sandbox_id: one.uid async for one in client.list()} == uids
         for name in uids:
             await client.wait_until(name, "RUNNING", timeout=90)
-        log = await truth(client, (await client.page()).sequence)
+        log = await whole_log(client, (await client.page()).sequence)
         assert {(one.sandbox_id, one.uid) for one in log} == set(uids.items())
         await gone(client, service)

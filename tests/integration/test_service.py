@@ -28,8 +28,10 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import Client, Kind, ServiceError, errors
 
-from tests import samples
-from tests.conftest import Service, eventually, free_port
+from tests.support import samples
+from tests.support.ports import free_port
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 

@@ -16,8 +16,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from sandbox_client import Client
 
-from tests.conftest import Service, free_port
-from tests.integration.test_security import certificate
+from tests.support.certificates import certificate
+from tests.support.ports import free_port
+from tests.support.service import Service
 
 VERSION = importlib.metadata.version("sandbox-service")
 WITHOUT = """

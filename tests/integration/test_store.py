@@ -27,27 +27,14 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.store import connection
 from sqlmodel import SQLModel
 
-from tests import relay, samples
+from tests.support import relay, samples
+from tests.support.opened import KEY, Opened
 
-KEY = b"k" * 32
 REQUEST = store.Request("default", "r1", b"payload")
 
 
 def create(_reader: store.Reader) -> store.Wanted:
     return store.Wanted(samples.sandbox(), {})
-
-
-class Opened:
-    def __init__(self, url: str, cipher: store.Cipher | None = None) -> None:
-        self.url = url
-        self.committed: list[Sandbox] = []
-        self.store = store.Store(url, cipher or store.Cipher([KEY]), busy_timeout=0.3)
-
-    async def insert(self, sandbox: Sandbox, env: dict[str, str] | None = None) -> Sandbox:
-        return await self.store.write(lambda _: store.Wanted(sandbox, env or {}))
-
-    async def update(self, sandbox: Sandbox) -> Sandbox:
-        return await self.store.write(lambda _: store.Wanted(sandbox))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, errors, watch
 
-from tests.conftest import Service
+from tests.support.service import Service
 
 A, B = "token-of-the-tenant-a", "token-of-the-tenant-b"
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Service
-from tests.contract.rig import Rig
 from tests.kubernetes import truth as truths
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.ground import KubernetesGround, started
+from tests.kubernetes.ground import RESYNC, KubernetesGround, started
 from tests.kubernetes.node import Node
 from tests.kubernetes.witness import Witness
-
-RESYNC = 5
-"""Seconds between two looks of the service at everything."""
+from tests.support.rig import Rig
+from tests.support.service import Service
 
 
 @pytest.fixture(scope="session")

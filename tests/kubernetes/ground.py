@@ -13,15 +13,17 @@ from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.engines import kubernetes
 from sandbox_server.settings import Settings
 
-from tests import samples
-from tests.conftest import eventually
-from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.node import Node
+from tests.support import samples
+from tests.support.rig import Rig
+from tests.support.waiting import eventually
 
 SERVICE = "service-token-for-tests"
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROLE = DEPLOY / "role.yaml"
+RESYNC = 5
+"""Seconds between two looks of the service at everything."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 

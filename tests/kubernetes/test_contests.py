@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.rig import Rig
 from tests.kubernetes import watching
 from tests.kubernetes.cluster import ADMIN
 from tests.kubernetes.ground import KubernetesGround
+from tests.support.rig import Rig
 
 pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
 A = "contest-a"

@@ -11,9 +11,9 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 
-from tests.contract.rig import Rig
 from tests.kubernetes.cluster import ADMIN
 from tests.kubernetes.ground import KubernetesGround
+from tests.support.rig import Rig
 
 A = "disk-a"
 POD = f"{A}-0"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround
+from tests.support.rig import Rig
 
 A = "drift-a"
 POD = f"{A}-0"

@@ -11,8 +11,9 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient
 
-from tests.conftest import Service, eventually
 from tests.kubernetes.ground import KubernetesGround
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 PROJECT = "handover"
 NETWORK, APPS = "apis/networking.k8s.io/v1", "apis/apps/v1"

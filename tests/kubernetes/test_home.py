@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase
 
-from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround
+from tests.support.rig import Rig
 
 A = "home-a"
 

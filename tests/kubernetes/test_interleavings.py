@@ -18,10 +18,10 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 
-from tests.contract.rig import Rig
 from tests.kubernetes import history
 from tests.kubernetes.ground import KubernetesGround
 from tests.kubernetes.witness import Witness
+from tests.support.rig import Rig
 
 SECONDS = float(os.environ.get("SECONDS", "20"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(10**6)

@@ -7,11 +7,11 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.settings import Settings
 
-from tests import samples
-from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.kubernetes.node import Node
+from tests.support import samples
+from tests.support.rig import Rig
 
 APPS, NETWORKING = "apis/apps/v1", "apis/networking.k8s.io/v1"
 PRIORITY = "/apis/scheduling.k8s.io/v1/priorityclasses"

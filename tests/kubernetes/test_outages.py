@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase
 
-from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import KubernetesGround, started
+from tests.support.rig import Rig
 
 A, B = "outage-a", "outage-b"
 API = "kube-apiserver"

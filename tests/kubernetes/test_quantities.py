@@ -8,9 +8,9 @@ from sandbox_server.domain import check
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.spec import Resources, Storage
 
-from tests import samples
-from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround
+from tests.support import samples
+from tests.support.rig import Rig
 
 A = "quantities-a"
 TAKEN = ["1e9", "1E9", "1e+9", "1e09", "536870912", ".5Gi", "5.Mi", "+1Gi", "0.0625Gi", "1.1Gi", "128974848000m", "1G"]

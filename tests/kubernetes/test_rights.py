@@ -8,11 +8,11 @@ import pytest
 import yaml
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.conftest import eventually
-from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import RBAC, ROLE, KubernetesGround, may
 from tests.kubernetes.node import MERGE, Node
+from tests.support.rig import Rig
+from tests.support.waiting import eventually
 
 A = "rights-a"
 RULES: list[dict[str, list[str]]] = yaml.safe_load(ROLE.read_text())["rules"]

@@ -13,11 +13,10 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, errors
 from sandbox_server.domain import check
 
-from tests.conftest import Service
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.conftest import RESYNC
-from tests.kubernetes.ground import RBAC, KubernetesGround
+from tests.kubernetes.ground import RBAC, RESYNC, KubernetesGround
 from tests.kubernetes.node import MERGE, Node
+from tests.support.service import Service
 
 NAMES = [f"refused-{number}" for number in range(5)]
 

@@ -6,11 +6,11 @@ import pytest
 from sandbox_server.domain import check
 from sandbox_server.domain.phase import Phase
 
-from tests import samples
-from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.kubernetes.node import Node
+from tests.support import samples
+from tests.support.rig import Rig
 
 FILLS = {"angle": "<", "separator": "\u2028", "dollar": "$", "quote": '"', "control": "\x1b", "emoji": "\U0001f600"}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sandbox_server.domain.phase import Phase
 
-from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import KubernetesGround
 from tests.kubernetes.node import Node
+from tests.support.rig import Rig
 
 A = "traffic-a"
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.conftest import eventually
-from tests.contract.rig import Rig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import KubernetesGround, make_namespace, namespace_rights, started
 from tests.kubernetes.node import MERGE, Node
 from tests.kubernetes.truth import A, Truth, conditions, no_pod
 from tests.kubernetes.witness import Witness, deleted, going
+from tests.support.rig import Rig
+from tests.support.waiting import eventually
 
 MAY_BE_GONE = "the namespace may be gone"
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.rig import Rig
 from tests.kubernetes import kubelet
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.kubernetes.kubelet import VARIABLE
 from tests.kubernetes.node import MERGE, NAME, STRATEGIC, UNHEALTHY, UNMOUNTED
 from tests.kubernetes.truth import ALL_WELL, POD, SOON, A, Truth, no_pod
 from tests.kubernetes.witness import Sight, Witness, condition, event, going, waiting
+from tests.support.rig import Rig
 
 
 @pytest.mark.fault(27)

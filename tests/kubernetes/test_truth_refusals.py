@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.conftest import eventually
 from tests.kubernetes.ground import RBAC, KubernetesGround
 from tests.kubernetes.node import MERGE
 from tests.kubernetes.truth import APPS, CLAIM, A, Truth, no_pod
 from tests.kubernetes.witness import event
+from tests.support.waiting import eventually
 
 
 async def quota(truth: Truth, **hard: str) -> str:

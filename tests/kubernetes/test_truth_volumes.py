@@ -7,10 +7,10 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.spec import Storage
 
-from tests import samples
 from tests.kubernetes.node import MERGE
 from tests.kubernetes.truth import ALL_WELL, APPS, CLAIM, POD, A, Truth, conditions, no_pod
 from tests.kubernetes.witness import condition, deleted, event, going
+from tests.support import samples
 
 
 async def test_a_volume_that_cannot_be_provisioned_is_said(truth: Truth) -> None:

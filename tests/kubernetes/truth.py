@@ -8,9 +8,9 @@ from typing import Any
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox, Status
 
-from tests.contract.rig import Rig
 from tests.kubernetes.ground import KubernetesGround
 from tests.kubernetes.witness import Sight, Witness
+from tests.support.rig import Rig
 
 A = "truth-a"
 POD = f"{A}-0"

@@ -9,27 +9,14 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Kind
 from sandbox_client.watch import Event
 
-from tests.conftest import Service
 from tests.random.traffic import Ledger, Watcher, programs
+from tests.support.service import Service
 
 SETTLED = {
     pb.PHASE_RUNNING: pb.DESIRED_STATE_RUNNING,
     pb.PHASE_STOPPED: pb.DESIRED_STATE_STOPPED,
     pb.PHASE_TERMINATED: pb.DESIRED_STATE_DELETED,
 }
-
-
-async def truth(client: AsyncClient, last: int) -> list[pb.SandboxStatus]:
-    """The whole log."""
-    found: list[pb.SandboxStatus] = []
-    async for event in client.watch(after_sequence=0, timeout=60):
-        assert event.kind is Kind.CHANGE
-        assert event.status is not None
-        found.append(event.status)
-        if event.sequence >= last:
-            break
-    assert [one.sequence for one in found] == list(range(1, last + 1))
-    return found
 
 
 def check_log(log: list[pb.SandboxStatus], ledger: Ledger) -> None:

@@ -10,9 +10,9 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient
 
-from tests.conftest import Service
 from tests.random import checker
 from tests.random.traffic import NAMES, Caller, Faults, Ledger, Watcher, end_programs, project, spec
+from tests.support.service import Service
 
 SECONDS = float(os.environ.get("SECONDS", "20"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(10**6)

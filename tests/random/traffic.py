@@ -17,7 +17,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Kind, errors
 from sandbox_client.watch import Event
 
-from tests.conftest import Service
+from tests.support.service import Service
 
 NAMES = [f"r-{number}" for number in range(12)]
 MARK = f"random-{uuid.uuid4().hex}"

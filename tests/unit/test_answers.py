@@ -15,7 +15,7 @@ from sandbox_server.rpc import errors as rpc_errors
 from sandbox_server.rpc import servicer
 from sandbox_server.settings import Settings
 
-from tests import samples
+from tests.support import samples
 
 
 class Call:

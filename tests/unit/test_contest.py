@@ -10,7 +10,7 @@ from sandbox_server.domain.sandbox import Key
 from sandbox_server.engines.kubernetes.contest import QUIET, Contest, Contests
 from sandbox_server.engines.kubernetes.objects import OBJECT, Object
 
-from tests import samples
+from tests.support import samples
 
 pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
 KEY = Key("default", "demo-1")

@@ -3,7 +3,7 @@
 import pytest
 from sandboxctl import envfile
 
-from tests import samples
+from tests.support import samples
 
 pytestmark = pytest.mark.find(43)
 ENDS = ["\n", "\r\n", "\r"]

@@ -1,14 +1,13 @@
 """The feed: order, completeness and bounds, for readers of every speed."""
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 import uvloop
-from sandbox_server import feed, store
+from sandbox_server import feed
 from sandbox_server.domain import errors, selector
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -17,65 +16,8 @@ from sandbox_server.feed.feed import RECENT
 from sandbox_server.feed.topic import SHARED
 from sandbox_server.rpc import render
 
-from tests import samples
-
-
-class MemoryLog:
-    """A log in memory that keeps the store's contract: order, pages, and OUT_OF_RANGE past what was trimmed."""
-
-    def __init__(self) -> None:
-        self.entries: list[Sandbox] = []
-        self.trimmed = 0
-        self.reads = 0
-        self.read = 0
-        """Entries that watches have read."""
-
-    async def events(self, after: int, limit: int) -> list[Sandbox]:
-        self.reads += 1
-        await asyncio.sleep(0)
-        if after < self.trimmed:
-            raise errors.OutOfRange("HISTORY_TRIMMED", "open again")
-        return [one for one in self.entries if one.sequence > after][:limit]
-
-    async def history(self, scope: store.Scope, after: int, until: int, most: int) -> list[Sandbox]:
-        found = [
-            one
-            for one in await self.events(after, len(self.entries))
-            if one.sequence <= until and (one.key in scope.keys if scope.keys else one.tenant == scope.tenant)
-        ][:most]
-        self.read += len(found)
-        return found
-
-    async def load(self) -> tuple[int, list[Sandbox]]:
-        last = {one.key: one for one in self.entries}
-        return self.entries[-1].sequence, [one for one in last.values() if one.status.phase is not Phase.TERMINATED]
-
-    def append(self, sandbox: Sandbox) -> Sandbox:
-        written = dataclasses.replace(sandbox, sequence=len(self.entries) + 1)
-        self.entries.append(written)
-        return written
-
-
-class Reader:
-    """A watcher that reads as fast as `gate` lets it."""
-
-    def __init__(self) -> None:
-        self.seen: list[bytes] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def send(self, message: bytes) -> None:
-        await self.gate.wait()
-        self.seen.append(message)
-
-    def sequences(self) -> list[int]:
-        from sandbox.v1 import sandbox_pb2 as pb
-
-        return [pb.WatchStatusResponse.FromString(one).sequence for one in self.seen]
-
-
-MINE = Tenant("default", ("default",))
-ALL = feed.Filter(MINE)
+from tests.support import samples
+from tests.support.feeds import ALL, MINE, MemoryLog, Reader, publish, until, watch
 
 
 @pytest.fixture
@@ -88,21 +30,6 @@ async def memory(log: MemoryLog) -> AsyncIterator[feed.Feed]:
     made = feed.Feed(log, render.Encoder(), heartbeat=0.05)
     yield made
     made.close()
-
-
-def publish(memory: feed.Feed, log: MemoryLog, count: int, sandbox_id: str = "demo-1") -> None:
-    for _ in range(count):
-        memory.publish([log.append(samples.sandbox(sandbox_id))])
-
-
-async def until(reader: Reader, count: int) -> None:
-    async with asyncio.timeout(10):
-        while len(reader.seen) < count:
-            await asyncio.sleep(0.001)
-
-
-def watch(memory: feed.Feed, reader: Reader, after: int, wanted: feed.Filter = ALL) -> asyncio.Task[None]:
-    return asyncio.create_task(memory.watch(wanted, None, after, reader.send))
 
 
 async def test_every_reader_of_a_topic_gets_every_change_in_order(memory: feed.Feed, log: MemoryLog) -> None:

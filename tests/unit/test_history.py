@@ -15,8 +15,8 @@ from sandbox_server.feed import history
 from sandbox_server.feed.feed import RECENT
 from sandbox_server.rpc import render
 
-from tests import samples
-from tests.unit.test_feed import ALL, MINE, MemoryLog, Reader, publish, until, watch
+from tests.support import samples
+from tests.support.feeds import ALL, MINE, MemoryLog, Reader, publish, until, watch
 
 SANDBOXES = 20
 pytestmark = pytest.mark.find(29)

@@ -21,7 +21,7 @@ from sandbox_server.engines.kubernetes.objects import Said, Status
 from sandbox_server.rpc import convert
 from sandbox_server.settings import Settings
 
-from tests import samples
+from tests.support import samples
 
 SHELLS = [["sh"], ["bash"], ["bash", "--posix"]]
 AGENT = 1001

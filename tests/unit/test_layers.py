@@ -98,3 +98,18 @@ def test_the_base_install_is_enough_for_the_client() -> None:
 @pytest.mark.parametrize("folder", [SERVER, CLIENT], ids=["server", "client"])
 def test_no_module_is_named_for_nothing(folder: Path) -> None:
     assert [path for path in modules(folder) if path.stem in {"utils", "util", "helpers", "common", "misc"}] == []
+
+
+def test_no_test_module_imports_from_another() -> None:
+    found = []
+    for path, node in trees(modules(ROOT / "tests")):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        parts = [part for name in names if name.startswith("tests.") for part in name.split(".")]
+        if any(part == "conftest" or part.startswith("test_") for part in parts):
+            found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == [], "what tests share is in tests/support"

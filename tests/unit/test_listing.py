@@ -8,7 +8,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.rpc import listing, render
 
-from tests import samples
+from tests.support import samples
 
 LARGE = ("x" * 32_768,) * 8
 NAMES = tuple(f"VARIABLE_{number:04}_{'N' * 400}" for number in range(1000))

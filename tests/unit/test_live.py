@@ -12,7 +12,7 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.feed.live import Live
 
-from tests import samples
+from tests.support import samples
 
 ENCODER: Any = None
 OWNERS = {"a": "first", "a-b": "second", "b": "first"}

@@ -13,7 +13,7 @@ from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import render
 
-from tests import samples
+from tests.support import samples
 
 
 def ended(sandbox: Sandbox, sequence: int) -> Sandbox:

@@ -20,7 +20,7 @@ from sandbox_server.engines.local import launch
 from sandbox_server.settings import Settings
 from sandbox_server.store import documents
 
-from tests import samples
+from tests.support import samples
 
 GOLDEN = Path(__file__).parent / "golden"
 ENV = {"A": "1", "B": "two\nlines"}

@@ -15,7 +15,7 @@ from sandbox_server.engines import kubernetes
 from sandbox_server.rpc import convert
 from sandbox_server.settings import Settings
 
-from tests import samples
+from tests.support import samples
 
 pytestmark = pytest.mark.find(22)
 

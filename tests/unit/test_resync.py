@@ -18,8 +18,8 @@ from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
 from sandbox_server.settings import Settings
 
-from tests import samples
-from tests.unit.domain.obedient import ObedientEngine
+from tests.support import samples
+from tests.support.obedient import ObedientEngine
 
 
 class SilentEngine:

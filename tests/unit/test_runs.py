@@ -10,7 +10,7 @@ from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.reconciler import runs
 
-from tests import samples
+from tests.support import samples
 
 UID, DISK = "the-sandbox", "the-disk"
 FOR = timedelta(seconds=3)

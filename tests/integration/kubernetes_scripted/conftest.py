@@ -1,10 +1,13 @@
-"""A scripted API server for each test."""
+"""A scripted API server for each test, and the service over it."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from tests.integration.kubernetes_scripted.api import ScriptedApi
+from tests.support.rig import Rig
+from tests.support.scripted import ScriptedGround, started
+from tests.support.scripted_api import ScriptedApi
 
 
 @pytest.fixture
@@ -15,3 +18,9 @@ async def api() -> AsyncIterator[ScriptedApi]:
         yield made
     finally:
         await made.stop()
+
+
+@pytest.fixture
+async def rig(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[Rig]:
+    async with started(Rig(ScriptedGround(api, tmp_path), tmp_path)) as made:
+        yield made

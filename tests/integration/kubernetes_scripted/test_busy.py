@@ -6,22 +6,10 @@ import pytest
 from aiohttp import web
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.rig import Rig
-from tests.contract.suite import A
-from tests.integration.kubernetes_scripted.api import ScriptedApi, status
-from tests.integration.kubernetes_scripted.test_faults import (
-    CLAIMS,
-    INGRESSES,
-    SERVICES,
-    SETS,
-    hang,
-    rig,
-    until,
-    writes,
-)
-from tests.integration.kubernetes_scripted.test_lost_volumes import CLAIM, lose
+from tests.support.rig import A, Rig
+from tests.support.scripted import CLAIM, CLAIMS, INGRESSES, SERVICES, SETS, hang, lose, until, writes
+from tests.support.scripted_api import ScriptedApi, status
 
-__all__ = ["rig"]
 WORDS = 'failed calling webhook "w": no endpoints available'
 
 

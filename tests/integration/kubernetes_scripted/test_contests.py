@@ -10,11 +10,9 @@ from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import contest
 
-from tests.contract.rig import Rig
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import CLAIMS, INGRESSES, SERVICES, SETS, A, rig, until, writes
-
-__all__ = ["rig"]
+from tests.support.rig import A, Rig
+from tests.support.scripted import CLAIMS, INGRESSES, SERVICES, SETS, until, writes
+from tests.support.scripted_api import ScriptedApi
 
 pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
 MOST = 9

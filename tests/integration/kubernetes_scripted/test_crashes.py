@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 from sandbox_client import AsyncClient
 
-from tests.conftest import Service
-from tests.integration.kubernetes_scripted.api import ScriptedApi, status
+from tests.support.scripted_api import ScriptedApi, status
+from tests.support.service import Service
 
 SETS = "apis/apps/v1/namespaces/default/statefulsets"
 SECRETS = "api/v1/namespaces/default/secrets"

@@ -1,98 +1,38 @@
-"""The Kubernetes engine against the scripted API server: the contract suite, and rows of the fault table."""
+"""The Kubernetes engine against the scripted API server: rows of the fault table."""
 
 import asyncio
-import contextlib
 import copy
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from sandbox_server import engines
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.domain.spec import SandboxSpec
-from sandbox_server.engines import kubernetes
-from sandbox_server.settings import Settings
 
-from tests import samples
-from tests.contract.rig import Rig
-from tests.contract.suite import *  # noqa: F403 - the tests themselves
-from tests.contract.suite import A
-from tests.integration.kubernetes_scripted.api import ScriptedApi, status
-
-SETS = "apis/apps/v1/namespaces/default/statefulsets"
-SERVICES = "api/v1/namespaces/default/services"
-INGRESSES = "apis/networking.k8s.io/v1/namespaces/default/ingresses"
-EVENTS = "api/v1/namespaces/default/events"
-PODS = "api/v1/namespaces/default/pods"
-CLAIMS = "api/v1/namespaces/default/persistentvolumeclaims"
-
-
-class ScriptedGround:
-    namespace = "default"
-
-    def __init__(self, api: ScriptedApi, folder: Path) -> None:
-        self.api = api
-        self.namespaces: tuple[str, ...] = ("default",)
-        self.settings = Settings(kubeconfig=api.kubeconfig(folder), cluster_timeout=1.0, cluster_silence=1.0)
-
-    def engine(self) -> engines.Engine:
-        return kubernetes.KubernetesEngine(self.settings, self.namespaces)
-
-    def spec(self) -> SandboxSpec:
-        return samples.spec()
-
-    async def crash(self, sandbox: Sandbox) -> None:
-        self.api.crashing.add(sandbox.id)
-        self.api.control("default", sandbox.id)
-
-    async def heal(self, sandbox: Sandbox) -> None:
-        self.api.crashing.discard(sandbox.id)
-        self.api.control("default", sandbox.id)
-
-
-@contextlib.asynccontextmanager
-async def started(rig: Rig) -> AsyncIterator[Rig]:
-    await rig.start()
-    try:
-        yield rig
-    finally:
-        await rig.stop()
-
-
-@pytest.fixture
-async def rig(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with started(Rig(ScriptedGround(api, tmp_path), tmp_path)) as made:
-        yield made
-
-
-def is_watch(request: web.Request) -> bool:
-    return request.query.get("watch") == "true"
-
-
-async def hang(_: web.Request) -> web.StreamResponse | None:
-    await asyncio.sleep(30)
-    return None
-
-
-async def until(holds: Callable[[], bool], within: float = 10) -> None:
-    async with asyncio.timeout(within):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-def writes(api: ScriptedApi) -> list[tuple[str, str]]:
-    return [(method, path.rpartition("/")[2]) for method, path in api.calls if method not in ("GET", "WATCH", "TRIAL")]
-
-
-def looked_up(api: ScriptedApi, since: int) -> list[str]:
-    """The objects that were asked for by name."""
-    asked = [path.partition("/namespaces/")[2].split("/") for method, path in api.calls[since:] if method == "GET"]
-    return [one[-1] for one in asked if len(one) == 3]
+from tests.support import samples
+from tests.support.rig import A, Rig
+from tests.support.scripted import (
+    CLAIMS,
+    DENIED,
+    EVENTS,
+    INGRESSES,
+    PODS,
+    SERVICES,
+    SETS,
+    TIMES,
+    ScriptedGround,
+    event,
+    hang,
+    is_watch,
+    looked_up,
+    started,
+    until,
+    writes,
+)
+from tests.support.scripted_api import ScriptedApi, status
 
 
 async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: Rig, api: ScriptedApi) -> None:
@@ -474,32 +414,6 @@ async def test_nothing_is_left_when_somebody_removes_the_workload_of_a_sandbox_t
     api.delete(PODS, f"{A}-0")
     await rig.settled(A, Phase.TERMINATED)
     assert [name for found in api.objects.values() for name in found] == [f"vn-homevn-agent-{A}-0"]
-
-
-DENIED = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'
-
-
-LONG_AGO, LATER = "2020-01-01T00:00:00.000000Z", "2020-01-01T00:05:00.000000Z"
-TIMES: dict[str, dict[str, Any]] = {
-    # client-go/tools/record, by a clock that is years behind
-    "legacy": {"firstTimestamp": "2020-01-01T00:00:00Z", "lastTimestamp": "2020-01-01T00:00:00Z", "count": 1},
-    # client-go/tools/events, as the API server shows them in v1
-    "new": {"eventTime": LONG_AGO, "firstTimestamp": None, "lastTimestamp": None},
-    "series": {"eventTime": LONG_AGO, "lastTimestamp": None, "series": {"count": 2, "lastObservedTime": LATER}},
-    "ahead": {"firstTimestamp": "2120-01-01T00:00:00Z", "lastTimestamp": "2120-01-01T00:00:00Z"},
-}
-
-
-def event(name: str, about: dict[str, Any], kind: str, message: str, times: str = "new") -> dict[str, Any]:
-    meta = about["metadata"]
-    involved = {"kind": kind, "name": meta["name"], "uid": meta["uid"]}
-    return {
-        "metadata": {"name": name},
-        "involvedObject": involved,
-        "reason": "FailedCreate",
-        "message": message,
-        **TIMES[times],
-    }
 
 
 @pytest.mark.fault(32)

@@ -16,8 +16,8 @@ from sandbox_server import engines
 from sandbox_server.engines.kubernetes import client, kubeconfig
 from sandbox_server.settings import Settings
 
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.test_security import certificate
+from tests.support.certificates import certificate
+from tests.support.scripted_api import ScriptedApi
 
 PODS = "/api/v1/namespaces/default/pods"
 

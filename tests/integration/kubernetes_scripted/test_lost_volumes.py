@@ -8,20 +8,10 @@ from aiohttp import web
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.spec import Storage
 
-from tests import samples
-from tests.contract.rig import Rig
-from tests.contract.suite import A
-from tests.integration.kubernetes_scripted.api import ScriptedApi, status
-from tests.integration.kubernetes_scripted.test_faults import CLAIMS, SETS, rig, writes
-
-__all__ = ["rig"]
-CLAIM = f"vn-homevn-agent-{A}-0"
-
-
-def lose(api: ScriptedApi) -> None:
-    """What the volume controller does when the bound volume is removed."""
-    claim = api.objects[CLAIMS][CLAIM]
-    api.put(CLAIMS, claim | {"status": claim["status"] | {"phase": "Lost"}})
+from tests.support import samples
+from tests.support.rig import A, Rig
+from tests.support.scripted import CLAIM, CLAIMS, SETS, lose, writes
+from tests.support.scripted_api import ScriptedApi, status
 
 
 @pytest.mark.fault(57)

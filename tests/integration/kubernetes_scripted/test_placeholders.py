@@ -5,12 +5,10 @@ import asyncio
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.rig import Rig
-from tests.contract.suite import A
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import CLAIMS, SETS, rig
+from tests.support.rig import A, Rig
+from tests.support.scripted import CLAIMS, SETS
+from tests.support.scripted_api import ScriptedApi
 
-__all__ = ["rig"]
 pytestmark = [pytest.mark.find(20), pytest.mark.fault(68)]
 
 DISK = f"vn-homevn-agent-{A}-0"

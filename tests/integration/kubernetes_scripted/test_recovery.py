@@ -6,11 +6,9 @@ import pytest
 from sandbox_server.domain import lifecycle, situation
 from sandbox_server.domain.phase import Phase
 
-from tests.contract.rig import Rig
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import SETS, A, rig
-
-__all__ = ["rig"]
+from tests.support.rig import A, Rig
+from tests.support.scripted import SETS
+from tests.support.scripted_api import ScriptedApi
 
 
 @pytest.fixture(autouse=True)

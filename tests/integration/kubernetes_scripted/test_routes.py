@@ -5,12 +5,10 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase
 
-from tests.contract.rig import Rig
-from tests.contract.suite import A
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import INGRESSES, ScriptedGround, rig
+from tests.support.rig import A, Rig
+from tests.support.scripted import INGRESSES, ScriptedGround
+from tests.support.scripted_api import ScriptedApi
 
-__all__ = ["rig"]
 CHANGED = {"ingress_domain": "two.test", "ingress_class": "two", "tls_secret": "two"}
 
 

@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.rig import Rig
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import PODS, A, ScriptedGround, started
+from tests.support.rig import A, Rig
+from tests.support.scripted import PODS, ScriptedGround, started
+from tests.support.scripted_api import ScriptedApi
 
 DEADLINE = 1.0
 

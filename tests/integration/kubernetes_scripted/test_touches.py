@@ -6,11 +6,9 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.reconciler import reconciler
 
-from tests.contract.rig import Rig
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import DENIED, EVENTS, SETS, A, event, rig, until, writes
-
-__all__ = ["rig"]
+from tests.support.rig import A, Rig
+from tests.support.scripted import DENIED, EVENTS, SETS, event, until, writes
+from tests.support.scripted_api import ScriptedApi
 
 pytestmark = [pytest.mark.find(14), pytest.mark.fault(64)]
 OFTEN = 0.3

@@ -5,12 +5,10 @@ import asyncio
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.rig import Rig
-from tests.contract.suite import A
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import CLAIMS, PODS, SETS, rig
+from tests.support.rig import A, Rig
+from tests.support.scripted import CLAIMS, PODS, SETS
+from tests.support.scripted_api import ScriptedApi
 
-__all__ = ["rig"]
 WORDS = "waiting for the cluster's StatefulSet controller"
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.rig import Rig
-from tests.integration.kubernetes_scripted.api import ScriptedApi
-from tests.integration.kubernetes_scripted.test_faults import SETS, A, ScriptedGround, started, until
+from tests.support.rig import A, Rig
+from tests.support.scripted import SETS, ScriptedGround, started, until
+from tests.support.scripted_api import ScriptedApi
 
 NEVER = 3600.0
 NOTICES: list[dict[str, Any]] = [{"cluster_silence": 1.0, "resync": NEVER}, {"cluster_silence": NEVER, "resync": 1.0}]

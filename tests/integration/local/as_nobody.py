@@ -10,7 +10,7 @@ sys.base_prefix = "/usr"
 
 from sandbox_server.domain.phase import Phase  # noqa: E402 - after what it is to see
 
-from tests.integration.local.conftest import LocalGround, LocalRig  # noqa: E402
+from tests.support.local import LocalGround, LocalRig  # noqa: E402
 
 NOBODY = 65534
 SCRIPT = "mkdir -p shut/in; chmod 0 shut; (sleep MARK & sleep MARK &); echo >up; exec sleep MARK"

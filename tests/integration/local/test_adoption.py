@@ -11,7 +11,7 @@ import pytest
 from sandbox_server.domain.phase import Phase
 from sandbox_server.engines.local import processes
 
-from tests.integration.local.conftest import LocalRig
+from tests.support.local import LocalRig
 
 A = "process-a"
 SERVE = "exec sleep MARK"

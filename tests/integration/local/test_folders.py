@@ -9,7 +9,7 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 
-from tests.integration.local.conftest import LocalRig, everything
+from tests.support.local import LocalRig, everything
 
 A = "folder-a"
 

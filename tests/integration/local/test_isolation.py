@@ -11,7 +11,7 @@ from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import launch, ports
 
-from tests.integration.local.conftest import LocalRig
+from tests.support.local import LocalRig
 
 A = "isolation-a"
 isolated = pytest.mark.parametrize("rig", ["isolated"], indirect=True)

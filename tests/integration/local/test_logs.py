@@ -12,7 +12,7 @@ import pytest
 from sandbox_server.domain.phase import Phase
 from sandbox_server.engines.local import output
 
-from tests.integration.local.conftest import LocalRig
+from tests.support.local import LocalRig
 
 A = "log-a"
 pytestmark = pytest.mark.find(44)

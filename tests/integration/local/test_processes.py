@@ -17,9 +17,9 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.engines.local import launch, unit
 
-from tests import samples
 from tests.integration.local import as_nobody
-from tests.integration.local.conftest import LocalRig
+from tests.support import samples
+from tests.support.local import LocalRig
 
 A = "process-a"
 SERVE = "exec sleep MARK"

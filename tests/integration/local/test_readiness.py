@@ -10,9 +10,9 @@ from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.spec import Port, Readiness, SandboxSpec
 from sandbox_server.engines.local import readiness
 
-from tests import samples
-from tests.conftest import free_port
-from tests.integration.local.conftest import LocalRig
+from tests.support import samples
+from tests.support.local import LocalRig
+from tests.support.ports import free_port
 
 A = "readiness-a"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.contract.suite import A
-from tests.integration.local.conftest import LocalGround, LocalRig
+from tests.support.local import LocalGround, LocalRig
+from tests.support.rig import A
 
 READY_FOR = 1.0
 

@@ -18,7 +18,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient
 
-from tests.conftest import Service, eventually
+from tests.support.service import Service
+from tests.support.waiting import eventually
 
 PYTHON = f"{sys.base_prefix}/bin/python3"
 

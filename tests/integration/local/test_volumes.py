@@ -7,8 +7,8 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.engines.local import folder
 
-from tests import samples
-from tests.integration.local.conftest import LocalRig, everything
+from tests.support import samples
+from tests.support.local import LocalRig, everything
 
 A = "volume-a"
 

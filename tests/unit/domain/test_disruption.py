@@ -9,7 +9,7 @@ from sandbox_server.domain.observed import Disruption, Observed, Pod, Volume, Wo
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 
-from tests import samples
+from tests.support import samples
 
 UID, DISK = "the-sandbox", "the-disk"
 WORDS = "Evicted: The node was low on resource: memory."

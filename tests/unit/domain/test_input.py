@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sandbox_server.domain import check, errors, selector
 from sandbox_server.domain.spec import Port, Readiness, Resources, Storage
 
-from tests import samples
+from tests.support import samples
 
 BAD_SPECS = {
     "spec.project": [{"project": one} for one in ("", "Demo", "1demo", "a" * 64, "a_b", "-a", "a-", "dé", "a\n")],

@@ -8,7 +8,7 @@ from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Sandbox
 from sandbox_server.domain.spec import Storage
 
-from tests import samples
+from tests.support import samples
 
 KEPT = Storage("5Gi", "fast", "ReadWriteOnce")
 FIELDS = ("size", "storage_class", "access_mode")

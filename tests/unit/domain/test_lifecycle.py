@@ -12,8 +12,8 @@ from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 from sandbox_server.domain.situation import Situation
 
-from tests import samples
-from tests.unit.domain.obedient import UID, ObedientEngine, settle
+from tests.support import samples
+from tests.support.obedient import UID, ObedientEngine, settle
 
 GENERATION, KNOWN = 3, "known-volume"
 NOW = samples.NOW + timedelta(seconds=1)

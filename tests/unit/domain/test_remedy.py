@@ -8,7 +8,7 @@ from sandbox_server.domain import remedy
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.rpc import render
 
-from tests import samples
+from tests.support import samples
 
 README = Path(__file__).parents[3] / "README.md"
 pytestmark = pytest.mark.find(7)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server.domain import check, errors
 
-from tests import samples
+from tests.support import samples
 
 pytestmark = [pytest.mark.find(26), pytest.mark.fault(70)]
 

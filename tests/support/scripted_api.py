@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests import samples
+from tests.support import samples
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"

@@ -17,8 +17,10 @@ from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
 from sandbox_server.settings import Settings
 
-from tests import samples
+from tests.support import samples
 
+A = "suite-a"
+"""The id of the sandbox that most tests have."""
 WITHIN = 30.0
 
 

@@ -1,0 +1,75 @@
+"""The service in a process of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from sandbox_client import Client, ServiceError
+
+from tests.support.ports import free_port
+
+QUICK = {"SANDBOX_READY_FOR": "0"}
+"""Most sandboxes of the tests have no probe; how long they must run to be ready is tested by itself."""
+
+
+class Service:
+    """The service as a process. `start` may be called again after `kill`: same data, same port."""
+
+    def __init__(self, folder: Path, *flags: str, env: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.flags = flags
+        self.env = env or {}
+        self.log = folder / "service.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait: bool = True) -> "Service":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "sandbox_server", "--listen", self.address]
+        command += ["--data-dir", str(self.folder / "data"), *self.flags]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **QUICK, **self.env})
+        if wait:
+            self.wait()
+        return self
+
+    def wait(self) -> None:
+        with Client(self.address, timeout=20) as client:
+            try:
+                client.page()
+            except ServiceError as error:
+                raise AssertionError(f"the service does not answer: {self.log.read_text()[-3000:]}") from error
+
+    def client(self, **options: object) -> Client:
+        return Client(self.address, **options)  # type: ignore[arg-type]
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+    def sandboxes(self) -> list[Path]:
+        return sorted((self.folder / "data" / "sandboxes").glob("*/*"))
+
+    def end(self) -> None:
+        """Ends the service and every process of its sandboxes, by pid."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for file in (self.folder / "data").glob("sandboxes/*/*/*.process"):
+            with contextlib.suppress(OSError, ValueError):
+                pid = json.loads(file.read_text())["pid"]
+                if f"/{file.parent.name}/" in Path(f"/proc/{pid}/cmdline").read_text():
+                    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                        os.kill(int(child), signal.SIGKILL)
+                    os.killpg(pid, signal.SIGKILL)
