@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandbox_server.domain import lifecycle, remedy
+from sandbox_server.domain import remedy, rules
 from sandbox_server.domain.phase import DesiredState, Phase
 
 BEGIN, END = "<!-- state diagram -->", "<!-- /state diagram -->"
@@ -28,8 +28,8 @@ def block() -> str:
 def _phases(desired: DesiredState) -> list[Phase]:
     """Every phase that a table can give, in the order of the contract."""
     found: set[Phase] = set()
-    for rule in lifecycle.RULES[desired]:
-        found |= {rule.phase} if rule.phase else set(_TOWARDS_RUNNING)
+    for rule in rules.RULES[desired]:
+        found |= {rule.phase} if isinstance(rule.phase, Phase) else set(_TOWARDS_RUNNING)
     return sorted(found, key=lambda phase: phase.value)
 
 
@@ -37,7 +37,7 @@ def _diagram() -> Iterator[str]:
     yield "stateDiagram-v2"
     yield "    [*] --> CREATING: CreateSandbox"
     for desired in DesiredState:
-        phases, settled = _phases(desired), lifecycle.SETTLED[desired]
+        phases, settled = _phases(desired), rules.SETTLED[desired]
         yield f'    state "desired {desired.name}" as want_{desired.name} {{'
         error = f"ERROR_{desired.name}"
         yield f"        {error}: ERROR"
@@ -56,13 +56,13 @@ def _diagram() -> Iterator[str]:
 
 
 def _rules() -> Iterator[str]:
-    for desired, rules in lifecycle.RULES.items():
+    for desired, table in rules.RULES.items():
         yield f"Desired {desired.name}: the first that holds."
         yield ""
         yield "| when | phase | reason |"
         yield "|---|---|---|"
-        for rule in rules:
-            phase = rule.phase.name if rule.phase else "CREATING, STARTING or UPDATING"
+        for rule in table:
+            phase = rule.phase.name if isinstance(rule.phase, Phase) else rule.phase.value
             yield f"| {rule.when} | {phase} | {rule.reason.name if rule.reason else 'what is observed'} |"
         yield ""
 

@@ -1,18 +1,17 @@
-"""The life of a sandbox: every phase is decided here and nowhere else.
+"""The life of a sandbox: `decide` says what it is and what to do about it.
 
-`decide` is pure and level-triggered. It reads three tables of rules, one per desired state, top down; the first rule
-that finds something gives phase, reason and message. What to do follows separately, from where the engine stands and
-where it should.
+`decide` is pure and level-triggered. Phase, reason and message come from the tables in `rules.py`. What to do follows
+separately, from where the engine stands and where it should.
 """
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+from sandbox_server.domain import rules
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
+from sandbox_server.domain.rules import Relative
 from sandbox_server.domain.sandbox import Condition, Sandbox, Status
 from sandbox_server.domain.situation import CONTROLLER_GUARD, ROLLOUT_GUARD, Situation
 
@@ -58,116 +57,32 @@ class Decision:
     recheck_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One row, which holds where `finds` finds something.
-
-    None for the phase is CREATING, STARTING or UPDATING, whichever is on the way to RUNNING; None for the reason is that
-    of what was found. The message is a format of what was found.
-    """
-
-    when: str
-    finds: Callable[[Situation], Any]
-    phase: Phase | None = None
-    reason: Reason | None = None
-    message: str = "{.message}"
-
-
 MESSAGE_MOST = 4096
 """Characters that are told of why: a webhook may answer with a megabyte, and each status is kept and sent again and again."""
 
 NEWS = timedelta(seconds=1)
 """How long the end of a pod is the reason at least, where its successor is there before the end was seen."""
 
-D, P, R, S = DesiredState, Phase, Reason, Situation
-_STRANGER = "a {} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
-_LOST = "the disk was lost, removed or replaced; Start with accept_data_loss begins on an empty one"
-_KEPT_LOST = "removed; the claim is kept, but the volume that it was bound to no longer exists"
-_UNATTENDED = (
-    "waiting for the cluster's StatefulSet controller, which has not acted on the workload: the controller manager is down, "
-    "or something denies what it writes, such as ControllerRevisions"
-)
 ACCEPTED = "accepted"
-_ENDS = "waits for the process to end, at most {}"
-_UNTRIED = "the process runs; it counts as ready when it has done so for a while"
-_GOING = "the disk is being removed and goes with the pod: save your work now"
-
-CONFLICT = Rule("an object of our name is not ours", S.stranger, P.ERROR, R.NAME_CONFLICT, _STRANGER)
-NAMESPACE = Rule("the namespace is being removed or gone", S.namespace_ends, P.ERROR)
-LOST = Rule("the volume is gone or replaced", S.volume_lost, P.ERROR, R.VOLUME_LOST, _LOST)
-REFUSED = Rule("the engine refused the last act", S.refused, P.ERROR)
-
-RULES: dict[DesiredState, tuple[Rule, ...]] = {
-    D.RUNNING: (
-        NAMESPACE,
-        CONFLICT,
-        LOST,
-        Rule("pod ready, volume being removed", S.pod_doomed, P.RUNNING, R.VOLUME_TERMINATING, _GOING),
-        Rule("volume being removed", S.volume_going, P.ERROR, R.VOLUME_TERMINATING, _GOING),
-        Rule("pod ready, our objects changed each time", S.ready_contested, P.RUNNING, R.FIELD_CONFLICT),
-        Rule("pod of this generation ready", S.pod_ready, P.RUNNING, R.READY, "the pod is ready"),
-        REFUSED,
-        Rule("the pod's node does not answer", S.pod_lost, P.ERROR, R.NODE_LOST),
-        Rule("the pod cannot be made", S.pod_impossible, P.ERROR),
-        Rule("pod of this generation failing", S.pod_failing, P.ERROR),
-        Rule("pod of this generation failed a moment ago", S.pod_failed_lately, P.ERROR),
-        Rule("the cluster ends the pod again and again", S.pod_disrupted_often, P.ERROR),
-        Rule("start deadline passed", S.overdue, P.ERROR, R.START_DEADLINE, "not ready within {}"),
-        Rule("the cluster ended the pod", S.pod_disrupted),
-        Rule("no workload", lambda at: not at.workload, None, R.WORKLOAD_PENDING, "the workload is being made"),
-        Rule("volume not bound", S.volume_awaited, None, R.VOLUME_BINDING, "waiting for the volume"),
-        Rule("no pod", lambda at: not at.pod, None, R.WORKLOAD_PENDING, "waiting for the pod"),
-        Rule("pod of this generation ready for a moment only", S.pod_untried, None, R.NOT_READY, _UNTRIED),
-        Rule("pod of this generation not ready", S.pod_starting),
-        Rule(
-            "pod of an older generation, or going", S.grace, None, R.ROLLING_OUT, f"the pod is being replaced: {_ENDS}"
-        ),
-    ),
-    D.STOPPED: (
-        NAMESPACE,
-        CONFLICT,
-        LOST,
-        Rule("the engine cannot act now", S.busy, P.STOPPING, R.CLUSTER_BUSY),
-        REFUSED,
-        Rule("the pod's node does not answer", S.pod_lost, P.STOPPING, R.NODE_LOST),
-        Rule("the controller has not acted", S.unattended, P.STOPPING, R.WORKLOAD_PENDING, _UNATTENDED),
-        Rule("pod there", S.pod_grace, P.STOPPING, R.POD_TERMINATING, f"the pod is being removed: {_ENDS}"),
-        Rule("no pod, and none will come", S.workload_idle, P.STOPPED, R.POD_GONE, "stopped; the disk is kept"),
-        Rule("workload not scaled down", S.any, P.STOPPING, R.WORKLOAD_PENDING, "the workload is being scaled down"),
-    ),
-    D.DELETED: (
-        Rule("the namespace is being removed", S.namespace_holds, P.TERMINATING),
-        Rule("the engine cannot act now", S.busy, P.TERMINATING, R.CLUSTER_BUSY),
-        REFUSED,
-        Rule("the pod's node does not answer", S.pod_lost, P.TERMINATING, R.NODE_LOST),
-        Rule("the controller has not acted", S.unattended, P.TERMINATING, R.WORKLOAD_PENDING, _UNATTENDED),
-        Rule("pod there", S.pod_grace, P.TERMINATING, R.POD_TERMINATING, f"the pod is being removed: {_ENDS}"),
-        Rule("workload not removed", S.undeleted, P.TERMINATING, R.WORKLOAD_PENDING, "the workload is being removed"),
-        Rule("claim kept, volume lost", S.volume_kept_lost, P.TERMINATED, R.VOLUME_KEPT, _KEPT_LOST),
-        Rule("volume kept", S.volume_kept, P.TERMINATED, R.VOLUME_KEPT, "removed; the disk is kept"),
-        Rule("volume there", lambda at: at.volume, P.TERMINATING, R.VOLUME_TERMINATING, "the volume is being removed"),
-        Rule("nothing left", S.any, P.TERMINATED, R.DELETED, "removed with its disk"),
-    ),
-}
-SETTLED = {D.RUNNING: P.RUNNING, D.STOPPED: P.STOPPED, D.DELETED: P.TERMINATED}
-"""The phase in which a sandbox is as it was wished."""
 
 
 def decide(
     sandbox: Sandbox, observed: Observed, now: datetime, start_deadline: timedelta = DEFAULT_START_DEADLINE
 ) -> Decision:
-    """What `sandbox` is and what to do, given what is observed."""
+    """Returns what `sandbox` is and what to do about it, given what is observed."""
     at = Situation.of(sandbox, observed, now, start_deadline)
-    rule, found = next((one, found) for one in RULES[sandbox.desired] if (found := one.finds(at)))
-    phase, action = rule.phase or _towards_running(sandbox, made=at.workload is not None), _action(at)
+    rule, finding = rules.first(at)
+    waits = rule.phase is Relative.TOWARDS_RUNNING
+    phase = rule.phase if isinstance(rule.phase, Phase) else _towards_running(sandbox, made=at.workload is not None)
+    action = _action(at)
     return Decision(
         phase=phase,
-        reason=rule.reason or found.reason,
-        message=rule.message.format(found),
+        reason=finding.reason,
+        message=finding.message,
         action=action,
-        settled=phase is SETTLED[sandbox.desired] and action is None,
+        settled=phase is rules.SETTLED[sandbox.desired] and action is None,
         awaits_pod=sandbox.desired is DesiredState.RUNNING and action is None and at.pod_missing(),
-        recheck_at=_recheck_at(at, waits=rule.phase is None),
+        recheck_at=_recheck_at(at, waits),
     )
 
 
@@ -178,19 +93,21 @@ def unexplained(sandbox: Sandbox, observed: Observed, now: datetime) -> bool:
 
 def _recheck_at(at: Situation, waits: bool) -> datetime | None:
     """When time alone may change the decision. `waits`: whether the start deadline is still to come."""
-    times = [at.attempt_at + at.start_deadline] if waits else []
+    runs = at.sandbox.desired is DesiredState.RUNNING
+    pod = at.pod
+    times: list[datetime | None] = []
+    if waits:
+        times.append(at.attempt_at + at.start_deadline)
     if at.newly_disrupted():
         times.append(at.now + NEWS)
-    pod = at.pod
-    soon = (pod.ready_at if pod.ready else None, pod.recent_until) if pod else ()
-    times += [one for one in soon if one is not None and one > at.now]
-    guard_at = at.attempt_at + ROLLOUT_GUARD
-    if at.sandbox.desired is DesiredState.RUNNING and at.pod_outdated() and at.now < guard_at:
-        times.append(guard_at)
-    seen_at, ends = at.attempt_at + CONTROLLER_GUARD, at.sandbox.desired is not DesiredState.RUNNING
-    if ends and at.workload and not at.workload.obeyed and at.now < seen_at:
-        times.append(seen_at)
-    return min(times, default=None)
+    if pod is not None:
+        times.append(pod.recent_until)
+        times.append(pod.ready_at if pod.ready else None)
+    if runs and at.pod_outdated():
+        times.append(at.attempt_at + ROLLOUT_GUARD)
+    if not runs and at.workload is not None and not at.workload.obeyed:
+        times.append(at.attempt_at + CONTROLLER_GUARD)
+    return min((time for time in times if time is not None and time > at.now), default=None)
 
 
 def _towards_running(sandbox: Sandbox, made: bool) -> Phase:
@@ -211,27 +128,37 @@ def _accepted(sandbox: Sandbox) -> Phase:
 
 
 def _action(at: Situation) -> Action | None:
-    sandbox, workload = at.sandbox, at.workload
-    if sandbox.desired is DesiredState.DELETED:
-        left = (workload, None if sandbox.keep_volume else at.volume)
-        asked = at.acted() and all(one is None or one.terminating for one in left)
-        return None if asked else Delete(at.unattended())
-    running = sandbox.desired is DesiredState.RUNNING
-    if at.stranger() or (running and at.volume_going()):
+    if at.sandbox.desired is DesiredState.DELETED:
+        return _removal(at)
+    runs = at.sandbox.desired is DesiredState.RUNNING
+    if at.foreign_kind() is not None or (runs and at.volume_going()):
         return None
     # A pod that the controller does not replace goes when its workload is scaled down; its successor is current.
-    replicas = int(running and not at.volume_lost() and not at.rollout_stuck())
-    applied = (sandbox.generation, replicas, sandbox.applied_revision, False)
-    stands = workload and (workload.generation, workload.replicas, workload.revision, workload.terminating) == applied
-    discarded = running and at.volume_discarded()
-    return None if stands and at.acted() and not discarded else Apply(replicas)
+    replicas = 1 if runs and not at.volume_lost() and not at.rollout_stuck() else 0
+    discarded = runs and at.volume_discarded()
+    return None if _stands(at, replicas) and not discarded else Apply(replicas)
+
+
+def _removal(at: Situation) -> Delete | None:
+    volume = None if at.sandbox.keep_volume else at.volume
+    going = all(one is None or one.terminating for one in (at.workload, volume))
+    return None if at.applied_current_generation() and going else Delete(at.unattended())
+
+
+def _stands(at: Situation, replicas: int) -> bool:
+    """Whether the workload is as the act of this generation left it, with so many replicas."""
+    workload = at.workload
+    if workload is None or workload.terminating or not at.applied_current_generation():
+        return False
+    current = workload.generation == at.sandbox.generation and workload.revision == at.sandbox.applied_revision
+    return current and workload.replicas == replicas
 
 
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
     """`sandbox` with a changed wish, its phase decided before anybody has looked. `now` starts a new attempt."""
     conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
     decision = Decision(_accepted(sandbox), Reason.ACCEPTED, ACCEPTED)
-    status = told(dataclasses.replace(sandbox.status, conditions=conditions), decision, now)
+    status = with_decision(dataclasses.replace(sandbox.status, conditions=conditions), decision, now)
     return dataclasses.replace(sandbox, attempt_at=now, status=status)
 
 
@@ -253,11 +180,11 @@ def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:
     going = {DesiredState.STOPPED: Phase.STOPPING, DesiredState.DELETED: Phase.TERMINATING}.get(sandbox.desired)
     waits = fault.reason is Reason.CLUSTER_BUSY or (ends and sandbox.desired is DesiredState.DELETED)
     decision = Decision(going if going and waits else Phase.ERROR, fault.reason, fault.message)
-    return dataclasses.replace(sandbox, status=told(sandbox.status, decision, now))
+    return dataclasses.replace(sandbox, status=with_decision(sandbox.status, decision, now))
 
 
-def told(before: Status, decision: Decision, now: datetime) -> Status:
-    """`before` with the phase that was decided, and why."""
+def with_decision(before: Status, decision: Decision, now: datetime) -> Status:
+    """Returns `before` with the phase that was decided, and why."""
     return dataclasses.replace(
         before,
         phase=decision.phase,

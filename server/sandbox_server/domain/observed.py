@@ -107,8 +107,8 @@ class Volume:
     lost: bool = False
 
     @property
-    def stays(self) -> bool:
-        """Whether it is bound and not on its way out."""
+    def bound_and_kept(self) -> bool:
+        """Whether it is bound and not being removed."""
         return self.bound and not self.terminating
 
 

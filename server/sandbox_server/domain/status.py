@@ -21,13 +21,13 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
         volume = None
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
     after = replace(
-        lifecycle.told(before, decision, now),
+        lifecycle.with_decision(before, decision, now),
         observed_generation=sandbox.generation if decision.settled else before.observed_generation,
         conditions=_conditions(sandbox, pod, volume, decision, now),
         restart_count=pod.restart_count if pod else 0,
         last_exit=(pod.last_exit if pod else None) or before.last_exit,
         last_disruption=disruption.last(sandbox, observed, now),
-        volume=VolumeStatus(volume.name, volume.size, volume.stays) if volume else None,
+        volume=VolumeStatus(volume.name, volume.size, volume.bound_and_kept) if volume else None,
     )
     new = disruption.is_new(sandbox, observed)
     row = disruption.in_a_row(sandbox, now) + new if fell or new else sandbox.disruptions
@@ -60,7 +60,7 @@ def _conditions(
     if pod and (decision.reason.is_failed_run or (pod.ready and not ready)):
         why = decision.reason
     old = pod is not None and (pod.terminating or pod.generation != sandbox.generation)
-    bound = volume is not None and volume.stays
+    bound = volume is not None and volume.bound_and_kept
     told: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
         (ConditionType.SCHEDULED, pod.scheduled if pod else False, why),
         (ConditionType.VOLUME_BOUND, bound, _volume_reason(sandbox, volume, decision)),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from sandbox_server.domain import lifecycle
+from sandbox_server.domain import lifecycle, rules
 from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
@@ -231,8 +231,9 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
         for number, (sandbox, observed) in enumerate(everything):
             seen = dataclasses.replace(observed, fault=faults[number // 7 % len(faults)] if number % 7 == 0 else None)
             at = Situation.of(sandbox, seen, now, lifecycle.DEFAULT_START_DEADLINE)
-            rule = next(one for one in lifecycle.RULES[sandbox.desired] if one.finds(at))
+            rule, finding = rules.first(at)
             hit.add(id(rule))
+            assert rule.reason in (None, finding.reason), rule.when
             decision = lifecycle.decide(sandbox, seen, now)
             phases.add(decision.phase)
             reasons.add(decision.reason)
@@ -240,7 +241,7 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
         accepted = lifecycle.on_wish(sandbox, NOW).status
         phases.add(accepted.phase)
         reasons.add(accepted.reason)
-    assert [rule.when for rules in lifecycle.RULES.values() for rule in rules if id(rule) not in hit] == []
+    assert [rule.when for table in rules.RULES.values() for rule in table if id(rule) not in hit] == []
     assert phases == set(Phase)
     assert reasons == set(Reason)
 
