@@ -31,6 +31,10 @@ class ObedientEngine:
             if self.volume and ours and not sandbox.keep_volume:
                 self.volume = dataclasses.replace(self.volume, terminating=True)
             return 0
+        if isinstance(action, lifecycle.RemoveWorkload):
+            if self.workload and self.workload.owner == sandbox.uid:
+                self.workload = dataclasses.replace(self.workload, terminating=True)
+            return sandbox.applied_revision
         if self.volume and self.volume.lost and not sandbox.volume_uid:
             self.volume = None
         fresh = self.workload is None or self.workload.terminating

@@ -127,9 +127,9 @@ class ScriptedApi:
         if known is None:
             return status(404, f'{parts[at + 2]} "{name}" not found')
         if request.method == "DELETE":
-            wanted = (await request.json()).get("preconditions", {}).get("uid")
-            if wanted not in (None, known["metadata"]["uid"]):
-                return status(409, "the UID in the precondition does not match")
+            preconditions = (await request.json()).get("preconditions", {})
+            if any(known["metadata"][name] != wanted for name, wanted in preconditions.items()):
+                return status(409, "the object is not as the preconditions say")
             if (await request.json()).get("propagationPolicy") == "Foreground":
                 known["metadata"].setdefault("finalizers", []).append(FOREGROUND)
             self.remove(collection, name)
@@ -233,7 +233,8 @@ class ScriptedApi:
         meta.setdefault("namespace", collection.split("/")[-2])
         if known is not None and without_version(known) == without_version(value):
             return known
-        changed = known is None or known.get("spec") != value.get("spec")
+        going = "deletionTimestamp" in meta and known is not None and "deletionTimestamp" not in known["metadata"]
+        changed = known is None or known.get("spec") != value.get("spec") or going
         meta["generation"] = (known["metadata"]["generation"] if known else 0) + changed
         self.version += 1
         meta["resourceVersion"] = str(self.version)
@@ -326,14 +327,20 @@ class ScriptedApi:
             return
         if found is not None and "deletionTimestamp" in found["metadata"]:
             # Nothing is made for it any more. Removed in the foreground, it goes after its pod.
-            self.delete(pods, f"{name}-0")
-            if found["metadata"].get("finalizers") == [FOREGROUND]:
+            finalizers = found["metadata"].get("finalizers", [])
+            if FOREGROUND in finalizers:
+                self.delete(pods, f"{name}-0")
+                left = [one for one in finalizers if one != FOREGROUND]
+                found = self.put(sets, found | {"metadata": found["metadata"] | {"finalizers": left}})
+            if not found["metadata"].get("finalizers"):
                 self.delete(sets, name)
-            return
+                return
         if found is not None and "StatefulSet" not in self.controllers:
             return
         if found is not None:
             found = self.put(sets, found | {"status": {"observedGeneration": found["metadata"]["generation"]}})
+            if "deletionTimestamp" in found["metadata"]:
+                return
         pod = self.objects.get(pods, {}).get(f"{name}-0")
         template = found["spec"]["template"] if found else None
         wanted = found is not None and found["spec"]["replicas"] > 0

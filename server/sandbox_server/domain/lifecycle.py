@@ -28,15 +28,15 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove the engine's objects; the volume too, unless the sandbox keeps it.
-
-    `unattended`: the workload's controller does not act, so that there is no waiting for it.
-    """
-
-    unattended: bool = False
+    """Remove the engine's objects; the volume too, unless the sandbox keeps it."""
 
 
-Action = Apply | Delete
+@dataclass(frozen=True, slots=True)
+class RemoveWorkload:
+    """Remove the workload alone, and its pod before it: the workload's controller does not act, and others remove both."""
+
+
+Action = Apply | Delete | RemoveWorkload
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ def _recheck_at(at: Situation, waits: bool) -> datetime | None:
         times.append(pod.ready_at if pod.ready else None)
     if runs and at.pod_outdated():
         times.append(at.attempt_at + ROLLOUT_GUARD)
-    if not runs and at.workload is not None and not at.workload.obeyed:
-        times.append(at.attempt_at + CONTROLLER_GUARD)
+    if at.workload is not None and at.workload.ignored_since is not None:
+        times.append(at.workload.ignored_since + CONTROLLER_GUARD)
     return min((time for time in times if time is not None and time > at.now), default=None)
 
 
@@ -133,16 +133,24 @@ def _action(at: Situation) -> Action | None:
     runs = at.sandbox.desired is DesiredState.RUNNING
     if at.foreign_kind() is not None or (runs and at.volume_going()):
         return None
+    if not runs and at.applied_current_generation() and at.workload is not None and at.workload.terminating:
+        # It is made again when it is gone, with no replicas from the first.
+        return None
     # A pod that the controller does not replace goes when its workload is scaled down; its successor is current.
     replicas = 1 if runs and not at.volume_lost() and not at.rollout_stuck() else 0
-    discarded = runs and at.volume_discarded()
-    return None if _stands(at, replicas) and not discarded else Apply(replicas)
+    if not _stands(at, replicas) or (runs and at.volume_discarded()):
+        return Apply(replicas)
+    return RemoveWorkload() if not runs and at.unattended() else None
 
 
-def _removal(at: Situation) -> Delete | None:
-    volume = None if at.sandbox.keep_volume else at.volume
-    going = all(one is None or one.terminating for one in (at.workload, volume))
-    return None if at.applied_current_generation() and going else Delete(at.unattended())
+def _removal(at: Situation) -> Delete | RemoveWorkload | None:
+    if not at.applied_current_generation():
+        return Delete()
+    workload, volume = at.workload, None if at.sandbox.keep_volume else at.volume
+    if all(one is None or one.terminating for one in (workload, volume)):
+        return None
+    leaves = workload is not None and not workload.terminating and at.unattended()
+    return RemoveWorkload() if leaves else Delete()
 
 
 def _stands(at: Situation, replicas: int) -> bool:

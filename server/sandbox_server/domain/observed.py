@@ -32,7 +32,8 @@ class Workload:
 
     `owner` is the uid of the sandbox it was made for, empty for a stranger's. `revision` changes whenever somebody
     changes or removes what was made for it. `fault` says why its pod cannot be made. `obeyed`: whether
-    its controller has seen it as it is, so that nothing more comes of what it was before.
+    its controller has seen it as it is, so that nothing more comes of what it was before. `ignored_since`: since when the
+    controller has left it as it is although it has to act; None where it has not.
     """
 
     owner: str
@@ -42,6 +43,7 @@ class Workload:
     terminating: bool = False
     fault: Fault | None = None
     obeyed: bool = True
+    ignored_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +130,14 @@ class Observed:
     disruption: Disruption | None = None
     fault: Fault | None = None
     namespace: Fault | None = None
+
+    @property
+    def controller_due(self) -> bool:
+        """Whether the controller of the workload has to act: it has not seen the workload as it is, or has left a pod that
+        is to go. A workload that is being removed without a pod waits for nobody."""
+        workload, pod = self.workload, self.pod
+        if workload is None or (pod is not None and pod.terminating):
+            return False
+        if pod is None:
+            return not (workload.obeyed or workload.terminating)
+        return not workload.obeyed or workload.replicas == 0

@@ -13,7 +13,7 @@ ROLLOUT_GUARD = timedelta(seconds=5)
 second where it works as documented."""
 
 CONTROLLER_GUARD = timedelta(seconds=5)
-"""How long the controller may take to see a workload as it now is. It needs less than a second where it works."""
+"""How long the controller may take to act on a workload as it now is. It needs less than a second where it works."""
 
 NAMESPACE_ENDS = (Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING)
 NAMESPACE_SYMPTOMS = (*NAMESPACE_ENDS, Reason.CLUSTER_FORBIDDEN)
@@ -110,9 +110,9 @@ class Situation:
         return self.sandbox.keep_volume and self.volume is not None and not self.volume.terminating
 
     def unattended(self) -> bool:
-        """The controller has had `CONTROLLER_GUARD` since the mutation to act on the workload, and has not done so."""
-        acts = self.workload is None or self.workload.obeyed or (self.pod is not None and self.pod.terminating)
-        return not acts and self.now >= self.attempt_at + CONTROLLER_GUARD
+        """The controller has had `CONTROLLER_GUARD` to act on the workload as it is, and has not done so."""
+        since = self.workload.ignored_since if self.workload else None
+        return since is not None and self.now >= since + CONTROLLER_GUARD
 
     def rollout_stuck(self) -> bool:
         """The controller has had `ROLLOUT_GUARD` since the mutation to remove an outdated pod, and has not done so.

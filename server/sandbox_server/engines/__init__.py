@@ -109,10 +109,14 @@ class Engine(Protocol):
         Nothing that the pod is made of changes.
         """
 
-    async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
-        """Asks for the removal of every object of the sandbox, the volume too unless it keeps that; returns when asked.
+    async def remove_workload(self, sandbox: Sandbox) -> None:
+        """Asks for the removal of the workload, and of its pod before it, where the workload's controller does not act.
 
-        `unattended`: what makes the pod of the workload does not act, so that there is no waiting for it.
+        The volume stays. What is already gone or going is no error.
+        """
+
+    async def delete(self, sandbox: Sandbox) -> None:
+        """Asks for the removal of every object of the sandbox, the volume too unless it keeps that; returns when asked.
 
         It is asked again, whenever what `observe` shows has changed, until nothing is left that is not going.
         What is already gone is no error; what is not ours is left alone.

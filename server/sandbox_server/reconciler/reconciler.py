@@ -216,8 +216,10 @@ class Reconciler:
             match action:
                 case lifecycle.Apply(replicas):
                     revision = await self._engine.apply(sandbox, await self._env(sandbox), replicas)
-                case lifecycle.Delete(unattended):
-                    await self._engine.delete(sandbox, unattended)
+                case lifecycle.RemoveWorkload():
+                    await self._engine.remove_workload(sandbox)
+                case lifecycle.Delete():
+                    await self._engine.delete(sandbox)
         return dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
 
     async def _env(self, sandbox: Sandbox) -> dict[str, str]:

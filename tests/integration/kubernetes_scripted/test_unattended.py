@@ -6,7 +6,7 @@ import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.rig import A, Rig
-from tests.support.scripted import CLAIMS, PODS, SETS
+from tests.support.scripted import CLAIMS, PODS, SETS, until
 from tests.support.scripted_api import ScriptedApi
 
 WORDS = "waiting for the cluster's StatefulSet controller"
@@ -76,3 +76,75 @@ async def test_a_controller_that_works_is_waited_for(rig: Rig, api: ScriptedApi)
     api.control("default", A)
     ended = await rig.settled(A, Phase.TERMINATED)
     assert all(WORDS not in one.status.message for one in rig.history if one.id == ended.id)
+
+
+@pytest.mark.find(3)
+@pytest.mark.parametrize("running", [False, True], ids=["never acted", "acted before"])
+async def test_stop_without_the_statefulset_controller_ends_and_the_next_start_finds_the_disk(
+    rig: Rig, api: ScriptedApi, running: bool
+) -> None:
+    if not running:
+        api.controllers = {"garbage"}
+    await rig.create(A)
+    if running:
+        await rig.settled(A, Phase.RUNNING)
+        api.controllers = {"garbage"}
+    else:
+        await rig.until(A, lambda one: one.applied_generation == 1)
+    (disk,) = api.objects[CLAIMS].values()
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED, within=20)
+    await asyncio.sleep(0.2)
+    assert list(api.objects.get(PODS, {})) == []
+    assert [one["metadata"]["uid"] for one in api.objects[CLAIMS].values()] == [disk["metadata"]["uid"]]
+    assert api.objects[SETS][A]["spec"]["replicas"] == 0
+    writes = len([kind for kind, _ in api.calls if kind in ("PATCH", "DELETE")])
+    await asyncio.sleep(1)
+    assert len([kind for kind, _ in api.calls if kind in ("PATCH", "DELETE")]) == writes
+    api.controllers = {"garbage", "StatefulSet"}
+    api.control("default", A)
+    await asyncio.sleep(0.2)
+    assert list(api.objects.get(PODS, {})) == []
+    await rig.begin(A, Phase.RUNNING)
+    started = await rig.settled(A, Phase.RUNNING)
+    assert started.volume_uid == disk["metadata"]["uid"]
+
+
+@pytest.mark.find(3)
+@pytest.mark.parametrize("after", ["the removal was asked for", "the StatefulSet is gone"])
+async def test_stop_without_the_statefulset_controller_ends_after_a_crash(
+    rig: Rig, api: ScriptedApi, after: str
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    api.controllers = set() if after == "the removal was asked for" else {"garbage"}
+    await rig.begin(A, Phase.STOPPED)
+    await until(lambda: A not in api.objects[SETS] or going(api), within=20)
+    await rig.stop()
+    api.controllers = {"garbage"}
+    if A in api.objects[SETS]:
+        api.control("default", A)
+    await rig.start()
+    await rig.settled(A, Phase.STOPPED, within=20)
+    assert list(api.objects.get(PODS, {})) == []
+    assert len(api.objects[CLAIMS]) == 1
+
+
+@pytest.mark.find(3)
+async def test_a_claim_that_would_go_with_the_statefulset_is_kept(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    (claim,) = api.objects[CLAIMS].values()
+    owner = {"kind": "StatefulSet", "name": A, "uid": api.objects[SETS][A]["metadata"]["uid"]}
+    owned = api.put(CLAIMS, claim | {"metadata": claim["metadata"] | {"ownerReferences": [owner]}})
+    api.controllers = {"garbage"}
+    await rig.begin(A, Phase.STOPPED)
+    waits = await rig.until(A, lambda one: "would go with its owner" in one.status.message, within=20)
+    assert waits.status.phase is Phase.STOPPING
+    assert not going(api)
+    api.put(CLAIMS, owned | {"metadata": owned["metadata"] | {"ownerReferences": []}})
+    await rig.settled(A, Phase.STOPPED, within=30)
+
+
+def going(api: ScriptedApi) -> bool:
+    return "deletionTimestamp" in api.objects[SETS][A]["metadata"]

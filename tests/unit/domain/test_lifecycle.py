@@ -62,6 +62,7 @@ WORKLOADS = [
     workload(),
     workload(replicas=0),
     workload(replicas=0, obeyed=False),
+    workload(replicas=0, obeyed=False, ignored_since=samples.NOW - timedelta(minutes=1)),
     workload(generation=2),
     workload(generation=2, replicas=0),
     workload(revision=6),
@@ -190,6 +191,9 @@ def test_a_disk_is_only_removed_when_delete_says_so_and_nothing_starts_on_a_fres
         action = lifecycle.decide(sandbox, observed, NOW).action
         if isinstance(action, lifecycle.Delete):
             assert sandbox.desired is DesiredState.DELETED
+        if isinstance(action, lifecycle.RemoveWorkload):
+            assert sandbox.desired is not DesiredState.RUNNING
+            assert sandbox.applied_generation == sandbox.generation
         lost = observed.volume is None or observed.volume.uid != KNOWN
         if isinstance(action, lifecycle.Apply) and sandbox.volume_uid and lost:
             assert action.replicas == 0

@@ -230,12 +230,16 @@ class Client:
         async with self.call("PATCH", _of(manifest), parameters=parameters, body=body) as response:
             return OBJECT.decode(await response.read())
 
-    async def delete(self, manifest: manifests.Manifest, uid: str, *, foreground: bool = False) -> None:
+    async def delete(
+        self, manifest: manifests.Manifest, uid: str, *, version: str = "", foreground: bool = False
+    ) -> None:
         """Asks for the removal of that very object; one that is gone is no error.
 
-        `foreground`: what it owns goes before it.
+        `version`: the one that it has to have, or `Conflict` is raised; empty: any. `foreground`: what it owns goes before
+        it.
         """
-        body = {"propagationPolicy": "Foreground" if foreground else "Background", "preconditions": {"uid": uid}}
+        preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
+        body = {"propagationPolicy": "Foreground" if foreground else "Background", "preconditions": preconditions}
         with contextlib.suppress(Missing):
             async with self.call("DELETE", _of(manifest), body=body):
                 pass

@@ -326,15 +326,34 @@ class KubernetesEngine:
             raise engines.Unreachable(said)
         raise engines.Busy(f"{said}; its finalizers: {_listed(found.metadata.finalizers)}")
 
-    async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
+    async def remove_workload(self, sandbox: Sandbox) -> None:
+        """Deletes the StatefulSet in the foreground: the garbage collector removes its pod first.
+
+        Its controller makes nothing for a StatefulSet that is being removed, and nothing for the next one, which has no
+        replicas from the first. The claim is no part of it, unless somebody changed what becomes of claims.
+        """
+        sight = self._sights[sandbox.namespace]
+        if sight.namespace.ends:
+            return
+        claim, *_, manifest = manifests.objects(sandbox, {}, 0, self._settings)
+        disk = await self._api.find(claim)
+        if (
+            disk
+            and disk.metadata.ownerReferences
+            and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume)
+        ):
+            owners = ", ".join(f"{one.kind} {one.name}" for one in disk.metadata.ownerReferences)
+            raise engines.Busy(f"the claim {disk.metadata.name} would go with its owner: {owners}")
+        sets = sight.of["StatefulSet"]
+        if uid := sight.uid(sandbox, manifest):
+            await self._api.delete(manifest, uid, version=str(sets.position(sandbox.id)), foreground=True)
+
+    async def delete(self, sandbox: Sandbox) -> None:
         """Deletes what is ours, by uid, so that nothing that took its name meanwhile is hit.
 
         The StatefulSet comes to rest before it and the claim go: they are asked for again once its controller has seen
         that there is nothing to make and the pod is gone. Deleted under a controller that is at work, it would get a
         pod, and a claim, when all is gone. It goes last, so that it shows as long as anything may be left.
-
-        A controller that does not act at all is not waited for: then the garbage collector removes the pod before the
-        StatefulSet, for which the controller makes nothing any more, and the claim goes when the pod is gone.
 
         What is in a namespace that is being removed goes with it, without the service, whose Role goes as well.
         """
@@ -342,29 +361,26 @@ class KubernetesEngine:
             return
         act = self._contests.begin(sandbox.key, (sandbox.generation, None))
         try:
-            await self._delete(sandbox, act, unattended)
+            await self._delete(sandbox, act)
         finally:
             # What was removed before a refusal may be made again as well.
             self._contests.done(sandbox.key, act)
         self._supplied.pop(sandbox.key, None)
         self._sights[sandbox.namespace].forget(sandbox)
 
-    async def _delete(self, sandbox: Sandbox, act: contest.Contest, unattended: bool) -> None:
+    async def _delete(self, sandbox: Sandbox, act: contest.Contest) -> None:
         at_rest = await self._at_rest(sandbox, act)
         placeholders = at_rest and await self._remove_placeholders(sandbox)
         for manifest in manifests.objects(sandbox, {}, 0, self._settings):
             kind = manifest["kind"]
-            if not at_rest and (kind == "PersistentVolumeClaim" or (kind == "StatefulSet" and not unattended)):
-                continue
-            if kind == "StatefulSet" and placeholders:
+            if (not at_rest and kind in EMPTIES) or (placeholders and kind == "StatefulSet"):
                 continue
             found = await self._api.find(manifest)
             if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
                 continue
             disk = kind == "PersistentVolumeClaim" and observe.volume(found).uid
             if not (disk and sandbox.keep_volume):
-                foreground = kind == "StatefulSet" and not at_rest
-                await self._api.delete(manifest, found.metadata.uid, foreground=foreground)
+                await self._api.delete(manifest, found.metadata.uid)
                 act.removed(manifest, found)
 
     async def _remove_placeholders(self, sandbox: Sandbox) -> bool:

@@ -12,6 +12,13 @@ class Managed(msgspec.Struct, frozen=True):
     fieldsV1: msgspec.Raw = msgspec.Raw()
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """An object with which another one goes."""
+
+    kind: str = ""
+    name: str = ""
+
+
 class Meta(msgspec.Struct, frozen=True):
     """What every object has; of a page, the version that it shows and where the next one begins."""
 
@@ -23,6 +30,7 @@ class Meta(msgspec.Struct, frozen=True):
     annotations: dict[str, str] = {}
     deletionTimestamp: str | None = None
     finalizers: list[str] = []
+    ownerReferences: list[Owner] = []
     managedFields: list[Managed] = []
     continue_: str = msgspec.field(default="", name="continue")
 

@@ -113,7 +113,8 @@ def workload(found: Object) -> Workload:
         replicas=found.spec.replicas,
         revision=zlib.crc32(b"".join(fields)),
         terminating=meta.deletionTimestamp is not None,
-        obeyed=found.status.observedGeneration >= meta.generation,
+        # One that has had no replicas from the first needs nobody to see that.
+        obeyed=found.status.observedGeneration >= meta.generation or (meta.generation == 1 and not found.spec.replicas),
     )
 
 

@@ -136,7 +136,10 @@ class LocalEngine:
         """Nothing to do: the sandbox's task waits for nobody."""
         return APPLIED
 
-    async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
+    async def remove_workload(self, sandbox: Sandbox) -> None:
+        """Nothing to do: the sandbox's task acts by itself."""
+
+    async def delete(self, sandbox: Sandbox) -> None:
         """Ends what runs; asked again when nothing does any more, removes the folder."""
         unit = self._units.get(sandbox.key)
         if unit is None or not unit.rests:
