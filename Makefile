@@ -77,11 +77,11 @@ format: $(STAMP) ## format Python and the contract
 	$(BIN)/ruff format .
 	cd protos && ../$(BIN)/buf format -w
 
-generate: $(STAMP) diagram ## regenerate the stubs and the README's diagram
+generate: $(STAMP) diagram ## regenerate the stubs, the diagram and its tables
 	$(BIN)/python scripts/generate.py generated
 
-diagram: $(STAMP) ## redraw the README's state diagram from the tables
-	$(BIN)/python scripts/diagram.py README.md
+diagram: $(STAMP) ## redraw the state diagram and its tables from the code
+	$(BIN)/python scripts/diagram.py docs/lifecycle.md
 
 requirements: $(STAMP) ## lock the dependencies again; UPGRADE=--upgrade takes the newest
 	$(BIN)/$(COMPILE) $(UPGRADE) pyproject.toml --extra server -o requirements.txt

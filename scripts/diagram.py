@@ -1,6 +1,6 @@
-"""Draws the README's state diagram, rules and remedies from the domain's tables.
+"""Draws the state diagram, rules and remedies of docs/lifecycle.md from the domain's tables.
 
-`python scripts/diagram.py README.md` rewrites what stands between the markers.
+`python scripts/diagram.py docs/lifecycle.md` rewrites what stands between the markers.
 """
 
 import sys
@@ -87,5 +87,5 @@ def drawn(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path(sys.argv[1])
-    readme.write_text(drawn(readme.read_text()))
+    page = Path(sys.argv[1])
+    page.write_text(drawn(page.read_text()))

@@ -1,4 +1,4 @@
-"""The image's command, user and health check with the files that a Secret volume has, as the README configures them."""
+"""The image's command, user and health check with the files that a Secret volume has, as docs/kubernetes.md configures them."""
 
 import base64
 import json

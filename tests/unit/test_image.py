@@ -105,7 +105,7 @@ def test_the_image_starts_the_service_and_asks_after_its_health() -> None:
 
 @pytest.mark.find(46)
 def test_the_probes_of_a_pod_run_what_the_image_has_and_are_given_the_time_that_it_takes() -> None:
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
     (described,) = re.findall(r"```yaml\n(readinessProbe:.*?)```", text, re.DOTALL)
     probes = yaml.safe_load(described)
     (health,) = every("HEALTHCHECK", LAST)

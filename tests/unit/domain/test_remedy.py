@@ -1,4 +1,4 @@
-"""Who can remove a cause: for every reason, in the domain, in the contract and in the README."""
+"""Who can remove a cause: for every reason, in the domain, in the contract and in docs/lifecycle.md."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from sandbox_server.rpc import render
 
 from tests.support import samples
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "lifecycle.md"
 pytestmark = pytest.mark.find(7)
 
 
@@ -30,10 +30,10 @@ def test_remedies_are_those_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_readme_says_of_every_reason_who_can_remove_it_and_why(reason: Reason) -> None:
+def test_page_says_of_every_reason_who_can_remove_it_and_why(reason: Reason) -> None:
     who, why = remedy.REMEDIES[reason]
     named = "" if who is remedy.Remedy.UNSPECIFIED else who.name
-    assert f"| {reason.name} | {named} | {why} |" in README.read_text().splitlines()
+    assert f"| {reason.name} | {named} | {why} |" in PAGE.read_text().splitlines()
 
 
 @pytest.mark.parametrize("reason", Reason)
