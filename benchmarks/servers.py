@@ -1,26 +1,25 @@
 """Servers to measure, each a process of its own: `python -m benchmarks.servers KIND PORT [NUMBER]`.
 
-`echo` and `fanout` are the baselines: the least that grpc.aio with uvloop can do. `watch` is the service's own server,
-manager and feed over a log that is only in memory, so that what is measured is the watch and nothing else.
+`echo` and `fanout` are the baselines: the least that grpc.aio with uvloop can do. `watch` is the service over a log
+that is only in memory and without its reconciler, so that what is measured is the watch and nothing else.
 """
 
 import asyncio
 import dataclasses
 import signal
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import uvloop
-from sandbox_server import app, feed, manager
+from sandbox_server import app
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Condition, Sandbox, Status, VolumeStatus
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
-from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, render
-from sandbox_server.rpc.server import OPTIONS, Server
-from sandbox_server.rpc.servicer import Servicer
+from sandbox_server.rpc import render
+from sandbox_server.rpc.server import OPTIONS
 from sandbox_server.settings import Settings
 
 NOW = datetime.now(UTC)
@@ -124,32 +123,66 @@ async def fanout(port: int) -> None:
     await _bare(port, {"WatchStatus": grpc.unary_stream_rpc_method_handler(stream)})
 
 
-class _Memory:
-    """A log that is only in memory, and an engine that sees all: the manager needs no more to serve reads."""
+class _MemoryStore:
+    """A store whose log is only in memory: all that it holds is what it was made with."""
 
-    def sees(self, _namespace: str) -> bool:
-        return True
+    def __init__(self, sandboxes: int) -> None:
+        self._live = [sandbox(number, number + 1, "bench" if number == 0 else "others") for number in range(sandboxes)]
+        self._sequence = sandboxes
+
+    async def open(self, committed: Callable[[Sequence[Sandbox]], None]) -> None:
+        self._committed = committed
+
+    async def load(self) -> tuple[int, list[Sandbox]]:
+        return self._sequence, self._live
+
+    async def close(self) -> None:
+        """Has nothing to close."""
+
+    async def read(self, query: Any, lane: Any = None) -> None:
+        """Answers the health check."""
+
+    async def trim(self, before: datetime) -> None:
+        """Has no history."""
 
     async def events(self, after: int, limit: int) -> list[Sandbox]:
         return []
 
+    def change(self) -> None:
+        """Publishes an event of the first sandbox."""
+        self._sequence += 1
+        self._committed([dataclasses.replace(self._live[0], sequence=self._sequence)])
+
+
+class _IdleEngine:
+    """As much of an engine as the service needs without its reconciler."""
+
+    in_sight = True
+
+    async def open(self, live: Iterable[Sandbox], changed: Any) -> None:
+        """Has nothing to observe."""
+
+    def follow(self, namespaces: Iterable[str]) -> None:
+        """Has nothing to observe."""
+
+    async def close(self) -> None:
+        """Has nothing to close."""
+
+    def sees(self, namespace: str) -> bool:
+        return True
+
 
 async def watch(port: int, sandboxes: int) -> None:
     """The service's watch over so many sandboxes; one of them changes at each SIGUSR1."""
-    nothing: Any = _Memory()
-    memory = feed.Feed(nothing, render.Encoder(), heartbeat=3600)
-    live = [sandbox(number, number + 1, "bench" if number == 0 else "others") for number in range(sandboxes)]
-    memory.load(sandboxes, live)
-    servicer = Servicer(manager.StatefulSetManager(nothing, memory, nothing), Settings())
-    server = Server(servicer, auth.Anyone(Tenant("default", ("default",))))
-
-    def change() -> None:
-        memory.publish([dataclasses.replace(live[0], sequence=memory.sequence + 1)])
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, change)
-    await server.start(f"127.0.0.1:{port}", None)
-    await _terminated()
-    await server.close()
+    memory = _MemoryStore(sandboxes)
+    database: Any = memory
+    engine: Any = _IdleEngine()
+    settings = Settings(listen=f"127.0.0.1:{port}", heartbeat=3600, follow=3600, shutdown_grace=0)
+    async with app.service(settings, database=database, engine=engine) as running:
+        # Nothing but the watch is measured.
+        running.reconciling.cancel()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, memory.change)
+        await _terminated()
 
 
 if __name__ == "__main__":

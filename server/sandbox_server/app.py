@@ -4,8 +4,9 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,7 +54,113 @@ def cipher(settings: Settings) -> store.Cipher:
     return store.Cipher.from_file(settings.data_dir / "encryption.key", create=True)
 
 
-def engine(settings: Settings) -> engines.Engine:
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of a service that runs.
+
+    `port` is where it listens, `secured` whether with TLS. `reconciling` may be cancelled by itself: the service then
+    goes on answering calls, and the engine is left as it is.
+    """
+
+    store: store.Store
+    feed: feed.Feed
+    engine: engines.Engine
+    reconciler: Reconciler
+    manager: manager.StatefulSetManager
+    server: Server
+    port: int
+    secured: bool
+    reconciling: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def service(
+    settings: Settings,
+    *,
+    database: store.Store | None = None,
+    engine: engines.Engine | None = None,
+    authenticator: auth.Authenticator | None = None,
+) -> AsyncIterator[Service]:
+    """The service, which serves until the body ends and is then drained and closed.
+
+    The parts are made from the settings, except those that are given. Raises ValueError, OSError or
+    `store.SchemaMismatch` if the service cannot start. A part that fails later cancels the body, and its error is
+    raised in an ExceptionGroup.
+    """
+    authenticator = authenticator or _authenticator(settings)
+    credentials = None
+    if settings.tls_cert and settings.tls_key:
+        credentials = tls.credentials(settings.tls_cert, settings.tls_key)
+    given = database
+    database = database or store.Store(settings.database, cipher(settings))
+    memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
+    engine = engine or _engine(settings)
+    reconciler = Reconciler(memory, database, engine, settings)
+    sandboxes = manager.StatefulSetManager(database, memory, engine)
+    server = Server(Servicer(sandboxes, settings), authenticator)
+    kept = timedelta(seconds=settings.history)
+    async with AsyncExitStack() as opened:
+        if given is None:
+            opened.enter_context(store.exclusive(settings.database))
+        await database.open(memory.publish)
+        opened.push_async_callback(database.close)
+        memory.load(*await database.load())
+        port = await server.start(settings.listen, credentials)
+        opened.push_async_callback(server.close)
+        if settings.metrics_listen:
+            opened.enter_context(
+                metrics.served(settings.metrics_listen, metrics.Service(server, memory, reconciler, engine))
+            )
+        await engine.open(memory.live(), reconciler.wake)
+        opened.push_async_callback(engine.close)
+        authenticator.follow(engine.follow)
+        async with asyncio.TaskGroup() as group:
+            reconciling = group.create_task(reconciler.run())
+            others = [
+                group.create_task(memory.beat()),
+                group.create_task(_health(server, database, engine)),
+                group.create_task(_every(settings.follow, "log_not_read", memory.follow)),
+                group.create_task(
+                    _every(TRIM_EVERY, "history_not_trimmed", lambda: database.trim(datetime.now(UTC) - kept))
+                ),
+            ]
+            yield Service(
+                store=database,
+                feed=memory,
+                engine=engine,
+                reconciler=reconciler,
+                manager=sandboxes,
+                server=server,
+                port=port,
+                secured=credentials is not None,
+                reconciling=reconciling,
+            )
+            memory.close()
+            await server.stop(settings.shutdown_grace)
+            for task in (reconciling, *others):
+                task.cancel()
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the service until SIGTERM or SIGINT. Raises what `service` raises."""
+    stopped = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
+    async with service(settings) as running:
+        log.info(
+            "serving",
+            version=VERSION,
+            listen=settings.listen,
+            port=running.port,
+            engine=settings.engine,
+            tls=running.secured,
+        )
+        await stopped.wait()
+        log.info("stopping")
+    log.info("stopped")
+
+
+def _engine(settings: Settings) -> engines.Engine:
     """The engine that was asked for, which follows no namespace yet. Only its package is imported."""
     if settings.engine == "kubernetes":
         from sandbox_server.engines import kubernetes
@@ -64,67 +171,11 @@ def engine(settings: Settings) -> engines.Engine:
     return local.LocalEngine(settings)
 
 
-def authenticator(settings: Settings) -> auth.Authenticator:
+def _authenticator(settings: Settings) -> auth.Authenticator:
     """Who may call. Raises ValueError for a bad token file."""
     if settings.token_file is not None:
         return auth.TokenFile(settings.token_file)
     return auth.Anyone(Tenant(settings.tenant, settings.namespace_names))
-
-
-async def serve(settings: Settings) -> None:
-    """Runs the service until SIGTERM or SIGINT. Raises ValueError, OSError or `store.SchemaMismatch` if it cannot."""
-    stopped = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    who, credentials = authenticator(settings), None
-    if settings.tls_cert and settings.tls_key:
-        credentials = tls.credentials(settings.tls_cert, settings.tls_key)
-    database = store.Store(settings.database, cipher(settings))
-    memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
-    runs = engine(settings)
-    kept = timedelta(seconds=settings.history)
-    reconciler = Reconciler(memory, database, runs, settings)
-    sandboxes = manager.StatefulSetManager(database, memory, runs)
-    server = Server(Servicer(sandboxes, settings), who)
-    async with AsyncExitStack() as opened:
-        opened.enter_context(store.exclusive(settings.database))
-        await database.open(memory.publish)
-        opened.push_async_callback(database.close)
-        memory.load(*await database.load())
-        port = await server.start(settings.listen, credentials)
-        opened.push_async_callback(server.close)
-        if settings.metrics_listen:
-            opened.enter_context(
-                metrics.served(settings.metrics_listen, metrics.Service(server, memory, reconciler, runs))
-            )
-        await runs.open(memory.live(), reconciler.wake)
-        opened.push_async_callback(runs.close)
-        who.follow(runs.follow)
-        work = [
-            reconciler.run(),
-            memory.beat(),
-            _health(server, database, runs),
-            _every(settings.follow, "log_not_read", memory.follow),
-            _every(TRIM_EVERY, "history_not_trimmed", lambda: database.trim(datetime.now(UTC) - kept)),
-        ]
-        # One that fails ends all of it.
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-            log.info(
-                "serving",
-                version=VERSION,
-                listen=settings.listen,
-                port=port,
-                engine=settings.engine,
-                tls=credentials is not None,
-            )
-            await stopped.wait()
-            log.info("stopping")
-            memory.close()
-            await server.stop(settings.shutdown_grace)
-            for one in tasks:
-                one.cancel()
-    log.info("stopped")
 
 
 async def _every(seconds: float, failure: str, act: Callable[[], Awaitable[None]]) -> None:

@@ -18,36 +18,29 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_server import feed, manager, store
-from sandbox_server.domain.sandbox import Addresses, Sandbox
-from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, render
-from sandbox_server.rpc.server import RECEIVE_MOST, Server
-from sandbox_server.rpc.servicer import Servicer
+from sandbox_server import app
+from sandbox_server.rpc.server import RECEIVE_MOST
 from sandbox_server.settings import Settings
 
 from tests.support import samples
+from tests.support.blind import BlindEngine
 
 METHODS = {one.name: one for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods}
 UUID = "123e4567-e89b-12d3-a456-426614174000"
 
 
-class Blind:
-    """As much of an engine as creating needs."""
-
-    def sees(self, _namespace: str) -> bool:
-        return True
-
-    def addresses(self, sandbox: Sandbox) -> Addresses:
-        return Addresses()
-
-
 class Served:
-    """The server over a real store, without a reconciler, on a loop of its own."""
+    """The service over an engine that sees nothing, on a loop of its own: what is created stays as it is."""
 
     def __init__(self, folder: Path) -> None:
         self.writes = 0
-        self._folder = folder
+        self._settings = Settings(
+            listen="127.0.0.1:0",
+            data_dir=folder,
+            heartbeat=0.05,
+            namespaces="default,second",
+            allowed_annotations="words.example/",  # type: ignore[arg-type]
+        )
         self._ended = asyncio.Event()
         self._port: Future[int] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -56,30 +49,16 @@ class Served:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        database = store.Store(f"sqlite:///{self._folder}/sandbox.db", store.Cipher([b"k" * 32]))
-        memory = feed.Feed(database, render.Encoder(), heartbeat=0.05)
-        await database.open(memory.publish)
-        memory.load(*await database.load())
-        write = database.write
+        async with app.service(self._settings, engine=BlindEngine()) as running:
+            write = running.store.write
 
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self.writes += 1
-            return write(*arguments, **options)
+            def counted(*arguments: Any, **options: Any) -> Any:
+                self.writes += 1
+                return write(*arguments, **options)
 
-        database.write = counted  # type: ignore[method-assign]
-        engine: Any = Blind()
-        sandboxes = manager.StatefulSetManager(database, memory, engine)
-        server = Server(
-            Servicer(sandboxes, Settings(allowed_annotations=("words.example/",))),
-            auth.Anyone(Tenant("default", ("default", "second"))),
-        )
-        self._port.set_result(await server.start("127.0.0.1:0", None))
-        beats = asyncio.create_task(memory.beat())
-        await self._ended.wait()
-        beats.cancel()
-        memory.close()
-        await server.close()
-        await database.close()
+            running.store.write = counted  # type: ignore[method-assign]
+            self._port.set_result(running.port)
+            await self._ended.wait()
 
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)

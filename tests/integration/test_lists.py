@@ -1,6 +1,7 @@
 """Lists with TERMINATED sandboxes, on real SQLite and real PostgreSQL."""
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import itertools
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_server import feed, manager, store
+from pydantic import SecretStr
+from sandbox_server import app, feed, store
 from sandbox_server.domain import selector
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import render
+from sandbox_server.settings import Settings
 from sandbox_server.store import connection, documents, search
 
 from tests.support import samples
+from tests.support.blind import BlindEngine
 
 ENDED = frozenset({Phase.TERMINATED})
 SELECTORS = (
@@ -49,11 +52,9 @@ def ended(sandbox: Sandbox) -> Sandbox:
 class Opened:
     """A store and what reads it."""
 
-    def __init__(self, url: str) -> None:
-        self.store = store.Store(url, store.Cipher([b"k" * 32]))
-        self.feed = feed.Feed(self.store, render.Encoder(), heartbeat=60)
-        engine: Any = None
-        self.manager = manager.StatefulSetManager(self.store, self.feed, engine)
+    def __init__(self, running: app.Service) -> None:
+        self.store = running.store
+        self.manager = running.manager
 
     async def make(self, *sandboxes: Sandbox) -> list[Sandbox]:
         return await asyncio.gather(*(self.update(one, {}) for one in sandboxes))
@@ -83,10 +84,10 @@ class Opened:
 
 @pytest.fixture
 async def opened(database_url: str) -> AsyncIterator[Opened]:
-    made = Opened(database_url)
-    await made.store.open(made.feed.publish)
-    yield made
-    await made.store.close()
+    keys = SecretStr(base64.b64encode(b"k" * 32).decode())
+    settings = Settings(listen="127.0.0.1:0", database_url=SecretStr(database_url), encryption_keys=keys)
+    async with app.service(settings, engine=BlindEngine()) as running:
+        yield Opened(running)
 
 
 def keys(sandboxes: Sequence[Sandbox]) -> list[Key]:

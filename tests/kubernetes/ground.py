@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import yaml
-from sandbox_server import engines
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import SandboxSpec
-from sandbox_server.engines import kubernetes
 from sandbox_server.settings import Settings
 
 from tests.kubernetes.cluster import Cluster
@@ -85,10 +83,8 @@ class KubernetesGround:
         self.cluster = cluster
         self.node = node
         self.namespace = namespace or make_namespace(cluster)
-        self.settings = Settings(kubeconfig=cluster.kubeconfig(folder / "kubeconfig", SERVICE))
-
-    def engine(self) -> engines.Engine:
-        return kubernetes.KubernetesEngine(self.settings, (self.namespace,))
+        kubeconfig = cluster.kubeconfig(folder / "kubeconfig", SERVICE)
+        self.settings = Settings(engine="kubernetes", kubeconfig=kubeconfig, namespaces=self.namespace)
 
     def spec(self) -> SandboxSpec:
         return samples.spec()

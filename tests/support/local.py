@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sandbox_server import engines
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import Readiness, SandboxSpec
-from sandbox_server.engines import local
 from sandbox_server.settings import Settings
 
 from tests.support import samples
@@ -39,9 +37,6 @@ class LocalGround:
             data_dir=folder / "data", local_terminal="", local_isolation="auto" if isolate else "none"
         )
         self.mark = f"1000.{uuid.uuid4().int % 10**9}"
-
-    def engine(self) -> engines.Engine:
-        return local.LocalEngine(self.settings)
 
     def spec(self) -> SandboxSpec:
         return self.script(PROGRAM)

@@ -1,20 +1,21 @@
-"""Everything but gRPC in one process, over an engine of either kind: what the contract suite drives."""
+"""The service in this process, over an engine of either kind, driven below its RPCs by the contract suite."""
 
 import asyncio
+import base64
 import uuid
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from sandbox_server import engines, feed, manager, store
+from pydantic import SecretStr
+from sandbox_server import app, manager, store
 from sandbox_server.domain import lifecycle
 from sandbox_server.domain.observed import Observed
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.reconciler.reconciler import Reconciler
-from sandbox_server.rpc import render
 from sandbox_server.settings import Settings
 
 from tests.support import samples
@@ -28,9 +29,8 @@ class Ground(Protocol):
     """What the suite needs of an engine's world beyond the engine."""
 
     namespace: str
-
-    def engine(self) -> engines.Engine:
-        """A new engine over the same world."""
+    settings: Settings
+    """Which engine it is, and where its world is; the rest is the rig's."""
 
     async def crash(self, sandbox: Sandbox) -> None:
         """Has the sandbox's process end again and again with exit code 3 and the value of its TOKEN on stderr."""
@@ -43,36 +43,43 @@ class Ground(Protocol):
 
 
 class Rig:
-    """The service without its RPCs. `restart` is what a new process finds."""
+    """The service, whose manager the tests call. `restart` is what a new process finds. `settings` are beside the ground's."""
 
     def __init__(
         self, ground: Ground, folder: Path, start_deadline: float = 60, resync: float = 30, ready_for: float = 0
     ) -> None:
         self.ground = ground
         self.tenant = Tenant("default", (ground.namespace,))
-        self._url = f"sqlite:///{folder}/rig.db"
-        self._settings = Settings(workers=8, resync=resync, start_deadline=start_deadline, ready_for=ready_for)
+        self.settings: dict[str, Any] = {
+            "listen": "127.0.0.1:0",
+            "database_url": SecretStr(f"sqlite:///{folder}/rig.db"),
+            "encryption_keys": SecretStr(base64.b64encode(b"k" * 32).decode()),
+            "shutdown_grace": 0.0,
+            "workers": 8,
+            "resync": resync,
+            "start_deadline": start_deadline,
+            "ready_for": ready_for,
+        }
         self.history: list[Sandbox] = []
         self.listeners: list[Callable[[Sandbox], None]] = [self.history.append]
 
     async def start(self) -> None:
-        self.store = store.Store(self._url, store.Cipher([b"k" * 32]))
-        self.feed = feed.Feed(self.store, render.Encoder(), heartbeat=5)
-        self.engine = self.ground.engine()
-        self.reconciler = Reconciler(self.feed, self.store, self.engine, self._settings)
-        self.manager = manager.StatefulSetManager(self.store, self.feed, self.engine)
+        self._opened = AsyncExitStack()
+        settings = self.ground.settings.model_copy(update=self.settings)
+        running = await self._opened.enter_async_context(app.service(settings))
+        self.store, self.feed, self.engine = running.store, running.feed, running.engine
+        self.reconciler, self.manager = running.reconciler, running.manager
+        self._reconciling = running.reconciling
         for listener in self.listeners:
             self.feed.on_change(listener)
-        await self.store.open(self.feed.publish)
-        self.feed.load(*await self.store.load())
-        await self.engine.open(self.feed.live(), self.reconciler.wake)
-        self._task = asyncio.create_task(self.reconciler.run())
 
     async def stop(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        await self.engine.close()
-        await self.store.close()
+        await self._opened.aclose()
+
+    async def suspend(self) -> None:
+        """Ends the reconciler and nothing else, until `restart`."""
+        self._reconciling.cancel()
+        await asyncio.wait([self._reconciling])
 
     async def restart(self) -> None:
         await self.stop()

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from sandbox_server import engines
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import SandboxSpec
-from sandbox_server.engines import kubernetes
 from sandbox_server.settings import Settings
 
 from tests.support import samples
@@ -43,11 +41,9 @@ class ScriptedGround:
 
     def __init__(self, api: ScriptedApi, folder: Path) -> None:
         self.api = api
-        self.namespaces: tuple[str, ...] = ("default",)
-        self.settings = Settings(kubeconfig=api.kubeconfig(folder), cluster_timeout=1.0, cluster_silence=1.0)
-
-    def engine(self) -> engines.Engine:
-        return kubernetes.KubernetesEngine(self.settings, self.namespaces)
+        self.settings = Settings(
+            engine="kubernetes", kubeconfig=api.kubeconfig(folder), cluster_timeout=1.0, cluster_silence=1.0
+        )
 
     def spec(self) -> SandboxSpec:
         return samples.spec()

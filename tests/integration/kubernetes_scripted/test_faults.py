@@ -291,9 +291,8 @@ async def test_a_conflict_is_no_error_of_the_sandbox(rig: Rig, api: ScriptedApi)
 
 async def test_a_watch_for_each_of_many_namespaces_leaves_room_for_calls(api: ScriptedApi, tmp_path: Path) -> None:
     ground = ScriptedGround(api, tmp_path)
-    more = tuple(f"tenant-{number}" for number in range(20))
-    ground.namespaces = ("default", *more)
-    ground.settings = ground.settings.model_copy(update={"cluster_silence": 30.0})
+    namespaces = ",".join(["default", *(f"tenant-{number}" for number in range(20))])
+    ground.settings = ground.settings.model_copy(update={"cluster_silence": 30.0, "namespaces": namespaces})
     async with started(Rig(ground, tmp_path)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)
@@ -302,7 +301,7 @@ async def test_a_watch_for_each_of_many_namespaces_leaves_room_for_calls(api: Sc
 @pytest.mark.find(41)
 async def test_namespace_that_is_followed_later_is_observed_at_once(api: ScriptedApi, tmp_path: Path) -> None:
     ground = ScriptedGround(api, tmp_path)
-    ground.namespaces = ("other",)
+    ground.settings = ground.settings.model_copy(update={"namespaces": "other"})
     async with started(Rig(ground, tmp_path)) as rig:
         rig.engine.follow(("other", "default"))
         await rig.create(A)

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from sandbox_server.domain.phase import Phase
+from sandbox_server.engines import local
 from sandbox_server.engines.local import processes
 
 from tests.support.local import LocalRig
@@ -53,8 +54,7 @@ async def test_wishes_made_while_the_service_was_down_find_the_process(rig: Loca
     for name in ("down-a", "down-b", "down-c"):
         await rig.create(name, spec=rig.ground.script(SERVE))
     await rig.there(lambda: len(rig.ground.marked()) == 3)
-    rig._task.cancel()
-    await asyncio.gather(rig._task, return_exceptions=True)
+    await rig.suspend()
     await rig.begin("down-a", Phase.STOPPED)
     await rig.delete("down-b")
     await rig.env("down-c", A="1")
@@ -105,7 +105,7 @@ async def test_an_engine_that_is_open_can_be_asked_at_once(rig: LocalRig) -> Non
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)
     await rig.stop()
-    engine = rig.ground.engine()
+    engine = local.LocalEngine(rig.ground.settings)
     await engine.open([running], lambda _: None)
     observed = engine.observe(running)
     await engine.close()

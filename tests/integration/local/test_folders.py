@@ -152,7 +152,7 @@ async def test_a_removal_that_was_cut_off_is_taken_up_again(rig: LocalRig, left:
     await rig.stopped(A)
     await rig.create("folder-b")
     await rig.settled("folder-b", Phase.RUNNING)
-    rig._task.cancel()
+    await rig.suspend()
     await rig.delete(A)
     folder = rig.ground.folder(A)
     if left == "the volume, lifted":

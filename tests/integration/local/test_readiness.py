@@ -118,7 +118,7 @@ async def test_a_probe_that_hangs_keeps_no_wish_waiting(rig: LocalRig, monkeypat
 
 
 async def test_a_start_that_takes_too_long_is_said_and_may_still_succeed(rig: LocalRig) -> None:
-    rig._settings = rig._settings.model_copy(update={"start_deadline": 0.5})
+    rig.settings["start_deadline"] = 0.5
     await rig.restart()
     await rig.create(A, spec=serving(http_path="/"))
     failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)

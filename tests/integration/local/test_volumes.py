@@ -30,7 +30,7 @@ async def test_a_kept_volume_is_all_that_is_left(rig: LocalRig) -> None:
 
 
 async def test_a_volume_that_was_kept_before_anybody_had_seen_it_is_adopted(rig: LocalRig) -> None:
-    rig._task.cancel()
+    await rig.suspend()
     made = await rig.create(A)
     # A service that is killed between making the volume and writing down which it was.
     folder.Folder(rig.ground.settings.data_dir, made.key).prepare(made, 1)

@@ -1,0 +1,45 @@
+"""An engine that is passed to `app.service` where no sandbox has to run."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+
+
+class BlindEngine:
+    """Sees no namespace, so that nothing is reconciled and each sandbox stays as the store has it."""
+
+    in_sight = False
+
+    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
+        """Has nothing to observe."""
+
+    def follow(self, namespaces: Iterable[str]) -> None:
+        """Has nothing to observe."""
+
+    async def close(self) -> None:
+        """Has nothing to close."""
+
+    def sees(self, namespace: str) -> bool:
+        return False
+
+    def blind(self, namespace: str) -> Fault | None:
+        return None
+
+    async def examine(self, namespace: str) -> None:
+        """Finds nothing."""
+
+    def addresses(self, sandbox: Sandbox) -> Addresses:
+        return Addresses()
+
+    def observe(self, sandbox: Sandbox) -> Observed:
+        return Observed()
+
+    async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
+        raise NotImplementedError
+
+    async def touch(self, sandbox: Sandbox) -> int:
+        raise NotImplementedError
+
+    async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
+        raise NotImplementedError
