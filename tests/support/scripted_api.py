@@ -8,6 +8,7 @@ import copy
 import json
 import ssl
 import uuid
+import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ UNOWNED = {("apiVersion",), ("kind",)} | {
 Leaves = dict[tuple[str, ...], Any]
 PROTECTION = "kubernetes.io/pvc-protection"
 FOREGROUND = "foregroundDeletion"
+REVISION = "controller-revision-hash"
 
 
 class ScriptedApi:
@@ -338,14 +340,16 @@ class ScriptedApi:
         if found is not None and "StatefulSet" not in self.controllers:
             return
         if found is not None:
-            found = self.put(sets, found | {"status": {"observedGeneration": found["metadata"]["generation"]}})
+            revision = f"{name}-{zlib.crc32(json.dumps(found['spec']['template'], sort_keys=True).encode())}"
+            seen = {"observedGeneration": found["metadata"]["generation"], "updateRevision": revision}
+            found = self.put(sets, found | {"status": seen})
             if "deletionTimestamp" in found["metadata"]:
                 return
         pod = self.objects.get(pods, {}).get(f"{name}-0")
         template = found["spec"]["template"] if found else None
         wanted = found is not None and found["spec"]["replicas"] > 0
         outdated = (
-            pod is not None and template and pod["metadata"]["annotations"] != template["metadata"]["annotations"]
+            pod is not None and found is not None and made_from(pod) not in ("", found["status"]["updateRevision"])
         )
         if pod is not None and outdated and self.keeps_broken_pods and wanted and not is_ready(pod):
             return
@@ -363,6 +367,7 @@ class ScriptedApi:
             # It runs already, whatever became of its claim, and a kubelet says nothing new: what a test made of it stays.
             return
         meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
+        meta["labels"][REVISION] = found["status"]["updateRevision"]
         going = "deletionTimestamp" in claim["metadata"]
         lost = claim.get("status", {}).get("phase") == "Lost"
         if self.unbound or "volumeName" in claim["spec"] or lost or going:
@@ -424,6 +429,11 @@ def refusal(collection: str, before: dict[str, Any], after: dict[str, Any]) -> s
 
 def has_node(pod: dict[str, Any]) -> bool:
     return any((one["type"], one["status"]) == ("PodScheduled", "True") for one in pod["status"].get("conditions", []))
+
+
+def made_from(pod: dict[str, Any]) -> str:
+    """The template of a pod; empty for one that a test made."""
+    return str(pod["metadata"].get("labels", {}).get(REVISION, ""))
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

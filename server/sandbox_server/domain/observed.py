@@ -33,7 +33,8 @@ class Workload:
     `owner` is the uid of the sandbox it was made for, empty for a stranger's. `revision` changes whenever somebody
     changes or removes what was made for it. `fault` says why its pod cannot be made. `obeyed`: whether
     its controller has seen it as it is, so that nothing more comes of what it was before. `ignored_since`: since when the
-    controller has left it as it is although it has to act; None where it has not.
+    controller has left it as it is although it has to act; None where it has not. `template` names what its pods are made
+    from; empty where that has no name.
     """
 
     owner: str
@@ -44,6 +45,7 @@ class Workload:
     fault: Fault | None = None
     obeyed: bool = True
     ignored_since: datetime | None = None
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Pod:
     is None when it cannot be told. `restart_count` is that of all its containers. `probed`: it is ready
     when it has answered, and not as soon as its process runs. `ready_at` is when its readiness counts; None: at once.
     `recent_until`: until then the last end of a process is recent; None: there was none, or it has been ready since.
+    `template` names what it was made from, as the workload does.
     """
 
     owner: str
@@ -84,6 +87,12 @@ class Pod:
     probed: bool = True
     ready_at: datetime | None = None
     recent_until: datetime | None = None
+    template: str = ""
+
+    def outdated(self, workload: Workload) -> bool:
+        """Whether the workload has another template now than the pod was made from."""
+        named = self.template != "" and workload.template != ""
+        return self.generation < workload.generation or (named and self.template != workload.template)
 
     def counts(self, now: datetime) -> bool:
         """Whether the pod is ready, and long enough after the last end of a process."""
@@ -134,10 +143,10 @@ class Observed:
     @property
     def controller_due(self) -> bool:
         """Whether the controller of the workload has to act: it has not seen the workload as it is, or has left a pod that
-        is to go. A workload that is being removed without a pod waits for nobody."""
+        is to go or that is broken and outdated. A workload that is being removed without a pod waits for nobody."""
         workload, pod = self.workload, self.pod
         if workload is None or (pod is not None and pod.terminating):
             return False
         if pod is None:
             return not (workload.obeyed or workload.terminating)
-        return not workload.obeyed or workload.replicas == 0
+        return not workload.obeyed or workload.replicas == 0 or (pod.outdated(workload) and not pod.ready)

@@ -8,10 +8,6 @@ from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Vol
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 
-ROLLOUT_GUARD = timedelta(seconds=5)
-"""How long the controller may leave a broken pod of an earlier generation in place. It deletes such a pod within a
-second where it works as documented."""
-
 CONTROLLER_GUARD = timedelta(seconds=5)
 """How long the controller may take to act on a workload as it now is. It needs less than a second where it works."""
 
@@ -115,13 +111,14 @@ class Situation:
         return since is not None and self.now >= since + CONTROLLER_GUARD
 
     def rollout_stuck(self) -> bool:
-        """The controller has had `ROLLOUT_GUARD` since the mutation to remove an outdated pod, and has not done so.
+        """The controller has had `CONTROLLER_GUARD` to remove an outdated pod, and has not done so.
 
         Holds until the pod is being removed, so that a workload that was scaled down for it stays so until then.
         """
         workload = self.workload
-        seen = workload is not None and (workload.obeyed or workload.replicas == 0)
-        return seen and self.pod_outdated() and self.now >= self.attempt_at + ROLLOUT_GUARD
+        if workload is None or not self.pod_outdated():
+            return False
+        return workload.replicas == 0 or (workload.obeyed and self.unattended())
 
     def pod_current(self) -> Pod | None:
         """Returns the pod if it is of this generation and stays."""
@@ -140,15 +137,15 @@ class Situation:
         return self.workload is not None and self.workload.replicas > 0 and self.pod is None
 
     def pod_outdated(self) -> bool:
-        """The pod is of an earlier generation, is not ready and is not being removed, although the workload is current.
+        """The pod was made from an earlier template, is not ready and is not being removed, although the workload is current.
 
         The StatefulSet controller of Kubernetes 1.35.0 to 1.35.3 leaves such a pod in place for ever (kubernetes#137409).
+        Elsewhere it deletes it within a second.
         """
         pod, workload = self.pod, self.workload
         if pod is None or workload is None or pod.ready or pod.terminating:
             return False
-        current = workload.generation == self.sandbox.generation
-        return current and pod.generation < self.sandbox.generation
+        return workload.generation == self.sandbox.generation and pod.outdated(workload)
 
     def error_passes(self, pod: Pod) -> bool:
         """The pod's error may be over with the next try. One that was reported as an error stays so: a kubelet shows its

@@ -36,8 +36,8 @@ class Runs:
     def __init__(self, ready_for: timedelta) -> None:
         self._ready_for = ready_for
         self._runs: dict[Key, _Run] = {}
-        self._ignored: dict[Key, tuple[tuple[int, int], datetime]] = {}
-        """The generation and replicas of each workload that its controller has to act on, and since when it has been so."""
+        self._ignored: dict[Key, tuple[tuple[int, int, bool], datetime]] = {}
+        """Each workload that its controller has to act on, as it is (generation, replicas, obeyed), and since when it has been so."""
 
     def forget(self, key: Key) -> None:
         """Drops what is remembered of a sandbox."""
@@ -70,7 +70,7 @@ class Runs:
         if workload is None or not observed.controller_due:
             self._ignored.pop(key, None)
             return workload
-        stands = workload.generation, workload.replicas
+        stands = workload.generation, workload.replicas, workload.obeyed
         known, since = self._ignored.get(key, (stands, now))
         since = since if known == stands else now
         self._ignored[key] = stands, since

@@ -14,7 +14,7 @@ from tests.support.scripted_api import ScriptedApi
 @pytest.fixture(autouse=True)
 def short_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (lifecycle, situation):
-        monkeypatch.setattr(module, "ROLLOUT_GUARD", timedelta(seconds=0.5))
+        monkeypatch.setattr(module, "CONTROLLER_GUARD", timedelta(seconds=0.5))
 
 
 @pytest.mark.fault(66)
@@ -50,3 +50,29 @@ async def test_stop_and_delete_of_a_stuck_rollout_end(rig: Rig, api: ScriptedApi
     await rig.settled(A, Phase.STOPPED)
     await rig.delete(A)
     await rig.settled(A, Phase.TERMINATED)
+
+
+@pytest.mark.fault(66)
+@pytest.mark.find(16)
+@pytest.mark.parametrize("keeps_broken_pods", [False, True])
+async def test_repaired_template_of_the_same_generation_replaces_broken_pod(
+    rig: Rig, api: ScriptedApi, keeps_broken_pods: bool
+) -> None:
+    api.keeps_broken_pods = keeps_broken_pods
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    api.crashing.add(A)
+    inject(api, nodeName="broken")
+    await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    api.crashing.discard(A)
+    inject(api, nodeName="repaired")
+    after = await rig.settled(A, Phase.RUNNING, within=10)
+    assert after.generation == 1
+    assert api.objects[SETS][A]["spec"]["replicas"] == 1
+
+
+def inject(api: ScriptedApi, **spec: str) -> None:
+    """Adds to the pod's template, as somebody else does."""
+    template = api.objects[SETS][A]["spec"]["template"]
+    api.edit(SETS, A, template=template | {"spec": template["spec"] | spec})
+    api.control("default", A)

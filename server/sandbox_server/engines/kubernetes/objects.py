@@ -67,6 +67,7 @@ class Status(msgspec.Struct, frozen=True):
     initContainerStatuses: list[Container] = []
     capacity: dict[str, str] = {}
     observedGeneration: int = 0
+    updateRevision: str = ""
 
 
 class Requests(msgspec.Struct, frozen=True):

@@ -52,6 +52,9 @@ _STOPPING_NOTHING = (
     "FileSystemResizeFailed",
 )
 
+REVISION = "controller-revision-hash"
+"""The label of a pod that names the template it was made from, as the StatefulSet's status does (api/apps/v1/types.go)."""
+
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 
 
@@ -115,6 +118,7 @@ def workload(found: Object) -> Workload:
         terminating=meta.deletionTimestamp is not None,
         # One that has had no replicas from the first needs nobody to see that.
         obeyed=found.status.observedGeneration >= meta.generation or (meta.generation == 1 and not found.spec.replicas),
+        template=found.status.updateRevision,
     )
 
 
@@ -197,6 +201,7 @@ def pod(found: Object) -> Pod:
         image_pulled=False if cause.reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,
         restart_count=containers.restarts(status),
         disruption=ended,
+        template=meta.labels.get(REVISION, ""),
         last_exit=Exit(last.exitCode, last.reason or "Error", last.message) if last else None,
     )
 
