@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import store
+from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Addresses
 from sandbox_server.store import connection, rows, tables
@@ -23,6 +24,7 @@ from sqlmodel import Session, SQLModel
 from benchmarks import behind, load, servers
 from benchmarks.report import Figure, report
 
+MUTATION = Cause(Kind.MUTATION, "default")
 PAUSE = 0.05
 """Seconds before each of the turns: by then what the last one set off is done."""
 
@@ -94,7 +96,7 @@ def _bare_session() -> Iterator[Session]:
 
 def _rows(number: int) -> list[SQLModel]:
     """What a create writes."""
-    columns = rows.columns(dataclasses.replace(servers.wished(number), sequence=number + 1))
+    columns = rows.columns(Event(number + 1, servers.wished(number), MUTATION))
     columns |= {"request_id": str(number), "fingerprint": "f" * 73, "env": b"e" * 40, "sandbox_uid": columns["uid"]}
     kinds = (tables.SandboxRow, tables.StatusEventRow, tables.RequestRow)
     return [kind(**{name: columns[name] for name in kind.model_fields if name in columns}) for kind in kinds]
@@ -126,7 +128,7 @@ async def _wishes(group_most: int, count: int) -> float:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         opened = store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32]), group_most=group_most)
         await opened.open(lambda _committed: None)
-        wishes = [store.Wanted(servers.wished(number), {"A": "1"}) for number in range(count)]
+        wishes = [store.Write(servers.wished(number), 0, MUTATION, {"A": "1"}) for number in range(count)]
 
         async def caller(first: int) -> None:
             for number in range(first, count, WAITING):
@@ -214,19 +216,19 @@ async def _fill(folder: Path, count: int) -> None:
     cipher = store.Cipher.from_file(folder / "encryption.key", create=True)
     opened = store.Store(f"sqlite:///{folder}/sandbox.db", cipher)
     await opened.open(lambda _committed: None)
-    stopped = dataclasses.replace(servers.sandbox(0, 0).status, phase=Phase.STOPPED)
+    stopped = dataclasses.replace(servers.sandbox(0).status, phase=Phase.STOPPED)
 
-    def wanted(number: int) -> store.Wanted:
+    def write(number: int) -> store.Write:
         made = dataclasses.replace(
-            servers.sandbox(number, 0),
+            servers.sandbox(number),
             desired=DesiredState.STOPPED,
             status=stopped,
             volume_uid="",
             addresses=Addresses(dns_name="127.0.0.1", public_url="", ttyd_url="", ports=(20000 + number,)),
         )
-        return store.Wanted(made, {"A": "1"})
+        return store.Write(made, 0, MUTATION, {"A": "1"})
 
-    await asyncio.gather(*(opened.write(lambda _, number=number: wanted(number)) for number in range(count)))  # type: ignore[misc]
+    await asyncio.gather(*(opened.write(lambda _, number=number: write(number)) for number in range(count)))  # type: ignore[misc]
     await opened.close()
 
 

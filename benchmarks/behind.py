@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import store
+from sandbox_server.domain.event import OBSERVED
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Addresses, Key
 
@@ -50,14 +51,14 @@ async def _fill(folder: Path) -> None:
     opened = store.Store(f"sqlite:///{folder}/sandbox.db", cipher)
     await opened.open(lambda _committed: None)
 
-    def wanted(number: int, change: int, reader: store.Reader) -> store.Wanted:
+    def write(number: int, change: int, reader: store.Reader) -> store.Write:
         if change:
-            before = reader.sandbox(Key("default", f"bench-{number}"))
-            assert before is not None
-            status = dataclasses.replace(before.status, message=f"change {change}")
-            return store.Wanted(dataclasses.replace(before, status=status))
-        made = servers.sandbox(number, 0, f"project-{number}")
-        return store.Wanted(
+            last = reader.last(Key("default", f"bench-{number}"))
+            assert last is not None
+            status = dataclasses.replace(last.sandbox.status, message=f"change {change}")
+            return store.Write(dataclasses.replace(last.sandbox, status=status), last.sequence, OBSERVED)
+        made = servers.sandbox(number, f"project-{number}")
+        return store.Write(
             dataclasses.replace(
                 made,
                 desired=DesiredState.STOPPED,
@@ -65,12 +66,14 @@ async def _fill(folder: Path) -> None:
                 volume_uid="",
                 addresses=Addresses(dns_name="127.0.0.1", public_url="", ttyd_url="", ports=(20000 + number,)),
             ),
+            0,
+            OBSERVED,
             {"A": "1"},
         )
 
     for change in range(CHANGES):
         writes = (
-            opened.write(lambda reader, number=number, change=change: wanted(number, change, reader))  # type: ignore[misc]
+            opened.write(lambda reader, number=number, change=change: write(number, change, reader))  # type: ignore[misc]
             for number in range(WATCHES)
         )
         await asyncio.gather(*writes)

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import uvloop
 from sandbox_server import app
+from sandbox_server.domain.event import OBSERVED, Event
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Condition, Sandbox, Status, VolumeStatus
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
@@ -25,7 +26,7 @@ from sandbox_server.settings import Settings
 NOW = datetime.now(UTC)
 
 
-def sandbox(number: int, sequence: int, project: str = "bench") -> Sandbox:
+def sandbox(number: int, project: str = "bench") -> Sandbox:
     """A sandbox as it is when it runs."""
     conditions = tuple(Condition(one, True, Reason.READY, NOW) for one in ConditionType)
     status = Status(
@@ -64,18 +65,22 @@ def sandbox(number: int, sequence: int, project: str = "bench") -> Sandbox:
         status=status,
         volume_uid="00000000-0000-0000-0000-000000000000",
         applied_generation=1,
-        sequence=sequence,
     )
 
 
 def wished(number: int) -> Sandbox:
     """A sandbox as it is when it was just asked for."""
     status = Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message="accepted", transition_time=NOW)
-    return dataclasses.replace(sandbox(number, 0), status=status, applied_generation=0, volume_uid="")
+    return dataclasses.replace(sandbox(number), status=status, applied_generation=0, volume_uid="")
 
 
-MESSAGE = render.Encoder().change(sandbox(0, 1))
-STATUS = render.Encoder().status(sandbox(0, 1))
+def event(number: int, sequence: int, project: str = "bench") -> Event:
+    """The last event of a sandbox that runs."""
+    return Event(sequence, sandbox(number, project), OBSERVED)
+
+
+MESSAGE = render.Encoder().event(event(0, 1))
+STATUS = render.Encoder().status(event(0, 1))
 
 
 async def _bare(port: int, handlers: dict[str, Any]) -> None:
@@ -127,13 +132,13 @@ class _MemoryStore:
     """A store whose log is only in memory: all that it holds is what it was made with."""
 
     def __init__(self, sandboxes: int) -> None:
-        self._live = [sandbox(number, number + 1, "bench" if number == 0 else "others") for number in range(sandboxes)]
+        self._live = [event(number, number + 1, "bench" if number == 0 else "others") for number in range(sandboxes)]
         self._sequence = sandboxes
 
-    async def open(self, committed: Callable[[Sequence[Sandbox]], None]) -> None:
+    async def open(self, committed: Callable[[Sequence[Event]], None]) -> None:
         self._committed = committed
 
-    async def load(self) -> tuple[int, list[Sandbox]]:
+    async def load(self) -> tuple[int, list[Event]]:
         return self._sequence, self._live
 
     async def close(self) -> None:
@@ -145,7 +150,7 @@ class _MemoryStore:
     async def trim(self, before: datetime) -> None:
         """Has no history."""
 
-    async def events(self, after: int, limit: int) -> list[Sandbox]:
+    async def events(self, after: int, limit: int) -> list[Event]:
         return []
 
     def change(self) -> None:

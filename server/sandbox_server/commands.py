@@ -44,7 +44,7 @@ def rotate_keys(chosen: settings.Settings) -> None:
         database = store.Store(chosen.database, app.cipher(chosen))
         await database.open(lambda _committed: None)
         try:
-            return await database.rewrap()
+            return await database.reencrypt()
         finally:
             await database.close()
 

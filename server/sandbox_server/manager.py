@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from sandbox_server import engines, feed, store
 from sandbox_server.domain import errors, lifecycle, wishes
+from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.spec import SandboxSpec, made_id
@@ -36,13 +37,22 @@ class Wish:
     request: store.Request | None
     expected_generation: int | None
 
+    @property
+    def cause(self) -> Cause:
+        """The cause of the event that it makes."""
+        return Cause(Kind.MUTATION, self.tenant, self.request.id if self.request else "")
+
+
+Changed = tuple[Sandbox, Mapping[str, str] | None]
+"""A sandbox as a mutation leaves it, and its environment if that changes."""
+
 
 class StatefulSetManager:
     """Creates, starts, stops, deletes, updates and reads sandboxes on behalf of tenants."""
 
-    def __init__(self, database: store.Store, memory: feed.Feed, engine: engines.Engine) -> None:
-        self._store = database
-        self._feed = memory
+    def __init__(self, store: store.Store, feed: feed.Feed, engine: engines.Engine) -> None:
+        self._store = store
+        self._feed = feed
         self._engine = engine
 
     def stale(self, namespace: str) -> bool:
@@ -56,7 +66,7 @@ class StatefulSetManager:
 
     async def create(
         self, wish: Wish, spec: SandboxSpec, env: Mapping[str, str], adopt_volume: bool, unset: Collection[str] = ()
-    ) -> Sandbox:
+    ) -> Event:
         """A new sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says.
 
         `unset` names the fields of `spec.storage` that the caller left empty: an adopted volume decides them.
@@ -65,58 +75,59 @@ class StatefulSetManager:
         uid, host = str(uuid.uuid4()), _CHANCE.choice(string.ascii_lowercase) + _random(11)
         sandbox = wishes.new(key, wish.tenant, uid, host, spec, env, datetime.now(UTC))
 
-        def change(reader: store.Reader) -> store.Wanted:
-            made = wishes.claimed(reader.sandbox(key), sandbox, adopt_volume, unset)
+        def mutation(reader: store.Reader) -> store.Write:
+            former = reader.last(key)
+            made = wishes.claimed(former.sandbox if former else None, sandbox, adopt_volume, unset)
             # Not before: what is refused has no use for an address, and those of this machine are few.
-            return store.Wanted(dataclasses.replace(made, addresses=self._engine.addresses(made)), env)
+            made = dataclasses.replace(made, addresses=self._engine.addresses(made))
+            return store.Write(made, 0, wish.cause, env)
 
         try:
-            return await self._store.write(change, wish.request)
+            return await self._store.write(mutation, wish.request)
         except (store.Stale, errors.AlreadyExists) as error:
             if wish.key.id and isinstance(error, errors.AlreadyExists):
                 raise
             # Chance made a name that is taken: of two billion it is unlikely to do so again.
             return await self.create(wish, spec, env, adopt_volume, unset)
 
-    async def start(self, wish: Wish, accept_data_loss: bool) -> Sandbox:
+    async def start(self, wish: Wish, accept_data_loss: bool) -> Event:
         """Wishes RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""
-        return await self._change(wish, lambda _, before: store.Wanted(wishes.start(before, accept_data_loss)))
+        return await self._change(wish, lambda _, before: (wishes.start(before, accept_data_loss), None))
 
-    async def stop(self, wish: Wish) -> Sandbox:
+    async def stop(self, wish: Wish) -> Event:
         """Wishes STOPPED."""
-        return await self._change(wish, lambda _, before: store.Wanted(wishes.stop(before)))
+        return await self._change(wish, lambda _, before: (wishes.stop(before), None))
 
-    async def delete(self, wish: Wish, keep_volume: bool) -> Sandbox:
+    async def delete(self, wish: Wish, keep_volume: bool) -> Event:
         """Wishes DELETED; a repeat without `keep_volume` removes a volume that was kept, and else changes nothing."""
-        return await self._change(
-            wish, lambda _, before: store.Wanted(wishes.delete(before, keep_volume)), deleted=True
-        )
+        return await self._change(wish, lambda _, before: (wishes.delete(before, keep_volume), None), deleted=True)
 
-    async def update_env(self, wish: Wish, values: Mapping[str, str], unset: Sequence[str], replace: bool) -> Sandbox:
+    async def update_env(self, wish: Wish, values: Mapping[str, str], unset: Sequence[str], replace: bool) -> Event:
         """Changes the environment. Raises `errors.Invalid` if the result is over a limit."""
 
-        def wished(reader: store.Reader, before: Sandbox) -> store.Wanted:
+        def wished(reader: store.Reader, before: Sandbox) -> Changed:
             present = reader.env(before.key)
             env = wishes.environment(present, values, unset, replace)
             if env == present:
-                return store.Wanted(before)
-            return store.Wanted(dataclasses.replace(before, env_names=tuple(sorted(env))), env)
+                return before, None
+            return dataclasses.replace(before, env_names=tuple(sorted(env))), env
 
         return await self._change(wish, wished)
 
     async def _change(
-        self, wish: Wish, wished: Callable[[store.Reader, Sandbox], store.Wanted], *, deleted: bool = False
-    ) -> Sandbox:
+        self, wish: Wish, wished: Callable[[store.Reader, Sandbox], Changed], *, deleted: bool = False
+    ) -> Event:
         """A wish for a sandbox that exists, is the tenant's and has the expected generation.
 
         One that wants nothing else than what is wished already changes nothing. `deleted`: whether it may be one that
         was deleted.
         """
 
-        def change(reader: store.Reader) -> store.Wanted:
-            before = reader.sandbox(wish.key)
-            if before is None or before.tenant != wish.tenant:
+        def mutation(reader: store.Reader) -> store.Write:
+            last = reader.last(wish.key)
+            if last is None or last.sandbox.tenant != wish.tenant:
                 raise not_found(wish.key.id)
+            before = last.sandbox
             if wish.expected_generation not in (None, before.generation):
                 raise errors.Aborted(
                     "GENERATION_MISMATCH",
@@ -128,82 +139,89 @@ class StatefulSetManager:
                 raise errors.FailedPrecondition(
                     "SANDBOX_DELETED", f"the sandbox {before.id!r} was deleted: create another"
                 )
-            wanted = wished(reader, before)
-            if wanted == store.Wanted(before):
-                return wanted
-            after = dataclasses.replace(wanted.sandbox, generation=before.generation + 1)
-            return store.Wanted(lifecycle.on_wish(after, datetime.now(UTC)), wanted.env)
+            changed, env = wished(reader, before)
+            if changed != before or env is not None:
+                changed = dataclasses.replace(changed, generation=before.generation + 1)
+                changed = lifecycle.on_wish(changed, datetime.now(UTC))
+            return store.Write(changed, last.sequence, wish.cause, env)
 
-        return await self._store.write(change, wish.request)
+        return await self._store.write(mutation, wish.request)
 
-    def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Change | None:
-        """The live sandbox of that key, without waiting; None if `get` has to be asked."""
-        change = self._feed.get(key) if key.namespace in tenant.namespaces else None
-        if change is None or change.sandbox.tenant != tenant.name or not 0 <= min_sequence <= self._feed.sequence:
+    def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Encoded | None:
+        """The last event of a live sandbox, without waiting; None if `get` has to be asked."""
+        found = self._feed.get(key) if key.namespace in tenant.namespaces else None
+        if found is None or found.event.sandbox.tenant != tenant.name or not 0 <= min_sequence <= self._feed.sequence:
             return None
-        return change
+        return found
 
-    async def get(self, tenant: Tenant, key: Key, min_sequence: int = 0) -> feed.Change:
-        """The sandbox, TERMINATED ones too, once this replica has seen `min_sequence`. Raises `errors.NotFound`."""
+    async def get(self, tenant: Tenant, key: Key, min_sequence: int = 0) -> feed.Encoded:
+        """The last event of a sandbox, of a TERMINATED one too, once this replica has seen `min_sequence`.
+
+        Raises `errors.NotFound`.
+        """
         await self._feed.arrived(min_sequence)
-        change = self._feed.get(key)
-        if change is None:
-            sandbox = await self._store.read(lambda reader: reader.sandbox(key))
-            if sandbox is None:
+        found = self._feed.get(key)
+        if found is None:
+            last = await self._store.read(lambda reader: reader.last(key))
+            if last is None:
                 raise not_found(key.id)
-            change = self._feed.get(key) or self._feed.entry(sandbox)
-        if change.sandbox.tenant != tenant.name:
+            found = self._feed.get(key) or self._feed.encoded(last)
+        if found.event.sandbox.tenant != tenant.name:
             raise not_found(key.id)
-        return change
+        return found
 
     async def list(
         self,
-        wanted: feed.Filter,
+        selection: feed.Filter,
         phases: frozenset[Phase],
         after: Key | None,
-        page: Callable[[int, Iterator[Sandbox]], T],
+        page: Callable[[int, Iterator[Event]], T],
         volume_kept: bool = False,
     ) -> T:
-        """Returns what `page` makes of the log's sequence and the matching sandboxes after `after`, in key order.
+        """Returns what `page` makes of the log's sequence and the last events of the matching sandboxes after `after`, in
+        the order of their keys.
 
         With TERMINATED among the phases the sandboxes are read from the store alone, on a thread of the store: memory
         and the store show different moments, and a sandbox that ended between the two would be in neither.
         `volume_kept`: of these only the sandboxes whose volume was kept.
         """
         if Phase.TERMINATED not in phases:
-            present = (one.sandbox for one in self._feed.matching(wanted, after))
-            return page(self._feed.sequence, (one for one in present if not phases or one.status.phase in phases))
-        namespaces = frozenset(one for one in wanted.tenant.namespaces if wanted.namespace in ("", one))
-        search = store.Search(wanted.tenant.name, namespaces, phases, wanted.project, wanted.labels, volume_kept)
+            live = (one.event for one in self._feed.matching(selection, after))
+            found = (one for one in live if not phases or one.sandbox.status.phase in phases)
+            return page(self._feed.sequence, found)
+        namespaces = frozenset(one for one in selection.tenant.namespaces if selection.namespace in ("", one))
+        search = store.Search(
+            selection.tenant.name, namespaces, phases, selection.project, selection.labels, volume_kept
+        )
         return await self._store.read(
             lambda reader: page(reader.sequence(), reader.search(search, after)), store.Lane.LISTS
         )
 
-    async def watch(self, wanted: feed.Filter, after: int | None, send: feed.Send) -> None:
-        """Sends the snapshot (unless resuming) and the changes. Raises as `feed.Feed.watch`, and `errors.NotFound`."""
+    async def watch(self, selection: feed.Filter, after: int | None, send: feed.Send) -> None:
+        """Sends the snapshot (unless resuming) and the events. Raises as `feed.Feed.watch`, and `errors.NotFound`."""
         while True:
-            named = await self._named(wanted)
-            # What the store has said, memory may be yet to hear of: it would be told again.
-            await self._feed.arrived(max((one.sandbox.sequence for one in named), default=0))
-            # One that was live may have ended while others were read.
-            if all(one.terminated or self._feed.get(one.sandbox.key) for one in named):
+            named = await self._named(selection)
+            # The store can be ahead of the feed. Wait for the feed, or the watch would send the same event twice.
+            await self._feed.arrived(max((one.event.sequence for one in named), default=0))
+            # A sandbox that was live may have ended while others were read.
+            if all(one.event.terminated or self._feed.get(one.event.sandbox.key) for one in named):
                 break
         if after is None:
-            if wanted.keys:
-                present = (self._feed.get(one.sandbox.key) or one for one in named)
-                snapshot = [one for one in present if wanted.matches(one.sandbox)]
+            if selection.keys:
+                present = (self._feed.get(one.event.sandbox.key) or one for one in named)
+                snapshot = [one for one in present if selection.matches(one.event.sandbox)]
             else:
-                snapshot = list(self._feed.matching(wanted))
-            await self._feed.watch(wanted, snapshot, self._feed.sequence, send)
-        elif not (len(named) == 1 and named[0].terminated and named[0].sandbox.sequence <= after):
-            await self._feed.watch(wanted, None, after, send)
+                snapshot = list(self._feed.matching(selection))
+            await self._feed.watch(selection, snapshot, self._feed.sequence, send)
+        elif not (len(named) == 1 and named[0].event.terminated and named[0].event.sequence <= after):
+            await self._feed.watch(selection, None, after, send)
 
-    async def _named(self, wanted: feed.Filter) -> Sequence[feed.Change]:
-        """The sandboxes that a filter names. Raises `errors.NotFound` with all that are missing."""
+    async def _named(self, selection: feed.Filter) -> Sequence[feed.Encoded]:
+        """The last events of the sandboxes that a filter names. Raises `errors.NotFound` with all that are missing."""
         found, missing = [], []
-        for key in wanted.keys:
+        for key in selection.keys:
             try:
-                found.append(await self.get(wanted.tenant, key))
+                found.append(await self.get(selection.tenant, key))
             except errors.NotFound:
                 missing.append(key.id)
         if missing:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import dataclasses
 import json
 import sqlite3
 import subprocess
@@ -16,7 +15,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sandbox_server import store
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection
 
 from tests.support import relay, samples
@@ -53,29 +51,27 @@ def test_migrate_makes_the_schema(tmp_path: Path) -> None:
 
 async def test_rotate_keys_encrypts_with_the_first_key(tmp_path: Path) -> None:
     before = await opened(tmp_path / "a.db", OLD)
-    made = await before.write(lambda _: store.Wanted(samples.sandbox(env_names=("A",)), {"A": "1"}))
+    made = await before.write(lambda _: samples.new(samples.sandbox(env_names=("A",)), {"A": "1"}))
     await before.close()
     keys = ",".join(base64.b64encode(one).decode() for one in (NEW, OLD))
     words = ("rotate-keys", "--database-url", f"sqlite:///{tmp_path}/a.db", "--encryption-keys", keys)
     assert await asyncio.to_thread(ran, *words) == "1 environments encrypted anew\n"
     assert await asyncio.to_thread(ran, *words) == "0 environments encrypted anew\n"
     after = await opened(tmp_path / "a.db", NEW)
-    assert await after.read(lambda reader: reader.env(made.key)) == {"A": "1"}
+    assert await after.read(lambda reader: reader.env(made.sandbox.key)) == {"A": "1"}
     await after.close()
 
 
 async def gone(path: Path) -> None:
     """Leaves a history of two entries and a request, all written long ago."""
     database = await opened(path, OLD)
-    made = await database.write(
-        lambda _: store.Wanted(samples.sandbox(), {}), store.Request("default", "r1", b"payload")
-    )
+    made = await database.write(lambda _: samples.new(samples.sandbox()), store.Request("default", "r1", b"payload"))
 
-    def end(_reader: store.Reader) -> store.Wanted:
+    def end(_reader: store.Reader) -> store.Write:
         status = samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED)
-        return store.Wanted(dataclasses.replace(made, status=status, desired=DesiredState.DELETED))
+        return samples.write(samples.changed(made, status=status, desired=DesiredState.DELETED))
 
-    ended: Sandbox = await database.write(end)
+    ended = await database.write(end)
     assert (made.sequence, ended.sequence) == (1, 2)
     await database.close()
     with closing(sqlite3.connect(path)) as raw:

@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sandbox_server import app, feed, store
 from sandbox_server.domain import selector
+from sandbox_server.domain.event import Event
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
@@ -44,9 +45,9 @@ SELECTORS += ("b in (x,X),!a", "example.com/key.x=1", "!example.com/key.x")
 TENANT = Tenant("default", ("default", "another"))
 
 
-def ended(sandbox: Sandbox) -> Sandbox:
+def ended(last: Event) -> Event:
     status = samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED)
-    return dataclasses.replace(sandbox, status=status, desired=DesiredState.DELETED)
+    return samples.changed(last, status=status, desired=DesiredState.DELETED)
 
 
 class Opened:
@@ -56,30 +57,30 @@ class Opened:
         self.store = running.store
         self.manager = running.manager
 
-    async def make(self, *sandboxes: Sandbox) -> list[Sandbox]:
-        return await asyncio.gather(*(self.update(one, {}) for one in sandboxes))
+    async def make(self, *sandboxes: Sandbox) -> list[Event]:
+        return await asyncio.gather(*(self.store.write(lambda _, one=one: samples.new(one)) for one in sandboxes))
 
-    async def end(self, *sandboxes: Sandbox) -> list[Sandbox]:
-        return await asyncio.gather(*(self.update(ended(one)) for one in sandboxes))
+    async def end(self, *events: Event) -> list[Event]:
+        return await asyncio.gather(*(self.update(ended(one)) for one in events))
 
-    async def update(self, sandbox: Sandbox, env: dict[str, str] | None = None) -> Sandbox:
-        return await self.store.write(lambda _: store.Wanted(sandbox, env))
+    async def update(self, event: Event) -> Event:
+        return await self.store.write(lambda _: samples.write(event))
 
     async def pages(
-        self, size: int, phases: frozenset[Phase] = frozenset(Phase), tenant: Tenant = TENANT, **wanted: Any
-    ) -> list[list[Sandbox]]:
+        self, size: int, phases: frozenset[Phase] = frozenset(Phase), tenant: Tenant = TENANT, **selection: Any
+    ) -> list[list[Event]]:
         """All pages of a list."""
-        found: list[list[Sandbox]] = []
+        found: list[list[Event]] = []
         after: Key | None = None
         while not found or after is not None:
-            page = await self.page(feed.Filter(tenant, **wanted), phases, size, after)
+            page = await self.page(feed.Filter(tenant, **selection), phases, size, after)
             found.append(page[:size])
-            after = page[size - 1].key if len(page) > size else None
+            after = page[size - 1].sandbox.key if len(page) > size else None
         return found
 
-    async def page(self, wanted: feed.Filter, phases: frozenset[Phase], size: int, after: Key | None) -> list[Sandbox]:
+    async def page(self, selection: feed.Filter, phases: frozenset[Phase], size: int, after: Key | None) -> list[Event]:
         """The sandboxes of a page, and the one after it."""
-        return await self.manager.list(wanted, phases, after, lambda _, found: [*itertools.islice(found, size + 1)])
+        return await self.manager.list(selection, phases, after, lambda _, found: [*itertools.islice(found, size + 1)])
 
 
 @pytest.fixture
@@ -90,8 +91,8 @@ async def opened(database_url: str) -> AsyncIterator[Opened]:
         yield Opened(running)
 
 
-def keys(sandboxes: Sequence[Sandbox]) -> list[Key]:
-    return [one.key for one in sandboxes]
+def keys(events: Sequence[Event]) -> list[Key]:
+    return [one.sandbox.key for one in events]
 
 
 @pytest.mark.find(28)
@@ -108,12 +109,12 @@ async def test_pages_with_ended_sandboxes_follow_one_another_in_the_order_of_the
         samples.sandbox("elsewhere", namespace="elsewhere"),
     )
     await opened.end(*made[::2], made[-1])
-    mine = sorted(one.key for one in made[:-2])
+    mine = sorted(keys(made[:-2]))
     pages = await opened.pages(size)
-    assert [one.key for page in pages for one in page] == mine
+    assert [key for page in pages for key in keys(page)] == mine
     assert [len(page) for page in pages[:-1]] == [size] * (len(pages) - 1)
     assert 0 < len(pages[-1]) <= size
-    assert keys((await opened.pages(100, ENDED))[0]) == sorted(one.key for one in made[:-2:2])
+    assert keys((await opened.pages(100, ENDED))[0]) == sorted(keys(made[:-2:2]))
     assert keys((await opened.pages(100, namespace="default"))[0]) == [
         key for key in mine if key.namespace == "default"
     ]
@@ -134,7 +135,9 @@ async def test_a_list_with_ended_sandboxes_matches_as_one_of_live_sandboxes_does
     made = await opened.end(*made)
     for text, project in itertools.product(SELECTORS, ("", "demo")):
         wanted = selector.parse("labels", text)
-        expected = [one for one in made if wanted.matches(one.spec.labels) and project in ("", one.spec.project)]
+        expected = [
+            one for one in made if wanted.matches(one.sandbox.spec.labels) and project in ("", one.sandbox.spec.project)
+        ]
         (page,) = await opened.pages(100, ENDED, labels=wanted, project=project)
         assert keys(page) == sorted(keys(expected)), text
 
@@ -143,8 +146,8 @@ async def test_a_list_with_ended_sandboxes_matches_as_one_of_live_sandboxes_does
 async def test_a_list_of_kept_volumes_has_those_alone(opened: Opened) -> None:
     made = await opened.make(*(samples.sandbox(name) for name in ("live", "kept", "removed")))
     for one, reason in zip(made[1:], (Reason.VOLUME_KEPT, Reason.DELETED), strict=True):
-        status = dataclasses.replace(one.status, phase=Phase.TERMINATED, reason=reason)
-        await opened.update(dataclasses.replace(one, status=status))
+        status = dataclasses.replace(one.sandbox.status, phase=Phase.TERMINATED, reason=reason)
+        await opened.update(samples.changed(one, status=status))
     found = await opened.manager.list(feed.Filter(TENANT), ENDED, None, lambda _, ones: keys([*ones]), volume_kept=True)
     assert found == keys(made[1:2])
 
@@ -157,7 +160,7 @@ async def test_a_page_is_as_of_one_moment(opened: Opened) -> None:
     async def change() -> None:
         for one in made:
             await opened.end(one)
-            await opened.make(samples.sandbox(one.id))
+            await opened.make(samples.sandbox(one.sandbox.id))
 
     changing = asyncio.create_task(change())
     while not changing.done():
@@ -193,7 +196,7 @@ async def test_a_reader_does_not_wait_for_those_of_another_lane(opened: Opened) 
             assert await asyncio.to_thread(begun.wait, 10)
             async with asyncio.timeout(10):
                 for lane in set(store.Lane) - {busy}:
-                    assert await opened.store.read(lambda reader: reader.sandbox(made.key), lane) == made
+                    assert await opened.store.read(lambda reader: reader.last(made.sandbox.key), lane) == made
         finally:
             go_on.set()
             await holding
@@ -205,15 +208,15 @@ async def test_a_page_decodes_few_more_rows_than_it_has(opened: Opened, monkeypa
     made = await opened.make(*(samples.sandbox(f"demo-{number:03}") for number in range(500)))
     await opened.end(*made)
     decoded = 0
-    decode = documents.sandboxes
+    decode = documents.events
 
-    def counted(found: Sequence[documents.Row], *others: Any) -> list[Sandbox]:
+    def counted(found: Sequence[documents.Row], *others: Any) -> list[Event]:
         nonlocal decoded
         decoded += len(found)
         return decode(found, *others)
 
-    monkeypatch.setattr(documents, "sandboxes", counted)
-    page = await opened.page(feed.Filter(TENANT), ENDED, 10, made[250].key)
+    monkeypatch.setattr(documents, "events", counted)
+    page = await opened.page(feed.Filter(TENANT), ENDED, 10, made[250].sandbox.key)
     assert keys(page) == sorted(keys(made))[251:262]
     assert decoded <= 25
     assert await opened.page(feed.Filter(TENANT, labels=selector.parse("labels", "a=b")), ENDED, 10, None) == []
@@ -225,9 +228,11 @@ async def test_a_page_decodes_few_more_rows_than_it_has(opened: Opened, monkeypa
 async def test_a_list_reads_the_rows_of_its_page_by_the_primary_key(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     connection.check(f"sqlite:///{path}")
-    wanted = store.Search("default", frozenset({"default"}), frozenset(Phase), "demo", selector.parse("labels", "a=b"))
+    selection = store.Search(
+        "default", frozenset({"default"}), frozenset(Phase), "demo", selector.parse("labels", "a=b")
+    )
     with contextlib.closing(connection.Database(f"sqlite:///{path}", writes=False, busy_timeout=1)) as database:
-        text, values = database._with_values(search.page(wanted, "default", "demo-1", 10))
+        text, values = database._with_values(search.page(selection, "default", "demo-1", 10))
         with database.begin() as cursor:
             plan = [detail for *_, detail in cursor._raw.execute(f"EXPLAIN QUERY PLAN {text}", values)]
     assert plan[0] == "SEARCH sandbox USING PRIMARY KEY (namespace=? AND id>?)"

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from alembic import command
 from sandbox_server import store
 from sandbox_server.domain import errors, selector
+from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.store import connection, housekeeping
 from sqlmodel import SQLModel
 
@@ -72,9 +72,9 @@ def yesterday() -> datetime:
     return datetime.now(UTC) - DAY
 
 
-def terminated(sandbox: Sandbox, reason: Reason = Reason.DELETED) -> Sandbox:
+def terminated(last: Event, reason: Reason = Reason.DELETED) -> Event:
     status = samples.status(phase=Phase.TERMINATED, reason=reason)
-    return dataclasses.replace(sandbox, status=status, desired=DesiredState.DELETED)
+    return samples.changed(last, status=status, desired=DesiredState.DELETED)
 
 
 @pytest.mark.find(34)
@@ -83,17 +83,17 @@ async def test_a_hundred_updates_of_a_large_sandbox_write_its_spec_and_names_onc
     once = log_bytes(opened.url)
     assert 256 * 1024 < once < 300 * 1024
     for number in range(100):
-        changed = samples.wished(made, status=samples.status(message=f"update {number}"))
-        made = await opened.store.write(lambda _, changed=changed: store.Wanted(changed, {"A": "1"}))
+        changed = samples.mutated(made, status=samples.status(message=f"update {number}"))
+        made = await opened.store.write(lambda _, changed=changed: samples.write(changed, {"A": "1"}))
     assert log_bytes(opened.url) < once + 100 * 2048
     assert await opened.store.events(0, 500) == opened.committed
-    assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == made
+    assert await opened.store.read(lambda reader: reader.last(made.sandbox.key)) == made
     assert await opened.store.load() == (101, [made])
 
 
 @pytest.mark.find(34)
 async def test_each_entry_has_the_spec_and_the_names_of_its_time(opened: Opened) -> None:
-    sandbox = await opened.insert(samples.sandbox(env_names=("A",)))
+    last = await opened.insert(samples.sandbox(env_names=("A",)))
     changes: list[dict[str, Any]] = [
         {},
         {"env_names": ("A", "B")},
@@ -102,23 +102,23 @@ async def test_each_entry_has_the_spec_and_the_names_of_its_time(opened: Opened)
         {"env_names": ("A",), "spec": samples.spec()},
     ]
     for change in changes:
-        sandbox = await opened.update(samples.wished(sandbox, **change))
-    await opened.update(terminated(sandbox))
+        last = await opened.update(samples.mutated(last, **change))
+    await opened.update(terminated(last))
     await opened.insert(samples.sandbox(spec=samples.spec(args=("another",)), env_names=("C",)))
     assert await opened.store.events(0, 100) == opened.committed
     # The same in one transaction, where nothing is read back in between.
-    last = await asyncio.gather(
+    written = await asyncio.gather(
         *(
             opened.store.write(
-                lambda reader, names=(f"N{number}",): store.Wanted(
-                    samples.wished(reader.sandbox(sandbox.key), env_names=names)  # type: ignore[arg-type]
+                lambda reader, names=(f"N{number}",): samples.write(
+                    samples.mutated(reader.last(last.sandbox.key), env_names=names)  # type: ignore[arg-type]
                 )
             )
             for number in range(3)
         )
     )
     assert await opened.store.events(0, 100) == opened.committed
-    assert await opened.store.read(lambda reader: reader.sandbox(sandbox.key)) == last[-1]
+    assert await opened.store.read(lambda reader: reader.last(last.sandbox.key)) == written[-1]
 
 
 @pytest.mark.find(34)
@@ -129,9 +129,9 @@ async def test_a_change_of_the_status_writes_neither_the_environment_nor_the_spe
     phases = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.ERROR)
     before = written()
     for phase in phases * 5:
-        made = await opened.update(samples.wished(made, status=samples.status(phase=phase)))
+        made = await opened.update(samples.mutated(made, status=samples.status(phase=phase)))
     assert written() - before < 20 * 100_000
-    assert await opened.store.read(lambda reader: len(reader.env(made.key)["A"])) == 500_000
+    assert await opened.store.read(lambda reader: len(reader.env(made.sandbox.key)["A"])) == 500_000
     await opened.store.close()
 
 
@@ -144,49 +144,52 @@ def written() -> int:
 async def test_entries_in_memory_share_their_spec(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(spec=samples.spec(args=LARGE)))
     for _ in range(5):
-        made = await opened.update(samples.wished(made))
+        made = await opened.update(samples.mutated(made))
     opened.committed.clear()
     gc.collect()
     found = await opened.store.events(0, 100) + (await opened.store.load())[1]
     assert len(found) == 7
-    assert len({id(one.spec) for one in found}) == 1
+    assert len({id(one.sandbox.spec) for one in found}) == 1
 
 
-def first_release(url: str, *sandboxes: Sandbox) -> None:
+def first_release(url: str, *events: Event) -> None:
     """Makes a database of the first release with the entries of its log; the last of each sandbox is in its row."""
     engine = connection.connect(url, writes=True, busy_timeout=5)
     with engine.begin() as raw:
         command.upgrade(connection._config(raw), "first")
-        for one in sandboxes:
+        for event in events:
+            one = event.sandbox
             document = msgspec.json.encode(one).decode()
             raw.execute(
                 sa.text(
                     "INSERT INTO status_event (sequence, namespace, sandbox_id, tenant, document) VALUES (:s, :n, :i, :t, :d)"
                 ),
-                {"s": one.sequence, "n": one.namespace, "i": one.id, "t": one.tenant, "d": document},
+                {"s": event.sequence, "n": one.namespace, "i": one.id, "t": one.tenant, "d": document},
             )
             raw.execute(sa.text("DELETE FROM sandbox WHERE id = :i"), {"i": one.id})
             values = {"namespace": one.namespace, "id": one.id, "uid": one.uid, "host": one.host, "tenant": one.tenant}
             values |= {"project": one.spec.project, "k8s_deployment_name": one.id, "desired": one.desired.name}
             values |= {"phase": one.status.phase.name}
-            numbers = {"generation": one.generation, "sequence": one.sequence}
+            numbers = {"generation": one.generation, "sequence": event.sequence}
             env = store.Cipher([b"k" * 32]).encrypt({"A": "1"}, one.uid)
             names = [*values, *numbers, "env"]
             raw.execute(
                 sa.text(f"INSERT INTO sandbox ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"),
                 {**values, **numbers, "env": env},
             )
-        raw.execute(sa.text("UPDATE watch_log SET last_sequence = :s"), {"s": sandboxes[-1].sequence})
+        raw.execute(sa.text("UPDATE watch_log SET last_sequence = :s"), {"s": events[-1].sequence})
     engine.dispose()
 
 
 @pytest.mark.find(34)
 async def test_a_database_of_the_first_release_is_read_and_changed_after_its_migration(database_url: str) -> None:
     labelled = samples.spec(args=LARGE, labels={"a": "1"})
-    first = samples.sandbox("a", spec=labelled, env_names=("A",), sequence=1)
-    other = samples.sandbox("b", sequence=2)
-    second = samples.wished(first, sequence=3)
-    ended = dataclasses.replace(terminated(samples.sandbox("c", spec=labelled)), sequence=4)
+    # No release stored causes then: the reason tells a mutation.
+    accepted = Cause(Kind.MUTATION, "default")
+    first = samples.event(samples.sandbox("a", spec=labelled, env_names=("A",)), 1, accepted)
+    other = samples.event(samples.sandbox("b"), 2, accepted)
+    second = dataclasses.replace(samples.mutated(first), sequence=3)
+    ended = terminated(samples.event(samples.sandbox("c", spec=labelled), 4))
     first_release(database_url, first, other, second, ended)
     with pytest.raises(store.SchemaMismatch, match="sandbox-server migrate"):
         connection.check(database_url)
@@ -194,21 +197,24 @@ async def test_a_database_of_the_first_release_is_read_and_changed_after_its_mig
     opened = Opened(database_url)
     await opened.store.open(opened.committed.extend)
     assert await opened.store.events(0, 100) == [first, other, second, ended]
-    assert await opened.store.read(lambda reader: [reader.env(one.key) for one in (first, ended)]) == [{"A": "1"}] * 2
+    assert (
+        await opened.store.read(lambda reader: [reader.env(one.sandbox.key) for one in (first, ended)])
+        == [{"A": "1"}] * 2
+    )
     sequence, live = await opened.store.load()
-    assert (sequence, sorted(one.id for one in live)) == (4, ["a", "b"])
-    wanted = store.Search(
+    assert (sequence, sorted(one.sandbox.id for one in live)) == (4, ["a", "b"])
+    selection = store.Search(
         "default", frozenset({"default"}), frozenset(Phase), labels=selector.parse("labels", "a in (1,2)")
     )
-    assert await opened.store.read(lambda reader: [*reader.search(wanted, None)]) == [second, ended]
-    third = await opened.update(samples.wished(second))
-    fourth = await opened.update(samples.wished(third))
+    assert await opened.store.read(lambda reader: [*reader.search(selection, None)]) == [second, ended]
+    third = await opened.update(samples.mutated(second))
+    fourth = await opened.update(samples.mutated(third))
     assert await opened.store.events(0, 100) == [first, other, second, ended, third, fourth]
-    assert await opened.store.read(lambda reader: [*reader.search(wanted, None)]) == [fourth, ended]
+    assert await opened.store.read(lambda reader: [*reader.search(selection, None)]) == [fourth, ended]
     assert count(database_url, "part") == 2
     await age(database_url, 6)
     await opened.store.trim(yesterday())
-    assert sorted((await opened.store.load())[1], key=lambda one: one.id) == [fourth, other]
+    assert sorted((await opened.store.load())[1], key=lambda one: one.sandbox.id) == [fourth, other]
     assert [count(database_url, one) for one in ("status_event", "part", "environment")] == [2, 2, 2]
     await opened.store.close()
 
@@ -221,7 +227,7 @@ async def test_parts_go_with_the_last_entry_that_has_them(opened: Opened, monkey
     kept = await opened.insert(samples.sandbox("kept"))
     await opened.update(terminated(kept, Reason.VOLUME_KEPT))
     live = await opened.insert(samples.sandbox("live", env_names=("A",)))
-    live = await opened.update(samples.wished(live, env_names=("B",)))
+    live = await opened.update(samples.mutated(live, env_names=("B",)))
     again = await opened.insert(samples.sandbox("again"))
     await opened.update(terminated(again))
     again = await opened.insert(samples.sandbox("again"))
@@ -230,13 +236,13 @@ async def test_parts_go_with_the_last_entry_that_has_them(opened: Opened, monkey
     await opened.store.trim(yesterday())
     assert count(opened.url, "status_event") == 3
     assert count(opened.url, "part") == 6
-    assert await opened.store.read(lambda reader: [reader.sandbox(one.key) for one in (live, again, ended)]) == [
+    assert await opened.store.read(lambda reader: [reader.last(one.sandbox.key) for one in (live, again, ended)]) == [
         live,
         again,
         None,
     ]
     # What was kept as the last entry goes when it is not the last any more.
-    live = await opened.update(samples.wished(live, env_names=("C",)))
+    live = await opened.update(samples.mutated(live, env_names=("C",)))
     assert count(opened.url, "status_event") == 3
     assert await opened.store.events(9, 10) == [live]
     await age(opened.url, 10)
@@ -252,7 +258,7 @@ async def test_a_trim_ends_where_the_old_entries_end(
     monkeypatch.setattr(housekeeping, "PAGE", 5)
     busy = await opened.insert(samples.sandbox("busy"))
     for _ in range(10):
-        busy = await opened.update(samples.wished(busy))
+        busy = await opened.update(samples.mutated(busy))
     await age(opened.url, entries)
     await opened.store.trim(yesterday())
     assert [one.sequence for one in await opened.store.events(entries, 100)] == list(range(entries + 1, 12))
@@ -268,9 +274,9 @@ async def test_requests_are_forgotten_in_pages(opened: Opened, monkeypatch: pyte
     monkeypatch.setattr(housekeeping, "PAGE", 3)
     made = await opened.insert(samples.sandbox())
     for number in range(7):
-        await opened.store.write(lambda _: store.Wanted(made), store.Request("default", f"r{number}", b""))
+        await opened.store.write(lambda _: samples.write(made), store.Request("default", f"r{number}", b""))
     await age(opened.url, 0)
-    await opened.store.write(lambda _: store.Wanted(made), store.Request("default", "new", b""))
+    await opened.store.write(lambda _: samples.write(made), store.Request("default", "new", b""))
     await opened.store.trim(yesterday())
     assert run(opened.url, "SELECT request_id FROM request") == [("new",)]
 
@@ -280,12 +286,12 @@ async def test_writes_go_between_the_pages_of_a_trim(opened: Opened, monkeypatch
     monkeypatch.setattr(housekeeping, "PAGE", 5)
     made = await opened.insert(samples.sandbox())
     for _ in range(99):
-        made = await opened.update(samples.wished(made))
+        made = await opened.update(samples.mutated(made))
     await age(opened.url, 100)
     trim = asyncio.create_task(opened.store.trim(yesterday()))
     trimmed = []
     while not trim.done():
-        made = await opened.update(samples.wished(made))
+        made = await opened.update(samples.mutated(made))
         trimmed.append(run(opened.url, "SELECT trimmed_sequence FROM watch_log")[0][0])
     await trim
     assert len(set(trimmed)) >= 10
@@ -326,8 +332,8 @@ async def test_environments_are_encrypted_again_in_pages(opened: Opened, monkeyp
     newer = Opened(opened.url, store.Cipher([b"n" * 32, b"k" * 32]))
     await newer.store.open(newer.committed.extend)
     await newer.insert(samples.sandbox("new"), {})
-    assert await newer.store.rewrap() == 5
-    assert await newer.store.rewrap() == 0
+    assert await newer.store.reencrypt() == 5
+    assert await newer.store.reencrypt() == 0
     for number, one in enumerate(made):
-        assert await newer.store.read(lambda reader, one=one: reader.env(one.key)) == {"A": str(number)}
+        assert await newer.store.read(lambda reader, one=one: reader.env(one.sandbox.key)) == {"A": str(number)}
     await newer.store.close()

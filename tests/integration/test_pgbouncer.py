@@ -27,12 +27,14 @@ async def test_two_replicas_write_and_follow_through_a_pool_of_transactions(pgbo
         await opened.store.open(opened.committed.extend)
 
     async def create(opened: Opened, number: int) -> None:
-        wanted = store.Wanted(samples.sandbox(f"demo-{number}"), {"A": str(number)})
+        write = samples.new(samples.sandbox(f"demo-{number}"), {"A": str(number)})
         request = store.Request("default", f"r{number}", b"payload")
-        made = await opened.store.write(lambda _: wanted, request)
-        assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == made
-        assert await opened.store.read(lambda reader: reader.env(made.key), store.Lane.RECONCILER) == {"A": str(number)}
-        assert await opened.store.write(lambda _: wanted, request) == made
+        made = await opened.store.write(lambda _: write, request)
+        assert await opened.store.read(lambda reader: reader.last(made.sandbox.key)) == made
+        assert await opened.store.read(lambda reader: reader.env(made.sandbox.key), store.Lane.RECONCILER) == {
+            "A": str(number)
+        }
+        assert await opened.store.write(lambda _: write, request) == made
 
     # One after another as well as at once: a driver prepares what it has sent some times.
     for number in range(20):

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import os
@@ -22,8 +21,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sandbox_server import store
 from sandbox_server.domain import errors
+from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.sandbox import Key
 from sandbox_server.store import connection
 from sqlmodel import SQLModel
 
@@ -33,8 +33,8 @@ from tests.support.opened import KEY, Opened
 REQUEST = store.Request("default", "r1", b"payload")
 
 
-def create(_reader: store.Reader) -> store.Wanted:
-    return store.Wanted(samples.sandbox(), {})
+def create(_reader: store.Reader) -> store.Write:
+    return samples.new(samples.sandbox())
 
 
 @pytest.fixture
@@ -48,10 +48,18 @@ async def opened(database_url: str) -> AsyncIterator[Opened]:
 async def test_what_is_inserted_is_read_back_the_same(opened: Opened) -> None:
     spec = samples.spec(labels={"a": "b"}, command=("x", "y"), annotations={"c": "d\n"})
     made = await opened.insert(samples.sandbox(spec=spec, env_names=("A",)), {"A": "ü\U0001f600"})
-    assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == made
-    assert await opened.store.read(lambda reader: reader.env(made.key)) == {"A": "ü\U0001f600"}
+    assert await opened.store.read(lambda reader: reader.last(made.sandbox.key)) == made
+    assert await opened.store.read(lambda reader: reader.env(made.sandbox.key)) == {"A": "ü\U0001f600"}
     assert await opened.store.load() == (1, [made])
     assert opened.committed == [made]
+
+
+async def test_cause_of_an_event_is_stored_with_it(opened: Opened) -> None:
+    cause = Cause(Kind.MUTATION, "default", "r1")
+    made = await opened.store.write(lambda _: store.Write(samples.sandbox(), 0, cause, {}), REQUEST)
+    seen = await opened.update(samples.changed(made, status=samples.status(restart_count=1)))
+    assert [one.cause for one in await opened.store.events(0, 2)] == [cause, OBSERVED]
+    assert await opened.store.load() == (2, [seen])
 
 
 async def test_the_column_that_old_queries_read_holds_the_stateful_set_name(opened: Opened) -> None:
@@ -66,51 +74,51 @@ async def test_a_taken_id_is_refused_and_a_terminated_one_is_replaced(opened: Op
     first = await opened.insert(samples.sandbox())
     with pytest.raises(store.Stale):
         await opened.insert(samples.sandbox())
-    gone = dataclasses.replace(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
+    gone = samples.changed(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
     await opened.update(gone)
     second = await opened.insert(samples.sandbox(), {"B": "2"})
-    assert second.uid != first.uid
-    assert [one.uid for one in (await opened.store.load())[1]] == [second.uid]
+    assert second.sandbox.uid != first.sandbox.uid
+    assert (await opened.store.load())[1] == [second]
 
 
 async def test_a_taken_host_asks_for_another(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
     with pytest.raises(store.Stale):
-        await opened.insert(samples.sandbox("demo-2", host=first.host))
+        await opened.insert(samples.sandbox("demo-2", host=first.sandbox.host))
     others = [opened.insert(samples.sandbox(f"demo-{number}")) for number in range(3, 9)]
     outcomes = await asyncio.gather(
-        opened.insert(samples.sandbox("demo-2", host=first.host)), *others, return_exceptions=True
+        opened.insert(samples.sandbox("demo-2", host=first.sandbox.host)), *others, return_exceptions=True
     )
     assert [type(one) for one in outcomes if isinstance(one, Exception)] == [store.Stale]
 
 
 async def test_an_update_of_an_old_version_is_stale_and_changes_nothing(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
-    second = await opened.update(samples.wished(first))
+    second = await opened.update(samples.mutated(first))
     with pytest.raises(store.Stale):
-        await opened.update(samples.wished(first))
-    assert await opened.store.read(lambda reader: reader.sandbox(first.key)) == second
+        await opened.update(samples.mutated(first))
+    assert await opened.store.read(lambda reader: reader.last(first.sandbox.key)) == second
 
 
 @pytest.mark.fault(38)
 async def test_38_three_hundred_read_change_writes_of_one_row_are_all_counted(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
 
-    def add(reader: store.Reader) -> store.Wanted:
-        before = reader.sandbox(made.key)
+    def add(reader: store.Reader) -> store.Write:
+        before = reader.last(made.sandbox.key)
         assert before is not None
-        env = reader.env(made.key)
-        return store.Wanted(samples.wished(before), {"COUNT": str(int(env.get("COUNT", "0")) + 1)})
+        env = reader.env(made.sandbox.key)
+        return samples.write(samples.mutated(before), {"COUNT": str(int(env.get("COUNT", "0")) + 1)})
 
     await asyncio.gather(*(opened.store.write(add) for _ in range(300)))
-    after = await opened.store.read(lambda reader: reader.sandbox(made.key))
+    after = await opened.store.read(lambda reader: reader.last(made.sandbox.key))
     assert after is not None
-    assert (after.generation, after.sequence) == (301, 301)
-    assert await opened.store.read(lambda reader: reader.env(made.key)) == {"COUNT": "300"}
+    assert (after.sandbox.generation, after.sequence) == (301, 301)
+    assert await opened.store.read(lambda reader: reader.env(made.sandbox.key)) == {"COUNT": "300"}
 
 
 async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None:
-    def refuse(reader: store.Reader) -> store.Wanted:
+    def refuse(reader: store.Reader) -> store.Write:
         raise errors.Aborted("TEST", "refused")
 
     tasks = [opened.insert(samples.sandbox(f"demo-{number}")) for number in range(20)]
@@ -120,7 +128,7 @@ async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None
     failed = [one for one in outcomes if isinstance(one, Exception)]
     assert sorted(type(one).__name__ for one in failed) == ["Aborted", "Stale"]
     sequence, live = await opened.store.load()
-    assert {one.id for one in live} == {f"demo-{number}" for number in range(20)}
+    assert {one.sandbox.id for one in live} == {f"demo-{number}" for number in range(20)}
     assert [one.sequence for one in opened.committed] == list(range(1, sequence + 1))
 
 
@@ -128,15 +136,15 @@ async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None
 async def test_a_change_that_cannot_be_written_fails_alone_in_its_group(opened: Opened, part: str) -> None:
     first = await opened.insert(samples.sandbox("demo-1"), {"A": "1"})
     env = {"A": "\ud800" if part == "env" else "good"}
-    bad = samples.wished(first, status=samples.status(message="\ud800" if part == "status" else "good"))
+    bad = samples.mutated(first, status=samples.status(message="\ud800" if part == "status" else "good"))
 
-    def again(reader: store.Reader) -> store.Wanted:
-        before = reader.sandbox(first.key)
+    def again(reader: store.Reader) -> store.Write:
+        before = reader.last(first.sandbox.key)
         assert before == first
-        return store.Wanted(samples.wished(before), {**reader.env(first.key), "B": "2"})
+        return samples.write(samples.mutated(before), {**reader.env(first.sandbox.key), "B": "2"})
 
     failed, *others = await asyncio.gather(
-        opened.store.write(lambda _: store.Wanted(bad, env)),
+        opened.store.write(lambda _: samples.write(bad, env)),
         opened.store.write(again),
         opened.insert(samples.sandbox("demo-2")),
         return_exceptions=True,
@@ -144,7 +152,7 @@ async def test_a_change_that_cannot_be_written_fails_alone_in_its_group(opened: 
     assert isinstance(failed, UnicodeEncodeError)
     assert others == opened.committed[1:]
     assert [one.sequence for one in opened.committed] == [1, 2, 3]
-    assert await opened.store.read(lambda reader: reader.env(first.key)) == {"A": "1", "B": "2"}
+    assert await opened.store.read(lambda reader: reader.env(first.sandbox.key)) == {"A": "1", "B": "2"}
 
 
 async def test_what_a_caller_keeps_of_a_change_holds_nothing_of_the_connection(opened: Opened) -> None:
@@ -152,9 +160,9 @@ async def test_what_a_caller_keeps_of_a_change_holds_nothing_of_the_connection(o
     made = await opened.insert(samples.sandbox())
     kept: list[store.Reader] = []
 
-    def refuse(reader: store.Reader) -> store.Wanted:
+    def refuse(reader: store.Reader) -> store.Write:
         kept.append(reader)
-        assert reader.sandbox(made.key) == made
+        assert reader.last(made.sandbox.key) == made
         raise errors.Aborted("TEST", "refused")
 
     with pytest.raises(errors.Aborted):
@@ -168,7 +176,7 @@ async def test_what_a_caller_keeps_of_a_change_holds_nothing_of_the_connection(o
 async def test_the_log_has_every_change_in_order_without_gaps(opened: Opened) -> None:
     for number in range(5):
         made = await opened.insert(samples.sandbox(f"demo-{number}"))
-        await opened.update(samples.wished(made))
+        await opened.update(samples.mutated(made))
     events = await opened.store.events(0, 100)
     assert [one.sequence for one in events] == list(range(1, 11))
     assert events == opened.committed
@@ -182,17 +190,17 @@ async def test_history_of_a_scope_has_its_entries_alone(opened: Opened) -> None:
         for namespace, tenant in (("a", "first"), ("b", "first"), ("c", "second")):
             for sandbox_id in ("x", "y"):
                 key = Key(namespace, sandbox_id)
-                before = await opened.store.read(lambda reader, key=key: reader.sandbox(key))  # type: ignore[misc]
+                before = await opened.store.read(lambda reader, key=key: reader.last(key))  # type: ignore[misc]
                 if before is None:
                     await opened.insert(samples.sandbox(sandbox_id, namespace=namespace, tenant=tenant))
                 else:
-                    await opened.update(samples.wished(before))
+                    await opened.update(samples.mutated(before))
     scopes = {
-        "tenant": (store.Scope("first"), lambda one: one.tenant == "first"),
-        "one": (store.Scope("first", frozenset({Key("a", "x")})), lambda one: one.key == Key("a", "x")),
+        "tenant": (store.Scope("first"), lambda one: one.sandbox.tenant == "first"),
+        "one": (store.Scope("first", frozenset({Key("a", "x")})), lambda one: one.sandbox.key == Key("a", "x")),
         "some": (
             store.Scope("first", frozenset({Key("a", "x"), Key("b", "y"), Key("b", "none")})),
-            lambda one: one.key in (Key("a", "x"), Key("b", "y")),
+            lambda one: one.sandbox.key in (Key("a", "x"), Key("b", "y")),
         ),
         "none": (store.Scope("first", frozenset({Key("a", "none")})), lambda _: False),
         "nobody": (store.Scope("third"), lambda _: False),
@@ -218,7 +226,7 @@ async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
     with pytest.raises(errors.OutOfRange):
         await opened.store.events(1, 10)
     assert await opened.store.events(2, 10) == []
-    assert {one.id for one in (await opened.store.load())[1]} == {"demo-1", "demo-2"}
+    assert {one.sandbox.id for one in (await opened.store.load())[1]} == {"demo-1", "demo-2"}
     third = await opened.insert(samples.sandbox("demo-3"))
     assert await opened.store.events(2, 10) == [third]
 
@@ -227,13 +235,13 @@ async def test_what_was_trimmed_stays_out_of_range_when_nothing_more_is_trimmed(
     # The last entry of a sandbox that did not change for long is kept, and is the newest of the old ones from then on.
     await opened.insert(samples.sandbox("still"))
     busy = await opened.insert(samples.sandbox("busy"))
-    busy = await opened.update(samples.wished(busy))
+    busy = await opened.update(samples.mutated(busy))
     engine = connection.connect(opened.url, writes=True, busy_timeout=1)
     with engine.begin() as raw:
         events = SQLModel.metadata.tables["status_event"]
         raw.execute(sa.update(events).values(at=datetime.now(UTC) - timedelta(days=2)))
     engine.dispose()
-    last = await opened.update(samples.wished(busy))
+    last = await opened.update(samples.mutated(busy))
     for _ in range(2):
         await opened.store.trim(datetime.now(UTC) - timedelta(days=1))
         with pytest.raises(errors.OutOfRange):
@@ -245,15 +253,15 @@ async def test_a_read_is_as_of_one_moment(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(), {"A": "1"})
     begun, changed = threading.Event(), threading.Event()
 
-    def query(reader: store.Reader) -> tuple[Sandbox | None, dict[str, str], list[Sandbox]]:
-        before = reader.sandbox(made.key)
+    def query(reader: store.Reader) -> tuple[Event | None, dict[str, str], list[Event]]:
+        before = reader.last(made.sandbox.key)
         begun.set()
         assert changed.wait(10)
-        return before, reader.env(made.key), reader.events(0, 10)
+        return before, reader.env(made.sandbox.key), reader.events(0, 10)
 
     reading = asyncio.create_task(opened.store.read(query))
     assert await asyncio.to_thread(begun.wait, 10)
-    await opened.store.write(lambda _: store.Wanted(samples.wished(made), {"A": "2"}))
+    await opened.store.write(lambda _: samples.write(samples.mutated(made), {"A": "2"}))
     await opened.store.trim(datetime.now(UTC) + timedelta(days=1))
     changed.set()
     assert await reading == (made, {"A": "1"}, [made])
@@ -267,11 +275,11 @@ async def test_who_ended_is_forgotten_with_the_history_unless_the_volume_is_kept
         made = await opened.insert(samples.sandbox(name))
         if reason is not None:
             status = samples.status(phase=Phase.TERMINATED, reason=reason)
-            await opened.update(dataclasses.replace(made, status=status, desired=DesiredState.DELETED))
+            await opened.update(samples.changed(made, status=status, desired=DesiredState.DELETED))
 
     async def known() -> set[str]:
-        found = await opened.store.read(lambda reader: [reader.sandbox(samples.sandbox(one).key) for one in ends])
-        return {one.id for one in found if one is not None}
+        found = await opened.store.read(lambda reader: [reader.last(samples.sandbox(one).key) for one in ends])
+        return {one.sandbox.id for one in found if one is not None}
 
     await opened.store.trim(datetime.now(UTC) - timedelta(days=1))
     assert await known() == set(ends)
@@ -283,7 +291,7 @@ async def test_who_ended_is_forgotten_with_the_history_unless_the_volume_is_kept
 
 async def test_requests_are_remembered_in_the_same_commit(opened: Opened) -> None:
     answers = await asyncio.gather(*(opened.store.write(create, REQUEST) for _ in range(50)))
-    assert len({one.uid for one in answers}) == 1
+    assert len({one.sandbox.uid for one in answers}) == 1
     assert await opened.store.write(create, REQUEST) == answers[0]
     with pytest.raises(errors.Invalid) as caught:
         await opened.store.write(create, store.Request("default", "r1", b"other"))
@@ -295,24 +303,25 @@ async def test_requests_are_remembered_in_the_same_commit(opened: Opened) -> Non
 
 async def test_a_request_that_changed_nothing_is_remembered_too(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
-    assert await opened.store.write(lambda _: store.Wanted(made), REQUEST) == made
-    later = await opened.update(samples.wished(made))
-    assert await opened.store.write(lambda _: store.Wanted(samples.wished(later)), REQUEST) == later
+    assert await opened.store.write(lambda _: samples.write(made), REQUEST) == made
+    later = await opened.update(samples.mutated(made))
+    assert await opened.store.write(lambda _: samples.write(samples.mutated(later)), REQUEST) == later
     assert len(opened.committed) == 2
 
 
 async def test_a_repeat_is_answered_with_its_own_sandbox_though_another_has_its_id_now(opened: Opened) -> None:
     first = await opened.store.write(create, REQUEST)
-    gone = dataclasses.replace(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
+    gone = samples.changed(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
     await opened.update(gone)
     second = await opened.insert(samples.sandbox())
-    assert (await opened.store.write(create, REQUEST)).uid == first.uid != second.uid
+    again = await opened.store.write(create, REQUEST)
+    assert again.sandbox.uid == first.sandbox.uid != second.sandbox.uid
 
 
 @pytest.mark.find(39)
 async def test_a_repeat_whose_sandbox_was_trimmed_names_it_in_a_field(opened: Opened) -> None:
     first = await opened.store.write(create, REQUEST)
-    gone = dataclasses.replace(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
+    gone = samples.changed(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
     await opened.update(gone)
     await opened.insert(samples.sandbox())
     engine = connection.connect(opened.url, writes=True, busy_timeout=1)
@@ -321,22 +330,22 @@ async def test_a_repeat_whose_sandbox_was_trimmed_names_it_in_a_field(opened: Op
     engine.dispose()
     with pytest.raises(errors.NotFound) as caught:
         await opened.store.write(create, REQUEST)
-    assert caught.value.facts["sandbox_id"] == first.id
+    assert caught.value.facts["sandbox_id"] == first.sandbox.id
 
 
 async def test_create_delete_and_create_again_in_one_group(opened: Opened) -> None:
     """The rows of a group are written once, as its last change leaves them."""
     first = samples.sandbox()
 
-    def end(reader: store.Reader) -> store.Wanted:
-        before = reader.sandbox(first.key)
+    def end(reader: store.Reader) -> store.Write:
+        before = reader.last(first.key)
         assert before is not None
-        return store.Wanted(dataclasses.replace(before, status=samples.status(phase=Phase.TERMINATED)))
+        return samples.write(samples.changed(before, status=samples.status(phase=Phase.TERMINATED)))
 
     last = samples.sandbox()
     await asyncio.gather(opened.insert(first, {"A": "1"}), opened.store.write(end), opened.insert(last, {"A": "2"}))
     assert await opened.store.read(lambda reader: reader.env(first.key)) == {"A": "2"}
-    assert [one.uid for one in (await opened.store.load())[1]] == [last.uid]
+    assert [one.sandbox for one in (await opened.store.load())[1]] == [last]
     assert await opened.store.events(0, 9) == opened.committed
     assert [one.sequence for one in opened.committed] == [1, 2, 3]
 
@@ -348,7 +357,7 @@ async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_san
     other = Opened(database_url)
     await other.store.open(other.committed.extend)
 
-    async def persist(one: Opened) -> Sandbox:
+    async def persist(one: Opened) -> Event:
         while True:
             try:
                 return await one.store.write(create, REQUEST)
@@ -357,7 +366,7 @@ async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_san
 
     try:
         answers = await asyncio.gather(*(persist(one) for one in (opened, other) for _ in range(25)))
-        assert len({one.uid for one in answers}) == 1
+        assert len({one.sandbox.uid for one in answers}) == 1
         assert len((await opened.store.load())[1]) == 1
     finally:
         await other.store.close()
@@ -396,7 +405,7 @@ async def test_39_no_reader_skips_what_two_replicas_append(opened: Opened, datab
 async def test_52_env_values_are_nowhere_in_the_database(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(env_names=("SECRET",)), {"SECRET": samples.CANARY})
     payload = f"env={samples.CANARY}".encode()
-    await opened.store.write(lambda _: store.Wanted(made), store.Request("default", "r1", payload))
+    await opened.store.write(lambda _: samples.write(made), store.Request("default", "r1", payload))
     engine = connection.connect(opened.url, writes=False, busy_timeout=1)
     with engine.connect() as raw:
         for table in SQLModel.metadata.sorted_tables:
@@ -411,13 +420,13 @@ async def test_keys_rotate(opened: Opened, database_url: str) -> None:
     made = await opened.insert(samples.sandbox(), {"A": "1"})
     newer = Opened(database_url, store.Cipher([b"n" * 32, KEY]))
     await newer.store.open(newer.committed.extend)
-    assert await newer.store.read(lambda reader: reader.env(made.key)) == {"A": "1"}
-    assert await newer.store.rewrap() == 1
-    assert await newer.store.rewrap() == 0
+    assert await newer.store.read(lambda reader: reader.env(made.sandbox.key)) == {"A": "1"}
+    assert await newer.store.reencrypt() == 1
+    assert await newer.store.reencrypt() == 0
     await newer.store.close()
     newest = Opened(database_url, store.Cipher([b"n" * 32]))
     await newest.store.open(newest.committed.extend)
-    assert await newest.store.read(lambda reader: reader.env(made.key)) == {"A": "1"}
+    assert await newest.store.read(lambda reader: reader.env(made.sandbox.key)) == {"A": "1"}
     await newest.store.close()
 
 
@@ -488,10 +497,10 @@ async def test_the_migrations_make_what_the_tables_say(opened: Opened) -> None:
 
 async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
-    gone = dataclasses.replace(made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED)
+    gone = samples.changed(made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED)
     written = await opened.update(gone)
     assert await opened.store.load() == (2, [])
-    assert await opened.store.read(lambda reader: reader.sandbox(made.key)) == written
+    assert await opened.store.read(lambda reader: reader.last(made.sandbox.key)) == written
     ended = store.Search("default", frozenset({"default"}), frozenset({Phase.TERMINATED}))
     assert await opened.store.read(lambda reader: list(reader.search(ended, None))) == [written]
 
@@ -506,7 +515,7 @@ async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Pat
         await opened.insert(samples.sandbox())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await opened.store.write(lambda _: store.Wanted(samples.sandbox("late"), {}))
+            await opened.store.write(lambda _: samples.new(samples.sandbox("late")))
     await asyncio.sleep(0.5)
     blocker.execute("ROLLBACK")
     blocker.close()
@@ -567,7 +576,7 @@ async def test_37_cut_at_the_answer_to_a_commit_the_request_settles_what_became_
 KILLED = """
 import asyncio, os, sys
 from sandbox_server import store
-from tests import samples
+from tests.support import samples
 async def main():
     opened = store.Store(sys.argv[1], store.Cipher([b"k" * 32]))
     def die(committed):
@@ -576,7 +585,7 @@ async def main():
     def change(reader):
         if sys.argv[2] == "before":
             os.kill(os.getpid(), 9)
-        return store.Wanted(samples.sandbox(), {})
+        return samples.new(samples.sandbox())
     await opened.write(change, store.Request("default", "r1", b"payload"))
 asyncio.run(main())
 """
@@ -597,7 +606,7 @@ async def test_01_02_a_kill_before_the_commit_leaves_nothing_and_after_it_everyt
     assert len((await opened.store.load())[1]) == left
     before = (await opened.store.load())[1]
     again = await opened.store.write(create, REQUEST)
-    assert [one.uid for one in (await opened.store.load())[1]] == [again.uid]
+    assert (await opened.store.load())[1] == [again]
     assert before in ([], [again])
     await opened.store.close()
 

@@ -44,7 +44,6 @@ class Run:
         self.upright, self.answering = asyncio.Lock(), asyncio.Lock()
         self.counts: dict[str, int] = {}
         rig.listeners.append(self.heard)
-        rig.feed.on_change(self.heard)
 
     def heard(self, sandbox: Sandbox) -> None:
         if sandbox.status.phase in SETTLED and sandbox.status.reason is not Reason.ACCEPTED:

@@ -195,7 +195,8 @@ async def test_command_that_is_not_there_is_one_cause_throughout(truth: Truth, b
     reason = Reason.CONTAINER_CONFIG
     first = await truth.told("command not there", Phase.ERROR, reason, kubelet.NO_COMMAND, "", shown)
     await truth.rig.until(A, lambda one: one.status.restart_count >= 2)
-    since = [one.status for _, one in truth.announced if one.sequence >= first.sequence]
+    announced = [one for _, one in truth.announced]
+    since = [one.status for one in announced[announced.index(first) :]]
     assert {(one.phase, one.reason, one.message) for one in since} == {(Phase.ERROR, reason, kubelet.NO_COMMAND)}
     truth.ground.node.behave(truth.ground.namespace, POD, "run")
     await truth.rig.settled(A, Phase.RUNNING)

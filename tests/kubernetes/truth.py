@@ -44,7 +44,7 @@ class Truth:
         self.ground = ground
         self.witness = witness
         self.announced: list[tuple[float, Sandbox]] = []
-        rig.feed.on_change(lambda one: self.announced.append((time.monotonic(), one)))
+        rig.feed.on_event(lambda event: self.announced.append((time.monotonic(), event.sandbox)))
 
     async def sighted(self) -> "Truth":
         """Once the service sees the cluster: what a wish costs before that is no detection time."""

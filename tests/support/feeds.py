@@ -1,12 +1,11 @@
 """A log in memory below the feed, and readers of every speed above it."""
 
 import asyncio
-import dataclasses
 
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, store
 from sandbox_server.domain import errors
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.event import Event
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.tenant import Tenant
 
@@ -20,34 +19,35 @@ class MemoryLog:
     """A log in memory that keeps the store's contract: order, pages, and OUT_OF_RANGE past what was trimmed."""
 
     def __init__(self) -> None:
-        self.entries: list[Sandbox] = []
+        self.entries: list[Event] = []
         self.trimmed = 0
         self.reads = 0
         self.read = 0
-        """Entries that watches have read."""
+        """Events that watches have read."""
 
-    async def events(self, after: int, limit: int) -> list[Sandbox]:
+    async def events(self, after: int, limit: int) -> list[Event]:
         self.reads += 1
         await asyncio.sleep(0)
         if after < self.trimmed:
             raise errors.OutOfRange("HISTORY_TRIMMED", "open again")
         return [one for one in self.entries if one.sequence > after][:limit]
 
-    async def history(self, scope: store.Scope, after: int, until: int, most: int) -> list[Sandbox]:
+    async def history(self, scope: store.Scope, after: int, until: int, most: int) -> list[Event]:
         found = [
             one
             for one in await self.events(after, len(self.entries))
-            if one.sequence <= until and (one.key in scope.keys if scope.keys else one.tenant == scope.tenant)
+            if one.sequence <= until
+            and (one.sandbox.key in scope.keys if scope.keys else one.sandbox.tenant == scope.tenant)
         ][:most]
         self.read += len(found)
         return found
 
-    async def load(self) -> tuple[int, list[Sandbox]]:
-        last = {one.key: one for one in self.entries}
-        return self.entries[-1].sequence, [one for one in last.values() if one.status.phase is not Phase.TERMINATED]
+    async def load(self) -> tuple[int, list[Event]]:
+        last = {one.sandbox.key: one for one in self.entries}
+        return self.entries[-1].sequence, [one for one in last.values() if not one.terminated]
 
-    def append(self, sandbox: Sandbox) -> Sandbox:
-        written = dataclasses.replace(sandbox, sequence=len(self.entries) + 1)
+    def append(self, sandbox: Sandbox) -> Event:
+        written = samples.event(sandbox, len(self.entries) + 1)
         self.entries.append(written)
         return written
 
@@ -79,5 +79,5 @@ async def until(reader: Reader, count: int) -> None:
             await asyncio.sleep(0.001)
 
 
-def watch(memory: feed.Feed, reader: Reader, after: int, wanted: feed.Filter = ALL) -> asyncio.Task[None]:
-    return asyncio.create_task(memory.watch(wanted, None, after, reader.send))
+def watch(memory: feed.Feed, reader: Reader, after: int, selection: feed.Filter = ALL) -> asyncio.Task[None]:
+    return asyncio.create_task(memory.watch(selection, None, after, reader.send))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pydantic import SecretStr
 from sandbox_server import app, manager, store
 from sandbox_server.domain import lifecycle
+from sandbox_server.domain.event import Event
 from sandbox_server.domain.observed import Observed
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -61,6 +62,7 @@ class Rig:
             "ready_for": ready_for,
         }
         self.history: list[Sandbox] = []
+        self.sequences: list[int] = []
         self.listeners: list[Callable[[Sandbox], None]] = [self.history.append]
 
     async def start(self) -> None:
@@ -70,8 +72,12 @@ class Rig:
         self.store, self.feed, self.engine = running.store, running.feed, running.engine
         self.reconciler, self.manager = running.reconciler, running.manager
         self._reconciling = running.reconciling
+        self.feed.on_event(self._heard)
+
+    def _heard(self, event: Event) -> None:
+        self.sequences.append(event.sequence)
         for listener in self.listeners:
-            self.feed.on_change(listener)
+            listener(event.sandbox)
 
     async def stop(self) -> None:
         await self._opened.aclose()
@@ -105,22 +111,22 @@ class Rig:
         adopt: bool = False,
         spec: SandboxSpec | None = None,
     ) -> Sandbox:
-        return await self.manager.create(self.wish(sandbox_id), spec or self.ground.spec(), env or {}, adopt)
+        return (await self.manager.create(self.wish(sandbox_id), spec or self.ground.spec(), env or {}, adopt)).sandbox
 
     async def begin(self, sandbox_id: str, phase: Phase) -> Sandbox:
         """Wishes the desired state that leads to `phase`."""
         if phase is Phase.RUNNING:
-            return await self.manager.start(self.wish(sandbox_id), False)
-        return await self.manager.stop(self.wish(sandbox_id))
+            return (await self.manager.start(self.wish(sandbox_id), False)).sandbox
+        return (await self.manager.stop(self.wish(sandbox_id))).sandbox
 
     async def env(self, sandbox_id: str, **values: str) -> Sandbox:
-        return await self.manager.update_env(self.wish(sandbox_id), values, (), False)
+        return (await self.manager.update_env(self.wish(sandbox_id), values, (), False)).sandbox
 
     async def delete(self, sandbox_id: str, *, keep: bool = False) -> Sandbox:
-        return await self.manager.delete(self.wish(sandbox_id), keep)
+        return (await self.manager.delete(self.wish(sandbox_id), keep)).sandbox
 
     async def get(self, sandbox_id: str) -> Sandbox:
-        return (await self.manager.get(self.tenant, self.key(sandbox_id))).sandbox
+        return (await self.manager.get(self.tenant, self.key(sandbox_id))).event.sandbox
 
     async def until(self, sandbox_id: str, holds: Callable[[Sandbox], bool], within: float = WITHIN) -> Sandbox:
         """The sandbox once `holds` is true of it. Fails with what it was last."""
@@ -153,8 +159,7 @@ class Rig:
 
     def check_history(self) -> None:
         """What holds of every history: one order, no gap, and no settled phase while another state is wished."""
-        sequences = [one.sequence for one in self.history]
-        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+        assert self.sequences == list(range(self.sequences[0], self.sequences[0] + len(self.sequences)))
         for one in self.history:
             wanted = {Phase.RUNNING: DesiredState.RUNNING, Phase.STOPPED: DesiredState.STOPPED}
             assert wanted.get(one.status.phase, one.desired) is one.desired

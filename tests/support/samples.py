@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sandbox_server import store
+from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Sandbox, Status
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
@@ -54,6 +57,31 @@ def sandbox(sandbox_id: str = "demo-1", **changes: Any) -> Sandbox:
 def wished(value: Sandbox, **changes: Any) -> Sandbox:
     """`value` at its next generation."""
     return dataclasses.replace(value, generation=value.generation + 1, **changes)
+
+
+def event(value: Sandbox, sequence: int = 1, cause: Cause = OBSERVED) -> Event:
+    """An event about a sandbox."""
+    return Event(sequence, value, cause)
+
+
+def changed(last: Event, **changes: Any) -> Event:
+    """`last` with another sandbox, as who decides on it has it."""
+    return dataclasses.replace(last, sandbox=dataclasses.replace(last.sandbox, **changes))
+
+
+def mutated(last: Event, **changes: Any) -> Event:
+    """As `changed`, at the next generation."""
+    return changed(last, generation=last.sandbox.generation + 1, **changes)
+
+
+def new(value: Sandbox, env: Mapping[str, str] | None = None) -> store.Write:
+    """The first event of a sandbox."""
+    return store.Write(value, 0, Cause(Kind.MUTATION, value.tenant), {} if env is None else env)
+
+
+def write(value: Event, env: Mapping[str, str] | None = None) -> store.Write:
+    """The next event of a sandbox: as `changed` returns it."""
+    return store.Write(value.sandbox, value.sequence, OBSERVED, env)
 
 
 def kubeconfig(folder: Path, port: int) -> Path:

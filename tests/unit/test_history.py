@@ -60,16 +60,16 @@ async def test_watch_resumes_from_every_place_with_nothing_missing_or_twice(
     monkeypatch.setattr(history, "PAGE", 7)
     monkeypatch.setattr(history, "PAGES_A_TURN", 3)
     monkeypatch.setattr(history, "SENT_MOST", 5)
-    log, wanted, chance = filled(100), FILTERS[name], random.Random(1)
+    log, selection, chance = filled(100), FILTERS[name], random.Random(1)
     places = [chance.randrange(200) for _ in range(30)]
     async with restarted(log) as memory:
         readers = [Reader() for _ in places]
-        tasks = [watch(memory, reader, after, wanted) for reader, after in zip(readers, places, strict=True)]
+        tasks = [watch(memory, reader, after, selection) for reader, after in zip(readers, places, strict=True)]
         for _ in range(20):
             publish(memory, log, 1, "s3")
             await asyncio.sleep(0)
         for reader, after in zip(readers, places, strict=True):
-            expected = [one.sequence for one in log.entries if one.sequence > after and wanted.matches(one)]
+            expected = [one.sequence for one in log.entries if one.sequence > after and selection.matches(one.sandbox)]
             await until(reader, len(expected))
             assert reader.sequences() == expected
         for task in tasks:

@@ -21,7 +21,7 @@ def large(count: int) -> list[Sandbox]:
 def pages(sandboxes: list[Sandbox], most: int = 1000, basic: bool = False) -> Iterator[pb.ListSandboxesResponse]:
     """All pages of a list, as a caller that follows the tokens gets them."""
     while True:
-        written = listing.writer(most, lambda one: render.whole(one, basic=basic))(7, iter(sandboxes))
+        written = listing.writer(most, lambda one: render.whole(one, basic=basic))(7, map(samples.event, sandboxes))
         assert len(written) <= listing.PAGE_BYTES
         page = pb.ListSandboxesResponse.FromString(written)
         assert page.sequence == 7
@@ -54,7 +54,7 @@ def test_a_page_has_at_most_page_size_sandboxes(most: int) -> None:
 @pytest.mark.find(30)
 def test_a_sandbox_larger_than_a_page_is_a_page_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "PAGE_BYTES", 1000)
-    written = listing.writer(100, render.whole)(1, iter(large(2)))
+    written = listing.writer(100, render.whole)(1, map(samples.event, large(2)))
     page = pb.ListSandboxesResponse.FromString(written)
     assert [one.sandbox_id for one in page.sandboxes] == ["demo-000"]
     assert page.next_page_token == "default/demo-000"
@@ -79,5 +79,5 @@ def test_the_largest_sandbox_that_the_limits_allow_fits_into_a_page() -> None:
     labels = {f"example.com/{number:063}": "x" * 63 for number in range(64)}
     spec = samples.spec(command=command, args=LARGE, annotations=notes, labels=labels)
     most = samples.sandbox(spec=spec, env_names=tuple(f"{number:04}{'N' * 520}" for number in range(1000)))
-    assert len(listing.writer(1, render.whole)(1, iter([most]))) <= listing.PAGE_BYTES
+    assert len(listing.writer(1, render.whole)(1, iter([samples.event(most)]))) <= listing.PAGE_BYTES
     assert len(list(pages([most]))) == 1

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server import feed
+from sandbox_server.domain.event import Event
 from sandbox_server.domain.phase import Phase
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.feed.live import Live
 
@@ -19,37 +20,38 @@ OWNERS = {"a": "first", "a-b": "second", "b": "first"}
 TENANTS = (Tenant("first", ("a", "b")), Tenant("second", ("a-b",)), Tenant("third", ("a",)))
 SAMPLE = samples.sandbox()
 GONE = samples.status(phase=Phase.TERMINATED)
-ENTRIES = st.tuples(st.sampled_from(sorted(OWNERS)), st.sampled_from(["x", "y", "z"]), st.booleans(), st.booleans())
+EVENTS = st.tuples(st.sampled_from(sorted(OWNERS)), st.sampled_from(["x", "y", "z"]), st.booleans(), st.booleans())
 
 
-def entry(namespace: str, sandbox_id: str, ends: bool, moved: bool) -> Sandbox:
-    """An entry of the log; `moved`: the namespace has gone to another tenant."""
+def event(namespace: str, sandbox_id: str, ends: bool, moved: bool) -> Event:
+    """An event of the log; `moved`: the namespace has gone to another tenant."""
     tenant = "third" if moved else OWNERS[namespace]
     status = GONE if ends else SAMPLE.status
-    return dataclasses.replace(SAMPLE, namespace=namespace, id=sandbox_id, tenant=tenant, status=status)
+    sandbox = dataclasses.replace(SAMPLE, namespace=namespace, id=sandbox_id, tenant=tenant, status=status)
+    return samples.event(sandbox)
 
 
 @pytest.mark.find(31)
-@given(st.lists(ENTRIES, max_size=30), st.integers(0, 30), st.sampled_from([None, ("a", "y"), ("b", "x"), ("c", "")]))
+@given(st.lists(EVENTS, max_size=30), st.integers(0, 30), st.sampled_from([None, ("a", "y"), ("b", "x"), ("c", "")]))
 def test_index_agrees_with_a_look_at_all(
     log: list[tuple[str, str, bool, bool]], loaded: int, after: tuple[str, str] | None
 ) -> None:
-    changes = [feed.Change(entry(*one), ENCODER) for one in log]
-    known: dict[Key, feed.Change] = {}
+    events = [feed.Encoded(event(*one), ENCODER) for one in log]
+    known: dict[Key, feed.Encoded] = {}
     live = Live()
-    for number, change in enumerate(changes):
+    for number, one in enumerate(events):
         if number == loaded:
             live = Live(known.values())
-        live.take(change)
-        known[change.sandbox.key] = change
-        if change.terminated:
-            del known[change.sandbox.key]
+        live.take(one)
+        known[one.event.sandbox.key] = one
+        if one.event.terminated:
+            del known[one.event.sandbox.key]
     place = Key(*after) if after else Key("", "")
     expected = [known[key] for key in sorted(known) if key > place]
     assert live.all(place if after else None) == expected
-    assert all(live.get(change.sandbox.key) is known.get(change.sandbox.key) for change in changes)
+    assert all(live.get(one.event.sandbox.key) is known.get(one.event.sandbox.key) for one in events)
     for tenant in TENANTS:
         for namespace in ("", *OWNERS):
-            wanted = feed.Filter(tenant, namespace=namespace)
-            found = list(live.matching(wanted, place if after else None))
-            assert found == [one for one in expected if wanted.matches(one.sandbox)]
+            selection = feed.Filter(tenant, namespace=namespace)
+            found = list(live.matching(selection, place if after else None))
+            assert found == [one for one in expected if selection.matches(one.event.sandbox)]

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_server import feed, manager
+from sandbox_server import feed, manager, store
 from sandbox_server.domain import errors, wishes
+from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.tenant import Tenant
@@ -16,39 +17,58 @@ from sandbox_server.rpc import render
 from tests.support import samples
 
 
-def ended(sandbox: Sandbox, sequence: int) -> Sandbox:
+def ended(sandbox: Sandbox, sequence: int) -> Event:
     status = dataclasses.replace(sandbox.status, phase=Phase.TERMINATED)
-    return dataclasses.replace(sandbox, sequence=sequence, status=status)
+    return samples.event(dataclasses.replace(sandbox, status=status), sequence)
 
 
 @pytest.mark.fault(13)
 async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_order_and_once() -> None:
-    a, b = samples.sandbox("a"), samples.sandbox("b", sequence=1)
+    a, b = samples.sandbox("a"), samples.sandbox("b")
 
     class Ahead:
         """A database where another replica made `a`, and it ended, before this one looked at the log."""
 
-        async def read(self, _query: Any) -> Sandbox:
+        async def read(self, _query: Any) -> Event:
             return ended(a, 3)
 
     database: Any = Ahead()
     memory = feed.Feed(database, render.Encoder(), heartbeat=60)
-    memory.load(1, [b])
+    memory.load(1, [samples.event(b, 1)])
     told: list[pb.WatchStatusResponse] = []
 
     async def send(message: bytes) -> None:
         told.append(pb.WatchStatusResponse.FromString(message))
 
-    wanted = feed.Filter(Tenant(a.tenant, (a.namespace,)), frozenset((a.key, b.key)))
+    selection = feed.Filter(Tenant(a.tenant, (a.namespace,)), frozenset((a.key, b.key)))
     sandboxes = manager.StatefulSetManager(database, memory, database)
-    task = asyncio.create_task(sandboxes.watch(wanted, None, send))
+    task = asyncio.create_task(sandboxes.watch(selection, None, send))
     await asyncio.sleep(0.01)
-    memory.publish([dataclasses.replace(a, sequence=2), ended(a, 3)])
+    memory.publish([samples.event(a, 2), ended(a, 3)])
     await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert sorted((one.status.sandbox_id, one.sequence) for one in told[:2]) == [("a", 3), ("b", 1)]
     assert [(one.WhichOneof("event"), one.sequence) for one in told[2:]] == [("snapshot_complete", 3)]
+
+
+@pytest.mark.parametrize("request_id", ["", "r1"])
+async def test_event_of_a_mutation_has_its_tenant_and_request_id(request_id: str) -> None:
+    sandbox = samples.sandbox()
+    written: list[store.Write] = []
+
+    class Kept:
+        def last(self, _key: Any) -> Event:
+            return samples.event(sandbox, 7)
+
+        async def write(self, mutation: Any, _request: Any) -> None:
+            written.append(mutation(self))
+
+    kept: Any = Kept()
+    request = store.Request(sandbox.tenant, request_id, b"") if request_id else None
+    sandboxes = manager.StatefulSetManager(kept, kept, kept)
+    await sandboxes.stop(manager.Wish(sandbox.tenant, sandbox.key, request, None))
+    assert [(one.decided_on, one.cause) for one in written] == [(7, Cause(Kind.MUTATION, sandbox.tenant, request_id))]
 
 
 @pytest.mark.fault(48)
@@ -71,30 +91,30 @@ async def test_what_a_tenant_reads_looks_at_no_sandbox_of_another(monkeypatch: p
         for namespace in ("mine-b", "mine-a")
         for number in range(3)
     ]
-    memory.load(0, [*others[:500], *mine, *others[500:]])
+    memory.load(0, [samples.event(one, 0) for one in (*others[:500], *mine, *others[500:])])
     sandboxes = manager.StatefulSetManager(database, memory, database)
     looked: list[Sandbox] = []
     matches = feed.Filter.matches
 
-    def counted(wanted: feed.Filter, sandbox: Sandbox) -> bool:
+    def counted(selection: feed.Filter, sandbox: Sandbox) -> bool:
         looked.append(sandbox)
-        return matches(wanted, sandbox)
+        return matches(selection, sandbox)
 
     async def send(message: bytes) -> None:
         told.append(pb.WatchStatusResponse.FromString(message))
 
     monkeypatch.setattr(feed.Filter, "matches", counted)
     tenant = Tenant("mine", ("mine-b", "mine-a"))
-    for wanted, count in ((feed.Filter(tenant), 6), (feed.Filter(tenant, namespace="mine-a"), 3)):
+    for selection, count in ((feed.Filter(tenant), 6), (feed.Filter(tenant, namespace="mine-a"), 3)):
         looked.clear()
         told: list[pb.WatchStatusResponse] = []
-        task = asyncio.create_task(sandboxes.watch(wanted, None, send))
+        task = asyncio.create_task(sandboxes.watch(selection, None, send))
         await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert told[-1].WhichOneof("event") == "snapshot_complete"
         assert len(told) - 1 == len(looked) == count
         looked.clear()
-        listed = await sandboxes.list(wanted, frozenset(), None, lambda _sequence, found: list(found))
-        assert [one.key for one in listed] == sorted(one.key for one in mine)[:count]
+        listed = await sandboxes.list(selection, frozenset(), None, lambda _sequence, found: list(found))
+        assert [one.sandbox.key for one in listed] == sorted(one.key for one in mine)[:count]
         assert len(looked) == count

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sandbox_server import engines, feed, store
 from sandbox_server.domain import lifecycle
+from sandbox_server.domain.event import Cause, Kind
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
@@ -65,18 +66,19 @@ class Silence:
         settings = Settings(workers=1, resync=resync, start_deadline=60)
         self.reconciler = Reconciler(self.memory, self.database, engine, settings, now)
         self.task = asyncio.create_task(self.reconciler.run())
-        self.key = (await self.database.write(lambda _: store.Wanted(samples.sandbox(), {}))).key
+        self.key = (await self.database.write(lambda _: samples.new(samples.sandbox()))).sandbox.key
 
-    def stopped(self, reader: store.Reader) -> store.Wanted:
-        """The wish to stop it."""
-        before = reader.sandbox(self.key)
-        assert before is not None
-        wished = samples.wished(before, desired=DesiredState.STOPPED)
-        return store.Wanted(lifecycle.on_wish(wished, samples.NOW))
+    def stopped(self, reader: store.Reader) -> store.Write:
+        """The mutation that stops it."""
+        last = reader.last(self.key)
+        assert last is not None
+        wished = samples.wished(last.sandbox, desired=DesiredState.STOPPED)
+        cause = Cause(Kind.MUTATION, wished.tenant)
+        return store.Write(lifecycle.on_wish(wished, samples.NOW), last.sequence, cause)
 
     async def until(self, holds: Callable[[Sandbox], bool]) -> None:
         async with asyncio.timeout(10):
-            while (change := self.memory.get(self.key)) is None or not holds(change.sandbox):
+            while (last := self.memory.get(self.key)) is None or not holds(last.event.sandbox):
                 await asyncio.sleep(0.01)
 
 
@@ -108,7 +110,7 @@ async def test_a_namespace_that_comes_into_sight_is_worked_at_once_and_one_that_
     silence.engine.sighted = False
     await silence.run(resync=3600)
     await asyncio.sleep(0.3)
-    assert silence.memory.get(silence.key).sandbox.status.reason is Reason.ACCEPTED  # type: ignore[union-attr]
+    assert silence.memory.get(silence.key).event.sandbox.status.reason is Reason.ACCEPTED  # type: ignore[union-attr]
     for words in ("one right", "another"):
         silence.engine.why = Fault(Reason.CLUSTER_FORBIDDEN, words)
         await silence.until(lambda one: one.status.message == words)  # noqa: B023
@@ -146,7 +148,7 @@ async def test_29_what_the_engine_refused_of_one_wish_is_not_said_of_the_next(si
     engine.goes_on.set()
     await silence.until(lambda one: one.applied_generation == 2)
     log = await silence.database.events(0, 100)
-    assert [one.status.reason for one in log if one.generation == 2 and one.status.phase is Phase.ERROR] == []
+    assert [one for one in log if one.sandbox.generation == 2 and one.sandbox.status.phase is Phase.ERROR] == []
 
 
 @pytest.mark.fault(32)
@@ -189,3 +191,14 @@ async def test_22_a_pod_that_is_ready_again_is_told_of_whatever_cannot_be_mended
     world.workload = dataclasses.replace(workload, revision=workload.revision + 1)
     world.pod = ready
     await silence.until(lambda one: one.status.phase is Phase.RUNNING)
+
+
+async def test_mutation_wakes_the_reconciler_whatever_the_reason_of_the_status(silence: Silence) -> None:
+    await silence.run(resync=3600)
+    await silence.until(lambda one: one.applied_generation == 1)
+    last = silence.memory.get(silence.key)
+    assert last is not None
+    changed = samples.mutated(last.event, status=samples.status(reason=Reason.READY))
+    cause = Cause(Kind.MUTATION, "default")
+    await silence.database.write(lambda _: store.Write(changed.sandbox, changed.sequence, cause))
+    await silence.until(lambda one: one.applied_generation == 2)

@@ -18,7 +18,8 @@ What holds for every call:
   Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
              payload changes nothing and answers the sandbox as it then stands or, where its name is another's by
              then, as the mutation left it. Send it again after a lost answer.
-  Order      Every recorded change of any sandbox has a `sequence`, higher than all before it.
+  Order      Every event of any sandbox has a `sequence`, higher than all before it. An event is one recorded change
+             of a sandbox.
   Secrets    No answer, error or log holds the value of an environment variable.
 
 Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox.fullstackagent.io"; its reason is
@@ -1046,7 +1047,7 @@ class SandboxStatus(_message.Message):
     ttyd_url: _builtins.str
     """The URL of its web terminal; empty where the engine has none."""
     sequence: _builtins.int
-    """The sequence of the change that made this status."""
+    """The sequence of the event that made this status."""
     stale: _builtins.bool
     """Whether the service has lost sight of its engine, so that the status may be out of date. Never set in a watch."""
     remedy: Global___Remedy.ValueType
@@ -1612,14 +1613,14 @@ class WatchStatusResponse(_message.Message):
     SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """With a status, that of its change; else where the stream stands. From snapshot_complete on, the point to resume at."""
+    """With a status, that of its event; else where the stream stands. From snapshot_complete on, the point to resume at."""
     @_builtins.property
     def status(self) -> Global___SandboxStatus:
-        """A status: before snapshot_complete the current one, after it a change."""
+        """A status: before snapshot_complete the current one, after it an event."""
 
     @_builtins.property
     def snapshot_complete(self) -> Global___SnapshotComplete:
-        """The snapshot is complete: all that follow are changes."""
+        """The snapshot is complete: all that follow are events."""
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:

@@ -147,7 +147,7 @@ class SandboxServiceServicer:
         Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
         whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
-        for as long as the history of changes, a week unless the service is configured otherwise, or, if its disk was kept,
+        for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
         until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
 
         Errors, besides those of any mutation:
@@ -192,10 +192,10 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """WatchStatus streams status changes.
+        """WatchStatus streams events: each is the status that a sandbox has from then on.
 
         Answers at once. Without after_sequence: first the current status of each matching sandbox, then
-        snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
+        snapshot_complete, then every later event in order. With after_sequence: every matching event after it, nothing
         missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
         a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
 
@@ -209,10 +209,10 @@ class SandboxServiceServicer:
         NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
         as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
         rest), and the first as `sandbox_id`. Check ids and namespace.
-        OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
-        SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
+        OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open again without it.
+        SEQUENCE_AHEAD: after_sequence lies past the newest event. Open again without it.
         UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
-        TOO_FAR_BEHIND: too many watches already catch up with changes that are no longer in memory. Open
+        TOO_FAR_BEHIND: too many watches already catch up with events that are no longer in memory. Open
         again with the last sequence seen, after RetryInfo's delay and with back-off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -18,7 +18,8 @@ What holds for every call:
   Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
              payload changes nothing and answers the sandbox as it then stands or, where its name is another's by
              then, as the mutation left it. Send it again after a lost answer.
-  Order      Every recorded change of any sandbox has a `sequence`, higher than all before it.
+  Order      Every event of any sandbox has a `sequence`, higher than all before it. An event is one recorded change
+             of a sandbox.
   Secrets    No answer, error or log holds the value of an environment variable.
 
 Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox.fullstackagent.io"; its reason is
@@ -124,7 +125,7 @@ class SandboxServiceStub:
     Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
     whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
-    for as long as the history of changes, a week unless the service is configured otherwise, or, if its disk was kept,
+    for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
     until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
 
     Errors, besides those of any mutation:
@@ -157,10 +158,10 @@ class SandboxServiceStub:
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     WatchStatus: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]
-    """WatchStatus streams status changes.
+    """WatchStatus streams events: each is the status that a sandbox has from then on.
 
     Answers at once. Without after_sequence: first the current status of each matching sandbox, then
-    snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
+    snapshot_complete, then every later event in order. With after_sequence: every matching event after it, nothing
     missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
     a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
 
@@ -174,10 +175,10 @@ class SandboxServiceStub:
       NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
                     as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
                     rest), and the first as `sandbox_id`. Check ids and namespace.
-      OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
-                    SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
+      OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open again without it.
+                    SEQUENCE_AHEAD: after_sequence lies past the newest event. Open again without it.
       UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
-                    TOO_FAR_BEHIND: too many watches already catch up with changes that are no longer in memory. Open
+                    TOO_FAR_BEHIND: too many watches already catch up with events that are no longer in memory. Open
                     again with the last sequence seen, after RetryInfo's delay and with back-off.
     """
     ListSandboxes: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]
@@ -256,7 +257,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
     whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
-    for as long as the history of changes, a week unless the service is configured otherwise, or, if its disk was kept,
+    for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
     until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
 
     Errors, besides those of any mutation:
@@ -289,10 +290,10 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     WatchStatus: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]  # type: ignore[assignment]
-    """WatchStatus streams status changes.
+    """WatchStatus streams events: each is the status that a sandbox has from then on.
 
     Answers at once. Without after_sequence: first the current status of each matching sandbox, then
-    snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
+    snapshot_complete, then every later event in order. With after_sequence: every matching event after it, nothing
     missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
     a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
 
@@ -306,10 +307,10 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
                     as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
                     rest), and the first as `sandbox_id`. Check ids and namespace.
-      OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
-                    SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
+      OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open again without it.
+                    SEQUENCE_AHEAD: after_sequence lies past the newest event. Open again without it.
       UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
-                    TOO_FAR_BEHIND: too many watches already catch up with changes that are no longer in memory. Open
+                    TOO_FAR_BEHIND: too many watches already catch up with events that are no longer in memory. Open
                     again with the last sequence seen, after RetryInfo's delay and with back-off.
     """
     ListSandboxes: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]  # type: ignore[assignment]
@@ -409,7 +410,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
         whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
-        for as long as the history of changes, a week unless the service is configured otherwise, or, if its disk was kept,
+        for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
         until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
 
         Errors, besides those of any mutation:
@@ -460,10 +461,10 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.WatchStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.WatchStatusResponse], _abc.AsyncIterator[_sandbox_pb2.WatchStatusResponse]]:
-        """WatchStatus streams status changes.
+        """WatchStatus streams events: each is the status that a sandbox has from then on.
 
         Answers at once. Without after_sequence: first the current status of each matching sandbox, then
-        snapshot_complete, then every later change in order. With after_sequence: every matching change after it, nothing
+        snapshot_complete, then every later event in order. With after_sequence: every matching event after it, nothing
         missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
         a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
 
@@ -477,10 +478,10 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
                         as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
                         rest), and the first as `sandbox_id`. Check ids and namespace.
-          OUT_OF_RANGE  HISTORY_TRIMMED: the changes after after_sequence are no longer kept. Open again without it.
-                        SEQUENCE_AHEAD: after_sequence lies past the newest change. Open again without it.
+          OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open again without it.
+                        SEQUENCE_AHEAD: after_sequence lies past the newest event. Open again without it.
           UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
-                        TOO_FAR_BEHIND: too many watches already catch up with changes that are no longer in memory. Open
+                        TOO_FAR_BEHIND: too many watches already catch up with events that are no longer in memory. Open
                         again with the last sequence seen, after RetryInfo's delay and with back-off.
         """
 

@@ -90,8 +90,7 @@ class Sandbox:
     succeeded. `volume_uid` is the disk that holds its data, once seen. `home_folder` is the folder of the disk that is its
     home; empty: the whole disk, as for sandboxes from before there were folders. `filled_generation` is the first
     generation that was RUNNING on this disk, 0 before: later ones find a home on it. `disrupted_pod` is
-    the uid of the pod that the last disruption ended, and `disruptions` how many there were in a row. `sequence` is the
-    log's number of its last change, 0 before the first.
+    the uid of the pod that the last disruption ended, and `disruptions` how many there were in a row.
     """
 
     id: str
@@ -116,7 +115,6 @@ class Sandbox:
     filled_generation: int = 0
     disrupted_pod: str = ""
     disruptions: int = 0
-    sequence: int = 0
 
     @property
     def key(self) -> Key:

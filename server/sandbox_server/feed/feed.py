@@ -10,13 +10,14 @@ import structlog
 
 from sandbox_server import store
 from sandbox_server.domain import errors
+from sandbox_server.domain.event import Event
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.feed import history
 from sandbox_server.feed.live import Live
-from sandbox_server.feed.topic import Change, Encoder, Filter, Send, Topic, newer
+from sandbox_server.feed.topic import Encoded, Encoder, Filter, Send, Topic, newer
 
 RECENT = 4096
-"""Changes kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
+"""Events kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
 PAGE = 500
 AGAIN = 0.5
 """Seconds until a log that could not be read is read again."""
@@ -33,65 +34,65 @@ log = structlog.get_logger()
 class Feed:
     """See the package. All methods belong to the event loop."""
 
-    def __init__(self, database: store.Store, encoder: Encoder, heartbeat: float) -> None:
+    def __init__(self, store: store.Store, encoder: Encoder, heartbeat: float) -> None:
         """`heartbeat`: seconds that a stream is silent at most."""
         self.sequence = 0
-        self._store = database
+        self._store = store
         self._encoder = encoder
-        self._history = history.History(database, encoder, RECENT)
+        self._history = history.History(store, encoder, RECENT)
         self._heartbeat = heartbeat
         self._live = Live()
         self._topics: dict[Filter, Topic] = {}
-        self._concerned: dict[Key | str, set[Topic]] = {}
+        self._topics_by_subject: dict[Key | str, set[Topic]] = {}
         self._grown = asyncio.Event()
-        self._listeners: list[Callable[[Sandbox], None]] = []
+        self._listeners: list[Callable[[Event], None]] = []
         self._closed = False
         self._published = 0
         """The newest sequence of which this replica knows that the log has it."""
         self._gap: asyncio.Task[None] | None = None
         self._following = asyncio.Lock()
 
-    def load(self, sequence: int, live: Sequence[Sandbox]) -> None:
-        """Begins at `sequence` with the sandboxes that are not TERMINATED."""
+    def load(self, sequence: int, live: Sequence[Event]) -> None:
+        """Begins at `sequence` with the last events of the sandboxes that are not TERMINATED."""
         self.sequence = sequence
-        self._live = Live(Change(sandbox, self._encoder) for sandbox in live)
+        self._live = Live(self.encoded(one) for one in live)
 
-    def on_change(self, listener: Callable[[Sandbox], None]) -> None:
-        """`listener` hears every change, after the memory has it."""
+    def on_event(self, listener: Callable[[Event], None]) -> None:
+        """`listener` is called with every event, after the feed has it."""
         self._listeners.append(listener)
 
-    def get(self, key: Key) -> Change | None:
-        """The live sandbox of that key; None if it is unknown or TERMINATED."""
+    def get(self, key: Key) -> Encoded | None:
+        """The last event of a live sandbox; None if the sandbox is unknown or TERMINATED."""
         return self._live.get(key)
 
-    def entry(self, sandbox: Sandbox) -> Change:
-        """The entry of a sandbox that is not in memory."""
-        return Change(sandbox, self._encoder)
+    def encoded(self, event: Event) -> Encoded:
+        """An event that is not in memory, with its messages."""
+        return Encoded(event, self._encoder)
 
-    def matching(self, wanted: Filter, after: Key | None = None) -> Iterator[Change]:
-        """The entries of the live sandboxes that a filter matches, in the order of their keys, after `after`."""
-        return self._live.matching(wanted, after)
+    def matching(self, selection: Filter, after: Key | None = None) -> Iterator[Encoded]:
+        """The last events of the live sandboxes that a filter matches, in the order of their keys, after `after`."""
+        return self._live.matching(selection, after)
 
     def live(self, after: Key | None = None) -> Iterator[Sandbox]:
         """The live sandboxes of all tenants in the order of their keys, after `after`."""
-        return (change.sandbox for change in self._live.all(after))
+        return (one.event.sandbox for one in self._live.all(after))
 
-    def publish(self, committed: Sequence[Sandbox]) -> None:
-        """Takes what a commit appended to the log, in order.
+    def publish(self, committed: Sequence[Event]) -> None:
+        """Takes the events of a commit, in order.
 
-        Where entries before it are missing, another replica's or those of a commit of which nobody heard, the log is
+        Where events before them are missing, another replica's or those of a commit whose outcome was lost, the log is
         read at once.
         """
-        following: list[Sandbox] = []
-        for sandbox in committed:
+        following: list[Event] = []
+        for event in committed:
             expected = self.sequence + len(following) + 1
-            if sandbox.sequence > expected:
+            if event.sequence > expected:
                 self._published = max(self._published, committed[-1].sequence)
                 if self._gap is None or self._gap.done():
                     self._gap = asyncio.create_task(self._close_gap())
                 break
-            if sandbox.sequence == expected:
-                following.append(sandbox)
+            if event.sequence == expected:
+                following.append(event)
         self._take(following)
 
     async def follow(self) -> None:
@@ -105,11 +106,11 @@ class Feed:
             except errors.OutOfRange:
                 await self._reload()
 
-    def _take(self, following: Sequence[Sandbox]) -> None:
-        """Takes what follows in the log, in order."""
+    def _take(self, following: Sequence[Event]) -> None:
+        """Takes the events that follow in the log, in order."""
         woken: set[Topic] = set()
-        for sandbox in following:
-            woken |= self._append(sandbox)
+        for event in following:
+            woken |= self._append(event)
         for topic in woken:
             topic.wake()
         self._grow()
@@ -140,24 +141,25 @@ class Feed:
         self._history.forget()
         for topic in self._topics.values():
             topic.skip(sequence)
-        for sandbox in live:
+        for event in live:
             for listener in self._listeners:
-                listener(sandbox)
+                listener(event)
         self._grow()
 
-    def _append(self, sandbox: Sandbox) -> set[Topic]:
-        """Takes the next entry of the log; returns the topics that have it."""
-        change = Change(sandbox, self._encoder)
-        key = sandbox.key
-        self.sequence = sandbox.sequence
-        self._history.append(change)
-        self._live.take(change)
-        candidates = self._concerned.get(key, set()) | self._concerned.get(sandbox.tenant, set())
+    def _append(self, event: Event) -> set[Topic]:
+        """Takes the next event of the log; returns the topics that have it."""
+        encoded = self.encoded(event)
+        sandbox = event.sandbox
+        self.sequence = event.sequence
+        self._history.append(encoded)
+        self._live.take(encoded)
+        by_subject = self._topics_by_subject
+        candidates = by_subject.get(sandbox.key, set()) | by_subject.get(sandbox.tenant, set())
         matching = {topic for topic in candidates if topic.filter.matches(sandbox)}
         for topic in matching:
-            topic.append(change)
+            topic.append(encoded)
         for listener in self._listeners:
-            listener(sandbox)
+            listener(event)
         return matching
 
     async def arrived(self, sequence: int) -> None:
@@ -167,29 +169,29 @@ class Feed:
                 raise _closing()
             await self._grown.wait()
 
-    async def watch(self, wanted: Filter, snapshot: Sequence[Change] | None, after: int, send: Send) -> None:
-        """Sends a snapshot, if given, and every matching change after `after`; returns after TERMINATED on one key.
+    async def watch(self, selection: Filter, snapshot: Sequence[Encoded] | None, after: int, send: Send) -> None:
+        """Sends a snapshot, if given, and every matching event after `after`; returns after TERMINATED on one key.
 
         `snapshot` must have been taken in the same turn of the loop. Raises `errors.OutOfRange` where history was
         trimmed or is not reached, and `errors.Unavailable` when the service stops.
         """
         if after > self.sequence:
-            # Another replica may have told of what this one is yet to read.
+            # Another replica may have sent events that this one is yet to read.
             await self.follow()
         if after > self.sequence:
             raise errors.OutOfRange(
-                "SEQUENCE_AHEAD", "after_sequence lies past the newest change: open again without it"
+                "SEQUENCE_AHEAD", "after_sequence lies past the newest event: open again without it"
             )
-        with self._subscribed(wanted) as topic:
+        with self._subscribed(selection) as topic:
             if snapshot is not None:
-                for change in snapshot:
-                    await send(change.message)
+                for one in snapshot:
+                    await send(one.message)
                 await send(self._encoder.snapshot_complete(after, len(snapshot), self._heartbeat))
-                if len(wanted.keys) == 1 and any(change.terminated for change in snapshot):
+                if len(selection.keys) == 1 and any(one.event.terminated for one in snapshot):
                     return
-            await self._changes(topic, after, send)
+            await self._events(topic, after, send)
 
-    async def _changes(self, topic: Topic, cursor: int, send: Send) -> None:
+    async def _events(self, topic: Topic, cursor: int, send: Send) -> None:
         beats = topic.beats
         while not self._closed:
             if cursor < topic.floor:
@@ -199,10 +201,11 @@ class Feed:
                 cursor = reached
                 continue
             woken = topic.woken
-            changes, cursor = newer(topic.changes, cursor), max(cursor, self.sequence)
-            if await topic.send(changes, send):
+            events = newer(topic.events, cursor)
+            cursor = max(cursor, self.sequence)
+            if await topic.send(events, send):
                 return
-            if not changes and beats != topic.beats:
+            if not events and beats != topic.beats:
                 await send(self._encoder.heartbeat(cursor))
             beats = topic.beats
             if cursor >= topic.floor:
@@ -210,15 +213,15 @@ class Feed:
         raise _closing()
 
     async def _catch_up(self, topic: Topic, cursor: int, send: Send) -> int | None:
-        """Sends what the topic no longer has; returns the sequence reached, or None after the last change of a watch."""
+        """Sends what the topic no longer has; returns the sequence reached, or None after the last event of a watch."""
         with self._history.reader(cursor):
             while cursor < topic.floor:
                 beats = topic.beats
                 async with self._history.turn() as most:
                     if self._closed:
                         raise _closing()
-                    changes, cursor = await self._history.matching(topic.filter, cursor, self.sequence, most)
-                    sending = await history.begun(topic.send(changes, send)) if changes else None
+                    events, cursor = await self._history.matching(topic.filter, cursor, self.sequence, most)
+                    sending = await history.begun(topic.send(events, send)) if events else None
                 if sending is not None:
                     if await sending:
                         return None
@@ -227,26 +230,26 @@ class Feed:
         return cursor
 
     @contextlib.contextmanager
-    def _subscribed(self, wanted: Filter) -> Iterator[Topic]:
+    def _subscribed(self, selection: Filter) -> Iterator[Topic]:
         """The topic of a filter, which lasts while somebody reads it."""
-        topic = self._topics.get(wanted)
+        topic = self._topics.get(selection)
         if topic is None:
             # Topics that begin at once have their heartbeats spread over half of the period.
             first = self._heartbeat * EARLY * random.uniform(0.5, 1)
-            topic = self._topics[wanted] = Topic(wanted, self.sequence, time.monotonic() + first)
-            for one in topic.concerns:
-                self._concerned.setdefault(one, set()).add(topic)
+            topic = self._topics[selection] = Topic(selection, self.sequence, time.monotonic() + first)
+            for subject in topic.subjects:
+                self._topics_by_subject.setdefault(subject, set()).add(topic)
         topic.readers += 1
         try:
             yield topic
         finally:
             topic.readers -= 1
             if not topic.readers:
-                del self._topics[wanted]
-                for one in topic.concerns:
-                    self._concerned[one].discard(topic)
-                    if not self._concerned[one]:
-                        del self._concerned[one]
+                del self._topics[selection]
+                for subject in topic.subjects:
+                    self._topics_by_subject[subject].discard(topic)
+                    if not self._topics_by_subject[subject]:
+                        del self._topics_by_subject[subject]
 
     async def beat(self) -> None:
         """Gives every topic a heartbeat before a period has passed since its begin or its last one; runs for ever."""

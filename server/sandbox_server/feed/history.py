@@ -1,6 +1,6 @@
 """What watches read that are behind: pages of the log, and turns in which they are read and sent.
 
-The newest entries are in memory, all others in the store. Watches of the same tenant, or of the same sandboxes, share a
+The newest events are in memory, all others in the store. Watches of the same tenant, or of the same sandboxes, share a
 page wherever it covers their place: the first read aligns those that begin at different places. One watch has its turn at
 a time, so that all other calls wait for one of them at most, and has its next turn after all others had theirs.
 """
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.feed.topic import Change, Encoder, Filter, newer
+from sandbox_server.feed.topic import Encoded, Encoder, Filter, newer
 
 PAGE = 100
-"""Entries that are read at once."""
+"""Events that are read at once."""
 PAGES = 128
 """Pages kept: about 20 MB."""
 PAGES_A_TURN = 16
@@ -38,34 +38,34 @@ _Place = tuple[str, frozenset[Key], int]
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """All entries of some sandboxes after `after` and up to `until`."""
+    """All events of some sandboxes after `after` and up to `until`."""
 
     after: int
     until: int
-    changes: Sequence[Change]
+    events: Sequence[Encoded]
 
     @functools.cached_property
-    def _of_project(self) -> dict[str, list[Change]]:
+    def _of_project(self) -> dict[str, list[Encoded]]:
         found = collections.defaultdict(list)
-        for one in self.changes:
-            found[one.sandbox.spec.project].append(one)
+        for one in self.events:
+            found[one.event.sandbox.spec.project].append(one)
         return found
 
-    def matching(self, wanted: Filter, cursor: int) -> list[Change]:
-        """The changes after `cursor` that a filter matches."""
-        changes = self._of_project.get(wanted.project, ()) if wanted.project else self.changes
+    def matching(self, selection: Filter, cursor: int) -> list[Encoded]:
+        """The events after `cursor` that a filter matches."""
+        events = self._of_project.get(selection.project, ()) if selection.project else self.events
         if cursor > self.after:
-            changes = newer(changes, cursor)
-        return [one for one in changes if wanted.matches(one.sandbox)]
+            events = newer(events, cursor)
+        return [one for one in events if selection.matches(one.event.sandbox)]
 
 
 class History:
     """The log, page by page."""
 
-    def __init__(self, database: store.Store, encoder: Encoder, recent: int) -> None:
-        """`recent`: how many entries are kept in memory."""
-        self._recent = collections.deque[Change](maxlen=recent)
-        self._store = database
+    def __init__(self, store: store.Store, encoder: Encoder, recent: int) -> None:
+        """`recent`: how many events are kept in memory."""
+        self._recent = collections.deque[Encoded](maxlen=recent)
+        self._store = store
         self._encoder = encoder
         self._pages = collections.OrderedDict[_Place, Page]()
         """By where they begin; the last that was used is the last."""
@@ -73,17 +73,17 @@ class History:
         self._waiting = 0
         self._readers = 0
 
-    def append(self, change: Change) -> None:
-        """Takes the next entry of the log."""
-        self._recent.append(change)
+    def append(self, encoded: Encoded) -> None:
+        """Takes the next event of the log."""
+        self._recent.append(encoded)
 
     def forget(self) -> None:
-        """Leaves all entries to the store: there are some that memory does not have."""
+        """Leaves all events to the store: there are some that memory does not have."""
         self._recent.clear()
 
     def _remembers(self, cursor: int) -> bool:
-        """Whether memory has all entries after a sequence."""
-        return bool(self._recent) and self._recent[0].sandbox.sequence <= cursor + 1
+        """Whether memory has all events after a sequence."""
+        return bool(self._recent) and self._recent[0].event.sequence <= cursor + 1
 
     @contextlib.contextmanager
     def reader(self, cursor: int) -> Iterator[None]:
@@ -110,20 +110,20 @@ class History:
         finally:
             self._waiting -= 1
 
-    async def matching(self, wanted: Filter, cursor: int, stands: int, most: int) -> tuple[list[Change], int]:
-        """At most `most` matching changes after `cursor`, and the sequence up to which they are all.
+    async def matching(self, selection: Filter, cursor: int, stands: int, most: int) -> tuple[list[Encoded], int]:
+        """At most `most` matching events after `cursor`, and the sequence up to which they are all.
 
         Only whoever has the turn may ask. `stands`: where the log stands, past `cursor`. Raises `errors.OutOfRange`
         where the history was trimmed.
         """
-        found: list[Change] = []
+        found: list[Encoded] = []
         for _ in range(PAGES_A_TURN):
-            page = self._recent_page(cursor, stands) or await self._page(wanted, cursor, stands)
-            found += page.matching(wanted, cursor)
+            page = self._recent_page(cursor, stands) or await self._page(selection, cursor, stands)
+            found += page.matching(selection, cursor)
             cursor = page.until
             if len(found) > most:
                 del found[most:]
-                return found, found[-1].sandbox.sequence
+                return found, found[-1].event.sequence
             if cursor >= stands:
                 break
         return found, cursor
@@ -131,17 +131,17 @@ class History:
     def _recent_page(self, cursor: int, stands: int) -> Page | None:
         if not self._remembers(cursor):
             return None
-        begin = bisect.bisect_right(self._recent, cursor, key=lambda one: one.sandbox.sequence)
-        changes = list(itertools.islice(self._recent, begin, begin + PAGE))
-        return Page(cursor, _reached(changes, stands), changes)
+        begin = bisect.bisect_right(self._recent, cursor, key=lambda one: one.event.sequence)
+        events = list(itertools.islice(self._recent, begin, begin + PAGE))
+        return Page(cursor, _reached(events, stands), events)
 
-    async def _page(self, wanted: Filter, cursor: int, stands: int) -> Page:
-        place = (wanted.tenant.name, wanted.keys, cursor)
+    async def _page(self, selection: Filter, cursor: int, stands: int) -> Page:
+        place = (selection.tenant.name, selection.keys, cursor)
         if (found := self._known(place)) is not None:
             return found
-        entries = await self._store.history(store.Scope(wanted.tenant.name, wanted.keys), cursor, stands, PAGE)
-        changes = [Change(one, self._encoder) for one in entries]
-        made = self._pages[place] = Page(cursor, _reached(changes, stands), changes)
+        scope = store.Scope(selection.tenant.name, selection.keys)
+        events = [Encoded(one, self._encoder) for one in await self._store.history(scope, cursor, stands, PAGE)]
+        made = self._pages[place] = Page(cursor, _reached(events, stands), events)
         if len(self._pages) > PAGES:
             self._pages.popitem(last=False)
         return made
@@ -159,9 +159,9 @@ class History:
         return found
 
 
-def _reached(changes: Sequence[Change], stands: int) -> int:
+def _reached(events: Sequence[Encoded], stands: int) -> int:
     """The sequence up to which a page has everything: one that is not full has all there is."""
-    return changes[-1].sandbox.sequence if len(changes) == PAGE else stands
+    return events[-1].event.sequence if len(events) == PAGE else stands
 
 
 async def begun(sending: Coroutine[None, None, bool]) -> asyncio.Task[bool]:

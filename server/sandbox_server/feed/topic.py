@@ -1,4 +1,4 @@
-"""What watchers share: one filter's changes, each with messages that are written once."""
+"""What watchers share: one filter's events, each with messages that are written once."""
 
 import asyncio
 import functools
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox_server.domain import selector
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.event import Event
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 
 SHARED = 256
-"""Changes a topic keeps for its readers; one that is further behind catches up from the recent ones or the store."""
+"""Events a topic keeps for its readers; a reader that is further behind catches up from the recent events or the store."""
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -22,11 +22,11 @@ Send = Callable[[bytes], Awaitable[None]]
 class Encoder(Protocol):
     """How messages are written; each is made once and shared by all watchers."""
 
-    def status(self, sandbox: Sandbox) -> bytes:
+    def status(self, event: Event) -> bytes:
         """The answer to GetStatus."""
 
-    def change(self, sandbox: Sandbox) -> bytes:
-        """One change of a watch."""
+    def event(self, event: Event) -> bytes:
+        """One event of a watch."""
 
     def snapshot_complete(self, sequence: int, count: int, heartbeat: float) -> bytes:
         """The end of a snapshot of `count` sandboxes; `heartbeat`: seconds that the stream is silent at most."""
@@ -37,7 +37,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which sandboxes: a tenant's in the namespaces he has, and of those the ones that match all that is given."""
+    """Which sandboxes: those of a tenant in its namespaces that match all that is given."""
 
     tenant: Tenant
     keys: frozenset[Key] = frozenset()
@@ -58,70 +58,66 @@ class Filter:
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
-    """One entry of the log and its messages, each written at most once."""
+class Encoded:
+    """An event and its messages, each written at most once."""
 
-    sandbox: Sandbox
+    event: Event
     _encoder: Encoder
 
     @functools.cached_property
     def message(self) -> bytes:
         """The message of a watch."""
-        return self._encoder.change(self.sandbox)
+        return self._encoder.event(self.event)
 
     @functools.cached_property
     def status(self) -> bytes:
         """The answer to GetStatus."""
-        return self._encoder.status(self.sandbox)
-
-    @property
-    def terminated(self) -> bool:
-        """Whether it was the sandbox's last."""
-        return self.sandbox.status.phase is Phase.TERMINATED
+        return self._encoder.status(self.event)
 
 
-def newer(changes: Reversible[Change], sequence: int) -> list[Change]:
-    """Those of `changes`, which are in order, that come after `sequence`."""
-    found = list(itertools.takewhile(lambda one: one.sandbox.sequence > sequence, reversed(changes)))
+def newer(events: Reversible[Encoded], sequence: int) -> list[Encoded]:
+    """Those of `events`, which are in order, that come after `sequence`."""
+    found = list(itertools.takewhile(lambda one: one.event.sequence > sequence, reversed(events)))
     found.reverse()
     return found
 
 
 class Topic:
-    """What the watchers of one filter share: the matching changes after `floor`, and one wake-up.
+    """What the watchers of one filter share: the matching events after `floor`, and one wake-up.
 
-    `due`: when it has its next heartbeat, by the monotonic clock.
+    `subjects`: the keys that the filter names, or its tenant. `due`: when the topic has its next heartbeat, by the monotonic
+    clock.
     """
 
-    __slots__ = ("beats", "changes", "concerns", "due", "filter", "floor", "readers", "woken")
+    __slots__ = ("beats", "due", "events", "filter", "floor", "readers", "subjects", "woken")
 
-    def __init__(self, wanted: Filter, floor: int, due: float) -> None:
-        self.filter = wanted
-        self.concerns = wanted.keys or {wanted.tenant.name}
-        self.changes: deque[Change] = deque()
+    def __init__(self, selection: Filter, floor: int, due: float) -> None:
+        self.filter = selection
+        self.subjects = selection.keys or {selection.tenant.name}
+        self.events: deque[Encoded] = deque()
         self.floor = floor
         self.readers = 0
         self.beats = 0
         self.due = due
         self.woken = asyncio.Event()
 
-    def append(self, change: Change) -> None:
-        """Takes the newest change."""
-        self.changes.append(change)
-        if len(self.changes) > SHARED:
-            self.floor = self.changes.popleft().sandbox.sequence
+    def append(self, encoded: Encoded) -> None:
+        """Takes the newest event."""
+        self.events.append(encoded)
+        if len(self.events) > SHARED:
+            self.floor = self.events.popleft().event.sequence
 
-    async def send(self, changes: Iterable[Change], send: Send) -> bool:
-        """Sends changes; returns whether the last was TERMINATED of the one sandbox that the filter names."""
-        for change in changes:
-            await send(change.message)
-            if change.terminated and len(self.filter.keys) == 1:
+    async def send(self, events: Iterable[Encoded], send: Send) -> bool:
+        """Sends events; returns whether the last was TERMINATED of the one sandbox that the filter names."""
+        for one in events:
+            await send(one.message)
+            if one.event.terminated and len(self.filter.keys) == 1:
                 return True
         return False
 
     def skip(self, sequence: int) -> None:
         """Begins anew at a sequence: what came before is read from the log."""
-        self.changes.clear()
+        self.events.clear()
         self.floor = sequence
         self.wake()
 

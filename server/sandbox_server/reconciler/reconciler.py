@@ -11,8 +11,9 @@ import structlog
 
 from sandbox_server import engines, feed, store
 from sandbox_server.domain import errors, lifecycle, status, words
+from sandbox_server.domain.event import OBSERVED, Event, Kind
 from sandbox_server.domain.observed import Fault, Observed
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.reconciler import attempts, queue, runs
 from sandbox_server.settings import Settings
@@ -41,14 +42,14 @@ class Reconciler:
 
     def __init__(
         self,
-        memory: feed.Feed,
-        database: store.Store,
+        feed: feed.Feed,
+        store: store.Store,
         engine: engines.Engine,
         settings: Settings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._feed = memory
-        self._store = database
+        self._feed = feed
+        self._store = store
         self._engine = engine
         self._workers = settings.workers
         self._resync = settings.resync
@@ -60,7 +61,7 @@ class Reconciler:
         self._unseen: dict[tuple[str, Fault | None], set[Key]] = {}
         self._quiet_until: dict[str, float] = {}
         self._attempts: collections.defaultdict[Key, attempts.Attempts] = collections.defaultdict(attempts.Attempts)
-        memory.on_change(self._heard)
+        feed.on_event(self._heard)
 
     def wake(self, key: Key) -> None:
         """A hint that something about `key` may have changed."""
@@ -71,14 +72,15 @@ class Reconciler:
         """Sandboxes that wait for a worker or have one."""
         return len(self._queue)
 
-    def _heard(self, sandbox: Sandbox) -> None:
-        if sandbox.status.reason is Reason.ACCEPTED:
-            self._queue.succeeded(sandbox.key)
-            self._queue.add_after(sandbox.key, AFTER_THE_ANSWER)
-        elif sandbox.status.phase is Phase.TERMINATED:
-            self._queue.forget(sandbox.key)
-            self._attempts.pop(sandbox.key, None)
-            self._runs.forget(sandbox.key)
+    def _heard(self, event: Event) -> None:
+        key = event.sandbox.key
+        if event.cause.kind is Kind.MUTATION:
+            self._queue.succeeded(key)
+            self._queue.add_after(key, AFTER_THE_ANSWER)
+        elif event.terminated:
+            self._queue.forget(key)
+            self._attempts.pop(key, None)
+            self._runs.forget(key)
 
     async def run(self) -> None:
         """Works until it is cancelled. Everything live is queued at once: there is no other recovery."""
@@ -136,29 +138,29 @@ class Reconciler:
             self._queue.done(key)
 
     async def _reconcile(self, key: Key) -> None:
-        change = self._feed.get(key)
-        if change is None:
+        known = self._feed.get(key)
+        if known is None:
             self._queue.forget(key)
             return
-        sandbox = change.sandbox
+        event = known.event
         if not self._engine.sees(key.namespace):
             why = self._engine.blind(key.namespace)
             self._unseen.setdefault((key.namespace, why), set()).add(key)
             if why is not None:
-                await self._write(lifecycle.on_blindness(sandbox, why, self._now()))
+                await self._write(event, lifecycle.on_blindness(event.sandbox, why, self._now()))
             return
         attempt = self._attempts[key]
-        observed, decision = await self._look(sandbox)
+        observed, decision = await self._look(event)
         # Before the act: a deadline holds however long the engine fails.
         self._recheck(key, decision)
         if decision.action is not None:
             # What is in error stays so until its pod is ready, or the act has shown whether the cause is gone.
-            if decision.phase is Phase.RUNNING or sandbox.status.phase not in (decision.phase, Phase.ERROR):
-                sandbox = await self._record(sandbox, observed, decision)
+            if decision.phase is Phase.RUNNING or event.sandbox.status.phase not in (decision.phase, Phase.ERROR):
+                event = await self._record(event, observed, decision)
             try:
-                sandbox = await self._act(sandbox, decision.action)
+                event = await self._act(event, decision.action)
             except engines.Refused as refused:
-                await self._record(sandbox, *await self._look(sandbox, refused.fault))
+                await self._record(event, *await self._look(event, refused.fault))
                 raise
             except engines.Busy as busy:
                 now = time.monotonic()
@@ -168,19 +170,20 @@ class Reconciler:
                     # The back-off may be longer by then: watches that wake the key count as failures.
                     self._queue.add_after(key, left)
                 else:
-                    await self._record(sandbox, *await self._look(sandbox, busy.fault))
+                    await self._record(event, *await self._look(event, busy.fault))
                 raise
             attempt.busy_since = None
-            observed, decision = await self._look(sandbox)
+            observed, decision = await self._look(event)
             self._recheck(key, decision)
-        sandbox = await self._record(sandbox, observed, decision)
+        event = await self._record(event, observed, decision)
         if decision.awaits_pod:
-            await self._touch(sandbox)
+            await self._touch(event)
         else:
             attempt.touch_at = None
 
-    async def _touch(self, sandbox: Sandbox) -> None:
+    async def _touch(self, event: Event) -> None:
         """Has the controller of the workload try again to make the pod, if it is time, and comes back when it will be."""
+        sandbox = event.sandbox
         now, attempt = time.monotonic(), self._attempts[sandbox.key]
         if attempt.touch_at is None:
             attempt.touch_at = now + TOUCH_EVERY
@@ -188,7 +191,7 @@ class Reconciler:
             attempt.touch_at = now + TOUCH_EVERY
             with attempt.asking():
                 revision = await self._engine.touch(sandbox)
-            await self._write(dataclasses.replace(sandbox, applied_revision=revision))
+            await self._write(event, dataclasses.replace(sandbox, applied_revision=revision))
         self._queue.add_after(sandbox.key, attempt.touch_at - now)
 
     def _recheck(self, key: Key, decision: lifecycle.Decision) -> None:
@@ -196,80 +199,86 @@ class Reconciler:
         if decision.recheck_at is not None:
             self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
 
-    async def _look(self, sandbox: Sandbox, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
+    async def _look(self, event: Event, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
         """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""
+        sandbox = event.sandbox
         observed = self._observe(sandbox, fault)
         if lifecycle.unexplained(sandbox, observed, self._now()):
             await self._engine.examine(sandbox.namespace)
             observed = self._observe(sandbox, fault)
-        observed = await self._redacted(sandbox, observed)
+        observed = await self._redacted(event, observed)
         return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
 
     def _observe(self, sandbox: Sandbox, fault: Fault | None) -> Observed:
         observed = self._runs.timed(sandbox, self._engine.observe(sandbox), self._now())
         return observed if fault is None else dataclasses.replace(observed, fault=fault)
 
-    async def _act(self, sandbox: Sandbox, action: lifecycle.Action) -> Sandbox:
-        """`sandbox` with what was applied. Raises what the engine raises."""
+    async def _act(self, event: Event, action: lifecycle.Action) -> Event:
+        """Returns `event` with what was applied, which is yet to be written. Raises what the engine raises."""
+        sandbox = event.sandbox
         revision = sandbox.applied_revision
         with self._attempts[sandbox.key].asking():
             match action:
                 case lifecycle.Apply(replicas):
-                    revision = await self._engine.apply(sandbox, await self._env(sandbox), replicas)
+                    revision = await self._engine.apply(sandbox, await self._env(event), replicas)
                 case lifecycle.RemoveWorkload():
                     await self._engine.remove_workload(sandbox)
                 case lifecycle.Delete():
                     await self._engine.delete(sandbox)
-        return dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
+        applied = dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
+        return dataclasses.replace(event, sandbox=applied)
 
-    async def _env(self, sandbox: Sandbox) -> dict[str, str]:
-        """The environment of exactly this version; a newer one means that this pass is out of date."""
+    async def _env(self, event: Event) -> dict[str, str]:
+        """The environment as of the event. Raises `store.Stale` where there is a newer event: this pass is out of date."""
+        key = event.sandbox.key
 
         def query(reader: store.Reader) -> dict[str, str]:
-            now = reader.sandbox(sandbox.key)
-            if now is None or now.sequence != sandbox.sequence:
+            last = reader.last(key)
+            if last is None or last.sequence != event.sequence:
                 raise store.Stale
-            return reader.env(sandbox.key)
+            return reader.env(key)
 
         return await self._store.read(query, store.Lane.RECONCILER)
 
-    async def _record(self, sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision) -> Sandbox:
-        """Writes what changed of the status; returns the sandbox as it then stands."""
-        return await self._write(status.record(sandbox, observed, decision, self._now()))
+    async def _record(self, event: Event, observed: Observed, decision: lifecycle.Decision) -> Event:
+        """Writes what changed of the status; returns the sandbox's last event."""
+        return await self._write(event, status.record(event.sandbox, observed, decision, self._now()))
 
-    async def _redacted(self, sandbox: Sandbox, observed: Observed) -> Observed:
+    async def _redacted(self, event: Event, observed: Observed) -> Observed:
         """What is observed, with words of the pod's containers that have no value of the environment.
 
         What the values of another generation were is not known any more, so that nothing new is taken from its pod.
         """
+        sandbox = event.sandbox
         pod = observed.pod
         last = pod.last_exit if pod else None
         if pod is None or pod.owner != sandbox.uid or not (pod.quoted or (last and last.message)):
             return observed
         known, quoted, message = sandbox.status.last_exit, "", ""
         if pod.generation == sandbox.generation:
-            values = (await self._env(sandbox)).values()
+            values = (await self._env(event)).values()
             quoted, message = words.last(pod.quoted, values), words.last(last.message, values) if last else ""
         elif known and last and (known.code, known.reason) == (last.code, last.reason):
             message = known.message
         return dataclasses.replace(observed, pod=pod.quoting(quoted, message))
 
-    async def _write(self, after: Sandbox) -> Sandbox:
-        """Writes `after`, unless that is how it stands. Raises `store.Stale`."""
-        before = self._feed.get(after.key)
-        if before is not None and before.sandbox == after:
-            return after
+    async def _write(self, event: Event, after: Sandbox) -> Event:
+        """Writes `after`, which was decided on `event`, unless the sandbox stands so. Raises `store.Stale`."""
+        known = self._feed.get(after.key)
+        if known is not None and known.event.sequence == event.sequence and known.event.sandbox == after:
+            return known.event
         # What is gone needs no environment any more.
         env: dict[str, str] | None = {} if after.status.phase is Phase.TERMINATED else None
-        written = await self._store.write(lambda _: store.Wanted(after, env))
-        if before is None or before.sandbox.status.phase is not written.status.phase:
+        written = await self._store.write(lambda _: store.Write(after, event.sequence, OBSERVED, env))
+        sandbox = written.sandbox
+        if known is None or known.event.sandbox.status.phase is not sandbox.status.phase:
             log.info(
                 "phase_changed",
-                sandbox=written.id,
-                namespace=written.namespace,
-                phase=written.status.phase.name,
-                reason=written.status.reason.name,
-                generation=written.generation,
+                sandbox=sandbox.id,
+                namespace=sandbox.namespace,
+                phase=sandbox.status.phase.name,
+                reason=sandbox.status.reason.name,
+                generation=sandbox.generation,
                 sequence=written.sequence,
             )
         return written

@@ -198,10 +198,10 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
         if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
             found.append(Violation("page_token", "must be the next_page_token of the page before"))
         labels = _matching(request, found)
-    wanted = feed.Filter(tenant, frozenset(), request.namespace, request.project, labels)
+    selection = feed.Filter(tenant, frozenset(), request.namespace, request.project, labels)
     after = Key(namespace, sandbox_id) if request.page_token else None
     phases = [pb.PHASE_TERMINATED] if request.volume_kept else request.phases
-    return wanted, frozenset(known[one] for one in phases), after
+    return selection, frozenset(known[one] for one in phases), after
 
 
 def page_token(after: Key | None) -> str:

@@ -11,14 +11,16 @@ import msgspec
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server.domain import remedy
+from sandbox_server.domain.event import Event
 from sandbox_server.domain.sandbox import Sandbox, Status
 from sandbox_server.domain.spec import SandboxSpec
 
 _HOLDS = {True: pb.CONDITION_STATUS_TRUE, False: pb.CONDITION_STATUS_FALSE, None: pb.CONDITION_STATUS_UNKNOWN}
 
 
-def status(sandbox: Sandbox, stale: bool = False) -> Any:
+def status(event: Event, stale: bool = False) -> Any:
     """A SandboxStatus: the fields are the domain's, and what callers find it by."""
+    sandbox = event.sandbox
     fields = _fields(sandbox.status)
     for one in fields["conditions"]:
         one["status"] = _HOLDS[one["status"]]
@@ -29,20 +31,21 @@ def status(sandbox: Sandbox, stale: bool = False) -> Any:
             "project": sandbox.spec.project,
             "generation": sandbox.generation,
             "dns_name": sandbox.addresses.dns_name,
-            "sequence": sandbox.sequence,
+            "sequence": event.sequence,
             "stale": stale,
             "remedy": remedy.of(sandbox.status.reason).value,
         }
     )
 
 
-def whole(sandbox: Sandbox, stale: bool = False, basic: bool = False) -> Any:
+def whole(event: Event, stale: bool = False, basic: bool = False) -> Any:
     """A Sandbox with its status and, unless `basic`, with its spec and the names of its variables."""
+    sandbox = event.sandbox
     asked = {} if basic else {"spec": _spec(sandbox.spec), "env_names": sandbox.env_names}
     return (
         _names(sandbox)
         | asked
-        | {"desired_state": sandbox.desired.value, "create_time": sandbox.create_time, "status": status(sandbox, stale)}
+        | {"desired_state": sandbox.desired.value, "create_time": sandbox.create_time, "status": status(event, stale)}
     )
 
 
@@ -72,13 +75,13 @@ def _fields(value: SandboxSpec | Status) -> dict[str, Any]:
 class Encoder:
     """Writes the messages that many callers share; see `feed.Encoder`."""
 
-    def status(self, sandbox: Sandbox) -> bytes:
+    def status(self, event: Event) -> bytes:
         """The answer to GetStatus."""
-        return pb.GetStatusResponse(status=status(sandbox)).SerializeToString()
+        return pb.GetStatusResponse(status=status(event)).SerializeToString()
 
-    def change(self, sandbox: Sandbox) -> bytes:
-        """One change of a watch."""
-        return pb.WatchStatusResponse(sequence=sandbox.sequence, status=status(sandbox)).SerializeToString()
+    def event(self, event: Event) -> bytes:
+        """One event of a watch."""
+        return pb.WatchStatusResponse(sequence=event.sequence, status=status(event)).SerializeToString()
 
     def snapshot_complete(self, sequence: int, count: int, heartbeat: float) -> bytes:
         """The end of a snapshot."""

@@ -9,7 +9,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.event import Event
+from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, listing, render
 from sandbox_server.rpc.auth import Caller
@@ -68,30 +69,30 @@ class Servicer:
         return await self._told(caller, changed)
 
     async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
-        change = await self._seen(tenant, request, caller)
-        stale = self._manager.stale(change.sandbox.namespace)
-        return {"status": render.status(change.sandbox, stale=True)} if stale else change.status
+        last = await self._seen(tenant, request, caller)
+        stale = self._manager.stale(last.event.sandbox.namespace)
+        return {"status": render.status(last.event, stale=True)} if stale else last.status
 
     async def GetSandbox(self, tenant: Tenant, request: pb.GetSandboxRequest, caller: Caller) -> Fields:
-        change = await self._seen(tenant, request, caller)
-        return {"sandbox": self._whole(change.sandbox)}
+        last = await self._seen(tenant, request, caller)
+        return {"sandbox": self._whole(last.event)}
 
     async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, caller: Caller) -> bytes:
-        wanted, phases, after = convert.listed(tenant, request)
+        selection, phases, after = convert.listed(tenant, request)
         whole = functools.partial(self._whole, basic=request.view == pb.SANDBOX_VIEW_BASIC)
         page = listing.writer(request.page_size or manager.PAGE_DEFAULT, whole)
-        return await in_time(caller, self._manager.list(wanted, phases, after, page, request.volume_kept))
+        return await in_time(caller, self._manager.list(selection, phases, after, page, request.volume_kept))
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
         await self._manager.watch(*convert.watched(tenant, request), caller.write)
 
-    async def _told(self, caller: Caller, wished: Awaitable[Sandbox]) -> Fields:
+    async def _told(self, caller: Caller, wished: Awaitable[Event]) -> Fields:
         return {"sandbox": self._whole(await in_time(caller, wished))}
 
-    def _whole(self, sandbox: Sandbox, basic: bool = False) -> Any:
-        return render.whole(sandbox, self._manager.stale(sandbox.namespace), basic)
+    def _whole(self, event: Event, basic: bool = False) -> Any:
+        return render.whole(event, self._manager.stale(event.sandbox.namespace), basic)
 
-    async def _seen(self, tenant: Tenant, request: convert.Read, caller: Caller) -> feed.Change:
+    async def _seen(self, tenant: Tenant, request: convert.Read, caller: Caller) -> feed.Encoded:
         # What has this name is named well: to judge it would be most of the cost of a read.
         key = Key(request.namespace or tenant.namespaces[0], request.sandbox_id)
         if found := self._manager.find(tenant, key, request.min_sequence):

@@ -10,7 +10,7 @@ from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane
 from sandbox_server.store.search import Search
 from sandbox_server.store.store import Store
-from sandbox_server.store.transaction import Reader, Request, Stale, Wanted
+from sandbox_server.store.transaction import Reader, Request, Stale, Write
 
 __all__ = [
     "Cipher",
@@ -22,7 +22,7 @@ __all__ = [
     "Search",
     "Stale",
     "Store",
-    "Wanted",
+    "Write",
     "exclusive",
     "migrate",
 ]

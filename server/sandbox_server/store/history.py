@@ -1,6 +1,6 @@
-"""The statements that find the entries of the log which concern a watch, in the order of the log.
+"""The statements that find the events which concern a watch, in the order of the log.
 
-Each finds the sequences in an index, in their order, and reads the entries of those alone.
+Each finds the sequences in an index, in their order, and reads the events of those alone.
 """
 
 import collections
@@ -18,7 +18,7 @@ from sandbox_server.store import rows, tables
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The entries of a tenant, or of some sandboxes of that tenant."""
+    """The events of a tenant, or of some sandboxes of that tenant."""
 
     tenant: str
     keys: frozenset[Key] = frozenset()
@@ -36,7 +36,7 @@ def _page(concerned: sa.ColumnElement[bool], after: Any, until: Any, most: Any) 
         # Without an offset SQLAlchemy makes a parameter of its own.
         .offset(sa.literal_column("0"))
     )
-    return rows.ENTRY.where(_EVENT.c.sequence.in_(sequences)).order_by(_EVENT.c.sequence)
+    return rows.EVENTS.where(_EVENT.c.sequence.in_(sequences)).order_by(_EVENT.c.sequence)
 
 
 OF_TENANT = _page(_EVENT.c.tenant == sa.bindparam("of_tenant"), *_GIVEN)

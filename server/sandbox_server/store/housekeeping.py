@@ -1,6 +1,6 @@
 """What is done in the background: trimming and the encryption with a new key, each by key and a page at a time.
 
-The last entry of a sandbox is kept as long as the sandbox's row refers to it; `transaction.Group` removes it when
+The last event of a sandbox is kept as long as the sandbox's row refers to it; `transaction.Group` removes it when
 another takes its place. So what lies before `trimmed_sequence` never has to be looked at again.
 """
 
@@ -82,7 +82,7 @@ def trim_requests(connection: sa.Connection, before: datetime) -> bool:
     return connection.execute(sa.delete(_REQUEST).where(key.in_(page))).rowcount == PAGE
 
 
-def rewrap(connection: sa.Connection, cipher: Cipher, after: str) -> tuple[int, str] | None:
+def reencrypt(connection: sa.Connection, cipher: Cipher, after: str) -> tuple[int, str] | None:
     """Encrypts a page of the environments, those of the sandboxes after the uid `after`, with the first key.
 
     Returns how many were of another key, and the last uid of the page; None where there are no more.

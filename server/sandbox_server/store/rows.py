@@ -1,11 +1,12 @@
-"""The statements on rows, and the columns of a sandbox."""
+"""The statements on rows, and the columns of an event."""
 
 from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
 
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.event import Event
+from sandbox_server.domain.sandbox import Key
 from sandbox_server.store import documents, tables
 
 _SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = tables.core(
@@ -30,17 +31,15 @@ def _given(*names: str) -> dict[str, Any]:
     return {name: sa.bindparam(name) for name in names}
 
 
-ENTRY = sa.select(
-    _EVENT.c.document, _EVENT.c.spec_sequence, _EVENT.c.env_names_sequence, _ENV_NAMES.c.document
-).join_from(
+EVENTS = sa.select(*(_EVENT.c[name] for name in documents.COLUMNS), _ENV_NAMES.c.document).join_from(
     _EVENT,
     _ENV_NAMES,
     (_ENV_NAMES.c.sequence == _EVENT.c.env_names_sequence) & (_ENV_NAMES.c.name == sa.literal_column("'env_names'")),
     isouter=True,
 )
-"""Entries of the log: each row is a `documents.Row`."""
-_LAST = ENTRY.join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
-SANDBOX = _LAST.where(_OF_KEY)
+"""All events: each row is a `documents.Row`."""
+_LAST = EVENTS.join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
+LAST = _LAST.where(_OF_KEY)
 ENV = sa.select(_ENVIRONMENT).join(_SANDBOX, _SANDBOX.c.uid == _ENVIRONMENT.c.uid).where(_OF_KEY)
 LIVE = _LAST.where(_SANDBOX.c.phase != _TERMINATED)
 KEYS = sa.select(sa.func.substr(_ENVIRONMENT.c.env, sa.text("1"), sa.text("4"))).distinct()
@@ -57,14 +56,12 @@ APPENDING = sa.select(_LOG.c.last_sequence, _LOG.c.trimmed_sequence).with_for_up
 """The one who asks this is the only one who appends, until the commit."""
 TRIMMED = sa.select(_LOG.c.trimmed_sequence)
 APPENDED = sa.update(_LOG).values(_given("last_sequence"))
-APPEND = sa.insert(_EVENT).values(
-    _given("sequence", "namespace", "sandbox_id", "tenant", "document", "spec_sequence", "env_names_sequence")
-)
+APPEND = sa.insert(_EVENT).values(_given("namespace", "sandbox_id", "tenant", *documents.COLUMNS))
 FORGET = sa.delete(_EVENT).where(_EVENT.c.sequence == sa.bindparam("of_sequence"))
-EVENT = ENTRY.where(_EVENT.c.sequence == sa.bindparam("of_sequence"))
-EVENTS = ENTRY.where(_EVENT.c.sequence > sa.bindparam("after"), _EVENT.c.sequence <= sa.bindparam("until")).order_by(
-    _EVENT.c.sequence
-)
+EVENT = EVENTS.where(_EVENT.c.sequence == sa.bindparam("of_sequence"))
+EVENTS_AFTER = EVENTS.where(
+    _EVENT.c.sequence > sa.bindparam("after"), _EVENT.c.sequence <= sa.bindparam("until")
+).order_by(_EVENT.c.sequence)
 ADD_PART = sa.insert(_PART).values(_given("sequence", "name", "document"))
 REPLACE_PART = (
     sa.update(_PART)
@@ -83,7 +80,7 @@ SPEC = sa.select(_PART.c.sequence, _PART.c.document).where(
 
 
 def specs(sequences: Collection[int]) -> sa.Select[tuple[int, str]]:
-    """The specs that some entries were the first to have."""
+    """The specs that some events were the first to have."""
     return sa.select(_PART.c.sequence, _PART.c.document).where(
         _PART.c.name == "spec", _PART.c.sequence.in_(sorted(sequences))
     )
@@ -94,13 +91,14 @@ def of(key: Key) -> dict[str, Any]:
     return {"of_namespace": key.namespace, "of_id": key.id}
 
 
-def of_version(value: Sandbox) -> dict[str, Any]:
-    """The parameters that name a row as it is in `value`."""
-    return of(value.key) | {"of_sequence": value.sequence}
+def of_version(last: Event) -> dict[str, Any]:
+    """The parameters that name the row of a sandbox whose last event is `last`."""
+    return of(last.sandbox.key) | {"of_sequence": last.sequence}
 
 
-def columns(value: Sandbox) -> dict[str, Any]:
-    """What the statements above take of a sandbox, without its environment: each takes what it needs."""
+def columns(event: Event) -> dict[str, Any]:
+    """What the statements above take of an event, without the environment: each takes what it needs."""
+    value = event.sandbox
     return {
         "namespace": value.namespace,
         "id": value.id,
@@ -113,6 +111,9 @@ def columns(value: Sandbox) -> dict[str, Any]:
         "desired": value.desired.name,
         "phase": value.status.phase.name,
         "generation": value.generation,
-        "sequence": value.sequence,
+        "sequence": event.sequence,
         "document": documents.document(value),
+        "cause": event.cause.kind.value,
+        "actor": event.cause.actor,
+        "request_id": event.cause.request_id,
     }

@@ -54,12 +54,12 @@ def _member_postgresql(element: _Member, compiler: Any, **words: Any) -> str:
 
 
 def page(search: Search, namespace: str, after: str, limit: int) -> sa.Select[Any]:
-    """The entries of at most `limit` sandboxes of one namespace, in the order of their ids, after an id.
+    """The last events of at most `limit` sandboxes of one namespace, in the order of their ids, after an id.
 
     One namespace a statement: the primary key then gives the rows in their order, and a page reads no more than it needs.
     """
     found = (
-        rows.ENTRY.join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
+        rows.EVENTS.join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
         .where(
             _SANDBOX.c.tenant == search.tenant,
             _SANDBOX.c.namespace == namespace,

@@ -12,27 +12,27 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.event import Event
 from sandbox_server.store import connection, housekeeping
 from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane, Lanes, unavailable
-from sandbox_server.store.transaction import Group, Reader, Request, Stale, Wanted
+from sandbox_server.store.transaction import Group, Reader, Request, Stale, Write
 
 T = TypeVar("T")
-Change = Callable[[Reader], Wanted]
+Mutation = Callable[[Reader], Write]
 
 GROUP_MOST = 256
-"""Changes in one commit: at 50 us each the last one's caller waits 13 ms for the first's."""
+"""Mutations in one commit: at 50 us each the last one's caller waits 13 ms for the first's."""
 
 
 @dataclass(slots=True)
 class _Job:
-    change: Change
+    mutation: Mutation
     request: Request | None
-    future: asyncio.Future[Sandbox]
-    outcome: Sandbox | Exception = field(init=False)
+    future: asyncio.Future[Event]
+    outcome: Event | Exception = field(init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Store:
         self._group_most = group_most
         self._jobs: queue.SimpleQueue[_Job | _Chore | None] = queue.SimpleQueue()
 
-    async def open(self, committed: Callable[[Sequence[Sandbox]], None]) -> None:
+    async def open(self, committed: Callable[[Sequence[Event]], None]) -> None:
         """Makes the schema in an empty database and begins. Raises `connection.SchemaMismatch`, and ValueError where a
         key that wrote an environment is not given.
 
@@ -80,14 +80,15 @@ class Store:
         self._lanes.close()
         self._writer.close()
 
-    async def write(self, change: Change, request: Request | None = None) -> Sandbox:
-        """Runs `change` on the store's thread and answers after its commit; a repeated request is answered as before.
+    async def write(self, mutation: Mutation, request: Request | None = None) -> Event:
+        """Runs `mutation` on the store's thread; returns, after the commit, the event that it wrote, or the last event
+        of the sandbox where it wrote nothing. A repeated request is answered as before.
 
-        `change` may run more than once. What it raises undoes it alone. Whoever is cancelled meanwhile may see it
-        commit yet. Raises `Stale`; `errors.Invalid` for a request id with another payload; `errors.Unavailable` if the
+        `mutation` may run more than once. What it raises undoes it alone. If its caller is cancelled meanwhile, it may
+        still commit. Raises `Stale`; `errors.Invalid` for a request id with another payload; `errors.Unavailable` if the
         database did not commit (with a request id a repeat is safe).
         """
-        job = _Job(change, request, self._loop.create_future())
+        job = _Job(mutation, request, self._loop.create_future())
         self._jobs.put(job)
         return await job.future
 
@@ -95,16 +96,16 @@ class Store:
         """Runs `query` on the thread of its lane, as of one moment. Raises `errors.Unavailable`."""
         return await self._loop.run_in_executor(self._lanes.executor(lane), self._lanes.read, lane, query)
 
-    async def load(self) -> tuple[int, list[Sandbox]]:
-        """The log's sequence and every sandbox that is not TERMINATED."""
+    async def load(self) -> tuple[int, list[Event]]:
+        """The log's sequence, and the last event of every sandbox that is not TERMINATED."""
         return await self.read(lambda reader: reader.live())
 
-    async def events(self, after: int, limit: int) -> list[Sandbox]:
-        """At most `limit` entries of the log after a sequence. Raises `errors.OutOfRange` where it was trimmed."""
+    async def events(self, after: int, limit: int) -> list[Event]:
+        """At most `limit` events after a sequence. Raises `errors.OutOfRange` where the log was trimmed."""
         return await self.read(lambda reader: reader.events(after, limit), Lane.FEED)
 
-    async def history(self, scope: Scope, after: int, until: int, most: int) -> list[Sandbox]:
-        """At most `most` entries of a scope after `after` and up to `until`. Raises `errors.OutOfRange` as `events`."""
+    async def history(self, scope: Scope, after: int, until: int, most: int) -> list[Event]:
+        """At most `most` events of a scope after `after` and up to `until`. Raises `errors.OutOfRange` as `events`."""
         return await self.read(lambda reader: reader.history(scope, after, until, most), Lane.HISTORY)
 
     async def trim(self, before: datetime) -> None:
@@ -112,18 +113,21 @@ class Store:
         volume is kept. Raises `errors.Unavailable`.
         """
         for page in (housekeeping.trim_history, housekeeping.trim_requests):
-            while await self._keep_house(functools.partial(page, before=before)):
+            while await self._exclusively(functools.partial(page, before=before)):
                 pass
 
-    async def rewrap(self) -> int:
+    async def reencrypt(self) -> int:
         """Encrypts with the first key what another wrote; returns how many environments those were."""
-        count, after = 0, ""
-        while page := await self._keep_house(functools.partial(housekeeping.rewrap, cipher=self._cipher, after=after)):
-            rewrapped, after = page
-            count += rewrapped
+        count = 0
+        after = ""
+        while page := await self._exclusively(
+            functools.partial(housekeeping.reencrypt, cipher=self._cipher, after=after)
+        ):
+            reencrypted, after = page
+            count += reencrypted
         return count
 
-    async def _keep_house(self, work: Callable[[sa.Connection], T]) -> T:
+    async def _exclusively(self, work: Callable[[sa.Connection], T]) -> T:
         """Runs `work` on the writing thread, in a transaction of its own. Raises `errors.Unavailable`.
 
         The writes that are waiting go first. So work that takes long is asked for in pages, and holds up no write for
@@ -162,14 +166,14 @@ class Store:
         else:
             chore.future.set_result(done)
 
-    def _commit(self, jobs: list[_Job]) -> list[Sandbox]:
+    def _commit(self, jobs: list[_Job]) -> list[Event]:
         """Runs the jobs in one transaction; returns what was committed."""
         try:
             with self._writer.begin() as cursor:
                 group = Group(cursor, self._cipher)
                 for job in jobs:
                     try:
-                        job.outcome = group.run(job.change, job.request)
+                        job.outcome = group.run(job.mutation, job.request)
                     except self._writer.Error:
                         raise
                     except Exception as error:
@@ -188,7 +192,7 @@ class Store:
             job.outcome = failure
         return []
 
-    def _deliver(self, jobs: list[_Job], committed: list[Sandbox]) -> None:
+    def _deliver(self, jobs: list[_Job], committed: list[Event]) -> None:
         if committed:
             self._committed(committed)
         for job in jobs:

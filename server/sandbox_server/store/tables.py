@@ -1,4 +1,4 @@
-"""The tables. The log holds the domain value of each change as JSON; a sandbox's row points to its last one.
+"""The tables. The log holds the sandbox of each event as JSON; a sandbox's row points to its last event.
 
 Times are the database's own: it fills them in.
 """
@@ -17,7 +17,7 @@ _REPLACED = sa.text("replaced_at IS NOT NULL")
 
 
 class SandboxRow(SQLModel, table=True):
-    """A sandbox. `sequence`, its last entry of the log, is also the version that changes compare.
+    """A sandbox. `sequence`, that of its last event, is also the version that a write compares.
 
     What callers wait for is read from memory, so no index is kept that only a search would use. Lists with TERMINATED
     sandboxes follow the primary key.
@@ -41,7 +41,7 @@ class SandboxRow(SQLModel, table=True):
 
 
 class EnvironmentRow(SQLModel, table=True):
-    """The environment of a sandbox, encrypted: apart from the row of the sandbox, which each change writes anew."""
+    """The environment of a sandbox, encrypted: apart from the row of the sandbox, which each event writes anew."""
 
     __tablename__ = "environment"
 
@@ -50,9 +50,10 @@ class EnvironmentRow(SQLModel, table=True):
 
 
 class StatusEventRow(SQLModel, table=True):
-    """One entry of the watch log, append only: the sandbox as it then stood.
+    """One event, append only: the sandbox as it then stood, and what caused the event.
 
-    The indexes are for those who read only the entries of a tenant, or of some sandboxes.
+    `cause` is the number of an `event.Kind`; NULL in events of releases that stored none. `actor` and `request_id` are a
+    mutation's. The indexes are for those who read only the events of a tenant, or of some sandboxes.
     """
 
     __tablename__ = "status_event"
@@ -69,10 +70,13 @@ class StatusEventRow(SQLModel, table=True):
     document: str
     spec_sequence: int | None = Field(sa_type=sa.BigInteger)
     env_names_sequence: int | None = Field(sa_type=sa.BigInteger)
+    cause: int | None
+    actor: str | None
+    request_id: str | None
 
 
 class PartRow(SQLModel, table=True):
-    """The spec or the names of the variables, as all entries have it from `sequence` to before `replaced_at`."""
+    """The spec or the names of the variables, as all events have it from `sequence` to before `replaced_at`."""
 
     __tablename__ = "part"
     __table_args__ = (sa.Index("part_replaced_at", "replaced_at", sqlite_where=_REPLACED, postgresql_where=_REPLACED),)
@@ -94,7 +98,7 @@ class WatchLogRow(SQLModel, table=True):
 
 
 class RequestRow(SQLModel, table=True):
-    """A request that took effect: its keyed fingerprint, and the entry of the log that was its answer."""
+    """A request that took effect: its keyed fingerprint, and the event that was its answer."""
 
     __tablename__ = "request"
     __table_args__ = (sa.Index("request_created_at", "created_at"),)
