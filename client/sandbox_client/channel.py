@@ -22,21 +22,42 @@ OPTIONS = (
 
 
 SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
-_HOST_AND_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[^\s/:@?#\[\]]+):([0-9]{1,5})")
+"""Of gRPC's own names."""
+_RESOLVED = re.compile(r"(?:dns:(?:///)?|ipv[46]:)?(.+)")
+"""What is before a host and a port in the names of which gRPC looks up the host; not of a name server that says where
+localhost is."""
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[^\]/]+)?\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
+_NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
+def place(address: str) -> tuple[str, int] | None:
+    """The host, without brackets, and the port that an address names; None where it names none, as a socket's path."""
+    resolved = _RESOLVED.fullmatch(address)
+    found = _HOST_AND_PORT.fullmatch(resolved[1]) if resolved else None
+    if found is None or not 0 < int(found[2]) <= 65535:
+        return None
+    host = found[1].strip("[]")
+    if found[1] == host:
+        return (host, int(found[2])) if _NAME.fullmatch(host) else None
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return None
+    return host, int(found[2])
 
 
 def check(address: str) -> None:
     """Raises ValueError for what cannot be an address, without showing it; gRPC would try it until the time is over.
 
-    The schemes of gRPC's own names are left to gRPC.
+    What follows the scheme of one of gRPC's own names is left to gRPC.
     """
-    if address.startswith(SCHEMES):
-        return
-    found = _HOST_AND_PORT.fullmatch(address)
-    if found and 0 < int(found[2]) <= 65535:
+    scheme = next((one for one in SCHEMES if address.startswith(one)), "")
+    if address.removeprefix(scheme).strip("/ ") if scheme else place(address):
         return
     if not address:
         wrong = "it is empty"
+    elif scheme:
+        wrong = f"nothing follows {scheme}"
     elif any(one.isspace() for one in address):
         wrong = "it has white space in it"
     elif "://" in address:
@@ -56,11 +77,13 @@ def check(address: str) -> None:
 
 def is_loopback(address: str) -> bool:
     """Whether what is sent there stays on this machine. A name other than localhost does not count, however it looks."""
-    if address.startswith("unix:"):
+    if address.startswith(("unix:", "unix-abstract:")):
         return True
-    host = address.rpartition(":")[0]
+    found = place(address)
+    if found is None:
+        return False
     try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        return found[0].lower() == "localhost" or ipaddress.ip_address(found[0]).is_loopback
     except ValueError:
         return False
 

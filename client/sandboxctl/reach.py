@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from sandbox_client import channel
 
@@ -36,19 +37,29 @@ UNREACHED = (Found.NOTHING, Found.SILENT)
 
 def look(server: str) -> Found:
     """Connects to the server, and asks it to speak TLS."""
-    if server.startswith(channel.SCHEMES):
-        return Found.UNKNOWN
-    host, _, port = server.rpartition(":")
     try:
-        places = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except OSError:
+        places = _places(server)
+    except (OSError, UnicodeError):
         return Found.NOTHING
-    for family, kind, protocol, _, place in places[:4]:
-        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as connection:
+    for family, kind, address in places[:4]:
+        with contextlib.suppress(OSError), socket.socket(family, kind) as connection:
             connection.settimeout(CONNECT)
-            connection.connect(place)
+            connection.connect(address)
             return _speaks(connection)
-    return Found.NOTHING
+    return Found.NOTHING if places else Found.UNKNOWN
+
+
+def _places(server: str) -> list[tuple[socket.AddressFamily, socket.SocketKind, Any]]:
+    """The sockets that an address leads to; none where only gRPC knows. Raises OSError and UnicodeError."""
+    scheme, _, path = server.partition(":")
+    if scheme == "unix":
+        return [(socket.AF_UNIX, socket.SOCK_STREAM, path.removeprefix("//"))]
+    if scheme == "unix-abstract":
+        return [(socket.AF_UNIX, socket.SOCK_STREAM, f"\0{path}")]
+    if (place := channel.place(server)) is None:
+        return []
+    found = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
+    return [(family, kind, address) for family, kind, _, _, address in found]
 
 
 def _speaks(connection: socket.socket) -> Found:
@@ -67,11 +78,11 @@ def _speaks(connection: socket.socket) -> Found:
 
 @contextlib.contextmanager
 def patiently(server: str, say: Callable[[], None]) -> Iterator[None]:
-    """Calls `say`, once, when this takes long and nothing answers at `server`."""
+    """Calls `say`, once, when this takes long and nothing is seen to answer at `server`."""
     ended = threading.Event()
 
     def judge() -> None:
-        if look(server) in UNREACHED and not ended.is_set():
+        if look(server) in (*UNREACHED, Found.UNKNOWN) and not ended.is_set():
             say()
 
     timer = threading.Timer(LONG, judge)

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,18 @@ def test_a_list_over_several_namespaces_says_which(make_service: Callable[..., S
         ("canary@127.0.0.1:1", "no user"),
         ("127.0.0.1:1 ", "white space"),
         ("", "empty"),
+        ("HTTP://127.0.0.1:1", "leave HTTP:// out"),
+        ("a..b:1", "its host"),
+        (f"{'a' * 64}.example:1", "its host"),
+        (f"{'a.' * 127}example:1", "its host"),
+        ("h\u00f6st.example:1", "its host"),
+        ("*:1", "its host"),
+        ("[canary]:1", "its host"),
+        ("[127.0.0.1]:1", "its host"),
+        ("127.0.0.1:\uff11", "its port"),
+        ("unix:", "nothing follows unix:"),
+        ("dns:///", "nothing follows dns:"),
+        ("xds: ", "nothing follows xds:"),
     ],
 )
 def test_what_is_no_address_is_refused_at_once(server: str, said: str) -> None:
@@ -197,7 +210,12 @@ def test_what_is_no_address_is_refused_at_once(server: str, said: str) -> None:
 
 @pytest.mark.find(42)
 @pytest.mark.parametrize(
-    "server", ["127.0.0.1:1", "h-1.example:65535", "[::1]:50051", "unix:/a/b", "dns:///h:1", "a_b:1"]
+    "server",
+    [
+        *("127.0.0.1:1", "h-1.example:65535", "h.example.:1", "a_b:1", f"{'a' * 63}:1", "LOCALHOST:1", "[::1]:50051"),
+        *("[fe80::1%eth0]:1", "[::ffff:127.0.0.1]:1", "unix:/a/b", "unix:a", "unix-abstract:a"),
+        *("dns:///h:1", "dns:h:1", "dns://127.0.0.1/h:1", "ipv4:127.0.0.1:1,127.0.0.2:2", "ipv6:[::1]:1"),
+    ],
 )
 def test_every_form_of_an_address_is_taken(server: str) -> None:
     Client(server).close()
@@ -237,6 +255,34 @@ def test_a_name_with_several_addresses_gets_the_hint_of_what_is_there(
     assert found is reach.Found.PLAIN
     assert "leave --tls out" in hints.hint(error, found, secure=True)
     assert hints.hint(error, found) == hints.NOT_REACHED
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize("form", ["ipv4:127.0.0.1:{}", "dns:///localhost:{}", "dns:127.0.0.1:{}", "LOCALHOST:{}"])
+def test_every_form_of_an_address_is_looked_at(form: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = form.format(server.getsockname()[1])
+        assert reach.look(address) is reach.Found.SILENT
+    assert reach.look(address) is reach.Found.NOTHING
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize("form", ["unix:{}", "unix://{}", "unix-abstract:{}"])
+def test_a_socket_is_looked_at(form: str, tmp_path: Path) -> None:
+    address = form.format(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0{tmp_path}/s" if form.startswith("unix-abstract") else str(tmp_path / "s"))
+        server.listen()
+        assert reach.look(address) is reach.Found.SILENT
+    assert reach.look(address) is reach.Found.NOTHING
+
+
+@pytest.mark.find(42)
+def test_what_only_grpc_can_look_up_is_told_of_as_what_answers_nothing() -> None:
+    assert reach.look("xds:///h") is reach.Found.UNKNOWN
+    said = threading.Event()
+    with reach.patiently("xds:///h", said.set):
+        assert said.wait(timeout=reach.LONG + 10)
 
 
 def full(server: socket.socket) -> list[socket.socket]:
