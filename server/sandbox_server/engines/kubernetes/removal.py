@@ -1,0 +1,76 @@
+"""Removes the objects of a sandbox, each by its uid, so that nothing that took its name meanwhile is hit.
+
+The StatefulSet is scaled down before it and the claim go. They are asked for again once its controller has seen that there
+is nothing to make and the pod is gone: deleted under a controller that is at work, the StatefulSet would get a pod, and a
+claim, when all is gone. It goes last, so that it shows as long as anything may be left.
+
+A controller that does not act at all is not waited for: then the StatefulSet alone is removed, in the foreground, and the
+garbage collector removes its pod before it. The controller makes nothing for a StatefulSet that is being removed, and
+nothing for the next one, which has no replicas from the first. The claim is no part of it, unless somebody changed what
+becomes of claims.
+"""
+
+from sandbox_server import engines
+from sandbox_server.domain.phase import DesiredState
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes import client, manifests, observe, writer
+from sandbox_server.engines.kubernetes.view import View
+from sandbox_server.engines.kubernetes.writer import Writer
+from sandbox_server.settings import Settings
+
+PROTECTION = "kubernetes.io/pvc-protection"
+"""The finalizer that keeps a claim while a pod uses it."""
+
+
+async def remove(write: Writer) -> None:
+    """Asks for the removal of what can go now."""
+    sandbox = write.sandbox
+    at_rest = await write.scale_down()
+    placeholders = at_rest and await _remove_placeholders(write)
+    for manifest in manifests.objects(sandbox, {}, 0, write.settings):
+        kind = manifest["kind"]
+        if not at_rest and kind in ("PersistentVolumeClaim", "StatefulSet"):
+            continue
+        if kind == "StatefulSet" and placeholders:
+            continue
+        found = await write.api.find(manifest)
+        if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
+            continue
+        disk = kind == "PersistentVolumeClaim" and observe.volume(found).uid
+        if not (disk and sandbox.keep_volume):
+            await write.api.delete(manifest, found.metadata.uid)
+            write.contest.removed(manifest, found)
+
+
+async def remove_workload(api: client.Client, view: View, sandbox: Sandbox, settings: Settings) -> None:
+    """Asks for the removal of the StatefulSet, and of its pod before it.
+
+    Raises `engines.Busy` if a disk that is to stay would go with it.
+    """
+    claim, *_, stateful_set = manifests.objects(sandbox, {}, 0, settings)
+    disk = await api.find(claim)
+    keeps_disk = sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume
+    if disk is not None and disk.metadata.ownerReferences and keeps_disk:
+        owners = ", ".join(f"{owner.kind} {owner.name}" for owner in disk.metadata.ownerReferences)
+        raise engines.Busy(f"the claim {disk.metadata.name} would go with its owner: {owners}")
+    if uid := view.uid(sandbox, stateful_set):
+        version = str(view.stateful_sets.position(sandbox.id))
+        await api.delete(stateful_set, uid, version=version, foreground=True)
+
+
+async def _remove_placeholders(write: Writer) -> bool:
+    """Asks for the removal of the claims of other pods. Returns whether there were any, which has to be asked again.
+
+    Raises `engines.Busy` while something else than the cluster's own protection holds one.
+    """
+    sandbox = write.sandbox
+    labelled = await write.api.labelled("PersistentVolumeClaim", sandbox.namespace, manifests.ID, sandbox.id)
+    placeholders = [claim for claim in labelled if observe.placeholder(sandbox, claim)]
+    for claim in placeholders:
+        name, held = claim.metadata.name, {*claim.metadata.finalizers} - {PROTECTION}
+        if claim.metadata.deletionTimestamp is None:
+            named = {"name": name, "namespace": sandbox.namespace}
+            await write.api.delete({"kind": "PersistentVolumeClaim", "metadata": named}, claim.metadata.uid)
+        elif held:
+            raise engines.Busy(f"the claim {name} has to go first; its finalizers: {writer.listed(sorted(held))}")
+    return bool(placeholders)

@@ -1,0 +1,192 @@
+"""What the informers of one namespace show of a sandbox."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.phase import DesiredState, Reason
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.engines.kubernetes import client, manifests, observe
+from sandbox_server.engines.kubernetes.events import SELECTORS, Events
+from sandbox_server.engines.kubernetes.informer import Informer
+from sandbox_server.engines.kubernetes.namespace import Namespace
+from sandbox_server.engines.kubernetes.objects import Object
+
+T = TypeVar("T")
+_Informer = Informer[Workload] | Informer[Pod] | Informer[Volume] | Informer[tuple[str, int]]
+
+SUPPLY_EVERY = 30.0
+"""Seconds between two writes of a Secret that a kubelet misses. The kubelet looks again within 15 s (its backOffPeriod)."""
+INCOMPLETE = -1
+"""The revision while an object is missing. No apply returns it."""
+
+
+class View:
+    """The informers of one namespace, and what they show of a sandbox."""
+
+    def __init__(self, api: client.Client, namespace: str, changed: Callable[[Key], None], relist: float) -> None:
+        """`changed` is called with the key of a sandbox of which something changed, `relist` is that of `Informer`."""
+
+        def sandbox_changed(sandbox_id: str) -> None:
+            changed(Key(namespace, sandbox_id))
+
+        def rewound() -> None:
+            for informer in self.informers:
+                informer.list_anew()
+
+        def informer(kind: str, value: Callable[[Object], T], selector: dict[str, str]) -> Informer[T]:
+            path = client.path(kind, namespace)
+            return Informer(api, path, selector, value, sandbox_changed, relist, rewound, self.examine)
+
+        labelled = {"labelSelector": manifests.ID}
+        self.services = informer("Service", observe.workload, labelled)
+        self.ingresses = informer("Ingress", observe.workload, labelled)
+        self.stateful_sets = informer("StatefulSet", observe.workload, labelled)
+        self.pods = informer("Pod", self._read_pod, labelled)
+        # Claims are found by name alone: a disk is not lost because somebody removed our label.
+        self.claims = informer("PersistentVolumeClaim", observe.volume, {})
+        # The service may not watch Secrets. This informer never runs: it remembers the answers to our own writes.
+        self.secrets = informer("Secret", observe.workload, {})
+        events = [informer("Event", observe.trouble, {"fieldSelector": selector}) for selector in SELECTORS]
+        self.events = Events(events)
+        self.informers: tuple[_Informer, ...] = (
+            self.services,
+            self.ingresses,
+            self.stateful_sets,
+            self.pods,
+            self.claims,
+            *events,
+        )
+        """All that have to run."""
+        self.namespace = Namespace(api, namespace)
+        # A pod that the cluster ended is kept by its name, because the pod goes before all else that follows.
+        self._disrupted: dict[str, Pod] = {}
+        # When the Secret of a sandbox, by its id, was last written because its kubelet missed it.
+        self._supplied: dict[str, float] = {}
+
+    @property
+    def in_sight(self) -> bool:
+        """Whether what is remembered is what there is. Nothing comes into a namespace that is being removed."""
+        if self.namespace.gone:
+            return True
+        if self.namespace.ends:
+            return all(informer.listed for informer in self.informers)
+        return all(informer.in_sight for informer in self.informers)
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the namespace takes nothing new, or what the API server refuses to show of it."""
+        if self.namespace.ends:
+            return self.namespace.fault
+        for informer in self.informers:
+            if informer.refused is not None:
+                return self.namespace.with_hint(informer.refused)
+        return None
+
+    async def examine(self) -> None:
+        """Looks at the namespace itself. Every sandbox has a StatefulSet and a claim."""
+        await self.namespace.examine(lambda: self.stateful_sets.emptied and self.claims.emptied)
+
+    def observe(self, sandbox: Sandbox, contested: Fault | None) -> Observed:
+        """Returns what there is of `sandbox`. `contested` says by whom the writes of the service are undone each time."""
+        if self.namespace.gone:
+            return Observed(namespace=self.namespace.fault)
+        pod, volume = self._pod(sandbox), self._volume(sandbox)
+        if pod is not None:
+            self.events.pass_by(sandbox.id)
+        if pod is not None and pod.reason is Reason.SCHEDULING and volume is not None and not volume.bound:
+            message = self.events.message(volume.uid)
+            pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=message) if message else pod
+        ended = self._disrupted.get(manifests.pod_name(sandbox))
+        return Observed(
+            workload=self._workload(sandbox, volume),
+            pod=pod,
+            volume=volume,
+            disruption=ended.disruption if ended is not None and ended.owner == sandbox.uid else None,
+            fault=contested,
+            namespace=self.namespace.fault,
+        )
+
+    def made(self, sandbox: Sandbox) -> list[Workload | None]:
+        """Returns the watched objects of the sandbox in the order in which they are applied."""
+        return [self.of(kind).get(name) for kind, name in manifests.watched(sandbox)]
+
+    def of(self, kind: str) -> Informer[Workload]:
+        """Returns the informer of a kind of objects that are written again and again: of all but claims."""
+        return {
+            "Secret": self.secrets,
+            "Service": self.services,
+            "Ingress": self.ingresses,
+            "StatefulSet": self.stateful_sets,
+        }[kind]
+
+    def uid(self, sandbox: Sandbox, manifest: manifests.Manifest) -> str:
+        """Returns the uid of the object that a manifest is to be applied to; empty if the sandbox has none yet."""
+        name, informer = manifest["metadata"]["name"], self.of(manifest["kind"])
+        found = informer.get(name)
+        return informer.uid(name) if found and found.owner == sandbox.uid else ""
+
+    def secret_missing(self, sandbox: Sandbox) -> bool:
+        """Whether the pod's kubelet misses the Secret, and the Secret was not supplied for a while.
+
+        This is the only way to learn that a Secret was removed, because the service may not watch Secrets.
+        """
+        pod = self.pods.get(manifests.pod_name(sandbox))
+        # kubelet/kubelet_pods.go hands on the words of apimachinery/pkg/api/errors.NewNotFound
+        words = f'secret "{manifests.secret_name(sandbox)}" not found'
+        if pod is None or pod.reason is not Reason.CONTAINER_CONFIG or words not in pod.message:
+            return False
+        return time.monotonic() - self._supplied.get(sandbox.id, -SUPPLY_EVERY) >= SUPPLY_EVERY
+
+    def supplied(self, sandbox: Sandbox) -> None:
+        """Notes that the Secret has been written."""
+        self._supplied[sandbox.id] = time.monotonic()
+
+    def forget(self, sandbox: Sandbox) -> None:
+        """Drops what is remembered beside the objects that are watched."""
+        self.events.forget(sandbox.id)
+        self.secrets.forget(manifests.secret_name(sandbox))
+        self._disrupted.pop(manifests.pod_name(sandbox), None)
+        self._supplied.pop(sandbox.id, None)
+
+    def _read_pod(self, found: Object) -> Pod:
+        pod = observe.pod(found)
+        if pod.disruption is not None:
+            self._disrupted[found.metadata.name] = pod
+        return pod
+
+    def _pod(self, sandbox: Sandbox) -> Pod | None:
+        """Returns the pod, with what only events say: why it cannot be made, and what its probe was answered."""
+        name = manifests.pod_name(sandbox)
+        pod, uid = self.pods.get(name), self.pods.uid(name)
+        if pod is None:
+            return None
+        answer = self.events.message(observe.probe_of(uid))
+        if pod.reason is Reason.CONTAINER_CREATING and not pod.message:
+            pod = dataclasses.replace(pod, message=self.events.message(uid) or observe.MAKING)
+        elif answer and pod.reason is Reason.NOT_READY and pod.message.endswith(observe.UNREADY):
+            pod = dataclasses.replace(pod, message=f"{pod.message}: {answer}", quoted=answer)
+        readiness = sandbox.spec.readiness
+        probed = bool(readiness.http_path or readiness.tcp_port)
+        return pod if probed else dataclasses.replace(pod, probed=False)
+
+    def _volume(self, sandbox: Sandbox) -> Volume | None:
+        """Returns the claim of the sandbox. A placeholder is no disk: it is returned only where it has to be removed."""
+        volume = self.claims.get(manifests.claim_name(sandbox))
+        if volume is None or (volume.owner != sandbox.uid and volume.uid != sandbox.volume_uid):
+            return None
+        to_be_removed = sandbox.desired is DesiredState.DELETED and not sandbox.keep_volume
+        return volume if volume.uid or to_be_removed else None
+
+    def _workload(self, sandbox: Sandbox, volume: Volume | None) -> Workload | None:
+        """Returns the StatefulSet, with a revision that stands for all objects of the sandbox."""
+        workload = self.stateful_sets.get(sandbox.id)
+        if workload is None:
+            return None
+        made = [one for one in self.made(sandbox) if one is not None]
+        whole = len(made) == len(manifests.watched(sandbox)) and (volume is not None or sandbox.volume_uid != "")
+        revision = observe.revision(made) if whole and not self.secret_missing(sandbox) else INCOMPLETE
+        message = self.events.obstacle(sandbox.id, self.stateful_sets.uid(sandbox.id))
+        return dataclasses.replace(workload, revision=revision, fault=observe.refused(message) if message else None)

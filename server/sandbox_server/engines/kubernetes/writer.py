@@ -1,0 +1,93 @@
+"""Writes the objects of a sandbox: each to the very object that is known as the sandbox's, or as a new one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sandbox_server import engines
+from sandbox_server.domain.observed import Fault
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes import client, contest, manifests, observe
+from sandbox_server.engines.kubernetes.informer import Informer
+from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.view import View
+from sandbox_server.settings import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The writes of one act for one sandbox. `contest` notes what others do to them."""
+
+    api: client.Client
+    view: View
+    settings: Settings
+    sandbox: Sandbox
+    contests: contest.Contests
+    contest: contest.Contest
+
+    async def write(self, manifest: manifests.Manifest) -> Object:
+        """Applies to the object that is known as the sandbox's, or makes one; never to a foreign object.
+
+        Raises what `check_owned` raises.
+        """
+        if self.contest.watched:
+            self.contest.compare(manifest, await self.api.find(manifest))
+        informer = self.view.of(manifest["kind"])
+        try:
+            written = await apply(self.api, informer, manifest, self.view.uid(self.sandbox, manifest))
+        except client.Conflict:
+            found = await self.api.find(manifest)
+            check_owned(self.sandbox, manifest, found)
+            written = await apply(self.api, informer, manifest, found.metadata.uid if found else "")
+        self.contest.written(manifest, written)
+        return written
+
+    async def scale_down(self) -> bool:
+        """Asks for no pod where that was not done. Returns whether nothing is made any more and the pod is gone."""
+        workload = self.view.stateful_sets.get(self.sandbox.id)
+        pod = self.view.pods.get(manifests.pod_name(self.sandbox))
+        if workload is None or workload.owner != self.sandbox.uid:
+            return True
+        if workload.terminating:
+            return pod is None
+        if workload.replicas:
+            *_, manifest = manifests.objects(self.sandbox, {}, 0, self.settings)
+            try:
+                workload = observe.workload(await self.write(manifest))
+            except engines.Refused:
+                # A missing `patch` permission must not block a delete.
+                return True
+        return workload.replicas == 0 and workload.obeyed and pod is None
+
+    def done(self) -> None:
+        """Counts the act, which has been done or has failed after it may have written something."""
+        self.contests.done(self.sandbox.key, self.contest)
+
+
+async def apply(api: client.Client, informer: Informer[T], manifest: manifests.Manifest, uid: str) -> Object:
+    """Applies to the object with that uid, or makes one where `uid` is empty, and gives the answer to the informer."""
+    position = informer.position(manifest["metadata"]["name"])
+    written = await api.apply(manifest, uid)
+    informer.answered(written, position)
+    return written
+
+
+def check_owned(sandbox: Sandbox, manifest: manifests.Manifest, found: Object | None) -> None:
+    """Raises `engines.Refused` for a foreign object that has the name, and `engines.Busy` for one that is being removed."""
+    if found is None or observe.ours(sandbox, found):
+        return
+    called = f"{manifest['kind']} {manifest['metadata']['name']}"
+    if found.metadata.deletionTimestamp:
+        # For example the Ingress of the previous sandbox with this id, still held by its load balancer's finalizer.
+        said = f"the {called} of a former owner is being removed and has to go first"
+        raise engines.Busy(f"{said}; its finalizers: {listed(found.metadata.finalizers)}") from None
+    said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
+    raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
+
+
+def listed(finalizers: Iterable[str]) -> str:
+    """Returns the finalizers as a message has them."""
+    return ", ".join(finalizers) or "none"
