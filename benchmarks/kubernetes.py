@@ -130,11 +130,10 @@ async def bare(url: str, ca: str, namespace: str) -> None:
 
     async def worker() -> None:
         while waiting:
-            for manifest in waiting.pop():
-                kind, metadata = manifest["kind"], manifest["metadata"]
-                path = client.path(kind, metadata["namespace"], metadata["name"])
+            for resource in waiting.pop():
+                path, body = client.path(*resource.reference), json.dumps(resource.manifest)
                 parameters = {"fieldManager": "bare", "force": "true"}
-                async with session.patch(path, params=parameters, data=json.dumps(manifest)) as answer:
+                async with session.patch(path, params=parameters, data=body) as answer:
                     await answer.read()
                     assert answer.status < 300, await answer.text()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sandbox_server import engines
 from sandbox_server.engines.kubernetes import client
+from sandbox_server.engines.kubernetes.resources import Kind
 from sandbox_server.settings import Settings
 
 from tests.kubernetes.cluster import ADMIN, Cluster
@@ -23,10 +24,10 @@ async def test_an_administrator_that_acts_for_the_service_has_the_rights_of_the_
     made = client.Client(Settings(kubeconfig=path))
     await made.open()
     try:
-        async with made.call("GET", client.path("Pod", ground.namespace)) as answer:
+        async with made.call("GET", client.path(Kind.POD, ground.namespace)) as answer:
             assert answer.status == 200
         with pytest.raises(engines.Refused, match='User "sandbox-service" cannot list resource "pods"'):
-            async with made.call("GET", client.path("Pod", "kube-system")):
+            async with made.call("GET", client.path(Kind.POD, "kube-system")):
                 pass
     finally:
         await made.close()

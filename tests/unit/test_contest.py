@@ -9,12 +9,13 @@ from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.engines.kubernetes.contest import QUIET, Contest, Contests
 from sandbox_server.engines.kubernetes.objects import OBJECT, Object
+from sandbox_server.engines.kubernetes.resources import Kind, Reference
 
 from tests.support import samples
 
 pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
 KEY = Key("default", "demo-1")
-MANIFEST = {"kind": "Service", "metadata": {"name": "demo-1-service"}}
+REFERENCE = Reference(Kind.SERVICE, "default", "demo-1-service")
 PORT = 'k:{"port":80}'
 OURS = {"f:spec": {"f:ports": {PORT: {".": {}, "f:name": {}}}, "f:clusterIP": {}}}
 
@@ -45,8 +46,8 @@ def contests(clock: Clock) -> Contests:
 def act(of: Contests, shown: Object | None) -> Contest:
     contest = of.begin(KEY, (1, 1))
     if contest.watched:
-        contest.compare(MANIFEST, shown)
-    contest.written(MANIFEST, MADE)
+        contest.compare(REFERENCE, shown)
+    contest.written(REFERENCE, MADE)
     of.done(KEY, contest)
     return contest
 
@@ -117,7 +118,7 @@ async def test_object_that_comes_back_is_named_with_who_makes_it() -> None:
     of = contests(clock)
     for number in range(4):
         contest = of.begin(KEY, (1, None))
-        contest.removed(MANIFEST, found(entry("velero", {}), uid=str(number)))
+        contest.removed(REFERENCE, found(entry("velero", {}), uid=str(number)))
         of.done(KEY, contest)
         clock.now += 1
     assert contest.fault is not None

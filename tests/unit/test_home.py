@@ -147,8 +147,8 @@ def test_a_copy_that_fails_says_why_and_leaves_no_home(
 
 def pod(sandbox: Sandbox) -> dict[str, Any]:
     """The pod that the template of a sandbox makes."""
-    *_, stateful_set = manifests.objects(sandbox, {}, 1, Settings())
-    return dict(stateful_set["spec"]["template"]["spec"])
+    stateful_set = manifests.stateful_set(sandbox, 1, Settings())
+    return dict(stateful_set.manifest["spec"]["template"]["spec"])
 
 
 def mounted(sandbox: Sandbox) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from kubernetes.client import ApiClient, V1Ingress, V1PersistentVolumeClaim, V1S
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import Readiness, Storage
 from sandbox_server.engines import kubernetes
-from sandbox_server.engines.kubernetes import manifests
+from sandbox_server.engines.kubernetes import manifests, resources
 from sandbox_server.engines.local import launch
 from sandbox_server.settings import Settings
 from sandbox_server.store import documents
@@ -80,6 +80,21 @@ def test_objects_are_as_reviewed(variant: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(rendered)
     assert path.read_text() == rendered
+
+
+def test_names_of_a_sandbox_are_those_of_its_rendered_objects() -> None:
+    sandbox = samples.sandbox("demo")
+    for reference, resource in zip(
+        resources.names(sandbox), manifests.objects(sandbox, ENV, 1, Settings()), strict=True
+    ):
+        metadata = resource.manifest["metadata"]
+        assert resource.reference == reference
+        assert (resource.manifest["kind"], metadata["namespace"], metadata["name"]) == (
+            reference.kind.title,
+            reference.namespace,
+            reference.name,
+        )
+    assert str(resources.names(sandbox).service) == "Service demo-service"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -205,7 +220,8 @@ def test_sandbox_stored_without_class_and_secret_keeps_its_hosts_and_follows_the
         del stored["addresses"][name]
     (earlier,) = documents.sandboxes([documents.Row(json.dumps(stored), None, None, None)], lambda _: [])
     changed = Settings(tls_secret="two", ingress_class="two", ingress_domain="two.test")
-    ingresses = [one["spec"] for one in manifests.objects(earlier, {}, 1, changed) if one["kind"] == "Ingress"]
+    objects = manifests.objects(earlier, {}, 1, changed)
+    ingresses = [one.manifest["spec"] for one in (objects.app_ingress, objects.ttyd_ingress)]
     assert [one["rules"][0]["host"] for one in ingresses] == [
         f"{sandbox.host}.one.test",
         f"{sandbox.host}-ttyd.one.test",

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from sandbox_server import engines
 from sandbox_server.engines.kubernetes import client, kubeconfig
+from sandbox_server.engines.kubernetes.resources import Kind
 from sandbox_server.settings import Settings
 
 from tests.support.certificates import certificate
@@ -41,7 +42,7 @@ async def asking(
         return response
 
     async def ask() -> web.Request:
-        async with made.call("GET", client.path("Pod", "default")):
+        async with made.call("GET", client.path(Kind.POD, "default")):
             return heard.pop()
 
     api.lasting.append((lambda _: True, answer))

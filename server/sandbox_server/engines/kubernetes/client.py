@@ -19,6 +19,7 @@ from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Object
+from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
 from sandbox_server.settings import Settings
 
 JSON = "application/json"
@@ -68,15 +69,10 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
     return (Missing if code == 404 else engines.Refused)(observe.refused(told.message or f"{what}: {code}"))
 
 
-def path(kind: str, namespace: str, name: str = "") -> str:
-    """Where an object is, or all of its kind, below the address of the API server."""
-    version = manifests.VERSIONS.get(kind, "v1")
-    plural = f"{kind.lower()}{'es' if kind.endswith('s') else 's'}"
-    return f"{'apis' if '/' in version else 'api'}/{version}/namespaces/{namespace}/{plural}/{name}".rstrip("/")
-
-
-def _of(manifest: manifests.Manifest) -> str:
-    return path(manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+def path(kind: Kind, namespace: str, name: str = "") -> str:
+    """Returns where an object is, or all of its kind, below the address of the API server."""
+    group = "apis" if "/" in kind.api_version else "api"
+    return f"{group}/{kind.api_version}/namespaces/{namespace}/{kind.plural}/{name}".rstrip("/")
 
 
 class Client:
@@ -194,7 +190,7 @@ class Client:
                 return refused.fault
         trial = {"metadata": {"name": "trial"}}
         try:
-            async with self.call("POST", path("Secret", name), parameters={"dryRun": "All"}, body=trial):
+            async with self.call("POST", path(Kind.SECRET, name), parameters={"dryRun": "All"}, body=trial):
                 return None
         except engines.Refused as refused:
             match refused.fault.reason:
@@ -206,33 +202,31 @@ class Client:
                     return terminating
             return None
 
-    async def find(self, manifest: manifests.Manifest, *, whole: bool = False) -> Object | None:
-        """The metadata of the object of that kind and name, or the whole object; None if there is none."""
+    async def find(self, reference: Reference, *, whole: bool = False) -> Object | None:
+        """Returns the metadata of the object, or the whole object; None if there is none."""
         with contextlib.suppress(Missing):
-            async with self.call("GET", _of(manifest), accept=JSON if whole else METADATA) as response:
+            async with self.call("GET", path(*reference), accept=JSON if whole else METADATA) as response:
                 return OBJECT.decode(await response.read())
         return None
 
-    async def labelled(self, kind: str, namespace: str, label: str, value: str) -> list[Object]:
+    async def labelled(self, kind: Kind, namespace: str, label: str, value: str) -> list[Object]:
         """The metadata of the objects of a kind that have that label."""
         parameters = {"labelSelector": f"{label}={value}"}
         async with self.call("GET", path(kind, namespace), parameters=parameters, accept=METADATA_LIST) as response:
             return PAGE.decode(await response.read()).objects
 
-    async def apply(self, manifest: manifests.Manifest, uid: str) -> Object:
-        """Server-side apply to the object with that uid or, if it is empty, to none: it is made. Returns it as it then is.
+    async def apply(self, resource: Resource, uid: str) -> Object:
+        """Applies to the object with that uid or, if `uid` is empty, makes one. Returns the object as it then is.
 
-        Raises `Conflict` if another, or any, has that name.
+        Raises `Conflict` if another object has the name or, if `uid` is empty, any.
         """
         parameters = {"fieldManager": manifests.FIELD_MANAGER, "force": "true"}
         precondition = {"uid": uid} if uid else {"resourceVersion": NEVER}
-        body = manifest | {"metadata": manifest["metadata"] | precondition}
-        async with self.call("PATCH", _of(manifest), parameters=parameters, body=body) as response:
+        body = resource.manifest | {"metadata": resource.manifest["metadata"] | precondition}
+        async with self.call("PATCH", path(*resource.reference), parameters=parameters, body=body) as response:
             return OBJECT.decode(await response.read())
 
-    async def delete(
-        self, manifest: manifests.Manifest, uid: str, *, version: str = "", foreground: bool = False
-    ) -> None:
+    async def delete(self, reference: Reference, uid: str, *, version: str = "", foreground: bool = False) -> None:
         """Asks for the removal of that very object; one that is gone is no error.
 
         `version`: the one that it has to have, or `Conflict` is raised; empty: any. `foreground`: what it owns goes before
@@ -241,5 +235,5 @@ class Client:
         preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
         body = {"propagationPolicy": "Foreground" if foreground else "Background", "preconditions": preconditions}
         with contextlib.suppress(Missing):
-            async with self.call("DELETE", _of(manifest), body=body):
+            async with self.call("DELETE", path(*reference), body=body):
                 pass

@@ -16,8 +16,9 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.engines.kubernetes.manifests import FIELD_MANAGER, Manifest
+from sandbox_server.engines.kubernetes.manifests import FIELD_MANAGER
 from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.resources import Reference
 
 FREE = 2
 """Repetitions without a delay."""
@@ -44,8 +45,8 @@ class Contest:
     """Whether the act, as it is now being done, has written anything."""
     fault: Fault | None = None
     timer: asyncio.TimerHandle | None = None
-    _fields: dict[str, set[str]] = field(default_factory=dict)
-    _removed: dict[str, str] = field(default_factory=dict)
+    _fields: dict[Reference, set[str]] = field(default_factory=dict)
+    _removed: dict[Reference, str] = field(default_factory=dict)
     _undone: list[str] = field(default_factory=list)
     _undone_before: list[str] = field(default_factory=list)
 
@@ -54,36 +55,34 @@ class Contest:
         """Whether the act has been repeated, so that each object is worth a look before it is written again."""
         return self.count >= FREE
 
-    def compare(self, manifest: Manifest, found: Object | None) -> None:
+    def compare(self, reference: Reference, found: Object | None) -> None:
         """Notes what was undone of an object since the service last wrote it. `found`: the object as it now is."""
-        name = _name(manifest)
-        if name not in self._fields:
+        if reference not in self._fields:
             return
         if found is None:
-            self._undone.append(f"somebody removes the {name} each time the service makes it")
+            self._undone.append(f"somebody removes the {reference} each time the service makes it")
             return
         owned = dict(_owned(found))
-        lost = self._fields[name] - owned.pop((FIELD_MANAGER, "Apply"), set())
+        lost = self._fields[reference] - owned.pop((FIELD_MANAGER, "Apply"), set())
         for manager, of in sorted({who: lost & theirs for (who, _), theirs in owned.items()}.items()):
             if of:
-                self._undone.append(f"{manager} changes {_listed(of)} of the {name} each time the service sets it")
+                self._undone.append(f"{manager} changes {_listed(of)} of the {reference} each time the service sets it")
         if removed := lost.difference(*owned.values()):
-            self._undone.append(f"somebody removes {_listed(removed)} of the {name} each time the service sets it")
+            self._undone.append(f"somebody removes {_listed(removed)} of the {reference} each time the service sets it")
 
-    def written(self, manifest: Manifest, answer: Object) -> None:
+    def written(self, reference: Reference, answer: Object) -> None:
         """Notes the fields that the service owns of an object which it has just written."""
         self.wrote = True
         if self.count >= FREE - 1:
-            self._fields[_name(manifest)] = dict(_owned(answer)).get((FIELD_MANAGER, "Apply"), set())
+            self._fields[reference] = dict(_owned(answer)).get((FIELD_MANAGER, "Apply"), set())
 
-    def removed(self, manifest: Manifest, found: Object) -> None:
+    def removed(self, reference: Reference, found: Object) -> None:
         """Notes an object that the service has just removed. `found`: the object as it was."""
         self.wrote = True
-        name = _name(manifest)
-        if self._removed.get(name, found.metadata.uid) != found.metadata.uid:
+        if self._removed.get(reference, found.metadata.uid) != found.metadata.uid:
             who = ", ".join(sorted({one.manager for one in found.metadata.managedFields})) or "somebody"
-            self._undone.append(f"{who} makes the {name} again each time the service removes it")
-        self._removed[name] = found.metadata.uid
+            self._undone.append(f"{who} makes the {reference} again each time the service removes it")
+        self._removed[reference] = found.metadata.uid
 
     def done(self, now: float) -> None:
         """The act has been done once more. What was undone now and the time before is undone each time."""
@@ -159,10 +158,6 @@ class Contests:
             if self._now() <= contest.last + QUIET:
                 return
             del self._of[key]
-
-
-def _name(manifest: Manifest) -> str:
-    return f"{manifest['kind']} {manifest['metadata']['name']}"
 
 
 def _owned(found: Object) -> Iterator[tuple[tuple[str, str], set[str]]]:

@@ -1,11 +1,12 @@
 """Makes the claim of a sandbox, once."""
 
 from sandbox_server import engines
-from sandbox_server.engines.kubernetes import client, manifests, observe, writer
+from sandbox_server.engines.kubernetes import client, observe, resources, writer
+from sandbox_server.engines.kubernetes.resources import Resource
 from sandbox_server.engines.kubernetes.writer import Writer
 
 
-async def make(write: Writer, claim: manifests.Manifest) -> None:
+async def make(write: Writer, claim: Resource) -> None:
     """Makes the claim, unless it is there already. A claim can never change, so nothing is applied over one.
 
     Raises `engines.Unreachable` while the name is taken by a claim that has to go first: a placeholder, a claim that is
@@ -13,15 +14,15 @@ async def make(write: Writer, claim: manifests.Manifest) -> None:
     is scaled down as well.
     """
     sandbox, view = write.sandbox, write.view
-    position = view.claims.position(claim["metadata"]["name"])
+    position = view.claims.position(claim.reference.name)
     try:
         await writer.apply(write.api, view.claims, claim, "")
         return
     except client.Conflict:
-        found = await write.api.find(claim, whole=True)
+        found = await write.api.find(claim.reference, whole=True)
         if found is None:
             raise
-    writer.check_owned(sandbox, claim, found)
+    writer.check_owned(sandbox, claim.reference, found)
     volume = observe.volume(found)
     is_placeholder = volume.uid == ""
     if not (volume.terminating or volume.lost or is_placeholder):
@@ -32,9 +33,9 @@ async def make(write: Writer, claim: manifests.Manifest) -> None:
     finally:
         # The apply will not be done, and yet somebody may undo this part of it each time.
         write.done()
-    await write.api.delete(claim, found.metadata.uid)
+    await write.api.delete(claim.reference, found.metadata.uid)
     message = f"the claim {volume.name} has to go before there can be a fresh one"
-    if view.pods.get(manifests.pod_name(sandbox)) is not None:
+    if view.pods.get(resources.pod_name(sandbox)) is not None:
         # The cluster keeps the claim until the pod ends, which takes no more than its grace period.
         raise engines.Unreachable(message)
     raise engines.Busy(f"{message}; its finalizers: {writer.listed(found.metadata.finalizers)}")

@@ -92,34 +92,35 @@ class KubernetesEngine:
         """Applies the claim, unless the sandbox has its disk, the Secret, and the StatefulSet last."""
         write = self._begin(sandbox, replicas)
         try:
-            claim, secret, *objects = manifests.objects(sandbox, env, replicas, self._settings)
+            objects = manifests.objects(sandbox, env, replicas, self._settings)
         except patch.Inapplicable as error:
             raise engines.Refused(Fault(Reason.ENGINE_REFUSED, str(error))) from None
         if not sandbox.volume_uid:
-            await disk.make(write, claim)
-        await write.write(secret)
+            await disk.make(write, objects.claim)
+        await write.write(objects.secret)
         view = write.view
         if view.secret_missing(sandbox):
             view.supplied(sandbox)
         before = view.stateful_sets.get(sandbox.id)
         if before is not None and before.replicas < replicas:
             view.events.pass_by(sandbox.id)
-        revision = observe.revision([observe.workload(await write.write(manifest)) for manifest in objects])
+        written = [observe.workload(await write.write(resource)) for resource in objects.watched]
         write.done()
-        return revision
+        return observe.revision(written)
 
     async def touch(self, sandbox: Sandbox) -> int:
         """Applies the StatefulSet with the present time in an annotation."""
         view = self._views[sandbox.namespace]
-        manifest = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat())
-        await writer.apply(self._api, view.stateful_sets, manifest, view.stateful_sets.uid(sandbox.id))
-        return observe.revision([made for made in view.made(sandbox) if made is not None])
+        touched = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat())
+        await writer.apply(self._api, view.stateful_sets, touched, view.stateful_sets.uid(sandbox.id))
+        # Never INCOMPLETE: while an object is missing, what is observed must not seem to be what was applied.
+        return observe.revision([found for found in view.watched(sandbox) if found is not None])
 
     async def remove_workload(self, sandbox: Sandbox) -> None:
         """Deletes the StatefulSet in the foreground, as `removal` explains."""
         view = self._views[sandbox.namespace]
         if not view.namespace.ends:
-            await removal.remove_workload(self._api, view, sandbox, self._settings)
+            await removal.remove_workload(self._api, view, sandbox)
 
     async def delete(self, sandbox: Sandbox) -> None:
         """Asks for the removal of what is the sandbox's, in the order that `removal` explains.

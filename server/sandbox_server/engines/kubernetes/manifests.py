@@ -8,13 +8,11 @@ import yaml
 
 from sandbox_server.domain.sandbox import Addresses, Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT
-from sandbox_server.engines.kubernetes import patch, pods
+from sandbox_server.engines.kubernetes import patch, pods, resources
+from sandbox_server.engines.kubernetes.patch import Manifest
+from sandbox_server.engines.kubernetes.resources import Reference, Resource, Resources
 from sandbox_server.settings import Settings
 
-Manifest = patch.Manifest
-
-VERSIONS = {"Ingress": "networking.k8s.io/v1", "StatefulSet": "apps/v1"}
-"""Kinds that are not of the core's v1."""
 FIELD_MANAGER = "sandbox-service"
 OURS = "sandbox.fullstackagent.io"
 ID, UID, GENERATION, PLACEHOLDER = f"{OURS}/id", f"{OURS}/uid", f"{OURS}/generation", f"{OURS}/placeholder"
@@ -26,7 +24,7 @@ def addresses(sandbox: Sandbox, settings: Settings) -> Addresses:
     """Where the sandbox is reached: always by https, whoever ends TLS in front of the cluster."""
     application, terminal = _fresh_hosts(sandbox, settings)
     return Addresses(
-        dns_name=f"{pod_name(sandbox)}.{sandbox.service_name}.{sandbox.namespace}.svc",
+        dns_name=f"{resources.pod_name(sandbox)}.{sandbox.service_name}.{sandbox.namespace}.svc",
         public_url=f"https://{application}",
         ttyd_url=f"https://{terminal}",
         ingress_class=settings.ingress_class,
@@ -45,54 +43,36 @@ def _fresh_hosts(sandbox: Sandbox, settings: Settings) -> tuple[str, str]:
     return f"{sandbox.host}.{settings.ingress_domain}", f"{sandbox.host}-ttyd.{settings.ingress_domain}"
 
 
-def pod_name(sandbox: Sandbox) -> str:
-    """The pod, as the StatefulSet controller names it."""
-    return f"{sandbox.id}-0"
-
-
-def claim_name(sandbox: Sandbox) -> str:
-    """The claim that the pod uses, as the StatefulSet controller derives it."""
-    return f"{pods.VOLUME}-{pod_name(sandbox)}"
-
-
-def secret_name(sandbox: Sandbox) -> str:
-    """The Secret with the environment."""
-    return f"{sandbox.id}-env"
-
-
-def watched(sandbox: Sandbox) -> tuple[tuple[str, str], ...]:
-    """Kinds and names of the objects whose every change is heard of, the StatefulSet last."""
-    return (
-        ("Service", sandbox.service_name),
-        ("Ingress", f"{sandbox.id}-app-ingress"),
-        ("Ingress", f"{sandbox.id}-ttyd-ingress"),
-        ("StatefulSet", sandbox.id),
+def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: Settings) -> Resources[Resource]:
+    """Returns every object of the sandbox. Raises `patch.Inapplicable` if a pod is to be made from a bad patch."""
+    names = resources.names(sandbox)
+    app_host, ttyd_host = _hosts(sandbox, settings)
+    return Resources(
+        claim=_claim(sandbox, names.claim),
+        secret=_object(sandbox, settings, names.secret, type="Opaque", data=_data(env)),
+        service=_object(sandbox, settings, names.service, spec=_service(sandbox)),
+        app_ingress=_ingress(sandbox, settings, names.app_ingress, app_host, sandbox.spec.ports[0].number),
+        ttyd_ingress=_ingress(sandbox, settings, names.ttyd_ingress, ttyd_host, TERMINAL_PORT),
+        stateful_set=stateful_set(sandbox, replicas, settings),
     )
-
-
-def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: Settings) -> list[Manifest]:
-    """The claim, the Secret and those `watched`: the order in which they are applied, and in which they are removed."""
-    (_, service), *ingresses, (_, stateful_set) = watched(sandbox)
-    routes = zip(ingresses, _hosts(sandbox, settings), (sandbox.spec.ports[0].number, TERMINAL_PORT), strict=True)
-    return [
-        _claim(sandbox),
-        _object(sandbox, settings, "Secret", secret_name(sandbox), type="Opaque", data=_data(env)),
-        _object(sandbox, settings, "Service", service, spec=_service(sandbox)),
-        *(_ingress(sandbox, settings, name, host, port) for (_, name), host, port in routes),
-        _stateful_set(sandbox, settings, stateful_set, replicas),
-    ]
 
 
 def render(sandbox: Sandbox, env: Mapping[str, str], settings: Settings) -> str:
     """Every object of a sandbox that runs as YAML, in the order in which they are applied."""
-    return yaml.safe_dump_all(objects(sandbox, env, 1, settings), sort_keys=False)
+    made = objects(sandbox, env, 1, settings)
+    return yaml.safe_dump_all([resource.manifest for resource in made], sort_keys=False)
 
 
-def _object(sandbox: Sandbox, settings: Settings, kind: str, name: str, **content: Any) -> Manifest:
-    """An object without the caller's labels and annotations: only the StatefulSet and its pods have those."""
-    metadata = {"name": name, "namespace": sandbox.namespace, "labels": _labels(sandbox, settings)}
-    metadata["annotations"] = {UID: sandbox.uid}
-    return {"apiVersion": VERSIONS.get(kind, "v1"), "kind": kind, "metadata": metadata, **content}
+def _object(sandbox: Sandbox, settings: Settings, reference: Reference, **content: Any) -> Resource:
+    """Returns an object without the caller's labels and annotations: only the StatefulSet and its pods have those."""
+    metadata = {"labels": _labels(sandbox, settings), "annotations": {UID: sandbox.uid}}
+    return _resource(reference, metadata, **content)
+
+
+def _resource(reference: Reference, metadata: Manifest, **content: Any) -> Resource:
+    kind, namespace, name = reference
+    named = {"name": name, "namespace": namespace, **metadata}
+    return Resource(reference, {"apiVersion": kind.api_version, "kind": kind.title, "metadata": named, **content})
 
 
 def _labels(sandbox: Sandbox, settings: Settings) -> dict[str, str]:
@@ -103,16 +83,15 @@ def _labels(sandbox: Sandbox, settings: Settings) -> dict[str, str]:
     return labels
 
 
-def _claim(sandbox: Sandbox) -> Manifest:
+def _claim(sandbox: Sandbox, reference: Reference) -> Resource:
     """The disk. It has no label but ours, lest whoever clears away an app of Sealos by its labels takes it along."""
     storage = sandbox.spec.storage
     # Sealos reads the last two.
     annotations = {UID: sandbox.uid, "path": pods.HOME, "value": storage.size}
-    named = {"name": claim_name(sandbox), "namespace": sandbox.namespace}
-    metadata = {**named, "labels": {ID: sandbox.id}, "annotations": annotations}
+    metadata = {"labels": {ID: sandbox.id}, "annotations": annotations}
     spec = {"accessModes": [storage.access_mode], "resources": {"requests": {"storage": storage.size}}}
     spec |= pods.given(storageClassName=storage.storage_class)
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+    return _resource(reference, metadata, spec=spec)
 
 
 def _placeholder(sandbox: Sandbox) -> Manifest:
@@ -139,7 +118,7 @@ def _service(sandbox: Sandbox) -> Manifest:
     return {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {ID: sandbox.id}, "ports": ports}
 
 
-def _ingress(sandbox: Sandbox, settings: Settings, name: str, host: str, port: int) -> Manifest:
+def _ingress(sandbox: Sandbox, settings: Settings, reference: Reference, host: str, port: int) -> Resource:
     backend = {"service": {"name": sandbox.service_name, "port": {"number": port}}}
     rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
     stored = sandbox.addresses
@@ -147,33 +126,37 @@ def _ingress(sandbox: Sandbox, settings: Settings, name: str, host: str, port: i
     class_name = settings.ingress_class if stored.ingress_class is None else stored.ingress_class
     tls = [{"hosts": [host], "secretName": secret}] if secret else []
     spec = {"rules": [rule]} | pods.given(ingressClassName=class_name, tls=tls)
-    made = _object(sandbox, settings, "Ingress", name, spec=spec)
-    made["metadata"]["annotations"] |= settings.ingress_annotations
+    made = _object(sandbox, settings, reference, spec=spec)
+    metadata = made.manifest["metadata"]
+    metadata["annotations"] |= settings.ingress_annotations
     if settings.sealos_labels:
-        made["metadata"]["labels"][f"{_SEALOS}/app-deploy-manager-domain"] = host.partition(".")[0]
+        metadata["labels"][f"{_SEALOS}/app-deploy-manager-domain"] = host.partition(".")[0]
     return made
 
 
-def touched(sandbox: Sandbox, settings: Settings, value: str) -> Manifest:
-    """The StatefulSet with another value of an annotation that no pod has.
+def touched(sandbox: Sandbox, settings: Settings, value: str) -> Resource:
+    """Returns the StatefulSet with another value of an annotation that no pod has.
 
     Any change of a StatefulSet brings it to its controller at once. By itself the controller comes back to a pod that it
     could not make after a delay that doubles up to 16 minutes.
     """
-    *_, made = objects(sandbox, {}, 1, settings)
-    made["metadata"]["annotations"][TOUCHED] = value
+    made = stateful_set(sandbox, 1, settings)
+    made.manifest["metadata"]["annotations"][TOUCHED] = value
     return made
 
 
-def _stateful_set(sandbox: Sandbox, settings: Settings, name: str, replicas: int) -> Manifest:
-    """Its template's generation is what restarts the pod. Without replicas no pod is made from the template."""
-    made = _object(sandbox, settings, "StatefulSet", name)
-    metadata, given = made["metadata"], sandbox.spec
+def stateful_set(sandbox: Sandbox, replicas: int, settings: Settings) -> Resource:
+    """Returns the StatefulSet. The generation in its template is what restarts the pod.
+
+    The operator's patch is left out without replicas: then no pod is made from the template.
+    """
+    made = _object(sandbox, settings, resources.names(sandbox).stateful_set)
+    metadata, given = made.manifest["metadata"], sandbox.spec
     metadata["labels"] = labels = settings.policy.labels(given.labels) | metadata["labels"]
     metadata["annotations"] = annotations = {**given.annotations, **metadata["annotations"]}
     annotations[GENERATION] = str(sandbox.generation)
     named = {"labels": {**labels}, "annotations": {**annotations}}
-    template = pods.template(sandbox, named, secret_name(sandbox), settings)
+    template = pods.template(sandbox, named, resources.secret_name(sandbox), settings)
     if replicas:
         template = patch.apply(template, settings.pod_patch)
     # Always there, so that another value changes no more than that: see `touched`.
@@ -195,4 +178,5 @@ def _stateful_set(sandbox: Sandbox, settings: Settings, name: str, replicas: int
         "template": template,
         "volumeClaimTemplates": [_placeholder(sandbox)],
     }
-    return made | {"spec": spec}
+    made.manifest["spec"] = spec
+    return made

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import containers, disruptions, manifests, pods
+from sandbox_server.engines.kubernetes import containers, disruptions, manifests, pods, resources
 from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, Said, Status
 
@@ -55,6 +55,8 @@ _STOPPING_NOTHING = (
 REVISION = "controller-revision-hash"
 """The label of a pod that names the template it was made from, as the StatefulSet's status does (api/apps/v1/types.go)."""
 
+INCOMPLETE = -1
+"""The revision while an object is missing. No apply returns it."""
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 
 
@@ -85,7 +87,7 @@ def placeholder(sandbox: Sandbox, found: Object) -> bool:
     It makes them for whoever scales the StatefulSet by hand, or changes its first ordinal.
     """
     name, number = found.metadata.name.rpartition("-")[::2]
-    other = name == manifests.claim_name(sandbox).removesuffix("-0") and number.isdecimal() and number != "0"
+    other = name == resources.claim_name(sandbox).removesuffix("-0") and number.isdecimal() and number != "0"
     return other and manifests.PLACEHOLDER in found.metadata.annotations
 
 
@@ -122,9 +124,14 @@ def workload(found: Object) -> Workload:
     )
 
 
-def revision(made: Iterable[Workload]) -> int:
-    """One revision for all objects of a sandbox."""
-    return zlib.crc32(repr([one.revision for one in made]).encode())
+def revision(made: Iterable[Workload | None]) -> int:
+    """Returns one revision for all objects of a sandbox: `INCOMPLETE` if one of them is missing."""
+    revisions: list[int] = []
+    for found in made:
+        if found is None:
+            return INCOMPLETE
+        revisions.append(found.revision)
+    return zlib.crc32(repr(revisions).encode())
 
 
 def volume(found: Object) -> Volume:

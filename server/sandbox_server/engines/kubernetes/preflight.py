@@ -18,8 +18,8 @@ def check(settings: Settings) -> None:
     if not settings.pod_patch:
         return
     for sandbox in _samples():
-        *_, stateful_set = manifests.objects(sandbox, {}, 1, settings)
-        _judge(stateful_set["spec"]["template"])
+        stateful_set = manifests.stateful_set(sandbox, 1, settings)
+        _judge(stateful_set.manifest["spec"]["template"])
 
 
 def _samples() -> tuple[Sandbox, Sandbox]:

@@ -13,10 +13,11 @@ becomes of claims.
 from sandbox_server import engines
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import client, manifests, observe, writer
+from sandbox_server.engines.kubernetes import client, manifests, observe, resources, writer
+from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.resources import Kind, Reference
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.engines.kubernetes.writer import Writer
-from sandbox_server.settings import Settings
 
 PROTECTION = "kubernetes.io/pvc-protection"
 """The finalizer that keeps a claim while a pod uses it."""
@@ -24,38 +25,56 @@ PROTECTION = "kubernetes.io/pvc-protection"
 
 async def remove(write: Writer) -> None:
     """Asks for the removal of what can go now."""
-    sandbox = write.sandbox
+    names = resources.names(write.sandbox)
     at_rest = await write.scale_down()
     placeholders = at_rest and await _remove_placeholders(write)
-    for manifest in manifests.objects(sandbox, {}, 0, write.settings):
-        kind = manifest["kind"]
-        if not at_rest and kind in ("PersistentVolumeClaim", "StatefulSet"):
-            continue
-        if kind == "StatefulSet" and placeholders:
-            continue
-        found = await write.api.find(manifest)
-        if found is None or found.metadata.deletionTimestamp or not observe.ours(sandbox, found):
-            continue
-        disk = kind == "PersistentVolumeClaim" and observe.volume(found).uid
-        if not (disk and sandbox.keep_volume):
-            await write.api.delete(manifest, found.metadata.uid)
-            write.contest.removed(manifest, found)
+    if at_rest:
+        await _remove_claim(write, names.claim)
+    for reference in (names.secret, names.service, names.app_ingress, names.ttyd_ingress):
+        await _remove(write, reference)
+    if at_rest and not placeholders:
+        await _remove(write, names.stateful_set)
 
 
-async def remove_workload(api: client.Client, view: View, sandbox: Sandbox, settings: Settings) -> None:
+async def remove_workload(api: client.Client, view: View, sandbox: Sandbox) -> None:
     """Asks for the removal of the StatefulSet, and of its pod before it.
 
     Raises `engines.Busy` if a disk that is to stay would go with it.
     """
-    claim, *_, stateful_set = manifests.objects(sandbox, {}, 0, settings)
-    disk = await api.find(claim)
+    names = resources.names(sandbox)
+    disk = await api.find(names.claim)
     keeps_disk = sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume
     if disk is not None and disk.metadata.ownerReferences and keeps_disk:
         owners = ", ".join(f"{owner.kind} {owner.name}" for owner in disk.metadata.ownerReferences)
         raise engines.Busy(f"the claim {disk.metadata.name} would go with its owner: {owners}")
-    if uid := view.uid(sandbox, stateful_set):
+    if uid := view.uid(sandbox, names.stateful_set):
         version = str(view.stateful_sets.position(sandbox.id))
-        await api.delete(stateful_set, uid, version=version, foreground=True)
+        await api.delete(names.stateful_set, uid, version=version, foreground=True)
+
+
+async def _remove(write: Writer, reference: Reference) -> None:
+    """Asks for the removal of the object if it is the sandbox's and not being removed already."""
+    if (found := await _removable(write, reference)) is not None:
+        await write.api.delete(reference, found.metadata.uid)
+        write.contest.removed(reference, found)
+
+
+async def _remove_claim(write: Writer, claim: Reference) -> None:
+    """Asks for the removal of the claim, unless it is a disk that the sandbox keeps."""
+    found = await _removable(write, claim)
+    if found is None:
+        return
+    is_placeholder = observe.volume(found).uid == ""
+    if is_placeholder or not write.sandbox.keep_volume:
+        await write.api.delete(claim, found.metadata.uid)
+        write.contest.removed(claim, found)
+
+
+async def _removable(write: Writer, reference: Reference) -> Object | None:
+    found = await write.api.find(reference)
+    if found is None or found.metadata.deletionTimestamp or not observe.ours(write.sandbox, found):
+        return None
+    return found
 
 
 async def _remove_placeholders(write: Writer) -> bool:
@@ -64,13 +83,13 @@ async def _remove_placeholders(write: Writer) -> bool:
     Raises `engines.Busy` while something else than the cluster's own protection holds one.
     """
     sandbox = write.sandbox
-    labelled = await write.api.labelled("PersistentVolumeClaim", sandbox.namespace, manifests.ID, sandbox.id)
+    labelled = await write.api.labelled(Kind.CLAIM, sandbox.namespace, manifests.ID, sandbox.id)
     placeholders = [claim for claim in labelled if observe.placeholder(sandbox, claim)]
     for claim in placeholders:
-        name, held = claim.metadata.name, {*claim.metadata.finalizers} - {PROTECTION}
+        name = claim.metadata.name
+        held = {*claim.metadata.finalizers} - {PROTECTION}
         if claim.metadata.deletionTimestamp is None:
-            named = {"name": name, "namespace": sandbox.namespace}
-            await write.api.delete({"kind": "PersistentVolumeClaim", "metadata": named}, claim.metadata.uid)
+            await write.api.delete(Reference(Kind.CLAIM, sandbox.namespace, name), claim.metadata.uid)
         elif held:
             raise engines.Busy(f"the claim {name} has to go first; its finalizers: {writer.listed(sorted(held))}")
     return bool(placeholders)

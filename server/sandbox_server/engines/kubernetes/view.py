@@ -8,19 +8,18 @@ from typing import TypeVar
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.engines.kubernetes import client, manifests, observe
+from sandbox_server.engines.kubernetes import client, manifests, observe, resources
 from sandbox_server.engines.kubernetes.events import SELECTORS, Events
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.namespace import Namespace
 from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.resources import Kind, Reference
 
 T = TypeVar("T")
 _Informer = Informer[Workload] | Informer[Pod] | Informer[Volume] | Informer[tuple[str, int]]
 
 SUPPLY_EVERY = 30.0
 """Seconds between two writes of a Secret that a kubelet misses. The kubelet looks again within 15 s (its backOffPeriod)."""
-INCOMPLETE = -1
-"""The revision while an object is missing. No apply returns it."""
 
 
 class View:
@@ -36,20 +35,20 @@ class View:
             for informer in self.informers:
                 informer.list_anew()
 
-        def informer(kind: str, value: Callable[[Object], T], selector: dict[str, str]) -> Informer[T]:
+        def informer(kind: Kind, value: Callable[[Object], T], selector: dict[str, str]) -> Informer[T]:
             path = client.path(kind, namespace)
             return Informer(api, path, selector, value, sandbox_changed, relist, rewound, self.examine)
 
         labelled = {"labelSelector": manifests.ID}
-        self.services = informer("Service", observe.workload, labelled)
-        self.ingresses = informer("Ingress", observe.workload, labelled)
-        self.stateful_sets = informer("StatefulSet", observe.workload, labelled)
-        self.pods = informer("Pod", self._read_pod, labelled)
+        self.services = informer(Kind.SERVICE, observe.workload, labelled)
+        self.ingresses = informer(Kind.INGRESS, observe.workload, labelled)
+        self.stateful_sets = informer(Kind.STATEFUL_SET, observe.workload, labelled)
+        self.pods = informer(Kind.POD, self._read_pod, labelled)
         # Claims are found by name alone: a disk is not lost because somebody removed our label.
-        self.claims = informer("PersistentVolumeClaim", observe.volume, {})
+        self.claims = informer(Kind.CLAIM, observe.volume, {})
         # The service may not watch Secrets. This informer never runs: it remembers the answers to our own writes.
-        self.secrets = informer("Secret", observe.workload, {})
-        events = [informer("Event", observe.trouble, {"fieldSelector": selector}) for selector in SELECTORS]
+        self.secrets = informer(Kind.SECRET, observe.workload, {})
+        events = [informer(Kind.EVENT, observe.trouble, {"fieldSelector": selector}) for selector in SELECTORS]
         self.events = Events(events)
         self.informers: tuple[_Informer, ...] = (
             self.services,
@@ -60,6 +59,13 @@ class View:
             *events,
         )
         """All that have to run."""
+        self.written = {
+            Kind.SECRET: self.secrets,
+            Kind.SERVICE: self.services,
+            Kind.INGRESS: self.ingresses,
+            Kind.STATEFUL_SET: self.stateful_sets,
+        }
+        """The informers of objects that are written again and again: of all but claims."""
         self.namespace = Namespace(api, namespace)
         # A pod that the cluster ended is kept by its name, because the pod goes before all else that follows.
         self._disrupted: dict[str, Pod] = {}
@@ -99,7 +105,7 @@ class View:
         if pod is not None and pod.reason is Reason.SCHEDULING and volume is not None and not volume.bound:
             message = self.events.message(volume.uid)
             pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=message) if message else pod
-        ended = self._disrupted.get(manifests.pod_name(sandbox))
+        ended = self._disrupted.get(resources.pod_name(sandbox))
         return Observed(
             workload=self._workload(sandbox, volume),
             pod=pod,
@@ -109,33 +115,24 @@ class View:
             namespace=self.namespace.fault,
         )
 
-    def made(self, sandbox: Sandbox) -> list[Workload | None]:
-        """Returns the watched objects of the sandbox in the order in which they are applied."""
-        return [self.of(kind).get(name) for kind, name in manifests.watched(sandbox)]
+    def watched(self, sandbox: Sandbox) -> list[Workload | None]:
+        """Returns the objects that are `watched`, each None while it is missing."""
+        return [self.written[reference.kind].get(reference.name) for reference in resources.names(sandbox).watched]
 
-    def of(self, kind: str) -> Informer[Workload]:
-        """Returns the informer of a kind of objects that are written again and again: of all but claims."""
-        return {
-            "Secret": self.secrets,
-            "Service": self.services,
-            "Ingress": self.ingresses,
-            "StatefulSet": self.stateful_sets,
-        }[kind]
-
-    def uid(self, sandbox: Sandbox, manifest: manifests.Manifest) -> str:
-        """Returns the uid of the object that a manifest is to be applied to; empty if the sandbox has none yet."""
-        name, informer = manifest["metadata"]["name"], self.of(manifest["kind"])
-        found = informer.get(name)
-        return informer.uid(name) if found and found.owner == sandbox.uid else ""
+    def uid(self, sandbox: Sandbox, reference: Reference) -> str:
+        """Returns the uid of the object to write to; empty if the sandbox has none of that name yet."""
+        informer = self.written[reference.kind]
+        found = informer.get(reference.name)
+        return informer.uid(reference.name) if found is not None and found.owner == sandbox.uid else ""
 
     def secret_missing(self, sandbox: Sandbox) -> bool:
         """Whether the pod's kubelet misses the Secret, and the Secret was not supplied for a while.
 
         This is the only way to learn that a Secret was removed, because the service may not watch Secrets.
         """
-        pod = self.pods.get(manifests.pod_name(sandbox))
+        pod = self.pods.get(resources.pod_name(sandbox))
         # kubelet/kubelet_pods.go hands on the words of apimachinery/pkg/api/errors.NewNotFound
-        words = f'secret "{manifests.secret_name(sandbox)}" not found'
+        words = f'secret "{resources.secret_name(sandbox)}" not found'
         if pod is None or pod.reason is not Reason.CONTAINER_CONFIG or words not in pod.message:
             return False
         return time.monotonic() - self._supplied.get(sandbox.id, -SUPPLY_EVERY) >= SUPPLY_EVERY
@@ -147,8 +144,8 @@ class View:
     def forget(self, sandbox: Sandbox) -> None:
         """Drops what is remembered beside the objects that are watched."""
         self.events.forget(sandbox.id)
-        self.secrets.forget(manifests.secret_name(sandbox))
-        self._disrupted.pop(manifests.pod_name(sandbox), None)
+        self.secrets.forget(resources.secret_name(sandbox))
+        self._disrupted.pop(resources.pod_name(sandbox), None)
         self._supplied.pop(sandbox.id, None)
 
     def _read_pod(self, found: Object) -> Pod:
@@ -159,7 +156,7 @@ class View:
 
     def _pod(self, sandbox: Sandbox) -> Pod | None:
         """Returns the pod, with what only events say: why it cannot be made, and what its probe was answered."""
-        name = manifests.pod_name(sandbox)
+        name = resources.pod_name(sandbox)
         pod, uid = self.pods.get(name), self.pods.uid(name)
         if pod is None:
             return None
@@ -174,7 +171,7 @@ class View:
 
     def _volume(self, sandbox: Sandbox) -> Volume | None:
         """Returns the claim of the sandbox. A placeholder is no disk: it is returned only where it has to be removed."""
-        volume = self.claims.get(manifests.claim_name(sandbox))
+        volume = self.claims.get(resources.claim_name(sandbox))
         if volume is None or (volume.owner != sandbox.uid and volume.uid != sandbox.volume_uid):
             return None
         to_be_removed = sandbox.desired is DesiredState.DELETED and not sandbox.keep_volume
@@ -185,8 +182,9 @@ class View:
         workload = self.stateful_sets.get(sandbox.id)
         if workload is None:
             return None
-        made = [one for one in self.made(sandbox) if one is not None]
-        whole = len(made) == len(manifests.watched(sandbox)) and (volume is not None or sandbox.volume_uid != "")
-        revision = observe.revision(made) if whole and not self.secret_missing(sandbox) else INCOMPLETE
+        revision = observe.revision(self.watched(sandbox))
+        has_volume = volume is not None or sandbox.volume_uid != ""
+        if not has_volume or self.secret_missing(sandbox):
+            revision = observe.INCOMPLETE
         message = self.events.obstacle(sandbox.id, self.stateful_sets.uid(sandbox.id))
         return dataclasses.replace(workload, revision=revision, fault=observe.refused(message) if message else None)

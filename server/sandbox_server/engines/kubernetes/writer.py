@@ -8,9 +8,10 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import client, contest, manifests, observe
+from sandbox_server.engines.kubernetes import client, contest, manifests, observe, resources
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.resources import Reference, Resource
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Settings
 
@@ -28,35 +29,36 @@ class Writer:
     contests: contest.Contests
     contest: contest.Contest
 
-    async def write(self, manifest: manifests.Manifest) -> Object:
+    async def write(self, resource: Resource) -> Object:
         """Applies to the object that is known as the sandbox's, or makes one; never to a foreign object.
 
         Raises what `check_owned` raises.
         """
+        reference = resource.reference
+        informer = self.view.written[reference.kind]
         if self.contest.watched:
-            self.contest.compare(manifest, await self.api.find(manifest))
-        informer = self.view.of(manifest["kind"])
+            self.contest.compare(reference, await self.api.find(reference))
         try:
-            written = await apply(self.api, informer, manifest, self.view.uid(self.sandbox, manifest))
+            written = await apply(self.api, informer, resource, self.view.uid(self.sandbox, reference))
         except client.Conflict:
-            found = await self.api.find(manifest)
-            check_owned(self.sandbox, manifest, found)
-            written = await apply(self.api, informer, manifest, found.metadata.uid if found else "")
-        self.contest.written(manifest, written)
+            found = await self.api.find(reference)
+            check_owned(self.sandbox, reference, found)
+            written = await apply(self.api, informer, resource, found.metadata.uid if found else "")
+        self.contest.written(reference, written)
         return written
 
     async def scale_down(self) -> bool:
         """Asks for no pod where that was not done. Returns whether nothing is made any more and the pod is gone."""
         workload = self.view.stateful_sets.get(self.sandbox.id)
-        pod = self.view.pods.get(manifests.pod_name(self.sandbox))
+        pod = self.view.pods.get(resources.pod_name(self.sandbox))
         if workload is None or workload.owner != self.sandbox.uid:
             return True
         if workload.terminating:
             return pod is None
         if workload.replicas:
-            *_, manifest = manifests.objects(self.sandbox, {}, 0, self.settings)
+            stateful_set = manifests.stateful_set(self.sandbox, 0, self.settings)
             try:
-                workload = observe.workload(await self.write(manifest))
+                workload = observe.workload(await self.write(stateful_set))
             except engines.Refused:
                 # A missing `patch` permission must not block a delete.
                 return True
@@ -67,24 +69,23 @@ class Writer:
         self.contests.done(self.sandbox.key, self.contest)
 
 
-async def apply(api: client.Client, informer: Informer[T], manifest: manifests.Manifest, uid: str) -> Object:
+async def apply(api: client.Client, informer: Informer[T], resource: Resource, uid: str) -> Object:
     """Applies to the object with that uid, or makes one where `uid` is empty, and gives the answer to the informer."""
-    position = informer.position(manifest["metadata"]["name"])
-    written = await api.apply(manifest, uid)
+    position = informer.position(resource.reference.name)
+    written = await api.apply(resource, uid)
     informer.answered(written, position)
     return written
 
 
-def check_owned(sandbox: Sandbox, manifest: manifests.Manifest, found: Object | None) -> None:
+def check_owned(sandbox: Sandbox, reference: Reference, found: Object | None) -> None:
     """Raises `engines.Refused` for a foreign object that has the name, and `engines.Busy` for one that is being removed."""
     if found is None or observe.ours(sandbox, found):
         return
-    called = f"{manifest['kind']} {manifest['metadata']['name']}"
     if found.metadata.deletionTimestamp:
         # For example the Ingress of the previous sandbox with this id, still held by its load balancer's finalizer.
-        said = f"the {called} of a former owner is being removed and has to go first"
+        said = f"the {reference} of a former owner is being removed and has to go first"
         raise engines.Busy(f"{said}; its finalizers: {listed(found.metadata.finalizers)}") from None
-    said = f"the {called} belongs to somebody else; it is left alone. Remove it or choose another id"
+    said = f"the {reference} belongs to somebody else; it is left alone. Remove it or choose another id"
     raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
 
 

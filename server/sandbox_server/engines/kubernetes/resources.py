@@ -1,0 +1,101 @@
+"""The objects of a sandbox: their kinds, and their names as a pure function of the sandbox."""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes import pods
+from sandbox_server.engines.kubernetes.patch import Manifest
+
+T = TypeVar("T")
+
+
+class Kind(enum.Enum):
+    """A kind of objects: its name, the version of its API, and its plural, which stands in paths."""
+
+    CLAIM = "PersistentVolumeClaim", "v1", "persistentvolumeclaims"
+    SECRET = "Secret", "v1", "secrets"
+    SERVICE = "Service", "v1", "services"
+    INGRESS = "Ingress", "networking.k8s.io/v1", "ingresses"
+    STATEFUL_SET = "StatefulSet", "apps/v1", "statefulsets"
+    POD = "Pod", "v1", "pods"
+    EVENT = "Event", "v1", "events"
+
+    def __init__(self, title: str, api_version: str, plural: str) -> None:
+        self.title = title
+        self.api_version = api_version
+        self.plural = plural
+
+
+class Reference(NamedTuple):
+    """Where an object is. Messages name it as `str` does: `Service demo-service`."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.title} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """An object as the service applies it."""
+
+    reference: Reference
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Resources(Generic[T]):
+    """One value for each object of a sandbox, in the order in which the objects are applied."""
+
+    claim: T
+    secret: T
+    service: T
+    app_ingress: T
+    ttyd_ingress: T
+    stateful_set: T
+
+    @property
+    def watched(self) -> tuple[T, T, T, T]:
+        """Those of the objects that are written again and again and may be watched, the StatefulSet last."""
+        return self.service, self.app_ingress, self.ttyd_ingress, self.stateful_set
+
+    def __iter__(self) -> Iterator[T]:
+        yield self.claim
+        yield self.secret
+        yield from self.watched
+
+
+def names(sandbox: Sandbox) -> Resources[Reference]:
+    """Returns where the objects of the sandbox are."""
+
+    def reference(kind: Kind, name: str) -> Reference:
+        return Reference(kind, sandbox.namespace, name)
+
+    return Resources(
+        claim=reference(Kind.CLAIM, claim_name(sandbox)),
+        secret=reference(Kind.SECRET, secret_name(sandbox)),
+        service=reference(Kind.SERVICE, sandbox.service_name),
+        app_ingress=reference(Kind.INGRESS, f"{sandbox.id}-app-ingress"),
+        ttyd_ingress=reference(Kind.INGRESS, f"{sandbox.id}-ttyd-ingress"),
+        stateful_set=reference(Kind.STATEFUL_SET, sandbox.stateful_set_name),
+    )
+
+
+def pod_name(sandbox: Sandbox) -> str:
+    """Returns the name that the StatefulSet controller gives the pod."""
+    return f"{sandbox.id}-0"
+
+
+def claim_name(sandbox: Sandbox) -> str:
+    """Returns the name of the claim that the pod uses, as the StatefulSet controller derives it."""
+    return f"{pods.VOLUME}-{pod_name(sandbox)}"
+
+
+def secret_name(sandbox: Sandbox) -> str:
+    """Returns the name of the Secret with the environment."""
+    return f"{sandbox.id}-env"
