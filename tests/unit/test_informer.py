@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sandbox_server import engines
 from sandbox_server.engines.kubernetes import client
+from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.informer import Informer
-from sandbox_server.engines.kubernetes.objects import OBJECT
+from sandbox_server.engines.kubernetes.objects import EVENT, OBJECT
 
 NAME = "a-service"
 
@@ -41,16 +42,20 @@ class Pages:
         return json.dumps(page).encode()
 
 
-def informer(api: Any = None) -> tuple[Informer[str], list[str]]:
-    told: list[str] = []
-    made = Informer(
-        api, "/", {"labelSelector": "x"}, lambda found: found.metadata.annotations["is"], told.append, 60, lambda: None
-    )
-    return made, told
+class Told:
+    """An informer without an API server, or with `api`, and what it says of its cache."""
 
+    def __init__(self, api: Any = None) -> None:
+        self.told: list[str] = []
+        self.cache: Cache[str] = Cache(lambda found: found.metadata.annotations["is"], self.told.append, lambda: None)
+        self.informer = Informer(api, "/", {"labelSelector": "x"}, self.cache, 60)
 
-def written(version: int, value: str, **more: str) -> Any:
-    return OBJECT.decode(json.dumps(item(version, value, **more)))
+    def hear(self, line: bytes) -> None:
+        self.informer._take(EVENT.decode(line))
+
+    def answered(self, version: int, value: str, **more: str) -> None:
+        """The answer to a write that was sent before anything else happened."""
+        self.cache.answered(OBJECT.decode(json.dumps(item(version, value, **more))), 0)
 
 
 def line(kind: str, version: int, value: str = "", **more: str) -> bytes:
@@ -58,57 +63,56 @@ def line(kind: str, version: int, value: str = "", **more: str) -> bytes:
 
 
 def test_news_that_comes_late_or_twice_changes_nothing() -> None:
-    made, told = informer()
-    made._hear(line("ADDED", 5, "new"))
-    assert made.put(written(9, "newer"))
-    assert not made.put(written(9, "newer"))
-    made._hear(line("MODIFIED", 7, "old"))
-    made._hear(line("MODIFIED", 9, "newer"))
-    made._hear(line("BOOKMARK", 12, name=""))
-    assert made.get(NAME) == "newer"
-    assert told == ["a"]
+    made = Told()
+    made.hear(line("ADDED", 5, "new"))
+    made.answered(9, "newer")
+    made.hear(line("MODIFIED", 7, "old"))
+    made.hear(line("MODIFIED", 9, "newer"))
+    made.hear(line("BOOKMARK", 12, name=""))
+    assert made.cache.get(NAME) == "newer"
+    assert made.told == ["a"]
 
 
 def test_what_was_removed_is_not_brought_back_by_the_late_answer_to_a_write() -> None:
-    made, told = informer()
-    made._hear(line("ADDED", 5, "new"))
-    made._hear(line("MODIFIED", 6, "ours"))
-    made._hear(line("DELETED", 7))
-    made.put(written(6, "ours"))
-    assert made.get(NAME) is None
-    assert told == ["a", "a", "a"]
+    made = Told()
+    made.hear(line("ADDED", 5, "new"))
+    made.hear(line("MODIFIED", 6, "ours"))
+    made.hear(line("DELETED", 7))
+    made.answered(6, "ours")
+    assert made.cache.get(NAME) is None
+    assert made.told == ["a", "a", "a"]
 
 
 def test_what_was_removed_is_not_brought_back_by_news_that_is_told_again() -> None:
-    made, told = informer()
+    made = Told()
     news = [line("ADDED", 5, "new"), line("MODIFIED", 6, "ours"), line("DELETED", 7)]
     for one in news:
-        made._hear(one)
-    told.clear()
-    made._hear(line("BOOKMARK", 4, name=""))
+        made.hear(one)
+    made.told.clear()
+    made.hear(line("BOOKMARK", 4, name=""))
     for one in news:
-        made._hear(one)
-    assert made.get(NAME) is None
-    assert told == []
+        made.hear(one)
+    assert made.cache.get(NAME) is None
+    assert made.told == []
 
 
 def test_the_removal_of_a_former_object_leaves_its_successor() -> None:
-    made, _ = informer()
-    made._hear(line("ADDED", 5, "former"))
-    made.put(written(9, "successor", uid="second"))
-    made._hear(line("DELETED", 8, "former"))
-    assert (made.get(NAME), made.uid(NAME)) == ("successor", "second")
+    made = Told()
+    made.hear(line("ADDED", 5, "former"))
+    made.answered(9, "successor", uid="second")
+    made.hear(line("DELETED", 8, "former"))
+    assert (made.cache.get(NAME), made.cache.uid(NAME)) == ("successor", "second")
 
 
 def test_one_that_lost_its_label_is_not_gone_once_a_write_of_ours_put_that_back() -> None:
-    made, told = informer()
-    made._hear(line("ADDED", 5, "ours"))
-    assert not made.put(written(9, "ours"))
-    made._hear(line("DELETED", 8, "ours"))
-    assert made.get(NAME) == "ours"
-    made._hear(line("DELETED", 10, "ours"))
-    assert made.get(NAME) is None
-    assert told == ["a", "a"]
+    made = Told()
+    made.hear(line("ADDED", 5, "ours"))
+    made.answered(9, "ours")
+    made.hear(line("DELETED", 8, "ours"))
+    assert made.cache.get(NAME) == "ours"
+    made.hear(line("DELETED", 10, "ours"))
+    assert made.cache.get(NAME) is None
+    assert made.told == ["a", "a"]
 
 
 async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newer_write() -> None:
@@ -117,24 +121,24 @@ async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newe
         {"metadata": {"resourceVersion": "20"}, "items": [item(18, "changed", name="changed")]},
         {"metadata": {"resourceVersion": "30"}, "items": []},
     )
-    made, told = informer(api)
+    made = Told(api)
     for version, name in enumerate(("same", "changed", "missed"), 3):
-        made._hear(line("ADDED", version, "same", name=name))
-    told.clear()
-    api.meanwhile = lambda: made.put(written(21, "ours", name="written"))
-    await made._list()
-    assert {name: made.get(name) for name in ("same", "changed", "missed", "written")} == {
+        made.hear(line("ADDED", version, "same", name=name))
+    made.told.clear()
+    api.meanwhile = lambda: made.answered(21, "ours", name="written")
+    await made.informer._list()
+    assert {name: made.cache.get(name) for name in ("same", "changed", "missed", "written")} == {
         "same": "same",
         "changed": "changed",
         "missed": None,
         "written": "ours",
     }
-    assert told == ["a"] * 2
+    assert made.told == ["a"] * 2
     assert [one.get("continue") for one in api.asked] == [None, "more"]
     assert {one["labelSelector"] for one in api.asked} == {"x"}
     api.meanwhile = lambda: None
-    await made._list()
-    assert made.get("same") is None
+    await made.informer._list()
+    assert made.cache.get("same") is None
 
 
 @pytest.mark.fault(19)
@@ -144,15 +148,34 @@ async def test_19_a_list_whose_next_page_is_gone_changes_nothing_and_begins_anew
         client.Gone("the provided continue parameter is too old"),
         {"metadata": {"resourceVersion": "30"}, "items": [item(5, "same")]},
     )
-    made, told = informer(api)
-    made._hear(line("ADDED", 5, "same"))
-    told.clear()
+    made = Told(api)
+    made.hear(line("ADDED", 5, "same"))
+    made.told.clear()
     with pytest.raises(client.Gone):
-        await made._list()
-    assert (made.get(NAME), made.get("half")) == ("same", None)
-    await made._list()
+        await made.informer._list()
+    assert (made.cache.get(NAME), made.cache.get("half")) == ("same", None)
+    await made.informer._list()
     assert [one.get("continue") for one in api.asked] == [None, "more", None]
-    assert (made.get(NAME), told) == ("same", [])
+    assert (made.cache.get(NAME), made.told) == ("same", [])
+
+
+def test_answer_with_a_version_that_has_passed_puts_everything_in_doubt() -> None:
+    rewound: list[None] = []
+    cache: Cache[str] = Cache(
+        lambda found: found.metadata.annotations["is"], lambda _: None, lambda: rewound.append(None)
+    )
+    cache.shown(OBJECT.decode(json.dumps(item(9, "old"))))
+    cache.answered(OBJECT.decode(json.dumps(item(3, "restored"))), cache.position(NAME))
+    assert (len(rewound), cache.get(NAME)) == (1, None)
+
+
+async def test_list_of_another_history_replaces_what_is_newer_than_it() -> None:
+    api = Pages({"metadata": {"resourceVersion": "4"}, "items": [item(3, "restored")]})
+    made = Told(api)
+    made.hear(line("ADDED", 9, "old"))
+    made.hear(line("ADDED", 10, "old", name="other"))
+    await made.informer._list()
+    assert (made.cache.get(NAME), made.cache.get("other"), made.cache.version) == ("restored", None, 4)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sandbox_server.engines.kubernetes.informer import Informer
+from sandbox_server.engines.kubernetes.cache import Cache
 
 SELECTORS = ("type=Warning,reason!=FailedScheduling", "reason=FailedBinding")
 """The events that are read. What the scheduler says stands in the pod as well. An unbound claim without a class is
@@ -16,16 +16,16 @@ class Events:
     which came first. Events are compared with events alone, because their versions may be those of a separate etcd.
     """
 
-    def __init__(self, informers: Sequence[Informer[tuple[str, int]]]) -> None:
-        """`informers` has one informer for each of `SELECTORS`."""
-        self._informers = informers
-        # Of each sandbox: the version of each informer when a pod was last there or asked for.
+    def __init__(self, caches: Sequence[Cache[tuple[str, int]]]) -> None:
+        """`caches` has one cache for each of `SELECTORS`."""
+        self._caches = caches
+        # Of each sandbox: the version of each cache when a pod was last there or asked for.
         self._passed: dict[str, tuple[int, ...]] = {}
 
     def message(self, uid: str) -> str:
         """Returns what an event says of the object with that uid; empty if there is none."""
-        for informer in self._informers:
-            found = informer.get(uid)
+        for cache in self._caches:
+            found = cache.get(uid)
             if found is not None:
                 return found[0]
         return ""
@@ -35,17 +35,17 @@ class Events:
 
         Until a pod was seen by this process, every event counts that the cluster still keeps.
         """
-        passed_versions = self._passed.get(sandbox_id, (0,) * len(self._informers))
-        for informer, passed in zip(self._informers, passed_versions, strict=True):
-            message, version = informer.get(stateful_set_uid) or ("", 0)
-            went_backwards = passed > informer.version
+        passed_versions = self._passed.get(sandbox_id, (0,) * len(self._caches))
+        for cache, passed in zip(self._caches, passed_versions, strict=True):
+            message, version = cache.get(stateful_set_uid) or ("", 0)
+            went_backwards = passed > cache.version
             if message and (version > passed or went_backwards):
                 return message
         return ""
 
     def pass_by(self, sandbox_id: str) -> None:
         """Declares that no event so far explains why the next pod is missing."""
-        self._passed[sandbox_id] = tuple(informer.version for informer in self._informers)
+        self._passed[sandbox_id] = tuple(cache.version for cache in self._caches)
 
     def forget(self, sandbox_id: str) -> None:
         """Drops what `pass_by` noted."""

@@ -5,18 +5,22 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import structlog
+
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.engines.kubernetes import client, manifests, observe, resources
+from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.events import SELECTORS, Events
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.namespace import Namespace
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 
+log = structlog.get_logger()
+
 T = TypeVar("T")
-_Informer = Informer[Workload] | Informer[Pod] | Informer[Volume] | Informer[tuple[str, int]]
 
 SUPPLY_EVERY = 30.0
 """Seconds between two writes of a Secret that a kubelet misses. The kubelet looks again within 15 s (its backOffPeriod)."""
@@ -32,40 +36,46 @@ class View:
             changed(Key(namespace, sandbox_id))
 
         def rewound() -> None:
+            log.warning("versions_went_backwards", namespace=namespace)
             for informer in self.informers:
                 informer.list_anew()
 
-        def informer(kind: Kind, value: Callable[[Object], T], selector: dict[str, str]) -> Informer[T]:
-            path = client.path(kind, namespace)
-            return Informer(api, path, selector, value, sandbox_changed, relist, rewound, self.examine)
+        def cache(value: Callable[[Object], T]) -> Cache[T]:
+            return Cache(value, sandbox_changed, rewound)
 
-        labelled = {"labelSelector": manifests.ID}
-        self.services = informer(Kind.SERVICE, observe.workload, labelled)
-        self.ingresses = informer(Kind.INGRESS, observe.workload, labelled)
-        self.stateful_sets = informer(Kind.STATEFUL_SET, observe.workload, labelled)
-        self.pods = informer(Kind.POD, self._read_pod, labelled)
-        # Claims are found by name alone: a disk is not lost because somebody removed our label.
-        self.claims = informer(Kind.CLAIM, observe.volume, {})
-        # The service may not watch Secrets. This informer never runs: it remembers the answers to our own writes.
-        self.secrets = informer(Kind.SECRET, observe.workload, {})
-        events = [informer(Kind.EVENT, observe.trouble, {"fieldSelector": selector}) for selector in SELECTORS]
-        self.events = Events(events)
-        self.informers: tuple[_Informer, ...] = (
-            self.services,
-            self.ingresses,
-            self.stateful_sets,
-            self.pods,
-            self.claims,
-            *events,
-        )
-        """All that have to run."""
+        def informer(kind: Kind, cache: Cache[object], selector: dict[str, str]) -> Informer:
+            return Informer(api, client.path(kind, namespace), selector, cache, relist, self.examine)
+
+        self.services = cache(observe.workload)
+        self.ingresses = cache(observe.workload)
+        self.stateful_sets = cache(observe.workload)
+        self.pods = cache(self._read_pod)
+        self.claims = cache(observe.volume)
+        # The service may not watch Secrets: what is remembered of them is the answers to our own writes.
+        self.secrets = cache(observe.workload)
         self.written = {
             Kind.SECRET: self.secrets,
             Kind.SERVICE: self.services,
             Kind.INGRESS: self.ingresses,
             Kind.STATEFUL_SET: self.stateful_sets,
         }
-        """The informers of objects that are written again and again: of all but claims."""
+        """The objects that are written again and again: all but claims."""
+        event_caches = [cache(observe.trouble) for _ in SELECTORS]
+        self.events = Events(event_caches)
+        labelled = {"labelSelector": manifests.ID}
+        self.informers = (
+            informer(Kind.SERVICE, self.services, labelled),
+            informer(Kind.INGRESS, self.ingresses, labelled),
+            informer(Kind.STATEFUL_SET, self.stateful_sets, labelled),
+            informer(Kind.POD, self.pods, labelled),
+            # Claims are found by name alone: a disk is not lost because somebody removed our label.
+            informer(Kind.CLAIM, self.claims, {}),
+            *(
+                informer(Kind.EVENT, events, {"fieldSelector": selector})
+                for selector, events in zip(SELECTORS, event_caches, strict=True)
+            ),
+        )
+        """All that have to run."""
         self.namespace = Namespace(api, namespace)
         # A pod that the cluster ended is kept by its name, because the pod goes before all else that follows.
         self._disrupted: dict[str, Pod] = {}
@@ -78,8 +88,8 @@ class View:
         if self.namespace.gone:
             return True
         if self.namespace.ends:
-            return all(informer.listed for informer in self.informers)
-        return all(informer.in_sight for informer in self.informers)
+            return all(informer.contact.listed for informer in self.informers)
+        return all(informer.contact.synced for informer in self.informers)
 
     @property
     def fault(self) -> Fault | None:
@@ -87,8 +97,8 @@ class View:
         if self.namespace.ends:
             return self.namespace.fault
         for informer in self.informers:
-            if informer.refused is not None:
-                return self.namespace.with_hint(informer.refused)
+            if informer.contact.refused is not None:
+                return self.namespace.with_hint(informer.contact.refused)
         return None
 
     async def examine(self) -> None:
@@ -121,9 +131,9 @@ class View:
 
     def uid(self, sandbox: Sandbox, reference: Reference) -> str:
         """Returns the uid of the object to write to; empty if the sandbox has none of that name yet."""
-        informer = self.written[reference.kind]
-        found = informer.get(reference.name)
-        return informer.uid(reference.name) if found is not None and found.owner == sandbox.uid else ""
+        cache = self.written[reference.kind]
+        found = cache.get(reference.name)
+        return cache.uid(reference.name) if found is not None and found.owner == sandbox.uid else ""
 
     def secret_missing(self, sandbox: Sandbox) -> bool:
         """Whether the pod's kubelet misses the Secret, and the Secret was not supplied for a while.

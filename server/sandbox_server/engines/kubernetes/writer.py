@@ -2,20 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import client, contest, manifests, observe, resources
-from sandbox_server.engines.kubernetes.informer import Informer
+from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.engines.kubernetes.resources import Reference, Resource
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Settings
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +32,15 @@ class Writer:
         Raises what `check_owned` raises.
         """
         reference = resource.reference
-        informer = self.view.written[reference.kind]
+        cache = self.view.written[reference.kind]
         if self.contest.watched:
             self.contest.compare(reference, await self.api.find(reference))
         try:
-            written = await apply(self.api, informer, resource, self.view.uid(self.sandbox, reference))
+            written = await apply(self.api, cache, resource, self.view.uid(self.sandbox, reference))
         except client.Conflict:
             found = await self.api.find(reference)
             check_owned(self.sandbox, reference, found)
-            written = await apply(self.api, informer, resource, found.metadata.uid if found else "")
+            written = await apply(self.api, cache, resource, found.metadata.uid if found else "")
         self.contest.written(reference, written)
         return written
 
@@ -69,11 +66,11 @@ class Writer:
         self.contests.done(self.sandbox.key, self.contest)
 
 
-async def apply(api: client.Client, informer: Informer[T], resource: Resource, uid: str) -> Object:
-    """Applies to the object with that uid, or makes one where `uid` is empty, and gives the answer to the informer."""
-    position = informer.position(resource.reference.name)
+async def apply(api: client.Client, cache: Cache[object], resource: Resource, uid: str) -> Object:
+    """Applies to the object with that uid, or makes one where `uid` is empty, and gives the answer to the cache."""
+    position = cache.position(resource.reference.name)
     written = await api.apply(resource, uid)
-    informer.answered(written, position)
+    cache.answered(written, position)
     return written
 
 
