@@ -1,58 +1,27 @@
-"""Draws the state diagram, rules and remedies of docs/lifecycle.md from the domain's tables.
+"""Draws the state diagram of docs/lifecycle.md, and its rules and remedies, from the domain's tables.
 
-`python scripts/diagram.py docs/lifecycle.md` rewrites what stands between the markers.
+`python scripts/diagram.py docs/lifecycle.md` rewrites what stands between the markers, and the drawing beside it.
 """
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from sandbox_server.domain import remedy, rules
-from sandbox_server.domain.phase import DesiredState, Phase
+from sandbox_server.domain.phase import Phase
+
+from scripts import states
 
 BEGIN, END = "<!-- state diagram -->", "<!-- /state diagram -->"
-_TOWARDS_RUNNING = (Phase.CREATING, Phase.STARTING, Phase.UPDATING)
-_WISHES = (
-    (DesiredState.RUNNING, DesiredState.STOPPED, "Stop"),
-    (DesiredState.STOPPED, DesiredState.RUNNING, "Start"),
-    (DesiredState.RUNNING, DesiredState.DELETED, "Delete"),
-    (DesiredState.STOPPED, DesiredState.DELETED, "Delete"),
-)
+DRAWING = "lifecycle.svg"
 
 
 def block() -> str:
     """The diagram, the rules and the remedies as Markdown, between their markers."""
-    return "\n".join([BEGIN, "```mermaid", *_diagram(), "```", "", *_rules(), *_remedies(), END])
-
-
-def _phases(desired: DesiredState) -> list[Phase]:
-    """Every phase that a table can give, in the order of the contract."""
-    found: set[Phase] = set()
-    for rule in rules.RULES[desired]:
-        found |= {rule.phase} if isinstance(rule.phase, Phase) else set(_TOWARDS_RUNNING)
-    return sorted(found, key=lambda phase: phase.value)
-
-
-def _diagram() -> Iterator[str]:
-    yield "stateDiagram-v2"
-    yield "    [*] --> CREATING: CreateSandbox"
-    for desired in DesiredState:
-        phases, settled = _phases(desired), rules.SETTLED[desired]
-        yield f'    state "desired {desired.name}" as want_{desired.name} {{'
-        error = f"ERROR_{desired.name}"
-        yield f"        {error}: ERROR"
-        for phase in phases:
-            if phase not in (settled, Phase.ERROR):
-                yield f"        {phase.name} --> {settled.name}"
-            if phase not in (Phase.ERROR, Phase.TERMINATED):
-                yield f"        {phase.name} --> {error}: a cause"
-        yield f"        {error} --> {settled.name}: the cause is gone"
-        yield "    }"
-    for before, after, wish in _WISHES:
-        yield f"    want_{before.name} --> want_{after.name}: {wish}"
-    yield "    RUNNING --> UPDATING: UpdateEnvVars"
-    yield "    TERMINATED --> TERMINATING: Delete of a kept disk"
-    yield "    TERMINATED --> [*]"
+    return "\n".join([BEGIN, f"![The states of a sandbox]({DRAWING})", "", *_rules(), *_remedies(), END])
 
 
 def _rules() -> Iterator[str]:
@@ -89,3 +58,4 @@ def drawn(text: str) -> str:
 if __name__ == "__main__":
     page = Path(sys.argv[1])
     page.write_text(drawn(page.read_text()))
+    (page.parent / DRAWING).write_text(states.svg())
