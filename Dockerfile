@@ -9,7 +9,7 @@ COPY requirements.txt ./
 RUN python -m venv --without-pip /app \
     && /uv/bin/uv pip install --python /app/bin/python --require-hashes --compile-bytecode -r requirements.txt
 # The build back end comes from the same lock as everywhere else.
-COPY pyproject.toml README.md requirements-dev.txt ./
+COPY pyproject.toml README.md LICENSE requirements-dev.txt ./
 COPY server server
 COPY client client
 COPY generated generated

@@ -1,4 +1,4 @@
-"""What README.md and docs/ tell a reader to do works, and what they claim is so."""
+"""What the README and the other pages tell a reader to do works, and what they claim is so."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tests.support.service import Service
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "FAULTS.md"])
 ADDRESS = re.compile(r"(127\.0\.0\.1|localhost):50051")
 
 
