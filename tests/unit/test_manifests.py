@@ -218,7 +218,9 @@ def test_sandbox_stored_without_class_and_secret_keeps_its_hosts_and_follows_the
     stored = json.loads(msgspec.json.encode(made))
     for name in ("ingress_class", "tls_secret"):
         del stored["addresses"][name]
-    (earlier,) = documents.sandboxes([documents.Row(json.dumps(stored), None, None, None)], lambda _: [])
+    row = documents.Row(1, json.dumps(stored), None, None, None, None, None, None)
+    (event,) = documents.events([row], lambda _: [])
+    earlier = event.sandbox
     changed = Settings(tls_secret="two", ingress_class="two", ingress_domain="two.test")
     objects = manifests.objects(earlier, {}, 1, changed)
     ingresses = [one.manifest["spec"] for one in (objects.app_ingress, objects.ttyd_ingress)]

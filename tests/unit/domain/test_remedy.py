@@ -39,5 +39,5 @@ def test_page_says_of_every_reason_who_can_remove_it_and_why(reason: Reason) -> 
 @pytest.mark.parametrize("reason", Reason)
 def test_status_says_who_can_remove_its_cause(reason: Reason) -> None:
     sandbox = samples.sandbox(status=samples.status(phase=Phase.ERROR, reason=reason))
-    told = pb.GetStatusResponse.FromString(render.Encoder().status(sandbox)).status
+    told = pb.GetStatusResponse.FromString(render.Encoder().status(samples.event(sandbox))).status
     assert told.remedy == remedy.of(reason).value

@@ -80,13 +80,15 @@ def test_a_stored_spec_is_read_whatever_the_limits_are_now() -> None:
     made = samples.sandbox(spec=samples.spec(labels={"a": "b"}, args=("x",)))
     large = ["<" * 32768] * 8
     text = json.loads(documents.part(made, "spec")) | {"args": large}
-    row = documents.Row(documents.document(made), 1, None, "[]")
-    (read,) = documents.sandboxes([row], lambda _: [(1, json.dumps(text))])
-    assert read.spec.args == tuple(large)
-    assert read.spec.labels == {"a": "b"}
+    row = documents.Row(1, documents.document(made), 1, None, None, None, None, "[]")
+    (event,) = documents.events([row], lambda _: [(1, json.dumps(text))])
+    assert event.sandbox.spec.args == tuple(large)
+    assert event.sandbox.spec.labels == {"a": "b"}
     first = json.loads(msgspec.json.encode(made))
     first["spec"] |= {"args": large}
     del first["spec"]["annotations"]
-    (read,) = documents.sandboxes([documents.Row(json.dumps(first), None, None, None)], lambda _: [])
+    row = documents.Row(1, json.dumps(first), None, None, None, None, None, None)
+    (event,) = documents.events([row], lambda _: [])
+    read = event.sandbox
     assert (read.spec.args, read.spec.annotations) == (tuple(large), {})
     assert read.spec == samples.sandbox(spec=read.spec).spec
