@@ -171,6 +171,6 @@ def _target(target: str) -> tuple[list[str], str]:
     try:
         chosen.client.status(target, namespace=chosen.namespace)
     except (errors.NotFound, errors.InvalidArgument):
-        show.err.print(f"no sandbox has the id {target}: watching the project of that name")
+        show.err.print(f"no sandbox has the id {show.printable(target)}: watching the project of that name")
         return [], target
     return [target], ""

@@ -44,7 +44,8 @@ def delete(
     if len(names) == 1 and not selector:
         settled(_deleted(*names[0], keep_volume), "TERMINATED", wait, patience, timeout)
     else:
-        _several(names, keep_volume, timeout if wait else None, patience)
+        none = "no sandbox matches" if selector else "nothing was deleted"
+        _several(names, keep_volume, timeout if wait else None, patience, none)
 
 
 def _ask(names: list[tuple[str, str]], keep_volume: bool) -> None:
@@ -59,31 +60,32 @@ def _ask(names: list[tuple[str, str]], keep_volume: bool) -> None:
         raise typer.Exit(1)
 
 
-def _several(names: list[tuple[str, str]], keep_volume: bool, within: float | None, patience: float) -> None:
-    """Deletes each, whatever becomes of the others, and prints them. Raises the last failure."""
-    failed: list[errors.ServiceError | errors.SandboxFailed] = []
+def _several(names: list[tuple[str, str]], keep_volume: bool, within: float | None, patience: float, none: str) -> None:
+    """Deletes each, whatever becomes of the others, and prints them; `none` where there are none.
 
-    def tried(work: Callable[[], pb.Sandbox]) -> list[pb.Sandbox]:
+    Ends the command with the exit code of the last failure.
+    """
+    failed: list[tuple[str, errors.ServiceError | errors.SandboxFailed]] = []
+
+    def tried(sandbox_id: str, work: Callable[[], pb.Sandbox]) -> list[pb.Sandbox]:
         try:
             return [work()]
         except _EVERYWHERE:
             raise
         except (errors.ServiceError, errors.SandboxFailed) as failure:
-            failed.append(failure)
+            failed.append((sandbox_id, failure))
             return []
 
-    found = [one for name in names for one in tried(functools.partial(_deleted, *name, keep_volume))]
+    found = [one for name in names for one in tried(name[1], functools.partial(_deleted, *name, keep_volume))]
     end = time.monotonic() + (within or 0)
     for number, one in enumerate(found if within is not None else ()):
         left = max(0.0, end - time.monotonic())
-        found[number : number + 1] = tried(
-            functools.partial(waited, one, "TERMINATED", patience, left, show.progress(one.sandbox_id))
-        ) or [one]
-    show.sandboxes(found, "no sandbox matches", chosen.json)
-    for failure in failed[:-1]:
-        failures.explained(failure)
-    if failed:
-        raise failed[-1]
+        wait = functools.partial(waited, one, "TERMINATED", patience, left, show.progress(one.sandbox_id))
+        found[number : number + 1] = tried(one.sandbox_id, wait) or [one]
+    show.sandboxes(found, none, chosen.json)
+    codes = [failures.exit_code(failures.explained(failure, sandbox_id)) for sandbox_id, failure in failed]
+    if codes:
+        raise typer.Exit(codes[-1])
 
 
 def _deleted(namespace: str, sandbox_id: str, keep_volume: bool) -> pb.Sandbox:

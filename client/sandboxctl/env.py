@@ -74,10 +74,22 @@ def read(words: list[str], file: Path | None) -> dict[str, str]:
     found = {} if file is None else _read(file)
     for word in words:
         if "=" not in word and word not in os.environ:
-            raise typer.BadParameter(f"{word} is not in this shell's environment: give NAME=value")
+            raise typer.BadParameter(f"{show.printable(word)!r} is not in this shell's environment: give NAME=value")
         name, value = split(word, "env") if "=" in word else (word, os.environ[word])
         found[name] = value
+    for name, value in found.items():
+        if not _is_utf8(name + value):
+            raise typer.BadParameter(f"{show.printable(name)} is not UTF-8 text")
     return found
+
+
+def _is_utf8(text: str) -> bool:
+    """False for what an argument or the environment has of bytes that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read(file: Path) -> dict[str, str]:

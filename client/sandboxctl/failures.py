@@ -5,9 +5,25 @@ from sandbox_client import errors
 
 from sandboxctl import hints, options, reach, show
 
+_EXIT_CODES: dict[type[Exception], int] = {
+    errors.InvalidArgument: 2,
+    errors.NotFound: 3,
+    errors.TimedOut: 4,
+    errors.Unavailable: 5,
+    errors.Unauthenticated: 5,
+}
 
-def explained(error: errors.ServiceError | errors.SandboxFailed) -> Exception:
-    """Says what went wrong and what to do. Returns the error, as Unavailable where time ran out with nothing reached."""
+
+def exit_code(error: Exception) -> int:
+    """The exit code of a command that fails with `error`."""
+    return _EXIT_CODES.get(type(error), 1)
+
+
+def explained(error: errors.ServiceError | errors.SandboxFailed, sandbox_id: str | None = None) -> Exception:
+    """Says what went wrong and what to do. Returns the error, as Unavailable where time ran out with nothing reached.
+
+    `sandbox_id`: the sandbox that it is about, where the command has several.
+    """
     if isinstance(error, errors.SandboxFailed):
         show.failure("failed", str(error))
         return error
@@ -19,6 +35,8 @@ def explained(error: errors.ServiceError | errors.SandboxFailed) -> Exception:
             said = f"{options.chosen.server} did not answer within the time"
             error = errors.Unavailable(said, grpc.StatusCode.UNAVAILABLE)
     summary = "these fields are wrong" if error.fields else error.message or error.code.name
+    if sandbox_id is not None and repr(sandbox_id) not in summary:
+        summary = f"{sandbox_id!r}: {summary}"
     show.failure("error", summary)
     for field, description in error.fields.items():
         show.err.print(f"  {field} {show.printable(description)}")
