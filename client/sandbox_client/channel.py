@@ -1,7 +1,9 @@
 """How the service is reached: address, TLS, token."""
 
+import codecs
 import ipaddress
 import re
+import ssl
 from pathlib import Path
 
 import grpc
@@ -105,5 +107,16 @@ def metadata(address: str, token: str, tls: bool) -> tuple[tuple[str, str], ...]
 
 
 def credentials(ca_file: str | Path | None) -> grpc.ChannelCredentials:
-    """TLS with the system's authorities, or those of a PEM file."""
-    return grpc.ssl_channel_credentials(Path(ca_file).read_bytes() if ca_file else None)
+    """TLS with the system's authorities, or those of a PEM file.
+
+    Raises OSError and ValueError for a file that cannot be read or has no certificate: gRPC would take the system's
+    authorities for an empty one, and try any other until the time is over.
+    """
+    if not ca_file:
+        return grpc.ssl_channel_credentials()
+    pem = Path(ca_file).read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except ssl.SSLError:
+        raise ValueError(f"{ca_file} has no certificate in PEM: give the file of an authority") from None
+    return grpc.ssl_channel_credentials(pem)

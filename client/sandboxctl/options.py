@@ -38,6 +38,17 @@ class _Client(Client):
             return super().run(call)
 
 
+def _token(file: Path) -> str:
+    """The token in a file. Raises OSError, and ValueError where there is none."""
+    try:
+        token = file.read_text("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} has no token: it is not text") from None
+    if not token:
+        raise ValueError(f"{file} has no token: it is empty")
+    return token
+
+
 @dataclass
 class Chosen:
     """What these options say. The client is made when a command first uses it, after all of them are read."""
@@ -53,7 +64,7 @@ class Chosen:
     @cached_property
     def client(self) -> Client:
         """Raises OSError and ValueError for an address, a token or an authority that cannot be used."""
-        token = self.token_file.read_text().strip() if self.token_file else self.token
+        token = _token(self.token_file) if self.token_file else self.token
         return _Client(self.server, token=token, tls=self.tls, ca_file=self.ca_file)
 
     @property

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sandbox_client import AsyncClient, Client, errors
+from sandboxctl.options import Chosen
 
 from tests.support.certificates import certificate
 from tests.support.service import Service
@@ -46,3 +48,39 @@ async def test_tls_and_tokens_let_in_who_has_them_and_nobody_else(
             with pytest.raises((errors.Unavailable, errors.TimedOut)) as refused:
                 client.page()
             assert TOKEN not in str(refused.value)
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize("content", [b"", b"\n", b"words", b"-----BEGIN CERTIFICATE-----\nMIIB\n", "key", "der"])
+def test_a_file_without_a_certificate_is_no_authority(content: bytes | str, tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "live")
+    if isinstance(content, str):
+        content = {"key": key.read_bytes(), "der": ssl.PEM_cert_to_DER_cert(chain.read_text())}[content]
+    (tmp_path / "ca").write_bytes(content)
+    # For an empty one gRPC takes the authorities of the system.
+    with pytest.raises(ValueError, match="has no certificate in PEM"):
+        Client("localhost:1", ca_file=tmp_path / "ca")
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize(
+    ("content", "token"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"canary\xff", "is not text"),
+        (b"canary-two words", "visible ASCII"),
+        (f"\ufeff{TOKEN}\r\n".encode(), TOKEN),
+    ],
+)
+def test_a_token_file_has_a_token_or_is_refused(content: bytes, token: str, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    chosen = Chosen(server="localhost:1", token_file=file)
+    if token == TOKEN:
+        with chosen.client as client:
+            assert client._metadata == (("authorization", f"Bearer {TOKEN}"),)
+        return
+    with pytest.raises(ValueError, match=token) as refused:
+        chosen.client.close()
+    assert "canary" not in str(refused.value)
