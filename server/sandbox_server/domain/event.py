@@ -1,13 +1,13 @@
 """The log's entries. Each tells how a sandbox stands from then on, and what made it so. All frozen."""
 
-import enum
 from dataclasses import dataclass
 
+from sandbox_server.domain.open_enum import OpenEnum
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
 
 
-class Kind(enum.Enum):
+class Kind(OpenEnum):
     """What made an event."""
 
     MUTATION = 1

@@ -1,9 +1,9 @@
 """The words for how a sandbox is: the wish, the phase, the reason and the conditions. Numbers are the contract's."""
 
-import enum
+from sandbox_server.domain.open_enum import OpenEnum
 
 
-class DesiredState(enum.Enum):
+class DesiredState(OpenEnum):
     """The caller's last wish."""
 
     RUNNING = 1
@@ -11,7 +11,7 @@ class DesiredState(enum.Enum):
     DELETED = 3
 
 
-class Phase(enum.Enum):
+class Phase(OpenEnum):
     """What follows from desired and observed. Numbers are those of the contract."""
 
     CREATING = 1
@@ -25,7 +25,7 @@ class Phase(enum.Enum):
     ERROR = 9
 
 
-class Reason(enum.Enum):
+class Reason(OpenEnum):
     """Why the phase is what it is. Numbers and meanings are those of the contract."""
 
     ACCEPTED = 1
@@ -85,7 +85,7 @@ class Reason(enum.Enum):
         return Reason.EVICTED.value <= self.value <= Reason.NODE_TAINTED.value
 
 
-class ConditionType(enum.Enum):
+class ConditionType(OpenEnum):
     """One aspect of a sandbox."""
 
     SCHEDULED = 1

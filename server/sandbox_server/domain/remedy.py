@@ -78,5 +78,6 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
 
 
 def of(reason: Reason) -> Remedy:
-    """Returns who can remove the cause that `reason` names."""
-    return REMEDIES[reason][0]
+    """Returns who can remove the cause that `reason` names; UNSPECIFIED for a reason of a newer release."""
+    found = REMEDIES.get(reason)
+    return Remedy.UNSPECIFIED if found is None else found[0]

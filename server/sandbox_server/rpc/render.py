@@ -4,29 +4,24 @@ A message is given as a dictionary, which protobuf reads in one go: in less than
 part of it takes.
 """
 
-from datetime import datetime
 from typing import Any
 
-import msgspec
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server.domain import remedy
 from sandbox_server.domain.event import Event
-from sandbox_server.domain.sandbox import Sandbox, Status
+from sandbox_server.domain.sandbox import Condition, Sandbox, Status
 from sandbox_server.domain.spec import SandboxSpec
 
 _HOLDS = {True: pb.CONDITION_STATUS_TRUE, False: pb.CONDITION_STATUS_FALSE, None: pb.CONDITION_STATUS_UNKNOWN}
 
 
 def status(event: Event, stale: bool = False) -> Any:
-    """A SandboxStatus: the fields are the domain's, and what callers find it by."""
+    """A SandboxStatus."""
     sandbox = event.sandbox
-    fields = _fields(sandbox.status)
-    for one in fields["conditions"]:
-        one["status"] = _HOLDS[one["status"]]
     return (
         _names(sandbox)
-        | fields
+        | _phase(sandbox.status)
         | {
             "project": sandbox.spec.project,
             "generation": sandbox.generation,
@@ -61,15 +56,65 @@ def _names(sandbox: Sandbox) -> dict[str, Any]:
     }
 
 
-def _spec(spec: SandboxSpec) -> Any:
-    """A SandboxSpec: the fields are the domain's, of the probes at most one."""
-    fields = _fields(spec)
-    probe = {name: value for name, value in fields["readiness"].items() if value}
-    return fields | {"readiness": probe or None}
+def _phase(status: Status) -> dict[str, Any]:
+    """The fields that the domain's status has. An unset one is None."""
+    last_exit = status.last_exit
+    volume = status.volume
+    disruption = status.last_disruption
+    return {
+        "phase": status.phase.value,
+        "reason": status.reason.value,
+        "message": status.message,
+        "transition_time": status.transition_time,
+        "observed_generation": status.observed_generation,
+        "conditions": [_condition(one) for one in status.conditions],
+        "restart_count": status.restart_count,
+        "last_exit": last_exit and {"code": last_exit.code, "reason": last_exit.reason, "message": last_exit.message},
+        "volume": volume and {"name": volume.name, "size": volume.size, "bound": volume.bound},
+        "last_disruption": disruption
+        and {
+            "reason": disruption.reason.value,
+            "message": disruption.message,
+            "time": disruption.time,
+            "count": disruption.count,
+        },
+    }
 
 
-def _fields(value: SandboxSpec | Status) -> dict[str, Any]:
-    return msgspec.to_builtins(value, builtin_types=(datetime,))  # type: ignore[no-any-return]
+def _condition(condition: Condition) -> dict[str, Any]:
+    return {
+        "type": condition.type.value,
+        "status": _HOLDS[condition.status],
+        "reason": condition.reason.value,
+        "transition_time": condition.transition_time,
+    }
+
+
+def _spec(spec: SandboxSpec) -> dict[str, Any]:
+    """A SandboxSpec, with at most one of the probes."""
+    resources = spec.resources
+    storage = spec.storage
+    probe = {"http_path": spec.readiness.http_path, "tcp_port": spec.readiness.tcp_port}
+    return {
+        "project": spec.project,
+        "image": spec.image,
+        "command": spec.command,
+        "args": spec.args,
+        "ports": [{"name": one.name, "number": one.number} for one in spec.ports],
+        "resources": {
+            "cpu_request": resources.cpu_request,
+            "cpu_limit": resources.cpu_limit,
+            "memory_request": resources.memory_request,
+            "memory_limit": resources.memory_limit,
+        },
+        "storage": {"size": storage.size, "storage_class": storage.storage_class, "access_mode": storage.access_mode},
+        "labels": spec.labels,
+        "annotations": spec.annotations,
+        "runtime_class": spec.runtime_class,
+        "readiness": {name: value for name, value in probe.items() if value} or None,
+        "grace_period_seconds": spec.grace_period_seconds,
+        "copy_image_home": spec.copy_image_home,
+    }
 
 
 class Encoder:

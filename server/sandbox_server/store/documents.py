@@ -1,25 +1,31 @@
 """What the log holds of a sandbox: a document for each event, and the parts that many events share.
 
 The spec and the names of the variables can be large and change seldom: each is stored once, under the sequence of the
-first event that has it. The documents of the first release have both in them, and are read for ever.
+first event that has it.
+
+Each document says its version. Releases of two versions may share a database, so a version only ever adds to the one
+before it: an older release reads the document of a newer one as far as it knows it. Where it writes the sandbox's next
+event, it keeps what it does not know: values of an enumeration as their numbers, and members as they are. A spec is never
+written again while the sandbox has it. Nothing is validated here: a spec is checked where it is made, and the rules of
+today do not apply to a spec that is stored.
 """
 
-import dataclasses
-import typing
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
-from sandbox_server.domain.phase import Reason
-from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.domain.spec import SandboxSpec
+from sandbox_server.domain.phase import DesiredState, Reason
+from sandbox_server.domain.sandbox import Addresses, Sandbox, Status
+from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 
+VERSION = 2
+"""Of the documents that this release writes: the next one with each member that is added. Documents of version 1 say none.
+They have a sequence, which is the row's, and in the first release also the parts."""
 PARTS = ("spec", "env_names")
-
-
 COLUMNS = ("sequence", "document", "spec_sequence", "env_names_sequence", "cause", "actor", "request_id")
 """Of the log, in the order of `Row`."""
 
@@ -36,63 +42,112 @@ class Row(NamedTuple):
     request_id: str | None
     env_names: str | None
 
-    def caused(self, sandbox: Sandbox) -> Cause:
-        """Returns the cause; `sandbox` as the event has it tells it where none was stored."""
-        if self.cause is not None:
-            return Cause(Kind(self.cause), self.actor or "", self.request_id or "")
-        mutated = sandbox.status.reason is Reason.ACCEPTED
-        return Cause(Kind.MUTATION, sandbox.tenant) if mutated else OBSERVED
+
+class Spec(msgspec.Struct, kw_only=True):
+    """The document of a spec. A member with a default is not in the documents of every release."""
+
+    project: str
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = PORTS
+    resources: Resources
+    storage: Storage
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    runtime_class: str = ""
+    readiness: Readiness = Readiness()
+    grace_period_seconds: int = 10
+    copy_image_home: bool = True
 
 
-_HINTS = typing.get_type_hints(Sandbox)
-_OWN = tuple(one for one in dataclasses.fields(Sandbox) if one.name not in PARTS)
+class Document(msgspec.Struct, kw_only=True):
+    """The document of an event. A member with a default is not in the documents of every release."""
+
+    id: str
+    namespace: str
+    tenant: str
+    uid: str
+    host: str
+    desired: DesiredState
+    generation: int
+    start_generation: int
+    create_time: datetime
+    attempt_at: datetime
+    addresses: Addresses
+    status: Status
+    applied_generation: int = 0
+    applied_revision: int = 0
+    keep_volume: bool = False
+    volume_uid: str = ""
+    home_folder: str = ""
+    filled_generation: int = 0
+    disrupted_pod: str = ""
+    disruptions: int = 0
 
 
-def _field(one: dataclasses.Field[Any]) -> Any:
-    if one.default_factory is not dataclasses.MISSING:
-        return msgspec.field(default_factory=one.default_factory)
-    return msgspec.field() if one.default is dataclasses.MISSING else msgspec.field(default=one.default)
+class _Whole(Document):
+    """A document of the first release has the parts in it."""
+
+    spec: Spec | None = None
+    env_names: tuple[str, ...] | None = None
 
 
-_SPEC_HINTS = typing.get_type_hints(SandboxSpec)
-_Spec: Any = msgspec.defstruct(
-    "_Spec", [(one.name, _SPEC_HINTS[one.name], _field(one)) for one in dataclasses.fields(SandboxSpec)], kw_only=True
-)
-"""A spec as it was stored: limits that are newer do not apply to it."""
-_Document: Any = msgspec.defstruct(
-    "_Document",
-    [
-        *((one.name, _HINTS[one.name]) for one in _OWN if one.default is dataclasses.MISSING),
-        *((one.name, _HINTS[one.name], one.default) for one in _OWN if one.default is not dataclasses.MISSING),
-        ("spec", _Spec | None, None),
-        ("env_names", _HINTS["env_names"] | None, None),
-    ],
-)
-_DECODER = msgspec.json.Decoder(_Document)
-_SPEC = msgspec.json.Decoder(_Spec)
-_NAMES = msgspec.json.Decoder(tuple[str, ...])
+class _Versioned(msgspec.Struct):
+    version: int = 1
+
+
+_MEMBERS = Document.__struct_fields__
+_SPEC_MEMBERS = Spec.__struct_fields__
+_LASTING = ("addresses", "status")
+"""Objects in a document that last as long as the sandbox. Any other describes one thing that was seen: of the next one
+nothing is true that a newer release said of the one before."""
+
 _ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(_Whole)
+_VERSION_DECODER = msgspec.json.Decoder(_Versioned)
+_SPEC_DECODER = msgspec.json.Decoder(Spec)
+_NAMES_DECODER = msgspec.json.Decoder(tuple[str, ...])
 
 _SPECS = weakref.WeakValueDictionary[tuple[str, int], SandboxSpec]()
 """Specs by the sandbox's uid and their sequence, while anybody has them: the events of a sandbox share one in memory."""
 
 
-def document(value: Sandbox) -> str:
-    """The document of an event: all but the parts. It has no value of an environment variable."""
-    return _ENCODER.encode({one.name: getattr(value, one.name) for one in _OWN}).decode()
+def of_newer_release(document: str) -> bool:
+    """Whether a newer release wrote the document, or has written what was kept in it."""
+    return _VERSION_DECODER.decode(document).version > VERSION
+
+
+def document(value: Sandbox, newer: str | None = None) -> str:
+    """Returns the document of an event: all but the parts. It has no value of an environment variable.
+
+    `newer` is the document of the sandbox's event before it, if a newer release wrote that.
+    """
+    made = _ENCODER.encode({"version": VERSION} | {name: getattr(value, name) for name in _MEMBERS})
+    if newer is not None:
+        stored = msgspec.json.decode(newer)
+        read = msgspec.json.decode(_ENCODER.encode(msgspec.json.decode(newer, type=Document)))
+        made = _ENCODER.encode(_rewritten(stored, read, msgspec.json.decode(made)))
+    return made.decode()
+
+
+def _rewritten(stored: Mapping[str, Any], read: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `stored` with the changes from `read`, which is what this release knows of it, to `made`."""
+    written = dict(stored)
+    for name, value in made.items():
+        if name == "version" or (name in read and read[name] == value):
+            continue
+        lasts = name in _LASTING and name in stored
+        written[name] = _rewritten(stored[name], read[name], value) if lasts else value
+    return written
 
 
 def part(value: Sandbox, name: str) -> str:
-    """A part of a sandbox."""
-    return _ENCODER.encode(getattr(value, name)).decode()
-
-
-def _spec(stored: Any) -> SandboxSpec:
-    """The spec without the checks of its making."""
-    spec = object.__new__(SandboxSpec)
-    for one in dataclasses.fields(SandboxSpec):
-        object.__setattr__(spec, one.name, getattr(stored, one.name))
-    return spec
+    """Returns the document of a part of a sandbox."""
+    if name == "spec":
+        members = {name: getattr(value.spec, name) for name in _SPEC_MEMBERS}
+        return _ENCODER.encode({"version": VERSION} | members).decode()
+    return _ENCODER.encode(value.env_names).decode()
 
 
 def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tuple[int, str]]]) -> list[Event]:
@@ -102,13 +157,29 @@ def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tup
     known = {sequence: spec for sequence, uid in owners.items() if (spec := _SPECS.get((uid, sequence)))}
     if missing := owners.keys() - known.keys():
         for sequence, text in specs(missing):
-            known[sequence] = _SPECS.setdefault((owners[sequence], sequence), _spec(_SPEC.decode(text)))
-    sandboxes = [
-        Sandbox(
+            known[sequence] = _SPECS.setdefault((owners[sequence], sequence), _spec(_SPEC_DECODER.decode(text)))
+    made = []
+    for row, one in zip(found, decoded, strict=True):
+        sandbox = Sandbox(
             spec=known[row.spec_sequence] if row.spec_sequence else _spec(one.spec),
-            env_names=one.env_names if row.env_names is None else _NAMES.decode(row.env_names),
-            **{field.name: getattr(one, field.name) for field in _OWN},
+            env_names=one.env_names or () if row.env_names is None else _NAMES_DECODER.decode(row.env_names),
+            **{name: getattr(one, name) for name in _MEMBERS},
         )
-        for row, one in zip(found, decoded, strict=True)
-    ]
-    return [Event(row.sequence, one, row.caused(one)) for row, one in zip(found, sandboxes, strict=True)]
+        made.append(Event(row.sequence, sandbox, _cause(row, sandbox)))
+    return made
+
+
+def _spec(stored: Any) -> SandboxSpec:
+    """The spec without the checks of its making."""
+    spec = object.__new__(SandboxSpec)
+    for name in _SPEC_MEMBERS:
+        object.__setattr__(spec, name, getattr(stored, name))
+    return spec
+
+
+def _cause(row: Row, sandbox: Sandbox) -> Cause:
+    """The cause of an event; where none was stored, the reason of the status tells it."""
+    if row.cause is not None:
+        return Cause(Kind(row.cause), row.actor or "", row.request_id or "")
+    mutated = sandbox.status.reason is Reason.ACCEPTED
+    return Cause(Kind.MUTATION, sandbox.tenant) if mutated else OBSERVED

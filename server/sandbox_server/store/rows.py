@@ -96,8 +96,11 @@ def of_version(last: Event) -> dict[str, Any]:
     return of(last.sandbox.key) | {"of_sequence": last.sequence}
 
 
-def columns(event: Event) -> dict[str, Any]:
-    """What the statements above take of an event, without the environment: each takes what it needs."""
+def columns(event: Event, newer: str | None = None) -> dict[str, Any]:
+    """What the statements above take of an event, without the environment: each takes what it needs.
+
+    `newer` as in `documents.document`.
+    """
     value = event.sandbox
     return {
         "namespace": value.namespace,
@@ -112,7 +115,7 @@ def columns(event: Event) -> dict[str, Any]:
         "phase": value.status.phase.name,
         "generation": value.generation,
         "sequence": event.sequence,
-        "document": documents.document(value),
+        "document": documents.document(value, newer),
         "cause": event.cause.kind.value,
         "actor": event.cause.actor,
         "request_id": event.cause.request_id,

@@ -139,13 +139,14 @@ class _Row:
     """The last event of a sandbox as it was, and as the group leaves it: `columns` if it changed, with `env` if that did.
 
     `parts`: the sequences of the events that have the parts of the sandbox as it now is; None for one of the first
-    release.
+    release. `newer`: the document of the last event, if a newer release wrote it.
     """
 
     was: Event | None
     now: Event | None
     parts: dict[str, int | None] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
+    newer: str | None = None
 
 
 class Group(Reader):
@@ -176,6 +177,7 @@ class Group(Reader):
             row = self._rows[key] = _Row(event, event)
             if found is not None:
                 row.parts = {"spec": found.spec_sequence, "env_names": found.env_names_sequence}
+                row.newer = found.document if documents.of_newer_release(found.document) else None
         return row
 
     def env(self, key: Key) -> dict[str, str]:
@@ -236,7 +238,8 @@ class Group(Reader):
             # All that is the same is the same object: the feed keeps some thousand events in memory.
             after = replace(after, spec=before.spec)
         event = Event(self._stands + len(self.committed) + 1, after, write.cause)
-        columns = rows.columns(event)
+        newer = row.newer if same else None
+        columns = rows.columns(event, newer)
         columns["env"] = row.columns.get("env")
         if write.env is not None:
             columns["env"] = self._cipher.encrypt(write.env, after.uid)
@@ -253,6 +256,7 @@ class Group(Reader):
             row.parts[name] = event.sequence
         columns |= {f"{name}_sequence": sequence for name, sequence in row.parts.items()}
         row.now = event
+        row.newer = newer and columns["document"]
         row.columns = columns
         self._appended.append(columns)
         self.committed.append(event)
