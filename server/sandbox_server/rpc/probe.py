@@ -1,9 +1,11 @@
 """What a container's health check asks of the service beside it."""
 
+import codecs
 from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sandbox_server import files
@@ -27,7 +29,7 @@ def ask(listen: str, certificate: Path | None) -> tuple[str, str]:
     options = [("grpc.enable_http_proxy", 0)]
     channel = grpc.insecure_channel(address, options)
     if certificate is not None:
-        pem = files.read("tls-cert", certificate)
+        pem = files.read("tls-cert", certificate).removeprefix(codecs.BOM_UTF8)
         named = [("grpc.ssl_target_name_override", name) for name in _names(pem)[:1]]
         channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(pem), [*options, *named])
     with channel:
@@ -41,10 +43,14 @@ def ask(listen: str, certificate: Path | None) -> tuple[str, str]:
 
 
 def _names(pem: bytes) -> list[str]:
-    """The names that the certificate is for; one with a wildcard as a name that it covers."""
+    """The names that the certificate is for; one with a wildcard as a name that it covers.
+
+    A certificate that lists none is for its common name.
+    """
+    certificate = x509.load_pem_x509_certificate(pem)
     try:
-        found = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
-        return []
+        return [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     hosts = [name.replace("*", "probe") for name in found.value.get_values_for_type(x509.DNSName)]
     return hosts + [str(address) for address in found.value.get_values_for_type(x509.IPAddress)]

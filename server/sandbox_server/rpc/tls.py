@@ -1,11 +1,13 @@
 """TLS from files that may be replaced while they are served."""
 
+import codecs
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sandbox_server import files
 
@@ -34,15 +36,25 @@ def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
 def _read(certificate: Path, key: Path) -> tuple[bytes, bytes]:
     """The key and the certificate chain, in the order that gRPC takes them."""
     chain = files.read("tls-cert", certificate)
-    pair = files.read("tls-key", key), chain
+    # OpenSSL passes over a byte order mark, gRPC finds no certificate behind it.
+    pair = files.read("tls-key", key).removeprefix(codecs.BOM_UTF8), chain.removeprefix(codecs.BOM_UTF8)
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, files.no_passphrase)
     except (OSError, ValueError) as error:
         raise ValueError(f"tls-cert, tls-key: {certificate}, {key}: {error}") from None
     leaf, now = x509.load_pem_x509_certificate(pair[1]), datetime.now(UTC)
+    if not _is_served(leaf.public_key()):
+        raise ValueError(f"tls-cert: {certificate} has a key that gRPC does not take: use RSA, or EC on P-256 or P-384")
     if leaf.not_valid_after_utc < now:
         raise ValueError(f"tls-cert: {certificate} expired on {leaf.not_valid_after_utc:%Y-%m-%d}: renew it")
     if leaf.not_valid_before_utc > now:
         begins = f"{leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         raise ValueError(f"tls-cert: {certificate} is not valid before {begins}: wait, or set this machine's clock")
     return pair
+
+
+def _is_served(key: object) -> bool:
+    """Whether every client of gRPC takes a certificate for a key, the health check too. Some clients take other keys."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
+    return isinstance(key, rsa.RSAPublicKey)
