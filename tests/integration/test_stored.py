@@ -279,6 +279,7 @@ def newer(document: dict[str, Any]) -> None:
     status["conditions"].append({"type": 99, "status": True, "reason": 977, "transition_time": "2026-01-02T03:04:05Z"})
 
 
+@pytest.mark.fault(75)
 async def test_sandbox_of_a_newer_release_is_served(service: Service) -> None:
     service.store_document(RUNNING, newer)
     spec = json.loads(service.raw("SELECT document FROM part WHERE name = 'spec' AND sequence = 1")[0][0])
@@ -299,6 +300,7 @@ async def test_sandbox_of_a_newer_release_is_served(service: Service) -> None:
         ]
 
 
+@pytest.mark.fault(75)
 async def test_what_a_newer_release_stored_is_kept_in_the_next_events(service: Service) -> None:
     stored = service.store_document(RUNNING, newer)
     async with service.opened():
