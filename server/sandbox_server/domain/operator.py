@@ -23,7 +23,7 @@ def parsed(given: Any) -> Any:
         return given
     try:
         return json.loads(given)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"must be JSON: {error}") from None
 
 

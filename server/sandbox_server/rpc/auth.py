@@ -41,10 +41,14 @@ class Anyone:
         return self._tenant
 
 
+_FORM_OF_ONE = r"^(sha256:[0-9a-fA-F]{64}|(?!sha256:)[!-~][ -~]{14,}[!-~])\Z"
+"""Other tokens would never match: metadata is printable ASCII, and loses the spaces around it."""
+
+
 class _Tenant(msgspec.Struct):
     name: Annotated[str, msgspec.Meta(min_length=1)]
     namespaces: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    tokens: tuple[Annotated[str, msgspec.Meta(pattern="^(sha256:[0-9a-fA-F]{64}|(?!sha256:).{16,})$")], ...]
+    tokens: tuple[Annotated[str, msgspec.Meta(pattern=_FORM_OF_ONE)], ...]
 
 
 class _Tenants(msgspec.Struct):
@@ -54,7 +58,7 @@ class _Tenants(msgspec.Struct):
 class TokenFile:
     """Tokens from a JSON file: `{"tenants": [{"name": …, "namespaces": […], "tokens": […]}]}`.
 
-    A token is at least 16 characters, or `sha256:` and the hexadecimal digest of one, so that the file need not hold
+    A token is at least 16 characters of printable ASCII, or `sha256:` and the hexadecimal digest of one, so that the file need not hold
     it. Only digests are kept and looked up, which takes the same time for a near miss as for any other. A file that was
     replaced counts from the next call on; calls that are open go on.
     """
@@ -115,7 +119,7 @@ def _read(path: Path) -> _Known:
             for token in one.tokens:
                 if tenants.setdefault(_digest(token), Tenant(one.name, one.namespaces)).name != one.name:
                     raise ValueError(f"tenant {one.name!r} shares a token with another")
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ValueError(f"token file {path}: {error}: {_FORM}") from None
     return _Known(tenants, tuple(sorted(owners)))
 
