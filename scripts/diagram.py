@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 from sandbox_server.domain import remedy, rules
 from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.rules import Relative
 
 from scripts import states
 
@@ -32,8 +33,14 @@ def _rules() -> Iterator[str]:
         yield "|---|---|---|"
         for rule in table:
             phase = rule.phase.name if isinstance(rule.phase, Phase) else rule.phase.value
-            yield f"| {rule.when} | {phase} | {rule.reason.name if rule.reason else 'what is observed'} |"
+            yield f"| {rule.when} | {phase} | {_reason(rule)} |"
         yield ""
+
+
+def _reason(rule: rules.Rule) -> str:
+    if rule.phase is Relative.UNCHANGED:
+        return rule.phase.value
+    return rule.reason.name if rule.reason else "what is observed"
 
 
 def _remedies() -> Iterator[str]:

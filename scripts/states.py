@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sandbox_server.domain import rules
 from sandbox_server.domain.phase import DesiredState, Phase
+from sandbox_server.domain.rules import Relative
 
 TOWARDS_RUNNING = (Phase.CREATING, Phase.STARTING, Phase.UPDATING)
 WIDTH, ROW, GAP, TOP = 960, 150, 64, 46
@@ -30,7 +31,10 @@ def phases(desired: DesiredState) -> list[Phase]:
     """Returns every phase that the table of a desired state can give, in the order of the contract."""
     found: set[Phase] = set()
     for rule in rules.RULES[desired]:
-        found |= {rule.phase} if isinstance(rule.phase, Phase) else set(TOWARDS_RUNNING)
+        if isinstance(rule.phase, Phase):
+            found.add(rule.phase)
+        elif rule.phase is Relative.TOWARDS_RUNNING:
+            found.update(TOWARDS_RUNNING)
     return sorted(found, key=lambda phase: phase.value)
 
 

@@ -62,11 +62,14 @@ class Silence:
         self.memory = feed.Feed(self.database, render.Encoder(), heartbeat=60)
 
     async def run(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
+        await self.start(resync, now)
+        self.key = (await self.database.write(lambda _: samples.new(samples.sandbox()))).sandbox.key
+
+    async def start(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
         engine: Any = self.engine
         settings = Settings(workers=1, resync=resync, start_deadline=60)
         self.reconciler = Reconciler(self.memory, self.database, engine, settings, now)
         self.task = asyncio.create_task(self.reconciler.run())
-        self.key = (await self.database.write(lambda _: samples.new(samples.sandbox()))).sandbox.key
 
     def stopped(self, reader: store.Reader) -> store.Write:
         """The mutation that stops it."""
@@ -202,3 +205,31 @@ async def test_mutation_wakes_the_reconciler_whatever_the_reason_of_the_status(s
     cause = Cause(Kind.MUTATION, "default")
     await silence.database.write(lambda _: store.Write(changed.sandbox, changed.sequence, cause))
     await silence.until(lambda one: one.applied_generation == 2)
+
+
+@pytest.mark.parametrize("answer", [engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no")), engines.Unreachable("none")])
+async def test_restart_reports_no_end_of_an_error_before_its_act_was_tried_again(
+    silence: Silence, answer: Exception
+) -> None:
+    silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
+    await silence.run(resync=3600)
+    await silence.until(lambda one: one.status.phase is Phase.ERROR)
+    silence.task.cancel()
+    await asyncio.gather(silence.task, return_exceptions=True)
+    told = silence.memory.sequence
+    silence.engine.fails = answer
+    await silence.start(resync=0.02)
+    await asyncio.sleep(0.3)
+    assert silence.memory.sequence == told
+    silence.engine.fails = None
+    await silence.until(lambda one: one.applied_generation == 1 and one.status.phase is Phase.STARTING)
+
+
+async def test_refusal_stays_while_the_engine_gives_no_answer(silence: Silence) -> None:
+    silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
+    await silence.run(resync=0.02)
+    await silence.until(lambda one: one.status.phase is Phase.ERROR)
+    told = silence.memory.sequence
+    silence.engine.fails = engines.Unreachable("no answer")
+    await asyncio.sleep(0.3)
+    assert silence.memory.sequence == told

@@ -33,7 +33,7 @@ class Life:
     """A sandbox that is looked at as the reconciler does, at times that the test says."""
 
     def __init__(self, phase: Phase = Phase.STARTING, **of_status: object) -> None:
-        self.runs = runs.Runs(FOR)
+        self.timer = runs.Timer()
         self.now = samples.NOW
         self.events: list[Sandbox] = []
         self.recheck_at: datetime | None = None
@@ -45,9 +45,12 @@ class Life:
             status=samples.status(phase=phase, **of_status),
         )
 
+    def observe(self, seen: Pod) -> Observed:
+        return self.timer.timed(self.sandbox, Observed(workload=WORKLOAD, pod=seen, volume=VOLUME), FOR, self.now)
+
     def look(self, seen: Pod, after: float = 0.0) -> tuple[Phase, Reason]:
         self.now += timedelta(seconds=after)
-        observed = self.runs.timed(self.sandbox, Observed(workload=WORKLOAD, pod=seen, volume=VOLUME), self.now)
+        observed = self.observe(seen)
         decision = lifecycle.decide(self.sandbox, observed, self.now)
         recorded = status.record(self.sandbox, observed, decision, self.now)
         self.recheck_at = decision.recheck_at
@@ -139,6 +142,6 @@ def test_next_generation_is_tried_without_the_failure_of_the_one_before() -> Non
     life.look(pod(Reason.NOT_READY, restarts=1))
     life.sandbox = lifecycle.on_wish(samples.wished(life.sandbox), life.now)
     fresh = dataclasses.replace(pod(probed=True), generation=2, uid="next")
-    observed = Observed(workload=dataclasses.replace(WORKLOAD, generation=2), pod=fresh, volume=VOLUME)
-    decision = lifecycle.decide(life.sandbox, life.runs.timed(life.sandbox, observed, life.now), life.now)
+    observed = dataclasses.replace(life.observe(fresh), workload=dataclasses.replace(WORKLOAD, generation=2))
+    decision = lifecycle.decide(life.sandbox, observed, life.now)
     assert decision.phase is Phase.RUNNING

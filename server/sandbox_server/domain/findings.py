@@ -7,6 +7,8 @@ from sandbox_server.domain.observed import Fault, Pod
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.situation import NAMESPACE_ENDS, Situation
 
+ACCEPTED = "accepted"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -22,6 +24,44 @@ def _cause(of: Fault | Pod | None) -> Finding | None:
 
 def _if(holds: bool, reason: Reason, message: str) -> Finding | None:
     return Finding(reason, message) if holds else None
+
+
+def accepted(at: Situation) -> Finding | None:
+    """A mutation was accepted, and nothing has been observed since."""
+    return _if(at.accepted, Reason.ACCEPTED, ACCEPTED)
+
+
+def accepted_while_stopped(at: Situation) -> Finding | None:
+    """A mutation of a sandbox that is STOPPED was accepted, such as one of its environment."""
+    return accepted(at) if at.sandbox.status.phase is Phase.STOPPED else None
+
+
+def unobservable_settled(at: Situation) -> Finding | None:
+    """The namespace is unobservable, and the sandbox had reached its generation. It is taken to be as it was last seen.
+
+    Where the namespace is being removed, the sandbox cannot stay so.
+    """
+    status, cause = at.sandbox.status, at.unobservable
+    if cause is None or cause.reason is Reason.NAMESPACE_TERMINATING:
+        return None
+    return _if(status.observed_generation == at.sandbox.generation, status.reason, status.message)
+
+
+def unobservable_ending(at: Situation) -> Finding | None:
+    """The namespace is unobservable because it is being removed."""
+    cause = at.unobservable
+    return _cause(cause) if cause is not None and cause.reason is Reason.NAMESPACE_TERMINATING else None
+
+
+def unobservable_busy(at: Situation) -> Finding | None:
+    """The namespace is unobservable because the engine answers that it cannot show it now."""
+    cause = at.unobservable
+    return _cause(cause) if cause is not None and cause.reason is Reason.CLUSTER_BUSY else None
+
+
+def unobservable(at: Situation) -> Finding | None:
+    """The namespace is unobservable."""
+    return _cause(at.unobservable)
 
 
 def namespace_ends(at: Situation) -> Finding | None:

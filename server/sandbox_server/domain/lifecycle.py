@@ -63,32 +63,40 @@ MESSAGE_MOST = 4096
 NEWS = timedelta(seconds=1)
 """How long the end of a pod is the reason at least, where its successor is there before the end was seen."""
 
-ACCEPTED = "accepted"
-
 
 def decide(
-    sandbox: Sandbox, observed: Observed, now: datetime, start_deadline: timedelta = DEFAULT_START_DEADLINE
+    sandbox: Sandbox,
+    observed: Observed | None,
+    now: datetime,
+    start_deadline: timedelta = DEFAULT_START_DEADLINE,
+    refusal: Fault | None = None,
 ) -> Decision:
-    """Returns what `sandbox` is and what to do about it, given what is observed."""
-    at = Situation.of(sandbox, observed, now, start_deadline)
+    """Returns what `sandbox` is and what to do about it.
+
+    `observed` is None for a mutation that was just accepted. `refusal` says why the engine refused the last act for this
+    generation; it counts for as long as there is something to do.
+    """
+    at = Situation.of(sandbox, observed, now, start_deadline, refusal)
+    action = _action(at) if at.seen else None
+    if action is None and refusal is not None:
+        at = Situation.of(sandbox, observed, now, start_deadline)
     rule, finding = rules.first(at)
-    waits = rule.phase is Relative.TOWARDS_RUNNING
-    phase = rule.phase if isinstance(rule.phase, Phase) else _towards_running(sandbox, made=at.workload is not None)
-    action = _action(at)
+    phase = _phase(rule, at)
     return Decision(
         phase=phase,
         reason=finding.reason,
         message=finding.message,
         action=action,
-        settled=phase is rules.SETTLED[sandbox.desired] and action is None,
+        settled=at.seen and action is None and phase is rules.SETTLED[sandbox.desired],
         awaits_pod=sandbox.desired is DesiredState.RUNNING and action is None and at.pod_missing(),
-        recheck_at=_recheck_at(at, waits),
+        recheck_at=_recheck_at(at, waits=rule.phase is Relative.TOWARDS_RUNNING),
     )
 
 
-def unexplained(sandbox: Sandbox, observed: Observed, now: datetime) -> bool:
-    """Whether the end of the namespace may explain what is observed, so that the engine has to look at it."""
-    return observed.namespace is not None or Situation.of(sandbox, observed, now, DEFAULT_START_DEADLINE).unexplained()
+def unexplained(sandbox: Sandbox, observed: Observed, now: datetime, refusal: Fault | None = None) -> bool:
+    """Whether the end of the namespace may explain what is observed or refused, so that the engine has to look at it."""
+    at = Situation.of(sandbox, observed, now, DEFAULT_START_DEADLINE, refusal)
+    return observed.namespace is not None or at.unexplained()
 
 
 def _recheck_at(at: Situation, waits: bool) -> datetime | None:
@@ -107,21 +115,16 @@ def _recheck_at(at: Situation, waits: bool) -> datetime | None:
     return min((time for time in times if time is not None and time > at.now), default=None)
 
 
-def _towards_running(sandbox: Sandbox, made: bool) -> Phase:
-    reached = sandbox.status.observed_generation
-    if sandbox.start_generation <= reached < sandbox.generation:
+def _phase(rule: rules.Rule, at: Situation) -> Phase:
+    if isinstance(rule.phase, Phase):
+        return rule.phase
+    if rule.phase is Relative.UNCHANGED:
+        return at.sandbox.status.phase
+    reached = at.sandbox.status.observed_generation
+    if at.sandbox.start_generation <= reached < at.sandbox.generation:
         return Phase.UPDATING
+    made = at.workload is not None or (at.accepted and at.sandbox.applied_generation != 0)
     return Phase.STARTING if made or reached else Phase.CREATING
-
-
-def _accepted(sandbox: Sandbox) -> Phase:
-    """The phase of a wish that nobody has looked at yet."""
-    if sandbox.desired is DesiredState.RUNNING:
-        return _towards_running(sandbox, made=sandbox.applied_generation != 0)
-    if sandbox.desired is DesiredState.STOPPED:
-        return Phase.STOPPED if sandbox.status.phase is Phase.STOPPED else Phase.STOPPING
-    # Also of a sandbox that had ended with its volume kept: the volume is to go.
-    return Phase.TERMINATING
 
 
 def _action(at: Situation) -> Action | None:
@@ -162,9 +165,9 @@ def _stands(at: Situation, replicas: int) -> bool:
 def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
     """`sandbox` with a changed wish, its phase decided before anybody has looked. `now` starts a new attempt."""
     conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
-    decision = Decision(_accepted(sandbox), Reason.ACCEPTED, ACCEPTED)
-    status = with_decision(dataclasses.replace(sandbox.status, conditions=conditions), decision, now)
-    return dataclasses.replace(sandbox, attempt_at=now, status=status)
+    status = dataclasses.replace(sandbox.status, conditions=conditions)
+    decision = decide(sandbox, None, now)
+    return dataclasses.replace(sandbox, attempt_at=now, status=with_decision(status, decision, now))
 
 
 def _unapplied(condition: Condition, now: datetime) -> Condition:
@@ -172,20 +175,6 @@ def _unapplied(condition: Condition, now: datetime) -> Condition:
     if condition.type is not ConditionType.ENV_APPLIED or not condition.status:
         return condition
     return dataclasses.replace(condition, status=False, reason=Reason.ACCEPTED, transition_time=now)
-
-
-def on_blindness(sandbox: Sandbox, fault: Fault, now: datetime) -> Sandbox:
-    """Returns `sandbox` with the fault for which its namespace is unobservable.
-
-    A sandbox that has reached its generation is returned unchanged, unless its namespace is being removed.
-    """
-    ends = fault.reason is Reason.NAMESPACE_TERMINATING
-    if sandbox.status.observed_generation == sandbox.generation and not ends:
-        return sandbox
-    going = {DesiredState.STOPPED: Phase.STOPPING, DesiredState.DELETED: Phase.TERMINATING}.get(sandbox.desired)
-    waits = fault.reason is Reason.CLUSTER_BUSY or (ends and sandbox.desired is DesiredState.DELETED)
-    decision = Decision(going if going and waits else Phase.ERROR, fault.reason, fault.message)
-    return dataclasses.replace(sandbox, status=with_decision(sandbox.status, decision, now))
 
 
 def with_decision(before: Status, decision: Decision, now: datetime) -> Status:

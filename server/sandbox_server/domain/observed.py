@@ -127,8 +127,9 @@ class Volume:
 class Observed:
     """What the engine shows now.
 
-    `fault` says why its last act for this sandbox failed or does not last, `namespace` why the namespace takes nothing
-    new: it is being removed with everything in it, or it does not exist.
+    `unobservable` says why nothing of the sandbox's namespace can be observed; all other fields are empty then. `fault`
+    says that what the service writes for this sandbox does not last, `namespace` why the namespace takes nothing new: it
+    is being removed with everything in it, or it does not exist.
 
     `disruption`: the last one of a pod of the sandbox, of the present pod or of one before it.
     """
@@ -139,6 +140,7 @@ class Observed:
     disruption: Disruption | None = None
     fault: Fault | None = None
     namespace: Fault | None = None
+    unobservable: Fault | None = None
 
     @property
     def controller_due(self) -> bool:

@@ -1,4 +1,7 @@
-"""The tables of the lifecycle: one for each desired state, read top down. The first rule that finds something decides."""
+"""The tables of the lifecycle: every phase is decided here and nowhere else.
+
+There is one table for each desired state, read top down. The first rule that finds something decides.
+"""
 
 import enum
 from collections.abc import Callable
@@ -14,6 +17,7 @@ class Relative(enum.Enum):
     """A phase that depends on the sandbox. The value is how the README says it."""
 
     TOWARDS_RUNNING = "CREATING, STARTING or UPDATING"
+    UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,22 @@ class Rule:
 
 
 TOWARDS_RUNNING = Relative.TOWARDS_RUNNING
+_UNOBSERVABLE = "the namespace cannot be observed"
 
+UNOBSERVABLE_SETTLED = Rule(f"{_UNOBSERVABLE}, generation reached", findings.unobservable_settled, Relative.UNCHANGED)
+UNOBSERVABLE = Rule(_UNOBSERVABLE, findings.unobservable, Phase.ERROR)
 NAMESPACE = Rule("the namespace is being removed or gone", findings.namespace_ends, Phase.ERROR)
 CONFLICT = Rule("an object of our name is not ours", findings.foreign_object, Phase.ERROR, Reason.NAME_CONFLICT)
 LOST = Rule("the volume is gone or replaced", findings.volume_lost, Phase.ERROR, Reason.VOLUME_LOST)
 REFUSED = Rule("the engine refused the last act", findings.refused, Phase.ERROR)
+
+
+def _unobservable_now(phase: Phase) -> Rule:
+    return Rule(f"{_UNOBSERVABLE} now", findings.unobservable_busy, phase, Reason.CLUSTER_BUSY)
+
+
+def _accepted(phase: Phase | Relative) -> Rule:
+    return Rule("a mutation was just accepted", findings.accepted, phase, Reason.ACCEPTED)
 
 
 def _pod_ends(phase: Phase) -> tuple[Rule, ...]:
@@ -50,6 +65,9 @@ def _pod_ends(phase: Phase) -> tuple[Rule, ...]:
 
 RULES: dict[DesiredState, tuple[Rule, ...]] = {
     DesiredState.RUNNING: (
+        _accepted(TOWARDS_RUNNING),
+        UNOBSERVABLE_SETTLED,
+        UNOBSERVABLE,
         NAMESPACE,
         CONFLICT,
         LOST,
@@ -77,6 +95,11 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("pod of an older generation, or going", findings.pod_replaced, TOWARDS_RUNNING, Reason.ROLLING_OUT),
     ),
     DesiredState.STOPPED: (
+        Rule("a mutation was accepted while STOPPED", findings.accepted_while_stopped, Phase.STOPPED, Reason.ACCEPTED),
+        _accepted(Phase.STOPPING),
+        UNOBSERVABLE_SETTLED,
+        _unobservable_now(Phase.STOPPING),
+        UNOBSERVABLE,
         NAMESPACE,
         CONFLICT,
         LOST,
@@ -85,6 +108,16 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("workload not scaled down", findings.workload_active, Phase.STOPPING, Reason.WORKLOAD_PENDING),
     ),
     DesiredState.DELETED: (
+        # Also of a sandbox that had ended with its volume kept: the volume is to go.
+        _accepted(Phase.TERMINATING),
+        Rule(
+            f"{_UNOBSERVABLE}, being removed",
+            findings.unobservable_ending,
+            Phase.TERMINATING,
+            Reason.NAMESPACE_TERMINATING,
+        ),
+        _unobservable_now(Phase.TERMINATING),
+        UNOBSERVABLE,
         Rule("the namespace is being removed", findings.namespace_holds, Phase.TERMINATING),
         *_pod_ends(Phase.TERMINATING),
         Rule("workload not removed", findings.deletion_pending, Phase.TERMINATING, Reason.WORKLOAD_PENDING),

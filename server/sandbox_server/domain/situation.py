@@ -18,9 +18,15 @@ NAMESPACE_SYMPTOMS = (*NAMESPACE_ENDS, Reason.CLUSTER_FORBIDDEN)
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A sandbox, and what the engine shows of it now."""
+    """A sandbox, and what the engine shows of it now.
+
+    `accepted`: a mutation was accepted, and nothing has been observed since. `fault` says why the last act was refused or
+    does not last.
+    """
 
     sandbox: Sandbox
+    accepted: bool
+    unobservable: Fault | None
     now: datetime
     start_deadline: timedelta
     workload: Workload | None
@@ -32,8 +38,20 @@ class Situation:
     last_disruption: DisruptionStatus | None
 
     @classmethod
-    def of(cls, sandbox: Sandbox, observed: Observed, now: datetime, start_deadline: timedelta) -> "Situation":
-        """Returns the situation of `sandbox`. Foreign objects do not count once the sandbox is to be deleted."""
+    def of(
+        cls,
+        sandbox: Sandbox,
+        observed: Observed | None,
+        now: datetime,
+        start_deadline: timedelta,
+        refusal: Fault | None = None,
+    ) -> "Situation":
+        """Returns the situation of `sandbox`. Foreign objects do not count once the sandbox is to be deleted.
+
+        `observed` is None for a mutation that was just accepted. `refusal` says why the engine refused the last act.
+        """
+        accepted = observed is None
+        observed = observed or Observed()
         workload, pod, volume = observed.workload, observed.pod, observed.volume
         if sandbox.desired is DesiredState.DELETED:
             if workload is not None and workload.owner != sandbox.uid:
@@ -42,11 +60,29 @@ class Situation:
                 pod = None
             if volume is not None and volume.owner != sandbox.uid and volume.uid != sandbox.volume_uid:
                 volume = None
-        fault, namespace = observed.fault, observed.namespace
+        fault = observed.fault if refusal is None else refusal
+        namespace = observed.namespace
         if namespace is None and fault is not None and fault.reason in NAMESPACE_ENDS:
             namespace = fault
-        last = disruption.last(sandbox, observed, now)
-        return cls(sandbox, now, start_deadline, workload, pod, volume, fault, namespace, observed.disruption, last)
+        return cls(
+            sandbox=sandbox,
+            accepted=accepted,
+            unobservable=observed.unobservable,
+            now=now,
+            start_deadline=start_deadline,
+            workload=workload,
+            pod=pod,
+            volume=volume,
+            fault=fault,
+            namespace=namespace,
+            disruption=observed.disruption,
+            last_disruption=disruption.last(sandbox, observed, now),
+        )
+
+    @property
+    def seen(self) -> bool:
+        """Whether anything is known of what the engine has for the sandbox now."""
+        return not self.accepted and self.unobservable is None
 
     @property
     def attempt_at(self) -> datetime:

@@ -10,10 +10,13 @@ from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
 
 
 def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, now: datetime) -> Sandbox:
-    """`sandbox` with the status that follows, and its volume's uid once that is seen. Equal if nothing changed.
+    """Returns `sandbox` with the status that follows, and its volume's uid once that is seen. Equal if nothing changed.
 
-    What somebody else made under its name is not told of as its own.
+    Foreign objects of its name are not reported as its own. Where the namespace is unobservable, everything that was
+    observed before stays in the status.
     """
+    if observed.unobservable is not None:
+        return replace(sandbox, status=lifecycle.with_decision(sandbox.status, decision, now))
     before, known = sandbox.status, sandbox.volume_uid
     pod = observed.pod if observed.pod and observed.pod.owner == sandbox.uid else None
     volume = observed.volume

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sandbox_server.domain import check, errors, lifecycle
+from sandbox_server.domain import check, errors, findings
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Key, Sandbox, Status
 from sandbox_server.domain.spec import SandboxSpec, Storage
@@ -29,7 +29,7 @@ def new(
         attempt_at=now,
         addresses=Addresses(),
         home_folder=HOME_FOLDER,
-        status=Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message=lifecycle.ACCEPTED, transition_time=now),
+        status=Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message=findings.ACCEPTED, transition_time=now),
     )
 
 

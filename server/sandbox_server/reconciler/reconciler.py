@@ -1,4 +1,4 @@
-"""Look, decide, act, record: what is done for one sandbox, by a few workers, until the engine agrees."""
+"""Observe, decide, act, record: what is done for one sandbox, by a few workers, until the engine agrees."""
 
 import asyncio
 import collections
@@ -15,13 +15,14 @@ from sandbox_server.domain.event import OBSERVED, Event, Kind
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.reconciler import attempts, queue, runs
+from sandbox_server.reconciler import queue
+from sandbox_server.reconciler.memory import Memory
 from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
 
-LOOK_OUT_EVERY = 0.1
-"""Seconds between two looks at whether a namespace that was out of sight is seen again."""
+SYNC_CHECK_EVERY = 0.1
+"""Seconds between two looks at whether a namespace that was not synced is synced again."""
 
 TOUCH_EVERY = 20.0
 """Seconds for which a pod may be missing before the controller of its workload is made to try again, and between two such
@@ -53,14 +54,14 @@ class Reconciler:
         self._engine = engine
         self._workers = settings.workers
         self._resync = settings.resync
-        self._runs = runs.Runs(timedelta(seconds=settings.ready_for))
+        self._ready_for = timedelta(seconds=settings.ready_for)
         self._start_deadline = timedelta(seconds=settings.start_deadline)
         self._now = now
         self._queue = queue.Queue()
         self.outcomes = collections.Counter[tuple[str, str]]()
-        self._unseen: dict[tuple[str, Fault | None], set[Key]] = {}
+        self._unsynced: dict[tuple[str, Fault | None], set[Key]] = {}
         self._quiet_until: dict[str, float] = {}
-        self._attempts: collections.defaultdict[Key, attempts.Attempts] = collections.defaultdict(attempts.Attempts)
+        self._memories: dict[Key, Memory] = {}
         feed.on_event(self._heard)
 
     def wake(self, key: Key) -> None:
@@ -78,16 +79,18 @@ class Reconciler:
             self._queue.succeeded(key)
             self._queue.add_after(key, AFTER_THE_ANSWER)
         elif event.terminated:
-            self._queue.forget(key)
-            self._attempts.pop(key, None)
-            self._runs.forget(key)
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self._queue.forget(key)
+        self._memories.pop(key, None)
 
     async def run(self) -> None:
         """Works until it is cancelled. Everything live is queued at once: there is no other recovery."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._resyncing())
-                tasks.create_task(self._looking_out())
+                tasks.create_task(self._wait_for_sync())
                 for _ in range(self._workers):
                     tasks.create_task(self._work())
         finally:
@@ -99,13 +102,13 @@ class Reconciler:
                 self._queue.add(sandbox.key)
             await asyncio.sleep(self._resync)
 
-    async def _looking_out(self) -> None:
-        """Brings back, all at once, who waits for sight of a namespace, or to be told why there is none."""
+    async def _wait_for_sync(self) -> None:
+        """Queues the sandboxes of a namespace, all at once, when it is synced or it is unobservable for another reason."""
         while True:
-            await asyncio.sleep(LOOK_OUT_EVERY)
-            for namespace, why in list(self._unseen):
+            await asyncio.sleep(SYNC_CHECK_EVERY)
+            for namespace, why in list(self._unsynced):
                 if self._engine.sees(namespace) or self._engine.blind(namespace) != why:
-                    for key in self._unseen.pop((namespace, why)):
+                    for key in self._unsynced.pop((namespace, why)):
                         self._queue.add(key)
 
     async def _work(self) -> None:
@@ -138,95 +141,111 @@ class Reconciler:
             self._queue.done(key)
 
     async def _reconcile(self, key: Key) -> None:
+        """One pass over a sandbox: observe, decide, act, record.
+
+        What an act has done, or why it was refused, is observed and decided on before it is recorded.
+        """
         known = self._feed.get(key)
         if known is None:
-            self._queue.forget(key)
+            self._forget(key)
             return
         event = known.event
-        if not self._engine.sees(key.namespace):
-            why = self._engine.blind(key.namespace)
-            self._unseen.setdefault((key.namespace, why), set()).add(key)
-            if why is not None:
-                await self._write(event, lifecycle.on_blindness(event.sandbox, why, self._now()))
+        memory = self._memories.get(key)
+        if memory is None:
+            memory = self._memories[key] = Memory.of(event.sandbox)
+        observed = await self._observe(event, memory)
+        if observed is None:
             return
-        attempt = self._attempts[key]
-        observed, decision = await self._look(event)
-        # Before the act: a deadline holds however long the engine fails.
-        self._recheck(key, decision)
+        decision = self._decide(event.sandbox, memory, observed)
+        failure: engines.Refused | engines.Busy | None = None
         if decision.action is not None:
-            # What is in error stays so until its pod is ready, or the act has shown whether the cause is gone.
-            if decision.phase is Phase.RUNNING or event.sandbox.status.phase not in (decision.phase, Phase.ERROR):
+            # Before the act, which may take long or never be answered.
+            if decision.phase is Phase.RUNNING or decision.phase is not event.sandbox.status.phase:
                 event = await self._record(event, observed, decision)
-            try:
-                event = await self._act(event, decision.action)
-            except engines.Refused as refused:
-                await self._record(event, *await self._look(event, refused.fault))
-                raise
-            except engines.Busy as busy:
-                now = time.monotonic()
-                if attempt.busy_since is None:
-                    attempt.busy_since = now
-                if left := busy.passing_for(now - attempt.busy_since):
-                    # The back-off may be longer by then: watches that wake the key count as failures.
-                    self._queue.add_after(key, left)
-                else:
-                    await self._record(event, *await self._look(event, busy.fault))
-                raise
-            attempt.busy_since = None
-            observed, decision = await self._look(event)
-            self._recheck(key, decision)
+            event, failure = await self._act(event, memory, decision.action)
+            observed = await self._look(event, memory)
+            decision = self._decide(event.sandbox, memory, observed)
         event = await self._record(event, observed, decision)
+        if failure is not None:
+            raise failure
         if decision.awaits_pod:
-            await self._touch(event)
+            await self._touch(event, memory)
         else:
-            attempt.touch_at = None
+            memory.touch_at = None
 
-    async def _touch(self, event: Event) -> None:
-        """Has the controller of the workload try again to make the pod, if it is time, and comes back when it will be."""
+    async def _observe(self, event: Event, memory: Memory) -> Observed | None:
+        """Returns what there is of the sandbox now; None while its namespace is not synced and nothing says why."""
+        key = event.sandbox.key
+        if self._engine.sees(key.namespace):
+            return await self._look(event, memory)
+        why = self._engine.blind(key.namespace)
+        self._unsynced.setdefault((key.namespace, why), set()).add(key)
+        return None if why is None else Observed(unobservable=why)
+
+    async def _look(self, event: Event, memory: Memory) -> Observed:
+        """Returns what the engine shows of the sandbox. What the end of its namespace may explain is looked into."""
         sandbox = event.sandbox
-        now, attempt = time.monotonic(), self._attempts[sandbox.key]
-        if attempt.touch_at is None:
-            attempt.touch_at = now + TOUCH_EVERY
-        elif now >= attempt.touch_at:
-            attempt.touch_at = now + TOUCH_EVERY
-            with attempt.asking():
-                revision = await self._engine.touch(sandbox)
-            await self._write(event, dataclasses.replace(sandbox, applied_revision=revision))
-        self._queue.add_after(sandbox.key, attempt.touch_at - now)
-
-    def _recheck(self, key: Key, decision: lifecycle.Decision) -> None:
-        """Comes back when time alone may change the decision."""
-        if decision.recheck_at is not None:
-            self._queue.add_after(key, max(0.0, (decision.recheck_at - self._now()).total_seconds()))
-
-    async def _look(self, event: Event, fault: Fault | None = None) -> tuple[Observed, lifecycle.Decision]:
-        """What there is of it now, and what follows. `fault`: why the engine refused to act just now."""
-        sandbox = event.sandbox
-        observed = self._observe(sandbox, fault)
-        if lifecycle.unexplained(sandbox, observed, self._now()):
+        observed = self._engine.observe(sandbox)
+        if lifecycle.unexplained(sandbox, observed, self._now(), memory.refusal(sandbox)):
             await self._engine.examine(sandbox.namespace)
-            observed = self._observe(sandbox, fault)
-        observed = await self._redacted(event, observed)
-        return observed, lifecycle.decide(sandbox, observed, self._now(), self._start_deadline)
+            observed = self._engine.observe(sandbox)
+        observed = memory.timer.timed(sandbox, observed, self._ready_for, self._now())
+        return await self._redacted(event, observed)
 
-    def _observe(self, sandbox: Sandbox, fault: Fault | None) -> Observed:
-        observed = self._runs.timed(sandbox, self._engine.observe(sandbox), self._now())
-        return observed if fault is None else dataclasses.replace(observed, fault=fault)
+    def _decide(self, sandbox: Sandbox, memory: Memory, observed: Observed) -> lifecycle.Decision:
+        """Decides, and comes back when time alone may change the decision."""
+        now = self._now()
+        decision = lifecycle.decide(sandbox, observed, now, self._start_deadline, memory.refusal(sandbox))
+        if decision.action is None and observed.unobservable is None:
+            memory.nothing_due()
+        if decision.recheck_at is not None:
+            self._queue.add_after(sandbox.key, max(0.0, (decision.recheck_at - now).total_seconds()))
+        return decision
 
-    async def _act(self, event: Event, action: lifecycle.Action) -> Event:
-        """Returns `event` with what was applied, which is yet to be written. Raises what the engine raises."""
+    async def _act(
+        self, event: Event, memory: Memory, action: lifecycle.Action
+    ) -> tuple[Event, engines.Refused | engines.Busy | None]:
+        """Returns `event` with what was applied, which is yet to be written, or the engine's answer that the status gives.
+
+        Raises `engines.Unreachable` where the status stays as it is.
+        """
         sandbox = event.sandbox
         revision = sandbox.applied_revision
-        with self._attempts[sandbox.key].asking():
-            match action:
-                case lifecycle.Apply(replicas):
-                    revision = await self._engine.apply(sandbox, await self._env(event), replicas)
-                case lifecycle.RemoveWorkload():
-                    await self._engine.remove_workload(sandbox)
-                case lifecycle.Delete():
-                    await self._engine.delete(sandbox)
+        try:
+            with memory.asking():
+                match action:
+                    case lifecycle.Apply(replicas):
+                        revision = await self._engine.apply(sandbox, await self._env(event), replicas)
+                    case lifecycle.RemoveWorkload():
+                        await self._engine.remove_workload(sandbox)
+                    case lifecycle.Delete():
+                        await self._engine.delete(sandbox)
+        except engines.Refused as refused:
+            memory.refuse(sandbox, refused.fault)
+            return event, refused
+        except engines.Busy as busy:
+            if left := busy.passing_for(memory.busy_for()):
+                # The back-off may be longer by then: watches that wake the key count as failures.
+                self._queue.add_after(sandbox.key, left)
+                raise
+            memory.refuse(sandbox, busy.fault)
+            return event, busy
+        memory.nothing_due()
         applied = dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
-        return dataclasses.replace(event, sandbox=applied)
+        return dataclasses.replace(event, sandbox=applied), None
+
+    async def _touch(self, event: Event, memory: Memory) -> None:
+        """Has the controller of the workload try again to make the pod, if it is time, and comes back when it will be."""
+        sandbox = event.sandbox
+        now = time.monotonic()
+        if memory.touch_at is None:
+            memory.touch_at = now + TOUCH_EVERY
+        elif now >= memory.touch_at:
+            memory.touch_at = now + TOUCH_EVERY
+            with memory.asking():
+                revision = await self._engine.touch(sandbox)
+            await self._write(event, dataclasses.replace(sandbox, applied_revision=revision))
+        self._queue.add_after(sandbox.key, memory.touch_at - now)
 
     async def _env(self, event: Event) -> dict[str, str]:
         """The environment as of the event. Raises `store.Stale` where there is a newer event: this pass is out of date."""

@@ -1,4 +1,4 @@
-"""How long each sandbox's process has been ready since it was started, and its workload left as it is by its controller:
+"""How long a sandbox's process has been ready since it was started, and its workload left as it is by its controller:
 a process that ends at once is never RUNNING, and a controller that does not act is not waited for.
 
 All times are by the clock of the service, so that no clock of the cluster matters. What is not known after a restart of
@@ -9,9 +9,9 @@ import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sandbox_server.domain.observed import Observed, Workload
+from sandbox_server.domain.observed import Observed, Pod, Workload
 from sandbox_server.domain.phase import Phase
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.sandbox import Sandbox
 
 RECENT = timedelta(minutes=1)
 """How long the last end of a process is recent while the process that followed has not become ready."""
@@ -30,48 +30,49 @@ class _Run:
     proven: bool = False
 
 
-class Runs:
-    """The present run of each sandbox, as it was seen."""
+@dataclass
+class _Ignored:
+    """A workload that its controller has to act on: its generation, its replicas and whether it is obeyed, and since when
+    it has been so."""
 
-    def __init__(self, ready_for: timedelta) -> None:
-        self._ready_for = ready_for
-        self._runs: dict[Key, _Run] = {}
-        self._ignored: dict[Key, tuple[tuple[int, int, bool], datetime]] = {}
-        """Each workload that its controller has to act on, as it is (generation, replicas, obeyed), and since when it has been so."""
+    stands: tuple[int, int, bool]
+    since: datetime
 
-    def forget(self, key: Key) -> None:
-        """Drops what is remembered of a sandbox."""
-        self._runs.pop(key, None)
-        self._ignored.pop(key, None)
 
-    def timed(self, sandbox: Sandbox, observed: Observed, now: datetime) -> Observed:
+class Timer:
+    """The times of one sandbox: of its present run, and of its workload as it stands."""
+
+    def __init__(self) -> None:
+        self._run: _Run | None = None
+        self._ignored: _Ignored | None = None
+
+    def timed(self, sandbox: Sandbox, observed: Observed, ready_for: timedelta, now: datetime) -> Observed:
         """Returns `observed` with the times from which the pod's readiness counts and its last end is past, and since when
         the workload is left as it is."""
-        workload, pod = self._workload(sandbox.key, observed, now), observed.pod
-        observed = dataclasses.replace(observed, workload=workload)
-        if pod is None:
-            return observed
-        start, run = (pod.uid, pod.generation, pod.restart_count), self._runs.get(sandbox.key)
+        workload = observed.workload and self._workload(observed.workload, observed.controller_due, now)
+        pod = observed.pod and self._pod(sandbox, observed.pod, ready_for, now)
+        return dataclasses.replace(observed, workload=workload, pod=pod)
+
+    def _workload(self, workload: Workload, controller_due: bool, now: datetime) -> Workload:
+        if not controller_due:
+            self._ignored = None
+            return workload
+        stands = (workload.generation, workload.replicas, workload.obeyed)
+        if self._ignored is None or self._ignored.stands != stands:
+            self._ignored = _Ignored(stands, now)
+        return dataclasses.replace(workload, ignored_since=self._ignored.since)
+
+    def _pod(self, sandbox: Sandbox, pod: Pod, ready_for: timedelta, now: datetime) -> Pod:
+        start, run = (pod.uid, pod.generation, pod.restart_count), self._run
         if run is None or run.start != start:
             first_look = run is None and sandbox.status.phase is Phase.RUNNING
-            run = self._runs[sandbox.key] = _Run(start, now, proven=first_look)
+            run = self._run = _Run(start, now, proven=first_look)
         run.ready_since = (run.ready_since or now) if pod.ready else None
         restarted = pod.restart_count > 0
-        wait = self._ready_for if restarted or not pod.probed else timedelta()
+        wait = ready_for if restarted or not pod.probed else timedelta()
         run.proven = run.proven or (run.ready_since is not None and now - run.ready_since >= wait)
         if run.proven:
-            return observed
+            return pod
         ready_at = run.ready_since + wait if run.ready_since else None
         recent_until = run.since + RECENT if restarted else None
-        return dataclasses.replace(observed, pod=dataclasses.replace(pod, ready_at=ready_at, recent_until=recent_until))
-
-    def _workload(self, key: Key, observed: Observed, now: datetime) -> Workload | None:
-        workload = observed.workload
-        if workload is None or not observed.controller_due:
-            self._ignored.pop(key, None)
-            return workload
-        stands = workload.generation, workload.replicas, workload.obeyed
-        known, since = self._ignored.get(key, (stands, now))
-        since = since if known == stands else now
-        self._ignored[key] = stands, since
-        return dataclasses.replace(workload, ignored_since=since)
+        return dataclasses.replace(pod, ready_at=ready_at, recent_until=recent_until)

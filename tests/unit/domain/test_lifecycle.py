@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from sandbox_server.domain import lifecycle, rules
+from sandbox_server.domain import lifecycle, rules, status, wishes
 from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
+from sandbox_server.domain.sandbox import DisruptionStatus, Key, Sandbox
 from sandbox_server.domain.situation import Situation
 
 from tests.support import samples
@@ -92,6 +92,11 @@ VOLUMES = [
     volume(owner="stranger", uid="stranger"),
 ]
 FAULTS = [None, Fault(Reason.CLUSTER_FORBIDDEN, "forbidden")]
+
+
+UNOBSERVABLE = [
+    Fault(one, "words") for one in (Reason.CLUSTER_FORBIDDEN, Reason.CLUSTER_BUSY, Reason.NAMESPACE_TERMINATING)
+]
 
 
 def sandboxes() -> Iterator[Sandbox]:
@@ -204,7 +209,14 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     phases: set[Phase] = set()
     reasons: set[Reason] = set()
     faults = [None, *(Fault(one, "words") for one in Reason if one.is_error)]
-    everything = [*situations()]
+    everything: list[tuple[Sandbox, Observed | None]] = [*situations()]
+    everything += [(one, None) for one in sandboxes()]
+    everything += [
+        (dataclasses.replace(one, status=dataclasses.replace(one.status, observed_generation=reached)), unseen)
+        for one in sandboxes()
+        for reached in (GENERATION - 1, GENERATION)
+        for unseen in (Observed(unobservable=fault) for fault in UNOBSERVABLE)
+    ]
     everything += [
         (dataclasses.replace(one, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED)), Observed())
         for one in sandboxes()
@@ -233,7 +245,9 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     ]
     for now in (NOW, LATE):
         for number, (sandbox, observed) in enumerate(everything):
-            seen = dataclasses.replace(observed, fault=faults[number // 7 % len(faults)] if number % 7 == 0 else None)
+            seen, fault = observed, faults[number // 7 % len(faults)]
+            if observed is not None and observed.unobservable is None and number % 7 == 0:
+                seen = dataclasses.replace(observed, fault=fault)
             at = Situation.of(sandbox, seen, now, lifecycle.DEFAULT_START_DEADLINE)
             rule, finding = rules.first(at)
             hit.add(id(rule))
@@ -241,13 +255,53 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
             decision = lifecycle.decide(sandbox, seen, now)
             phases.add(decision.phase)
             reasons.add(decision.reason)
-    for sandbox in sandboxes():
-        accepted = lifecycle.on_wish(sandbox, NOW).status
-        phases.add(accepted.phase)
-        reasons.add(accepted.reason)
     assert [rule.when for table in rules.RULES.values() for rule in table if id(rule) not in hit] == []
     assert phases == set(Phase)
     assert reasons == set(Reason)
+
+
+def test_accepted_mutation_waits_for_the_first_look() -> None:
+    for sandbox in sandboxes():
+        decision = lifecycle.decide(sandbox, None, NOW)
+        assert (decision.reason, decision.action, decision.settled) == (Reason.ACCEPTED, None, False)
+        assert lifecycle.on_wish(sandbox, NOW).status.phase is decision.phase
+        assert decision.phase is not Phase.ERROR
+
+
+def test_new_sandbox_has_the_phase_that_the_tables_give_it() -> None:
+    made = wishes.new(Key("default", "a"), "tenant", "uid", "host", samples.spec(), (), NOW)
+    decision = lifecycle.decide(made, None, NOW)
+    assert lifecycle.with_decision(made.status, decision, NOW) == made.status
+
+
+@pytest.mark.parametrize("fault", UNOBSERVABLE, ids=lambda fault: fault.reason.name)
+def test_unobservable_namespace_changes_nothing_but_phase_and_cause(fault: Fault) -> None:
+    waits = {DesiredState.STOPPED: Phase.STOPPING, DesiredState.DELETED: Phase.TERMINATING}
+    for sandbox in sandboxes():
+        ending = fault.reason is Reason.NAMESPACE_TERMINATING
+        passes = fault.reason is Reason.CLUSTER_BUSY or (ending and sandbox.desired is DesiredState.DELETED)
+        observed = Observed(unobservable=fault)
+        decision = lifecycle.decide(sandbox, observed, NOW)
+        assert decision.phase is (waits.get(sandbox.desired, Phase.ERROR) if passes else Phase.ERROR)
+        assert (decision.reason, decision.message) == (fault.reason, fault.message)
+        assert (decision.action, decision.settled, decision.recheck_at) == (None, False, None)
+        said = lifecycle.with_decision(sandbox.status, decision, NOW)
+        assert status.record(sandbox, observed, decision, NOW) == dataclasses.replace(sandbox, status=said)
+        if sandbox.desired is not DesiredState.DELETED and not ending:
+            reached = dataclasses.replace(sandbox, status=dataclasses.replace(said, observed_generation=GENERATION))
+            assert status.record(reached, observed, lifecycle.decide(reached, observed, NOW), NOW) == reached
+
+
+def test_refusal_counts_for_as_long_as_there_is_something_to_do() -> None:
+    refusal = Fault(Reason.QUOTA_EXCEEDED, "no")
+    due = 0
+    for sandbox, observed in itertools.islice(situations(), 0, None, 11):
+        decision = lifecycle.decide(sandbox, observed, NOW, refusal=refusal)
+        without = lifecycle.decide(sandbox, observed, NOW)
+        refused = lifecycle.decide(sandbox, dataclasses.replace(observed, fault=refusal), NOW)
+        assert decision == (without if without.action is None else refused)
+        due += decision.reason is Reason.QUOTA_EXCEEDED
+    assert due > 100
 
 
 def test_an_error_goes_away_with_its_cause() -> None:
