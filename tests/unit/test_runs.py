@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from sandbox_server.domain import lifecycle, status
-from sandbox_server.domain.observed import Exit, Observed, Pod, Volume, Workload
+from sandbox_server.domain.observed import Exit, Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.reconciler import runs
@@ -34,6 +34,7 @@ class Life:
 
     def __init__(self, phase: Phase = Phase.STARTING, **of_status: object) -> None:
         self.timer = runs.Timer()
+        self.fault: Fault | None = None
         self.now = samples.NOW
         self.events: list[Sandbox] = []
         self.recheck_at: datetime | None = None
@@ -46,7 +47,8 @@ class Life:
         )
 
     def observe(self, seen: Pod) -> Observed:
-        return self.timer.timed(self.sandbox, Observed(workload=WORKLOAD, pod=seen, volume=VOLUME), FOR, self.now)
+        observed = Observed(workload=WORKLOAD, pod=seen, volume=VOLUME, fault=self.fault)
+        return self.timer.timed(self.sandbox, observed, FOR, self.now)
 
     def look(self, seen: Pod, after: float = 0.0) -> tuple[Phase, Reason]:
         self.now += timedelta(seconds=after)
@@ -145,3 +147,21 @@ def test_next_generation_is_tried_without_the_failure_of_the_one_before() -> Non
     observed = dataclasses.replace(life.observe(fresh), workload=dataclasses.replace(WORKLOAD, generation=2))
     decision = lifecycle.decide(life.sandbox, observed, life.now)
     assert decision.phase is Phase.RUNNING
+
+
+@pytest.mark.find(21)
+def test_contested_sandbox_stays_in_error_until_a_pod_has_been_ready_for_a_while() -> None:
+    life = Life(Phase.ERROR, reason=Reason.FIELD_CONFLICT, message="taken back")
+    life.fault = Fault(Reason.FIELD_CONFLICT, "taken back")
+    for number in range(3):
+        assert life.look(pod(Reason.NOT_READY, uid=f"pod-{number}", probed=True), 1) == (Phase.ERROR, life.fault.reason)
+        assert life.look(pod(uid=f"pod-{number}", probed=True), 1) == (Phase.ERROR, life.fault.reason)
+    assert life.recheck_at == life.now + runs.CONTESTED_FOR
+    assert life.look(pod(uid="pod-2", probed=True), 3) == (Phase.RUNNING, Reason.FIELD_CONFLICT)
+
+
+@pytest.mark.find(21)
+def test_pod_that_stays_when_a_contest_is_over_is_ready_after_a_while() -> None:
+    life = Life(Phase.ERROR, reason=Reason.FIELD_CONFLICT, message="taken back")
+    assert life.look(pod(probed=True)) == (Phase.STARTING, Reason.NOT_READY)
+    assert life.look(pod(probed=True), 3) == (Phase.RUNNING, Reason.READY)

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sandbox_server.domain.observed import Observed, Pod, Workload
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 
 RECENT = timedelta(minutes=1)
 """How long the last end of a process is recent while the process that followed has not become ready."""
+
+CONTESTED_FOR = timedelta(seconds=3)
+"""How long a new pod must have been ready to count while somebody takes back what the service writes."""
 
 Start = tuple[str, int, int]
 """What names one start of the processes in a pod: its uid, its generation and how often they were started again."""
@@ -70,9 +73,16 @@ class Timer:
         run.ready_since = (run.ready_since or now) if pod.ready else None
         restarted = pod.restart_count > 0
         wait = ready_for if restarted or not pod.probed else timedelta()
+        if _contested(sandbox):
+            wait = max(wait, CONTESTED_FOR)
         run.proven = run.proven or (run.ready_since is not None and now - run.ready_since >= wait)
         if run.proven:
             return pod
         ready_at = run.ready_since + wait if run.ready_since else None
         recent_until = run.since + RECENT if restarted else None
         return dataclasses.replace(pod, ready_at=ready_at, recent_until=recent_until)
+
+
+def _contested(sandbox: Sandbox) -> bool:
+    """Whether somebody takes back what the service writes, so that a pod which is ready may be gone in a moment."""
+    return sandbox.status.phase is Phase.ERROR and sandbox.status.reason is Reason.FIELD_CONFLICT

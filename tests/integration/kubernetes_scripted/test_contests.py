@@ -78,7 +78,9 @@ async def test_replicas_that_are_taken_back_each_time_cost_few_writes_and_name_t
         told = len(rig.history)
         await asyncio.sleep(3)
         assert acts(api, since, A) <= MOST
-        assert {one.status.reason for one in rig.history[told:]} <= {Reason.FIELD_CONFLICT}
+        assert {(one.status.phase, one.status.reason) for one in rig.history[told:]} <= {
+            (Phase.ERROR, Reason.FIELD_CONFLICT)
+        }
     after = await rig.settled(A, Phase.RUNNING)
     assert after.status.reason in (Reason.READY, Reason.FIELD_CONFLICT)
 
