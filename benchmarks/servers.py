@@ -162,7 +162,7 @@ class _MemoryStore:
 class _IdleEngine:
     """As much of an engine as the service needs without its reconciler."""
 
-    in_sight = True
+    any_synced = True
 
     async def open(self, live: Iterable[Sandbox], changed: Any) -> None:
         """Has nothing to observe."""
@@ -173,7 +173,7 @@ class _IdleEngine:
     async def close(self) -> None:
         """Has nothing to close."""
 
-    def sees(self, namespace: str) -> bool:
+    def synced(self, namespace: str) -> bool:
         return True
 
 

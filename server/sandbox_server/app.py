@@ -187,16 +187,16 @@ async def _every(seconds: float, failure: str, act: Callable[[], Awaitable[None]
         await asyncio.sleep(seconds)
 
 
-async def _health(server: Server, database: store.Store, runs: engines.Engine) -> None:
-    """SERVING once the engine was in sight and while the store answers; a blind engine later makes statuses stale."""
-    seen = False
+async def _health(server: Server, database: store.Store, cluster: engines.Cluster) -> None:
+    """SERVING once the engine was synced and while the store answers. An engine that is not synced later makes statuses stale."""
+    synced = False
     while True:
-        seen = seen or runs.in_sight
+        synced = synced or cluster.any_synced
         try:
             async with asyncio.timeout(HEALTH_WITHIN):
                 await database.read(lambda reader: reader.ping(), store.Lane.HEALTH)
         except (errors.ServiceError, TimeoutError):
             await server.serving(False)
         else:
-            await server.serving(seen)
-        await asyncio.sleep(HEALTH_EVERY if seen else HEALTH_EVERY / 20)
+            await server.serving(synced)
+        await asyncio.sleep(HEALTH_EVERY if synced else HEALTH_EVERY / 20)

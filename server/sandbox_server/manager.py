@@ -56,8 +56,8 @@ class StatefulSetManager:
         self._engine = engine
 
     def stale(self, namespace: str) -> bool:
-        """Whether statuses of a namespace may be out of date, because the engine does not see it."""
-        return not self._engine.sees(namespace)
+        """Whether statuses of a namespace may be out of date, because the engine is not in contact with it."""
+        return not self._engine.synced(namespace)
 
     @property
     def sequence(self) -> int:

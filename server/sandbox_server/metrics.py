@@ -22,13 +22,13 @@ READ_MOST = 5.0
 class Service(Collector):
     """What is known on the event loop, for the thread that is asked."""
 
-    def __init__(self, server: Server, memory: feed.Feed, reconciler: Reconciler, engine: engines.Engine) -> None:
+    def __init__(self, server: Server, memory: feed.Feed, reconciler: Reconciler, cluster: engines.Cluster) -> None:
         """Has to be called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._server = server
         self._feed = memory
         self._reconciler = reconciler
-        self._engine = engine
+        self._cluster = cluster
 
     def collect(self) -> Iterable[Metric]:
         """Every metric, as of one moment. Raises TimeoutError if the loop does not answer in time."""
@@ -41,7 +41,7 @@ class Service(Collector):
     def _read(self) -> Iterator[Metric]:
         open_calls = {(method,): count for method, count in self._server.open.items()}
         stands = collections.Counter((one.status.phase.name, one.status.reason.name) for one in self._feed.live())
-        waiting, seen = {(): self._reconciler.backlog}, {(): self._engine.in_sight}
+        waiting, seen = {(): self._reconciler.backlog}, {(): self._cluster.any_synced}
         yield _family(Gauge, "build_info", "1, with the version of the service", {(VERSION,): 1}, "version")
         yield _family(Counter, "calls", "Calls that ended", self._server.ended, "method", "code", "reason")
         yield _family(Gauge, "calls_open", "Calls and streams under way", open_calls, "method")

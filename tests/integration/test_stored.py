@@ -48,7 +48,7 @@ RUNNING = Key("ns-a", "running")
 class Engine:
     """As much of an engine as callers need."""
 
-    def sees(self, _namespace: str) -> bool:
+    def synced(self, _namespace: str) -> bool:
         return True
 
     def addresses(self, _sandbox: Sandbox) -> Addresses:

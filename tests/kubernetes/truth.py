@@ -49,7 +49,7 @@ class Truth:
     async def sighted(self) -> "Truth":
         """Once the service sees the cluster: what a wish costs before that is no detection time."""
         async with asyncio.timeout(30):
-            while not self.rig.engine.in_sight:
+            while not self.rig.engine.any_synced:
                 await asyncio.sleep(0.01)
         return self
 

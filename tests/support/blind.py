@@ -7,9 +7,9 @@ from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 
 
 class BlindEngine:
-    """Sees no namespace, so that nothing is reconciled and each sandbox stays as the store has it."""
+    """Is synced with no namespace, so that nothing is reconciled and each sandbox stays as the store has it."""
 
-    in_sight = False
+    any_synced = False
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Has nothing to observe."""
@@ -20,10 +20,10 @@ class BlindEngine:
     async def close(self) -> None:
         """Has nothing to close."""
 
-    def sees(self, namespace: str) -> bool:
+    def synced(self, namespace: str) -> bool:
         return False
 
-    def blind(self, namespace: str) -> Fault | None:
+    def unobservable(self, namespace: str) -> Fault | None:
         return None
 
     async def examine(self, namespace: str) -> None:
@@ -41,5 +41,8 @@ class BlindEngine:
     async def touch(self, sandbox: Sandbox) -> int:
         raise NotImplementedError
 
-    async def delete(self, sandbox: Sandbox, unattended: bool = False) -> None:
+    async def remove_workload(self, sandbox: Sandbox) -> None:
+        raise NotImplementedError
+
+    async def delete(self, sandbox: Sandbox) -> None:
         raise NotImplementedError

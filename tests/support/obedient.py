@@ -40,7 +40,11 @@ class ObedientEngine:
         fresh = self.workload is None or self.workload.terminating
         revision = 100 if fresh or self.workload is None else self.workload.revision + 1
         self.workload = Workload(
-            owner=sandbox.uid, generation=sandbox.generation, replicas=action.replicas, revision=revision, obeyed=False
+            owner=sandbox.uid,
+            generation=sandbox.generation,
+            replicas=action.replicas,
+            revision=revision,
+            controller_caught_up=False,
         )
         return revision
 
@@ -70,8 +74,8 @@ class ObedientEngine:
             )
         elif pod and not pod.ready:
             self.pod = dataclasses.replace(pod, ready=True, reason=Reason.READY, message="")
-        elif workload and not workload.obeyed:
-            self.workload = dataclasses.replace(workload, obeyed=True)
+        elif workload and not workload.controller_caught_up:
+            self.workload = dataclasses.replace(workload, controller_caught_up=True)
         else:
             return False
         return True

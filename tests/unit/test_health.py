@@ -13,7 +13,7 @@ class Parts:
     """The server, the store and the engine, as far as health goes."""
 
     def __init__(self) -> None:
-        self.in_sight = False
+        self.any_synced = False
         self.answers = True
         self.said: list[bool] = []
 
@@ -34,7 +34,7 @@ class Parts:
         return self.said[-1]
 
 
-async def test_it_is_serving_once_the_engine_was_in_sight_and_while_the_store_answers(
+async def test_it_is_serving_once_the_engine_was_synced_and_while_the_store_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(app, "HEALTH_EVERY", 0.01)
@@ -42,11 +42,11 @@ async def test_it_is_serving_once_the_engine_was_in_sight_and_while_the_store_an
     task = asyncio.create_task(app._health(parts, parts, parts))
     changes: list[tuple[Callable[[], None], bool]] = [
         (lambda: None, False),
-        (lambda: setattr(parts, "in_sight", True), True),
+        (lambda: setattr(parts, "any_synced", True), True),
         (lambda: setattr(parts, "answers", False), False),
         (lambda: setattr(parts, "answers", True), True),
         # Its callers get statuses that are marked as stale, which is better than none.
-        (lambda: setattr(parts, "in_sight", False), True),
+        (lambda: setattr(parts, "any_synced", False), True),
     ]
     for change, serving in changes:
         change()

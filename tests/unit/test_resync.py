@@ -35,10 +35,10 @@ class SilentEngine:
         self.goes_on = asyncio.Event()
         self.goes_on.set()
 
-    def sees(self, _namespace: str) -> bool:
+    def synced(self, _namespace: str) -> bool:
         return self.sighted
 
-    def blind(self, _namespace: str) -> Fault | None:
+    def unobservable(self, _namespace: str) -> Fault | None:
         return self.why
 
     def observe(self, _sandbox: Sandbox) -> Observed:

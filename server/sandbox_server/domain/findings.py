@@ -153,7 +153,7 @@ def workload_missing(at: Situation) -> Finding | None:
 
 def workload_idle(at: Situation) -> Finding | None:
     """There is no pod, and none will be made."""
-    idle = at.workload is not None and at.workload.replicas == 0 and at.workload.obeyed
+    idle = at.workload is not None and at.workload.replicas == 0 and at.workload.controller_caught_up
     return _if(idle, Reason.POD_GONE, "stopped; the disk is kept")
 
 

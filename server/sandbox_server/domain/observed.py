@@ -31,7 +31,7 @@ class Workload:
     """The StatefulSet (or its local counterpart) as it now is.
 
     `owner` is the uid of the sandbox it was made for, empty for a stranger's. `revision` changes whenever somebody
-    changes or removes what was made for it. `fault` says why its pod cannot be made. `obeyed`: whether
+    changes or removes what was made for it. `fault` says why its pod cannot be made. `controller_caught_up`: whether
     its controller has seen it as it is, so that nothing more comes of what it was before. `ignored_since`: since when the
     controller has left it as it is although it has to act; None where it has not. `template` names what its pods are made
     from; empty where that has no name.
@@ -43,7 +43,7 @@ class Workload:
     revision: int
     terminating: bool = False
     fault: Fault | None = None
-    obeyed: bool = True
+    controller_caught_up: bool = True
     ignored_since: datetime | None = None
     template: str = ""
 
@@ -150,5 +150,5 @@ class Observed:
         if workload is None or (pod is not None and pod.terminating):
             return False
         if pod is None:
-            return not (workload.obeyed or workload.terminating)
-        return not workload.obeyed or workload.replicas == 0 or (pod.outdated(workload) and not pod.ready)
+            return not (workload.controller_caught_up or workload.terminating)
+        return not workload.controller_caught_up or workload.replicas == 0 or (pod.outdated(workload) and not pod.ready)

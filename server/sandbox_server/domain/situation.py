@@ -154,7 +154,7 @@ class Situation:
         workload = self.workload
         if workload is None or not self.pod_outdated():
             return False
-        return workload.replicas == 0 or (workload.obeyed and self.unattended())
+        return workload.replicas == 0 or (workload.controller_caught_up and self.unattended())
 
     def pod_current(self) -> Pod | None:
         """Returns the pod if it is of this generation and stays."""

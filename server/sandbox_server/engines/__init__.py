@@ -1,4 +1,4 @@
-"""The contract of an engine: it obeys and reports, and never decides.
+"""The contract of an engine in its roles: `Names` and `Cluster`. It obeys and reports, and never decides.
 
 Both engines keep it and pass one suite, `tests/contract/suite.py`.
 """
@@ -51,56 +51,68 @@ class Busy(Unreachable):
         return Fault(Reason.CLUSTER_BUSY, str(self))
 
 
-class Engine(Protocol):
-    """What runs sandboxes. All calls come from one event loop; `observe` and `addresses` never wait.
+class Names(Protocol):
+    """Names of what a sandbox will have. Every replica may ask, from any thread, before the cluster is opened."""
 
-    `observe`, `apply` and `delete` are for sandboxes of a namespace that it has seen.
+    def addresses(self, sandbox: Sandbox) -> Addresses:
+        """Returns where a sandbox that is being created will be reached. `sandbox.addresses` is not read.
+
+        The answer is stored with the sandbox. The store's thread calls this inside the transaction of the create.
+        """
+
+
+class Cluster(Protocol):
+    """Observes and changes what runs. It states facts and carries out acts; it judges nothing.
+
+    All calls come from one event loop. `observe`, `apply`, `touch` and `delete` are for sandboxes of a namespace that is
+    synced. They raise `Unreachable` for a namespace that is not followed or not listed yet.
     """
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
-        """Begins to observe, and returns when `observe` can be asked or sight will come later (`sees`).
+        """Begins to observe. Returns when `synced` can be asked.
 
         `live` are all sandboxes that are not TERMINATED. `changed` is called on the loop whenever what `observe`
-        says of a key may have changed.
+        returns for a key may have changed.
         """
 
     def follow(self, namespaces: Iterable[str]) -> None:
-        """Begins to observe those of the namespaces that are not observed yet. Only while open."""
+        """Observes exactly these namespaces from now on: those that are new, and no longer those that are left out.
+
+        What runs in a namespace that is left out goes on running. Only while open.
+        """
 
     async def close(self) -> None:
         """Stops observing. What runs goes on running."""
 
     @property
-    def in_sight(self) -> bool:
-        """Whether it sees anything: one namespace at least."""
+    def any_synced(self) -> bool:
+        """Whether one namespace at least is synced."""
 
-    def sees(self, namespace: str) -> bool:
-        """Whether `observe` shows the present of a namespace. False until the first full look, and while that is out of
-        reach or refused."""
+    def synced(self, namespace: str) -> bool:
+        """Whether `observe` shows the present of a namespace. False until everything in it has been listed once, and while
+        the namespace is out of reach or the service may not look."""
 
-    def blind(self, namespace: str) -> Fault | None:
-        """Why it does not see a namespace, where that is known and will not pass by itself: a right that is missing."""
+    def unobservable(self, namespace: str) -> Fault | None:
+        """Returns why a namespace is not synced, where that is known and will not pass by itself: a right that is missing,
+        or that the namespace is not followed."""
 
     async def examine(self, namespace: str) -> None:
-        """Looks at the namespace itself, whose end explains that what is in it goes; `observe`, `sees` and `blind` show
-        what was found. A look that fails changes nothing."""
-
-    def addresses(self, sandbox: Sandbox) -> Addresses:
-        """Where a sandbox that is being created will be reached. `sandbox.addresses` is not read.
-
-        Thread-safe: the store's thread calls it inside the transaction of the create.
-        """
+        """Looks at the namespace itself, whose end explains that what is in it goes. What is found shows in `observe`,
+        `synced` and `unobservable`. A look that fails changes nothing."""
 
     def observe(self, sandbox: Sandbox) -> Observed:
-        """What is there for this sandbox, from memory. `fault`: that what it writes is undone each time."""
+        """Returns what there is of this sandbox, from memory. `fault` says that what the engine writes is undone each time.
+
+        Never waits.
+        """
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Makes the objects of `sandbox.generation`, the workload last, and returns the workload's revision: the one
         that `observe` goes on showing until somebody else removes or changes anything of what was made.
 
-        Doing it twice changes nothing the second time. An object that is not ours is left alone: `Refused` with
-        NAME_CONFLICT. What somebody undoes each time is done again after longer and longer delays: in between, `Refused`
-        with FIELD_CONFLICT. `observe` shows the effect no earlier than it is true.
+        Doing it twice changes nothing the second time. A foreign object is left alone: `Refused` with NAME_CONFLICT. What
+        somebody undoes each time is done again after longer and longer delays: in between, `Refused` with FIELD_CONFLICT.
+        `observe` shows the effect no earlier than it is true.
         """
 
     async def touch(self, sandbox: Sandbox) -> int:
@@ -119,5 +131,9 @@ class Engine(Protocol):
         """Asks for the removal of every object of the sandbox, the volume too unless it keeps that; returns when asked.
 
         It is asked again, whenever what `observe` shows has changed, until nothing is left that is not going.
-        What is already gone is no error; what is not ours is left alone.
+        What is already gone is no error. A foreign object is left alone.
         """
+
+
+class Engine(Names, Cluster, Protocol):
+    """What runs sandboxes, in both roles. Whoever uses an engine takes the role that it needs."""

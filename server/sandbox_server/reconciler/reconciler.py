@@ -45,7 +45,7 @@ class Reconciler:
         self,
         feed: feed.Feed,
         store: store.Store,
-        engine: engines.Engine,
+        engine: engines.Cluster,
         settings: Settings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -107,7 +107,7 @@ class Reconciler:
         while True:
             await asyncio.sleep(SYNC_CHECK_EVERY)
             for namespace, why in list(self._unsynced):
-                if self._engine.sees(namespace) or self._engine.blind(namespace) != why:
+                if self._engine.synced(namespace) or self._engine.unobservable(namespace) != why:
                     for key in self._unsynced.pop((namespace, why)):
                         self._queue.add(key)
 
@@ -176,9 +176,9 @@ class Reconciler:
     async def _observe(self, event: Event, memory: Memory) -> Observed | None:
         """Returns what there is of the sandbox now; None while its namespace is not synced and nothing says why."""
         key = event.sandbox.key
-        if self._engine.sees(key.namespace):
+        if self._engine.synced(key.namespace):
             return await self._look(event, memory)
-        why = self._engine.blind(key.namespace)
+        why = self._engine.unobservable(key.namespace)
         self._unsynced.setdefault((key.namespace, why), set()).add(key)
         return None if why is None else Observed(unobservable=why)
 

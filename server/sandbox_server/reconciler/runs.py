@@ -35,8 +35,8 @@ class _Run:
 
 @dataclass
 class _Ignored:
-    """A workload that its controller has to act on: its generation, its replicas and whether it is obeyed, and since when
-    it has been so."""
+    """A workload that its controller has to act on: its generation, its replicas and whether the controller has caught up,
+    and since when it has been so."""
 
     stands: tuple[int, int, bool]
     since: datetime
@@ -60,7 +60,7 @@ class Timer:
         if not controller_due:
             self._ignored = None
             return workload
-        stands = (workload.generation, workload.replicas, workload.obeyed)
+        stands = (workload.generation, workload.replicas, workload.controller_caught_up)
         if self._ignored is None or self._ignored.stands != stands:
             self._ignored = _Ignored(stands, now)
         return dataclasses.replace(workload, ignored_since=self._ignored.since)

@@ -66,7 +66,7 @@ async def test_what_is_remembered_is_not_looked_up_and_a_secret_is_once_after_a_
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("code", [500, 503])
 async def test_14_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:
-    await until(lambda: rig.engine.in_sight)
+    await until(lambda: rig.engine.any_synced)
     seen = 0
 
     def matches(request: web.Request) -> bool:
@@ -168,7 +168,7 @@ async def test_19_a_version_that_is_gone_is_relisted_and_each_change_told_once(
 
 @pytest.mark.fault(20)
 async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
-    await until(lambda: rig.engine.in_sight)
+    await until(lambda: rig.engine.any_synced)
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
 
@@ -188,18 +188,18 @@ async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
 
 @pytest.mark.fault(20)
 async def test_20_an_api_server_that_takes_calls_and_answers_none_is_out_of_sight(rig: Rig, api: ScriptedApi) -> None:
-    await until(lambda: rig.engine.in_sight)
+    await until(lambda: rig.engine.any_synced)
     api.lasting.append((is_watch, hang))
-    await until(lambda: not rig.engine.in_sight)
+    await until(lambda: not rig.engine.any_synced)
     api.lasting.clear()
-    await until(lambda: rig.engine.in_sight)
+    await until(lambda: rig.engine.any_synced)
 
 
 @pytest.mark.fault(19)
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("how", ["ended at once", "always too old", "garbage"])
 async def test_19_20_a_watch_that_never_lasts_is_no_hot_loop(rig: Rig, api: ScriptedApi, how: str) -> None:
-    await until(lambda: rig.engine.in_sight)
+    await until(lambda: rig.engine.any_synced)
 
     async def end(request: web.Request) -> web.StreamResponse:
         if how == "always too old":

@@ -1,12 +1,13 @@
-"""The Kubernetes engine and a namespace that is removed, which takes the service's Role along."""
+"""The Kubernetes engine and a namespace that is removed, which takes the service's Role along, or that is let go."""
 
 import asyncio
 
 import pytest
+from sandbox_server import engines
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.rig import A, Rig
-from tests.support.scripted import CLAIMS, PODS, SETS
+from tests.support.scripted import CLAIMS, PODS, SETS, until
 from tests.support.scripted_api import ScriptedApi
 
 MAY_BE_GONE = "the namespace may be gone"
@@ -165,3 +166,35 @@ async def test_a_lost_claim_in_a_namespace_that_stays_is_a_lost_disk(rig: Rig, a
         api.delete(CLAIMS, name)
     failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR, within=3)
     assert failed.status.reason is Reason.VOLUME_LOST
+
+
+async def test_namespace_that_is_let_go_is_left_alone_until_it_is_followed_again(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    before = rig.observe(running).pod
+    rig.engine.follow(("other",))
+    await until(lambda: rig.engine.synced("other"))
+    assert rig.stale
+    reason = rig.engine.unobservable(rig.ground.namespace)
+    assert reason is not None
+    assert reason.reason is Reason.NAMESPACE_MISSING
+    with pytest.raises(engines.Unreachable):
+        rig.observe(running)
+
+    # Whatever is asked for or happens meanwhile, nothing is read or written there.
+    began = len(api.calls)
+    await rig.env(A, GREETING="hello")
+    waiting = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
+    assert waiting.status.reason is Reason.NAMESPACE_MISSING
+    api.delete(PODS, f"{A}-0")
+    await asyncio.sleep(0.3)
+    assert [path for _, path in api.calls[began:] if "/namespaces/default/" in path] == []
+
+    rig.engine.follow(("other", "default"))
+    with pytest.raises(engines.Unreachable):
+        rig.observe(running)
+    after = await rig.settled(A, Phase.RUNNING)
+    pod = rig.observe(after).pod
+    assert before is not None
+    assert pod is not None
+    assert (pod.uid != before.uid, pod.generation) == (True, after.generation)

@@ -26,53 +26,62 @@ from sandbox_server.settings import Settings
 class KubernetesEngine:
     """See `engines.Engine`."""
 
-    def __init__(self, settings: Settings, namespaces: Iterable[str] = ()) -> None:
-        """`namespaces`: those that are observed from the beginning. Raises ValueError for settings that make no pod."""
+    def __init__(self, settings: Settings) -> None:
+        """Raises ValueError for settings that make no pod."""
         preflight.check(settings)
         self._settings = settings
-        self._namespaces = namespaces
         self._api = client.Client(settings)
         self._views: dict[str, View] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        # One for each view, which runs its informers. Those of `_ending` have been cancelled.
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._contests = contest.Contests(lambda _: None)
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
-        """Begins to list and watch. Raises ValueError if there is no usable kubeconfig."""
+        """Connects; `follow` begins to list and watch. Raises ValueError if there is no usable kubeconfig."""
         await self._api.open()
         self._changed = changed
         self._contests = contest.Contests(changed)
-        self.follow(self._namespaces)
 
     def follow(self, namespaces: Iterable[str]) -> None:
-        """Lists and watches those that are not watched yet."""
-        for namespace in namespaces:
-            if namespace not in self._views:
-                view = self._views[namespace] = View(self._api, namespace, self._changed, self._settings.resync)
-                self._tasks += [asyncio.create_task(informer.run()) for informer in view.informers]
+        """Lists and watches exactly these namespaces from now on."""
+        wanted = set(namespaces)
+        for namespace in self._views.keys() - wanted:
+            self._let_go(namespace)
+        for namespace in wanted - self._views.keys():
+            view = View(self._api, namespace, self._changed, self._settings.resync)
+            self._views[namespace] = view
+            self._tasks[namespace] = asyncio.create_task(view.run())
+
+    def _let_go(self, namespace: str) -> None:
+        del self._views[namespace]
+        task = self._tasks.pop(namespace)
+        task.cancel()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
         """Stops observing."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.follow(())
+        await asyncio.gather(*self._ending, return_exceptions=True)
         self._contests.close()
         await self._api.close()
 
     @property
-    def in_sight(self) -> bool:
-        """Whether it sees a namespace."""
-        return any(map(self.sees, self._views))
+    def any_synced(self) -> bool:
+        """Whether one namespace at least is synced."""
+        return any(view.synced for view in self._views.values())
 
-    def sees(self, namespace: str) -> bool:
+    def synced(self, namespace: str) -> bool:
         """Whether every informer of the namespace has listed and is in contact, or the namespace is known to have ended."""
         view = self._views.get(namespace)
-        return view is not None and view.in_sight
+        return view is not None and view.synced
 
-    def blind(self, namespace: str) -> Fault | None:
-        """What the API server refuses to show, or that the namespace is being removed."""
+    def unobservable(self, namespace: str) -> Fault | None:
+        """Returns what the API server refuses to show, or that the namespace is being removed or is not followed."""
         view = self._views.get(namespace)
         if view is None:
-            return Fault(Reason.NAMESPACE_MISSING, f"the service does not observe {namespace}")
+            return Fault(Reason.NAMESPACE_MISSING, _not_followed(namespace))
         return view.fault
 
     async def examine(self, namespace: str) -> None:
@@ -86,7 +95,7 @@ class KubernetesEngine:
 
     def observe(self, sandbox: Sandbox) -> Observed:
         """Returns what the informers remember of this sandbox."""
-        return self._views[sandbox.namespace].observe(sandbox, self._contests.fault(sandbox))
+        return self._view(sandbox.namespace).observe(sandbox, self._contests.fault(sandbox))
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Applies the claim, unless the sandbox has its disk, the Secret, and the StatefulSet last."""
@@ -110,7 +119,7 @@ class KubernetesEngine:
 
     async def touch(self, sandbox: Sandbox) -> int:
         """Applies the StatefulSet with the present time in an annotation."""
-        view = self._views[sandbox.namespace]
+        view = self._view(sandbox.namespace)
         touched = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat())
         await writer.apply(self._api, view.stateful_sets, touched, view.stateful_sets.uid(sandbox.id))
         # Never INCOMPLETE: while an object is missing, what is observed must not seem to be what was applied.
@@ -118,7 +127,7 @@ class KubernetesEngine:
 
     async def remove_workload(self, sandbox: Sandbox) -> None:
         """Deletes the StatefulSet in the foreground, as `removal` explains."""
-        view = self._views[sandbox.namespace]
+        view = self._view(sandbox.namespace)
         if not view.namespace.ends:
             await removal.remove_workload(self._api, view, sandbox)
 
@@ -127,7 +136,7 @@ class KubernetesEngine:
 
         What is in a namespace that is being removed goes with it, without the service, whose Role goes as well.
         """
-        view = self._views[sandbox.namespace]
+        view = self._view(sandbox.namespace)
         if view.namespace.ends:
             return
         write = self._begin(sandbox, None)
@@ -140,6 +149,23 @@ class KubernetesEngine:
 
     def _begin(self, sandbox: Sandbox, replicas: int | None) -> writer.Writer:
         """Returns the writer of an act that is about to be done. Raises what `Contests.begin` raises."""
-        view = self._views[sandbox.namespace]
+        view = self._view(sandbox.namespace)
         begun = self._contests.begin(sandbox.key, (sandbox.generation, replicas))
         return writer.Writer(self._api, view, self._settings, sandbox, self._contests, begun)
+
+    def _view(self, namespace: str) -> View:
+        """Returns the view of a namespace that has been listed. Raises `engines.Unreachable` if there is none.
+
+        A namespace may be let go, and followed again, while an act for a sandbox in it is under way. A view that has not
+        been listed shows nothing, as if everything were gone.
+        """
+        view = self._views.get(namespace)
+        if view is None:
+            raise engines.Unreachable(_not_followed(namespace))
+        if not view.listed:
+            raise engines.Unreachable(f"{namespace} has not been listed yet")
+        return view
+
+
+def _not_followed(namespace: str) -> str:
+    return f"the service does not observe {namespace}"

@@ -119,7 +119,8 @@ def workload(found: Object) -> Workload:
         revision=zlib.crc32(b"".join(fields)),
         terminating=meta.deletionTimestamp is not None,
         # One that has had no replicas from the first needs nobody to see that.
-        obeyed=found.status.observedGeneration >= meta.generation or (meta.generation == 1 and not found.spec.replicas),
+        controller_caught_up=found.status.observedGeneration >= meta.generation
+        or (meta.generation == 1 and not found.spec.replicas),
         template=found.status.updateRevision,
     )
 

@@ -1,5 +1,6 @@
 """What the informers of one namespace show of a sandbox."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Callable
@@ -75,7 +76,6 @@ class View:
                 for selector, events in zip(SELECTORS, event_caches, strict=True)
             ),
         )
-        """All that have to run."""
         self.namespace = Namespace(api, namespace)
         # A pod that the cluster ended is kept by its name, because the pod goes before all else that follows.
         self._disrupted: dict[str, Pod] = {}
@@ -83,12 +83,15 @@ class View:
         self._supplied: dict[str, float] = {}
 
     @property
-    def in_sight(self) -> bool:
+    def listed(self) -> bool:
+        """Whether everything has been listed once, or the namespace does not exist."""
+        return self.namespace.gone or all(informer.contact.listed for informer in self.informers)
+
+    @property
+    def synced(self) -> bool:
         """Whether what is remembered is what there is. Nothing comes into a namespace that is being removed."""
-        if self.namespace.gone:
-            return True
         if self.namespace.ends:
-            return all(informer.contact.listed for informer in self.informers)
+            return self.listed
         return all(informer.contact.synced for informer in self.informers)
 
     @property
@@ -100,6 +103,12 @@ class View:
             if informer.contact.refused is not None:
                 return self.namespace.with_hint(informer.contact.refused)
         return None
+
+    async def run(self) -> None:
+        """Lists and watches until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for informer in self.informers:
+                tasks.create_task(informer.run())
 
     async def examine(self) -> None:
         """Looks at the namespace itself. Every sandbox has a StatefulSet and a claim."""

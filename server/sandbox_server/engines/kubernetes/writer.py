@@ -59,7 +59,7 @@ class Writer:
             except engines.Refused:
                 # A missing `patch` permission must not block a delete.
                 return True
-        return workload.replicas == 0 and workload.obeyed and pod is None
+        return workload.replicas == 0 and workload.controller_caught_up and pod is None
 
     def done(self) -> None:
         """Counts the act, which has been done or has failed after it may have written something."""

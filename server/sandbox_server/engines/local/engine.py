@@ -34,7 +34,7 @@ class LocalEngine:
         self._settings = settings
         self._ports = Ports(settings.port_range)
         self._units: dict[Key, Unit] = {}
-        self.in_sight = False
+        self.any_synced = False
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Takes over what runs. Raises OSError if another service has the data directory."""
@@ -55,7 +55,7 @@ class LocalEngine:
         self._looking = asyncio.create_task(self._look())
         # Every task takes its first step, and shows what it found.
         await asyncio.sleep(0)
-        self.in_sight = True
+        self.any_synced = True
 
     def _want(self, sandbox: Sandbox, replicas: int, env: Mapping[str, str] | None = None) -> None:
         """Has a unit, made where there is none, see to what is wanted."""
@@ -78,18 +78,18 @@ class LocalEngine:
 
     async def close(self) -> None:
         """Stops observing. What runs goes on running."""
-        self.in_sight = False
+        self.any_synced = False
         tasks = [self._looking, *(unit.task for unit in self._units.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         os.close(self._lock)
 
-    def sees(self, namespace: str) -> bool:
+    def synced(self, namespace: str) -> bool:
         """All namespaces, or none."""
-        return self.in_sight
+        return self.any_synced
 
-    def blind(self, namespace: str) -> Fault | None:
+    def unobservable(self, namespace: str) -> Fault | None:
         """Nothing that would not pass by itself."""
         return None
 
