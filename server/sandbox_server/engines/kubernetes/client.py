@@ -1,5 +1,8 @@
-"""Raw calls to the API server. The `kubernetes` package knows where the server is and who we are; the calls themselves
-go out without its typed models, which refuse incomplete answers after the write took effect."""
+"""Raw calls to the API server.
+
+The `kubernetes` package finds the server and the credentials. The calls go out without its typed models, which refuse
+incomplete answers after the write took effect.
+"""
 
 import asyncio
 import contextlib
@@ -27,24 +30,24 @@ APPLY = "application/apply-patch+yaml"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 NEVER = "1"
-"""The version that no object has: etcd's before its first write. To apply it makes an object, or conflicts with one."""
+"""The version that no object has: etcd's before its first write. An apply with it makes an object, or conflicts."""
 WAIT_MOST = 300.0
-"""Seconds: whoever asks to be left alone for longer is asked again all the same."""
+"""Seconds: a longer Retry-After counts as this one."""
 RENEW_EVERY = 60.0
-"""Seconds between two looks at whether a kubeconfig leads to another token; the library looks as often for a pod's."""
+"""Seconds between two reads of the credentials of a kubeconfig; the library reads a pod's token as often."""
 
 RENEW_AGAIN = 5.0
-"""Seconds until that is tried again where it failed."""
+"""Seconds until a read of the credentials that failed is repeated."""
 
 _ENCODER = msgspec.json.Encoder()
 
 
 class Conflict(engines.Busy):
-    """409: the object is another than was said, or there is one where none was to be."""
+    """409: the object has another uid or version than the call says, or there is one although none was expected."""
 
 
 class Gone(engines.Unreachable):
-    """410: the version that was asked for is no longer kept."""
+    """410: the API server no longer keeps the version that was asked for."""
 
 
 class Silent(engines.Unreachable):
@@ -56,17 +59,18 @@ class Missing(engines.Refused):
 
 
 def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after: str = "") -> Exception:
-    """What a failed call, or the ERROR of a watch, means: `engines.Refused`, or `Busy` if it says to come again."""
+    """Returns the exception for a failed call or the ERROR of a watch: `engines.Refused`, or `Busy` if a repetition may
+    succeed."""
     try:
-        told = FAILURE.decode(answer)
+        said = FAILURE.decode(answer)
     except msgspec.DecodeError:
-        told = Failure(bytes(answer).decode(errors="replace")[:500])
-    code = status or told.code
+        said = Failure(bytes(answer).decode(errors="replace")[:500])
+    code = status or said.code
     if code in (409, 410, 429) or code >= 500:
         wait = min(float(retry_after), WAIT_MOST) if retry_after.isdecimal() else 0.0
         busy = {409: Conflict, 410: Gone}.get(code, engines.Busy)
-        return busy(f"{what}: {code} {told.message}", wait)
-    return (Missing if code == 404 else engines.Refused)(observe.refused(told.message or f"{what}: {code}"))
+        return busy(f"{what}: {code} {said.message}", wait)
+    return (Missing if code == 404 else engines.Refused)(observe.refused(said.message or f"{what}: {code}"))
 
 
 def path(kind: Kind, namespace: str, name: str = "") -> str:
@@ -99,30 +103,30 @@ class Client:
                 self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
             self._take_certificate()
             by = proxy.find(account.host, account.proxy or "", os.environ)
-            # Without a limit: each watch holds a connection, and those who call are the reconciler's few workers.
+            # No limit: each watch holds a connection, and all other calls come from the reconciler's few workers.
             connector = aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(f"{account.host}/", connector=connector, proxy=by, headers=headers)
         except Exception as error:
-            # The library is as surprised as anybody by what a file can have in it.
+            # The library raises exceptions of many kinds for an unusable file.
             raise ValueError(f"kubeconfig: {error}: give one, or run inside a cluster") from None
 
     async def _renew(self, account: Configuration) -> None:
-        """Takes the token and the certificate that the kubeconfig's file, plugin or provider has now: most of them expire."""
+        """Reads the token and the certificate of the kubeconfig's file, plugin or provider again, because most expire."""
         now = time.monotonic()
         if now - self._renewed < RENEW_EVERY:
             return
-        # Those who call meanwhile go on with the token that there is.
+        # Calls that begin meanwhile use the old token.
         self._renewed = now
         try:
             await self._loader.load_and_set(account)  # type: ignore[no-untyped-call]
             self._take_certificate()
         except Exception as error:
             self._renewed = now - RENEW_EVERY + RENEW_AGAIN
-            # The library is as surprised by what a file has in it now.
+            # As in `open`.
             raise kubernetes_config.ConfigException(f"kubeconfig: {error or type(error).__name__}") from None
 
     def _take_certificate(self) -> None:
-        """Has new connections show the client certificate that there is now: a plugin's expires within the hour."""
+        """Makes new connections use the present client certificate: a plugin's may expire within the hour."""
         if self._account.cert_file:
             self._tls.load_cert_chain(self._account.cert_file, self._account.key_file, files.no_passphrase)
 
@@ -141,9 +145,9 @@ class Client:
         accept: str = JSON,
         watch: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One call that is answered in time and without failure; the answer to a watch may pause for longer.
+        """Makes one call and yields its answer, which may pause for longer if it is a watch.
 
-        Raises what `failure` says, `engines.Unreachable` when there is no answer, and `Silent` when an answer stops.
+        Raises what `failure` returns, `engines.Unreachable` if there is no answer in time, and `Silent` if an answer stops.
         """
         data = None if body is None else _ENCODER.encode(body)
         limits = aiohttp.ClientTimeout(
@@ -153,7 +157,7 @@ class Client:
         try:
             async with asyncio.timeout(self._settings.cluster_timeout):
                 if token := await self._account.get_api_key_with_prefix("BearerToken", "authorization"):
-                    # A file's ends with a line break.
+                    # A token from a file ends with a line break.
                     headers["Authorization"] = token.strip()
                 response = await self._session.request(
                     method,
@@ -175,10 +179,10 @@ class Client:
             raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
 
     async def namespace(self, name: str) -> Fault | None:
-        """Why a namespace takes nothing new: it is being removed or does not exist; None if it does.
+        """Returns why nothing can be created in a namespace: it is being removed or does not exist. None if nothing is.
 
-        Raises `engines.Refused` with CLUSTER_FORBIDDEN if the service may not know. Without the right to get the
-        namespace, the answer to a create that is not carried out says it, as long as there is a right to that.
+        Without the permission to get the namespace, a dry-run create tells. Raises `engines.Refused` with
+        CLUSTER_FORBIDDEN if the permission to create is missing as well.
         """
         said = f"the namespace {name} is being terminated: everything in it is removed"
         terminating = Fault(Reason.NAMESPACE_TERMINATING, said)
@@ -210,7 +214,7 @@ class Client:
         return None
 
     async def labelled(self, kind: Kind, namespace: str, label: str, value: str) -> list[Object]:
-        """The metadata of the objects of a kind that have that label."""
+        """Returns the metadata of the objects of a kind that have that label."""
         parameters = {"labelSelector": f"{label}={value}"}
         async with self.call("GET", path(kind, namespace), parameters=parameters, accept=METADATA_LIST) as response:
             return PAGE.decode(await response.read()).objects

@@ -1,4 +1,4 @@
-"""Why a pod is not ready, by the states of its containers: the sandbox's own, and those that were injected beside it."""
+"""Why a pod is not ready, from the states of its containers: the sandbox's own and those that were injected."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -21,8 +21,8 @@ _WAITING = {
     "InvalidImageName": Reason.IMAGE_INVALID,
 }
 
-# What a kubelet gets over by itself, with its back-off: its own caches, the API server behind them, the runtime's socket,
-# and registries that do not answer or ask it to come later. A name of an image has no space, so that none matches.
+# Failures that a kubelet may get over by itself with its back-off: of its caches, the API server behind them, the socket of
+# the runtime, and registries that do not answer or ask to be called later. An image's name has no space, so no name matches.
 _PASSING_WORDS = (
     # kubelet/util/manager/watch_based_manager.go, and its callers in kubelet_pods.go
     r"failed to sync \w+ cache|object \S+/\S+ not registered|services have not yet been read",
@@ -43,7 +43,7 @@ _PASSING_WORDS = (
 )
 _PASSING = re.compile("|".join(_PASSING_WORDS))
 
-# The process was never started, whatever exit code stands beside it. StartError is containerd's
+# The process was never started, whatever exit code the status has. StartError is containerd's
 # (internal/cri/server/container_start.go), ContainerCannotRun that of Docker behind its shim.
 _NOT_STARTED = ("StartError", "ContainerCannotRun")
 
@@ -63,17 +63,17 @@ class Cause(NamedTuple):
 
 
 def own(status: Status) -> Container:
-    """The container that is the sandbox's."""
+    """Returns the status of the sandbox's container."""
     return next((one for one in status.containerStatuses if one.name == pods.CONTAINER), Container())
 
 
 def restarts(status: Status) -> int:
-    """How often the containers of the pod were started again, all taken together."""
+    """Returns how often containers of the pod were started again, all added up."""
     return sum(one.restartCount for one in (*status.initContainerStatuses, *status.containerStatuses))
 
 
 def cause(status: Status, ready: Said) -> Cause:
-    """Why the pod is not ready: an error of the sandbox's container or of another one, or else what all wait for."""
+    """Returns why the pod is not ready: an error of the sandbox's container, an error of another one, or what is pending."""
     container = own(status)
     found = _cause(container)
     if found.reason not in _PENDING:
@@ -83,7 +83,7 @@ def cause(status: Status, ready: Said) -> Cause:
     failing = next((one for one in (*before, *beside) if one.reason not in _PENDING), None)
     if failing is not None:
         return failing
-    # The sandbox's container is made when the init containers are done; one that is ready waits for any other.
+    # The sandbox's container is created after the init containers. Once it is ready, the pod waits for any other container.
     waits_for = before if found.reason is Reason.CONTAINER_CREATING else [*before, *beside] if container.ready else []
     if waits_for:
         return waits_for[0]
@@ -93,7 +93,7 @@ def cause(status: Status, ready: Said) -> Cause:
 
 
 def _cause(container: Container) -> Cause:
-    """Why a container is not ready, whichever it is."""
+    """Returns why any container is not ready."""
     if waiting := container.state.get("waiting"):
         return _waiting(waiting, container.lastState.get("terminated"))
     if ended := container.state.get("terminated"):
@@ -107,8 +107,8 @@ def _waiting(waiting: Said, last: Said | None) -> Cause:
     reason = _WAITING.get(waiting.reason)
     if reason is Reason.CRASH_LOOP and last is not None:
         return _ended(last, reason)
-    # What is not in the table is from kubelet/kuberuntime/kuberuntime_container.go: CreateContainerConfigError,
-    # CreateContainerError, PostStartHookError and their like. The kubelet has two words for a start without fault.
+    # Reasons that are not in the table are from kubelet/kuberuntime/kuberuntime_container.go: CreateContainerConfigError,
+    # CreateContainerError, PostStartHookError and so on. Two reasons, which do not end in Error, are of a start without fault.
     if reason is None and not waiting.reason.endswith("Error"):
         if last is not None and last.reason in _NOT_STARTED:
             return _ended(last, Reason.CONTAINER_CONFIG)
@@ -124,7 +124,7 @@ def _passing(waiting: Said) -> bool:
 
 
 def _ended(ended: Said, otherwise: Reason) -> Cause:
-    """Why a container ended: its end says more than its state, where the runtime could not start its process."""
+    """Returns why a container ended: `otherwise`, unless it was out of memory or its process could not be started."""
     if ended.reason in _NOT_STARTED:
         return Cause(Reason.CONTAINER_CONFIG, ended.message or ended.reason, ended.message)
     said = f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
@@ -132,9 +132,9 @@ def _ended(ended: Said, otherwise: Reason) -> Cause:
 
 
 def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iterator[Cause]:
-    """What keeps each container other than the sandbox's from being ready; `pending` is the reason of one that runs.
+    """Yields why each other container is not ready. `pending` is the reason for one that runs.
 
-    A container that waits for those before it, or that has done its work, is no cause.
+    A container that waits for those before it, or has ended without an error, is no cause.
     """
     for one in containers:
         if one.name == pods.CONTAINER or one.ready:
@@ -147,12 +147,12 @@ def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iter
 
 
 def _fails(found: Cause) -> bool:
-    """Whether it is more than waiting, even if it may pass."""
+    """Whether the cause is an error, even one that may pass."""
     return found.reason not in _PENDING or found.quoted != ""
 
 
 def _failing(kind: str, container: Container) -> Cause:
-    """The error of another container, with its name, its state and what was said of it."""
+    """Returns the error of another container, with its name, its state and its message."""
     waiting = container.state.get("waiting", Said())
     ended = container.state.get("terminated") or container.lastState.get("terminated")
     states = [waiting.reason] if waiting.reason else []
@@ -167,6 +167,6 @@ def _failing(kind: str, container: Container) -> Cause:
 
 
 def _gates(status: Status, ready: Said) -> str:
-    """Which readiness gates are not passed, in the kubelet's words and those of whoever sets their conditions."""
+    """Returns which readiness gates are not passed, with the messages of the kubelet and of their conditions."""
     closed = [one for one in status.conditions if f'"{one.type}"' in ready.message and one.status != "True"]
     return "; ".join(filter(None, (ready.message, *(one.message or one.reason for one in closed))))

@@ -1,7 +1,7 @@
-"""Acts that are undone: somebody changes, removes or makes again what the service writes, each time.
+"""Acts that somebody undoes each time: changes, removes or makes again what the service writes.
 
-The first repetitions are made at once, so that an edit by hand is put back. After that they back off as failures do,
-whatever the watches say; and what was undone twice in a row is a fault of the sandbox, with the managers of the fields.
+The first repetitions come at once, so that a single edit by hand is reverted. Later ones are delayed as failures are,
+whatever the watches show. What was undone twice in a row is a fault of the sandbox that names the managers of the fields.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ FREE = 2
 BACKOFF_FIRST, BACKOFF_MOST = 0.2, 30.0
 """Seconds, as those of `reconciler.queue`."""
 QUIET = 45.0
-"""Seconds without a repetition after which nothing is contested any more; longer than the longest delay."""
+"""Seconds without a repetition after which an act is no longer contested; longer than the longest delay."""
 NAMED = 3
-"""Fields that a message names."""
+"""How many fields a message names."""
 
 Act = tuple[int, int | None]
 """A generation, and its replicas; None for the removal."""
@@ -35,14 +35,14 @@ Act = tuple[int, int | None]
 
 @dataclass(eq=False)
 class Contest:
-    """One act of one sandbox, and what becomes of it."""
+    """The repetitions of one act for one sandbox."""
 
     act: Act
     count: int = 0
     """How often the act was done."""
     last: float = 0.0
     wrote: bool = False
-    """Whether the act, as it is now being done, has written anything."""
+    """Whether the present repetition has written anything."""
     fault: Fault | None = None
     timer: asyncio.TimerHandle | None = None
     _fields: dict[Reference, set[str]] = field(default_factory=dict)
@@ -52,11 +52,11 @@ class Contest:
 
     @property
     def watched(self) -> bool:
-        """Whether the act has been repeated, so that each object is worth a look before it is written again."""
+        """Whether the act has been repeated, so that each object is read before it is written again."""
         return self.count >= FREE
 
     def compare(self, reference: Reference, found: Object | None) -> None:
-        """Notes what was undone of an object since the service last wrote it. `found`: the object as it now is."""
+        """Notes what was undone of an object since the service last wrote it. `found` is the object as it is now."""
         if reference not in self._fields:
             return
         if found is None:
@@ -71,13 +71,13 @@ class Contest:
             self._undone.append(f"somebody removes {_listed(removed)} of the {reference} each time the service sets it")
 
     def written(self, reference: Reference, answer: Object) -> None:
-        """Notes the fields that the service owns of an object which it has just written."""
+        """Notes which fields of an object the service owns after a write. `answer` is the object as it was answered."""
         self.wrote = True
         if self.count >= FREE - 1:
             self._fields[reference] = dict(_owned(answer)).get((FIELD_MANAGER, "Apply"), set())
 
     def removed(self, reference: Reference, found: Object) -> None:
-        """Notes an object that the service has just removed. `found`: the object as it was."""
+        """Notes that the service has removed an object. `found` is the object as it was."""
         self.wrote = True
         if self._removed.get(reference, found.metadata.uid) != found.metadata.uid:
             who = ", ".join(sorted({one.manager for one in found.metadata.managedFields})) or "somebody"
@@ -85,7 +85,7 @@ class Contest:
         self._removed[reference] = found.metadata.uid
 
     def done(self, now: float) -> None:
-        """The act has been done once more. What was undone now and the time before is undone each time."""
+        """Counts one repetition. What was undone before it and before the previous one is undone each time."""
         self.count += 1
         self.last = now
         each_time = [one for one in self._undone if one in self._undone_before]
@@ -93,12 +93,12 @@ class Contest:
         self._undone_before, self._undone = self._undone, []
 
     def delay(self) -> float:
-        """Seconds between the last time and the next."""
+        """Returns the seconds between the last repetition and the next."""
         return 0.0 if self.count <= FREE else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self.count - FREE - 1, 16))
 
 
 class Contests:
-    """The acts of the last seconds, one of each sandbox. `changed` is called when a sandbox is contested no more."""
+    """The recent acts, one for each sandbox. `changed` is called when an act is no longer contested."""
 
     def __init__(self, changed: Callable[[Key], None], now: Callable[[], float] = time.monotonic) -> None:
         self._changed = changed
@@ -106,9 +106,9 @@ class Contests:
         self._of: dict[Key, Contest] = {}
 
     def begin(self, key: Key, act: Act) -> Contest:
-        """Returns the contest of an act that is about to be done. Another act of the sandbox begins a new one.
+        """Returns the contest of an act that is about to be done. Another act for the sandbox begins a new contest.
 
-        Raises `engines.Refused`, or `Unreachable` where it is not known what was undone, if it is too soon to repeat it.
+        Raises `engines.Refused` if it is too soon to repeat the act, or `Unreachable` if it is not known what was undone.
         """
         self._forget_quiet()
         contest = self._of.get(key)
@@ -123,7 +123,7 @@ class Contests:
         return contest
 
     def done(self, key: Key, contest: Contest) -> None:
-        """The act has been done: it counts if it wrote anything."""
+        """Counts an act that has been done, if it wrote anything."""
         if not contest.wrote:
             return
         contest.done(self._now())
@@ -131,11 +131,11 @@ class Contests:
             contest.timer.cancel()
         if contest.fault is not None:
             contest.timer = asyncio.get_running_loop().call_later(QUIET + 0.1, self._changed, key)
-        # The latest at the end.
+        # The most recent act is the last.
         self._of[key] = self._of.pop(key)
 
     def fault(self, sandbox: Sandbox) -> Fault | None:
-        """What is contested of the sandbox's generation, and by whom."""
+        """Returns what of the sandbox's generation is contested, and by whom."""
         contest = self._of.get(sandbox.key)
         if contest is None or contest.act[0] != sandbox.generation or self._now() > contest.last + QUIET:
             return None
@@ -161,13 +161,13 @@ class Contests:
 
 
 def _owned(found: Object) -> Iterator[tuple[tuple[str, str], set[str]]]:
-    """Managers with the way in which they write, and the fields that they own."""
+    """Yields each manager with its operation, and the fields that it owns."""
     for one in found.metadata.managedFields:
         yield (one.manager, one.operation), set(_paths(msgspec.json.decode(one.fieldsV1 or b"{}"), ""))
 
 
 def _paths(fields: dict[str, Any], at: str) -> Iterator[str]:
-    """The fields of a FieldsV1 as people write them (apimachinery/pkg/apis/meta/v1/types.go)."""
+    """Yields the paths of the fields in a FieldsV1 (apimachinery/pkg/apis/meta/v1/types.go)."""
     for step, below in fields.items():
         kind, _, name = step.partition(":")
         path = f"{at}.{name}".lstrip(".") if kind == "f" else f"{at}[{name}]" if name else at

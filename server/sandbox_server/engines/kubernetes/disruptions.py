@@ -1,7 +1,7 @@
 """The ends of whole pods that neither the caller nor the service asked for.
 
-A kubelet that ends or refuses a pod sets its phase to Failed and gives a reason. Who removes a pod through the API says
-so in the condition DisruptionTarget.
+A kubelet that ends or refuses a pod sets its phase to Failed and gives a reason. A component that removes a pod through the
+API sets the condition DisruptionTarget.
 """
 
 from sandbox_server.domain.observed import Disruption
@@ -9,11 +9,11 @@ from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes.objects import Object, Said
 
 _FAILED = {
-    # kubelet/eviction/eviction_manager.go, and kubelet/lifecycle/predicate.go for a pod that is not let in
+    # kubelet/eviction/eviction_manager.go, and kubelet/lifecycle/predicate.go for a pod that is not admitted
     "Evicted": Reason.EVICTED,
     # kubelet/preemption/preemption.go, for a critical pod
     "Preempting": Reason.PREEMPTED,
-    # kubelet/nodeshutdown: of a pod that ran, of one that came too late, and of both before 1.22
+    # kubelet/nodeshutdown: for a pod that ran, for a pod that came too late, and for both before 1.22
     "Terminated": Reason.NODE_SHUTDOWN,
     "NodeShutdown": Reason.NODE_SHUTDOWN,
     "Shutdown": Reason.NODE_SHUTDOWN,
@@ -33,17 +33,17 @@ _TARGETED = {
 
 
 def of(found: Object) -> Disruption | None:
-    """Returns how the cluster ends a pod or has ended it; None if it does not."""
+    """Returns why the cluster ends a pod or has ended it; None if it has not."""
     status, meta = found.status, found.metadata
     conditions = {one.type: one for one in status.conditions}
     target, ready = conditions.get("DisruptionTarget", Said()), conditions.get("Ready", Said())
-    # The condition comes before the deletion, and is taken back where that fails.
-    goes = target.status == "True" and (meta.deletionTimestamp is not None or ready.status != "True")
+    # The condition is set before the deletion, and removed again if the deletion fails.
+    is_going = target.status == "True" and (meta.deletionTimestamp is not None or ready.status != "True")
     if status.phase == "Failed" and status.reason:
-        # Every other reason is that of a kubelet which does not let the pod in: OutOfcpu, NodeAffinity and their like.
+        # All other reasons are of kubelets that do not admit the pod, such as OutOfcpu and NodeAffinity.
         reason = _FAILED.get(status.reason, Reason.NODE_REJECTED)
         return Disruption(meta.uid, reason, _words(status.reason, status.message))
-    if goes:
+    if is_going:
         reason = _TARGETED.get(target.reason) or _by_kubelet(target.message)
         return Disruption(meta.uid, reason, _words(target.reason, target.message))
     if status.phase == "Failed":
@@ -52,7 +52,7 @@ def of(found: Object) -> Disruption | None:
 
 
 def _by_kubelet(message: str) -> Reason:
-    """What a kubelet ends a pod for, before it has said so in the pod's reason: those of its messages that tell."""
+    """Returns why a kubelet ends a pod, from the message of the condition: the pod has no reason yet."""
     if "preempted" in message:
         return Reason.PREEMPTED
     return Reason.NODE_SHUTDOWN if "shutdown" in message else Reason.EVICTED

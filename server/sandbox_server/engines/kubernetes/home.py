@@ -1,8 +1,8 @@
-"""How a fresh disk gets what the image has in the home: an init container copies it once.
+"""The init container that fills a fresh disk with the home of the image, once.
 
-The home of a sandbox is a folder of the disk, so that what a file system has at its root (`lost+found`) is not in it. The
-folder appears under its name only when all of it is there: a pod that ends in between begins again, and one that finds it
-does nothing.
+The home of a sandbox is a folder of the disk, so that it does not have what is at the root of a file system (`lost+found`).
+The folder gets its name only when it is complete: a pod that ends before that starts the copy again, and a pod that finds
+the folder copies nothing.
 """
 
 import copy
@@ -11,10 +11,10 @@ from typing import Any
 CONTAINER = "copy-image-home"
 FAILS = "the fresh disk cannot be filled from the image (a sandbox with copy_image_home=false needs no filling)"
 DISK = "/sandbox-disk"
-"""Where the init container has the whole disk."""
+"""Where the init container mounts the whole disk."""
 
-# Nothing but a shell and the file tools of every image with a shell. What the sandbox's user may not read in the image it
-# could not read in the home either, so that it is left out; anything else that goes wrong, such as a full disk, is said.
+# Uses only a shell and the file tools that every image with a shell has. Files of the image that the sandbox's user may not
+# read are left out: it could not read them in the home either. Any other failure, such as a full disk, is reported.
 SCRIPT = r"""set -f
 LC_ALL=C
 export LC_ALL
@@ -47,7 +47,7 @@ chmod u+rwx "$part" && mv "$part" "$home"
 def container(own: dict[str, Any], volume: str, home: str, folder: str) -> dict[str, Any]:
     """Returns the init container that fills `folder` of the disk `volume` with the image's `home`.
 
-    It has the image, resources and rights of the sandbox's `own` container, and nothing of its environment.
+    It has the image, resources and security context of the sandbox's `own` container, and nothing of its environment.
     """
     kept = {
         name: copy.deepcopy(own[name]) for name in ("image", "terminationMessagePolicy", "resources", "securityContext")

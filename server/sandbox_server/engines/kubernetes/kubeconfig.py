@@ -1,4 +1,4 @@
-"""A kubeconfig as kubectl reads it. What the `kubernetes` package passes over in silence is followed here, or refused."""
+"""Reads a kubeconfig as kubectl does. What the `kubernetes` package silently ignores is supported here, or refused."""
 
 import asyncio
 import contextlib
@@ -16,12 +16,12 @@ from kubernetes.aio.config import ConfigException, kube_config
 PLUGIN_WITHIN = 30.0
 """Seconds that an exec plugin may take."""
 EARLY = timedelta(minutes=5)
-"""Before it expires a plugin's credential is replaced, as the package does with those of other kinds."""
+"""How long before its expiry a plugin's credential is replaced; the package does the same for other kinds."""
 VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 PROVIDERS = ("", "gcp", "oidc")
-"""The auth-providers that the package knows; it goes without credentials where another one is named."""
+"""The auth-providers that the package supports. For any other it would send no credentials."""
 HEADER_SAFE = "!#$&'*+-.^_`|~"
-"""What the name of an HTTP header may have in it, besides letters and digits; client-go escapes the rest, and %."""
+"""The characters that the name of an HTTP header may have besides letters and digits; client-go escapes all others."""
 
 
 _untyped: Any = kube_config
@@ -85,7 +85,7 @@ def _file(content: str) -> str:
 
 
 async def _run(plugin: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    """Returns the status that a plugin prints. Nobody is there whom it could ask anything."""
+    """Runs a plugin without a terminal and returns the status that it prints."""
     command, version = str(plugin.get("command") or ""), plugin.get("apiVersion")
     if not command or version not in VERSIONS:
         raise ConfigException(f"exec: it needs a command, and an apiVersion that is one of {', '.join(VERSIONS)}")
@@ -93,7 +93,7 @@ async def _run(plugin: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         raise ConfigException(f"exec: {command} needs somebody at a terminal (interactiveMode: Always)")
     given = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
     env = {one["name"]: one["value"] for one in plugin.get("env") or []}
-    # As kubectl: a path that is relative is so to the file that names it.
+    # As in kubectl, a relative path is relative to the kubeconfig.
     program = str(folder / command) if "/" in command else command
     try:
         process = await asyncio.create_subprocess_exec(
@@ -112,7 +112,7 @@ async def _run(plugin: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         async with asyncio.timeout(PLUGIN_WITHIN):
             printed, said = await process.communicate()
     except (TimeoutError, asyncio.CancelledError) as error:
-        # With whatever it has started: that would keep the pipes open.
+        # With its child processes, which would keep the pipes open.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -129,5 +129,5 @@ async def _run(plugin: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
             return status
     except (ValueError, TypeError, KeyError):
         pass
-    # It may hold a credential.
+    # The message must not quote the output, which may hold a credential.
     raise ConfigException(f"exec: what {command} printed is no ExecCredential of {version} with a status")

@@ -1,4 +1,4 @@
-"""Every object of a sandbox as a pure function of it. Only fields that are ours: the rest is the cluster's."""
+"""Every object of a sandbox as a pure function of it, with the fields that the service owns and no others."""
 
 import base64
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _SEALOS = "cloud.sealos.io"
 
 
 def addresses(sandbox: Sandbox, settings: Settings) -> Addresses:
-    """Where the sandbox is reached: always by https, whoever ends TLS in front of the cluster."""
+    """Returns where the sandbox is reached. URLs are always https: something in front of the cluster may end TLS."""
     application, terminal = _fresh_hosts(sandbox, settings)
     return Addresses(
         dns_name=f"{resources.pod_name(sandbox)}.{sandbox.service_name}.{sandbox.namespace}.svc",
@@ -33,7 +33,7 @@ def addresses(sandbox: Sandbox, settings: Settings) -> Addresses:
 
 
 def _hosts(sandbox: Sandbox, settings: Settings) -> tuple[str, str]:
-    """The hosts that its callers were given, whatever the ingress domain is now; fresh ones before it has any."""
+    """Returns the hosts that callers were told, whatever the ingress domain is now; fresh hosts if there are none yet."""
     application, terminal = _fresh_hosts(sandbox, settings)
     urls = sandbox.addresses.public_url, sandbox.addresses.ttyd_url
     return urls[0].removeprefix("https://") or application, urls[1].removeprefix("https://") or terminal
@@ -58,7 +58,7 @@ def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: S
 
 
 def render(sandbox: Sandbox, env: Mapping[str, str], settings: Settings) -> str:
-    """Every object of a sandbox that runs as YAML, in the order in which they are applied."""
+    """Returns every object of a sandbox that runs as YAML, in the order in which they are applied."""
     made = objects(sandbox, env, 1, settings)
     return yaml.safe_dump_all([resource.manifest for resource in made], sort_keys=False)
 
@@ -84,9 +84,9 @@ def _labels(sandbox: Sandbox, settings: Settings) -> dict[str, str]:
 
 
 def _claim(sandbox: Sandbox, reference: Reference) -> Resource:
-    """The disk. It has no label but ours, lest whoever clears away an app of Sealos by its labels takes it along."""
+    """Returns the claim. It has only our label: Sealos removes the objects of an app by its own labels."""
     storage = sandbox.spec.storage
-    # Sealos reads the last two.
+    # Sealos reads the last two annotations.
     annotations = {UID: sandbox.uid, "path": pods.HOME, "value": storage.size}
     metadata = {"labels": {ID: sandbox.id}, "annotations": annotations}
     spec = {"accessModes": [storage.access_mode], "resources": {"requests": {"storage": storage.size}}}
@@ -95,15 +95,15 @@ def _claim(sandbox: Sandbox, reference: Reference) -> Resource:
 
 
 def _placeholder(sandbox: Sandbox) -> Manifest:
-    """What the StatefulSet controller makes where it finds no claim: one that never binds, and so runs no pod.
+    """Returns the claim template: what the StatefulSet controller makes where it finds no claim never binds.
 
-    The disk is made by us, once. So nothing starts on a fresh one behind our back, however soon after the claim the pod
-    goes; and nothing runs beside the sandbox's pod if somebody scales the StatefulSet.
+    Only the service makes disks, each once. So no pod starts on a fresh disk unnoticed, however soon after the claim the
+    pod goes, and no second pod runs if somebody scales the StatefulSet.
     """
-    # Sealos reads the last two. The template can never change, so nothing in it is of the disk, which may.
+    # Sealos reads the last two annotations. A claim template can never change, so it has no field of the disk, which can.
     annotations = {UID: sandbox.uid, PLACEHOLDER: "true", "path": pods.HOME, "value": "1Gi"}
     metadata = {"name": pods.VOLUME, "labels": {ID: sandbox.id}, "annotations": annotations}
-    # No class, or the cluster's default would be filled in, and the quota of that class counted.
+    # Without a class the cluster's default would be filled in, and its quota counted.
     spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": "only-the-service-makes-disks"}
     return {"metadata": metadata, "spec": spec | {"resources": {"requests": {"storage": "1Gi"}}}}
 
@@ -113,7 +113,7 @@ def _data(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _service(sandbox: Sandbox) -> Manifest:
-    """Headless, so that the pod has a stable name; it has one before it is ready, too."""
+    """Returns the spec of the headless Service, which gives the pod a stable name, also before it is ready."""
     ports = [{"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in pods.ports(sandbox)]
     return {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {ID: sandbox.id}, "ports": ports}
 
@@ -137,8 +137,8 @@ def _ingress(sandbox: Sandbox, settings: Settings, reference: Reference, host: s
 def touched(sandbox: Sandbox, settings: Settings, value: str) -> Resource:
     """Returns the StatefulSet with another value of an annotation that no pod has.
 
-    Any change of a StatefulSet brings it to its controller at once. By itself the controller comes back to a pod that it
-    could not make after a delay that doubles up to 16 minutes.
+    A change of a StatefulSet wakes its controller at once. By itself the controller tries again to make a pod after a delay
+    that doubles up to 16 minutes.
     """
     made = stateful_set(sandbox, 1, settings)
     made.manifest["metadata"]["annotations"][TOUCHED] = value
@@ -159,7 +159,7 @@ def stateful_set(sandbox: Sandbox, replicas: int, settings: Settings) -> Resourc
     template = pods.template(sandbox, named, resources.secret_name(sandbox), settings)
     if replicas:
         template = patch.apply(template, settings.pod_patch)
-    # Always there, so that another value changes no more than that: see `touched`.
+    # Always present, so that `touched` changes its value and nothing else.
     annotations[TOUCHED] = ""
     if settings.sealos_labels:
         annotations["originImageName"] = sandbox.spec.image
@@ -169,8 +169,8 @@ def stateful_set(sandbox: Sandbox, replicas: int, settings: Settings) -> Resourc
         "replicas": replicas,
         "serviceName": sandbox.service_name,
         "selector": {"matchLabels": {ID: sandbox.id}},
-        # With OrderedReady the controller waits for a pod to be ready before it replaces it: one bad template, and no
-        # good one would ever follow.
+        # With OrderedReady the controller waits until a pod is ready before it replaces it, so that a broken template could
+        # never be repaired.
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "RollingUpdate"},
         "revisionHistoryLimit": 1,

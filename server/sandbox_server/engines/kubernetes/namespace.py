@@ -1,4 +1,4 @@
-"""What is known of a namespace itself, whose end explains that everything in it goes."""
+"""What is known of a namespace itself. Its end explains why everything in it goes."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ EMPTIED = Fault(
 
 
 class Namespace:
-    """`ends` says why the namespace takes nothing new, as it was last known: it is being removed, or it is gone."""
+    """Looks at a namespace when asked. `ends` says why nothing can be created in it: it is being removed, or it is gone."""
 
     def __init__(self, api: client.Client, name: str) -> None:
         self._api = api
@@ -39,20 +39,21 @@ class Namespace:
 
     @property
     def fault(self) -> Fault | None:
-        """Why the namespace takes nothing new, or that it may be gone because the service may not look."""
+        """Why nothing can be created in the namespace, or that it may be gone because the service may not look."""
         if not self._hidden:
             return self.ends
         return self.with_hint(self.ends) if self.ends else HIDDEN
 
     def with_hint(self, fault: Fault) -> Fault:
-        """`fault`, and that the namespace may be gone where that would explain it and the service cannot know."""
+        """Returns `fault`, with the hint that the namespace may be gone where the service cannot know and that explains it."""
         explained = fault.reason in (Reason.CLUSTER_FORBIDDEN, Reason.NAMESPACE_TERMINATING)
         return Fault(fault.reason, f"{fault.message}; {HIDDEN.message}") if self._hidden and explained else fault
 
     async def examine(self, emptied: Callable[[], bool]) -> None:
-        """Looks at the namespace, once for all that ask meanwhile. A look that fails changes nothing.
+        """Looks at the namespace, once for all callers that wait meanwhile. A look that fails changes nothing.
 
-        `emptied` says whether all objects were removed: together with the loss of every right, this is the end of it.
+        `emptied` says whether all objects were removed. Together with the loss of every permission that is the end of the
+        namespace.
         """
         asked = time.monotonic()
         async with self._examining:
@@ -63,6 +64,6 @@ class Namespace:
                 try:
                     self.ends, self._hidden = await self._api.namespace(self._name), False
                 except engines.Refused:
-                    # A namespace that was being removed cannot have come to stay; one that was gone can be there again.
+                    # The removal of a namespace cannot be taken back. A namespace that was gone can exist again.
                     self.ends, self._hidden = None if self.gone else self.ends, True
                     self.ends = self.ends or (EMPTIED if emptied() else None)

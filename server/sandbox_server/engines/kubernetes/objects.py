@@ -1,5 +1,7 @@
-"""What is read of the cluster's objects: the few fields that matter, of every kind in one shape, so that one decoder
-serves all. A typed model of everything costs 80 times as much, and refuses what it does not know."""
+"""The fields that are read of the cluster's objects. All kinds have one shape, so that one decoder serves all.
+
+The typed models of the `kubernetes` package take 80 times as long, and refuse what they do not know.
+"""
 
 import msgspec
 
@@ -13,14 +15,14 @@ class Managed(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """An object with which another one goes."""
+    """An owner reference: the object goes with its owner."""
 
     kind: str = ""
     name: str = ""
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """What every object has; of a page, the version that it shows and where the next one begins."""
+    """The metadata of an object; or of a page: the version that it shows and where the next page begins."""
 
     name: str = ""
     uid: str = ""
@@ -36,7 +38,7 @@ class Meta(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """A condition of a pod, or how a container waits, runs or has ended."""
+    """A condition of a pod, or a state of a container."""
 
     type: str = ""
     status: str = ""
@@ -57,7 +59,7 @@ class Container(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """A pod's, a claim's or a StatefulSet's."""
+    """The status of a pod, a claim or a StatefulSet."""
 
     phase: str = ""
     reason: str = ""
@@ -71,20 +73,20 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class Requests(msgspec.Struct, frozen=True):
-    """Of a claim."""
+    """The resources of a claim."""
 
     requests: dict[str, str] = {}
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """A StatefulSet's or a claim's."""
+    """The spec of a StatefulSet or a claim."""
 
     replicas: int = 1
     resources: Requests = Requests()
 
 
 class Involved(msgspec.Struct, frozen=True):
-    """What an event is about."""
+    """The object that an event is about."""
 
     kind: str = ""
     name: str = ""
@@ -111,7 +113,7 @@ class Page(msgspec.Struct, frozen=True):
 
     @property
     def objects(self) -> list[Object]:
-        """What is on the page."""
+        """The objects on the page."""
         return self.items or []
 
 

@@ -1,7 +1,7 @@
-"""What the cluster's objects and words mean to the domain.
+"""What the cluster's objects and messages mean to the domain.
 
-Where Kubernetes has a field for what matters, the field is read; where it only has words, the pattern stands beside the
-place in its sources (1.36) that writes them.
+Where Kubernetes has a field for what matters, the field is read. Where it only has a message, the pattern stands beside the
+place in its sources (1.36) that writes the message.
 """
 
 import re
@@ -32,13 +32,13 @@ _REFUSALS: tuple[tuple[str, Reason], ...] = (
 MAKING, UNREADY = containers.MAKING, containers.UNREADY
 
 UNHEALTHY = "Unhealthy"
-"""The reason of what a kubelet says of a probe that failed (kubelet/events/event.go)."""
+"""The reason of a kubelet's event about a probe that failed (kubelet/events/event.go)."""
 
-# An event stops a start where something that a start needs was tried and failed, which Kubernetes names so: FailedMount,
-# FailedCreatePodSandBox, ProvisioningFailed. The others are from kubelet/events/event.go and
-# controller/volume/events/event.go.
+# The reasons of events that explain why a pod does not start. Where something that a start needs was tried and failed, the
+# reason has "Failed" in it: FailedMount, FailedCreatePodSandBox, ProvisioningFailed. The others are from
+# kubelet/events/event.go and controller/volume/events/event.go.
 _STOPPING = re.compile(r"\w*Failed\w*|NetworkNotReady|ErrImageNeverPull|VolumeMismatch|ClaimLost|ClaimMisbound")
-# They fail beside a start, or at its end.
+# These fail beside a start, or at the end of a pod.
 _STOPPING_NOTHING = (
     "FailedToRetrieveImagePullSecret",
     "FailedPreStopHook",
@@ -61,10 +61,10 @@ _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 
 
 def about(found: Object) -> tuple[str, str]:
-    """The name that an object is remembered by, and the id of the sandbox that it belongs to.
+    """Returns the name that an object is remembered by, and the id of the sandbox that it belongs to.
 
-    An event is remembered by the uid of the object that it is about, what stops nothing beside it: so it hides no cause.
-    A claim may have lost its label.
+    An event is remembered by the uid of the object that it is about. An event that does not stop a start has a name of its
+    own beside that, so that it hides no cause. A claim may have lost its label, so that its name says whose it is.
     """
     involved, meta = found.involvedObject, found.metadata
     if not involved.uid:
@@ -82,45 +82,49 @@ def _of_claim(name: str) -> str:
 
 
 def placeholder(sandbox: Sandbox, found: Object) -> bool:
-    """Whether a claim is one that the StatefulSet controller made for a pod beside the sandbox's.
+    """Whether a claim is a placeholder that the StatefulSet controller made for a further pod.
 
-    It makes them for whoever scales the StatefulSet by hand, or changes its first ordinal.
+    The controller makes further pods when somebody scales the StatefulSet by hand, or changes its first ordinal.
     """
-    name, number = found.metadata.name.rpartition("-")[::2]
-    other = name == resources.claim_name(sandbox).removesuffix("-0") and number.isdecimal() and number != "0"
-    return other and manifests.PLACEHOLDER in found.metadata.annotations
+    name, _, ordinal = found.metadata.name.rpartition("-")
+    if name != resources.claim_name(sandbox).removesuffix("-0") or not ordinal.isdecimal() or ordinal == "0":
+        return False
+    return manifests.PLACEHOLDER in found.metadata.annotations
 
 
 def refused(message: str) -> Fault:
-    """Why the API server, or a controller by an event, says no."""
+    """Returns what a refusal of the API server, or a controller's event, means."""
     reason = next((reason for pattern, reason in _REFUSALS if re.search(pattern, message)), Reason.ENGINE_REFUSED)
     return Fault(reason, message)
 
 
-def ours(sandbox: Sandbox, found: Object) -> bool:
-    """Whether an object was made for this sandbox, or is its disk by another; a placeholder is whose name it has."""
+def owned(sandbox: Sandbox, found: Object) -> bool:
+    """Whether an object with a name of the sandbox was made for it, is a placeholder, or is the disk that it adopted."""
     meta = found.metadata
-    made = meta.annotations.get(manifests.UID) == sandbox.uid or manifests.PLACEHOLDER in meta.annotations
-    return made or meta.uid == sandbox.volume_uid
+    made_for_it = meta.annotations.get(manifests.UID) == sandbox.uid
+    is_placeholder = manifests.PLACEHOLDER in meta.annotations
+    is_its_disk = meta.uid == sandbox.volume_uid
+    return made_for_it or is_placeholder or is_its_disk
 
 
 def workload(found: Object) -> Workload:
-    """A StatefulSet as the domain sees it, or an object beside it.
+    """Returns what the domain reads of a StatefulSet, or of another object that the service applies.
 
-    The revision stands for the fields that the API server calls ours. One that somebody else changes or removes is ours
-    no longer; what others add or change of their own is not counted.
+    The revision stands for the fields that our field manager owns. A field that somebody else changes or removes is no
+    longer ours. Fields that others add are not counted.
     """
     meta = found.metadata
-    fields = [one.fieldsV1 for one in meta.managedFields if (one.manager, one.operation) == _APPLIED]
+    fields = [entry.fieldsV1 for entry in meta.managedFields if (entry.manager, entry.operation) == _APPLIED]
+    # A StatefulSet that has had no replicas from the first needs no controller to see that.
+    seen_by_controller = found.status.observedGeneration >= meta.generation
+    never_had_replicas = meta.generation == 1 and found.spec.replicas == 0
     return Workload(
         owner=meta.annotations.get(manifests.UID, ""),
         generation=_generation(found),
         replicas=found.spec.replicas,
         revision=zlib.crc32(b"".join(fields)),
         terminating=meta.deletionTimestamp is not None,
-        # One that has had no replicas from the first needs nobody to see that.
-        controller_caught_up=found.status.observedGeneration >= meta.generation
-        or (meta.generation == 1 and not found.spec.replicas),
+        controller_caught_up=seen_by_controller or never_had_replicas,
         template=found.status.updateRevision,
     )
 
@@ -136,7 +140,7 @@ def revision(made: Iterable[Workload | None]) -> int:
 
 
 def volume(found: Object) -> Volume:
-    """A claim. A placeholder, which is no disk, has no uid."""
+    """Returns what the domain reads of a claim. A placeholder, which is no disk, has no uid."""
     meta = found.metadata
     return Volume(
         owner=meta.annotations.get(manifests.UID, ""),
@@ -151,7 +155,7 @@ def volume(found: Object) -> Volume:
 
 
 def _cause_of(found: Object) -> str:
-    """What an event about a pod or a claim is remembered by."""
+    """Returns the name that an event about a pod or a claim is remembered by."""
     uid = found.involvedObject.uid
     if found.reason == UNHEALTHY:
         return probe_of(uid)
@@ -160,15 +164,16 @@ def _cause_of(found: Object) -> str:
 
 
 def probe_of(uid: str) -> str:
-    """What the last answer to a probe of the pod with that uid is remembered by."""
+    """Returns the name that the last failed probe of the pod with that uid is remembered by."""
     return f"{uid} {UNHEALTHY}"
 
 
-def trouble(found: Object) -> tuple[str, int]:
-    """The words of an event and the version of its last repetition; of a StatefulSet only those on making its pod.
+def event(found: Object) -> tuple[str, int]:
+    """Returns the message of an event and the version of its last repetition.
 
-    The times of an event are not read: they are of its author's clock, and each author has its own fields for them.
-    An answer to a probe has no version: that it is the same again is no news.
+    Of the events about a StatefulSet only those about a pod that cannot be made have a message. The times of an event are
+    not read: they are of its author's clock, and each author has its own fields for them. A failed probe has version 0, so
+    that a repetition with the same message is no change.
     """
     involved, message = found.involvedObject, found.message
     version = int(found.metadata.resourceVersion or 0)
@@ -177,14 +182,16 @@ def trouble(found: Object) -> tuple[str, int]:
     if found.reason != UNHEALTHY:
         return message, version
     container = re.search(r"\{(.+)\}", involved.fieldPath)
-    beside = container is not None and container[1] != pods.CONTAINER
-    return (f"container {container[1]}: {message}" if container and beside else message), 0
+    if container is not None and container[1] != pods.CONTAINER:
+        message = f"container {container[1]}: {message}"
+    return message, 0
 
 
 def pod(found: Object) -> Pod:
-    """A pod. Its last exit and its image are those of the sandbox's container: others may have been injected beside it.
+    """Returns what the domain reads of a pod.
 
-    Without a message where it has no volumes or no network yet: only an event would say why.
+    The last exit and the image are those of the sandbox's container; other containers may have been injected. The message
+    is empty while the pod has no volumes or no network: only an event says why.
     """
     meta, status = found.metadata, found.status
     container = containers.own(status)
@@ -215,7 +222,7 @@ def pod(found: Object) -> Pod:
 
 
 def _cause(status: Status, container: Container, ready: Said, scheduled: Said) -> Cause:
-    """Why the pod is not ready, in the domain's word and the cluster's words."""
+    """Returns why the pod is not ready: the domain's reason and the cluster's message."""
     if ready.status == "True":
         return Cause(Reason.READY, "the pod is ready")
     if ready.status and not ready.reason and container.ready:

@@ -1,4 +1,4 @@
-"""The operator's JSON patch of a pod template, held to what the service relies on."""
+"""Applies the operator's JSON patch to a pod template, and checks that what the service relies on is still there."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -10,26 +10,26 @@ Manifest = dict[str, Any]
 
 
 class Inapplicable(ValueError):
-    """The patch does not apply to a template, or changes what the service relies on."""
+    """The patch does not apply to a template, or changes or removes what the service relies on."""
 
 
 def apply(template: Manifest, operations: Sequence[Manifest]) -> Manifest:
-    """The template with every operation in order. Raises `Inapplicable`."""
+    """Returns the template after every operation in order. Raises `Inapplicable`."""
     patched = template
     for index, operation in enumerate(operations):
         try:
-            # An operation's value becomes a part of the template, which the next operation may change.
+            # A copy, because the value becomes a part of the template that the next operation may change.
             patched = jsonpatch.apply_patch(patched, [copy.deepcopy(operation)])
         except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError) as error:
             called = f"{operation.get('op')} {operation.get('path')}"
             raise Inapplicable(f"pod-patch: operation {index} ({called}) does not apply: {_brief(error)}") from None
     if operations:
-        _hold(template, patched)
+        _check(template, patched)
     return patched
 
 
 def _brief(error: Exception) -> str:
-    """The kind of failure; the words of the library have the whole template in them."""
+    """Returns what went wrong. The library's message has the whole template in it."""
     if isinstance(error, jsonpatch.JsonPatchTestFailed):
         return "the template has another value there"
     if isinstance(error, jsonpatch.JsonPatchConflict | jsonpatch.JsonPointerException):
@@ -37,7 +37,7 @@ def _brief(error: Exception) -> str:
     return "it is no operation of RFC 6902"
 
 
-def _hold(template: Manifest, patched: Manifest) -> None:
+def _check(template: Manifest, patched: Manifest) -> None:
     try:
         lost = next(_lost(template, patched), "")
     except (AttributeError, KeyError, TypeError):
@@ -47,7 +47,7 @@ def _hold(template: Manifest, patched: Manifest) -> None:
 
 
 def _lost(template: Manifest, patched: Manifest) -> Iterator[str]:
-    """What the service set and does not find again: the selectors and the reading of pods rest on the metadata."""
+    """Yields what the service set and the patch took away. Selectors and the reading of pods rely on the metadata."""
     for part in ("labels", "annotations"):
         for key, value in template["metadata"][part].items():
             if patched["metadata"][part].get(key) != value:

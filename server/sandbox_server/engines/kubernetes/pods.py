@@ -16,17 +16,17 @@ AGENT = 1001
 
 
 def template(sandbox: Sandbox, metadata: patch.Manifest, secret: str, settings: Settings) -> patch.Manifest:
-    """The template before the operator's patch, with the environment that is in `secret`."""
+    """Returns the pod template before the operator's patch. The environment is in `secret`."""
     return {"metadata": metadata, "spec": _pod(sandbox, secret, settings)}
 
 
 def ports(sandbox: Sandbox) -> list[tuple[str, int]]:
-    """Names and numbers of the ports, the terminal's last."""
+    """Returns the names and numbers of the ports, the terminal's last."""
     return [*((one.name, one.number) for one in sandbox.spec.ports), ("ttyd", TERMINAL_PORT)]
 
 
 def given(**fields: Any) -> patch.Manifest:
-    """Those that are not empty."""
+    """Returns the fields that are not empty."""
     return {name: value for name, value in fields.items() if value}
 
 
@@ -38,11 +38,11 @@ def _pod(sandbox: Sandbox, secret: str, settings: Settings) -> patch.Manifest:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        # With 0 the API server removes the pod while its process may go on, on a disk that the next pod mounts.
+        # With 0 the API server removes the pod object while its process may still write to the disk of the next pod.
         "terminationGracePeriodSeconds": max(1, sandbox.spec.grace_period_seconds),
         "shareProcessNamespace": settings.share_process_namespace,
         "securityContext": security,
-        # Also where there is none, so that a patch can add one to every sandbox.
+        # Present even if empty, so that an operator's patch can add one to every sandbox.
         "initContainers": filling,
         "containers": [own],
         **given(
@@ -81,5 +81,5 @@ def _container(sandbox: Sandbox, secret: str) -> patch.Manifest:
 
 
 def _literal(words: Sequence[str]) -> list[str]:
-    """Words that reach the process as they are: the kubelet puts in variables for `$(NAME)`, and `$` for `$$`."""
+    """Returns words that reach the process unchanged: the kubelet replaces `$(NAME)` by a variable, and `$$` by `$`."""
     return [word.replace("$", "$$") for word in words]

@@ -1,4 +1,4 @@
-"""The check, before anything is served, of what the operator adds to pods."""
+"""Checks what the operator adds to pods, before the service starts."""
 
 import dataclasses
 import uuid
@@ -14,7 +14,7 @@ from sandbox_server.settings import Settings
 
 
 def check(settings: Settings) -> None:
-    """Raises ValueError where the patch fails on a sandbox, or makes what is no pod template."""
+    """Raises ValueError if the patch does not apply, or if its result is no pod template."""
     if not settings.pod_patch:
         return
     for sandbox in _samples():
@@ -23,7 +23,7 @@ def check(settings: Settings) -> None:
 
 
 def _samples() -> tuple[Sandbox, Sandbox]:
-    """The sandbox with the fewest fields in its template, and the one with all."""
+    """Returns the sandbox with the fewest fields in its template, and the sandbox with all of them."""
     least = SandboxSpec(
         project="project",
         image="image",
@@ -47,7 +47,7 @@ def _samples() -> tuple[Sandbox, Sandbox]:
 
 
 def _judge(template: patch.Manifest) -> None:
-    # It takes half a second to import, and only a patch needs it.
+    # The import takes half a second, and only a patch needs it.
     from kubernetes.client import V1PodTemplateSpec
 
     try:
@@ -56,6 +56,6 @@ def _judge(template: patch.Manifest) -> None:
         wrong = error.errors(include_url=False, include_input=False)[0]
         path = "/".join(str(one) for one in wrong["loc"])
         raise patch.Inapplicable(f"pod-patch: the result is no pod template: /{path}: {wrong['msg']}") from None
-    # The type takes the names that it has in Python as well.
+    # The model accepts its Python names as well.
     if read.model_dump(by_alias=True, exclude_unset=True) != template:
         raise patch.Inapplicable("pod-patch: the result has fields such as dns_policy where Kubernetes has dnsPolicy")

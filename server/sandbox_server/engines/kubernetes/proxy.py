@@ -1,7 +1,7 @@
 """The HTTP proxy on the way to the API server: the kubeconfig's, else the environment's, by the rules of kubectl.
 
-These are those of Go (golang.org/x/net/http/httpproxy), which are not quite those of Python: loopback is never proxied, a
-name in NO_PROXY covers the names below it, and networks and ports can be named.
+These are the rules of Go (golang.org/x/net/http/httpproxy). They differ from Python's: loopback is never proxied, a name in
+NO_PROXY covers the names below it, and NO_PROXY may have networks and ports.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ def _usable(name: str, proxy: str) -> str:
         raise ValueError(f"{name}: SOCKS proxies are not supported: give one that speaks HTTP")
     with contextlib.suppress(ValueError):
         parts = urlsplit(proxy)
-        # A bad port is found when it is asked for.
+        # Reading the port raises ValueError for a bad one.
         if parts.scheme in PORTS and parts.hostname and (parts.port is None or parts.port > 0) and proxy.isprintable():
             return proxy
     raise ValueError(f"{name}: must be a URL such as http://proxy.example:3128")
 
 
 def _direct(to: SplitResult, exceptions: str) -> bool:
-    """Whether NO_PROXY, or what it goes without saying for, has the server."""
+    """Whether the server is reached without a proxy: it is in NO_PROXY, or on loopback."""
     host, port = (to.hostname or "").rstrip("."), to.port or PORTS.get(to.scheme, 0)
     address = _address(host)
     if host == "localhost" or (address and address.is_loopback):
@@ -49,7 +49,7 @@ def _direct(to: SplitResult, exceptions: str) -> bool:
 
 
 def _matches(word: str, host: str, address: "_Address | None", port: int) -> bool:
-    """Whether one entry of NO_PROXY has the server."""
+    """Whether one entry of NO_PROXY covers the server."""
     if word == "*":
         return True
     if "/" in word:

@@ -72,7 +72,7 @@ async def _remove_claim(write: Writer, claim: Reference) -> None:
 
 async def _removable(write: Writer, reference: Reference) -> Object | None:
     found = await write.api.find(reference)
-    if found is None or found.metadata.deletionTimestamp or not observe.ours(write.sandbox, found):
+    if found is None or found.metadata.deletionTimestamp or not observe.owned(write.sandbox, found):
         return None
     return found
 

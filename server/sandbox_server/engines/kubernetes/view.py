@@ -61,7 +61,7 @@ class View:
             Kind.STATEFUL_SET: self.stateful_sets,
         }
         """The objects that are written again and again: all but claims."""
-        event_caches = [cache(observe.trouble) for _ in SELECTORS]
+        event_caches = [cache(observe.event) for _ in SELECTORS]
         self.events = Events(event_caches)
         labelled = {"labelSelector": manifests.ID}
         self.informers = (

@@ -76,7 +76,7 @@ async def apply(api: client.Client, cache: Cache[object], resource: Resource, ui
 
 def check_owned(sandbox: Sandbox, reference: Reference, found: Object | None) -> None:
     """Raises `engines.Refused` for a foreign object that has the name, and `engines.Busy` for one that is being removed."""
-    if found is None or observe.ours(sandbox, found):
+    if found is None or observe.owned(sandbox, found):
         return
     if found.metadata.deletionTimestamp:
         # For example the Ingress of the previous sandbox with this id, still held by its load balancer's finalizer.
