@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import SecretStr
-from sandbox_server import app, manager, store
+from sandbox_server import app, engines, manager, store
 from sandbox_server.domain import lifecycle
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.observed import Observed
@@ -44,12 +44,22 @@ class Ground(Protocol):
 
 
 class Rig:
-    """The service, whose manager the tests call. `restart` is what a new process finds. `settings` are beside the ground's."""
+    """The service, whose manager the tests call. `restart` is what a new process finds. `settings` are beside the ground's.
+
+    `engine` makes the engine in place of the one that follows from all of the settings.
+    """
 
     def __init__(
-        self, ground: Ground, folder: Path, start_deadline: float = 60, resync: float = 30, ready_for: float = 0
+        self,
+        ground: Ground,
+        folder: Path,
+        start_deadline: float = 60,
+        resync: float = 30,
+        ready_for: float = 0,
+        engine: Callable[[], engines.Engine | None] = lambda: None,
     ) -> None:
         self.ground = ground
+        self._make_engine = engine
         self.tenant = Tenant("default", (ground.namespace,))
         self.settings: dict[str, Any] = {
             "listen": "127.0.0.1:0",
@@ -68,7 +78,7 @@ class Rig:
     async def start(self) -> None:
         self._opened = AsyncExitStack()
         settings = self.ground.settings.model_copy(update=self.settings)
-        running = await self._opened.enter_async_context(app.service(settings))
+        running = await self._opened.enter_async_context(app.service(settings, engine=self._make_engine()))
         self.store, self.feed, self.engine = running.store, running.feed, running.engine
         self.reconciler, self.manager = running.reconciler, running.manager
         self._reconciling = running.reconciling

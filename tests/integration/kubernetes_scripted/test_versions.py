@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.engines import kubernetes
 
 from tests.support.rig import A, Rig
 from tests.support.scripted import SETS, ScriptedGround, started, until
@@ -17,9 +18,10 @@ NOTICES: list[dict[str, Any]] = [{"cluster_silence": 1.0, "resync": NEVER}, {"cl
 
 
 def noticing(api: ScriptedApi, folder: Path, **settings: float) -> Rig:
+    """A rig whose engine has these settings. Its reconciler never looks at a sandbox that nothing woke."""
     ground = ScriptedGround(api, folder)
-    ground.settings = ground.settings.model_copy(update=settings)
-    return Rig(ground, folder, resync=NEVER)
+    noticing = ground.settings.model_copy(update=settings)
+    return Rig(ground, folder, resync=NEVER, engine=lambda: kubernetes.KubernetesEngine(noticing))
 
 
 @pytest.mark.fault(56)
