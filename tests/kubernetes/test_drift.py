@@ -157,7 +157,8 @@ async def test_23_a_secret_that_the_kubelet_misses_is_made_again_without_a_hot_l
     ]
     status = {"status": {"containerStatuses": [container], "conditions": conditions}}
     await cluster_of.request("PATCH", cluster_of.ground.path("pods", POD) + "/status", status, STRATEGIC)
-    await cluster_of.rig.until(A, lambda one: one.status.reason is Reason.CONTAINER_CONFIG)
+    await cluster_of.rig.until(A, lambda one: one.status.message == said["message"])
+    assert (await cluster_of.rig.get(A)).status.reason is Reason.CONTAINER_CREATING
     async with asyncio.timeout(SOON):
         while await cluster_of.request("GET", secret) is None:
             await asyncio.sleep(0.02)

@@ -20,6 +20,7 @@ SERVICES = "api/v1/namespaces/default/services"
 INGRESSES = "apis/networking.k8s.io/v1/namespaces/default/ingresses"
 EVENTS = "api/v1/namespaces/default/events"
 PODS = "api/v1/namespaces/default/pods"
+SECRETS = "api/v1/namespaces/default/secrets"
 CLAIMS = "api/v1/namespaces/default/persistentvolumeclaims"
 CLAIM = f"vn-homevn-agent-{A}-0"
 DENIED = 'create Pod p failed error: pods "p" is forbidden: violates PodSecurity "restricted:latest": no'

@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 from sandbox_client import AsyncClient
 
+from tests.support.scripted import SECRETS
 from tests.support.scripted_api import ScriptedApi, status
 from tests.support.service import Service
 
 SETS = "apis/apps/v1/namespaces/default/statefulsets"
-SECRETS = "api/v1/namespaces/default/secrets"
 WITHIN = 60.0
 # Eight starts of the service each.
 pytestmark = pytest.mark.timeout(400)

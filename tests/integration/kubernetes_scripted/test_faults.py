@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from sandbox_server.domain import remedy
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 
@@ -20,6 +21,7 @@ from tests.support.scripted import (
     EVENTS,
     INGRESSES,
     PODS,
+    SECRETS,
     SERVICES,
     SETS,
     TIMES,
@@ -640,6 +642,31 @@ async def test_words_of_another_container_are_told_without_the_environment(rig: 
     assert told.message == "the container mesh: ended with exit code 1 (Error): refused [redacted]"
     assert told.restart_count == 1
     assert all(samples.CANARY not in str(one.status) for one in rig.history)
+
+
+@pytest.mark.fault(59)
+@pytest.mark.find(7)
+async def test_secret_that_the_kubelet_misses_is_no_error_while_the_service_makes_it_again(
+    rig: Rig, api: ScriptedApi
+) -> None:
+    await rig.create(A, {"COLOUR": "blue"})
+    await rig.settled(A, Phase.RUNNING)
+    begun = len(rig.history)
+    secret = api.objects[SECRETS].pop(f"{A}-env")
+    missing = {"reason": "CreateContainerConfigError", "message": f'secret "{A}-env" not found'}
+    running = api.objects[PODS][f"{A}-0"]
+    found = copy.deepcopy(running)
+    found["status"]["conditions"][0] |= {"status": "False", "reason": "ContainersNotReady"}
+    found["status"]["containerStatuses"][0] |= {"ready": False, "state": {"waiting": missing}}
+    api.put(PODS, found)
+    told = (await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING)).status
+    assert (told.phase, told.reason) == (Phase.STARTING, Reason.CONTAINER_CREATING)
+    assert (told.message, remedy.of(told.reason)) == (missing["message"], remedy.Remedy.WAIT)
+    await until(lambda: f"{A}-env" in api.objects[SECRETS])
+    assert api.objects[SECRETS][f"{A}-env"]["data"] == secret["data"]
+    api.put(PODS, running)
+    await rig.settled(A, Phase.RUNNING)
+    assert all(one.status.phase is not Phase.ERROR for one in rig.history[begun:])
 
 
 @pytest.mark.fault(62)

@@ -150,9 +150,7 @@ class View:
         This is the only way to learn that a Secret was removed, because the service may not watch Secrets.
         """
         pod = self.pods.get(resources.pod_name(sandbox))
-        # kubelet/kubelet_pods.go hands on the words of apimachinery/pkg/api/errors.NewNotFound
-        words = f'secret "{resources.secret_name(sandbox)}" not found'
-        if pod is None or pod.reason is not Reason.CONTAINER_CONFIG or words not in pod.message:
+        if pod is None or not _misses_secret(sandbox, pod):
             return False
         return time.monotonic() - self._supplied.get(sandbox.id, -SUPPLY_EVERY) >= SUPPLY_EVERY
 
@@ -180,7 +178,10 @@ class View:
         if pod is None:
             return None
         answer = self.events.message(observe.probe_of(uid))
-        if pod.reason is Reason.CONTAINER_CREATING and not pod.message:
+        if _misses_secret(sandbox, pod):
+            # The caller has nothing to mend: the service writes the Secret again, and the kubelet looks again.
+            pod = dataclasses.replace(pod, reason=Reason.CONTAINER_CREATING)
+        elif pod.reason is Reason.CONTAINER_CREATING and not pod.message:
             pod = dataclasses.replace(pod, message=self.events.message(uid) or observe.MAKING)
         elif answer and pod.reason is Reason.NOT_READY and pod.message.endswith(observe.UNREADY):
             pod = dataclasses.replace(pod, message=f"{pod.message}: {answer}", quoted=answer)
@@ -207,3 +208,10 @@ class View:
             revision = observe.INCOMPLETE
         message = self.events.obstacle(sandbox.id, self.stateful_sets.uid(sandbox.id))
         return dataclasses.replace(workload, revision=revision, fault=observe.refused(message) if message else None)
+
+
+def _misses_secret(sandbox: Sandbox, pod: Pod) -> bool:
+    """Whether the container cannot be made because the Secret of the sandbox's environment is not there."""
+    # kubelet/kubelet_pods.go hands on the words of apimachinery/pkg/api/errors.NewNotFound
+    words = f'secret "{resources.secret_name(sandbox)}" not found'
+    return pod.reason is Reason.CONTAINER_CONFIG and words in pod.message
