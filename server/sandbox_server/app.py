@@ -111,7 +111,7 @@ async def service(
             opened.enter_context(
                 metrics.served(settings.metrics_listen, metrics.Service(server, memory, reconciler, engine))
             )
-        await engine.open(memory.live(), reconciler.wake)
+        await engine.open(memory.catalogue.sandboxes(), reconciler.wake)
         opened.push_async_callback(engine.close)
         authenticator.follow(engine.follow)
         async with asyncio.TaskGroup() as group:

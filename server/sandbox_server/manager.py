@@ -149,7 +149,7 @@ class StatefulSetManager:
 
     def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Encoded | None:
         """The last event of a live sandbox, without waiting; None if `get` has to be asked."""
-        found = self._feed.get(key) if key.namespace in tenant.namespaces else None
+        found = self._feed.catalogue.get(key) if key.namespace in tenant.namespaces else None
         if found is None or found.event.sandbox.tenant != tenant.name or not 0 <= min_sequence <= self._feed.sequence:
             return None
         return found
@@ -160,12 +160,12 @@ class StatefulSetManager:
         Raises `errors.NotFound`.
         """
         await self._feed.arrived(min_sequence)
-        found = self._feed.get(key)
+        found = self._feed.catalogue.get(key)
         if found is None:
             last = await self._store.read(lambda reader: reader.last(key))
             if last is None:
                 raise not_found(key.id)
-            found = self._feed.get(key) or self._feed.encoded(last)
+            found = self._feed.catalogue.get(key) or self._feed.encoded(last)
         if found.event.sandbox.tenant != tenant.name:
             raise not_found(key.id)
         return found
@@ -186,7 +186,7 @@ class StatefulSetManager:
         `volume_kept`: of these only the sandboxes whose volume was kept.
         """
         if Phase.TERMINATED not in phases:
-            live = (one.event for one in self._feed.matching(selection, after))
+            live = (one.event for one in self._feed.catalogue.matching(selection, after))
             found = (one for one in live if not phases or one.sandbox.status.phase in phases)
             return page(self._feed.sequence, found)
         namespaces = frozenset(one for one in selection.tenant.namespaces if selection.namespace in ("", one))
@@ -198,35 +198,8 @@ class StatefulSetManager:
         )
 
     async def watch(self, selection: feed.Filter, after: int | None, send: feed.Send) -> None:
-        """Sends the snapshot (unless resuming) and the events. Raises as `feed.Feed.watch`, and `errors.NotFound`."""
-        while True:
-            named = await self._named(selection)
-            # The store can be ahead of the feed. Wait for the feed, or the watch would send the same event twice.
-            await self._feed.arrived(max((one.event.sequence for one in named), default=0))
-            # A sandbox that was live may have ended while others were read.
-            if all(one.event.terminated or self._feed.get(one.event.sandbox.key) for one in named):
-                break
-        if after is None:
-            if selection.keys:
-                present = (self._feed.get(one.event.sandbox.key) or one for one in named)
-                snapshot = [one for one in present if selection.matches(one.event.sandbox)]
-            else:
-                snapshot = list(self._feed.matching(selection))
-            await self._feed.watch(selection, snapshot, self._feed.sequence, send)
-        elif not (len(named) == 1 and named[0].event.terminated and named[0].event.sequence <= after):
-            await self._feed.watch(selection, None, after, send)
-
-    async def _named(self, selection: feed.Filter) -> Sequence[feed.Encoded]:
-        """The last events of the sandboxes that a filter names. Raises `errors.NotFound` with all that are missing."""
-        found, missing = [], []
-        for key in selection.keys:
-            try:
-                found.append(await self.get(selection.tenant, key))
-            except errors.NotFound:
-                missing.append(key.id)
-        if missing:
-            raise not_found(*missing)
-        return found
+        """Sends the snapshot, unless resuming, and the events. Raises as `feed.Feed.watch`."""
+        await self._feed.watch(selection, after, send)
 
 
 def _random(length: int) -> str:

@@ -40,7 +40,9 @@ class Service(Collector):
 
     def _read(self) -> Iterator[Metric]:
         open_calls = {(method,): count for method, count in self._server.open.items()}
-        stands = collections.Counter((one.status.phase.name, one.status.reason.name) for one in self._feed.live())
+        stands = collections.Counter(
+            (one.status.phase.name, one.status.reason.name) for one in self._feed.catalogue.sandboxes()
+        )
         waiting, seen = {(): self._reconciler.backlog}, {(): self._cluster.any_synced}
         yield _family(Gauge, "build_info", "1, with the version of the service", {(VERSION,): 1}, "version")
         yield _family(Counter, "calls", "Calls that ended", self._server.ended, "method", "code", "reason")

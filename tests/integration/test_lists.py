@@ -100,7 +100,7 @@ def keys(events: Sequence[Event]) -> list[Key]:
 async def test_pages_with_ended_sandboxes_follow_one_another_in_the_order_of_the_keys(
     opened: Opened, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox_server.store.transaction.CHUNK", 2)
+    monkeypatch.setattr("sandbox_server.store.reader.CHUNK", 2)
     # A collation of a language would pass over the hyphens.
     names = ["a-z", "ab", "a-b", "a", "a0", "b", "aa-1", "aa1"]
     made = await opened.make(

@@ -292,7 +292,7 @@ async def test_sandbox_of_a_newer_release_is_served(service: Service) -> None:
         assert status["conditions"][-1]["type"] == 99
         *_, last = await service.watch(6, sandbox_ids=["running"], after_sequence=0)
         assert last["status"]["reason"] == 977
-        before = service.feed.get(RUNNING)
+        before = service.feed.catalogue.get(RUNNING)
         assert before is not None
         assert before.event.sandbox.status.reason is Reason(977)
         assert (await service.ask(pb.GetSandboxRequest(sandbox_id="running")))["sandbox"]["spec"]["image"] == spec[

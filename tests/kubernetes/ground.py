@@ -110,9 +110,9 @@ async def started(rig: Rig) -> AsyncIterator[Rig]:
     try:
         yield rig
     finally:
-        for sandbox in list(rig.feed.live()):
+        for sandbox in rig.feed.catalogue.sandboxes():
             await rig.delete(sandbox.id)
         async with asyncio.timeout(60):
-            while list(rig.feed.live()):
+            while rig.feed.catalogue.sandboxes():
                 await asyncio.sleep(0.05)
         await rig.stop()

@@ -139,7 +139,7 @@ class Run:
         """Every sandbox comes to what was wished of it, and, deleted, to nothing."""
         for name in NAMES:
             self.ground.node.behave(self.ground.namespace, f"{name}-0", "run")
-        for sandbox in list(self.rig.feed.live()):
+        for sandbox in self.rig.feed.catalogue.sandboxes():
             if sandbox.desired in DESIRED:
                 await self.rig.settled(sandbox.id, DESIRED[sandbox.desired], 60)
                 await self.rig.delete(sandbox.id)

@@ -1,12 +1,13 @@
 """A log in memory below the feed, and readers of every speed above it."""
 
 import asyncio
+from collections.abc import Sequence
 
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 
 from tests.support import samples
@@ -41,6 +42,10 @@ class MemoryLog:
         ][:most]
         self.read += len(found)
         return found
+
+    async def last(self, keys: Sequence[Key]) -> tuple[int, list[Event]]:
+        last = {one.sandbox.key: one for one in self.entries}
+        return len(self.entries), [last[key] for key in keys if key in last]
 
     async def load(self) -> tuple[int, list[Event]]:
         last = {one.sandbox.key: one for one in self.entries}
@@ -80,4 +85,4 @@ async def until(reader: Reader, count: int) -> None:
 
 
 def watch(memory: feed.Feed, reader: Reader, after: int, selection: feed.Filter = ALL) -> asyncio.Task[None]:
-    return asyncio.create_task(memory.watch(selection, None, after, reader.send))
+    return asyncio.create_task(memory.watch(selection, after, reader.send))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -83,7 +83,7 @@ async def test_trimmed_history_and_a_future_sequence_are_out_of_range(memory: fe
     log.trimmed = 20
     for after in (10, 10**6):
         with pytest.raises(errors.OutOfRange):
-            await memory.watch(ALL, None, after, Reader().send)
+            await memory.watch(ALL, after, Reader().send)
 
 
 async def test_only_those_whose_filter_matches_are_woken(memory: feed.Feed, log: MemoryLog) -> None:
@@ -97,7 +97,9 @@ async def test_only_those_whose_filter_matches_are_woken(memory: feed.Feed, log:
         "taken away": feed.Filter(Tenant("default", ("elsewhere",))),
     }
     readers = {name: Reader() for name in filters}
-    tasks = [watch(memory, readers[name], 0, one) for name, one in filters.items()]
+    publish(memory, log, 1, "demo-1")
+    publish(memory, log, 1, "demo-2")
+    tasks = [watch(memory, readers[name], 2, one) for name, one in filters.items()]
     await asyncio.sleep(0)
     publish(memory, log, 3)
     await until(readers["key"], 3)
@@ -106,8 +108,8 @@ async def test_only_those_whose_filter_matches_are_woken(memory: feed.Feed, log:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert not memory._topics
-    assert not memory._topics_by_subject
+    assert not memory._topics._topics
+    assert not memory._topics._topics_by_subject
 
 
 async def test_what_another_replica_appended_is_followed(memory: feed.Feed, log: MemoryLog) -> None:
@@ -206,7 +208,7 @@ async def test_feed_that_missed_what_was_trimmed_takes_the_live_sandboxes_anew(
     publish(memory, log, 1, "new")
     async with asyncio.timeout(10):
         await memory.arrived(6)
-    assert [one.id for one in memory.live()] == ["kept", "new"]
+    assert [one.id for one in memory.catalogue.sandboxes()] == ["kept", "new"]
     assert heard == [5, 6]
     for task in (behind_task, other_task):
         with pytest.raises(errors.OutOfRange):
@@ -233,12 +235,11 @@ async def test_13_a_resume_finds_what_only_another_replica_has_told_of(memory: f
 async def test_the_memory_holds_the_live_in_the_order_of_their_keys(memory: feed.Feed, log: MemoryLog) -> None:
     for name in ("c", "a", "b"):
         publish(memory, log, 1, name)
-    assert [one.id for one in memory.live()] == ["a", "b", "c"]
-    assert [one.id for one in memory.live(Key("default", "a"))] == ["b", "c"]
+    assert [one.id for one in memory.catalogue.sandboxes()] == ["a", "b", "c"]
     gone = samples.sandbox("b", status=samples.status(phase=Phase.TERMINATED))
     memory.publish([log.append(gone)])
-    assert [one.id for one in memory.live()] == ["a", "c"]
-    assert memory.get(Key("default", "b")) is None
+    assert [one.id for one in memory.catalogue.sandboxes()] == ["a", "c"]
+    assert memory.catalogue.get(Key("default", "b")) is None
 
 
 async def test_heartbeats_come_only_while_nothing_happens(memory: feed.Feed, log: MemoryLog) -> None:
@@ -325,3 +326,58 @@ async def test_a_watch_that_joins_others_has_its_first_heartbeat_within_the_peri
     assert time.monotonic() - began <= 0.5
     for task in tasks:
         task.cancel()
+
+
+ENDED = samples.status(phase=Phase.TERMINATED)
+PAIR = feed.Filter(MINE, keys=frozenset({Key("default", "a"), Key("default", "b")}))
+
+
+@pytest.mark.parametrize("read", ["before", "after"])
+async def test_snapshot_of_named_sandboxes_and_its_events_miss_and_repeat_nothing_while_the_store_is_read(
+    log: MemoryLog, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = feed.Feed(log, render.Encoder(), heartbeat=60)
+    memory.publish([log.append(samples.sandbox("a")), log.append(samples.sandbox("b"))])
+    memory.publish([log.append(samples.sandbox("a", status=ENDED))])
+    asked, goes_on, last = asyncio.Event(), asyncio.Event(), log.last
+
+    async def slow(keys: Sequence[Key]) -> tuple[int, list[Event]]:
+        found = await last(keys)
+        asked.set()
+        await goes_on.wait()
+        return found if read == "before" else await last(keys)
+
+    monkeypatch.setattr(log, "last", slow)
+    reader = Reader()
+    task = asyncio.create_task(memory.watch(PAIR, None, reader.send))
+    await asked.wait()
+    # All of it changes meanwhile: one is made again and ends again, the other ends.
+    for name, status in (("a", samples.status()), ("a", ENDED), ("b", ENDED)):
+        memory.publish([log.append(samples.sandbox(name, status=status))])
+    log.append(samples.sandbox("b"))
+    goes_on.set()
+    await until(reader, 3 if read == "after" else 6)
+    await memory.follow()
+    await until(reader, 3 if read == "after" else 7)
+    if read == "before":
+        # The snapshot is as of 3: what came since follows.
+        assert reader.sequences() == [3, 2, 3, 4, 5, 6, 7]
+    else:
+        # The store was ahead of the feed: nothing is sent twice when the feed has read it too.
+        assert reader.sequences() == [5, 7, 7]
+        publish(memory, log, 1, "a")
+        await until(reader, 4)
+        assert reader.sequences()[3:] == [8]
+    task.cancel()
+    memory.close()
+
+
+async def test_watch_of_sandboxes_that_are_missing_names_all_of_them(memory: feed.Feed, log: MemoryLog) -> None:
+    publish(memory, log, 1, "a")
+    memory.publish([log.append(samples.sandbox("foreign", tenant="another"))])
+    named = feed.Filter(MINE, keys=frozenset(Key("default", name) for name in ("a", "foreign", "none")))
+    for after in (None, 0):
+        with pytest.raises(errors.NotFound) as caught:
+            await memory.watch(named, after, Reader().send)
+        assert caught.value.facts["sandbox_ids"] == "foreign,none"
+    assert not memory._topics._topics

@@ -47,7 +47,7 @@ FILTERS = {
     "label": feed.Filter(MINE, labels=selector.parse("labels", "tier=web")),
     "no label": feed.Filter(MINE, labels=selector.parse("labels", "tier!=web")),
     "one": feed.Filter(MINE, frozenset({Key("default", "s3")})),
-    "some": feed.Filter(MINE, frozenset({Key("default", "s3"), Key("default", "s11"), Key("default", "none")})),
+    "some": feed.Filter(MINE, frozenset({Key("default", "s3"), Key("default", "s11"), Key("default", "s12")})),
     "others": feed.Filter(Tenant("other", ("other",))),
     "namespace": feed.Filter(MINE, namespace="elsewhere"),
 }
@@ -125,7 +125,7 @@ async def test_watches_beyond_the_bound_are_sent_away_until_others_have_caught_u
         tasks = [watch(memory, reader, 0) for reader in readers[:2]]
         await asyncio.sleep(0.1)
         with pytest.raises(errors.Unavailable) as caught:
-            await memory.watch(ALL, None, 0, readers[2].send)
+            await memory.watch(ALL, 0, readers[2].send)
         assert caught.value.reason == "TOO_FAR_BEHIND"
         # What memory has needs no reading.
         publish(memory, log, 3)
@@ -186,7 +186,7 @@ async def test_watch_of_one_sandbox_that_resumes_ends_with_its_end() -> None:
     log.append(samples.sandbox("s3"))
     async with restarted(log) as memory:
         reader = Reader()
-        await asyncio.wait_for(memory.watch(FILTERS["one"], None, 100, reader.send), 10)
+        await asyncio.wait_for(memory.watch(FILTERS["one"], 100, reader.send), 10)
         assert reader.sequences()[-1] == 201
 
 

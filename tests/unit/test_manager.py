@@ -29,8 +29,8 @@ async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_ord
     class Ahead:
         """A database where another replica made `a`, and it ended, before this one looked at the log."""
 
-        async def read(self, _query: Any) -> Event:
-            return ended(a, 3)
+        async def last(self, _keys: Any) -> tuple[int, list[Event]]:
+            return 3, [ended(a, 3), samples.event(b, 1)]
 
     database: Any = Ahead()
     memory = feed.Feed(database, render.Encoder(), heartbeat=60)

@@ -81,7 +81,7 @@ class Silence:
 
     async def until(self, holds: Callable[[Sandbox], bool]) -> None:
         async with asyncio.timeout(10):
-            while (last := self.memory.get(self.key)) is None or not holds(last.event.sandbox):
+            while (last := self.memory.catalogue.get(self.key)) is None or not holds(last.event.sandbox):
                 await asyncio.sleep(0.01)
 
 
@@ -113,7 +113,7 @@ async def test_a_namespace_that_comes_into_sight_is_worked_at_once_and_one_that_
     silence.engine.sighted = False
     await silence.run(resync=3600)
     await asyncio.sleep(0.3)
-    assert silence.memory.get(silence.key).event.sandbox.status.reason is Reason.ACCEPTED  # type: ignore[union-attr]
+    assert silence.memory.catalogue.get(silence.key).event.sandbox.status.reason is Reason.ACCEPTED  # type: ignore[union-attr]
     for words in ("one right", "another"):
         silence.engine.why = Fault(Reason.CLUSTER_FORBIDDEN, words)
         await silence.until(lambda one: one.status.message == words)  # noqa: B023
@@ -199,7 +199,7 @@ async def test_22_a_pod_that_is_ready_again_is_told_of_whatever_cannot_be_mended
 async def test_mutation_wakes_the_reconciler_whatever_the_reason_of_the_status(silence: Silence) -> None:
     await silence.run(resync=3600)
     await silence.until(lambda one: one.applied_generation == 1)
-    last = silence.memory.get(silence.key)
+    last = silence.memory.catalogue.get(silence.key)
     assert last is not None
     changed = samples.mutated(last.event, status=samples.status(reason=Reason.READY))
     cause = Cause(Kind.MUTATION, "default")

@@ -1,49 +1,60 @@
-"""The log's reader on this replica."""
+"""The log's reader on this replica, and the watches that it serves."""
 
 import asyncio
-import contextlib
-import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.tenant import not_found
 from sandbox_server.feed import history
-from sandbox_server.feed.live import Live
+from sandbox_server.feed.catalogue import Catalogue
 from sandbox_server.feed.topic import Encoded, Encoder, Filter, Send, Topic, newer
+from sandbox_server.feed.topics import Topics
 
 RECENT = 4096
 """Events kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
 PAGE = 500
 AGAIN = 0.5
 """Seconds until a log that could not be read is read again."""
-TICK = 0.01
-"""Seconds: the shortest sleep between two rounds of heartbeats."""
-EARLY = 0.9
-"""The part of the heartbeat period after which a topic has its next heartbeat, so that a watcher has it in time."""
-ROUNDS = 50
-"""Rounds of heartbeats in a period: topics that are due in the same round have their heartbeats together."""
 
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The last events of some sandboxes as of a sequence of the log."""
+
+    sequence: int
+    events: Sequence[Encoded]
+
+    def matching(self, selection: Filter) -> "Snapshot":
+        """Returns the part that a filter matches."""
+        return Snapshot(self.sequence, [one for one in self.events if selection.matches(one.event.sandbox)])
+
+    def ends(self, cursor: int) -> bool:
+        """Whether it has one sandbox alone, which had ended by the sequence `cursor`."""
+        if len(self.events) != 1:
+            return False
+        event = self.events[0].event
+        return event.terminated and event.sequence <= cursor
+
+
 class Feed:
-    """See the package. All methods belong to the event loop."""
+    """See the package. All methods belong to the event loop. `catalogue` has the live sandboxes as of `sequence`."""
 
     def __init__(self, store: store.Store, encoder: Encoder, heartbeat: float) -> None:
         """`heartbeat`: seconds that a stream is silent at most."""
         self.sequence = 0
+        self.catalogue = Catalogue()
         self._store = store
         self._encoder = encoder
         self._history = history.History(store, encoder, RECENT)
         self._heartbeat = heartbeat
-        self._live = Live()
-        self._topics: dict[Filter, Topic] = {}
-        self._topics_by_subject: dict[Key | str, set[Topic]] = {}
+        self._topics = Topics(heartbeat)
         self._grown = asyncio.Event()
         self._listeners: list[Callable[[Event], None]] = []
         self._closed = False
@@ -55,27 +66,15 @@ class Feed:
     def load(self, sequence: int, live: Sequence[Event]) -> None:
         """Begins at `sequence` with the last events of the sandboxes that are not TERMINATED."""
         self.sequence = sequence
-        self._live = Live(self.encoded(one) for one in live)
+        self.catalogue.load(map(self.encoded, live))
 
     def on_event(self, listener: Callable[[Event], None]) -> None:
         """`listener` is called with every event, after the feed has it."""
         self._listeners.append(listener)
 
-    def get(self, key: Key) -> Encoded | None:
-        """The last event of a live sandbox; None if the sandbox is unknown or TERMINATED."""
-        return self._live.get(key)
-
     def encoded(self, event: Event) -> Encoded:
         """An event that is not in memory, with its messages."""
         return Encoded(event, self._encoder)
-
-    def matching(self, selection: Filter, after: Key | None = None) -> Iterator[Encoded]:
-        """The last events of the live sandboxes that a filter matches, in the order of their keys, after `after`."""
-        return self._live.matching(selection, after)
-
-    def live(self, after: Key | None = None) -> Iterator[Sandbox]:
-        """The live sandboxes of all tenants in the order of their keys, after `after`."""
-        return (one.event.sandbox for one in self._live.all(after))
 
     def publish(self, committed: Sequence[Event]) -> None:
         """Takes the events of a commit, in order.
@@ -139,8 +138,7 @@ class Feed:
             return
         self.load(sequence, live)
         self._history.forget()
-        for topic in self._topics.values():
-            topic.skip(sequence)
+        self._topics.skip(sequence)
         for event in live:
             for listener in self._listeners:
                 listener(event)
@@ -149,15 +147,10 @@ class Feed:
     def _append(self, event: Event) -> set[Topic]:
         """Takes the next event of the log; returns the topics that have it."""
         encoded = self.encoded(event)
-        sandbox = event.sandbox
         self.sequence = event.sequence
         self._history.append(encoded)
-        self._live.take(encoded)
-        by_subject = self._topics_by_subject
-        candidates = by_subject.get(sandbox.key, set()) | by_subject.get(sandbox.tenant, set())
-        matching = {topic for topic in candidates if topic.filter.matches(sandbox)}
-        for topic in matching:
-            topic.append(encoded)
+        self.catalogue.take(encoded)
+        matching = self._topics.append(encoded)
         for listener in self._listeners:
             listener(event)
         return matching
@@ -169,27 +162,67 @@ class Feed:
                 raise _closing()
             await self._grown.wait()
 
-    async def watch(self, selection: Filter, snapshot: Sequence[Encoded] | None, after: int, send: Send) -> None:
-        """Sends a snapshot, if given, and every matching event after `after`; returns after TERMINATED on one key.
+    async def beat(self) -> None:
+        """Sends the heartbeats; runs for ever."""
+        await self._topics.beat()
 
-        `snapshot` must have been taken in the same turn of the loop. Raises `errors.OutOfRange` where history was
-        trimmed or is not reached, and `errors.Unavailable` when the service stops.
+    async def watch(self, selection: Filter, after: int | None, send: Send) -> None:
+        """Sends every matching event after `after`; without `after` a snapshot, and every matching event since.
+
+        Returns after TERMINATED of the only sandbox that the filter names. Raises `errors.NotFound` with all sandboxes
+        that are named and missing, `errors.OutOfRange` where history was trimmed or is not reached, and
+        `errors.Unavailable` when the service stops.
         """
-        if after > self.sequence:
+        # Subscribe before the snapshot: the topic has every event that comes after it.
+        with self._topics.subscribed(selection, self.sequence) as topic:
+            named = await self._named(selection) if selection.keys else None
+            if after is None:
+                snapshot = named.matching(selection) if named else self._live(selection)
+                cursor = snapshot.sequence
+                await self._send_snapshot(snapshot, send)
+            else:
+                cursor = after
+            if named is not None and named.ends(cursor):
+                return
+            if after is not None:
+                await self._reach(after)
+            await self._events(topic, cursor, send)
+
+    async def _named(self, selection: Filter) -> Snapshot:
+        """Returns the last events of the sandboxes that a filter names, of TERMINATED ones too.
+
+        Raises `errors.NotFound` with all that are missing.
+        """
+        keys = sorted(selection.keys)
+        sequence = self.sequence
+        found = [one for key in keys if (one := self.catalogue.get(key)) is not None]
+        if len(found) < len(keys):
+            # The store alone has the sandboxes that have ended. It can be ahead of the feed, and then has others as well.
+            sequence, stored = await self._store.last(keys)
+            found = [self.encoded(one) for one in stored]
+        known = {one.event.sandbox.key for one in found if one.event.sandbox.tenant == selection.tenant.name}
+        if missing := [key.id for key in keys if key not in known]:
+            raise not_found(*missing)
+        return Snapshot(sequence, found)
+
+    def _live(self, selection: Filter) -> Snapshot:
+        """Returns the last events of the live sandboxes that a filter matches."""
+        return Snapshot(self.sequence, list(self.catalogue.matching(selection)))
+
+    async def _send_snapshot(self, snapshot: Snapshot, send: Send) -> None:
+        for one in snapshot.events:
+            await send(one.message)
+        await send(self._encoder.snapshot_complete(snapshot.sequence, len(snapshot.events), self._heartbeat))
+
+    async def _reach(self, sequence: int) -> None:
+        """Reads the log up to a sequence. Raises `errors.OutOfRange` where it is not as long."""
+        if sequence > self.sequence:
             # Another replica may have sent events that this one is yet to read.
             await self.follow()
-        if after > self.sequence:
+        if sequence > self.sequence:
             raise errors.OutOfRange(
                 "SEQUENCE_AHEAD", "after_sequence lies past the newest event: open again without it"
             )
-        with self._subscribed(selection) as topic:
-            if snapshot is not None:
-                for one in snapshot:
-                    await send(one.message)
-                await send(self._encoder.snapshot_complete(after, len(snapshot), self._heartbeat))
-                if len(selection.keys) == 1 and any(one.event.terminated for one in snapshot):
-                    return
-            await self._events(topic, after, send)
 
     async def _events(self, topic: Topic, cursor: int, send: Send) -> None:
         beats = topic.beats
@@ -229,48 +262,13 @@ class Feed:
                     await send(self._encoder.heartbeat(cursor))
         return cursor
 
-    @contextlib.contextmanager
-    def _subscribed(self, selection: Filter) -> Iterator[Topic]:
-        """The topic of a filter, which lasts while somebody reads it."""
-        topic = self._topics.get(selection)
-        if topic is None:
-            # Topics that begin at once have their heartbeats spread over half of the period.
-            first = self._heartbeat * EARLY * random.uniform(0.5, 1)
-            topic = self._topics[selection] = Topic(selection, self.sequence, time.monotonic() + first)
-            for subject in topic.subjects:
-                self._topics_by_subject.setdefault(subject, set()).add(topic)
-        topic.readers += 1
-        try:
-            yield topic
-        finally:
-            topic.readers -= 1
-            if not topic.readers:
-                del self._topics[selection]
-                for subject in topic.subjects:
-                    self._topics_by_subject[subject].discard(topic)
-                    if not self._topics_by_subject[subject]:
-                        del self._topics_by_subject[subject]
-
-    async def beat(self) -> None:
-        """Gives every topic a heartbeat before a period has passed since its begin or its last one; runs for ever."""
-        pause = max(TICK, self._heartbeat / ROUNDS)
-        while True:
-            now = time.monotonic()
-            for topic in list(self._topics.values()):
-                if topic.due <= now + pause:
-                    topic.due = now + self._heartbeat * EARLY
-                    topic.beats += 1
-                    topic.wake()
-            await asyncio.sleep(pause)
-
     def close(self) -> None:
         """Ends all that waits with `errors.Unavailable`, so that the client goes on elsewhere."""
         self._closed = True
         if self._gap is not None:
             self._gap.cancel()
         self._grown.set()
-        for topic in self._topics.values():
-            topic.wake()
+        self._topics.wake()
 
 
 def _closing() -> errors.Unavailable:

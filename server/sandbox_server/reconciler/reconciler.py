@@ -98,7 +98,7 @@ class Reconciler:
 
     async def _resyncing(self) -> None:
         while True:
-            for sandbox in self._feed.live():
+            for sandbox in self._feed.catalogue.sandboxes():
                 self._queue.add(sandbox.key)
             await asyncio.sleep(self._resync)
 
@@ -145,7 +145,7 @@ class Reconciler:
 
         What an act has done, or why it was refused, is observed and decided on before it is recorded.
         """
-        known = self._feed.get(key)
+        known = self._feed.catalogue.get(key)
         if known is None:
             self._forget(key)
             return
@@ -283,7 +283,7 @@ class Reconciler:
 
     async def _write(self, event: Event, after: Sandbox) -> Event:
         """Writes `after`, which was decided on `event`, unless the sandbox stands so. Raises `store.Stale`."""
-        known = self._feed.get(after.key)
+        known = self._feed.catalogue.get(after.key)
         if known is not None and known.event.sequence == event.sequence and known.event.sandbox == after:
             return known.event
         # What is gone needs no environment any more.

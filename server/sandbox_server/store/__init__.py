@@ -8,9 +8,10 @@ from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import SchemaMismatch, exclusive, migrate
 from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane
+from sandbox_server.store.reader import Reader
 from sandbox_server.store.search import Search
 from sandbox_server.store.store import Store
-from sandbox_server.store.transaction import Reader, Request, Stale, Write
+from sandbox_server.store.transaction import Request, Stale, Write
 
 __all__ = [
     "Cipher",

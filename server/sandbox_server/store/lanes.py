@@ -12,7 +12,7 @@ from sandbox_server.domain import errors
 from sandbox_server.store import connection
 from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
-from sandbox_server.store.transaction import Reader
+from sandbox_server.store.reader import Reader
 
 log = structlog.get_logger()
 T = TypeVar("T")

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from sandbox_server.domain.event import Event
+from sandbox_server.domain.sandbox import Key
 from sandbox_server.store import connection, housekeeping
 from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane, Lanes, unavailable
-from sandbox_server.store.transaction import Group, Reader, Request, Stale, Write
+from sandbox_server.store.reader import Reader
+from sandbox_server.store.transaction import Group, Request, Stale, Write
 
 T = TypeVar("T")
 Mutation = Callable[[Reader], Write]
@@ -99,6 +101,14 @@ class Store:
     async def load(self) -> tuple[int, list[Event]]:
         """The log's sequence, and the last event of every sandbox that is not TERMINATED."""
         return await self.read(lambda reader: reader.live())
+
+    async def last(self, keys: Sequence[Key]) -> tuple[int, list[Event]]:
+        """The log's sequence, and the last events of the sandboxes that have one of these keys, of TERMINATED ones too."""
+
+        def query(reader: Reader) -> tuple[int, list[Event]]:
+            return reader.sequence(), [one for key in keys if (one := reader.last(key)) is not None]
+
+        return await self.read(query)
 
     async def events(self, after: int, limit: int) -> list[Event]:
         """At most `limit` events after a sequence. Raises `errors.OutOfRange` where the log was trimmed."""

@@ -20,9 +20,9 @@ async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[L
     try:
         yield made
         if made.up:
-            for sandbox in list(made.feed.live()):
+            for sandbox in made.feed.catalogue.sandboxes():
                 await made.delete(sandbox.id)
-            await made.there(lambda: not list(made.feed.live()), within=20)
+            await made.there(lambda: not made.feed.catalogue.sandboxes(), within=20)
             assert ground.marked() == []
     finally:
         await made.stop()

@@ -11,7 +11,7 @@ from sandbox_server.domain.event import Event
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.feed.live import Live
+from sandbox_server.feed.catalogue import Catalogue
 
 from tests.support import samples
 
@@ -38,20 +38,20 @@ def test_index_agrees_with_a_look_at_all(
 ) -> None:
     events = [feed.Encoded(event(*one), ENCODER) for one in log]
     known: dict[Key, feed.Encoded] = {}
-    live = Live()
+    catalogue = Catalogue()
     for number, one in enumerate(events):
         if number == loaded:
-            live = Live(known.values())
-        live.take(one)
+            catalogue = Catalogue(known.values())
+        catalogue.take(one)
         known[one.event.sandbox.key] = one
         if one.event.terminated:
             del known[one.event.sandbox.key]
     place = Key(*after) if after else Key("", "")
     expected = [known[key] for key in sorted(known) if key > place]
-    assert live.all(place if after else None) == expected
-    assert all(live.get(one.event.sandbox.key) is known.get(one.event.sandbox.key) for one in events)
+    assert catalogue.sandboxes() == [known[key].event.sandbox for key in sorted(known)]
+    assert all(catalogue.get(one.event.sandbox.key) is known.get(one.event.sandbox.key) for one in events)
     for tenant in TENANTS:
         for namespace in ("", *OWNERS):
             selection = feed.Filter(tenant, namespace=namespace)
-            found = list(live.matching(selection, place if after else None))
+            found = list(catalogue.matching(selection, place if after else None))
             assert found == [one for one in expected if selection.matches(one.event.sandbox)]

@@ -1,17 +1,21 @@
-"""The sandboxes that are not TERMINATED, by key and by tenant."""
+"""The live sandboxes: those that are not TERMINATED, by key and by tenant."""
 
 import bisect
 import itertools
 from collections.abc import Iterable, Iterator
 
-from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.feed.topic import Encoded, Filter
 
 
-class Live:
+class Catalogue:
     """The last event of each live sandbox. What one tenant reads costs nothing for the sandboxes of others."""
 
     def __init__(self, events: Iterable[Encoded] = ()) -> None:
+        self.load(events)
+
+    def load(self, events: Iterable[Encoded]) -> None:
+        """Begins anew with the last events of all live sandboxes."""
         self._events = {one.event.sandbox.key: one for one in events}
         self._keys: dict[str, list[Key]] = {}
         """Those of each tenant, in order."""
@@ -48,21 +52,22 @@ class Live:
             del self._keys[tenant]
         del self._events[key]
 
-    def all(self, after: Key | None = None) -> list[Encoded]:
-        """Returns the last events of all tenants' sandboxes in the order of their keys, after `after`."""
+    def sandboxes(self) -> list[Sandbox]:
+        """Returns the live sandboxes of all tenants in the order of their keys."""
         keys = sorted(itertools.chain.from_iterable(self._keys.values()))
-        return [self._events[key] for key in _following(keys, after)]
+        return [self._events[key].event.sandbox for key in keys]
 
     def matching(self, selection: Filter, after: Key | None = None) -> Iterator[Encoded]:
-        """The last events of the sandboxes that a filter matches, in the order of their keys, after `after`."""
+        """The last events of the sandboxes that a filter matches, in the order of their keys, after `after`.
+
+        They are taken at once, without an `await` between them: the catalogue changes with every event.
+        """
         keys = self._keys.get(selection.tenant.name, [])
         if selection.namespace:
             # No id is empty, so that these are the places before the first key of the namespace and after its last.
             first = bisect.bisect_left(keys, Key(selection.namespace, ""))
             keys = keys[first : bisect.bisect_left(keys, Key(selection.namespace + "\0", ""))]
-        events = (self._events[key] for key in _following(keys, after))
+        if after is not None:
+            keys = keys[bisect.bisect_right(keys, after) :]
+        events = (self._events[key] for key in keys)
         return (one for one in events if selection.matches(one.event.sandbox))
-
-
-def _following(keys: list[Key], after: Key | None) -> list[Key]:
-    return keys[bisect.bisect_right(keys, after) :] if after is not None else keys

@@ -1,0 +1,81 @@
+"""The topics that are read, and their heartbeats."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Iterator
+
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.feed.topic import Encoded, Filter, Topic
+
+TICK = 0.01
+"""Seconds: the shortest sleep between two rounds of heartbeats."""
+EARLY = 0.9
+"""The part of the heartbeat period after which a topic has its next heartbeat, so that a watcher has it in time."""
+ROUNDS = 50
+"""Rounds of heartbeats in a period: topics that are due in the same round have their heartbeats together."""
+
+
+class Topics:
+    """One topic for each filter that has readers."""
+
+    def __init__(self, heartbeat: float) -> None:
+        """`heartbeat`: seconds that a topic is silent at most."""
+        self._heartbeat = heartbeat
+        self._topics: dict[Filter, Topic] = {}
+        self._topics_by_subject: dict[Key | str, set[Topic]] = {}
+
+    @contextlib.contextmanager
+    def subscribed(self, selection: Filter, sequence: int) -> Iterator[Topic]:
+        """The topic of a filter, which lasts while somebody reads it; a new one begins after `sequence`."""
+        topic = self._topics.get(selection)
+        if topic is None:
+            # Topics that begin at once have their heartbeats spread over half of the period.
+            first = self._heartbeat * EARLY * random.uniform(0.5, 1)
+            topic = self._topics[selection] = Topic(selection, sequence, time.monotonic() + first)
+            for subject in topic.subjects:
+                self._topics_by_subject.setdefault(subject, set()).add(topic)
+        topic.readers += 1
+        try:
+            yield topic
+        finally:
+            topic.readers -= 1
+            if not topic.readers:
+                del self._topics[selection]
+                for subject in topic.subjects:
+                    self._topics_by_subject[subject].discard(topic)
+                    if not self._topics_by_subject[subject]:
+                        del self._topics_by_subject[subject]
+
+    def append(self, encoded: Encoded) -> set[Topic]:
+        """Gives the next event of the log to the topics whose filter matches; returns these, which are to be woken."""
+        sandbox = encoded.event.sandbox
+        by_subject = self._topics_by_subject
+        candidates = by_subject.get(sandbox.key, set()) | by_subject.get(sandbox.tenant, set())
+        matching = {topic for topic in candidates if topic.filter.matches(sandbox)}
+        for topic in matching:
+            topic.append(encoded)
+        return matching
+
+    def skip(self, sequence: int) -> None:
+        """Has every topic begin anew at a sequence."""
+        for topic in self._topics.values():
+            topic.skip(sequence)
+
+    def wake(self) -> None:
+        """Has every reader of every topic look again."""
+        for topic in self._topics.values():
+            topic.wake()
+
+    async def beat(self) -> None:
+        """Gives every topic a heartbeat before a period has passed since its begin or its last one; runs for ever."""
+        pause = max(TICK, self._heartbeat / ROUNDS)
+        while True:
+            now = time.monotonic()
+            for topic in list(self._topics.values()):
+                if topic.due <= now + pause:
+                    topic.due = now + self._heartbeat * EARLY
+                    topic.beats += 1
+                    topic.wake()
+            await asyncio.sleep(pause)

@@ -1,0 +1,102 @@
+"""What one transaction reads."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from sandbox_server.domain import errors
+from sandbox_server.domain.event import Event
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.store import documents, history, rows, search
+from sandbox_server.store.cipher import Cipher
+from sandbox_server.store.connection import Cursor
+
+CHUNK = 25
+"""Sandboxes that a search reads at once: their specs can be 256 KiB each, and a page may end after a few."""
+
+
+class Reader:
+    """Reads as of one moment."""
+
+    def __init__(self, cursor: Cursor, cipher: Cipher) -> None:
+        self._cursor = cursor
+        self._cipher = cipher
+
+    def last(self, key: Key) -> Event | None:
+        """The last event of a sandbox, of a TERMINATED one too; None if there is no sandbox of that key."""
+        found = self._last_row(key)
+        return None if found is None else documents.events([found], self._specs)[0]
+
+    def _last_row(self, key: Key) -> documents.Row | None:
+        found = self._cursor.first(rows.LAST, rows.of(key))
+        return None if found is None else documents.Row(*found)
+
+    def _decoded(self, found: Sequence[tuple[Any, ...]]) -> list[Event]:
+        """The events of rows as they were read."""
+        return documents.events([documents.Row(*one) for one in found], self._specs)
+
+    def _specs(self, sequences: Collection[int]) -> Sequence[tuple[Any, ...]]:
+        if len(sequences) > 1:
+            return self._cursor.find(rows.specs(sequences))
+        # To write the statement anew takes a hundred times as long as to run it.
+        return [one for sequence in sequences for one in self._cursor.rows(rows.SPEC, {"of_sequence": sequence})]
+
+    def _events(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> list[Event]:
+        """The events that a statement finds."""
+        return self._decoded(self._cursor.rows(statement, parameters))
+
+    def env(self, key: Key) -> dict[str, str]:
+        """The environment of the sandbox of that key; empty if there is none."""
+        found = self._cursor.first(rows.ENV, rows.of(key))
+        return {} if found is None else self._cipher.decrypt(found[1], found[0])
+
+    def unknown_keys(self) -> list[str]:
+        """The ids, in hexadecimal, of keys that wrote environments and are not given."""
+        return sorted(bytes(found).hex() for (found,) in self._cursor.rows(rows.KEYS) if not self._cipher.knows(found))
+
+    def ping(self) -> None:
+        """Raises if the database does not answer."""
+        self._cursor.first(rows.STANDS)
+
+    def sequence(self) -> int:
+        """Where the log stands."""
+        return self._cursor.rows(rows.STANDS)[0][0]  # type: ignore[no-any-return]
+
+    def search(self, selection: search.Search, after: Key | None) -> Iterator[Event]:
+        """The last events of the sandboxes that match, in the order of their keys, after `after`; read as far as they
+        are taken."""
+        for namespace in sorted(selection.namespaces):
+            if after is not None and namespace < after.namespace:
+                continue
+            last = after.id if after is not None and namespace == after.namespace else ""
+            while found := self._cursor.find(search.page(selection, namespace, last, CHUNK)):
+                yield from (events := self._decoded(found))
+                last = events[-1].sandbox.id
+
+    def live(self) -> tuple[int, list[Event]]:
+        """The log's sequence, and the last event of every sandbox that is not TERMINATED."""
+        return self.sequence(), self._events(rows.LIVE)
+
+    def events(self, after: int, limit: int) -> list[Event]:
+        """The events after a sequence. Raises `errors.OutOfRange` where the log was trimmed."""
+        self._check_history(after)
+        # The log has no gaps.
+        return self._events(rows.EVENTS_AFTER, {"after": after, "until": after + limit})
+
+    def history(self, scope: history.Scope, after: int, until: int, most: int) -> list[Event]:
+        """The first events of a scope after `after` and up to `until`. Raises `errors.OutOfRange` as `events`."""
+        self._check_history(after)
+        place = {"after": after, "until": until, "most": most}
+        if not scope.keys:
+            return self._events(history.OF_TENANT, place | {"of_tenant": scope.tenant})
+        if len(scope.keys) == 1:
+            return self._events(history.OF_SANDBOX, place | rows.of(next(iter(scope.keys))))
+        return self._decoded(self._cursor.find(history.of_sandboxes(scope.keys, **place)))
+
+    def _check_history(self, after: int) -> None:
+        """Raises `errors.OutOfRange` where events after a sequence were trimmed."""
+        if after < self._cursor.rows(rows.TRIMMED)[0][0]:
+            raise errors.OutOfRange(
+                "HISTORY_TRIMMED", "the events after after_sequence are no longer kept: open again without it"
+            )
