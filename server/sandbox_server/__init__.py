@@ -1,12 +1,12 @@
-"""The Sandbox Service: two arrows, each one way.
+"""The Sandbox Service: mutations flow to the cluster, and events flow back.
 
-    wishes  caller -> rpc -> manager -> store -wake-> reconciler -> engine -> Kubernetes
-    news    caller <- rpc <- manager <- feed <- store <- reconciler <- engine <- Kubernetes
+    mutations  caller -> rpc -> manager -> store -wake-> reconciler -> engine -> Kubernetes
+    events     caller <- rpc <- manager <- feed <- store <- reconciler <- engine <- Kubernetes
 
-The reconciler is the only place where the arrows meet, and `domain.lifecycle` is what it asks.
+Only the reconciler is in both directions. It asks `domain.lifecycle` what to do.
 
 A module imports only modules to the right of its own in `__main__ -> commands -> app -> metrics -> rpc -> manager |
-reconciler -> feed -> store | engines -> settings -> domain`; import-linter keeps it so.
+reconciler -> feed -> store | engines -> settings -> domain`; import-linter checks this.
 """
 
 from importlib.metadata import version

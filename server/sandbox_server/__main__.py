@@ -5,12 +5,12 @@ commands:
   serve        run the service (the default)
   config       print every setting, secrets hidden
   render       print the YAML of a sandbox read as a CreateSandboxRequest in JSON from standard input
-  migrate      bring the database's schema to this release's
-  rotate-keys  encrypt with the first key what others wrote
+  migrate      migrate the database to the schema of this release
+  rotate-keys  encrypt all environments with the first key
   health       print the version of the service at --listen; exit 0 if it is SERVING
 
 Every setting is a flag and an environment variable: --data-dir is SANDBOX_DATA_DIR. `sandbox-server config` lists them,
-`sandbox-server serve --help` describes them. Other variables that begin with SANDBOX_ are warned of.
+`sandbox-server serve --help` describes them. A warning names each other variable that begins with SANDBOX_.
 """
 
 import logging
@@ -19,12 +19,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-# gRPC reads it as it is imported. Standard error is a log of our lines alone: what matters of gRPC's comes as an error.
+# gRPC reads this when it is imported. Its own lines must not be among the log lines on standard error; failures that
+# matter are raised as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def _incomplete(error: ModuleNotFoundError) -> NoReturn:
-    """Ends the command where the packages of the server were not installed; another module that is missing is raised."""
+    """Exits with advice if a package of the extra `server` is missing. Raises the error of another missing module."""
     package = (error.name or "").partition(".")[0]
     if package in ("", "sandbox", "sandbox_server"):
         raise error
@@ -43,7 +44,7 @@ except ModuleNotFoundError as error:
 
 
 def main() -> None:
-    """Runs a command; exits 2 for a bad setting and 1 for a failure, with one line that says what to do."""
+    """Runs a command. Exits 2 for bad settings and 1 for a failure, with a line on standard error that says what to do."""
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write(__doc__)
@@ -58,10 +59,10 @@ def main() -> None:
     try:
         chosen = settings.load(arguments)
     except ValidationError as error:
-        for one in error.errors(include_input=False, include_url=False):
-            flag = [str(part).replace("_", "-") for part in one["loc"]]
-            said = ": ".join([*flag, one["msg"].removeprefix("Value error, ")])
-            sys.stderr.write(f"sandbox-server: {said}\n")
+        for found in error.errors(include_input=False, include_url=False):
+            flag = [str(part).replace("_", "-") for part in found["loc"]]
+            message = found["msg"].removeprefix("Value error, ")
+            sys.stderr.write(f"sandbox-server: {': '.join([*flag, message])}\n")
         sys.exit(2)
     configure_logs(chosen)
     if command is not commands.health:
@@ -75,20 +76,21 @@ def main() -> None:
 
 
 def warn_of_unknown_variables() -> None:
-    """Logs a warning for each variable of the environment that looks like a setting and is none."""
+    """Logs a warning for each environment variable that looks like a setting but is not one."""
     for name, like in settings.unknown(os.environ).items():
         structlog.get_logger().warning("unknown_variable", name=name, **({"did_you_mean": like} if like else {}))
 
 
 def configure_logs(chosen: settings.Settings) -> None:
-    """One line an event on standard error.
+    """Logs to standard error, a line for each event.
 
-    A line that cannot be written is lost: a full disk, or a reader that left, is in nothing else's way.
+    A line that cannot be written is dropped: a full disk or a reader that left must not stop the service.
     """
     lines = logging.getLogger(__package__)
     lines.addHandler(logging.StreamHandler())
     lines.setLevel(chosen.log_level.upper())
-    lines.propagate = logging.raiseExceptions = False
+    lines.propagate = False
+    logging.raiseExceptions = False
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if chosen.log_format == "console":
         renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
@@ -107,7 +109,7 @@ def configure_logs(chosen: settings.Settings) -> None:
 
 
 def _printable(_logger: Any, _method: str, line: Any) -> str:
-    """A line of which nothing moves a terminal's cursor: what a cluster or a caller says may be in it."""
+    """Returns the line with control characters escaped: text from a cluster or a caller must not control a terminal."""
     if line.isprintable():
         return str(line)
     return "".join(one if one.isprintable() else rf"\u{ord(one):04x}" for one in line)

@@ -1,4 +1,4 @@
-"""What the command line does."""
+"""The commands of `sandbox-server`. Each takes the settings and raises ValueError or OSError for what it cannot do."""
 
 import asyncio
 import json
@@ -17,49 +17,49 @@ from sandbox_server.rpc import convert, probe
 
 
 def serve(chosen: settings.Settings) -> None:
-    """Runs the service until it is told to stop."""
+    """Runs the service until SIGTERM or SIGINT."""
     app.tune()
     uvloop.run(app.serve(chosen))
 
 
 def config(chosen: settings.Settings) -> None:
-    """Prints the version and every setting, secrets hidden, and what keeps local sandboxes apart."""
+    """Prints the version, every setting with secrets hidden, and how local sandboxes are isolated."""
     from sandbox_server.engines import local
 
-    shown = (
-        {"version": VERSION} | chosen.model_dump(mode="json") | {"isolation": local.describe(chosen.local_isolation)}
-    )
+    version = {"version": VERSION}
+    isolation = {"isolation": local.describe(chosen.local_isolation)}
+    shown = version | chosen.model_dump(mode="json") | isolation
     sys.stdout.write(json.dumps(shown, indent=2) + "\n")
 
 
 def migrate(chosen: settings.Settings) -> None:
-    """Brings the database's schema to this release's."""
+    """Migrates the database to the schema of this release."""
     store.migrate(chosen.database)
 
 
 def rotate_keys(chosen: settings.Settings) -> None:
-    """Encrypts with the first key what others wrote."""
+    """Encrypts environments again with the first key, if they are encrypted with another. Prints how many."""
 
     async def rotate() -> int:
-        database = store.Store(chosen.database, app.cipher(chosen))
-        await database.open(lambda _committed: None)
+        opened = store.Store(chosen.database, app.cipher(chosen))
+        await opened.open(lambda _committed: None)
         try:
-            return await database.reencrypt()
+            return await opened.reencrypt()
         finally:
-            await database.close()
+            await opened.close()
 
     sys.stdout.write(f"{asyncio.run(rotate())} environments encrypted anew\n")
 
 
 def render(chosen: settings.Settings) -> None:
-    """Prints the YAML of the sandbox that a CreateSandboxRequest on standard input asks for.
+    """Prints the Kubernetes objects, in YAML, of the sandbox that a CreateSandboxRequest on standard input asks for.
 
-    Raises ValueError for what the service would not start with.
+    Raises ValueError for settings with which the service would not start, and `errors.Invalid` for a bad request.
     """
     from sandbox_server.engines import kubernetes
 
     kubernetes.check(chosen)
-    request = convert.written(sys.stdin.read())
+    request = convert.from_json(sys.stdin.read())
     namespaces = (request.namespace,) if check.namespace.fits(request.namespace) else chosen.namespace_names
     key, spec, env = convert.creation(Tenant(chosen.tenant, namespaces), request, chosen)
     key = Key(key.namespace, key.id or made_id(spec.project, "000000"))
@@ -68,7 +68,7 @@ def render(chosen: settings.Settings) -> None:
 
 
 def health(chosen: settings.Settings) -> None:
-    """Prints the version of the service at the listen address, and exits 0 if it is SERVING."""
+    """Prints the health and the version of the service at the listen address. Exits 1 if it is not SERVING."""
     answer, version = probe.ask(chosen.listen, chosen.tls_cert)
     if answer != "SERVING":
         sys.exit(f"sandbox-server: health: {answer}")

@@ -1,7 +1,7 @@
-"""Files that the operator gives: encryption keys, tokens, TLS.
+"""Reads the operator's files: encryption keys, tokens, TLS. They may be replaced while the service runs.
 
-They may be replaced while the service runs. Which modes they have is for the operator to decide: the files of a Secret
-volume belong to root and have mode 0644, or 0440 with a group of the pod, so that the service's user can read them.
+Their modes are not checked. The files of a Secret volume belong to root and have mode 0644, or 0440 with a group of the
+pod, so that the service's user can read them.
 """
 
 import os
@@ -16,20 +16,20 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 RETRY_EVERY = 1.0
-"""Seconds between two readings of files that cannot be used: they may be half replaced, or not valid yet."""
+"""Seconds until files that cannot be used are read again: they may be half replaced, or not valid yet."""
 
 
 def no_passphrase() -> str:
-    """Answers the question for a key's passphrase, which OpenSSL otherwise asks on a terminal: raises ValueError."""
+    """Raises ValueError. OpenSSL calls it for the passphrase of a key, which it otherwise asks for on the terminal."""
     raise ValueError(
-        "the key has a passphrase, which nobody is there to give: `openssl pkey -in KEY -out NEW` removes it"
+        "the key has a passphrase, which the service cannot ask for: `openssl pkey -in KEY -out NEW` removes it"
     )
 
 
 class Reloaded(Generic[T]):
-    """What `make` reads from files, read again once one of them was replaced.
+    """A value that `make` reads from files, and reads again after one of them was replaced.
 
-    Files that cannot be used are logged and change nothing. Threads may share it.
+    New files that cannot be used are logged, and the former value stays. Safe to call from several threads.
     """
 
     def __init__(self, make: Callable[[], T], *paths: Path) -> None:
@@ -37,20 +37,25 @@ class Reloaded(Generic[T]):
         self._make = make
         self._paths = paths
         self._seen = self._marks()
-        self._retry_at = float("inf")
+        self._retry_at: float | None = None
         self._value = make()
 
     def __call__(self) -> T:
-        """What the files say now, or what they said last."""
-        marks, now = self._marks(), time.monotonic()
-        if marks != self._seen or now >= self._retry_at:
+        """Returns the value of the files as they are now, or the last one if they cannot be used."""
+        marks = self._marks()
+        now = time.monotonic()
+        # One read of the attribute: another thread may set it to None meanwhile.
+        retry_at = self._retry_at
+        if marks != self._seen or (retry_at is not None and now >= retry_at):
             self._read(marks, now)
         return self._value
 
     def _read(self, marks: tuple[object, ...], now: float) -> None:
-        names, replaced = [str(one) for one in self._paths], marks != self._seen
-        # The marks come before the reading, so that a file that is replaced meanwhile is read once more.
-        self._seen, self._retry_at = marks, float("inf")
+        names = [str(path) for path in self._paths]
+        replaced = marks != self._seen
+        # The marks are older than the content, so that a file that is replaced meanwhile is read once more.
+        self._seen = marks
+        self._retry_at = None
         try:
             self._value = self._make()
         except ValueError as error:
@@ -65,16 +70,16 @@ class Reloaded(Generic[T]):
 
 
 def _mark(path: Path) -> object:
-    """What differs once a file was replaced or written to."""
+    """Returns a value that changes when the file is replaced or written to."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - twice as fast, and asked for each call
+        found = os.stat(path)  # noqa: PTH116 - twice as fast, and called for each RPC
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read(name: str, path: Path) -> bytes:
-    """The content of the file that is called `name`. Raises ValueError that says what to do."""
+    """Returns the content of a file. Raises ValueError that names the file as `name` and says what to do."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -82,13 +87,13 @@ def read(name: str, path: Path) -> bytes:
 
 
 def _access(error: OSError, path: Path) -> str:
-    """What keeps this process out of a file that is there."""
+    """Returns why this process has no permission to read a file; empty for another error."""
     if not isinstance(error, PermissionError):
         return ""
-    who = f": the service runs as user {os.geteuid()}, group {os.getegid()}"
+    user = f": the service runs as user {os.geteuid()}, group {os.getegid()}"
     try:
         found = path.stat()
     except OSError:
-        return f"{who}, which may not enter the folder"
-    of = f"the file is of user {found.st_uid}, group {found.st_gid}, mode {found.st_mode & 0o7777:04o}"
-    return f"{who}; {of}. Let it read the file: in a pod, set fsGroup and a defaultMode of 0440"
+        return f"{user}, which may not enter the folder"
+    owner = f"the file is of user {found.st_uid}, group {found.st_gid}, mode {found.st_mode & 0o7777:04o}"
+    return f"{user}; {owner}. Let it read the file: in a pod, set fsGroup and a defaultMode of 0440"

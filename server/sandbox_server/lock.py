@@ -1,4 +1,4 @@
-"""What one service at a time may use. The kernel releases the lock with the process, however the process ends."""
+"""Locks what only one service at a time may use. The kernel releases a lock when the process ends, for whatever reason."""
 
 import fcntl
 import os
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def take(file: Path, setting: str, used: Path) -> int:
-    """Locks `file`, made where there is none, and returns its descriptor: closing that releases the lock.
+    """Locks `file`, which is created if missing, and returns its descriptor. Closing the descriptor releases the lock.
 
-    `used` is what the lock is about, and `setting` the one that names it. Raises OSError if another process has the
-    lock, or if the file cannot be locked.
+    `used` is the path that the lock protects, and `setting` the name of the setting that gives it. Raises OSError if
+    another process has the lock, or if the file cannot be locked.
     """
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -19,8 +19,8 @@ def take(file: Path, setting: str, used: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        said = f"{used} is in use by another service: stop that one, or give this one another {setting}"
-        raise OSError(f"{setting}: {said}") from None
+        message = f"{used} is in use by another service: stop that one, or give this one another {setting}"
+        raise OSError(f"{setting}: {message}") from None
     except OSError as error:
         os.close(descriptor)
         raise _unlockable(file, setting, error) from None

@@ -1,4 +1,4 @@
-"""What a caller can ask for. Each mutation is one transaction; the log then wakes the reconciler."""
+"""Carries out what callers ask for. Each mutation is one transaction; its event then wakes the reconciler."""
 
 import dataclasses
 import random
@@ -21,15 +21,16 @@ PAGE_DEFAULT = 100
 PAGE_MOST = 1000
 T = TypeVar("T")
 _ALPHABET = string.ascii_lowercase + string.digits
-_CHANCE = random.SystemRandom()
-"""Nobody may guess a host: it leads to a terminal."""
+_RANDOM = random.SystemRandom()
+"""Cryptographically secure: a host leads to a terminal and must not be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What every mutation carries. `key.id` is empty for a new sandbox whose id is left to chance.
+class Mutation:
+    """What all mutations have in common.
 
-    `request` is what the store knows it by, if the caller gave it an id.
+    `key.id` is empty for a new sandbox whose id the service chooses. `request` identifies the mutation to the store if
+    the caller gave a request id. With `expected_generation` a sandbox of another generation is not changed.
     """
 
     tenant: str
@@ -39,12 +40,12 @@ class Wish:
 
     @property
     def cause(self) -> Cause:
-        """The cause of the event that it makes."""
+        """The cause of the event that the mutation makes."""
         return Cause(Kind.MUTATION, self.tenant, self.request.id if self.request else "")
 
 
 Changed = tuple[Sandbox, Mapping[str, str] | None]
-"""A sandbox as a mutation leaves it, and its environment if that changes."""
+"""A sandbox after a mutation, and its environment or None if that stays the same."""
 
 
 class StatefulSetManager:
@@ -65,73 +66,81 @@ class StatefulSetManager:
         return self._feed.sequence
 
     async def create(
-        self, wish: Wish, spec: SandboxSpec, env: Mapping[str, str], adopt_volume: bool, unset: Collection[str] = ()
+        self,
+        mutation: Mutation,
+        spec: SandboxSpec,
+        env: Mapping[str, str],
+        adopt_volume: bool,
+        unset: Collection[str] = (),
     ) -> Event:
-        """A new sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says.
+        """Creates a sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says.
 
         `unset` names the fields of `spec.storage` that the caller left empty: an adopted volume decides them.
         """
-        key = Key(wish.key.namespace, wish.key.id or made_id(spec.project, _random(6)))
-        uid, host = str(uuid.uuid4()), _CHANCE.choice(string.ascii_lowercase) + _random(11)
-        sandbox = wishes.new(key, wish.tenant, uid, host, spec, env, datetime.now(UTC))
+        key = Key(mutation.key.namespace, mutation.key.id or made_id(spec.project, _random(6)))
+        uid = str(uuid.uuid4())
+        host = _RANDOM.choice(string.ascii_lowercase) + _random(11)
+        sandbox = wishes.new(key, mutation.tenant, uid, host, spec, env, datetime.now(UTC))
 
-        def mutation(reader: store.Reader) -> store.Write:
+        def write(reader: store.Reader) -> store.Write:
             former = reader.last(key)
             made = wishes.claimed(former.sandbox if former else None, sandbox, adopt_volume, unset)
-            # Not before: what is refused has no use for an address, and those of this machine are few.
+            # Not before: a refused sandbox must not use up an address, and a local engine has few.
             made = dataclasses.replace(made, addresses=self._engine.addresses(made))
-            return store.Write(made, 0, wish.cause, env)
+            return store.Write(made, 0, mutation.cause, env)
 
         try:
-            return await self._store.write(mutation, wish.request)
+            return await self._store.write(write, mutation.request)
         except (store.Stale, errors.AlreadyExists) as error:
-            if wish.key.id and isinstance(error, errors.AlreadyExists):
+            if mutation.key.id and isinstance(error, errors.AlreadyExists):
                 raise
-            # Chance made a name that is taken: of two billion it is unlikely to do so again.
-            return await self.create(wish, spec, env, adopt_volume, unset)
+            # The random id was taken. There are two billion: the next one is very likely free.
+            return await self.create(mutation, spec, env, adopt_volume, unset)
 
-    async def start(self, wish: Wish, accept_data_loss: bool) -> Event:
-        """Wishes RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""
-        return await self._change(wish, lambda _, before: (wishes.start(before, accept_data_loss), None))
+    async def start(self, mutation: Mutation, accept_data_loss: bool) -> Event:
+        """Sets the desired state to RUNNING; with `accept_data_loss` an empty volume replaces a lost one."""
+        return await self._change(mutation, lambda _, before: (wishes.start(before, accept_data_loss), None))
 
-    async def stop(self, wish: Wish) -> Event:
-        """Wishes STOPPED."""
-        return await self._change(wish, lambda _, before: (wishes.stop(before), None))
+    async def stop(self, mutation: Mutation) -> Event:
+        """Sets the desired state to STOPPED."""
+        return await self._change(mutation, lambda _, before: (wishes.stop(before), None))
 
-    async def delete(self, wish: Wish, keep_volume: bool) -> Event:
-        """Wishes DELETED; a repeat without `keep_volume` removes a volume that was kept, and else changes nothing."""
-        return await self._change(wish, lambda _, before: (wishes.delete(before, keep_volume), None), deleted=True)
+    async def delete(self, mutation: Mutation, keep_volume: bool) -> Event:
+        """Sets the desired state to DELETED. A repeat without `keep_volume` also removes a volume that was kept."""
+        return await self._change(mutation, lambda _, before: (wishes.delete(before, keep_volume), None), deleted=True)
 
-    async def update_env(self, wish: Wish, values: Mapping[str, str], unset: Sequence[str], replace: bool) -> Event:
-        """Changes the environment. Raises `errors.Invalid` if the result is over a limit."""
+    async def update_env(
+        self, mutation: Mutation, values: Mapping[str, str], unset: Sequence[str], replace: bool
+    ) -> Event:
+        """Changes the environment. Raises `errors.Invalid` if the result exceeds a limit."""
 
-        def wished(reader: store.Reader, before: Sandbox) -> Changed:
+        def change(reader: store.Reader, before: Sandbox) -> Changed:
             present = reader.env(before.key)
             env = wishes.environment(present, values, unset, replace)
             if env == present:
                 return before, None
             return dataclasses.replace(before, env_names=tuple(sorted(env))), env
 
-        return await self._change(wish, wished)
+        return await self._change(mutation, change)
 
     async def _change(
-        self, wish: Wish, wished: Callable[[store.Reader, Sandbox], Changed], *, deleted: bool = False
+        self, mutation: Mutation, change: Callable[[store.Reader, Sandbox], Changed], *, deleted: bool = False
     ) -> Event:
-        """A wish for a sandbox that exists, is the tenant's and has the expected generation.
+        """Stores what `change` makes of an existing sandbox and returns its event.
 
-        One that wants nothing else than what is wished already changes nothing. `deleted`: whether it may be one that
-        was deleted.
+        A change that makes no difference is not a new generation. Raises `errors.NotFound`; `errors.Aborted` for
+        another generation than the expected one; `errors.FailedPrecondition` for a deleted sandbox unless `deleted`.
         """
 
-        def mutation(reader: store.Reader) -> store.Write:
-            last = reader.last(wish.key)
-            if last is None or last.sandbox.tenant != wish.tenant:
-                raise not_found(wish.key.id)
+        def write(reader: store.Reader) -> store.Write:
+            last = reader.last(mutation.key)
+            if last is None or last.sandbox.tenant != mutation.tenant:
+                raise not_found(mutation.key.id)
             before = last.sandbox
-            if wish.expected_generation not in (None, before.generation):
+            if mutation.expected_generation not in (None, before.generation):
                 raise errors.Aborted(
                     "GENERATION_MISMATCH",
-                    f"the sandbox is at generation {before.generation}, not {wish.expected_generation}: "
+                    f"the sandbox is at generation {before.generation}, not {mutation.expected_generation}: "
                     "read it and decide again",
                     generation=str(before.generation),
                 )
@@ -139,13 +148,13 @@ class StatefulSetManager:
                 raise errors.FailedPrecondition(
                     "SANDBOX_DELETED", f"the sandbox {before.id!r} was deleted: create another"
                 )
-            changed, env = wished(reader, before)
+            changed, env = change(reader, before)
             if changed != before or env is not None:
                 changed = dataclasses.replace(changed, generation=before.generation + 1)
                 changed = lifecycle.on_wish(changed, datetime.now(UTC))
-            return store.Write(changed, last.sequence, wish.cause, env)
+            return store.Write(changed, last.sequence, mutation.cause, env)
 
-        return await self._store.write(mutation, wish.request)
+        return await self._store.write(write, mutation.request)
 
     def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Encoded | None:
         """The last event of a live sandbox, without waiting; None if `get` has to be asked."""
@@ -203,4 +212,4 @@ class StatefulSetManager:
 
 
 def _random(length: int) -> str:
-    return "".join(_CHANCE.choices(_ALPHABET, k=length))
+    return "".join(_RANDOM.choices(_ALPHABET, k=length))

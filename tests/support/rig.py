@@ -106,9 +106,9 @@ class Rig:
         """Whether callers are told that what they read may be out of date."""
         return self.manager.stale(self.ground.namespace)
 
-    def wish(self, sandbox_id: str) -> manager.Wish:
+    def wish(self, sandbox_id: str) -> manager.Mutation:
         request = store.Request(self.tenant.name, str(uuid.uuid4()), b"")
-        return manager.Wish(self.tenant.name, self.key(sandbox_id), request, None)
+        return manager.Mutation(self.tenant.name, self.key(sandbox_id), request, None)
 
     def key(self, sandbox_id: str) -> Key:
         return Key(self.ground.namespace, sandbox_id)

@@ -1,1 +1,1 @@
-"""Translation between the contract and the manager, and nothing else. The only place that knows grpc and the stubs."""
+"""Translates between the contract and the manager. The only package that imports grpc and the stubs."""

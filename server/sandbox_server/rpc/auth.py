@@ -1,4 +1,4 @@
-"""Who calls: bearer tokens to tenants. The seam where more kinds of credentials join is `Authenticator`."""
+"""Authenticates calls: maps bearer tokens to tenants. Another kind of credential is another `Authenticator`."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -17,38 +17,38 @@ Caller = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class Authenticator(Protocol):
-    """Tells the tenant of a call."""
+    """Finds the tenant of a call."""
 
-    def follow(self, heard: Callable[[tuple[str, ...]], None]) -> None:
-        """Calls `heard` with the namespaces of all tenants, now and whenever they change."""
+    def follow(self, changed: Callable[[tuple[str, ...]], None]) -> None:
+        """Calls `changed` with the namespaces of all tenants, now and whenever they change."""
 
     def tenant(self, caller: Caller) -> Tenant:
-        """Raises `errors.Unauthenticated`."""
+        """Returns the tenant of the call. Raises `errors.Unauthenticated` for missing or unknown credentials."""
 
 
 class Anyone:
-    """Everybody is the one tenant: for loopback, where whoever connects is on the machine already."""
+    """Accepts every call as one tenant. For loopback, where every caller is already on the machine."""
 
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
 
-    def follow(self, heard: Callable[[tuple[str, ...]], None]) -> None:
-        """Calls `heard` once: the namespaces are the tenant's."""
-        heard(self._tenant.namespaces)
+    def follow(self, changed: Callable[[tuple[str, ...]], None]) -> None:
+        """Calls `changed` once, with the namespaces of the tenant."""
+        changed(self._tenant.namespaces)
 
     def tenant(self, caller: Caller) -> Tenant:
-        """The one tenant."""
+        """Returns the one tenant."""
         return self._tenant
 
 
-_FORM_OF_ONE = r"^(sha256:[0-9a-fA-F]{64}|(?!sha256:)[!-~][ -~]{14,}[!-~])\Z"
-"""Other tokens would never match: metadata is printable ASCII, and loses the spaces around it."""
+_CREDENTIAL = r"^(sha256:[0-9a-fA-F]{64}|(?!sha256:)[!-~][ -~]{14,}[!-~])\Z"
+"""No call could send another token: gRPC metadata is printable ASCII without spaces at its ends."""
 
 
 class _Tenant(msgspec.Struct):
     name: Annotated[str, msgspec.Meta(min_length=1)]
     namespaces: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    tokens: tuple[Annotated[str, msgspec.Meta(pattern=_FORM_OF_ONE)], ...]
+    tokens: tuple[Annotated[str, msgspec.Meta(pattern=_CREDENTIAL)], ...]
 
 
 class _Tenants(msgspec.Struct):
@@ -56,26 +56,27 @@ class _Tenants(msgspec.Struct):
 
 
 class TokenFile:
-    """Tokens from a JSON file: `{"tenants": [{"name": …, "namespaces": […], "tokens": […]}]}`.
+    """Reads tokens from a JSON file: `{"tenants": [{"name": …, "namespaces": […], "tokens": […]}]}`.
 
-    A token is at least 16 characters of printable ASCII, or `sha256:` and the hexadecimal digest of one, so that the file need not hold
-    it. Only digests are kept and looked up, which takes the same time for a near miss as for any other. A file that was
-    replaced counts from the next call on; calls that are open go on.
+    A token has at least 16 characters of printable ASCII. The file may hold `sha256:` and the hexadecimal digest of a
+    token instead of the token. Only digests are kept in memory and compared, so that the time of a look-up does not
+    show how much of a wrong token is right. A replaced file takes effect with the next call; open calls go on.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError, saying what is wrong where, and never a token."""
-        self._known = files.Reloaded(lambda: _read(path), path)
-        self._heard: Callable[[tuple[str, ...]], None] = lambda _namespaces: None
+        """Raises ValueError that says what is wrong with the file, and never contains a token."""
+        self._content = files.Reloaded(lambda: _read(path), path)
+        self._changed: Callable[[tuple[str, ...]], None] = lambda _namespaces: None
         self._namespaces: tuple[str, ...] = ()
 
-    def follow(self, heard: Callable[[tuple[str, ...]], None]) -> None:
+    def follow(self, changed: Callable[[tuple[str, ...]], None]) -> None:
         """See `Authenticator`."""
-        self._heard, self._namespaces = heard, ()
+        self._changed = changed
+        self._namespaces = ()
         self._tenants()
 
     def tenant(self, caller: Caller) -> Tenant:
-        """The tenant of the bearer token in `authorization`."""
+        """Returns the tenant of the bearer token in `authorization`. Raises `errors.Unauthenticated` without one."""
         tenants = self._tenants()
         for key, value in caller.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str) and value[:7].lower() == "bearer ":
@@ -87,41 +88,42 @@ class TokenFile:
         )
 
     def _tenants(self) -> Mapping[bytes, Tenant]:
-        """The tenants by the digests of their tokens, once new namespaces are followed."""
-        known = self._known()
-        if known.namespaces != self._namespaces:
-            self._namespaces = known.namespaces
-            self._heard(known.namespaces)
-        return known.tenants
+        """Returns the tenants by the digests of their tokens, after it has reported a change of the namespaces."""
+        content = self._content()
+        if content.namespaces != self._namespaces:
+            self._namespaces = content.namespaces
+            self._changed(content.namespaces)
+        return content.tenants
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What a token file says: tenants by the digests of their tokens, and the namespaces of all."""
+class _Content:
+    """The content of a token file: tenants by the digests of their tokens, and the namespaces of all tenants."""
 
     tenants: Mapping[bytes, Tenant]
     namespaces: tuple[str, ...]
 
 
-def _read(path: Path) -> _Known:
+def _read(path: Path) -> _Content:
     content = files.read("token file", path)
     tenants: dict[bytes, Tenant] = {}
     owners: dict[str, str] = {}
     try:
-        for one in msgspec.json.decode(content, type=_Tenants).tenants:
-            if one.name in owners.values():
-                raise ValueError(f"tenant {one.name!r} is there twice")
-            for namespace in one.namespaces:
+        for entry in msgspec.json.decode(content, type=_Tenants).tenants:
+            if entry.name in owners.values():
+                raise ValueError(f"tenant {entry.name!r} is there twice")
+            for namespace in entry.namespaces:
                 if check.namespace("", namespace, True):
-                    raise ValueError(f"tenant {one.name!r}: {namespace!r} is no DNS label")
-                if owners.setdefault(namespace, one.name) != one.name:
+                    raise ValueError(f"tenant {entry.name!r}: {namespace!r} is no DNS label")
+                if owners.setdefault(namespace, entry.name) != entry.name:
                     raise ValueError(f"namespace {namespace!r} belongs to two tenants")
-            for token in one.tokens:
-                if tenants.setdefault(_digest(token), Tenant(one.name, one.namespaces)).name != one.name:
-                    raise ValueError(f"tenant {one.name!r} shares a token with another")
+            tenant = Tenant(entry.name, entry.namespaces)
+            for token in entry.tokens:
+                if tenants.setdefault(_digest(token), tenant) != tenant:
+                    raise ValueError(f"tenant {entry.name!r} shares a token with another")
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ValueError(f"token file {path}: {error}: {_FORM}") from None
-    return _Known(tenants, tuple(sorted(owners)))
+    return _Content(tenants, tuple(sorted(owners)))
 
 
 _FORM = 'it must be {"tenants": [{"name": ..., "namespaces": [...], "tokens": [...]}]}, each namespace with one tenant'

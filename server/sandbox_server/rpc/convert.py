@@ -1,4 +1,4 @@
-"""Messages to domain values. What a caller left empty gets the service's default here; `render` is the way back."""
+"""Converts messages to domain values and fills in the service's defaults. `render` converts the other way."""
 
 import contextlib
 import math
@@ -19,14 +19,17 @@ from sandbox_server.settings import Settings
 
 WATCHED_MOST = 1000
 
-Change = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest
-Mutation = pb.CreateSandboxRequest | Change
-Read = pb.GetStatusRequest | pb.GetSandboxRequest
+ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest
+MutationRequest = pb.CreateSandboxRequest | ChangeRequest
+ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 
 
 @contextlib.contextmanager
-def _judging() -> Iterator[list[Violation]]:
-    """Gathers violations, those of an `errors.Invalid` meanwhile too. Raises `errors.Invalid` with all there are."""
+def _collecting() -> Iterator[list[Violation]]:
+    """Yields a list for violations, and adds those of an `errors.Invalid` that the body raises.
+
+    Raises `errors.Invalid` with all of them, if there are any.
+    """
     found: list[Violation] = []
     try:
         yield found
@@ -37,28 +40,28 @@ def _judging() -> Iterator[list[Violation]]:
 
 
 def named(tenant: Tenant, request: Message) -> dict[str, str]:
-    """The sandbox that a request is about, as far as the request names it and names it well."""
+    """Returns `sandbox_id` and `namespace` of the sandbox that a request is about, without missing or invalid values."""
     sandbox_id: str = getattr(request, "sandbox_id", "")
     namespace: str = getattr(request, "namespace", "")
     found = {}
     if sandbox_id and check.sandbox_id.fits(sandbox_id):
         found["sandbox_id"] = sandbox_id
-    many = isinstance(request, pb.WatchStatusRequest) and bool(request.sandbox_ids)
-    if not namespace and (sandbox_id or many):
+    names_several = isinstance(request, pb.WatchStatusRequest) and bool(request.sandbox_ids)
+    if not namespace and (sandbox_id or names_several):
         namespace = tenant.namespaces[0]
     if namespace and check.namespace.fits(namespace):
         found["namespace"] = namespace
     return found
 
 
-def known_request_id(request: Message) -> str:
-    """The request id of a mutation; empty where it has none, or one that is no UUID."""
+def valid_request_id(request: Message) -> str:
+    """Returns the request id of a mutation in lower case; empty if it has none or if it is not a UUID."""
     request_id: str = getattr(request, "request_id", "")
     return request_id.lower() if request_id and check.request_id.fits(request_id) else ""
 
 
-def written(text: str) -> pb.CreateSandboxRequest:
-    """A CreateSandboxRequest from its JSON. Raises ValueError."""
+def from_json(text: str) -> pb.CreateSandboxRequest:
+    """Returns the CreateSandboxRequest that `text` is the JSON of. Raises ValueError if it is not one."""
     try:
         return json_format.Parse(text, pb.CreateSandboxRequest())
     except json_format.ParseError as error:
@@ -68,9 +71,13 @@ def written(text: str) -> pb.CreateSandboxRequest:
 def creation(
     tenant: Tenant, request: pb.CreateSandboxRequest, settings: Settings
 ) -> tuple[Key, SandboxSpec, dict[str, str]]:
-    """The key, its id empty where none is given, the spec and the environment. Raises `errors.Invalid`."""
-    env, namespace = dict(request.env), request.namespace or tenant.namespaces[0]
-    with _judging() as found:
+    """Returns the key, the spec and the environment of a new sandbox. The id of the key is empty if the caller gave none.
+
+    Raises `errors.Invalid` with every bad field.
+    """
+    env = dict(request.env)
+    namespace = request.namespace or tenant.namespaces[0]
+    with _collecting() as found:
         found += check.request_id("request_id", request.request_id)
         found += check.sandbox_id("sandbox_id", request.sandbox_id)
         found += check.env("env", env)
@@ -78,112 +85,143 @@ def creation(
             found.append(Violation("namespace", "must be one of the tenant's namespaces, or empty for its first"))
         asked = request.spec
         found += settings.policy.violations(asked.annotations, asked.runtime_class, asked.storage.storage_class)
-        made = spec(asked, settings)
-    return Key(namespace, request.sandbox_id), made, env
+        complete = spec(asked, settings)
+    return Key(namespace, request.sandbox_id), complete, env
 
 
 def spec(message: pb.SandboxSpec, settings: Settings) -> SandboxSpec:
-    """The spec with defaults filled in. Raises `errors.Invalid` with every bad field."""
-    storage, asked, usual, readiness = message.storage, message.resources, settings, message.readiness
-    cpu = _pair(asked.cpu_request, asked.cpu_limit, usual.default_cpu_request, usual.default_cpu_limit, check.cpu)
-    memory_limits = usual.default_memory_request, usual.default_memory_limit
-    memory = _pair(asked.memory_request, asked.memory_limit, *memory_limits, check.memory)
+    """Returns the spec with defaults filled in. Raises `errors.Invalid` with every bad field."""
+    storage = message.storage
+    readiness = message.readiness
     ports = tuple(Port(one.name or check.made_name(one.number), one.number) for one in message.ports)
-    # A probe of port 0 is a mistake, not no probe.
-    tcp_port = (readiness.tcp_port or -1) if readiness.HasField("tcp_port") else 0
+    tcp_port = 0
+    if readiness.HasField("tcp_port"):
+        # A probe of port 0 is invalid. In the domain 0 is no probe, so that the check would not see it.
+        tcp_port = readiness.tcp_port or -1
+    grace_period = settings.grace_period
+    if message.HasField("grace_period_seconds"):
+        grace_period = message.grace_period_seconds
+    copy_image_home = settings.copy_image_home
+    if message.HasField("copy_image_home"):
+        copy_image_home = message.copy_image_home
     return SandboxSpec(
         project=message.project,
-        image=message.image or usual.default_image,
+        image=message.image or settings.default_image,
         command=tuple(message.command),
         args=tuple(message.args),
         ports=ports or PORTS,
-        resources=Resources(*cpu, *memory),
+        resources=_resources(message.resources, settings),
         storage=Storage(
-            size=storage.size or usual.default_storage_size,
-            storage_class=storage.storage_class or usual.storage_class,
+            size=storage.size or settings.default_storage_size,
+            storage_class=storage.storage_class or settings.storage_class,
             access_mode=storage.access_mode or "ReadWriteOnce",
         ),
         labels=dict(message.labels),
         annotations=dict(message.annotations),
         runtime_class=message.runtime_class,
         readiness=Readiness(readiness.http_path, tcp_port),
-        grace_period_seconds=message.grace_period_seconds
-        if message.HasField("grace_period_seconds")
-        else usual.grace_period,
-        copy_image_home=message.copy_image_home if message.HasField("copy_image_home") else usual.copy_image_home,
+        grace_period_seconds=grace_period,
+        copy_image_home=copy_image_home,
     )
 
 
 def unset_storage(message: pb.Storage) -> tuple[str, ...]:
-    """The names of the fields that the caller left empty."""
+    """Returns the names of the fields that the caller left empty."""
     return tuple(one.name for one in message.DESCRIPTOR.fields if not getattr(message, one.name))
 
 
-def _pair(request: str, limit: str, usual_request: str, usual_limit: str, kind: check.Kind) -> tuple[str, str]:
-    """A request and a limit; a default gives way to what the caller said of the other."""
+def _resources(asked: pb.Resources, settings: Settings) -> Resources:
+    cpu_request, cpu_limit = _pair(
+        asked.cpu_request, asked.cpu_limit, settings.default_cpu_request, settings.default_cpu_limit, check.cpu
+    )
+    memory_request, memory_limit = _pair(
+        asked.memory_request,
+        asked.memory_limit,
+        settings.default_memory_request,
+        settings.default_memory_limit,
+        check.memory,
+    )
+    return Resources(cpu_request, cpu_limit, memory_request, memory_limit)
+
+
+def _pair(request: str, limit: str, default_request: str, default_limit: str, kind: check.Kind) -> tuple[str, str]:
+    """Returns a request and a limit, each with its default if the caller left it empty.
+
+    A default limit is raised to the caller's request, and a default request lowered to the caller's limit.
+    """
     if request and not limit:
-        limit = max(usual_limit, request, key=lambda one: kind.fits(one) or 0)
+        limit = max(default_limit, request, key=lambda one: kind.fits(one) or 0)
     if limit and not request:
-        request = min(usual_request, limit, key=lambda one: kind.fits(one) or math.inf)
-    return request or usual_request, limit or usual_limit
+        request = min(default_request, limit, key=lambda one: kind.fits(one) or math.inf)
+    return request or default_request, limit or default_limit
 
 
-def change(tenant: Tenant, request: Change) -> manager.Wish:
-    """A wish about a sandbox that is there. Raises `errors.Invalid` and `errors.NotFound`."""
+def change(tenant: Tenant, request: ChangeRequest) -> manager.Mutation:
+    """Returns the mutation of a sandbox that exists. Raises `errors.Invalid`, and `errors.NotFound` for another tenant's
+    namespace."""
     expected = request.expected_generation if request.HasField("expected_generation") else None
-    with _judging() as found:
+    with _collecting() as found:
         found += check.request_id("request_id", request.request_id)
         if expected is not None and expected < 1:
             found.append(Violation("expected_generation", "must be a generation: 1 or more"))
         if isinstance(request, pb.UpdateEnvVarsRequest):
             found += check.env_change(request.set, request.unset, request.replace)
-        found += _misnamed(request)
-    return wish(tenant, tenant.key(request.namespace, request.sandbox_id), request, expected)
+        found += _bad_names(request)
+    return mutation(tenant, tenant.key(request.namespace, request.sandbox_id), request, expected)
 
 
-def wish(tenant: Tenant, key: Key, request: Mutation, expected_generation: int | None = None) -> manager.Wish:
-    """What every mutation carries. Takes the id out of `request`, so that the rest is the payload."""
+def mutation(
+    tenant: Tenant, key: Key, request: MutationRequest, expected_generation: int | None = None
+) -> manager.Mutation:
+    """Returns what all mutations have in common. Clears `request.request_id`: what is left is the payload."""
     request_id = request.request_id.lower()
     request.ClearField("request_id")
     payload = type(request).__name__.encode() + b"\0" + request.SerializeToString(deterministic=True)
-    known = store.Request(tenant.name, request_id, payload) if request_id else None
-    return manager.Wish(tenant.name, key, known, expected_generation)
+    stored = store.Request(tenant.name, request_id, payload) if request_id else None
+    return manager.Mutation(tenant.name, key, stored, expected_generation)
 
 
-def read(tenant: Tenant, request: Read) -> Key:
-    """The key of a sandbox to read. Raises `errors.Invalid` and `errors.NotFound`."""
-    with _judging() as found:
+def read(tenant: Tenant, request: ReadRequest) -> Key:
+    """Returns the key of a sandbox to read. Raises `errors.Invalid`, and `errors.NotFound` for another tenant's
+    namespace."""
+    with _collecting() as found:
         if request.min_sequence < 0:
             found.append(Violation("min_sequence", "must not be negative"))
-        found += _misnamed(request)
+        found += _bad_names(request)
     return tenant.key(request.namespace, request.sandbox_id)
 
 
-def _misnamed(request: Change | Read) -> Iterator[Violation]:
+def _bad_names(request: ChangeRequest | ReadRequest) -> Iterator[Violation]:
     yield from check.sandbox_id("sandbox_id", request.sandbox_id, True)
     yield from check.namespace("namespace", request.namespace)
 
 
 def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter, int | None]:
-    """What to watch, and the sequence to go on after. Raises `errors.Invalid` and `errors.NotFound`."""
+    """Returns what to watch, and the sequence to resume after: None to begin with a snapshot.
+
+    Raises `errors.Invalid`, and `errors.NotFound` for ids in another tenant's namespace.
+    """
     after = request.after_sequence if request.HasField("after_sequence") else None
-    with _judging() as found:
+    with _collecting() as found:
         for index, sandbox_id in enumerate(request.sandbox_ids[:WATCHED_MOST]):
             found += check.sandbox_id(f"sandbox_ids[{index}]", sandbox_id, True)
         if len(request.sandbox_ids) > WATCHED_MOST:
             found.append(Violation("sandbox_ids", f"must have at most {WATCHED_MOST} ids"))
         if after is not None and after < 0:
             found.append(Violation("after_sequence", "must not be negative"))
-        labels = _matching(request, found)
+        labels = _label_selector(request, found)
     keys = tenant.keys(request.namespace, request.sandbox_ids)
     return feed.Filter(tenant, keys, request.namespace, request.project, labels), after
 
 
 def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], Key | None]:
-    """What to list: filter, phases and the key to go on after. Raises `errors.Invalid`."""
+    """Returns what to list: a filter, the phases (all if empty), and the key that the page begins after.
+
+    Raises `errors.Invalid`.
+    """
     known = {one.value: one for one in Phase}
     namespace, _, sandbox_id = request.page_token.partition("/")
-    with _judging() as found:
+    with _collecting() as found:
         for index, phase in enumerate(request.phases[: len(known)]):
             if phase not in known:
                 found.append(Violation(f"phases[{index}]", "must be a phase"))
@@ -197,7 +235,7 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
             found.append(Violation("view", f"must be {' or '.join(pb.SandboxView.keys()[1:])}, or unset"))
         if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
             found.append(Violation("page_token", "must be the next_page_token of the page before"))
-        labels = _matching(request, found)
+        labels = _label_selector(request, found)
     selection = feed.Filter(tenant, frozenset(), request.namespace, request.project, labels)
     after = Key(namespace, sandbox_id) if request.page_token else None
     phases = [pb.PHASE_TERMINATED] if request.volume_kept else request.phases
@@ -205,12 +243,17 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
 
 
 def page_token(after: Key | None) -> str:
-    """The token of the page after `after`; empty for None."""
-    return "/".join(after) if after else ""
+    """Returns the token of the page that begins after `after`; empty for None, after the last page."""
+    return "" if after is None else "/".join(after)
 
 
-def _matching(request: pb.WatchStatusRequest | pb.ListSandboxesRequest, found: list[Violation]) -> selector.Selector:
-    """The label selector, the last to be judged: it raises `errors.Invalid`."""
+def _label_selector(
+    request: pb.WatchStatusRequest | pb.ListSandboxesRequest, found: list[Violation]
+) -> selector.Selector:
+    """Checks the fields of a filter, adds their violations to `found` and returns the label selector.
+
+    Raises `errors.Invalid` for a bad label selector, so that it has to be the last check.
+    """
     found += check.namespace("namespace", request.namespace)
     found += check.project("project", request.project)
     return selector.parse("label_selector", request.label_selector)

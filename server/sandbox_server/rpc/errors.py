@@ -1,4 +1,4 @@
-"""The one table from domain errors to status codes, and how an error is sent."""
+"""Maps domain errors to gRPC statuses, and sends them."""
 
 import itertools
 import uuid
@@ -17,10 +17,10 @@ log = structlog.get_logger()
 
 DOMAIN = "sandbox.fullstackagent.io"
 RETRY_SECONDS = 1
-"""What UNAVAILABLE asks a client to wait: a restart of the service takes about as long."""
+"""The delay that UNAVAILABLE asks a client for: about as long as a restart of the service."""
 VIOLATIONS_MOST = 1536
-"""Bytes of violations in one answer, which has them twice, once in base64: clients take 8 KiB of metadata, and fail the
-call over more."""
+"""Bytes of violations in one answer, which contains them twice, once in base64. Clients accept 8 KiB of metadata and fail
+the call over more."""
 
 CODES: dict[type[errors.ServiceError], int] = {
     errors.Invalid: code_pb2.INVALID_ARGUMENT,
@@ -37,17 +37,18 @@ CODES: dict[type[errors.ServiceError], int] = {
 
 
 def status(method: str, error: Exception, named: Mapping[str, str] = MappingProxyType({})) -> status_pb2.Status:
-    """The status of an error: its code, its message, one ErrorInfo and the details that apply.
+    """Returns the status of an error: its code, its message, one ErrorInfo and the details of that code.
 
-    `named`: the sandbox that the call is about. An error that nobody foresaw is INTERNAL with a reference, under which
-    it is logged, and no text of its own.
+    `named` is the sandbox that the call is about. An unforeseen error becomes INTERNAL with a reference. It is logged
+    under that reference, and its own text is not sent.
     """
     metadata = dict(named)
     if not isinstance(error, errors.ServiceError):
-        metadata["reference"] = reference = uuid.uuid4().hex[:12]
+        reference = uuid.uuid4().hex[:12]
+        metadata["reference"] = reference
         log.error("internal_error", method=method, reference=reference, exc_info=error)
-        said = f"the service failed; its log has the cause under the reference {reference}"
-        error = errors.ServiceError("INTERNAL", said)
+        message = f"the service failed; its log has the cause under the reference {reference}"
+        error = errors.ServiceError("INTERNAL", message)
     elif isinstance(error, errors.Invalid):
         error = errors.Invalid(_fitting(error.violations), error.reason)
     answer = status_pb2.Status(code=CODES[type(error)], message=error.message)
@@ -71,14 +72,16 @@ def _details(error: errors.ServiceError) -> Iterator[Any]:
 
 
 def _fitting(violations: tuple[errors.Violation, ...]) -> tuple[errors.Violation, ...]:
-    """As many as fit an answer, and how many there are besides."""
+    """Returns as many violations as fit into an answer, and one more that counts the rest."""
     sizes = itertools.accumulate(len(one.field) + len(one.description) for one in violations)
     fitting = tuple(one for one, size in zip(violations, sizes, strict=True) if size <= VIOLATIONS_MOST)
-    left = len(violations) - len(fitting)
-    return (*fitting, errors.Violation("request", f"has {left} more bad fields")) if left else fitting
+    left_out = len(violations) - len(fitting)
+    if left_out == 0:
+        return fitting
+    return (*fitting, errors.Violation("request", f"has {left_out} more bad fields"))
 
 
 async def abort(context: grpc.aio.ServicerContext[bytes, bytes], answer: status_pb2.Status) -> NoReturn:
-    """Ends the call with `answer`."""
+    """Ends the call with `answer`. Always raises, as gRPC's own `abort` does."""
     rich = rpc_status.to_status(answer)
     await context.abort(rich.code, rich.details, rich.trailing_metadata)

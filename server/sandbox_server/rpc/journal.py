@@ -1,4 +1,4 @@
-"""The log lines of calls: one for each mutation, and for refused credentials as many as the disk can take."""
+"""Logs calls: a line for each mutation, and a limited number of lines for calls with bad credentials."""
 
 import time
 from collections.abc import Callable
@@ -10,15 +10,20 @@ from sandbox_server.domain.tenant import Tenant
 log = structlog.get_logger()
 
 BURST = 10
-"""Refusals that are logged one by one before the rate applies."""
+"""Lines that may be logged at once before the rate limit applies."""
 EACH = 1.0
-"""Seconds between two lines of refusals after that."""
+"""Seconds between two lines after that."""
 
 
 def mutation(
-    outcome: tuple[str, str, str], tenant: Tenant | None, sandbox: dict[str, str], request: str, peer: str, took: float
+    outcome: tuple[str, str, str],
+    tenant: Tenant | None,
+    sandbox: dict[str, str],
+    request_id: str,
+    peer: str,
+    seconds: float,
 ) -> None:
-    """Logs a mutation: `outcome` is its method, code and reason, `request` its request id, and `took` its seconds."""
+    """Logs a mutation. `outcome` is its method, code and reason, `seconds` the time it took."""
     method, code, reason = outcome
     log.info(
         "call",
@@ -26,19 +31,19 @@ def mutation(
         tenant=tenant.name if tenant else "",
         namespace=sandbox.get("namespace", ""),
         sandbox=sandbox.get("sandbox_id", ""),
-        request_id=request,
+        request_id=request_id,
         peer=peer,
         code=code,
         reason=reason,
-        ms=round(took * 1000, 1),
+        ms=round(seconds * 1000, 1),
     )
 
 
 class Refusals:
-    """Logs calls whose credentials were refused. A line says how many were left out before it.
+    """Logs calls whose credentials were refused: `BURST` lines at once, then a line every `EACH` seconds.
 
-    Anybody can cause such calls, so that their lines are limited to a rate: `BURST` at once, then one in `EACH`
-    seconds. The metrics count all of them.
+    Anybody can cause such calls, and they must not fill the disk. A line counts the calls that were left out before
+    it; the metrics count all of them.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +53,7 @@ class Refusals:
         self._left_out = 0
 
     def add(self, method: str, peer: str) -> None:
-        """Logs a refused call of `method` by `peer`, if the rate allows it."""
+        """Logs a refused call of `method` by `peer`, if the rate limit allows it."""
         now = self._clock()
         self._lines = min(BURST, self._lines + (now - self._filled) / EACH)
         self._filled = now

@@ -1,4 +1,4 @@
-"""A page of a list as it is written: it ends before it is larger than every client takes."""
+"""Encodes a page of ListSandboxes that every client can receive."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,20 +10,20 @@ from sandbox_server.domain.sandbox import Key
 from sandbox_server.rpc import convert
 
 PAGE_BYTES = 3 * 1024 * 1024
-"""gRPC clients take 4 MiB, unless they are configured otherwise. One sandbox at its limits has less than half of this."""
+"""gRPC clients receive 4 MiB unless configured otherwise. A sandbox at its limits is smaller than half of this."""
 _REST = 256
 """Bytes for the token of the next page and the sequence."""
 
 
 def writer(most: int, whole: Callable[[Event], Any]) -> Callable[[int, Iterator[Event]], bytes]:
-    """Returns what writes a page: at most `most` of the sandboxes that it is given, as of a sequence.
+    """Returns a function that encodes a page from the log's sequence and the last events of sandboxes.
 
-    `whole` returns a Sandbox of the contract; the thread that reads the sandboxes calls it. Each sandbox is given as its last
-    event.
+    The page has at most `most` sandboxes, fewer if they are large. `whole` returns the Sandbox message of an event; it
+    is called on the thread that reads the sandboxes.
     """
 
     def write(sequence: int, found: Iterator[Event]) -> bytes:
-        # Messages that stand one after another are read as one, which has all their sandboxes.
+        # Protobuf reads concatenated messages as one message with all their sandboxes.
         written: list[bytes] = []
         left = PAGE_BYTES - _REST
         last: Key | None = None

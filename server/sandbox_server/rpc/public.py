@@ -1,7 +1,7 @@
-"""What needs no token: health checks and reflection, in gRPC's own contracts.
+"""The methods that need no token: health checks and reflection, as gRPC defines them.
 
-gRPC's own health service holds a lock while it writes to a watcher, so that one that does not read would keep every
-change of the health from all others.
+The health service of the grpc-health package is not used: it holds a lock while it writes to a watcher, so that one
+watcher that does not read keeps changes from all others.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from sandbox_server.rpc import receive
 from sandbox_server.rpc.auth import Caller
 
 VERSION_KEY = "sandbox-version"
-"""Metadata of a health check's answer."""
+"""The trailing metadata of a health check that has the version of the service."""
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 Answer = health_pb2.HealthCheckResponse
 
@@ -27,14 +27,14 @@ class Health:
     """The health of the server as a whole, which is that of each of its services."""
 
     def __init__(self, inbox: receive.Inbox, names: Sequence[str]) -> None:
-        """`names`: the services that a caller may ask for, besides the empty name."""
+        """`names` are the services that a caller may ask for. The empty name, the whole server, is always known."""
         self._inbox = inbox
         self._names = {"", *names}
         self._status: Any = Answer.NOT_SERVING
         self._changed = asyncio.Event()
 
     def serving(self, ready: bool) -> None:
-        """Reports from now on whether the server is ready."""
+        """Sets the health to SERVING or NOT_SERVING and sends a change to every watch."""
         status = Answer.SERVING if ready else Answer.NOT_SERVING
         if status != self._status:
             self._status = status
@@ -43,14 +43,14 @@ class Health:
 
     async def check(self, context: Caller) -> bytes:
         """Returns the health. Raises `errors.NotFound` for a service that is not served."""
-        if await self._asked(context) not in self._names:
+        if await self._requested(context) not in self._names:
             raise errors.NotFound("SERVICE_UNKNOWN", f"this server has no such service: ask for {HEALTH!r} or none")
         context.set_trailing_metadata(((VERSION_KEY, VERSION),))
         return bytes(Answer(status=self._status).SerializeToString())
 
     async def watch(self, context: Caller) -> None:
-        """Sends the health, and again after each change; SERVICE_UNKNOWN for a service that is not served."""
-        known = await self._asked(context) in self._names
+        """Sends the health now and after each change, until cancelled; SERVICE_UNKNOWN for a service that is not served."""
+        known = await self._requested(context) in self._names
         sent: Any = None
         while True:
             changed = self._changed
@@ -60,20 +60,23 @@ class Health:
                 sent = status
             await changed.wait()
 
-    async def _asked(self, context: Caller) -> str:
+    async def _requested(self, context: Caller) -> str:
         request: Any = receive.parsed(health_pb2.HealthCheckRequest, await self._inbox.message(context))
         return str(request.service)
 
 
 class Reflection:
-    """The contract of every service, for tools such as grpcurl."""
+    """Server reflection: serves the contract of every service to tools such as grpcurl."""
 
     def __init__(self, inbox: receive.Inbox, names: Sequence[str]) -> None:
         self._inbox = inbox
         self._servicer = reflection.aio.ReflectionServicer(names)
 
     async def info(self, context: Caller) -> None:
-        """Answers requests until the caller has sent its last, or sends none for a while."""
+        """Answers requests until the caller ends the stream or is silent for `receive.MESSAGE_WITHIN` seconds.
+
+        Raises `errors.DeadlineExceeded` if not even the first request arrives in that time.
+        """
         async for answer in self._servicer.ServerReflectionInfo(self._requests(context), context):
             await context.write(answer.SerializeToString())
 
@@ -82,9 +85,9 @@ class Reflection:
             try:
                 written = await self._inbox.message(context)
             except errors.DeadlineExceeded:
-                if not count:
+                if count == 0:
                     raise
-                # Tools keep the stream open while they work, and open another one if it has ended.
+                # Tools keep the stream open between requests, and open another when it has ended.
                 return
             if written is None:
                 return

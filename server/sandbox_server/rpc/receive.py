@@ -1,7 +1,6 @@
-"""How the messages of calls arrive: each within bounded time, from authenticated callers and others alike."""
+"""Receives the messages of calls, each within bounded time."""
 
 import asyncio
-import math
 import time
 from typing import Any
 
@@ -15,14 +14,14 @@ MESSAGE_WITHIN = 10.0
 
 
 class Inbox:
-    """Receives the messages of calls. A silent call holds a stream for `MESSAGE_WITHIN` at most, and no shutdown up.
+    """Receives the messages of calls, and ends calls that are silent for `MESSAGE_WITHIN` seconds or at a shutdown.
 
-    One timer serves all calls: `asyncio.timeout` would cost a twelfth of a read.
+    One timer serves all calls: an `asyncio.timeout` for each would add a twelfth to the cost of a read.
     """
 
     def __init__(self) -> None:
         self._since: dict[asyncio.Task[Any], float] = {}
-        """When each call began to wait, the longest wait first; without those that were ended."""
+        """When each waiting call began to wait, the longest wait first. A call that was ended is removed."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -41,8 +40,9 @@ class Inbox:
         try:
             received: object = await context.read()
         except asyncio.CancelledError:
-            # Still there: the caller left. It may also have left at the moment at which its call was ended.
-            if task in self._since or task.uncancel():
+            cancelled_by_caller = task in self._since
+            # `uncancel` takes back our own cancellation. Another that is left is the caller's, made at the same moment.
+            if cancelled_by_caller or task.uncancel() > 0:
                 raise
             raise _closing() if self._closed else _not_received() from None
         finally:
@@ -50,22 +50,23 @@ class Inbox:
         return received if isinstance(received, bytes) else None
 
     def close(self) -> None:
-        """Ends every wait for a message now."""
+        """Ends every wait for a message, and refuses new ones."""
         self._closed = True
-        self._end_until(math.inf)
+        self._end(list(self._since))
         if self._timer is not None:
             self._timer.cancel()
 
     def _end_late(self) -> None:
+        """Ends the calls that have waited for too long, and sets the timer for the next one."""
         now = time.monotonic()
-        self._end_until(now - MESSAGE_WITHIN)
+        self._end([task for task, since in self._since.items() if since <= now - MESSAGE_WITHIN])
         self._timer = None
         if self._since:
             remaining = next(iter(self._since.values())) + MESSAGE_WITHIN - now
             self._timer = asyncio.get_running_loop().call_later(remaining, self._end_late)
 
-    def _end_until(self, moment: float) -> None:
-        for task in [task for task, since in self._since.items() if since <= moment]:
+    def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
+        for task in tasks:
             del self._since[task]
             task.cancel()
 
@@ -75,16 +76,16 @@ def _closing() -> errors.Unavailable:
 
 
 def _not_received() -> errors.DeadlineExceeded:
-    said = f"the message of the call did not arrive within {MESSAGE_WITHIN:g} s: repeat the call and send it"
-    return errors.DeadlineExceeded("REQUEST_NOT_RECEIVED", said)
+    message = f"the message of the call did not arrive within {MESSAGE_WITHIN:g} s: repeat the call and send it"
+    return errors.DeadlineExceeded("REQUEST_NOT_RECEIVED", message)
 
 
 def parsed(kind: type[Message], written: bytes | None) -> Message:
-    """Returns the message of that kind. Raises `errors.Invalid` if there is none or it is malformed."""
+    """Returns the message that `written` encodes. Raises `errors.Invalid` if it is None or malformed."""
     if written is None:
         raise errors.Invalid((errors.Violation("request", "is missing: send one message"),))
     try:
         return kind.FromString(written)
     except DecodeError:
-        said = "is not a message of the contract, or has text that is not UTF-8"
-        raise errors.Invalid((errors.Violation("request", said),)) from None
+        description = "is not a message of the contract, or has text that is not UTF-8"
+        raise errors.Invalid((errors.Violation("request", description),)) from None

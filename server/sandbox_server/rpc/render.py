@@ -1,7 +1,7 @@
-"""Domain values to messages.
+"""Converts domain values to messages.
 
-A message is given as a dictionary, which protobuf reads in one go: in less than half the time that an object for each
-part of it takes.
+Functions return the fields of a message as a dictionary. Protobuf makes the message from it in less than half the time
+that an object for each part would take.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _HOLDS = {True: pb.CONDITION_STATUS_TRUE, False: pb.CONDITION_STATUS_FALSE, None
 
 
 def status(event: Event, stale: bool = False) -> Any:
-    """A SandboxStatus."""
+    """Returns the SandboxStatus of an event. `stale`: the sandbox cannot be observed now."""
     sandbox = event.sandbox
     return (
         _names(sandbox)
@@ -34,12 +34,12 @@ def status(event: Event, stale: bool = False) -> Any:
 
 
 def whole(event: Event, stale: bool = False, basic: bool = False) -> Any:
-    """A Sandbox with its status and, unless `basic`, with its spec and the names of its variables."""
+    """Returns the Sandbox of an event with its status and, unless `basic`, its spec and the names of its variables."""
     sandbox = event.sandbox
-    asked = {} if basic else {"spec": _spec(sandbox.spec), "env_names": sandbox.env_names}
+    details = {} if basic else {"spec": _spec(sandbox.spec), "env_names": sandbox.env_names}
     return (
         _names(sandbox)
-        | asked
+        | details
         | {"desired_state": sandbox.desired.value, "create_time": sandbox.create_time, "status": status(event, stale)}
     )
 
@@ -57,7 +57,7 @@ def _names(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def _phase(status: Status) -> dict[str, Any]:
-    """The fields that the domain's status has. An unset one is None."""
+    """Returns the fields that the domain's status has. An unset field is None."""
     last_exit = status.last_exit
     volume = status.volume
     disruption = status.last_disruption
@@ -91,7 +91,7 @@ def _condition(condition: Condition) -> dict[str, Any]:
 
 
 def _spec(spec: SandboxSpec) -> dict[str, Any]:
-    """A SandboxSpec, with at most one of the probes."""
+    """Returns a SandboxSpec. Of the two probes it has the one that is set, or none."""
     resources = spec.resources
     storage = spec.storage
     probe = {"http_path": spec.readiness.http_path, "tcp_port": spec.readiness.tcp_port}
@@ -118,21 +118,21 @@ def _spec(spec: SandboxSpec) -> dict[str, Any]:
 
 
 class Encoder:
-    """Writes the messages that many callers share; see `feed.Encoder`."""
+    """Encodes the messages that many callers share; see `feed.Encoder`."""
 
     def status(self, event: Event) -> bytes:
-        """The answer to GetStatus."""
+        """Returns the answer to GetStatus."""
         return pb.GetStatusResponse(status=status(event)).SerializeToString()
 
     def event(self, event: Event) -> bytes:
-        """One event of a watch."""
+        """Returns a message of a watch with the status after `event`."""
         return pb.WatchStatusResponse(sequence=event.sequence, status=status(event)).SerializeToString()
 
     def snapshot_complete(self, sequence: int, count: int, heartbeat: float) -> bytes:
-        """The end of a snapshot."""
+        """Returns the message that ends a snapshot of `count` sandboxes. `heartbeat` is in seconds."""
         marker = pb.SnapshotComplete(count=count, heartbeat_seconds=heartbeat)
         return pb.WatchStatusResponse(sequence=sequence, snapshot_complete=marker).SerializeToString()
 
     def heartbeat(self, sequence: int) -> bytes:
-        """A sign of life."""
+        """Returns the message that a watch sends when there is nothing else to send."""
         return pb.WatchStatusResponse(sequence=sequence, heartbeat=pb.Heartbeat()).SerializeToString()

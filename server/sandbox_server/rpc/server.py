@@ -1,7 +1,7 @@
-"""The gRPC server: one way in and out for every call.
+"""The gRPC server.
 
-Each RPC is wrapped here, where it is registered: who calls, how long it may take, what its errors become. A wrapper
-costs a function call; a `grpc.aio` interceptor would cost 10 us on each.
+Each RPC is registered here in a wrapper that authenticates the caller, receives the message, maps errors to statuses,
+and counts and logs the call. It costs a function call; a `grpc.aio` interceptor would cost 10 us.
 """
 
 import asyncio
@@ -28,33 +28,33 @@ from sandbox_server.rpc.servicer import Fields, Servicer
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"]
 RECEIVE_MOST = 2 * 1024 * 1024
-"""Bytes: an environment and a spec at their limits are 1.1 MiB together."""
+"""Bytes of a message. An environment and a spec at their limits are 1.1 MiB together."""
 
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVE_MOST),
     ("grpc.max_metadata_size", 16 * 1024),
-    # On one connection. A client keeps back what it opens beyond them, or is refused with UNAVAILABLE.
+    # On one connection. A client queues more streams than these, or they fail with UNAVAILABLE.
     ("grpc.max_concurrent_streams", 2_000),
-    # More new streams than this at once are cancelled; the default of about 1,000 is less than one console's restart.
+    # More new streams at once are cancelled. A web console that restarts opens more than the default of about 1,000.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # Clients may ping while they have no call; gRPC otherwise takes that for abuse and closes the connection. Pings that
-    # come faster than this are still refused.
+    # Clients may ping without an open call; by default gRPC closes the connection for that. It still closes the
+    # connection if pings come faster than this.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 100),
     ("grpc.so_reuseport", 0),
 )
 
 LAST_CALLS = 0.2
-"""Seconds between the last call's end and the closing of the connections."""
+"""Seconds from the end of the last call until connections are closed."""
 
 
 class Server:
     """Serves the contract, health and reflection on one address.
 
-    `open` counts the calls under way by method, `ended` those that ended by method, code and reason.
+    `open` counts open calls by method, `ended` counts ended calls by method, code and reason.
     """
 
     def __init__(self, servicer: Servicer, authenticator: auth.Authenticator) -> None:
@@ -72,10 +72,11 @@ class Server:
         self._server = grpc.aio.server(options=OPTIONS)
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
-        """Serves, NOT_SERVING yet, and returns the port. Raises OSError if the address cannot be had."""
-        stream, unary = grpc.stream_stream_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+        """Begins to serve, with the health NOT_SERVING, and returns the port. Raises OSError if it cannot listen."""
+        stream = grpc.stream_stream_rpc_method_handler
+        unary = grpc.stream_unary_rpc_method_handler
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
-            # The first that was added is the first that is asked.
+            # gRPC looks a method up in the order in which services are added.
             SERVICE.full_name: {one.name: self._handler(one) for one in SERVICE.methods},
             public.HEALTH: {
                 "Check": unary(self._public("Check", self._health.check)),
@@ -98,14 +99,14 @@ class Server:
         return port
 
     async def serving(self, ready: bool) -> None:
-        """Reports to health checks whether to send calls here; never again once the service stops."""
+        """Sets whether health checks are answered with SERVING. Once the service stops they never are."""
         self._health.serving(ready and not self._draining)
 
     async def stop(self, grace: float) -> None:
-        """Refuses new calls with UNAVAILABLE and lets those under way finish for `grace` seconds.
+        """Refuses new calls with UNAVAILABLE, waits for open unary calls for up to `grace` seconds, then closes.
 
-        Watches must have been ended. gRPC's own way to stop would answer what arrives meanwhile with CANCELLED, which
-        no caller takes for a reason to try again.
+        Assumes that the caller has ended the watches. gRPC's own `stop` would answer new calls with CANCELLED, which
+        clients do not retry.
         """
         self._draining = True
         self._health.serving(False)
@@ -115,28 +116,30 @@ class Server:
                 while any(self.open[one.name] for one in SERVICE.methods if not one.server_streaming):
                     self._idle.clear()
                     await self._idle.wait()
-                # Those who were just refused have backed off; whoever is on the way is still refused in good order.
+                # A call that is on its way gets UNAVAILABLE as well, instead of a closed connection.
                 await asyncio.sleep(min(grace, LAST_CALLS))
         await self.close()
 
     async def close(self) -> None:
-        """Ends everything at once."""
+        """Ends all calls and closes all connections at once."""
         await self._server.stop(None)
 
     def _handler(self, described: MethodDescriptor) -> "grpc.RpcMethodHandler[Any, Any]":
         method = described.name
         call: Callable[[Tenant, Message, Caller], Awaitable[Fields | bytes | None]] = getattr(self._servicer, method)
-        request, response = map(GetMessageClass, (described.input_type, described.output_type))
-        ok, left = (method, "OK", ""), (method, "CANCELLED", "")
-        # Mutations: a log line for each read would cost a third of the read.
+        request = GetMessageClass(described.input_type)
+        response = GetMessageClass(described.output_type)
+        # Only mutations are logged: a line for each read would add a third to the cost of the read.
         logged = "request_id" in described.input_type.fields_by_name
 
         async def handle(_messages: object, context: Caller) -> bytes | None:
-            began, outcome = time.monotonic(), left
+            began = time.monotonic()
+            # The outcome of a call that ends by neither an answer nor an error.
+            outcome = (method, "CANCELLED", "")
             tenant: Tenant | None = None
             message: Message | None = None
             request_id = ""
-            told: dict[str, str] = {}
+            sandbox: dict[str, str] = {}
             self.open[method] += 1
             try:
                 if self._draining:
@@ -144,20 +147,20 @@ class Server:
                 tenant = self._authenticator.tenant(context)
                 message = receive.parsed(request, await self._inbox.message(context))
                 if logged:
-                    # The call takes it out of the message.
-                    request_id = convert.known_request_id(message)
-                    told = convert.named(tenant, message)
+                    # Read now, because the call clears it in the message.
+                    request_id = convert.valid_request_id(message)
+                    sandbox = convert.named(tenant, message)
                 answer = await call(tenant, message, context)
                 if isinstance(answer, dict):
                     if logged:
-                        told = {name: answer["sandbox"][name] for name in ("sandbox_id", "namespace")}
+                        sandbox = {name: answer["sandbox"][name] for name in ("sandbox_id", "namespace")}
                     answer = response(**answer).SerializeToString()
-                outcome = ok
+                outcome = (method, "OK", "")
                 return answer
             except Exception as error:
                 if tenant is not None and message is not None and not logged:
-                    told = convert.named(tenant, message)
-                status = rpc_errors.status(method, error, told)
+                    sandbox = convert.named(tenant, message)
+                status = rpc_errors.status(method, error, sandbox)
                 reason = error.reason if isinstance(error, errors.ServiceError) else "INTERNAL"
                 outcome = (method, code_pb2.Code.Name(status.code), reason)
             finally:
@@ -166,22 +169,23 @@ class Server:
                 if tenant is None and outcome[1] == "UNAUTHENTICATED":
                     self._refusals.add(method, context.peer())
                 elif logged:
-                    # After the answer has gone: writing a line takes as long as reading the request.
-                    took = time.monotonic() - began
+                    # Logged after the answer is sent: writing a line takes as long as reading the request.
+                    seconds = time.monotonic() - began
                     asyncio.get_running_loop().call_soon(
-                        journal.mutation, outcome, tenant, told, request_id, context.peer(), took
+                        journal.mutation, outcome, tenant, sandbox, request_id, context.peer(), seconds
                     )
                 if self._draining:
                     self._idle.set()
             return await rpc_errors.abort(context, status)
 
-        # As if the caller streamed: gRPC would otherwise wait for the message itself, without end and uncounted.
+        # Registered as client streams, so that the inbox receives the message. gRPC itself would wait for it without
+        # a limit, and the call would not be counted.
         if described.server_streaming:
             return grpc.stream_stream_rpc_method_handler(handle)
         return grpc.stream_unary_rpc_method_handler(handle)
 
     def _public(self, method: str, call: Callable[[Caller], Awaitable[bytes | None]]) -> Any:
-        """A method that needs no token: it is counted as the others are."""
+        """Returns the wrapper of a method that needs no token. Its calls are counted and not logged."""
 
         async def handle(_messages: object, context: Caller) -> bytes | None:
             outcome = (method, "CANCELLED", "")

@@ -1,4 +1,4 @@
-"""The RPCs: each reads its request, asks the manager, and gives the fields of its answer."""
+"""The RPCs: each converts its request, calls the manager and returns the fields of its answer."""
 
 import asyncio
 import functools
@@ -17,19 +17,20 @@ from sandbox_server.rpc.auth import Caller
 from sandbox_server.settings import Settings
 
 CALL_MOST = 30.0
-"""Seconds that a unary call may take, whatever its caller allows: no answer needs nearly as long."""
+"""Seconds that a unary call may take, even if its caller allows more."""
 
 T = TypeVar("T")
 Fields = dict[str, Any]
-"""An answer's. GetStatus and ListSandboxes give the bytes of their answer: the first is written once for all callers, the
-second has to know its size. A stream gives none."""
+"""The fields of an answer. GetStatus and ListSandboxes return encoded answers instead: a status is encoded once for all
+callers, and the size of a page has to be known. A stream returns None."""
 
 
 async def in_time(caller: Caller, work: Awaitable[T]) -> T:
-    """What `work` comes to. Raises `errors.DeadlineExceeded` where that takes longer than the call may."""
+    """Returns the result of `work`. Raises `errors.DeadlineExceeded` if it takes longer than the call may."""
     remaining = caller.time_remaining()
+    limit = CALL_MOST if remaining is None else min(remaining, CALL_MOST)
     try:
-        async with asyncio.timeout(CALL_MOST if remaining is None else min(remaining, CALL_MOST)):
+        async with asyncio.timeout(limit):
             return await work
     except TimeoutError:
         raise errors.DeadlineExceeded(
@@ -38,43 +39,45 @@ async def in_time(caller: Caller, work: Awaitable[T]) -> T:
 
 
 class Servicer:
-    """One method for each RPC, by the name that the contract gives it."""
+    """One method for each RPC, with the RPC's name in the contract."""
 
     def __init__(self, sandboxes: manager.StatefulSetManager, settings: Settings) -> None:
-        """Raises `errors.Invalid` for defaults that no spec could have."""
-        self._manager = sandboxes
+        """Raises `errors.Invalid` if the defaults in the settings do not make a valid spec."""
         convert.spec(pb.SandboxSpec(project="any", image=settings.default_image or "any"), settings)
+        self._manager = sandboxes
         self._settings = settings
 
     async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
         key, spec, env = convert.creation(tenant, request, self._settings)
-        wish = convert.wish(tenant, key, request)
+        mutation = convert.mutation(tenant, key, request)
         unset = convert.unset_storage(request.spec.storage)
-        return await self._told(caller, self._manager.create(wish, spec, env, request.adopt_volume, unset))
+        created = self._manager.create(mutation, spec, env, request.adopt_volume, unset)
+        return await self._answer(caller, created)
 
     async def Start(self, tenant: Tenant, request: pb.StartRequest, caller: Caller) -> Fields:
-        wish = convert.change(tenant, request)
-        return await self._told(caller, self._manager.start(wish, request.accept_data_loss))
+        mutation = convert.change(tenant, request)
+        return await self._answer(caller, self._manager.start(mutation, request.accept_data_loss))
 
     async def Stop(self, tenant: Tenant, request: pb.StopRequest, caller: Caller) -> Fields:
-        return await self._told(caller, self._manager.stop(convert.change(tenant, request)))
+        mutation = convert.change(tenant, request)
+        return await self._answer(caller, self._manager.stop(mutation))
 
     async def Delete(self, tenant: Tenant, request: pb.DeleteRequest, caller: Caller) -> Fields:
-        wish = convert.change(tenant, request)
-        return await self._told(caller, self._manager.delete(wish, request.keep_volume))
+        mutation = convert.change(tenant, request)
+        return await self._answer(caller, self._manager.delete(mutation, request.keep_volume))
 
     async def UpdateEnvVars(self, tenant: Tenant, request: pb.UpdateEnvVarsRequest, caller: Caller) -> Fields:
-        wish = convert.change(tenant, request)
-        changed = self._manager.update_env(wish, request.set, request.unset, request.replace)
-        return await self._told(caller, changed)
+        mutation = convert.change(tenant, request)
+        updated = self._manager.update_env(mutation, request.set, request.unset, request.replace)
+        return await self._answer(caller, updated)
 
     async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
-        last = await self._seen(tenant, request, caller)
+        last = await self._last(tenant, request, caller)
         stale = self._manager.stale(last.event.sandbox.namespace)
         return {"status": render.status(last.event, stale=True)} if stale else last.status
 
     async def GetSandbox(self, tenant: Tenant, request: pb.GetSandboxRequest, caller: Caller) -> Fields:
-        last = await self._seen(tenant, request, caller)
+        last = await self._last(tenant, request, caller)
         return {"sandbox": self._whole(last.event)}
 
     async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, caller: Caller) -> bytes:
@@ -84,18 +87,22 @@ class Servicer:
         return await in_time(caller, self._manager.list(selection, phases, after, page, request.volume_kept))
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
-        await self._manager.watch(*convert.watched(tenant, request), caller.write)
+        selection, after = convert.watched(tenant, request)
+        await self._manager.watch(selection, after, caller.write)
 
-    async def _told(self, caller: Caller, wished: Awaitable[Event]) -> Fields:
-        return {"sandbox": self._whole(await in_time(caller, wished))}
+    async def _answer(self, caller: Caller, committed: Awaitable[Event]) -> Fields:
+        """Returns the answer of a mutation, once it is committed."""
+        return {"sandbox": self._whole(await in_time(caller, committed))}
 
     def _whole(self, event: Event, basic: bool = False) -> Any:
         return render.whole(event, self._manager.stale(event.sandbox.namespace), basic)
 
-    async def _seen(self, tenant: Tenant, request: convert.Read, caller: Caller) -> feed.Encoded:
-        # What has this name is named well: to judge it would be most of the cost of a read.
+    async def _last(self, tenant: Tenant, request: convert.ReadRequest, caller: Caller) -> feed.Encoded:
+        """Returns the last event of the sandbox. Raises `errors.NotFound`, `errors.Invalid`, `errors.DeadlineExceeded`."""
+        # A name that is found is valid. Checking it first would be most of the cost of a read.
         key = Key(request.namespace or tenant.namespaces[0], request.sandbox_id)
-        if found := self._manager.find(tenant, key, request.min_sequence):
+        found = self._manager.find(tenant, key, request.min_sequence)
+        if found is not None:
             return found
         key = convert.read(tenant, request)
         try:
@@ -103,5 +110,5 @@ class Servicer:
         except errors.DeadlineExceeded:
             if request.min_sequence <= self._manager.sequence:
                 raise
-            said = "this replica has not seen min_sequence yet: repeat the call"
-            raise errors.DeadlineExceeded("SEQUENCE_NOT_SEEN", said) from None
+            message = "this replica has not seen min_sequence yet: repeat the call"
+            raise errors.DeadlineExceeded("SEQUENCE_NOT_SEEN", message) from None
