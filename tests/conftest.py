@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from sandbox_client import Client
+from sandbox_server.domain.pace import Pace
 
 from tests.support.ports import free_port
+from tests.support.rig import FAST
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -113,6 +115,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield made.start()
     finally:
         made.end()
+
+
+@pytest.fixture
+def pace() -> Pace:
+    """The pace of a rig: a module whose subject are certain times has its own."""
+    return FAST
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import structlog
 
 from sandbox_server import VERSION, engines, feed, manager, metrics, store
 from sandbox_server.domain import errors
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import auth, render, tls
@@ -22,11 +23,6 @@ from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
-
-HEALTH_EVERY = 1.0
-HEALTH_WITHIN = 5.0
-"""Seconds that the store may take to answer before it counts as gone."""
-TRIM_EVERY = 3600.0
 
 YOUNG = 20_000
 """Objects between two collections of the young ones. With the usual 700, each third change that ten thousand watchers are
@@ -91,11 +87,12 @@ async def service(
     credentials = None
     if settings.tls_cert and settings.tls_key:
         credentials = tls.credentials(settings.tls_cert, settings.tls_key)
+    pace = settings.pace
     given = database
     database = database or store.Store(settings.database, cipher(settings))
-    memory = feed.Feed(database, render.Encoder(), settings.heartbeat)
+    memory = feed.Feed(database, render.Encoder(), pace)
     engine = engine or _engine(settings)
-    reconciler = Reconciler(memory, database, engine, settings)
+    reconciler = Reconciler(memory, database, engine, settings.workers, pace)
     sandboxes = manager.StatefulSetManager(database, memory, engine)
     server = Server(Servicer(sandboxes, settings), authenticator)
     kept = timedelta(seconds=settings.history)
@@ -118,10 +115,10 @@ async def service(
             reconciling = group.create_task(reconciler.run())
             others = [
                 group.create_task(memory.beat()),
-                group.create_task(_health(server, database, engine)),
-                group.create_task(_every(settings.follow, "log_not_read", memory.follow)),
+                group.create_task(_health(server, database, engine, pace)),
+                group.create_task(_every(pace.follow, "log_not_read", memory.follow)),
                 group.create_task(
-                    _every(TRIM_EVERY, "history_not_trimmed", lambda: database.trim(datetime.now(UTC) - kept))
+                    _every(pace.trim_every, "history_not_trimmed", lambda: database.trim(datetime.now(UTC) - kept))
                 ),
             ]
             yield Service(
@@ -136,7 +133,7 @@ async def service(
                 reconciling=reconciling,
             )
             memory.close()
-            await server.stop(settings.shutdown_grace)
+            await server.stop(pace.shutdown_grace)
             for task in (reconciling, *others):
                 task.cancel()
 
@@ -187,16 +184,16 @@ async def _every(seconds: float, failure: str, act: Callable[[], Awaitable[None]
         await asyncio.sleep(seconds)
 
 
-async def _health(server: Server, database: store.Store, cluster: engines.Cluster) -> None:
+async def _health(server: Server, database: store.Store, cluster: engines.Cluster, pace: Pace) -> None:
     """SERVING once the engine was synced and while the store answers. An engine that is not synced later makes statuses stale."""
     synced = False
     while True:
         synced = synced or cluster.any_synced
         try:
-            async with asyncio.timeout(HEALTH_WITHIN):
+            async with asyncio.timeout(pace.health_within):
                 await database.read(lambda reader: reader.ping(), store.Lane.HEALTH)
         except (errors.ServiceError, TimeoutError):
             await server.serving(False)
         else:
             await server.serving(synced)
-        await asyncio.sleep(HEALTH_EVERY if synced else HEALTH_EVERY / 20)
+        await asyncio.sleep(pace.health_every if synced else pace.health_every / 20)

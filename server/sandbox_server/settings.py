@@ -1,5 +1,6 @@
 """Settings from the environment (`SANDBOX_...`) and flags, as one frozen value."""
 
+import dataclasses
 import difflib
 import ipaddress
 import os
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliSuppress, NoDecode, SettingsConfigDict
 
 from sandbox_server.domain import check, operator, policy
+from sandbox_server.domain.pace import Pace
 
 
 def _quoted(command: str) -> str:
@@ -101,19 +103,19 @@ class Settings(BaseSettings):
 
     grace_period: int = Field(10, ge=0, le=check.GRACE_PERIOD_MOST)
     """For the processes of a sandbox to end after SIGTERM, by default."""
-    start_deadline: Seconds = 600
+    start_deadline: Seconds = Pace.start_deadline
     """How long a start may take before it is an error."""
-    ready_for: float = Field(3, ge=0, le=CENTURY)
+    ready_for: float = Field(Pace.ready_for, ge=0, le=CENTURY)
     """How long a process must be ready to count after a restart, or at a first start that no probe asks."""
-    resync: Seconds = 60
+    resync: Seconds = Pace.resync
     """Between two looks at every sandbox."""
     workers: int = Field(16, ge=1, le=1000)
     """Sandboxes reconciled at once."""
-    heartbeat: Seconds = 15
+    heartbeat: Seconds = Pace.heartbeat
     """Between two signs of life on a quiet watch."""
-    follow: Seconds = 1
+    follow: Seconds = Pace.follow
     """Between two looks at the log for what this replica has not heard of, which it otherwise reads at once."""
-    shutdown_grace: float = Field(10, ge=0, le=CENTURY)
+    shutdown_grace: float = Field(Pace.shutdown_grace, ge=0, le=CENTURY)
     """For unary calls to finish after SIGTERM."""
     history: float = Field(7 * 86400, ge=86400, le=CENTURY)
     """How long the watch log, request ids and sandboxes that have ended are kept."""
@@ -163,6 +165,9 @@ class Settings(BaseSettings):
     local_isolation: Literal["auto", "none"] = "auto"
     """Bubblewrap where it runs, or nothing."""
 
+    base_pace: CliSuppress[Pace] = Field(Pace(), exclude=True)
+    """The time constants that are no settings, as JSON; for tests alone."""
+
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         metrics = self.metrics_listen or "localhost:0"
@@ -191,6 +196,12 @@ class Settings(BaseSettings):
     def namespace_names(self) -> tuple[str, ...]:
         """The namespaces of the one tenant."""
         return tuple(one.strip() for one in self.namespaces.split(",") if one.strip())
+
+    @property
+    def pace(self) -> Pace:
+        """Every time constant, those that are settings as they were set."""
+        times = {one.name for one in dataclasses.fields(Pace)} & type(self).model_fields.keys()
+        return dataclasses.replace(self.base_pace, **{one: getattr(self, one) for one in times})
 
     @property
     def policy(self) -> policy.Policy:

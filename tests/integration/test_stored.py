@@ -23,6 +23,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager, store
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.event import Kind
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.domain.spec import SandboxSpec
@@ -74,7 +75,7 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = store.Store(f"sqlite:///{folder}/sandbox.db", store.Cipher.from_file(folder / "encryption.key"))
-        self.feed = feed.Feed(self.store, render.Encoder(), heartbeat=60)
+        self.feed = feed.Feed(self.store, render.Encoder(), Pace(heartbeat=60))
         engine: Any = Engine()
         self._servicer = servicer.Servicer(manager.StatefulSetManager(self.store, self.feed, engine), SETTINGS)
 

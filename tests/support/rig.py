@@ -13,6 +13,7 @@ from sandbox_server import app, engines, manager, store
 from sandbox_server.domain import lifecycle
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.observed import Observed
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.spec import SandboxSpec
@@ -24,6 +25,7 @@ from tests.support import samples
 A = "suite-a"
 """The id of the sandbox that most tests have."""
 WITHIN = 30.0
+FAST = Pace().faster(10)
 
 
 class Ground(Protocol):
@@ -57,6 +59,7 @@ class Rig:
         resync: float = 30,
         ready_for: float = 0,
         engine: Callable[[], engines.Engine | None] = lambda: None,
+        pace: Pace = FAST,
     ) -> None:
         self.ground = ground
         self._make_engine = engine
@@ -65,6 +68,7 @@ class Rig:
             "listen": "127.0.0.1:0",
             "database_url": SecretStr(f"sqlite:///{folder}/rig.db"),
             "encryption_keys": SecretStr(base64.b64encode(b"k" * 32).decode()),
+            "base_pace": pace,
             "shutdown_grace": 0.0,
             "workers": 8,
             "resync": resync,

@@ -10,6 +10,7 @@ import uvloop
 from sandbox_server import feed
 from sandbox_server.domain import errors, selector
 from sandbox_server.domain.event import Event
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
@@ -28,7 +29,7 @@ def log() -> MemoryLog:
 
 @pytest.fixture
 async def memory(log: MemoryLog) -> AsyncIterator[feed.Feed]:
-    made = feed.Feed(log, render.Encoder(), heartbeat=0.05)
+    made = feed.Feed(log, render.Encoder(), Pace(heartbeat=0.05, read_again=0.01))
     yield made
     made.close()
 
@@ -161,10 +162,7 @@ async def test_gap_that_appears_while_another_is_read_is_read_too(memory: feed.F
 
 @pytest.mark.fault(76)
 @pytest.mark.find(33)
-async def test_gap_is_read_again_until_the_database_answers(
-    memory: feed.Feed, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feed.feed, "AGAIN", 0.01)
+async def test_gap_is_read_again_until_the_database_answers(memory: feed.Feed, log: MemoryLog) -> None:
     answer, refusals = log.events, 3
 
     async def failing(after: int, limit: int) -> list[Event]:
@@ -174,7 +172,7 @@ async def test_gap_is_read_again_until_the_database_answers(
             raise errors.Unavailable("DATABASE_UNAVAILABLE", "repeat the call")
         return await answer(after, limit)
 
-    monkeypatch.setattr(log, "events", failing)
+    log.events = failing  # type: ignore[method-assign]
     written = [log.append(samples.sandbox(f"demo-{number}")) for number in range(2)]
     memory.publish(written[1:])
     async with asyncio.timeout(10):
@@ -259,7 +257,7 @@ def test_a_thousand_topics_have_their_heartbeats_as_often_as_one(
     run: Callable[[Coroutine[Any, Any, None]], None], log: MemoryLog
 ) -> None:
     async def main() -> None:
-        memory = feed.Feed(log, render.Encoder(), heartbeat=0.4)
+        memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=0.4))
         topics = [feed.Filter(MINE, project=str(number)) for number in range(1000)]
         readers = [Reader() for _ in topics]
         tasks = [watch(memory, reader, 0, one) for reader, one in zip(readers, topics, strict=True)]
@@ -284,7 +282,7 @@ async def test_closing_ends_every_watch_with_unavailable(memory: feed.Feed) -> N
 
 
 async def test_who_waits_for_a_sequence_is_sent_away_when_the_service_stops(log: MemoryLog) -> None:
-    memory = feed.Feed(log, render.Encoder(), heartbeat=60)
+    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=60))
     waiting = asyncio.create_task(memory.arrived(10**9))
     await asyncio.sleep(0)
     memory.close()
@@ -295,7 +293,7 @@ async def test_who_waits_for_a_sequence_is_sent_away_when_the_service_stops(log:
 @pytest.mark.find(39)
 async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins(log: MemoryLog) -> None:
     period = 0.5
-    memory = feed.Feed(log, render.Encoder(), heartbeat=period)
+    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=period))
     beats = asyncio.create_task(memory.beat())
     waited: list[float] = []
 
@@ -317,7 +315,7 @@ async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins
 
 @pytest.mark.find(39)
 async def test_a_watch_that_joins_others_has_its_first_heartbeat_within_the_period(log: MemoryLog) -> None:
-    memory = feed.Feed(log, render.Encoder(), heartbeat=0.5)
+    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=0.5))
     tasks = [asyncio.create_task(memory.beat()), watch(memory, Reader(), 0)]
     await asyncio.sleep(0.3)
     late, began = Reader(), time.monotonic()
@@ -336,7 +334,7 @@ PAIR = feed.Filter(MINE, keys=frozenset({Key("default", "a"), Key("default", "b"
 async def test_snapshot_of_named_sandboxes_and_its_events_miss_and_repeat_nothing_while_the_store_is_read(
     log: MemoryLog, read: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = feed.Feed(log, render.Encoder(), heartbeat=60)
+    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=60))
     memory.publish([log.append(samples.sandbox("a")), log.append(samples.sandbox("b"))])
     memory.publish([log.append(samples.sandbox("a", status=ENDED))])
     asked, goes_on, last = asyncio.Event(), asyncio.Event(), log.last

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from sandbox_server import app
 from sandbox_server.domain import errors
+from sandbox_server.domain.pace import Pace
 
 
 class Parts:
@@ -34,12 +34,9 @@ class Parts:
         return self.said[-1]
 
 
-async def test_it_is_serving_once_the_engine_was_synced_and_while_the_store_answers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(app, "HEALTH_EVERY", 0.01)
+async def test_it_is_serving_once_the_engine_was_synced_and_while_the_store_answers() -> None:
     parts: Any = Parts()
-    task = asyncio.create_task(app._health(parts, parts, parts))
+    task = asyncio.create_task(app._health(parts, parts, parts, Pace(health_every=0.01)))
     changes: list[tuple[Callable[[], None], bool]] = [
         (lambda: None, False),
         (lambda: setattr(parts, "any_synced", True), True),

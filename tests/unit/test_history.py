@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 import pytest
 from sandbox_server import feed
 from sandbox_server.domain import errors, selector
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.find(29)
 @contextlib.asynccontextmanager
 async def restarted(log: MemoryLog, heartbeat: float = 60) -> AsyncIterator[feed.Feed]:
     """A feed that has nothing of the log in memory."""
-    made = feed.Feed(log, render.Encoder(), heartbeat)
+    made = feed.Feed(log, render.Encoder(), Pace(heartbeat=heartbeat))
     made.load(*await log.load())
     yield made
     made.close()

@@ -9,6 +9,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager, store
 from sandbox_server.domain import errors, wishes
 from sandbox_server.domain.event import Cause, Event, Kind
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.tenant import Tenant
@@ -33,7 +34,7 @@ async def test_13_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_ord
             return 3, [ended(a, 3), samples.event(b, 1)]
 
     database: Any = Ahead()
-    memory = feed.Feed(database, render.Encoder(), heartbeat=60)
+    memory = feed.Feed(database, render.Encoder(), Pace(heartbeat=60))
     memory.load(1, [samples.event(b, 1)])
     told: list[pb.WatchStatusResponse] = []
 
@@ -84,7 +85,7 @@ def test_48_what_a_tenant_kept_stays_his_where_his_namespace_is_now_anothers(ado
 @pytest.mark.find(31)
 async def test_what_a_tenant_reads_looks_at_no_sandbox_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     database: Any = None
-    memory = feed.Feed(database, render.Encoder(), heartbeat=60)
+    memory = feed.Feed(database, render.Encoder(), Pace(heartbeat=60))
     others = [samples.sandbox(f"s{number}", tenant="other", namespace="other") for number in range(1000)]
     mine = [
         samples.sandbox(f"s{number}", tenant="mine", namespace=namespace)

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator
 
 import pytest
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.reconciler import queue
 
@@ -13,7 +14,7 @@ A, B = Key("default", "a"), Key("default", "b")
 
 @pytest.fixture
 async def waiting() -> AsyncIterator[queue.Queue]:
-    made = queue.Queue()
+    made = queue.Queue(Pace())
     yield made
     made.close()
 
@@ -103,7 +104,7 @@ async def test_back_off_doubles_up_to_its_most_and_is_forgotten(
 
 
 async def test_a_thousand_failures_at_once_come_back_spread_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = queue.Queue()
+    waiting = queue.Queue(Pace())
     asked: list[float] = []
     monkeypatch.setattr(waiting, "add_after", lambda _key, seconds: asked.append(seconds))
     for number in range(1000):

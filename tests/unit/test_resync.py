@@ -13,11 +13,11 @@ from sandbox_server import engines, feed, store
 from sandbox_server.domain import lifecycle
 from sandbox_server.domain.event import Cause, Kind
 from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
-from sandbox_server.settings import Settings
 
 from tests.support import samples
 from tests.support.obedient import ObedientEngine
@@ -59,7 +59,7 @@ class Silence:
     def __init__(self, folder: Path) -> None:
         self.engine = SilentEngine()
         self.database, self.other = (store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32])) for _ in "ab")
-        self.memory = feed.Feed(self.database, render.Encoder(), heartbeat=60)
+        self.memory = feed.Feed(self.database, render.Encoder(), Pace(heartbeat=60))
 
     async def run(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
         await self.start(resync, now)
@@ -67,8 +67,8 @@ class Silence:
 
     async def start(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
         engine: Any = self.engine
-        settings = Settings(workers=1, resync=resync, start_deadline=60)
-        self.reconciler = Reconciler(self.memory, self.database, engine, settings, now)
+        pace = Pace(resync=resync, start_deadline=60)
+        self.reconciler = Reconciler(self.memory, self.database, engine, 1, pace, now)
         self.task = asyncio.create_task(self.reconciler.run())
 
     def stopped(self, reader: store.Reader) -> store.Write:

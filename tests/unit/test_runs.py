@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from sandbox_server.domain import lifecycle, status
 from sandbox_server.domain.observed import Exit, Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.reconciler import runs
@@ -13,7 +14,8 @@ from sandbox_server.reconciler import runs
 from tests.support import samples
 
 UID, DISK = "the-sandbox", "the-disk"
-FOR = timedelta(seconds=3)
+PACE = Pace()
+FOR = timedelta(seconds=PACE.ready_for)
 WORKLOAD = Workload(owner=UID, generation=1, replicas=1, revision=5)
 VOLUME = Volume(owner=UID, uid=DISK, name="v", size="5Gi", bound=True)
 END = Exit(7, "Error")
@@ -48,7 +50,7 @@ class Life:
 
     def observe(self, seen: Pod) -> Observed:
         observed = Observed(workload=WORKLOAD, pod=seen, volume=VOLUME, fault=self.fault)
-        return self.timer.timed(self.sandbox, observed, FOR, self.now)
+        return self.timer.timed(self.sandbox, observed, PACE, self.now)
 
     def look(self, seen: Pod, after: float = 0.0) -> tuple[Phase, Reason]:
         self.now += timedelta(seconds=after)
@@ -129,7 +131,7 @@ def test_failure_is_said_no_longer_of_a_process_that_runs_without_becoming_ready
     life = Life(Phase.ERROR, reason=Reason.CRASH_LOOP, message=FELL)
     waits = pod(Reason.NOT_READY, restarts=2, probed=True)
     assert life.look(waits) == (Phase.ERROR, Reason.CRASH_LOOP)
-    assert life.recheck_at == life.now + runs.RECENT
+    assert life.recheck_at == life.now + timedelta(seconds=PACE.restart_recent)
     assert life.look(waits, 60) == (Phase.STARTING, Reason.NOT_READY)
 
 
@@ -156,7 +158,7 @@ def test_contested_sandbox_stays_in_error_until_a_pod_has_been_ready_for_a_while
     for number in range(3):
         assert life.look(pod(Reason.NOT_READY, uid=f"pod-{number}", probed=True), 1) == (Phase.ERROR, life.fault.reason)
         assert life.look(pod(uid=f"pod-{number}", probed=True), 1) == (Phase.ERROR, life.fault.reason)
-    assert life.recheck_at == life.now + runs.CONTESTED_FOR
+    assert life.recheck_at == life.now + timedelta(seconds=PACE.contested_ready_for)
     assert life.look(pod(uid="pod-2", probed=True), 3) == (Phase.RUNNING, Reason.FIELD_CONFLICT)
 
 

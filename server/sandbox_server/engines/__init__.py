@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 
@@ -33,17 +34,13 @@ class Unreachable(Exception):
         self.retry_after = retry_after
 
 
-BUSY_AFTER = 3.0
-"""Seconds for which an engine answers that it cannot act now before this is given as a reason."""
-
-
 class Busy(Unreachable):
     """The engine answers that it cannot do this now. An answer like that which lasts goes into the sandbox's status."""
 
-    def passing_for(self, lasted: float) -> float:
-        """Seconds for which the cause may still pass, after it has `lasted` so many; none where the engine says that it
-        lasts."""
-        return 0.0 if self.retry_after >= BUSY_AFTER else max(0.0, BUSY_AFTER - lasted)
+    def passing_for(self, lasted: float, busy_after: float = Pace.busy_after) -> float:
+        """Seconds for which the cause may still pass, after it has `lasted` so many, until it has lasted `busy_after`;
+        none where the engine says that it lasts."""
+        return 0.0 if self.retry_after >= busy_after else max(0.0, busy_after - lasted)
 
     @property
     def fault(self) -> Fault:

@@ -9,6 +9,7 @@ import structlog
 from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import not_found
 from sandbox_server.feed import history
 from sandbox_server.feed.catalogue import Catalogue
@@ -18,8 +19,6 @@ from sandbox_server.feed.topics import Topics
 RECENT = 4096
 """Events kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
 PAGE = 500
-AGAIN = 0.5
-"""Seconds until a log that could not be read is read again."""
 
 log = structlog.get_logger()
 
@@ -46,15 +45,15 @@ class Snapshot:
 class Feed:
     """See the package. All methods belong to the event loop. `catalogue` has the live sandboxes as of `sequence`."""
 
-    def __init__(self, store: store.Store, encoder: Encoder, heartbeat: float) -> None:
-        """`heartbeat`: seconds that a stream is silent at most."""
+    def __init__(self, store: store.Store, encoder: Encoder, pace: Pace) -> None:
         self.sequence = 0
         self.catalogue = Catalogue()
         self._store = store
         self._encoder = encoder
         self._history = history.History(store, encoder, RECENT)
-        self._heartbeat = heartbeat
-        self._topics = Topics(heartbeat)
+        self._heartbeat = pace.heartbeat
+        self._read_again = pace.read_again
+        self._topics = Topics(pace.heartbeat)
         self._grown = asyncio.Event()
         self._listeners: list[Callable[[Event], None]] = []
         self._closed = False
@@ -126,7 +125,7 @@ class Feed:
             except Exception as error:
                 log.warning("log_not_read", error=type(error).__name__, message=str(error))
             if self.sequence < self._published:
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(self._read_again)
 
     async def _reload(self) -> None:
         """Takes the live sandboxes anew, where the log no longer has what this replica missed.

@@ -3,17 +3,16 @@
 import asyncio
 import random
 
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
-
-BACKOFF_FIRST = 0.2
-BACKOFF_MOST = 30.0
-"""Seconds: a cause that goes away is noticed within half a minute even if nothing tells of it."""
 
 
 class Queue:
     """All methods belong to the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
+        self._retry_first = pace.retry_first
+        self._retry_most = pace.retry_most
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._added: set[Key] = set()
         self._working: set[Key] = set()
@@ -53,7 +52,7 @@ class Queue:
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(failures, 16))
+        delay = min(self._retry_most, self._retry_first * 2 ** min(failures, 16))
         self.add_after(key, max(at_least, delay * random.uniform(0.5, 1.0)))
 
     def succeeded(self, key: Key) -> None:

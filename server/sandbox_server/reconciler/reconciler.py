@@ -13,20 +13,13 @@ from sandbox_server import engines, feed, store
 from sandbox_server.domain import errors, lifecycle, status, words
 from sandbox_server.domain.event import OBSERVED, Event, Kind
 from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.reconciler import queue
 from sandbox_server.reconciler.memory import Memory
-from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
-
-SYNC_CHECK_EVERY = 0.1
-"""Seconds between two looks at whether a namespace that was not synced is synced again."""
-
-TOUCH_EVERY = 20.0
-"""Seconds for which a pod may be missing before the controller of its workload is made to try again, and between two such
-times. So a cause that goes away is noticed within half a minute, as by `queue.BACKOFF_MOST`."""
 
 QUIET = 60.0
 """Seconds between two log lines about engine failures for the same reason."""
@@ -46,18 +39,18 @@ class Reconciler:
         feed: feed.Feed,
         store: store.Store,
         engine: engines.Cluster,
-        settings: Settings,
+        workers: int,
+        pace: Pace,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._feed = feed
         self._store = store
         self._engine = engine
-        self._workers = settings.workers
-        self._resync = settings.resync
-        self._ready_for = timedelta(seconds=settings.ready_for)
-        self._start_deadline = timedelta(seconds=settings.start_deadline)
+        self._workers = workers
+        self._pace = pace
+        self._start_deadline = timedelta(seconds=pace.start_deadline)
         self._now = now
-        self._queue = queue.Queue()
+        self._queue = queue.Queue(pace)
         self.outcomes = collections.Counter[tuple[str, str]]()
         self._unsynced: dict[tuple[str, Fault | None], set[Key]] = {}
         self._quiet_until: dict[str, float] = {}
@@ -100,12 +93,12 @@ class Reconciler:
         while True:
             for sandbox in self._feed.catalogue.sandboxes():
                 self._queue.add(sandbox.key)
-            await asyncio.sleep(self._resync)
+            await asyncio.sleep(self._pace.resync)
 
     async def _wait_for_sync(self) -> None:
         """Queues the sandboxes of a namespace, all at once, when it is synced or it is unobservable for another reason."""
         while True:
-            await asyncio.sleep(SYNC_CHECK_EVERY)
+            await asyncio.sleep(self._pace.sync_check_every)
             for namespace, why in list(self._unsynced):
                 if self._engine.synced(namespace) or self._engine.unobservable(namespace) != why:
                     for key in self._unsynced.pop((namespace, why)):
@@ -189,7 +182,7 @@ class Reconciler:
         if lifecycle.unexplained(sandbox, observed, self._now(), memory.refusal(sandbox)):
             await self._engine.examine(sandbox.namespace)
             observed = self._engine.observe(sandbox)
-        observed = memory.timer.timed(sandbox, observed, self._ready_for, self._now())
+        observed = memory.timer.timed(sandbox, observed, self._pace, self._now())
         return await self._redacted(event, observed)
 
     def _decide(self, sandbox: Sandbox, memory: Memory, observed: Observed) -> lifecycle.Decision:
@@ -224,7 +217,7 @@ class Reconciler:
             memory.refuse(sandbox, refused.fault)
             return event, refused
         except engines.Busy as busy:
-            if left := busy.passing_for(memory.busy_for()):
+            if left := busy.passing_for(memory.busy_for(), self._pace.busy_after):
                 # The back-off may be longer by then: watches that wake the key count as failures.
                 self._queue.add_after(sandbox.key, left)
                 raise
@@ -239,9 +232,9 @@ class Reconciler:
         sandbox = event.sandbox
         now = time.monotonic()
         if memory.touch_at is None:
-            memory.touch_at = now + TOUCH_EVERY
+            memory.touch_at = now + self._pace.touch_every
         elif now >= memory.touch_at:
-            memory.touch_at = now + TOUCH_EVERY
+            memory.touch_at = now + self._pace.touch_every
             with memory.asking():
                 revision = await self._engine.touch(sandbox)
             await self._write(event, dataclasses.replace(sandbox, applied_revision=revision))

@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sandbox_server.domain.observed import Observed, Pod, Workload
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
-
-RECENT = timedelta(minutes=1)
-"""How long the last end of a process is recent while the process that followed has not become ready."""
-
-CONTESTED_FOR = timedelta(seconds=3)
-"""How long a new pod must have been ready to count while somebody takes back what the service writes."""
 
 Start = tuple[str, int, int]
 """What names one start of the processes in a pod: its uid, its generation and how often they were started again."""
@@ -49,11 +44,11 @@ class Timer:
         self._run: _Run | None = None
         self._ignored: _Ignored | None = None
 
-    def timed(self, sandbox: Sandbox, observed: Observed, ready_for: timedelta, now: datetime) -> Observed:
+    def timed(self, sandbox: Sandbox, observed: Observed, pace: Pace, now: datetime) -> Observed:
         """Returns `observed` with the times from which the pod's readiness counts and its last end is past, and since when
         the workload is left as it is."""
         workload = observed.workload and self._workload(observed.workload, observed.controller_due, now)
-        pod = observed.pod and self._pod(sandbox, observed.pod, ready_for, now)
+        pod = observed.pod and self._pod(sandbox, observed.pod, pace, now)
         return dataclasses.replace(observed, workload=workload, pod=pod)
 
     def _workload(self, workload: Workload, controller_due: bool, now: datetime) -> Workload:
@@ -65,21 +60,22 @@ class Timer:
             self._ignored = _Ignored(stands, now)
         return dataclasses.replace(workload, ignored_since=self._ignored.since)
 
-    def _pod(self, sandbox: Sandbox, pod: Pod, ready_for: timedelta, now: datetime) -> Pod:
+    def _pod(self, sandbox: Sandbox, pod: Pod, pace: Pace, now: datetime) -> Pod:
         start, run = (pod.uid, pod.generation, pod.restart_count), self._run
         if run is None or run.start != start:
             first_look = run is None and sandbox.status.phase is Phase.RUNNING
             run = self._run = _Run(start, now, proven=first_look)
         run.ready_since = (run.ready_since or now) if pod.ready else None
         restarted = pod.restart_count > 0
-        wait = ready_for if restarted or not pod.probed else timedelta()
+        seconds = pace.ready_for if restarted or not pod.probed else 0.0
         if _contested(sandbox):
-            wait = max(wait, CONTESTED_FOR)
+            seconds = max(seconds, pace.contested_ready_for)
+        wait = timedelta(seconds=seconds)
         run.proven = run.proven or (run.ready_since is not None and now - run.ready_since >= wait)
         if run.proven:
             return pod
         ready_at = run.ready_since + wait if run.ready_since else None
-        recent_until = run.since + RECENT if restarted else None
+        recent_until = run.since + timedelta(seconds=pace.restart_recent) if restarted else None
         return dataclasses.replace(pod, ready_at=ready_at, recent_until=recent_until)
 
 

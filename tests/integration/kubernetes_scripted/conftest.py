@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sandbox_server.domain.pace import Pace
 
 from tests.support.rig import Rig
 from tests.support.scripted import ScriptedGround, started
@@ -21,6 +22,6 @@ async def api() -> AsyncIterator[ScriptedApi]:
 
 
 @pytest.fixture
-async def rig(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with started(Rig(ScriptedGround(api, tmp_path), tmp_path)) as made:
+async def rig(api: ScriptedApi, tmp_path: Path, pace: Pace) -> AsyncIterator[Rig]:
+    async with started(Rig(ScriptedGround(api, tmp_path), tmp_path, pace=pace)) as made:
         yield made

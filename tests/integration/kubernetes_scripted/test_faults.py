@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from sandbox_server.domain import remedy
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 
@@ -581,6 +582,8 @@ async def test_a_claim_that_no_class_serves_is_volume_pending_in_the_clusters_wo
         (422, "StatefulSet.apps is invalid", Reason.ENGINE_REFUSED),
     ],
 )
+# How often it tries again is the subject.
+@pytest.mark.parametrize("pace", [Pace()], ids=["production"])
 async def test_32_33_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers(
     rig: Rig, api: ScriptedApi, code: int, message: str, reason: Reason
 ) -> None:

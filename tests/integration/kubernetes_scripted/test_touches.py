@@ -1,12 +1,13 @@
 """A pod that the StatefulSet controller could not make: who wakes the controller once the cause is gone."""
 
 import asyncio
+import dataclasses
 
 import pytest
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.reconciler import reconciler
 
-from tests.support.rig import A, Rig
+from tests.support.rig import FAST, A, Rig
 from tests.support.scripted import DENIED, EVENTS, SETS, event, until, writes
 from tests.support.scripted_api import ScriptedApi
 
@@ -14,9 +15,9 @@ pytestmark = [pytest.mark.find(14), pytest.mark.fault(64)]
 OFTEN = 0.3
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciler, "TOUCH_EVERY", OFTEN)
+@pytest.fixture
+def pace() -> Pace:
+    return dataclasses.replace(FAST, touch_every=OFTEN)
 
 
 async def denied(rig: Rig, api: ScriptedApi) -> None:

@@ -4,18 +4,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sandbox_server.domain.pace import Pace
 from sandbox_server.engines import local
 
 from tests.support.local import LocalGround, LocalRig
 
 
 @pytest.fixture(params=["isolated", "plain"])
-async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[LocalRig]:
+async def rig(tmp_path: Path, pace: Pace, request: pytest.FixtureRequest) -> AsyncIterator[LocalRig]:
     isolate = request.param == "isolated"
     if isolate:
         assert local.describe("auto").startswith("bubblewrap"), "bubblewrap must run where these tests do"
     ground = LocalGround(tmp_path, isolate)
-    made = LocalRig(ground, tmp_path)
+    made = LocalRig(ground, tmp_path, pace=pace)
     await made.start()
     try:
         yield made

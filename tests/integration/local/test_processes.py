@@ -14,8 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.engines.local import launch, unit
+from sandbox_server.engines.local import launch
 
 from tests.integration.local import as_nobody
 from tests.support import samples
@@ -111,21 +112,22 @@ async def test_how_a_process_ended_is_told(rig: LocalRig, script: str, code: int
     assert (told.status.last_exit.code, told.status.last_exit.reason) == (code, word)
 
 
-async def test_a_crash_loop_waits_longer_each_time(rig: LocalRig) -> None:
+async def test_a_crash_loop_waits_longer_each_time(rig: LocalRig, pace: Pace) -> None:
     await rig.create(A, spec=rig.ground.script("date +%s.%N >>starts; exit 3"))
     starts = rig.ground.home(A) / "starts"
     failed = await rig.until(A, lambda one: one.status.restart_count == 4)
     assert (failed.status.phase, failed.status.reason) == (Phase.ERROR, Reason.CRASH_LOOP)
     at = [float(line) for line in starts.read_text().split()]
     for number, (one, following) in enumerate(itertools.pairwise(at)):
-        assert following - one >= unit.BACKOFF_FIRST * 2**number
+        assert following - one >= pace.local_restart_first * 2**number
     await rig.restart()
     again = await rig.until(A, lambda one: one.status.restart_count == 5)
     assert again.status.reason is Reason.CRASH_LOOP
 
 
-async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unit, "STEADY", 0.1)
+async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, pace: Pace) -> None:
+    rig.settings["base_pace"] = dataclasses.replace(pace, local_steady=0.1)
+    await rig.restart()
     await rig.create(A, spec=rig.ground.script("sleep 0.3; exit 3"))
     await rig.until(A, lambda one: one.status.restart_count == 3)
     assert Reason.CRASH_LOOP not in {one.status.reason for one in rig.history}
@@ -205,9 +207,10 @@ def zombies() -> set[int]:
 
 
 async def test_a_process_whose_identity_cannot_be_written_never_begins(
-    rig: LocalRig, monkeypatch: pytest.MonkeyPatch
+    rig: LocalRig, pace: Pace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unit, "BACKOFF_MOST", 0.2)
+    rig.settings["base_pace"] = dataclasses.replace(pace, local_restart_most=0.2)
+    await rig.restart()
     write = Path.write_text
 
     def full(path: Path, text: str) -> int:

@@ -1,11 +1,13 @@
 """When a local sandbox counts as running: what has to answer, for how long it may not, and the start deadline."""
 
 import asyncio
+import dataclasses
 import functools
 import sys
 from typing import Any
 
 import pytest
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.spec import Port, Readiness, SandboxSpec
 from sandbox_server.engines.local import readiness
@@ -13,6 +15,7 @@ from sandbox_server.engines.local import readiness
 from tests.support import samples
 from tests.support.local import LocalRig
 from tests.support.ports import free_port
+from tests.support.rig import FAST
 
 A = "readiness-a"
 
@@ -34,10 +37,9 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_
 """
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PROBE_UNTIL_READY", "PROBE_AFTER", "PROBE_AGAIN"):
-        monkeypatch.setattr(readiness, name, 0.05)
+@pytest.fixture
+def pace() -> Pace:
+    return dataclasses.replace(FAST, probe_until_ready=0.05, probe_after=0.05, probe_again=0.05)
 
 
 def serving(port: str = "$PORT", ports: tuple[Port, ...] = (Port("app", 3000),), **readiness_: Any) -> SandboxSpec:

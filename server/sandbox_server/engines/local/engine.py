@@ -23,9 +23,6 @@ APPLIED, UNKNOWN = 1, 0
 """Revisions. A service that has just started does not know what a process's environment is, which is not on disk: it has
 to be applied once."""
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at whether the volumes are still there: nothing tells of a directory's removal."""
-
 
 class LocalEngine:
     """See `engines.Engine`."""
@@ -71,7 +68,7 @@ class LocalEngine:
             for key, _ in now.items() - before.items():
                 self._changed(key)
             before = now
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(self._settings.pace.local_look_every)
 
     def follow(self, namespaces: Iterable[str]) -> None:
         """Nothing to do: a namespace is a folder."""

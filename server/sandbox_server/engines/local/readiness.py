@@ -9,7 +9,6 @@ from sandbox_server.settings import Settings
 
 ANSWER_WITHIN = 1.0
 """Seconds, as the kubelet's default."""
-PROBE_UNTIL_READY, PROBE_AFTER, PROBE_AGAIN = 0.2, 5.0, 1.0
 MISSES = 3
 """Probes in a row that a sandbox that was ready must miss to be so no more, as the kubelet's default."""
 ALIVE = 0.15
@@ -18,13 +17,13 @@ ALIVE = 0.15
 
 async def watch(sandbox: Sandbox, settings: Settings, ready: bool) -> AsyncIterator[bool]:
     """Whether a sandbox is ready, again whenever it was asked; `ready`: whether it was when last seen."""
-    asked, missed = _asked(sandbox, settings), 0
+    asked, pace, missed = _asked(sandbox, settings), settings.pace, 0
     while asked:
         answers = await probe(*asked)
         missed = 0 if answers else missed + 1
         ready = answers or (ready and missed < MISSES)
         yield ready
-        await asyncio.sleep(PROBE_UNTIL_READY if not ready else PROBE_AGAIN if missed else PROBE_AFTER)
+        await asyncio.sleep(pace.probe_until_ready if not ready else pace.probe_again if missed else pace.probe_after)
     await asyncio.sleep(ALIVE)
     yield True
 

@@ -17,9 +17,6 @@ from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
 
-BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
-STEADY = 10.0
-"""Seconds that a process must run for its earlier ends to be forgotten."""
 PAUSE = 1.0
 """Seconds until the task goes on after something unforeseen."""
 
@@ -34,6 +31,7 @@ class Unit:
         self.folder = Folder(settings.data_dir, sandbox.key)
         self.pod: Pod | None = None
         self._settings = settings
+        self._pace = settings.pace
         self._changed = changed
         self._poke = asyncio.Event()
         self.want(sandbox, 0)
@@ -64,7 +62,7 @@ class Unit:
             if process.pid and not process.alive:
                 await process.ended()
                 await process.drained()
-                process = process.after(STEADY)
+                process = process.after(self._pace.local_steady)
             elif process.generation != generation:
                 if process.pid:
                     await self._stop(process)
@@ -103,16 +101,20 @@ class Unit:
             self._show(process, Reason.CRASH_LOOP if quick > 1 else Reason.RESTARTING, told)
         if self.env is None:
             await self._poke.wait()
-        # A long crash loop must not make a number that is no float any more.
-        elif not quick or not await self._poked(min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(quick - 1, 16))):
+        elif not quick or not await self._poked(self._pause(quick)):
             self._ready = False
             try:
                 return process.start(launch.launch(self.sandbox, self.env, self.folder.home, self._settings))
             except OSError as error:
                 told = f"the process cannot be started: {error.strerror or error}"
                 self._show(process, Reason.CONTAINER_CONFIG, told)
-                await self._poked(BACKOFF_MOST)
+                await self._poked(self._pace.local_restart_most)
         return process
+
+    def _pause(self, quick: int) -> float:
+        """Seconds until a process is started again that ended too soon so many times."""
+        # A long crash loop must not make a number that is no float any more.
+        return min(self._pace.local_restart_most, self._pace.local_restart_first * 2.0 ** min(quick - 1, 16))
 
     async def _attend(self, process: Process) -> None:
         """Shows whether the process is ready until it ends or something else is wanted."""

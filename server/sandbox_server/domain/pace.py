@@ -1,0 +1,64 @@
+"""Every time constant of the service that somebody waits for."""
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Times in seconds. Those that are settings of the same name are described there.
+
+    The tests of the service run at another pace: `Pace().faster(10)`.
+    """
+
+    start_deadline: float = 600
+    ready_for: float = 3
+    contested_ready_for: float = 3
+    """That a new pod must have been ready to count while somebody takes back what the service writes."""
+    resync: float = 60
+    retry_first: float = 0.2
+    """Until a sandbox whose pass failed is tried again; doubles with each failure."""
+    retry_most: float = 30
+    """The longest such delay: a cause that goes away is noticed within half a minute even if nothing tells of it."""
+    busy_after: float = 3
+    """For which an engine answers that it cannot act now before this is given as a reason."""
+    touch_every: float = 20
+    """For which a pod may be missing before the controller of its workload is made to try again, and between two such
+    times. So a cause that goes away is noticed as by `retry_most`."""
+    sync_check_every: float = 0.1
+    """Between two looks at whether an unobservable namespace can be observed again."""
+    restart_recent: float = 60
+    """For which the last end of a process is recent while the process that followed has not become ready."""
+
+    heartbeat: float = 15
+    follow: float = 1
+    read_again: float = 0.5
+    """Until a log that could not be read is read again."""
+
+    shutdown_grace: float = 10
+    health_every: float = 1
+    """Between two looks at whether the service can serve; a twentieth of it until it can for the first time."""
+    health_within: float = 5
+    """For the store to answer before it counts as gone."""
+    trim_every: float = 3600
+    """Between two trims of the history."""
+
+    local_restart_first: float = 0.5
+    """Until a local process that ended too soon is started again; doubles with each such end."""
+    local_restart_most: float = 30
+    local_steady: float = 10
+    """That a local process must run for its earlier ends to be forgotten."""
+    local_look_every: float = 1
+    """Between two looks at whether the volumes of local sandboxes are still there: nothing tells of a directory's removal."""
+    probe_until_ready: float = 0.2
+    """Between two probes of a local process that is not ready."""
+    probe_after: float = 5
+    """Between two probes of a local process that is ready."""
+    probe_again: float = 1
+    """Until a local process that was ready and missed a probe is probed again."""
+
+    def faster(self, factor: float) -> "Pace":
+        """The same pace with every time divided by `factor`."""
+        return dataclasses.replace(
+            self, **{one.name: getattr(self, one.name) / factor for one in dataclasses.fields(self)}
+        )
