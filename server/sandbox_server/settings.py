@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         metrics = self.metrics_listen or "localhost:0"
-        _need(self.listen.startswith("unix:") or _is_address(self.listen), f"listen: {_ADDRESS}")
+        _need(_is_socket(self.listen) or _is_address(self.listen), f"listen: {_ADDRESS}")
         _need(_is_address(metrics), f"metrics-listen: {_ADDRESS}")
         here, tls, ports = _is_loopback(self.listen), self.tls_cert is not None, self.port_range
         _need(tls == (self.tls_key is not None), "tls-cert and tls-key: give both or neither")
@@ -227,15 +227,23 @@ class Settings(BaseSettings):
 _ADDRESS = "must be an address and a port of at most 65535, such as 127.0.0.1:50051"
 
 
+_NAME = r"(?=[^:]{1,253}:)(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?"
+_PLACE = re.compile(rf"(?:\[[0-9A-Fa-f:.]+(?:%[^\]/]+)?\]|{_NAME}):([0-9]{{1,5}})")
+
+
+def _is_socket(address: str) -> bool:
+    return bool(address.startswith("unix:") and address.removeprefix("unix:").strip("/ "))
+
+
 def _is_address(address: str) -> bool:
-    found = re.fullmatch(".+:([0-9]{1,5})", address)
+    found = _PLACE.fullmatch(address)
     return found is not None and int(found[1]) <= 65535
 
 
 def _is_loopback(address: str) -> bool:
     host = address.rpartition(":")[0].strip("[]")
     try:
-        return host == "localhost" or address.startswith("unix:") or ipaddress.ip_address(host).is_loopback
+        return _is_socket(address) or host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         # A name may be anybody's, 127.example.com too.
         return False

@@ -6,7 +6,7 @@ from sandbox_server import settings
 
 
 @pytest.mark.parametrize("port", ["0", "50051", "65535"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "LOCALHOST", "[::1]", "[::1%lo]"])
 def test_an_address_and_a_port_are_taken(host: str, port: str) -> None:
     chosen = settings.load(["--listen", f"{host}:{port}", "--metrics-listen", f"{host}:{port}"])
     assert chosen.listen == chosen.metrics_listen == f"{host}:{port}"
@@ -21,6 +21,30 @@ def test_a_socket_in_the_file_system_is_taken_and_needs_neither_tls_nor_tokens()
 def test_what_is_no_address_is_refused(flag: str, value: str) -> None:
     with pytest.raises(ValidationError, match=f"{flag}: must be an address and a port of at most 65535"):
         settings.load([f"--{flag}", value])
+
+
+@pytest.mark.find(42)
+@pytest.mark.parametrize("flag", ["listen", "metrics-listen"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("http://127.0.0.1:1", "127.0.0.1:1/", "::1:1", "[one]:1", "[::1:1", "a..b:1", f"{'a' * 64}.example:1"),
+        *(
+            " 127.0.0.1:1",
+            "127.0.0.1 :1",
+            "user@h:1",
+            "*:1",
+            "unix:",
+            "unix:///",
+            "unix-abstract:a",
+            "dns:///h:1",
+            ":1",
+        ),
+    ],
+)
+def test_what_nobody_could_reach_is_refused(flag: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=f"{flag}: must be an address and a port of at most 65535"):
+        settings.load([f"--{flag}={value}", "--allow-plaintext", "--allow-anonymous"])
 
 
 @pytest.mark.parametrize("value", ["../../victim", "fine,A", "a b", "a" * 64, "-a", "a.b"])
