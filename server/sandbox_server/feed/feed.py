@@ -17,8 +17,9 @@ from sandbox_server.feed.topic import Encoded, Encoder, Filter, Send, Topic, new
 from sandbox_server.feed.topics import Topics
 
 RECENT = 4096
-"""Events kept in memory for those who resume: some seconds of a busy service, about 8 MB."""
+"""Events kept in memory for watches that resume: some seconds of a busy service, about 8 MB."""
 PAGE = 500
+"""Events that are read from the log at once."""
 
 log = structlog.get_logger()
 
@@ -35,7 +36,7 @@ class Snapshot:
         return Snapshot(self.sequence, [one for one in self.events if selection.matches(one.event.sandbox)])
 
     def ends(self, cursor: int) -> bool:
-        """Whether it has one sandbox alone, which had ended by the sequence `cursor`."""
+        """Returns whether the snapshot has exactly one sandbox, and this had ended by the sequence `cursor`."""
         if len(self.events) != 1:
             return False
         event = self.events[0].event
@@ -43,7 +44,10 @@ class Snapshot:
 
 
 class Feed:
-    """See the package. All methods belong to the event loop. `catalogue` has the live sandboxes as of `sequence`."""
+    """Follows the log and serves watches. All methods must be called on the event loop.
+
+    `catalogue` has the live sandboxes as of `sequence`, the last event that this replica has read.
+    """
 
     def __init__(self, store: store.Store, encoder: Encoder, pace: Pace) -> None:
         self.sequence = 0
@@ -58,28 +62,28 @@ class Feed:
         self._listeners: list[Callable[[Event], None]] = []
         self._closed = False
         self._published = 0
-        """The newest sequence of which this replica knows that the log has it."""
+        """The newest sequence that the log is known to have."""
         self._gap: asyncio.Task[None] | None = None
         self._following = asyncio.Lock()
 
     def load(self, sequence: int, live: Sequence[Event]) -> None:
-        """Begins at `sequence` with the last events of the sandboxes that are not TERMINATED."""
+        """Sets the place in the log, and the last events of all sandboxes that are not TERMINATED."""
         self.sequence = sequence
         self.catalogue.load(map(self.encoded, live))
 
     def on_event(self, listener: Callable[[Event], None]) -> None:
-        """`listener` is called with every event, after the feed has it."""
+        """Calls `listener` with every event, after the catalogue has it."""
         self._listeners.append(listener)
 
     def encoded(self, event: Event) -> Encoded:
-        """An event that is not in memory, with its messages."""
+        """Returns an event with its messages."""
         return Encoded(event, self._encoder)
 
     def publish(self, committed: Sequence[Event]) -> None:
         """Takes the events of a commit, in order.
 
-        Where events before them are missing, another replica's or those of a commit whose outcome was lost, the log is
-        read at once.
+        Events before them can be missing: those of another replica, or of a commit whose outcome was lost. The log is
+        then read at once.
         """
         following: list[Event] = []
         for event in committed:
@@ -94,18 +98,18 @@ class Feed:
         self._take(following)
 
     async def follow(self) -> None:
-        """Reads what the log has after this replica's sequence."""
-        # One at a time: what the first has read, the others need not read again.
+        """Reads the events of the log after `sequence`."""
+        # One caller at a time: what the first caller has read, the others need not read again.
         async with self._following:
             try:
                 while page := await self._store.events(self.sequence, PAGE):
-                    # A commit may have been published meanwhile.
+                    # A commit may have been published while the page was read.
                     self._take([one for one in page if one.sequence > self.sequence])
             except errors.OutOfRange:
                 await self._reload()
 
     def _take(self, following: Sequence[Event]) -> None:
-        """Takes the events that follow in the log, in order."""
+        """Takes the next events of the log, in order."""
         woken: set[Topic] = set()
         for event in following:
             woken |= self._append(event)
@@ -114,11 +118,12 @@ class Feed:
         self._grow()
 
     def _grow(self) -> None:
-        """Has all look again who wait for a sequence."""
+        """Wakes all callers of `arrived`."""
         self._grown.set()
         self._grown = asyncio.Event()
 
     async def _close_gap(self) -> None:
+        """Reads the log, again after a failure, until it has all that was published."""
         while self.sequence < self._published and not self._closed:
             try:
                 await self.follow()
@@ -128,9 +133,9 @@ class Feed:
                 await asyncio.sleep(self._read_again)
 
     async def _reload(self) -> None:
-        """Takes the live sandboxes anew, where the log no longer has what this replica missed.
+        """Loads the live sandboxes again, because the log no longer has the events that this replica missed.
 
-        A watch that has not seen all of what is gone ends as one that resumes too late.
+        A watch that had not been sent all of the missed events ends with HISTORY_TRIMMED.
         """
         sequence, live = await self._store.load()
         if sequence <= self.sequence:
@@ -144,7 +149,7 @@ class Feed:
         self._grow()
 
     def _append(self, event: Event) -> set[Topic]:
-        """Takes the next event of the log; returns the topics that have it."""
+        """Takes the next event of the log. Returns the topics that have it and are to be woken."""
         encoded = self.encoded(event)
         self.sequence = event.sequence
         self._history.append(encoded)
@@ -155,14 +160,14 @@ class Feed:
         return matching
 
     async def arrived(self, sequence: int) -> None:
-        """Returns when this replica has seen `sequence`. Raises `errors.Unavailable` when the service stops."""
+        """Returns once this replica has read `sequence`. Raises `errors.Unavailable` when the service stops."""
         while sequence > self.sequence:
             if self._closed:
                 raise _closing()
             await self._grown.wait()
 
     async def beat(self) -> None:
-        """Sends the heartbeats; runs for ever."""
+        """Gives all topics their heartbeats. Runs until it is cancelled."""
         await self._topics.beat()
 
     async def watch(self, selection: Filter, after: int | None, send: Send) -> None:
@@ -214,7 +219,7 @@ class Feed:
         await send(self._encoder.snapshot_complete(snapshot.sequence, len(snapshot.events), self._heartbeat))
 
     async def _reach(self, sequence: int) -> None:
-        """Reads the log up to a sequence. Raises `errors.OutOfRange` where it is not as long."""
+        """Reads the log up to a sequence. Raises `errors.OutOfRange` if the log ends before it."""
         if sequence > self.sequence:
             # Another replica may have sent events that this one is yet to read.
             await self.follow()
@@ -224,6 +229,7 @@ class Feed:
             )
 
     async def _events(self, topic: Topic, cursor: int, send: Send) -> None:
+        """Sends the events after `cursor` and the heartbeats of a topic, until the last event of the watch."""
         beats = topic.beats
         while not self._closed:
             if cursor < topic.floor:
@@ -245,7 +251,10 @@ class Feed:
         raise _closing()
 
     async def _catch_up(self, topic: Topic, cursor: int, send: Send) -> int | None:
-        """Sends what the topic no longer has; returns the sequence reached, or None after the last event of a watch."""
+        """Sends events that the topic no longer has, from the history.
+
+        Returns the sequence that was reached, or None after the last event of the watch.
+        """
         with self._history.reader(cursor):
             while cursor < topic.floor:
                 beats = topic.beats
@@ -262,7 +271,7 @@ class Feed:
         return cursor
 
     def close(self) -> None:
-        """Ends all that waits with `errors.Unavailable`, so that the client goes on elsewhere."""
+        """Ends all watches and waits with `errors.Unavailable`, so that clients continue at another replica."""
         self._closed = True
         if self._gap is not None:
             self._gap.cancel()

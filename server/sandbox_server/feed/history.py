@@ -1,8 +1,8 @@
-"""What watches read that are behind: pages of the log, and turns in which they are read and sent.
+"""The log as watches read it that are behind: in pages, and in turns.
 
 The newest events are in memory, all others in the store. Watches of the same tenant, or of the same sandboxes, share a
-page wherever it covers their place: the first read aligns those that begin at different places. One watch has its turn at
-a time, so that all other calls wait for one of them at most, and has its next turn after all others had theirs.
+page wherever it covers their place; after the first page they are at the same place. One watch at a time has a turn, so
+that any other call waits for one turn at most. The next turn of a watch comes after those of all others.
 """
 
 import asyncio
@@ -22,23 +22,24 @@ from sandbox_server.feed.topic import Encoded, Encoder, Filter, newer
 PAGE = 100
 """Events that are read at once."""
 PAGES = 128
-"""Pages kept: about 20 MB."""
+"""Pages kept in memory: about 20 MB."""
 PAGES_A_TURN = 16
+"""Pages that a watch looks through in a turn."""
 READERS_MOST = 1000
-"""Watches that may read the history at once."""
+"""Watches that may be behind at the same time."""
 TURN = 0.02
-"""Seconds of a turn: a caller that does not read loses it then, and has another only after it has read."""
+"""Seconds of a turn. A client that does not read loses its turn after that, and has the next one once it has read."""
 SENT_MOST = 100_000
-"""Messages that all who wait for a turn may send before each comes again: some seconds, less than a heartbeat period."""
+"""Messages sent until each waiting watch has had a turn. That takes some seconds: less than a heartbeat period."""
 
 
 _Place = tuple[str, frozenset[Key], int]
-"""A tenant, some of its sandboxes or none for all, and a sequence."""
+"""A tenant, keys of its sandboxes (empty: all of them), and a sequence."""
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """All events of some sandboxes after `after` and up to `until`."""
+    """All events of a tenant, or of some of its sandboxes, after `after` and up to `until`."""
 
     after: int
     until: int
@@ -52,7 +53,7 @@ class Page:
         return found
 
     def matching(self, selection: Filter, cursor: int) -> list[Encoded]:
-        """The events after `cursor` that a filter matches."""
+        """Returns the events after `cursor` that a filter matches."""
         events = self._of_project.get(selection.project, ()) if selection.project else self.events
         if cursor > self.after:
             events = newer(events, cursor)
@@ -63,12 +64,12 @@ class History:
     """The log, page by page."""
 
     def __init__(self, store: store.Store, encoder: Encoder, recent: int) -> None:
-        """`recent`: how many events are kept in memory."""
+        """`recent` is the number of events that are kept in memory."""
         self._recent = collections.deque[Encoded](maxlen=recent)
         self._store = store
         self._encoder = encoder
         self._pages = collections.OrderedDict[_Place, Page]()
-        """By where they begin; the last that was used is the last."""
+        """By their beginning; the most recently used page is the last."""
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._readers = 0
@@ -78,16 +79,16 @@ class History:
         self._recent.append(encoded)
 
     def forget(self) -> None:
-        """Leaves all events to the store: there are some that memory does not have."""
+        """Forgets the events in memory, because some between them and the next event are missing."""
         self._recent.clear()
 
     def _remembers(self, cursor: int) -> bool:
-        """Whether memory has all events after a sequence."""
+        """Returns whether memory has all events after a sequence."""
         return bool(self._recent) and self._recent[0].event.sequence <= cursor + 1
 
     @contextlib.contextmanager
     def reader(self, cursor: int) -> Iterator[None]:
-        """Counts a watch that has to read the store. Raises `errors.Unavailable` where too many do."""
+        """Counts a watch that has to read the store. Raises `errors.Unavailable` if too many have to."""
         if self._remembers(cursor):
             yield
             return
@@ -111,10 +112,10 @@ class History:
             self._waiting -= 1
 
     async def matching(self, selection: Filter, cursor: int, stands: int, most: int) -> tuple[list[Encoded], int]:
-        """At most `most` matching events after `cursor`, and the sequence up to which they are all.
+        """Returns at most `most` matching events after `cursor`, and the sequence up to which none is missing.
 
-        Only whoever has the turn may ask. `stands`: where the log stands, past `cursor`. Raises `errors.OutOfRange`
-        where the history was trimmed.
+        The caller must have the turn. `stands` is the end of the log, past `cursor`. Raises `errors.OutOfRange` if the
+        history was trimmed.
         """
         found: list[Encoded] = []
         for _ in range(PAGES_A_TURN):
@@ -148,7 +149,7 @@ class History:
 
     def _known(self, place: _Place) -> Page | None:
         if (found := self._pages.get(place)) is None:
-            # Within a page: of a watch that begins, or that had too much to send at once.
+            # Look for a page that covers the place: the watch has just begun, or could not send all of a page.
             tenant, keys, cursor = place
             for one, page in self._pages.items():
                 if one[2] < cursor < page.until and one[0] == tenant and one[1] == keys:
@@ -160,12 +161,12 @@ class History:
 
 
 def _reached(events: Sequence[Encoded], stands: int) -> int:
-    """The sequence up to which a page has everything: one that is not full has all there is."""
+    """Returns the sequence up to which a page is complete. A page that is not full reaches the end of the log."""
     return events[-1].event.sequence if len(events) == PAGE else stands
 
 
 async def begun(sending: Coroutine[None, None, bool]) -> asyncio.Task[bool]:
-    """Begins to send, and returns when that has ended or a turn is over."""
+    """Begins to send. Returns when all is sent or the turn is over."""
     task = asyncio.create_task(sending)
     try:
         await asyncio.wait((task,), timeout=TURN)

@@ -1,4 +1,4 @@
-"""What watchers share: one filter's events, each with messages that are written once."""
+"""A topic: the events of one filter, which all its watchers share, with messages that are encoded once."""
 
 import asyncio
 import functools
@@ -20,24 +20,24 @@ Send = Callable[[bytes], Awaitable[None]]
 
 
 class Encoder(Protocol):
-    """How messages are written; each is made once and shared by all watchers."""
+    """Encodes messages. Each message is encoded once and shared by all watchers."""
 
     def status(self, event: Event) -> bytes:
-        """The answer to GetStatus."""
+        """Returns the answer to GetStatus."""
 
     def event(self, event: Event) -> bytes:
-        """One event of a watch."""
+        """Returns the message of a watch that has an event."""
 
     def snapshot_complete(self, sequence: int, count: int, heartbeat: float) -> bytes:
-        """The end of a snapshot of `count` sandboxes; `heartbeat`: seconds that the stream is silent at most."""
+        """Returns the message after a snapshot of `count` sandboxes. `heartbeat` is the longest silence in seconds."""
 
     def heartbeat(self, sequence: int) -> bytes:
-        """A sign of life."""
+        """Returns the message for a time without events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which sandboxes: those of a tenant in its namespaces that match all that is given."""
+    """Selects the sandboxes of a tenant, in its namespaces, that match every field that is not empty."""
 
     tenant: Tenant
     keys: frozenset[Key] = frozenset()
@@ -46,7 +46,7 @@ class Filter:
     labels: selector.Selector = selector.EVERYTHING
 
     def matches(self, sandbox: Sandbox) -> bool:
-        """Whether the sandbox is one of these."""
+        """Returns whether the filter selects the sandbox."""
         return (
             sandbox.tenant == self.tenant.name
             and sandbox.namespace in self.tenant.namespaces
@@ -59,7 +59,7 @@ class Filter:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """An event and its messages, each written at most once."""
+    """An event and its messages, each encoded at most once."""
 
     event: Event
     _encoder: Encoder
@@ -76,17 +76,17 @@ class Encoded:
 
 
 def newer(events: Reversible[Encoded], sequence: int) -> list[Encoded]:
-    """Those of `events`, which are in order, that come after `sequence`."""
+    """Returns the events after `sequence`. `events` are in the order of the log."""
     found = list(itertools.takewhile(lambda one: one.event.sequence > sequence, reversed(events)))
     found.reverse()
     return found
 
 
 class Topic:
-    """What the watchers of one filter share: the matching events after `floor`, and one wake-up.
+    """The matching events after the sequence `floor`, and the wake-up of the watchers.
 
-    `subjects`: the keys that the filter names, or its tenant. `due`: when the topic has its next heartbeat, by the monotonic
-    clock.
+    `subjects` are the keys that the filter names, or its tenant. `beats` counts heartbeats; `due` is the time of the next
+    one on the monotonic clock. `woken` is set, and replaced, when there is something to send.
     """
 
     __slots__ = ("beats", "due", "events", "filter", "floor", "readers", "subjects", "woken")
@@ -108,7 +108,7 @@ class Topic:
             self.floor = self.events.popleft().event.sequence
 
     async def send(self, events: Iterable[Encoded], send: Send) -> bool:
-        """Sends events; returns whether the last was TERMINATED of the one sandbox that the filter names."""
+        """Sends events. Returns whether the last is TERMINATED of the only sandbox that the filter names."""
         for one in events:
             await send(one.message)
             if one.event.terminated and len(self.filter.keys) == 1:
@@ -116,12 +116,12 @@ class Topic:
         return False
 
     def skip(self, sequence: int) -> None:
-        """Begins anew at a sequence: what came before is read from the log."""
+        """Restarts the topic at a sequence. Watchers read earlier events from the log."""
         self.events.clear()
         self.floor = sequence
         self.wake()
 
     def wake(self) -> None:
-        """Has every reader look again."""
+        """Wakes every watcher."""
         self.woken.set()
         self.woken = asyncio.Event()

@@ -12,26 +12,26 @@ from sandbox_server.feed.topic import Encoded, Filter, Topic
 TICK = 0.01
 """Seconds: the shortest sleep between two rounds of heartbeats."""
 EARLY = 0.9
-"""The part of the heartbeat period after which a topic has its next heartbeat, so that a watcher has it in time."""
+"""The part of the heartbeat period after which a topic has its next heartbeat: watchers must have it in time."""
 ROUNDS = 50
-"""Rounds of heartbeats in a period: topics that are due in the same round have their heartbeats together."""
+"""Rounds of heartbeats in a period. Topics that are due in the same round have their heartbeats together."""
 
 
 class Topics:
     """One topic for each filter that has readers."""
 
     def __init__(self, heartbeat: float) -> None:
-        """`heartbeat`: seconds that a topic is silent at most."""
+        """`heartbeat` is the longest silence of a topic in seconds."""
         self._heartbeat = heartbeat
         self._topics: dict[Filter, Topic] = {}
         self._topics_by_subject: dict[Key | str, set[Topic]] = {}
 
     @contextlib.contextmanager
     def subscribed(self, selection: Filter, sequence: int) -> Iterator[Topic]:
-        """The topic of a filter, which lasts while somebody reads it; a new one begins after `sequence`."""
+        """Yields the topic of a filter, which exists while it has readers. A new topic begins after `sequence`."""
         topic = self._topics.get(selection)
         if topic is None:
-            # Topics that begin at once have their heartbeats spread over half of the period.
+            # The heartbeats of topics that begin at the same time are spread over half of the period.
             first = self._heartbeat * EARLY * random.uniform(0.5, 1)
             topic = self._topics[selection] = Topic(selection, sequence, time.monotonic() + first)
             for subject in topic.subjects:
@@ -59,17 +59,20 @@ class Topics:
         return matching
 
     def skip(self, sequence: int) -> None:
-        """Has every topic begin anew at a sequence."""
+        """Restarts every topic at a sequence."""
         for topic in self._topics.values():
             topic.skip(sequence)
 
     def wake(self) -> None:
-        """Has every reader of every topic look again."""
+        """Wakes the watchers of every topic."""
         for topic in self._topics.values():
             topic.wake()
 
     async def beat(self) -> None:
-        """Gives every topic a heartbeat before a period has passed since its begin or its last one; runs for ever."""
+        """Gives every topic a heartbeat before a period has passed since its beginning or its last heartbeat.
+
+        Runs until it is cancelled.
+        """
         pause = max(TICK, self._heartbeat / ROUNDS)
         while True:
             now = time.monotonic()

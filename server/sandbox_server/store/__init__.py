@@ -1,7 +1,6 @@
-"""What is remembered. The only place with SQL.
+"""The database: sandboxes, their events, requests. Only this package has SQL.
 
-`Store` is plain synchronous code: a thread that commits in groups, and one for each lane of readers. Callers await
-its answers.
+The code is synchronous. One thread commits in groups, and each lane of readers has a thread; callers await the answers.
 """
 
 from sandbox_server.store.cipher import Cipher

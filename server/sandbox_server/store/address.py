@@ -1,4 +1,4 @@
-"""Where the database is: a URL as SQLAlchemy or libpq takes it, or the path of a SQLite file."""
+"""The location of the database: a URL as SQLAlchemy or libpq takes it, or the path of a SQLite file."""
 
 import re
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ _HOST = re.compile(r"(?:\[([^][]+)\]|([^][:]*))(?::([0-9]{0,5}))?")
 
 
 class Place(NamedTuple):
-    """The parsed URL, and what the driver is given beside it."""
+    """The parsed URL, and further arguments for the driver."""
 
     url: sa.URL
     options: Mapping[str, str] = {}
 
 
 def parse(location: Location) -> Place:
-    """Reads a location. Raises ValueError, which never shows it: what cannot be told apart may be a password."""
+    """Parses a location. Raises ValueError, which never shows the location: any part of a bad URL may be a password."""
     if isinstance(location, Path):
         return Place(sa.URL.create("sqlite", database=str(location)))
     try:
@@ -59,7 +59,7 @@ def _postgresql(rest: str) -> Place:
         raise ValueError(_WRONG)
     if len(hosts) == 1:
         return Place(parsed.set(host=named[0] or None, port=int(ports[0]) if ports[0] else None))
-    # Of several, only the one that takes writes is of use.
+    # Of several hosts, the driver chooses the one that accepts writes.
     query = {"target_session_attrs": "read-write"} | dict(parsed.query)
     return Place(
         parsed.set(host=",".join(named), port=None, query=query), {"port": ",".join(ports)} if any(ports) else {}

@@ -1,4 +1,4 @@
-"""Env values at rest: AES-256-GCM, bound to the sandbox's uid, with keys that rotate; and keyed fingerprints."""
+"""Encryption of environments at rest (AES-256-GCM, bound to the sandbox's uid, rotating keys), and keyed fingerprints."""
 
 import base64
 import hashlib
@@ -22,10 +22,13 @@ _NONCE_BYTES = 12
 
 
 class Cipher:
-    """The first key encrypts; every key decrypts. A key's id, 4 bytes of its hash, leads what it wrote."""
+    """Encrypts with the first key and decrypts with every key.
+
+    Encrypted data begins with the id of its key: 4 bytes of the hash of the key.
+    """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        """Raises ValueError for no key or one that is not 32 bytes."""
+        """Raises ValueError if there is no key, or a key is not 32 bytes."""
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError("encryption keys: at least one is needed, each 32 bytes in base64")
         self._keys = {hashlib.sha256(key).digest()[:_ID_BYTES]: key for key in keys}
@@ -34,7 +37,7 @@ class Cipher:
 
     @classmethod
     def from_text(cls, text: str) -> "Cipher":
-        """Keys in base64, one a line or separated by commas; raises ValueError without showing them."""
+        """Reads keys in base64, one a line or separated by commas. Raises ValueError, which does not show them."""
         try:
             keys = [base64.b64decode(word, validate=True) for word in text.replace(",", " ").split()]
         except ValueError:
@@ -43,9 +46,10 @@ class Cipher:
 
     @classmethod
     def from_file(cls, path: Path, create: bool = False) -> "Cipher":
-        """Keys from a file of the operator, or with `create` from the service's own, which is made where there is none.
+        """Reads the keys from a file of the operator, or with `create` from the service's own file.
 
-        The service makes it of mode 0600, and refuses it once others can read it. Raises ValueError.
+        The service makes its own file, with mode 0600, where there is none, and refuses it if others can read it. Raises
+        ValueError.
         """
         if create:
             _make(path)
@@ -55,13 +59,13 @@ class Cipher:
         return cls.from_text(keys.decode(errors="replace"))
 
     def encrypt(self, env: Mapping[str, str], uid: str) -> bytes:
-        """The environment of the sandbox `uid` as its column holds it."""
+        """Returns the environment of the sandbox `uid` as the column has it."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[self._first].encrypt(nonce, msgspec.json.encode(env), uid.encode())
         return self._first + nonce + sealed
 
     def decrypt(self, column: bytes, uid: str) -> dict[str, str]:
-        """The environment. Raises ValueError if its key is gone or the column was changed."""
+        """Returns the environment. Raises ValueError if its key is not given or the column was changed."""
         key_id, nonce = column[:_ID_BYTES], column[_ID_BYTES : _ID_BYTES + _NONCE_BYTES]
         cipher = self._ciphers.get(key_id)
         if cipher is None:
@@ -73,19 +77,19 @@ class Cipher:
         return msgspec.json.decode(plain, type=dict[str, str])
 
     def knows(self, column: bytes) -> bool:
-        """Whether one of the keys wrote it."""
+        """Returns whether one of the keys encrypted the column."""
         return column[:_ID_BYTES] in self._keys
 
     def is_current(self, column: bytes) -> bool:
-        """Whether the first key wrote it."""
+        """Returns whether the first key encrypted the column."""
         return column[:_ID_BYTES] == self._first
 
     def fingerprint(self, payload: bytes) -> str:
-        """A keyed hash of a request: without the key no value in it can be guessed."""
+        """Returns a keyed hash of a request: without the key, no value in the request can be guessed."""
         return self._fingerprint(self._first, payload)
 
     def same(self, fingerprint: str, payload: bytes) -> bool:
-        """Whether `fingerprint` is that of `payload`, under the key that made it."""
+        """Returns whether `fingerprint` is that of `payload`, under the key that made it."""
         key_id = bytes.fromhex(fingerprint.partition(":")[0])
         return key_id in self._keys and hmac.compare_digest(self._fingerprint(key_id, payload), fingerprint)
 
@@ -100,7 +104,7 @@ def _make(path: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # At once with its key, or not at all: one that a full disk left empty would be in the way for ever.
+    # The file appears with its key or not at all. An empty file, left by a full disk, would have to be removed by hand.
     with tempfile.NamedTemporaryFile(dir=path.parent) as file:
         file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
         file.flush()

@@ -20,8 +20,8 @@ from sandbox_server.store.address import Location
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
 _ISOLATION: dict[bool, Any] = {True: None, False: "REPEATABLE READ"}
-"""On PostgreSQL. Who reads sees one moment, as SQLite gives by itself; who writes waits his turn and must see what the one
-before him committed, as is usual."""
+"""On PostgreSQL. A reader sees one moment, as on SQLite. A writer waits for the lock of the log, and must then see what the
+last transaction committed."""
 _ONE: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "hide_parameters": True}
 WAITS = {
     "connect_timeout": "10",
@@ -30,21 +30,22 @@ WAITS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
-"""How soon a PostgreSQL that fell silent is given up, unless its URL says otherwise: libpq's own words, in seconds, the last
-in milliseconds. By itself it waits for ever to connect, and hours for an answer."""
+"""Parameters of libpq, unless the URL has others: how soon a silent PostgreSQL is given up. In seconds, the last in
+milliseconds. By default libpq waits for ever for a connection, and hours for an answer."""
 PREPARED_AFTER = 5
-"""Uses of a statement until it is prepared, which more than doubles how many sandboxes a second can be written."""
+"""Uses of a statement until it is prepared. Prepared statements more than double the rate of writes."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class SchemaMismatch(Exception):
-    """The database's schema is not this release's; the text says what to run."""
+    """The database has the schema of another release. The text says what to run."""
 
 
 def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
-    """An engine with one connection, for transactions that write or that read as of one moment.
+    """Returns an engine with one connection, for transactions that write or that read as of one moment.
 
-    `busy_timeout`: seconds to wait for another process's lock on SQLite. Raises ValueError, as `address.parse`.
+    `busy_timeout` is the time in seconds to wait for another process's lock on SQLite. Raises ValueError as
+    `address.parse`.
     """
     place = address.parse(url)
     if place.url.get_backend_name() == "postgresql":
@@ -60,7 +61,7 @@ def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _opened(raw: sqlite3.Connection, _record: Any) -> None:
-        # The driver's own BEGIN comes too late, before the first write: two readers could then both want to write.
+        # The driver would begin before the first write, which is too late: two transactions that have read could both write.
         raw.isolation_level = None
         raw.execute("PRAGMA journal_mode=WAL")
         raw.execute("PRAGMA synchronous=FULL")
@@ -73,10 +74,10 @@ def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
 
 
 def _prepare(raw: Any, _record: Any) -> None:
-    """Has a new connection prepare the statements that it repeats, if it has a session of PostgreSQL for itself.
+    """Makes a new connection prepare the statements that it repeats, if its session of PostgreSQL is its own.
 
-    Behind PgBouncer each transaction can have another session, which knows nothing that was prepared before. PgBouncer and its
-    like give a connection a process id of their own for it to cancel by.
+    Behind PgBouncer each transaction can have another session, without the statements that were prepared before. Such a
+    pool gives a connection a process id that is not the session's.
     """
     (session,) = raw.execute("SELECT pg_backend_pid()").fetchone()
     raw.rollback()
@@ -93,43 +94,43 @@ class Cursor:
         text: Callable[[sa.Executable], str],
         once: Callable[[sa.Executable], tuple[str, Mapping[str, Any]]],
     ) -> None:
-        """`text`: how the driver takes a statement, which is kept; `once`: the same with its values, not kept."""
+        """`text` returns a statement as the driver takes it, and keeps it. `once` returns it with its values."""
         self._raw = raw
         self._text = text
         self._once = once
 
     def rows(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """What a SELECT finds."""
+        """Returns the rows that a SELECT finds."""
         self._raw.execute(self._text(statement), parameters or {})
         return self._raw.fetchall()  # type: ignore[no-any-return]
 
     def first(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> tuple[Any, ...] | None:
-        """The first row that a SELECT finds; None if it finds none."""
+        """Returns the first row that a SELECT finds; None if it finds none."""
         self._raw.execute(self._text(statement), parameters or {})
         return self._raw.fetchone()  # type: ignore[no-any-return]
 
     def find(self, statement: sa.Executable) -> list[tuple[Any, ...]]:
-        """What a SELECT finds that was made for this one use and has its values in it."""
+        """Returns the rows of a SELECT that was made for one use and contains its values."""
         self._raw.execute(*self._once(statement))
         return self._raw.fetchall()  # type: ignore[no-any-return]
 
     def write(self, statement: sa.Executable, parameters: Sequence[Mapping[str, Any]]) -> int:
-        """Runs a statement once for each; returns how many rows that touched in all."""
+        """Runs a statement once for each set of parameters. Returns the number of rows that it changed in all."""
         self._raw.executemany(self._text(statement), parameters)
         return self._raw.rowcount  # type: ignore[no-any-return]
 
 
 class Database:
-    """One connection. SQLAlchemy opens it and writes the statements, the driver alone runs them: 2 us each, not 50."""
+    """One connection. SQLAlchemy opens it and compiles statements; the driver alone runs them, in 2 us instead of 50."""
 
     def __init__(self, url: Location, *, writes: bool, busy_timeout: float) -> None:
-        """As `connect`."""
+        """The arguments are those of `connect`."""
         self.engine = connect(url, writes=writes, busy_timeout=busy_timeout)
         dialect: Any = self.engine.dialect
         self.Error: type[Exception] = dialect.loaded_dbapi.Error
         self.IntegrityError: type[Exception] = dialect.loaded_dbapi.IntegrityError
         self._begin = _BEGIN[writes] if dialect.name == "sqlite" else ""
-        # Named parameters on both: the row that is written is the mapping that is given.
+        # Parameters are named on both databases, so that a row is written from a mapping.
         self._dialect: sa.Dialect = type(dialect)(paramstyle="named") if dialect.name == "sqlite" else dialect
         self._text = functools.cache(self._compiled)
 
@@ -142,11 +143,14 @@ class Database:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Cursor]:
-        """A transaction, committed if nothing is raised in it. Raises `Error`, and SQLAlchemy's if it cannot connect."""
+        """Yields the cursor of a transaction, which is committed unless the body raises.
+
+        Raises `Error`, and an error of SQLAlchemy if it cannot connect.
+        """
         # What was not committed is rolled back at the end, and a connection that broke is thrown away.
         with contextlib.closing(self.engine.raw_connection()) as raw:
-            # Closed here: a refusal that its caller keeps holds the cursor too, and would let go of it on another thread,
-            # in the midst of the next transaction's use of the same statement.
+            # Close the cursor here: an exception that a caller keeps holds a reference to it. Its end on another thread
+            # could fall into the next transaction's use of the same statement.
             with contextlib.closing(raw.cursor()) as cursor:
                 if self._begin:
                     cursor.execute(self._begin)
@@ -160,7 +164,7 @@ class Database:
 
 @contextlib.contextmanager
 def _once(url: Location, *, writes: bool) -> Iterator[sa.Connection]:
-    """A connection for one transaction. Raises OSError, which says why, for a database that cannot be used."""
+    """Yields a connection for one transaction. Raises OSError, with the cause, if the database cannot be used."""
     engine = connect(url, writes=writes, busy_timeout=30)
     try:
         with engine.begin() as connection:
@@ -174,7 +178,7 @@ def _once(url: Location, *, writes: bool) -> Iterator[sa.Connection]:
 
 
 def _file(url: Location) -> Path | None:
-    """The file of a SQLite database, as SQLite itself names it; None for a database that is shared."""
+    """Returns the file of a SQLite database as SQLite names it; None for PostgreSQL."""
     with _once(url, writes=False) as connection:
         if connection.dialect.name != "sqlite":
             return None
@@ -184,7 +188,7 @@ def _file(url: Location) -> Path | None:
 
 @contextlib.contextmanager
 def exclusive(url: Location) -> Iterator[None]:
-    """Keeps the file of a SQLite database from other services. Raises OSError if one of them has it, and as `check`."""
+    """Locks the file of a SQLite database. Raises OSError if another service has the lock, and as `check`."""
     file = _file(url)
     descriptor = None if file is None else lock.take(file.with_name(file.name + ".lock"), "database-url", file)
     try:
@@ -195,7 +199,7 @@ def exclusive(url: Location) -> Iterator[None]:
 
 
 def migrate(url: Location) -> None:
-    """Brings the schema to this release's. Raises OSError for a database that cannot be used."""
+    """Migrates the schema to this release. Raises OSError if the database cannot be used."""
     with _once(url, writes=True) as connection:
         if connection.dialect.name == "postgresql":
             # Of two replicas that start on an empty database, one makes the schema and the other finds it.
@@ -204,7 +208,10 @@ def migrate(url: Location) -> None:
 
 
 def check(url: Location) -> None:
-    """Makes the schema in an empty database. Raises `SchemaMismatch` for one of another release, else as `migrate`."""
+    """Makes the schema in an empty database.
+
+    Raises `SchemaMismatch` for the schema of another release, else as `migrate`.
+    """
     with _once(url, writes=False) as connection:
         present = MigrationContext.configure(connection).get_current_revision()
         tables = set(sa.inspect(connection).get_table_names())
@@ -222,7 +229,7 @@ def check(url: Location) -> None:
 
 def _config(connection: sa.Connection | None) -> Config:
     config = Config()
-    # The configuration takes a % for the beginning of a name.
+    # In the configuration a % begins the name of a variable.
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config

@@ -151,7 +151,7 @@ def part(value: Sandbox, name: str) -> str:
 
 
 def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tuple[int, str]]]) -> list[Event]:
-    """The events of rows. `specs` reads the specs of some sequences; it is asked for those that memory does not have."""
+    """Returns the events of rows. `specs` reads the specs of some sequences: those that memory does not have."""
     decoded = [_DECODER.decode(one.document) for one in found]
     owners = {row.spec_sequence: one.uid for row, one in zip(found, decoded, strict=True) if row.spec_sequence}
     known = {sequence: spec for sequence, uid in owners.items() if (spec := _SPECS.get((uid, sequence)))}
@@ -170,7 +170,7 @@ def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tup
 
 
 def _spec(stored: Any) -> SandboxSpec:
-    """The spec without the checks of its making."""
+    """Returns the spec, without the checks of its constructor."""
     spec = object.__new__(SandboxSpec)
     for name in _SPEC_MEMBERS:
         object.__setattr__(spec, name, getattr(stored, name))
@@ -178,7 +178,7 @@ def _spec(stored: Any) -> SandboxSpec:
 
 
 def _cause(row: Row, sandbox: Sandbox) -> Cause:
-    """The cause of an event; where none was stored, the reason of the status tells it."""
+    """Returns the cause of an event. Where none was stored, it follows from the reason of the status."""
     if row.cause is not None:
         return Cause(Kind(row.cause), row.actor or "", row.request_id or "")
     mutated = sandbox.status.reason is Reason.ACCEPTED

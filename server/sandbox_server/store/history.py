@@ -1,6 +1,6 @@
-"""The statements that find the events which concern a watch, in the order of the log.
+"""The statements that find the events of a watch, in the order of the log.
 
-Each finds the sequences in an index, in their order, and reads the events of those alone.
+Each finds the sequences in an index, in their order, and reads only these events.
 """
 
 import collections
@@ -33,7 +33,7 @@ def _page(concerned: sa.ColumnElement[bool], after: Any, until: Any, most: Any) 
         .where(concerned, _EVENT.c.sequence > after, _EVENT.c.sequence <= until)
         .order_by(_EVENT.c.sequence)
         .limit(most)
-        # Without an offset SQLAlchemy makes a parameter of its own.
+        # Without an offset SQLAlchemy adds a parameter for it.
         .offset(sa.literal_column("0"))
     )
     return rows.EVENTS.where(_EVENT.c.sequence.in_(sequences)).order_by(_EVENT.c.sequence)
@@ -46,7 +46,7 @@ OF_SANDBOX = _page(
 
 
 def of_sandboxes(keys: Collection[Key], after: int, until: int, most: int) -> sa.Select[Any]:
-    """The statement on several sandboxes, with its values in it."""
+    """Returns the statement for several sandboxes. It contains its values."""
     ids = collections.defaultdict(list)
     for key in sorted(keys):
         ids[key.namespace].append(key.id)

@@ -1,7 +1,7 @@
-"""What is done in the background: trimming and the encryption with a new key, each by key and a page at a time.
+"""Work in the background: trimming, and encryption with a new key. Both go through a table in pages, by its key.
 
 The last event of a sandbox is kept as long as the sandbox's row refers to it; `transaction.Group` removes it when
-another takes its place. So what lies before `trimmed_sequence` never has to be looked at again.
+another takes its place. So events before `trimmed_sequence` never have to be looked at again.
 """
 
 from datetime import datetime
@@ -14,9 +14,9 @@ from sandbox_server.store import tables
 from sandbox_server.store.cipher import Cipher
 
 PAGE = 500
-"""Rows in one transaction: some milliseconds, which is how long a mutation waits for it."""
+"""Rows in one transaction. It takes some milliseconds, for which a mutation may have to wait."""
 ENVIRONMENTS = 50
-"""Environments in one transaction: each can be 512 KiB."""
+"""Environments in one transaction. Each can be 512 KiB."""
 
 _SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = tables.core(
     tables.SandboxRow,
@@ -45,11 +45,11 @@ _ENDED = msgspec.json.Decoder(_Ended)
 
 
 def trim_history(connection: sa.Connection, before: datetime) -> bool:
-    """Forgets a page of the history of before that time, and the sandboxes that ended in it unless the volume is kept.
+    """Removes a page of the events from before that time, and the sandboxes that ended with them.
 
-    Returns whether there may be more.
+    A sandbox whose volume is kept stays. Returns whether there may be more to remove.
     """
-    # As those who append: no reader meets a gap that it does not know of.
+    # The lock of a transaction that appends: a reader sees `trimmed_sequence` change together with the events.
     log = connection.execute(sa.select(_LOG).with_for_update()).one()
     page = sa.and_(_EVENT.c.sequence > log.trimmed_sequence, _EVENT.c.sequence <= log.trimmed_sequence + PAGE)
     last = connection.scalar(sa.select(sa.func.max(_EVENT.c.sequence)).where(page, _EVENT.c.at < before))
@@ -75,7 +75,7 @@ def trim_history(connection: sa.Connection, before: datetime) -> bool:
 
 
 def trim_requests(connection: sa.Connection, before: datetime) -> bool:
-    """Forgets a page of the requests of before that time; returns whether there may be more."""
+    """Removes a page of the requests from before that time. Returns whether there may be more to remove."""
     key = sa.tuple_(_REQUEST.c.tenant, _REQUEST.c.request_id)
     old = sa.select(_REQUEST.c.tenant, _REQUEST.c.request_id).where(_REQUEST.c.created_at < before)
     page = old.order_by(_REQUEST.c.created_at).limit(PAGE)
@@ -83,11 +83,11 @@ def trim_requests(connection: sa.Connection, before: datetime) -> bool:
 
 
 def reencrypt(connection: sa.Connection, cipher: Cipher, after: str) -> tuple[int, str] | None:
-    """Encrypts a page of the environments, those of the sandboxes after the uid `after`, with the first key.
+    """Encrypts a page of the environments with the first key: those of the sandboxes after the uid `after`.
 
-    Returns how many were of another key, and the last uid of the page; None where there are no more.
+    Returns the number that another key had encrypted, and the last uid of the page; None if there are no more.
     """
-    # Nobody changes an environment between the read and the write.
+    # The lock of a transaction that appends: no environment changes between the read and the write.
     connection.execute(sa.select(_LOG).with_for_update())
     page = sa.select(_ENVIRONMENT).where(_ENVIRONMENT.c.uid > after).order_by(_ENVIRONMENT.c.uid).limit(ENVIRONMENTS)
     found = connection.execute(page).all()

@@ -1,4 +1,4 @@
-"""Who reads. Each lane has a thread and a connection of its own, so that no reader waits for those of another lane."""
+"""The lanes of readers. Each has its own thread and connection: a read never waits for one of another lane."""
 
 import enum
 from collections.abc import Callable
@@ -24,19 +24,19 @@ class Lane(enum.Enum):
     HEALTH = enum.auto()
     RECONCILER = enum.auto()
     FEED = enum.auto()
-    """The log as this replica follows it."""
+    """The feed follows the log."""
     HISTORY = enum.auto()
-    """The log for watches that resume from before what memory holds."""
+    """Watches read events that the feed no longer has in memory."""
     LISTS = enum.auto()
     SINGLE = enum.auto()
-    """One sandbox, and what is read before the service serves."""
+    """A call reads one sandbox or a few; the service reads what it needs before it serves."""
 
 
 class Lanes:
     """The lanes of one database."""
 
     def __init__(self, url: Location, cipher: Cipher, busy_timeout: float) -> None:
-        """As `connection.connect`. A lane connects when it is first used."""
+        """The arguments are those of `connection.connect`. A lane connects when it is first used."""
         self._cipher = cipher
         self._lanes = {
             lane: (
@@ -47,7 +47,7 @@ class Lanes:
         }
 
     def executor(self, lane: Lane) -> ThreadPoolExecutor:
-        """The thread of a lane."""
+        """Returns the thread of a lane."""
         return self._lanes[lane][0]
 
     def read(self, lane: Lane, query: Callable[[Reader], T]) -> T:
@@ -60,14 +60,14 @@ class Lanes:
             raise unavailable(error) from error
 
     def close(self) -> None:
-        """Finishes what was asked, then closes."""
+        """Finishes all reads that were asked for, then closes the connections."""
         for executor, database in self._lanes.values():
             executor.shutdown()
             database.close()
 
 
 def unavailable(error: Exception) -> errors.Unavailable:
-    """What callers get where the database failed; the log has the cause."""
+    """Returns the error for callers when the database failed. The cause is logged."""
     log.warning("database_failed", error=type(error).__name__, message=str(error).partition("\n")[0][:300])
     return errors.Unavailable(
         "DATABASE_UNAVAILABLE", "the database does not answer: repeat the call with the same request_id"

@@ -1,4 +1,4 @@
-"""What one transaction reads."""
+"""The reads of one transaction."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor
 
 CHUNK = 25
-"""Sandboxes that a search reads at once: their specs can be 256 KiB each, and a page may end after a few."""
+"""Sandboxes that a search reads at once. A spec can be 256 KiB, and a page may end after a few sandboxes."""
 
 
 class Reader:
@@ -24,7 +24,7 @@ class Reader:
         self._cipher = cipher
 
     def last(self, key: Key) -> Event | None:
-        """The last event of a sandbox, of a TERMINATED one too; None if there is no sandbox of that key."""
+        """Returns the last event of a sandbox, TERMINATED or not; None if no sandbox has that key."""
         found = self._last_row(key)
         return None if found is None else documents.events([found], self._specs)[0]
 
@@ -33,39 +33,41 @@ class Reader:
         return None if found is None else documents.Row(*found)
 
     def _decoded(self, found: Sequence[tuple[Any, ...]]) -> list[Event]:
-        """The events of rows as they were read."""
+        """Returns the events of rows of `rows.EVENTS`."""
         return documents.events([documents.Row(*one) for one in found], self._specs)
 
     def _specs(self, sequences: Collection[int]) -> Sequence[tuple[Any, ...]]:
         if len(sequences) > 1:
             return self._cursor.find(rows.specs(sequences))
-        # To write the statement anew takes a hundred times as long as to run it.
+        # A statement with a list of values is compiled for each use, which takes a hundred times as long as to run it.
         return [one for sequence in sequences for one in self._cursor.rows(rows.SPEC, {"of_sequence": sequence})]
 
     def _events(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> list[Event]:
-        """The events that a statement finds."""
+        """Returns the events that a statement finds."""
         return self._decoded(self._cursor.rows(statement, parameters))
 
     def env(self, key: Key) -> dict[str, str]:
-        """The environment of the sandbox of that key; empty if there is none."""
+        """Returns the environment of a sandbox; empty if no sandbox has that key."""
         found = self._cursor.first(rows.ENV, rows.of(key))
         return {} if found is None else self._cipher.decrypt(found[1], found[0])
 
     def unknown_keys(self) -> list[str]:
-        """The ids, in hexadecimal, of keys that wrote environments and are not given."""
+        """Returns the ids, in hexadecimal, of the encryption keys of environments that are not given."""
         return sorted(bytes(found).hex() for (found,) in self._cursor.rows(rows.KEYS) if not self._cipher.knows(found))
 
     def ping(self) -> None:
-        """Raises if the database does not answer."""
+        """Raises an error of the driver if the database does not answer."""
         self._cursor.first(rows.STANDS)
 
     def sequence(self) -> int:
-        """Where the log stands."""
+        """Returns the sequence of the newest event."""
         return self._cursor.rows(rows.STANDS)[0][0]  # type: ignore[no-any-return]
 
     def search(self, selection: search.Search, after: Key | None) -> Iterator[Event]:
-        """The last events of the sandboxes that match, in the order of their keys, after `after`; read as far as they
-        are taken."""
+        """Yields the last events of the sandboxes that match, in the order of their keys, after `after`.
+
+        Rows are read as the events are taken.
+        """
         for namespace in sorted(selection.namespaces):
             if after is not None and namespace < after.namespace:
                 continue
@@ -75,17 +77,17 @@ class Reader:
                 last = events[-1].sandbox.id
 
     def live(self) -> tuple[int, list[Event]]:
-        """The log's sequence, and the last event of every sandbox that is not TERMINATED."""
+        """Returns the log's sequence, and the last event of every sandbox that is not TERMINATED."""
         return self.sequence(), self._events(rows.LIVE)
 
     def events(self, after: int, limit: int) -> list[Event]:
-        """The events after a sequence. Raises `errors.OutOfRange` where the log was trimmed."""
+        """Returns the events after a sequence. Raises `errors.OutOfRange` if one of them was trimmed."""
         self._check_history(after)
         # The log has no gaps.
         return self._events(rows.EVENTS_AFTER, {"after": after, "until": after + limit})
 
     def history(self, scope: history.Scope, after: int, until: int, most: int) -> list[Event]:
-        """The first events of a scope after `after` and up to `until`. Raises `errors.OutOfRange` as `events`."""
+        """Returns the first events of a scope after `after` and up to `until`. Raises as `events`."""
         self._check_history(after)
         place = {"after": after, "until": until, "most": most}
         if not scope.keys:
@@ -95,7 +97,7 @@ class Reader:
         return self._decoded(self._cursor.find(history.of_sandboxes(scope.keys, **place)))
 
     def _check_history(self, after: int) -> None:
-        """Raises `errors.OutOfRange` where events after a sequence were trimmed."""
+        """Raises `errors.OutOfRange` if an event after the sequence was trimmed."""
         if after < self._cursor.rows(rows.TRIMMED)[0][0]:
             raise errors.OutOfRange(
                 "HISTORY_TRIMMED", "the events after after_sequence are no longer kept: open again without it"

@@ -24,7 +24,7 @@ _IDENTITY = ("namespace", "id", "uid", "host", "tenant", "project", "k8s_deploym
 _TERMINATED: sa.ColumnElement[str] = sa.literal_column("'TERMINATED'")
 _CHANGED = ("desired", "phase", "generation", "sequence")
 REMEMBERED = ("tenant", "request_id", "fingerprint", "namespace", "sandbox_id", "sandbox_uid", "sequence")
-"""The columns of a request; what a look-up finds begins with the fingerprint."""
+"""The columns of a request. A look-up by the first two finds the others."""
 
 
 def _given(*names: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ LAST = _LAST.where(_OF_KEY)
 ENV = sa.select(_ENVIRONMENT).join(_SANDBOX, _SANDBOX.c.uid == _ENVIRONMENT.c.uid).where(_OF_KEY)
 LIVE = _LAST.where(_SANDBOX.c.phase != _TERMINATED)
 KEYS = sa.select(sa.func.substr(_ENVIRONMENT.c.env, sa.text("1"), sa.text("4"))).distinct()
-"""What leads an environment: the id of the key that wrote it."""
+"""The ids of the keys of all environments: an encrypted environment begins with the id of its key."""
 INSERT = sa.insert(_SANDBOX).values(_given(*_IDENTITY, *_CHANGED))
 UPDATE = sa.update(_SANDBOX).where(_OF_VERSION).values(_given(*_CHANGED))
 REMOVE = sa.delete(_SANDBOX).where(_OF_VERSION)
@@ -53,7 +53,7 @@ REMOVE_ENV = sa.delete(_ENVIRONMENT).where(_ENVIRONMENT.c.uid == sa.bindparam("o
 
 STANDS = sa.select(_LOG.c.last_sequence)
 APPENDING = sa.select(_LOG.c.last_sequence, _LOG.c.trimmed_sequence).with_for_update()
-"""The one who asks this is the only one who appends, until the commit."""
+"""Locks the log: until the commit, no other transaction appends."""
 TRIMMED = sa.select(_LOG.c.trimmed_sequence)
 APPENDED = sa.update(_LOG).values(_given("last_sequence"))
 APPEND = sa.insert(_EVENT).values(_given("namespace", "sandbox_id", "tenant", *documents.COLUMNS))
@@ -80,26 +80,26 @@ SPEC = sa.select(_PART.c.sequence, _PART.c.document).where(
 
 
 def specs(sequences: Collection[int]) -> sa.Select[tuple[int, str]]:
-    """The specs that some events were the first to have."""
+    """Returns the statement that finds the specs stored under some sequences."""
     return sa.select(_PART.c.sequence, _PART.c.document).where(
         _PART.c.name == "spec", _PART.c.sequence.in_(sorted(sequences))
     )
 
 
 def of(key: Key) -> dict[str, Any]:
-    """The parameters that name a row."""
+    """Returns the parameters that name the row of a sandbox."""
     return {"of_namespace": key.namespace, "of_id": key.id}
 
 
 def of_version(last: Event) -> dict[str, Any]:
-    """The parameters that name the row of a sandbox whose last event is `last`."""
+    """Returns the parameters that name the row of a sandbox, if its last event is still `last`."""
     return of(last.sandbox.key) | {"of_sequence": last.sequence}
 
 
 def columns(event: Event, newer: str | None = None) -> dict[str, Any]:
-    """What the statements above take of an event, without the environment: each takes what it needs.
+    """Returns the parameters of the statements above for an event, all but the environment.
 
-    `newer` as in `documents.document`.
+    `newer` is that of `documents.document`.
     """
     value = event.sandbox
     return {

@@ -16,9 +16,9 @@ _SPEC = _PART.alias("spec")
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The sandboxes of a tenant in `namespaces` that match all that is given. An empty project is any project.
+    """Selects the sandboxes of a tenant in `namespaces` that match all fields. An empty project is any project.
 
-    `volume_kept`: only those that have ended and whose volume is kept.
+    With `volume_kept`, only sandboxes that have ended and whose volume is kept.
     """
 
     tenant: str
@@ -30,7 +30,7 @@ class Search:
 
 
 class _Member(sa.ColumnElement[str]):
-    """The member of a document at `path` as text; NULL where there is none."""
+    """The member of a document at `path`, as text; NULL if there is none."""
 
     inherit_cache = False
     type = sa.String()
@@ -42,7 +42,7 @@ class _Member(sa.ColumnElement[str]):
 
 @compiles(_Member, "sqlite")
 def _member_sqlite(element: _Member, compiler: Any, **words: Any) -> str:
-    # A key of a label has no quote in it: `selector.parse` took it.
+    # The key of a label has no quote in it: `selector.parse` has checked it.
     path = "".join(f'."{one}"' for one in element.path)
     return str(compiler.process(sa.cast(sa.func.json_extract(element.document, f"${path}"), sa.String), **words))
 

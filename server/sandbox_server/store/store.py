@@ -1,4 +1,4 @@
-"""The store: one thread that writes in groups, and the lanes of those who read."""
+"""The store: one thread that writes in groups, and the lanes of readers."""
 
 import asyncio
 import functools
@@ -26,7 +26,7 @@ T = TypeVar("T")
 Mutation = Callable[[Reader], Write]
 
 GROUP_MOST = 256
-"""Mutations in one commit: at 50 us each the last one's caller waits 13 ms for the first's."""
+"""Mutations in one commit. At 50 us each, the first caller waits 13 ms for the last mutation."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class _Chore:
 
 
 class Store:
-    """Sandboxes, the watch log and requests in a database. Methods belong to the loop that opened it."""
+    """Sandboxes, the log of events and requests in a database. Methods must be called on the loop that opened it."""
 
     def __init__(
         self, url: Location, cipher: Cipher, *, busy_timeout: float = 5.0, group_most: int = GROUP_MOST
@@ -57,10 +57,10 @@ class Store:
         self._jobs: queue.SimpleQueue[_Job | _Chore | None] = queue.SimpleQueue()
 
     async def open(self, committed: Callable[[Sequence[Event]], None]) -> None:
-        """Makes the schema in an empty database and begins. Raises `connection.SchemaMismatch`, and ValueError where a
-        key that wrote an environment is not given.
+        """Opens the database, and makes the schema in an empty one.
 
-        `committed` is called on the loop with what each commit appended to the log, before its callers are answered.
+        `committed` is called on the loop with the events of each commit, before the callers of its mutations are
+        answered. Raises `connection.SchemaMismatch`, and ValueError if the key of a stored environment is not given.
         """
         await asyncio.to_thread(connection.check, self._url)
         self._loop = asyncio.get_running_loop()
@@ -76,19 +76,20 @@ class Store:
             )
 
     async def close(self) -> None:
-        """Finishes what was asked, then closes."""
+        """Finishes all reads and writes that were asked for, then closes the connections."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
         self._lanes.close()
         self._writer.close()
 
     async def write(self, mutation: Mutation, request: Request | None = None) -> Event:
-        """Runs `mutation` on the store's thread; returns, after the commit, the event that it wrote, or the last event
-        of the sandbox where it wrote nothing. A repeated request is answered as before.
+        """Runs `mutation` on the writing thread and returns the event that it wrote, once that is committed.
 
-        `mutation` may run more than once. What it raises undoes it alone. If its caller is cancelled meanwhile, it may
-        still commit. Raises `Stale`; `errors.Invalid` for a request id with another payload; `errors.Unavailable` if the
-        database did not commit (with a request id a repeat is safe).
+        Where it writes nothing, that is the last event of the sandbox. A repeated request is answered as before.
+        `mutation` may run more than once. An exception that it raises leaves the other mutations of the commit alone.
+        If the caller is cancelled, the mutation may still be committed. Raises `Stale`; `errors.Invalid` for a request id
+        with another payload; `errors.Unavailable` if the database did not commit (a repeat with the same request id is
+        safe).
         """
         job = _Job(mutation, request, self._loop.create_future())
         self._jobs.put(job)
@@ -99,11 +100,11 @@ class Store:
         return await self._loop.run_in_executor(self._lanes.executor(lane), self._lanes.read, lane, query)
 
     async def load(self) -> tuple[int, list[Event]]:
-        """The log's sequence, and the last event of every sandbox that is not TERMINATED."""
+        """Returns the log's sequence, and the last event of every sandbox that is not TERMINATED."""
         return await self.read(lambda reader: reader.live())
 
     async def last(self, keys: Sequence[Key]) -> tuple[int, list[Event]]:
-        """The log's sequence, and the last events of the sandboxes that have one of these keys, of TERMINATED ones too."""
+        """Returns the log's sequence, and the last events of the sandboxes with these keys, TERMINATED ones too."""
 
         def query(reader: Reader) -> tuple[int, list[Event]]:
             return reader.sequence(), [one for key in keys if (one := reader.last(key)) is not None]
@@ -111,23 +112,24 @@ class Store:
         return await self.read(query)
 
     async def events(self, after: int, limit: int) -> list[Event]:
-        """At most `limit` events after a sequence. Raises `errors.OutOfRange` where the log was trimmed."""
+        """Returns at most `limit` events after a sequence. Raises `errors.OutOfRange` if one of them was trimmed."""
         return await self.read(lambda reader: reader.events(after, limit), Lane.FEED)
 
     async def history(self, scope: Scope, after: int, until: int, most: int) -> list[Event]:
-        """At most `most` events of a scope after `after` and up to `until`. Raises `errors.OutOfRange` as `events`."""
+        """Returns at most `most` events of a scope after `after` and up to `until`. Raises as `events`."""
         return await self.read(lambda reader: reader.history(scope, after, until, most), Lane.HISTORY)
 
     async def trim(self, before: datetime) -> None:
-        """Forgets the history and the requests of before that time, and the sandboxes that ended before it unless their
-        volume is kept. Raises `errors.Unavailable`.
+        """Removes events and requests from before that time, and the sandboxes that ended before it.
+
+        A sandbox whose volume is kept stays. Raises `errors.Unavailable`.
         """
         for page in (housekeeping.trim_history, housekeeping.trim_requests):
             while await self._exclusively(functools.partial(page, before=before)):
                 pass
 
     async def reencrypt(self) -> int:
-        """Encrypts with the first key what another wrote; returns how many environments those were."""
+        """Encrypts with the first key the environments that another key wrote. Returns their number."""
         count = 0
         after = ""
         while page := await self._exclusively(
@@ -140,14 +142,15 @@ class Store:
     async def _exclusively(self, work: Callable[[sa.Connection], T]) -> T:
         """Runs `work` on the writing thread, in a transaction of its own. Raises `errors.Unavailable`.
 
-        The writes that are waiting go first. So work that takes long is asked for in pages, and holds up no write for
-        longer than a page takes.
+        Mutations that wait are committed first. Long work must be asked for in pages: a mutation waits for one page at
+        most.
         """
         chore = _Chore(work, Future())
         self._jobs.put(chore)
         return await asyncio.wrap_future(chore.future)
 
     def _run(self) -> None:
+        """Takes what waits, commits mutations in groups, and works on chores between the groups. Runs until `close`."""
         while True:
             job = self._jobs.get()
             jobs: list[_Job] = []
@@ -177,7 +180,7 @@ class Store:
             chore.future.set_result(done)
 
     def _commit(self, jobs: list[_Job]) -> list[Event]:
-        """Runs the jobs in one transaction; returns what was committed."""
+        """Runs the jobs in one transaction. Returns the events of the commit."""
         try:
             with self._writer.begin() as cursor:
                 group = Group(cursor, self._cipher)
@@ -203,6 +206,7 @@ class Store:
         return []
 
     def _deliver(self, jobs: list[_Job], committed: list[Event]) -> None:
+        """Publishes a commit, then answers its callers. Runs on the loop."""
         if committed:
             self._committed(committed)
         for job in jobs:

@@ -1,6 +1,6 @@
 """The tables. The log holds the sandbox of each event as JSON; a sandbox's row points to its last event.
 
-Times are the database's own: it fills them in.
+The database fills in the times.
 """
 
 from datetime import datetime
@@ -12,16 +12,15 @@ from sqlmodel import Field, SQLModel
 _NOW: dict[str, Any] = {"server_default": sa.func.now()}
 _AWARE = sa.DateTime(timezone=True)
 _BYTEWISE = sa.String().with_variant(sa.String(collation="C"), "postgresql")
-"""Text in the order of its bytes, as memory has it and SQLite by itself."""
+"""Text in the order of its bytes, as in Python and on SQLite."""
 _REPLACED = sa.text("replaced_at IS NOT NULL")
 
 
 class SandboxRow(SQLModel, table=True):
     """A sandbox. `sequence`, that of its last event, is also the version that a write compares.
 
-    What callers wait for is read from memory, so no index is kept that only a search would use. Lists with TERMINATED
-    sandboxes follow the primary key.
-    `k8s_deployment_name` holds the StatefulSet's name; the column keeps the name that queries know.
+    Reads of live sandboxes come from memory, so that no index serves them. Lists with TERMINATED sandboxes follow the
+    primary key. `k8s_deployment_name` has the name of the StatefulSet: existing queries know the column by its old name.
     """
 
     __tablename__ = "sandbox"
@@ -53,7 +52,7 @@ class StatusEventRow(SQLModel, table=True):
     """One event, append only: the sandbox as it then stood, and what caused the event.
 
     `cause` is the number of an `event.Kind`; NULL in events of releases that stored none. `actor` and `request_id` are a
-    mutation's. The indexes are for those who read only the events of a tenant, or of some sandboxes.
+    mutation's. The indexes are for watches, which read only the events of a tenant or of some sandboxes.
     """
 
     __tablename__ = "status_event"
@@ -88,7 +87,7 @@ class PartRow(SQLModel, table=True):
 
 
 class WatchLogRow(SQLModel, table=True):
-    """Where the log stands. Whoever appends holds this row until the commit: sequences follow the order of commits."""
+    """The ends of the log. A transaction that appends locks this row, so that sequences follow the order of commits."""
 
     __tablename__ = "watch_log"
 
@@ -114,5 +113,5 @@ class RequestRow(SQLModel, table=True):
 
 
 def core(*kinds: type[SQLModel]) -> tuple[sa.Table, ...]:
-    """The tables of SQLAlchemy Core that hold such rows, for statements."""
+    """Returns the SQLAlchemy Core tables of row classes, for statements."""
     return tuple(SQLModel.metadata.tables[str(one.__tablename__)] for one in kinds)

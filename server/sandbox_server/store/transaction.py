@@ -18,7 +18,7 @@ from sandbox_server.store.reader import Reader
 
 
 class Stale(Exception):
-    """There is a newer event of the sandbox than the one that was decided on, or a unique name is taken: decide again."""
+    """The sandbox has a newer event than the one that was decided on, or a unique name is taken. Read and decide again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What makes a mutation take effect once: its id, and the payload that a repeat has to be equal to."""
+    """The identity of a request, so that it takes effect once. A repeat must have the same payload."""
 
     tenant: str
     id: str
@@ -46,10 +46,11 @@ class Request:
 
 @dataclass(slots=True)
 class _Row:
-    """The last event of a sandbox as it was, and as the group leaves it: `columns` if it changed, with `env` if that did.
+    """The last event of a sandbox before the group (`was`), and as the group leaves it so far (`now`).
 
-    `parts`: the sequences of the events that have the parts of the sandbox as it now is; None for one of the first
-    release. `newer`: the document of the last event, if a newer release wrote it.
+    `columns` is empty until the group changes the sandbox. `parts` has the sequences under which the present parts are
+    stored; None for a part in a document of the first release. `newer` is the document of the last event if a newer
+    release wrote it.
     """
 
     was: Event | None
@@ -60,11 +61,11 @@ class _Row:
 
 
 class Group(Reader):
-    """Mutations that share one transaction. Rows are written once, as the last mutation leaves them."""
+    """Mutations that share one transaction. Each row is written once, as the last mutation leaves it."""
 
     def __init__(self, cursor: Cursor, cipher: Cipher) -> None:
         super().__init__(cursor, cipher)
-        # From here to the commit nobody else appends, so that nothing changes that a mutation has read.
+        # From here to the commit no other transaction appends: nothing that a mutation has read changes.
         self._stands: int
         self._trimmed: int
         self._stands, self._trimmed = cursor.rows(rows.APPENDING)[0]
@@ -74,10 +75,10 @@ class Group(Reader):
         self._added: list[dict[str, Any]] = []
         self._replaced: list[dict[str, Any]] = []
         self.committed: list[Event] = []
-        """What the commit appends to the log, in order."""
+        """The events of the group, in order."""
 
     def last(self, key: Key) -> Event | None:
-        """The last event of a sandbox as the group leaves it so far."""
+        """Returns the last event of a sandbox as the group leaves it so far."""
         return self._row(key).now
 
     def _row(self, key: Key) -> _Row:
@@ -91,16 +92,16 @@ class Group(Reader):
         return row
 
     def env(self, key: Key) -> dict[str, str]:
-        """The environment of that key as the group leaves it so far."""
+        """Returns the environment of a sandbox as the group leaves it so far."""
         columns = self._row(key).columns
         changed = columns.get("env")
         return super().env(key) if changed is None else self._cipher.decrypt(changed, columns["uid"])
 
     def run(self, mutation: Callable[[Reader], Write], request: Request | None) -> Event:
-        """The answer to a mutation: the event that it wrote, or the last event of the sandbox where it wrote nothing. A
-        repeated request has the same answer, or the sandbox's last event.
+        """Runs a mutation and returns its event, or the last event of the sandbox where it writes nothing.
 
-        Raises what `mutation` raises, and `Stale`.
+        A repeated request runs nothing. Its answer is the last event of its sandbox, or, where another sandbox has the
+        key by then, the event of the first answer. Raises what `mutation` raises, and `Stale`.
         """
         if request is None:
             return self._take(mutation(self))
@@ -122,7 +123,7 @@ class Group(Reader):
         return last if last is not None and last.sandbox.uid == uid else self._event(sequence, sandbox_id)
 
     def _event(self, sequence: int, sandbox_id: str) -> Event:
-        """An event of a sandbox that is no more. Raises `errors.NotFound` where it was trimmed."""
+        """Returns an event of a sandbox whose key another has by now. Raises `errors.NotFound` if it was trimmed."""
         if sequence > self._stands:
             return self.committed[sequence - self._stands - 1]
         found = self._events(rows.EVENT, {"of_sequence": sequence})
@@ -132,6 +133,7 @@ class Group(Reader):
         return found[0]
 
     def _take(self, write: Write) -> Event:
+        """Adds an event to the group; returns it, or the last event where there is nothing to write. Raises `Stale`."""
         after = write.sandbox
         row = self._row(after.key)
         last = row.now
@@ -145,7 +147,7 @@ class Group(Reader):
         elif write.decided_on or not (last is None or last.terminated):
             raise Stale
         if before is not None and before.spec == after.spec:
-            # All that is the same is the same object: the feed keeps some thousand events in memory.
+            # Equal specs are one object: the feed keeps some thousand events in memory.
             after = replace(after, spec=before.spec)
         event = Event(self._stands + len(self.committed) + 1, after, write.cause)
         newer = row.newer if same else None
@@ -158,7 +160,7 @@ class Group(Reader):
             for name in documents.PARTS
             if not (same and row.parts[name] and getattr(before, name) == getattr(after, name))
         }
-        # Nothing is raised from here on: a mutation that cannot be written has left nothing behind.
+        # Nothing below raises: a mutation that cannot be encoded has left no trace in the group.
         for name, text in changed.items():
             if former := row.parts.get(name):
                 self._replaced.append({"of_sequence": former, "of_name": name, "replaced_at": event.sequence})
@@ -173,14 +175,15 @@ class Group(Reader):
         return event
 
     def flush(self) -> None:
-        """Sends everything to the database. Raises `Stale` if a row is not what was read."""
+        """Writes the group to the database. Raises `Stale` if a row has changed since it was read."""
         removed: list[dict[str, Any]] = []
         inserted: list[dict[str, Any]] = []
         updated: list[dict[str, Any]] = []
-        # What a trim kept as the last event of a sandbox is not the last any more.
+        # The trimmed log still has the last event of each sandbox; these are the last no more.
         forgotten: list[dict[str, Any]] = []
         for row in self._rows.values():
-            was, columns = row.was, row.columns
+            was = row.was
+            columns = row.columns
             if not columns:
                 continue
             if was is not None and was.sequence <= self._trimmed:
