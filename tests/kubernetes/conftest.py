@@ -22,6 +22,7 @@ def cluster() -> Iterator[Cluster]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     made = Cluster()
     made.start()
+    truths.MEASURED_ON[:] = [made.request("GET", "/version")["gitVersion"].removeprefix("v")]
     try:
         yield made
     finally:
@@ -69,6 +70,9 @@ async def service(ground: KubernetesGround, make_service: Callable[..., Service]
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints what the tests found to be told of each cause."""
     if truths.TABLE:
-        terminalreporter.write_line("\n| cause | phase | reason | told after |\n|---|---|---|---|")
-        for row in truths.TABLE:
-            terminalreporter.write_line(f"| {' | '.join(row)} |")
+        (version,) = truths.MEASURED_ON
+        mark = "" if version.startswith(f"{truths.USUAL}.") else f", on {version}"
+        terminalreporter.write_line(f"\nMeasured on Kubernetes {version}.\n")
+        terminalreporter.write_line("| cause | phase | reason | told after |\n|---|---|---|---|")
+        for cause, *told in truths.TABLE:
+            terminalreporter.write_line(f"| {cause}{mark} | {' | '.join(told)} |")

@@ -1,21 +1,26 @@
 """A Stop and a Delete while the StatefulSet controller cannot work."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.situation import CONTROLLER_GUARD
 
 from tests.kubernetes.ground import KubernetesGround
-from tests.kubernetes.truth import APPS, A, Truth
+from tests.kubernetes.truth import APPS, CLAIM, A, Truth
+from tests.kubernetes.witness import Sight, deleted
 
 WORDS = "waiting for the cluster's StatefulSet controller"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+GUARD = CONTROLLER_GUARD.total_seconds()
 
 
-@pytest.fixture
-async def denied(truth: Truth) -> AsyncIterator[Truth]:
-    """A namespace in which a policy denies every ControllerRevision."""
+@contextlib.asynccontextmanager
+async def denied(truth: Truth) -> AsyncIterator[None]:
+    """While this lasts a policy denies every ControllerRevision in the namespace."""
     name = truth.ground.namespace
     where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
     operations = ["CREATE", "UPDATE"]
@@ -32,9 +37,25 @@ async def denied(truth: Truth) -> AsyncIterator[Truth]:
     await truth.request("POST", policies, {"metadata": {"name": name}, "spec": policy})
     await truth.request("POST", bindings, {"metadata": {"name": name}, "spec": binding})
     await asyncio.sleep(3)
-    yield truth
-    await truth.request("DELETE", f"{bindings}/{name}")
-    await truth.request("DELETE", f"{policies}/{name}")
+    try:
+        yield
+    finally:
+        await truth.request("DELETE", f"{bindings}/{name}")
+        await truth.request("DELETE", f"{policies}/{name}")
+
+
+async def created(truth: Truth, acted: bool) -> None:
+    """The sandbox, for which the controller has made a pod if `acted`. Use while it may write if so."""
+    if acted:
+        await truth.running()
+    else:
+        await truth.rig.create(A)
+        await truth.rig.until(A, lambda one: one.applied_generation == 1)
+        assert truth.ground.names("pods") == []
+
+
+def idle(sight: Sight) -> bool:
+    return bool(sight.value["spec"]["replicas"] == 0)
 
 
 def left(ground: KubernetesGround) -> list[str]:
@@ -44,32 +65,79 @@ def left(ground: KubernetesGround) -> list[str]:
 
 @pytest.mark.fault(55)
 @pytest.mark.find(3)
-async def test_a_delete_ends_where_a_policy_denies_controller_revisions(denied: Truth) -> None:
-    await denied.rig.create(A)
-    await denied.rig.until(A, lambda one: one.applied_generation == 1)
-    assert denied.ground.names("pods") == []
-    await denied.rig.delete(A)
-    await denied.rig.settled(A, Phase.TERMINATED)
+@pytest.mark.parametrize("acted", [False, True], ids=["never acted", "acted before"])
+async def test_stop_ends_where_a_policy_denies_controller_revisions(truth: Truth, acted: bool) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if not acted:
+            await stack.enter_async_context(denied(truth))
+        await created(truth, acted)
+        if acted:
+            await stack.enter_async_context(denied(truth))
+        disk = (await truth.request("GET", truth.ground.path("persistentvolumeclaims", CLAIM)))["metadata"]["uid"]
+        since = time.monotonic()
+        await truth.rig.begin(A, Phase.STOPPED)
+        due = await truth.shown("statefulsets", idle, since) + GUARD
+        cause = f"ControllerRevisions denied, {'a pod' if acted else 'no pod'} there, Stop"
+        await truth.told(cause, Phase.STOPPING, Reason.WORKLOAD_PENDING, WORDS, "", due, since)
+        gone = await truth.shown("statefulsets", deleted, since)
+        back = await truth.shown("statefulsets", lambda sight: sight.type == "ADDED", gone)
+        await truth.told("... stopped all the same", Phase.STOPPED, Reason.POD_GONE, "", "", back, since)
+        await asyncio.sleep(2)
+        assert truth.ground.names("pods") == []
     await asyncio.sleep(2)
-    assert left(denied.ground) == []
+    assert truth.ground.names("pods") == []
+    await truth.rig.begin(A, Phase.RUNNING)
+    assert (await truth.rig.settled(A, Phase.RUNNING, 60)).volume_uid == disk
+
+
+@pytest.mark.fault(55)
+@pytest.mark.find(3)
+@pytest.mark.parametrize("acted", [False, True], ids=["never acted", "acted before"])
+async def test_delete_ends_where_a_policy_denies_controller_revisions(truth: Truth, acted: bool) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if not acted:
+            await stack.enter_async_context(denied(truth))
+        await created(truth, acted)
+        if acted:
+            await stack.enter_async_context(denied(truth))
+        since = time.monotonic()
+        await truth.rig.delete(A)
+        due = await truth.shown("statefulsets", idle, since) + GUARD
+        cause = f"ControllerRevisions denied, {'a pod' if acted else 'no pod'} there, Delete"
+        await truth.told(cause, Phase.TERMINATING, Reason.WORKLOAD_PENDING, WORDS, "", due, since)
+        gone = await truth.shown("persistentvolumeclaims", deleted, since)
+        await truth.told("... deleted all the same", Phase.TERMINATED, Reason.DELETED, "", "", gone, since)
+        await asyncio.sleep(2)
+        assert left(truth.ground) == []
 
 
 @pytest.mark.fault(55)
 @pytest.mark.find(3)
 @pytest.mark.parametrize("desired", [Phase.STOPPED, Phase.TERMINATED])
-async def test_a_stop_or_delete_says_that_the_controller_manager_is_down_and_ends_with_it(
+async def test_stop_or_delete_says_that_the_controller_manager_is_down_and_ends_with_it(
     truth: Truth, desired: Phase
 ) -> None:
     await truth.running()
     truth.ground.cluster.pause("kube-controller-manager")
+    since = time.monotonic()
+    stops = desired is Phase.STOPPED
     try:
-        await (truth.rig.begin(A, desired) if desired is Phase.STOPPED else truth.rig.delete(A))
-        waits = await truth.rig.until(A, lambda one: WORDS in one.status.message)
-        assert waits.status.reason is Reason.WORKLOAD_PENDING
-        assert waits.status.phase is (Phase.STOPPING if desired is Phase.STOPPED else Phase.TERMINATING)
+        await (truth.rig.begin(A, desired) if stops else truth.rig.delete(A))
+        due = await truth.shown("statefulsets", idle, since) + GUARD
+        cause = f"controller manager down, {'Stop' if stops else 'Delete'}: waits for it"
+        phase = Phase.STOPPING if stops else Phase.TERMINATING
+        await truth.told(cause, phase, Reason.WORKLOAD_PENDING, WORDS, "", due, since)
         await asyncio.sleep(8)
+        last = (await truth.rig.get(A)).status
+        assert (last.phase, WORDS in last.message) == (phase, True)
     finally:
         truth.ground.cluster.resume("kube-controller-manager")
     await truth.rig.settled(A, desired, 60)
+    if stops:
+        back = await truth.shown("statefulsets", lambda sight: sight.type == "ADDED", since)
+        await truth.told("... up again, Stop", desired, Reason.POD_GONE, "", "", back, since)
+    else:
+        gone = await truth.shown("persistentvolumeclaims", deleted, since)
+        await truth.told("... up again, Delete", desired, Reason.DELETED, "", "", gone, since)
     await asyncio.sleep(2)
-    assert desired is Phase.STOPPED or left(truth.ground) == []
+    assert stops or left(truth.ground) == []

@@ -75,7 +75,7 @@ async def test_26_a_claim_that_is_stuck_keeps_delete_terminating(truth: Truth) -
     shown = max([await truth.shown(one, deleted) for one in ("pods", "statefulsets")])
     reason = Reason.VOLUME_TERMINATING
     seen = no_pod(reason, f"-{reason.name}")
-    words = "the volume is being removed"
+    words = f"the volume is being removed; the claim {CLAIM} has the finalizers: example.com/hold"
     await truth.told("claim stuck during Delete", Phase.TERMINATING, reason, words, seen, shown)
     await asyncio.sleep(1)
     assert (await truth.rig.get(A)).status.phase is Phase.TERMINATING

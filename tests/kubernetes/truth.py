@@ -22,6 +22,10 @@ ALL_WELL = "+ + + + +"
 SIGNS = {True: "+", False: "-", None: "?"}
 
 TABLE: list[tuple[str, str, str, str]] = []
+USUAL = "1.36"
+"""The release of the control plane unless `RELEASE` names another one. Rows of another one say so."""
+MEASURED_ON: list[str] = []
+"""The version of the control plane, once it has answered."""
 
 
 def conditions(status: Status) -> str:

@@ -143,7 +143,11 @@ def volume_kept_lost(at: Situation) -> Finding | None:
 
 def volume_left(at: Situation) -> Finding | None:
     """There is a volume, which is to go."""
-    return _if(at.volume is not None, Reason.VOLUME_TERMINATING, "the volume is being removed")
+    volume = at.volume
+    if volume is None:
+        return None
+    held = f"; the claim {volume.name} has the finalizers: {', '.join(volume.held_by)}" if volume.held_by else ""
+    return Finding(Reason.VOLUME_TERMINATING, f"the volume is being removed{held}")
 
 
 def workload_missing(at: Situation) -> Finding | None:
@@ -157,15 +161,15 @@ def workload_idle(at: Situation) -> Finding | None:
     return _if(idle, Reason.POD_GONE, "stopped; the disk is kept")
 
 
-def workload_active(_: Situation) -> Finding:
-    """The workload may still make a pod."""
-    return Finding(Reason.WORKLOAD_PENDING, "the workload is being scaled down")
+def workload_active(at: Situation) -> Finding:
+    """The workload may still make a pod, or is being removed."""
+    return Finding(Reason.WORKLOAD_PENDING, _held(at) or "the workload is being scaled down")
 
 
 def deletion_pending(at: Situation) -> Finding | None:
     """The workload is there, or its removal has not been asked for."""
     pending = at.workload is not None or not at.applied_current_generation()
-    return _if(pending, Reason.WORKLOAD_PENDING, "the workload is being removed")
+    return _if(pending, Reason.WORKLOAD_PENDING, _held(at) or "the workload is being removed")
 
 
 def nothing_left(_: Situation) -> Finding:
@@ -245,7 +249,7 @@ def pod_disrupted(at: Situation) -> Finding | None:
 
 def pod_missing(at: Situation) -> Finding | None:
     """There is no pod."""
-    return _if(at.pod is None, Reason.WORKLOAD_PENDING, "waiting for the pod")
+    return _if(at.pod is None, Reason.WORKLOAD_PENDING, _held(at) or "waiting for the pod")
 
 
 def pod_untried(at: Situation) -> Finding | None:
@@ -271,6 +275,12 @@ def pod_replaced(at: Situation) -> Finding:
 def pod_removed(at: Situation) -> Finding | None:
     """There is a pod, which is to go."""
     return _if(at.pod is not None, Reason.POD_TERMINATING, f"the pod is being removed: {_ends(at)}")
+
+
+def _held(at: Situation) -> str:
+    """Which finalizers keep the workload while it is being removed; empty if none does."""
+    held = at.workload.held_by if at.workload is not None else ()
+    return f"the StatefulSet {at.sandbox.id} is being removed; it has the finalizers: {', '.join(held)}" if held else ""
 
 
 def _ends(at: Situation) -> str:

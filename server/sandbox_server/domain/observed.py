@@ -34,7 +34,7 @@ class Workload:
     changes or removes what was made for it. `fault` says why its pod cannot be made. `controller_caught_up`: whether
     its controller has seen it as it is, so that nothing more comes of what it was before. `ignored_since`: since when the
     controller has left it as it is although it has to act; None where it has not. `template` names what its pods are made
-    from; empty where that has no name.
+    from; empty where that has no name. `held_by`: the finalizers of others that keep it while it is being removed.
     """
 
     owner: str
@@ -46,6 +46,7 @@ class Workload:
     controller_caught_up: bool = True
     ignored_since: datetime | None = None
     template: str = ""
+    held_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,10 @@ class Pod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """The claim (or directory) as it now is. `lost`: the volume that it was bound to no longer exists."""
+    """The claim (or directory) as it now is. `lost`: the volume that it was bound to no longer exists.
+
+    `held_by`: the finalizers of others that keep it while it is being removed.
+    """
 
     owner: str
     uid: str
@@ -116,6 +120,7 @@ class Volume:
     bound: bool
     terminating: bool = False
     lost: bool = False
+    held_by: tuple[str, ...] = ()
 
     @property
     def bound_and_kept(self) -> bool:
@@ -145,10 +150,10 @@ class Observed:
     @property
     def controller_due(self) -> bool:
         """Whether the controller of the workload has to act: it has not seen the workload as it is, or has left a pod that
-        is to go or that is broken and outdated. A workload that is being removed without a pod waits for nobody."""
+        is to go or that is broken and outdated. A workload without a pod that others hold waits for them alone."""
         workload, pod = self.workload, self.pod
         if workload is None or (pod is not None and pod.terminating):
             return False
         if pod is None:
-            return not (workload.controller_caught_up or workload.terminating)
+            return not (workload.controller_caught_up or workload.held_by)
         return not workload.controller_caught_up or workload.replicas == 0 or (pod.outdated(workload) and not pod.ready)

@@ -55,6 +55,10 @@ _STOPPING_NOTHING = (
 REVISION = "controller-revision-hash"
 """The label of a pod that names the template it was made from, as the StatefulSet's status does (api/apps/v1/types.go)."""
 
+PROTECTION = "kubernetes.io/pvc-protection"
+"""The finalizer that keeps a claim while a pod uses it."""
+_OWN_FINALIZERS = (PROTECTION, "foregroundDeletion", "orphan")
+
 INCOMPLETE = -1
 """The revision while an object is missing. No apply returns it."""
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
@@ -126,6 +130,7 @@ def workload(found: Object) -> Workload:
         terminating=meta.deletionTimestamp is not None,
         controller_caught_up=seen_by_controller or never_had_replicas,
         template=found.status.updateRevision,
+        held_by=_held_by(found),
     )
 
 
@@ -151,7 +156,14 @@ def volume(found: Object) -> Volume:
         terminating=meta.deletionTimestamp is not None,
         # controller/volume/persistentvolume/pv_controller.go, when the bound volume is removed
         lost=found.status.phase == "Lost",
+        held_by=_held_by(found),
     )
+
+
+def _held_by(found: Object) -> tuple[str, ...]:
+    """The finalizers that keep an object which is being removed, apart from the cluster's own, which go by themselves."""
+    meta = found.metadata
+    return tuple(one for one in meta.finalizers if one not in _OWN_FINALIZERS) if meta.deletionTimestamp else ()
 
 
 def _cause_of(found: Object) -> str:

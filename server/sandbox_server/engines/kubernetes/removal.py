@@ -19,9 +19,6 @@ from sandbox_server.engines.kubernetes.resources import Kind, Reference
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.engines.kubernetes.writer import Writer
 
-PROTECTION = "kubernetes.io/pvc-protection"
-"""The finalizer that keeps a claim while a pod uses it."""
-
 
 async def remove(write: Writer) -> None:
     """Asks for the removal of what can go now."""
@@ -87,7 +84,7 @@ async def _remove_placeholders(write: Writer) -> bool:
     placeholders = [claim for claim in labelled if observe.placeholder(sandbox, claim)]
     for claim in placeholders:
         name = claim.metadata.name
-        held = {*claim.metadata.finalizers} - {PROTECTION}
+        held = {*claim.metadata.finalizers} - {observe.PROTECTION}
         if claim.metadata.deletionTimestamp is None:
             await write.api.delete(Reference(Kind.CLAIM, sandbox.namespace, name), claim.metadata.uid)
         elif held:
