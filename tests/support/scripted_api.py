@@ -205,6 +205,14 @@ class ScriptedApi:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def restart(self, without_roles: float) -> None:
+        """Ends every watch, and answers 403 to everything for so many seconds, as an API server that has just started."""
+        self._epoch += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self.role = False
+        asyncio.get_running_loop().call_later(without_roles, setattr, self, "role", True)
+
     def tell(self, collection: str, kind: str, value: dict[str, Any]) -> None:
         """Adds an event to every watch of a collection; of all for an empty one."""
         self.history.append((self.version, collection, kind, copy.deepcopy(value)))

@@ -20,7 +20,7 @@ from kubernetes.aio.client import Configuration
 from sandbox_server import engines, files
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
-from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy
+from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy, rights
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
 from sandbox_server.settings import Settings
@@ -84,6 +84,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._rights = rights.Rights(settings.pace.busy_after)
 
     async def open(self) -> None:
         """Reads the kubeconfig or the pod's service account. Raises ValueError if there is none that works."""
@@ -149,6 +150,7 @@ class Client:
 
         Raises what `failure` returns, `engines.Unreachable` if there is no answer in time, and `Silent` if an answer stops.
         """
+        right = rights.right(method, path, watch)
         data = None if body is None else _ENCODER.encode(body)
         limits = aiohttp.ClientTimeout(
             sock_read=self._settings.cluster_silence if watch else self._settings.cluster_timeout
@@ -171,12 +173,19 @@ class Client:
             async with response:
                 if response.status >= 400:
                     retry_after = response.headers.get("Retry-After", "")
-                    raise failure(f"{method} {path}", await response.read(), response.status, retry_after)
+                    error = failure(f"{method} {path}", await response.read(), response.status, retry_after)
+                    raise self._withdrawn(error, right) or error
+                self._rights.allowed(right)
                 yield response
         except aiohttp.SocketTimeoutError as error:
             raise Silent(f"{method} {path}: no word for {limits.sock_read:g} s") from error
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
             raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+
+    def _withdrawn(self, error: Exception, right: str) -> rights.Withdrawn | None:
+        """What a refusal means where the right may return by itself."""
+        forbidden = isinstance(error, engines.Refused) and error.fault.reason is Reason.CLUSTER_FORBIDDEN
+        return rights.Withdrawn(str(error)) if forbidden and self._rights.may_return(right) else None
 
     async def namespace(self, name: str) -> Fault | None:
         """Returns why nothing can be created in a namespace: it is being removed or does not exist. None if nothing is.
@@ -192,6 +201,8 @@ class Client:
         except engines.Refused as refused:
             if refused.fault.reason is Reason.NAMESPACE_MISSING:
                 return refused.fault
+        except rights.Withdrawn:
+            pass
         trial = {"metadata": {"name": "trial"}}
         try:
             async with self.call("POST", path(Kind.SECRET, name), parameters={"dryRun": "All"}, body=trial):
@@ -205,6 +216,8 @@ class Client:
                 case Reason.NAMESPACE_TERMINATING:
                     return terminating
             return None
+        except rights.Withdrawn as withdrawn:
+            raise engines.Refused(Fault(Reason.CLUSTER_FORBIDDEN, str(withdrawn))) from None
 
     async def find(self, reference: Reference, *, whole: bool = False) -> Object | None:
         """Returns the metadata of the object, or the whole object; None if there is none."""

@@ -1,0 +1,43 @@
+"""What the API server has let the service do. For a moment after its start an API server knows no roles, and answers 403 to
+what it allowed before: such a refusal counts once it has lasted."""
+
+import time
+from collections.abc import Callable
+
+from sandbox_server import engines
+
+
+class Withdrawn(engines.Busy):
+    """403 for what was allowed before, and not refused for long yet."""
+
+
+class Rights:
+    """The rights that were used with success. Each call names its right by `right`.
+
+    `counts_after`: seconds for which a refusal has to last.
+    """
+
+    def __init__(self, counts_after: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._counts_after = counts_after
+        self._now = now
+        self._used: set[str] = set()
+        self._refused_since: dict[str, float] = {}
+
+    def allowed(self, right: str) -> None:
+        """The API server has carried out a call."""
+        self._used.add(right)
+        self._refused_since.pop(right, None)
+
+    def may_return(self, right: str) -> bool:
+        """The API server has refused a call. Returns whether that may pass: it was allowed before, and has not been refused
+        for long enough to count."""
+        if right not in self._used:
+            return False
+        return self._now() - self._refused_since.setdefault(right, self._now()) < self._counts_after
+
+
+def right(method: str, path: str, watch: bool) -> str:
+    """Names what a call needs: the verb follows from the method, and from whether an object is named or a watch asked for."""
+    segments = path.split("/")
+    kind = 6 if segments[0] == "apis" else 5
+    return f"{'WATCH' if watch else method} {'/'.join(segments[:kind])} {len(segments) > kind}"

@@ -1,0 +1,57 @@
+"""An API server that refuses what it allowed a moment ago: it has just started, or the right was taken away."""
+
+import asyncio
+import time
+
+import pytest
+from sandbox_server.domain.phase import Phase, Reason
+
+from tests.support.rig import FAST, A, Rig
+from tests.support.scripted_api import ScriptedApi
+
+B = "suite-b"
+
+
+def reasons(rig: Rig) -> set[Reason]:
+    return {one.status.reason for one in rig.history}
+
+
+@pytest.mark.fault(18)
+async def test_restarted_api_server_without_its_roles_shows_in_no_status(rig: Rig, api: ScriptedApi) -> None:
+    for name in (A, B):
+        await rig.create(name)
+        await rig.settled(name, Phase.RUNNING)
+    api.restart(without_roles=FAST.busy_after / 2)
+    await rig.env(A, AFTER="1")
+    await rig.begin(B, Phase.STOPPED)
+    await rig.settled(A, Phase.RUNNING, within=20)
+    await rig.settled(B, Phase.STOPPED, within=20)
+    assert reasons(rig).isdisjoint({Reason.CLUSTER_FORBIDDEN, Reason.CLUSTER_BUSY})
+    assert Phase.ERROR not in {one.status.phase for one in rig.history}
+
+
+@pytest.mark.fault(18)
+async def test_restarted_api_server_does_not_make_an_empty_namespace_look_removed(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.delete(A)
+    await rig.settled(A, Phase.TERMINATED)
+    api.restart(without_roles=FAST.busy_after / 2)
+    await asyncio.sleep(FAST.busy_after / 4)
+    await rig.create(B)
+    await rig.settled(B, Phase.RUNNING, within=20)
+    assert Phase.ERROR not in {one.status.phase for one in rig.history}
+
+
+@pytest.mark.fault(33)
+async def test_right_that_was_taken_away_is_reported_once_that_has_lasted(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    api.role = False
+    began = time.monotonic()
+    await rig.env(A, AFTER="1")
+    await rig.until(A, lambda one: one.status.reason is Reason.CLUSTER_FORBIDDEN, within=10)
+    assert FAST.busy_after - 0.05 <= time.monotonic() - began < FAST.busy_after + 2
+    assert Reason.CLUSTER_BUSY not in reasons(rig)
+    api.role = True
+    await rig.settled(A, Phase.RUNNING, within=40)
