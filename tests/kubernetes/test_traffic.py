@@ -17,6 +17,7 @@ A = "traffic-a"
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 FLEET, OF_THEM_RUNNING = 1000, 100
 RESYNC = 5.0
+INFORMERS = 7
 
 
 def verbs(ground: KubernetesGround, since: int = 0) -> Counter[str]:
@@ -74,8 +75,9 @@ async def test_an_idle_fleet_of_a_thousand_costs_no_requests_but_its_watches(
         await asyncio.sleep(2.5 * RESYNC)
         asked = verbs(apart, before)
         print(f"{FLEET} sandboxes, idle for {2.5 * RESYNC:.0f} s: {dict(asked)}")
-        # A watch is opened anew every two to four minutes.
-        assert set(asked) <= {"watch"}
+        # A watch is opened anew every two to four minutes, and each informer lists once in 45 to 60 seconds.
+        assert set(asked) <= {"watch", "list"}
+        assert asked["list"] <= INFORMERS
         assert len(rig.history) == told
     finally:
         await rig.stop()
