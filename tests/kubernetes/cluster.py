@@ -22,6 +22,8 @@ from tests.kubernetes import pki
 HERE = Path(__file__).parent
 ADMIN = "admin-token-for-tests"
 READY_WITHIN = 60.0
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+"""In the order in which they start; the last two need the API server to be ready."""
 STORAGE_CLASS = {
     "apiVersion": "storage.k8s.io/v1",
     "kind": "StorageClass",
@@ -64,11 +66,11 @@ class Cluster:
         """Starts everything and returns when the API server is ready."""
         try:
             self._write_files()
-            for name in ("etcd", "kube-apiserver"):
+            for name in COMPONENTS[:2]:
                 self.run(name)
             self.wait()
             self.request("POST", "/apis/storage.k8s.io/v1/storageclasses", STORAGE_CLASS)
-            for name in ("kube-controller-manager", "kube-scheduler"):
+            for name in COMPONENTS[2:]:
                 self.run(name)
         except BaseException:
             self.stop()
@@ -92,14 +94,36 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """Kills one component."""
-        self._processes[name].kill()
-        self._processes[name].wait()
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
 
     def pause(self, name: str) -> None:
         self._processes[name].send_signal(signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
         self._processes[name].send_signal(signal.SIGCONT)
+
+    def backup(self) -> Path:
+        """A copy of etcd's data, for which etcd stops for a moment."""
+        copy = self.folder / "backup"
+        self.kill("etcd")
+        shutil.copytree(self.folder / "etcd", copy)
+        self.run("etcd")
+        self.wait()
+        return copy
+
+    def restore(self, copy: Path) -> None:
+        """Puts a copy of etcd's data back while nothing runs, and starts everything anew."""
+        for name in reversed(COMPONENTS):
+            self.kill(name)
+        shutil.rmtree(self.folder / "etcd")
+        shutil.copytree(copy, self.folder / "etcd")
+        for name in COMPONENTS[:2]:
+            self.run(name)
+        self.wait()
+        for name in COMPONENTS[2:]:
+            self.run(name)
 
     def wait(self) -> None:
         """Returns when the API server is ready. Raises RuntimeError with the end of its log."""

@@ -41,6 +41,18 @@ async def ground(cluster: Cluster, node: Node, tmp_path: Path) -> KubernetesGrou
 
 
 @pytest.fixture
+async def apart(tmp_path: Path) -> AsyncIterator[KubernetesGround]:
+    """A namespace of a control plane that no other test shares."""
+    cluster = Cluster()
+    await asyncio.to_thread(cluster.start)
+    try:
+        async with Node(cluster) as node:
+            yield KubernetesGround(cluster, node, tmp_path)
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
 async def rig(ground: KubernetesGround, tmp_path: Path) -> AsyncIterator[Rig]:
     async with started(Rig(ground, tmp_path)) as made:
         yield made

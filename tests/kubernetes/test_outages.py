@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Phase, Reason
 
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import KubernetesGround, started
@@ -136,6 +137,20 @@ async def test_18_the_api_server_killed_for_a_while_and_back(rig: Rig, ground: K
     await rig.settled(B, Phase.RUNNING)
     assert not rig.stale
     rig.check_history()
+
+
+@pytest.mark.fault(18)
+async def test_rights_that_a_restarted_api_server_does_not_know_yet_show_in_no_status(
+    ground: KubernetesGround, tmp_path: Path
+) -> None:
+    async with started(Rig(ground, tmp_path, pace=Pace())) as rig:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        ground.cluster.kill(API)
+        ground.cluster.run(API)
+        await rig.env(A, AFTER="the restart")
+        await rig.settled(A, Phase.RUNNING, AFTER)
+        assert Reason.CLUSTER_FORBIDDEN not in {one.status.reason for one in rig.history}
 
 
 @pytest.mark.fault(19)

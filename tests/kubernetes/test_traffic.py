@@ -2,15 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 from sandbox_server.domain.phase import Phase
 
-from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import KubernetesGround
-from tests.kubernetes.node import Node
 from tests.support.rig import Rig
 
 A = "traffic-a"
@@ -31,18 +27,6 @@ async def test_a_create_costs_at_most_six_writes(rig: Rig, ground: KubernetesGro
     asked = verbs(ground)
     assert 0 < sum(asked[one] for one in WRITES) <= 6
     print(f"a create: {dict(asked)}")
-
-
-@pytest.fixture
-async def apart(tmp_path: Path) -> AsyncIterator[KubernetesGround]:
-    """A namespace of a control plane that nobody else has to share with a thousand sandboxes."""
-    cluster = Cluster()
-    await asyncio.to_thread(cluster.start)
-    try:
-        async with Node(cluster) as node:
-            yield KubernetesGround(cluster, node, tmp_path)
-    finally:
-        cluster.stop()
 
 
 async def test_an_idle_fleet_of_a_thousand_costs_no_requests_but_its_watches(

@@ -80,6 +80,26 @@ async def test_the_answer_to_a_write_with_a_version_that_has_passed_leads_to_a_l
 
 @pytest.mark.fault(56)
 @pytest.mark.find(4)
+async def test_cluster_from_before_a_stop_is_noticed_when_its_api_server_is_back(
+    api: ScriptedApi, tmp_path: Path
+) -> None:
+    async with started(noticing(api, tmp_path, cluster_silence=NEVER, resync=NEVER)) as rig:
+        await rig.create(A)
+        await rig.settled(A, Phase.RUNNING)
+        backup = api.backup()
+        await rig.begin(A, Phase.STOPPED)
+        await rig.settled(A, Phase.STOPPED)
+        await api.stop()
+        await asyncio.sleep(1)
+        api.restore(*backup)
+        await api.start()
+        await until(lambda: api.objects[SETS][A]["spec"]["replicas"] == 0)
+        await rig.settled(A, Phase.STOPPED)
+        rig.check_history()
+
+
+@pytest.mark.fault(56)
+@pytest.mark.find(4)
 async def test_a_list_now_and_then_tells_what_no_watch_told(api: ScriptedApi, tmp_path: Path) -> None:
     async with started(noticing(api, tmp_path, cluster_silence=NEVER, resync=1.0)) as rig:
         await rig.create(A)

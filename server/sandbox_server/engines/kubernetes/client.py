@@ -54,6 +54,10 @@ class Silent(engines.Unreachable):
     """An answer that began and then stopped, such as a watch without a sign of life."""
 
 
+class Away(engines.Unreachable):
+    """No connection could be made: the API server that is there afterwards may have been restored from a backup."""
+
+
 class Missing(engines.Refused):
     """404: there is no such object or, for a write, no such namespace."""
 
@@ -148,7 +152,8 @@ class Client:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Makes one call and yields its answer, which may pause for longer if it is a watch.
 
-        Raises what `failure` returns, `engines.Unreachable` if there is no answer in time, and `Silent` if an answer stops.
+        Raises what `failure` returns, `engines.Unreachable` if there is no answer in time, `Away` if there is not even a
+        connection, and `Silent` if an answer stops.
         """
         right = rights.right(method, path, watch)
         data = None if body is None else _ENCODER.encode(body)
@@ -179,6 +184,8 @@ class Client:
                 yield response
         except aiohttp.SocketTimeoutError as error:
             raise Silent(f"{method} {path}: no word for {limits.sock_read:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise Away(f"{method} {path}: {error}") from error
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
             raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
 

@@ -3,8 +3,8 @@
 Every way for a watch to end leads back to the one loop in `run`: watch on from the last version, or list anew where that
 version is gone or in doubt. A list replaces all that was remembered, so whatever a watch missed is learned then.
 
-A watch from a version that is yet to come says nothing, so silence is doubt, and so is the answer to a write with a version
-that has passed (see `cache`). And every now and then there is a list without any doubt.
+A watch from a version that is yet to come says nothing, so silence is doubt, and so is an API server that was away, or the
+answer to a write with a version that has passed (see `cache`). And every now and then there is a list without any doubt.
 """
 
 import asyncio
@@ -86,9 +86,9 @@ class Informer:
         if self._examine is not None and isinstance(error, engines.Refused):
             await self._examine()
         self.contact.explain(error)
-        if isinstance(error, client.Gone | client.Silent):
+        if isinstance(error, client.Gone | client.Silent | client.Away):
             self._list_at = None
-        else:
+        if not isinstance(error, client.Gone | client.Silent):
             self._log(error)
         await asyncio.sleep(self.contact.delay(error))
 
