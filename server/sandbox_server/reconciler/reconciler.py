@@ -198,9 +198,10 @@ class Reconciler:
     async def _act(
         self, event: Event, memory: Memory, action: lifecycle.Action
     ) -> tuple[Event, engines.Refused | engines.Busy | None]:
-        """Returns `event` with what was applied, which is yet to be written, or the engine's answer that the status gives.
+        """Returns `event` with what was applied, which is yet to be written, or the engine's answer that it cannot act.
 
-        Raises `engines.Unreachable` where the status stays as it is.
+        An answer that may still pass is not in the status, which otherwise follows what is observed. Raises
+        `engines.Unreachable` where there is no answer, and the status stays as it is.
         """
         sandbox = event.sandbox
         revision = sandbox.applied_revision
@@ -220,8 +221,8 @@ class Reconciler:
             if left := busy.passing_for(memory.busy_for(), self._pace.busy_after):
                 # The back-off may be longer by then: watches that wake the key count as failures.
                 self._queue.add_after(sandbox.key, left)
-                raise
-            memory.refuse(sandbox, busy.fault)
+            else:
+                memory.refuse(sandbox, busy.fault)
             return event, busy
         memory.nothing_due()
         applied = dataclasses.replace(sandbox, applied_generation=sandbox.generation, applied_revision=revision)
