@@ -65,6 +65,17 @@ def test_the_domain_is_the_standard_library_alone() -> None:
     assert outside(found, "sandbox_server.domain") == []
 
 
+def test_ownership_is_asked_in_one_module() -> None:
+    asked = {
+        str(path.relative_to(SERVER))
+        for path, node in trees(modules(SERVER))
+        if isinstance(node, ast.Compare)
+        for side in (node.left, *node.comparators)
+        if isinstance(side, ast.Attribute) and side.attr == "owner"
+    }
+    assert asked == {"domain/ownership.py"}
+
+
 def test_the_domain_does_no_io_and_knows_no_clock() -> None:
     law = modules(SERVER / "domain")
     assert [pair for pair in imports(law) if pair[1].partition(".")[0] in IMPURE] == []

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sandbox_server.domain import disruption
+from sandbox_server.domain import disruption, ownership
 from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
@@ -54,11 +54,11 @@ class Situation:
         observed = observed or Observed()
         workload, pod, volume = observed.workload, observed.pod, observed.volume
         if sandbox.desired is DesiredState.DELETED:
-            if workload is not None and workload.owner != sandbox.uid:
+            if workload is not None and not ownership.owned(sandbox, workload):
                 workload = None
-            if pod is not None and pod.owner != sandbox.uid:
+            if pod is not None and not ownership.owned(sandbox, pod):
                 pod = None
-            if volume is not None and volume.owner != sandbox.uid and volume.uid != sandbox.volume_uid:
+            if volume is not None and not ownership.owned(sandbox, volume):
                 volume = None
         fault = observed.fault if refusal is None else refusal
         namespace = observed.namespace
@@ -110,7 +110,7 @@ class Situation:
         # The disk of a sandbox is known by its uid, whoever made it.
         volume = None if self.sandbox.volume_uid else self.volume
         for kind, found in (("StatefulSet", self.workload), ("Pod", self.pod), ("PersistentVolumeClaim", volume)):
-            if found is not None and found.owner != self.sandbox.uid:
+            if found is not None and not ownership.made_for(self.sandbox, found):
                 return kind
         return None
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from sandbox_server.domain import disruption, lifecycle
+from sandbox_server.domain import disruption, lifecycle, ownership
 from sandbox_server.domain.observed import Observed, Pod, Volume
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
@@ -18,9 +18,9 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     if observed.unobservable is not None:
         return replace(sandbox, status=lifecycle.with_decision(sandbox.status, decision, now))
     before, known = sandbox.status, sandbox.volume_uid
-    pod = observed.pod if observed.pod and observed.pod.owner == sandbox.uid else None
+    pod = observed.pod if observed.pod and ownership.owned(sandbox, observed.pod) else None
     volume = observed.volume
-    if volume and (volume.uid != known if known else volume.owner != sandbox.uid):
+    if volume and not ownership.is_disk(sandbox, volume):
         volume = None
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
     after = replace(

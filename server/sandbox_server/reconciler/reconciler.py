@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import errors, lifecycle, status, words
+from sandbox_server.domain import errors, lifecycle, ownership, status, words
 from sandbox_server.domain.event import OBSERVED, Event, Kind
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
@@ -265,7 +265,7 @@ class Reconciler:
         sandbox = event.sandbox
         pod = observed.pod
         last = pod.last_exit if pod else None
-        if pod is None or pod.owner != sandbox.uid or not (pod.quoted or (last and last.message)):
+        if pod is None or not ownership.owned(sandbox, pod) or not (pod.quoted or (last and last.message)):
             return observed
         known, quoted, message = sandbox.status.last_exit, "", ""
         if pod.generation == sandbox.generation:

@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Iterable
 
+from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
@@ -103,12 +104,9 @@ def refused(message: str) -> Fault:
 
 
 def owned(sandbox: Sandbox, found: Object) -> bool:
-    """Whether an object with a name of the sandbox was made for it, is a placeholder, or is the disk that it adopted."""
-    meta = found.metadata
-    made_for_it = meta.annotations.get(manifests.UID) == sandbox.uid
-    is_placeholder = manifests.PLACEHOLDER in meta.annotations
-    is_its_disk = meta.uid == sandbox.volume_uid
-    return made_for_it or is_placeholder or is_its_disk
+    """Whether an object of any kind that has a name of the sandbox belongs to it. A placeholder goes with its name."""
+    is_placeholder = manifests.PLACEHOLDER in found.metadata.annotations
+    return is_placeholder or ownership.owned(sandbox, volume(found))
 
 
 def workload(found: Object) -> Workload:

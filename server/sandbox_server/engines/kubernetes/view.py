@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import structlog
 
+from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -129,7 +130,7 @@ class View:
             workload=self._workload(sandbox, volume),
             pod=pod,
             volume=volume,
-            disruption=ended.disruption if ended is not None and ended.owner == sandbox.uid else None,
+            disruption=ended.disruption if ended is not None and ownership.owned(sandbox, ended) else None,
             fault=contested,
             namespace=self.namespace.fault,
         )
@@ -142,7 +143,7 @@ class View:
         """Returns the uid of the object to write to; empty if the sandbox has none of that name yet."""
         cache = self.written[reference.kind]
         found = cache.get(reference.name)
-        return cache.uid(reference.name) if found is not None and found.owner == sandbox.uid else ""
+        return cache.uid(reference.name) if found is not None and ownership.owned(sandbox, found) else ""
 
     def secret_missing(self, sandbox: Sandbox) -> bool:
         """Whether the pod's kubelet misses the Secret, and the Secret was not supplied for a while.
@@ -192,7 +193,7 @@ class View:
     def _volume(self, sandbox: Sandbox) -> Volume | None:
         """Returns the claim of the sandbox. A placeholder is no disk: it is returned only where it has to be removed."""
         volume = self.claims.get(resources.claim_name(sandbox))
-        if volume is None or (volume.owner != sandbox.uid and volume.uid != sandbox.volume_uid):
+        if volume is None or not ownership.owned(sandbox, volume):
             return None
         to_be_removed = sandbox.desired is DesiredState.DELETED and not sandbox.keep_volume
         return volume if volume.uid or to_be_removed else None

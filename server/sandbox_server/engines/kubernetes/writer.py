@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandbox_server import engines
+from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
@@ -48,7 +49,7 @@ class Writer:
         """Asks for no pod where that was not done. Returns whether nothing is made any more and the pod is gone."""
         workload = self.view.stateful_sets.get(self.sandbox.id)
         pod = self.view.pods.get(resources.pod_name(self.sandbox))
-        if workload is None or workload.owner != self.sandbox.uid:
+        if workload is None or not ownership.owned(self.sandbox, workload):
             return True
         if workload.terminating:
             return pod is None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_server import engines
+from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -101,7 +102,7 @@ class Folder:
     def _ours(self, sandbox: Sandbox) -> bool:
         """Whether the volume is the sandbox's. One that is not there, or lost its label since, is nobody else's."""
         if label := self.label():
-            return sandbox.uid == label["owner"] or sandbox.volume_uid == label["uid"]
+            return ownership.owns_volume(sandbox, label["owner"], label["uid"])
         return bool(sandbox.volume_uid) or not os.path.lexists(self._volume)
 
 
