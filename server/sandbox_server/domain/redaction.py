@@ -6,6 +6,7 @@ where base64 or hexadecimal digits begin, so that for these two the values are e
 """
 
 import base64
+import functools
 import html
 import re
 import urllib.parse
@@ -42,7 +43,7 @@ def found(output: str, values: Collection[str]) -> bytearray:
     pieces = {piece for value in values for piece in _pieces(value)}
     readings = [(plain, pieces)]
     readings += [(_read(output, *escape), pieces) for escape in _ESCAPES if escape[0].search(output)]
-    unbroken = _read(output, _LINE_END, lambda _: "")
+    unbroken = _read(output, _SPACE, lambda _: "")
     long = [value.encode(errors="replace") for value in values if len(value) >= SHORT]
     for alike, encoded in (
         (_ALIKE_IN_BASE64, {core for value in long for core in _in_base64(value)}),
@@ -59,8 +60,17 @@ def found(output: str, values: Collection[str]) -> bytearray:
 
 
 def _pieces(value: str) -> Iterator[str]:
-    """A value as programs print it: whole or line by line."""
-    yield from (one for one in (value, value.strip(), *map(str.strip, value.splitlines())) if one.strip())
+    """A value as programs print it: whole or line by line, and with the escapes decoded that are in it.
+
+    The `echo` of some shells decodes what follows a backslash, and a client of a URL what follows a percent sign.
+    """
+    decoded = (escape.sub(functools.partial(_meant, decode), value) for escape, decode in _ESCAPES)
+    for one in {value, *decoded}:
+        yield from (piece for piece in (one, one.strip(), *map(str.strip, one.splitlines())) if piece.strip())
+
+
+def _meant(decode: Callable[[str], str], escape: re.Match[str]) -> str:
+    return decode(escape[0])
 
 
 def _in_base64(value: bytes) -> Iterator[str]:
@@ -133,7 +143,7 @@ _ESCAPES: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
 )
 _REST = re.compile(r"""[uUx#0-9A-Fa-f\u0080-\U0010ffff]*;?|[A-Za-z]{1,7};|\\?["']{1,4}""")
 _MARKS = "\\%&'"
-_LINE_END = re.compile(r"[\r\n]+")
+_SPACE = re.compile(r"\s+")
 _ALIKE_IN_BASE64 = str.maketrans("-_", "+/")
 _ALIKE_IN_HEX = str.maketrans("ABCDEF", "abcdef")
 

@@ -32,6 +32,8 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "html by number": lambda value: "".join(f"&#{ord(one)};" if one in "<>&\"'" else one for one in value),
     "hex": lambda value: value.encode().hex(),
     "hex in capitals": lambda value: value.encode().hex().upper(),
+    "hex dump": lambda value: value.encode().hex(" "),
+    "hex dump in lines": lambda value: value.encode().hex("\n", 2),
     "base64": lambda value: base64.b64encode(value.encode()).decode(),
     "base64 after one byte": lambda value: base64.b64encode(b":" + value.encode() + b":").decode(),
     "base64 after two bytes": lambda value: base64.b64encode(b"u:" + value.encode()).decode(),
@@ -67,6 +69,19 @@ def test_what_is_left_of_an_encoded_value_at_an_edge_is_redacted(encode: Callabl
             said = words.last(text, [secret])
             kept = said.replace(words.REDACTED, "").removeprefix("it failed: ").removesuffix(" was refused")
             assert len(kept) <= 12, (text, said)
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        ("pass\\and\\nword", "pass\x07nd\nword"),
+        ("https://u:p%40ss@h/", "https://u:p@ss@h/"),
+        ("a+secret+word", "a secret word"),
+        ("it&#39;s &lt;secret&gt;", "it's <secret>"),
+    ],
+)
+def test_a_value_that_was_decoded_is_redacted(value: str, printed: str) -> None:
+    assert words.last(f"it failed: {printed}", [value]) == f"it failed: {words.REDACTED}"
 
 
 def test_an_output_without_values_is_kept_as_it_is() -> None:
