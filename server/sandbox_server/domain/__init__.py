@@ -1,1 +1,1 @@
-"""What a sandbox is and what follows from what. Standard library only; no I/O, no clock, no await."""
+"""What a sandbox is, and the rules that decide its state. Standard library only; no I/O, no clock, no await."""

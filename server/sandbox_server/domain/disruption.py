@@ -1,4 +1,4 @@
-"""The disruptions of a sandbox: which one was the last, and how many there were in a row."""
+"""The disruptions of a sandbox: the last one, and how many there were in a row."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -8,32 +8,34 @@ from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 
 OFTEN = 3
-"""Disruptions in a row that are an error: a pod that is evicted again and again does not run."""
+"""As many disruptions in a row are an error: a pod that is evicted again and again does no work."""
 STEADY = timedelta(minutes=10)
-"""How long a sandbox must be RUNNING for its next disruption to be the first of a row, as a kubelet resets its back-off."""
+"""After so long in RUNNING the next disruption is the first of a new row. A kubelet resets its back-off after the same time."""
 
 
 def is_new(sandbox: Sandbox, observed: Observed) -> bool:
-    """Whether a disruption is observed that is not recorded yet."""
+    """Whether the observed disruption, if there is one, is not recorded yet."""
     return observed.disruption is not None and observed.disruption.pod != sandbox.disrupted_pod
 
 
 def in_a_row(sandbox: Sandbox, now: datetime) -> int:
-    """How many disruptions there were since the sandbox was last RUNNING for `STEADY`."""
+    """Returns how many disruptions there were since the sandbox was last RUNNING for `STEADY`."""
     status = sandbox.status
     steady = status.phase is Phase.RUNNING and now - status.transition_time >= STEADY
     return 0 if steady else sandbox.disruptions
 
 
 def last(sandbox: Sandbox, observed: Observed, now: datetime) -> DisruptionStatus | None:
-    """Returns the last disruption of a sandbox's pod, the observed one included."""
-    found, known = observed.disruption, sandbox.status.last_disruption
+    """Returns the last disruption of the sandbox, which is the observed one if there is one."""
+    found = observed.disruption
+    known = sandbox.status.last_disruption
     if found is None:
         return known
     volume = observed.volume
-    kept = volume is not None and not volume.terminating and not volume.lost
-    message = found.message + ("; the disk is kept" if kept else "")
-    if known and not is_new(sandbox, observed):
-        # A kubelet gives its reason in the end; the disk may have gone since.
-        return replace(known, reason=found.reason, message=message if kept else known.message)
-    return DisruptionStatus(found.reason, message, now, in_a_row(sandbox, now) + 1)
+    volume_kept = volume is not None and not volume.terminating and not volume.lost
+    message = f"{found.message}; the disk is kept" if volume_kept else found.message
+    if known is None or is_new(sandbox, observed):
+        return DisruptionStatus(found.reason, message, now, in_a_row(sandbox, now) + 1)
+    # The same disruption as before. The kubelet may have added its reason. Without the disk the message of then stays,
+    # since the disk may have been deleted after the disruption.
+    return replace(known, reason=found.reason, message=message if volume_kept else known.message)

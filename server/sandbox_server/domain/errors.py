@@ -1,21 +1,21 @@
-"""The errors a caller can cause or meet. `rpc.errors` maps each to a status code; nothing else may reach a caller."""
+"""The errors that callers see. `rpc.errors` maps each to a status code; other exceptions reach callers as INTERNAL."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One bad field: its name in the contract (`spec.ports[1].number`) and what it takes. Never a value."""
+    """A bad field: its name in the contract, such as `spec.ports[1].number`, and what it must be. Never its value."""
 
     field: str
     description: str
 
 
 class ServiceError(Exception):
-    """Base of every error a caller may see.
+    """The base of all errors that callers see.
 
-    `reason` is the UPPER_SNAKE word of `ErrorInfo`; `message` is for people and ends with the next step; `facts` are
-    for programs, by name, beside the sandbox of the call, which every error has.
+    `reason` is the reason of `ErrorInfo`, in UPPER_SNAKE_CASE. `message` is for people and ends with the next step.
+    `facts` is the metadata of `ErrorInfo`, for programs. The sandbox of the call is added to it later.
     """
 
     def __init__(self, reason: str, message: str, **facts: str) -> None:
@@ -26,7 +26,7 @@ class ServiceError(Exception):
 
 
 class Invalid(ServiceError):
-    """The request is wrong in itself. Carries every violation found, not just the first."""
+    """The request is wrong, whatever the state of the sandbox. Has every violation, not just the first."""
 
     def __init__(self, violations: tuple[Violation, ...], reason: str = "INVALID_FIELDS") -> None:
         text = "; ".join(f"{one.field}: {one.description}" for one in violations)
@@ -35,7 +35,7 @@ class Invalid(ServiceError):
 
 
 class NotFound(ServiceError):
-    """There is no such sandbox, or it is another tenant's: the two are the same answer."""
+    """There is no such sandbox, or it belongs to another tenant. The answer does not show which."""
 
 
 class AlreadyExists(ServiceError):
@@ -43,11 +43,11 @@ class AlreadyExists(ServiceError):
 
 
 class FailedPrecondition(ServiceError):
-    """The sandbox's state does not allow the wish."""
+    """The state of the sandbox does not allow the mutation."""
 
 
 class Aborted(ServiceError):
-    """The caller decided on an old state."""
+    """The sandbox has changed since the caller read it."""
 
 
 class OutOfRange(ServiceError):
@@ -55,12 +55,12 @@ class OutOfRange(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """No credentials, or unknown ones."""
+    """The call has no credentials, or unknown ones."""
 
 
 class Unavailable(ServiceError):
-    """The service cannot do it now; the same call may succeed later."""
+    """The service cannot serve the call now. The same call may succeed later."""
 
 
 class DeadlineExceeded(ServiceError):
-    """The call's time ran out before there was an answer."""
+    """The time of the call ran out before there was an answer."""

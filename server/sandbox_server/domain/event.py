@@ -1,4 +1,4 @@
-"""The log's entries. Each tells how a sandbox stands from then on, and what made it so. All frozen."""
+"""The entries of the log. Each has a sandbox as it is from then on, and what changed it. All values are frozen."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from sandbox_server.domain.sandbox import Sandbox
 
 
 class Kind(OpenEnum):
-    """What made an event."""
+    """What caused an event."""
 
     MUTATION = 1
     """A call changed the spec, the environment or the desired state: the reconciler has work to do."""
@@ -20,7 +20,7 @@ class Kind(OpenEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why there is an event. A mutation has the tenant that asked for it, and its request id if it had one."""
+    """The cause of an event. For a mutation, `actor` is the tenant that asked for it; `request_id` may be empty."""
 
     kind: Kind
     actor: str = ""
@@ -32,7 +32,7 @@ OBSERVED = Cause(Kind.OBSERVED)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One entry of the log. `sequence` orders all events of all sandboxes, without a gap."""
+    """An entry of the log. `sequence` orders the events of all sandboxes, without gaps."""
 
     sequence: int
     sandbox: Sandbox
@@ -40,5 +40,5 @@ class Event:
 
     @property
     def terminated(self) -> bool:
-        """Whether the sandbox has ended with this event."""
+        """Whether the sandbox is TERMINATED with this event."""
         return self.sandbox.status.phase is Phase.TERMINATED

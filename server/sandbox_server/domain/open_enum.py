@@ -1,12 +1,12 @@
-"""Enumerations of which a newer release may know more values."""
+"""Enumerations to which a newer release may add values."""
 
 import enum
 
 
 class OpenEnum(enum.Enum):
-    """Takes any number for a value, as the enumerations of the contract do: what is stored is read, whoever wrote it.
+    """An enumeration that accepts any number as a value, so that events of a newer release can be read.
 
-    A number that this release does not know is `UNKNOWN_<number>`. It is not among the members that iteration gives.
+    A number that this release does not know becomes the member `UNKNOWN_<number>`, which iteration leaves out.
     """
 
     @classmethod
@@ -16,5 +16,5 @@ class OpenEnum(enum.Enum):
         unknown = object.__new__(cls)
         unknown._name_ = f"UNKNOWN_{value}"
         unknown._value_ = value
-        # One object for each value: members are compared by identity.
+        # Members are compared by identity, so that there is one object for each value.
         return cls._value2member_map_.setdefault(value, unknown)  # type: ignore[return-value]

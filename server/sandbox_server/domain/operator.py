@@ -1,5 +1,7 @@
-"""Judges what operators set for the objects of every sandbox. Each function returns what it was given, or raises ValueError
-with what it must be."""
+"""Checks the settings that operators make for the objects of every sandbox.
+
+Each function returns a valid value unchanged and raises ValueError, which says what the value must be, for another.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +15,14 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def split(given: Any) -> Any:
-    """The words between commas."""
-    return tuple(one.strip() for one in given.split(",") if one.strip()) if isinstance(given, str) else given
+    """Returns the words that commas separate in a text, without empty ones. Returns another value unchanged."""
+    if not isinstance(given, str):
+        return given
+    return tuple(word.strip() for word in given.split(",") if word.strip())
 
 
 def parsed(given: Any) -> Any:
-    """The value of JSON text."""
+    """Returns the value of a JSON text. Returns another value unchanged."""
     if not isinstance(given, str):
         return given
     try:
@@ -28,7 +32,7 @@ def parsed(given: Any) -> Any:
 
 
 def key(name: str) -> str:
-    """A key, or a prefix that ends with a slash, that callers may use."""
+    """Checks a key, or a prefix that ends with a slash, that callers are allowed to use."""
     whole = f"{name}x" if name.endswith("/") else name
     _need(check.key.fits(whole), f"{name!r} must be {check.key.takes}, or a prefix such as example.com/")
     _need(check.free_key.fits(whole), f"{name!r} must be {check.free_key.takes}")
@@ -36,13 +40,13 @@ def key(name: str) -> str:
 
 
 def class_name(name: str) -> str:
-    """The name of an object, or nothing."""
+    """Checks the name of a class, such as a storage class. It may be empty."""
     _need(not name or check.class_name.fits(name), f"{name!r} must be {check.class_name.takes}")
     return name
 
 
 def annotations(given: Mapping[str, str]) -> Mapping[str, str]:
-    """Annotations that are not the service's own."""
+    """Checks annotations. Keys of the service itself are not allowed."""
     for name in given:
         own = check.own_key.fits(name)
         _need(check.key.fits(name) and not own, f"{name!r} must be {check.key.takes}, and not the service's own")
@@ -50,7 +54,7 @@ def annotations(given: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def labels(given: Mapping[str, str]) -> Mapping[str, str]:
-    """Labels."""
+    """Checks labels."""
     for name, value in given.items():
         _need(check.key.fits(name), f"{name!r} must be {check.key.takes}")
         _need(check.label.fits(value), f"{name}: must be {check.label.takes}")
@@ -58,18 +62,21 @@ def labels(given: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def tolerations(given: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Tolerations, by the names and the rules of Kubernetes."""
-    for index, one in enumerate(given):
-        for holds, otherwise in _of_toleration(one):
+    """Checks tolerations by the rules of Kubernetes."""
+    for index, toleration in enumerate(given):
+        for holds, otherwise in _rules_of_toleration(toleration):
             _need(holds, f"{index}: {otherwise}")
     return given
 
 
-def _of_toleration(given: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
+def _rules_of_toleration(given: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
+    """Yields whether each rule holds, and what to say if not. A rule assumes that those before it hold."""
     for name, value in given.items():
         yield name in _TOLERATION, f"{name!r} must be one of {', '.join(_TOLERATION)}"
         yield type(value) is _TOLERATION[name], f"{name}: must be of type {_TOLERATION[name].__name__}"
-    name, value, effect = (given.get(field, "") for field in ("key", "value", "effect"))
+    name = given.get("key", "")
+    value = given.get("value", "")
+    effect = given.get("effect", "")
     exists = given.get("operator") == "Exists"
     yield given.get("operator", "Equal") in _OPERATORS, f"operator: must be one of {', '.join(_OPERATORS)}"
     yield effect in ("", *_EFFECTS), f"effect: must be one of {', '.join(_EFFECTS)}"

@@ -1,10 +1,10 @@
-"""The words for how a sandbox is: the wish, the phase, the reason and the conditions. Numbers are the contract's."""
+"""The enumerations of a sandbox's state. Their numbers and meanings are those of the contract."""
 
 from sandbox_server.domain.open_enum import OpenEnum
 
 
 class DesiredState(OpenEnum):
-    """The caller's last wish."""
+    """The state that the caller last asked for."""
 
     RUNNING = 1
     STOPPED = 2
@@ -12,7 +12,7 @@ class DesiredState(OpenEnum):
 
 
 class Phase(OpenEnum):
-    """What follows from desired and observed. Numbers are those of the contract."""
+    """The state of a sandbox, which follows from what is desired and what is observed."""
 
     CREATING = 1
     STARTING = 2
@@ -26,7 +26,7 @@ class Phase(OpenEnum):
 
 
 class Reason(OpenEnum):
-    """Why the phase is what it is. Numbers and meanings are those of the contract."""
+    """The cause of the phase."""
 
     ACCEPTED = 1
     WORKLOAD_PENDING = 2
@@ -71,17 +71,20 @@ class Reason(OpenEnum):
 
     @property
     def is_error(self) -> bool:
-        """Whether it can stand beside Phase.ERROR: something prevents the desired state."""
+        """Whether the reason says what prevents the desired state, so that it can occur with Phase.ERROR."""
         return self.value >= Reason.IMAGE_PULL.value
 
     @property
     def is_failed_run(self) -> bool:
-        """Whether it names a process that ended or could not be started: what is seen between two tries is no recovery."""
+        """Whether the reason is a process that ended or could not start.
+
+        Such a process is started again and again: that it runs between two failures is no recovery.
+        """
         return self in (Reason.CRASH_LOOP, Reason.OUT_OF_MEMORY, Reason.CONTAINER_CONFIG, Reason.OTHER_CONTAINER)
 
     @property
     def is_disruption(self) -> bool:
-        """Whether it names the end of a whole pod that neither the caller nor the service asked for."""
+        """Whether the reason is the end of a whole pod that neither the caller nor the service asked for."""
         return Reason.EVICTED.value <= self.value <= Reason.NODE_TAINTED.value
 
 

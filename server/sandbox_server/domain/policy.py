@@ -1,4 +1,4 @@
-"""What callers may put on cluster objects, as far as the operator decides it."""
+"""What the operator lets callers put on cluster objects."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,25 +11,28 @@ _ASK = "is not allowed by the service's setting {}: leave it out, or ask the ser
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the operator allows. `annotations` are whole keys, and prefixes that end with a slash."""
+    """The keys and classes that the operator allows. `annotations` has whole keys, and prefixes that end with a slash."""
 
     annotations: Sequence[str]
     runtime_classes: Sequence[str]
     storage_classes: Sequence[str]
 
     def key_allowed(self, key: str) -> bool:
-        """Whether the key of a label or an annotation is in `annotations` or has a prefix that is."""
-        return any(key.startswith(one) if one.endswith("/") else key == one for one in self.annotations)
+        """Whether `annotations` has the key of a label or an annotation, or a prefix of it."""
+        return any(key.startswith(allowed) if allowed.endswith("/") else key == allowed for allowed in self.annotations)
 
     def labels(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The labels that reach the cluster, where other controllers act on keys with a prefix.
+        """Returns the labels that are put on cluster objects: those without a prefix and those that are allowed.
 
-        A label that does not is still one of the sandbox: lists and watches select by it.
+        Other controllers act on labels with a prefix. Lists and watches select by all labels.
         """
         return {key: value for key, value in given.items() if "/" not in key or self.key_allowed(key)}
 
     def violations(self, annotations: Mapping[str, str], runtime_class: str, storage_class: str) -> Iterator[Violation]:
-        """Names each field of a new sandbox that is well formed and not allowed. A sandbox keeps what it was given."""
+        """Yields a violation for each field of a new sandbox that is well formed but not allowed.
+
+        Only new sandboxes are checked: one that exists keeps what was allowed when it was created.
+        """
         if not any(check.annotations("spec.annotations", annotations)):
             for key in annotations:
                 if not self.key_allowed(key):

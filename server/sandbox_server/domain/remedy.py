@@ -1,4 +1,4 @@
-"""Who can remove the cause that a reason names. Derived from the reason, and never stored."""
+"""Who can remove the cause that a reason names. Derived from the reason and never stored."""
 
 import enum
 
@@ -6,7 +6,7 @@ from sandbox_server.domain.phase import Reason
 
 
 class Remedy(enum.Enum):
-    """Who has to act. Numbers and meanings are those of the contract."""
+    """Who has to act. Numbers and meanings are those of `Remedy` in the contract."""
 
     UNSPECIFIED = 0
     WAIT = 1
@@ -15,22 +15,22 @@ class Remedy(enum.Enum):
 
 
 NOBODY, WAIT, CALLER, OPERATOR = Remedy
-_WORKS = "the service and the cluster are at work"
+_WORKING = "the service and the cluster are at work"
 
 REMEDIES: dict[Reason, tuple[Remedy, str]] = {
-    Reason.ACCEPTED: (WAIT, _WORKS),
-    Reason.WORKLOAD_PENDING: (WAIT, _WORKS),
-    Reason.SCHEDULING: (WAIT, _WORKS),
-    Reason.VOLUME_BINDING: (WAIT, _WORKS),
+    Reason.ACCEPTED: (WAIT, _WORKING),
+    Reason.WORKLOAD_PENDING: (WAIT, _WORKING),
+    Reason.SCHEDULING: (WAIT, _WORKING),
+    Reason.VOLUME_BINDING: (WAIT, _WORKING),
     Reason.CONTAINER_CREATING: (
         WAIT,
         "the kubelet tries again what the message says, such as the first pull of an image",
     ),
     Reason.NOT_READY: (WAIT, "the process may still be starting; the start deadline ends this"),
-    Reason.ROLLING_OUT: (WAIT, _WORKS),
+    Reason.ROLLING_OUT: (WAIT, _WORKING),
     Reason.RESTARTING: (WAIT, "the container is being started again"),
     Reason.READY: (NOBODY, "the desired state is reached"),
-    Reason.POD_TERMINATING: (WAIT, _WORKS),
+    Reason.POD_TERMINATING: (WAIT, _WORKING),
     Reason.POD_GONE: (NOBODY, "the desired state is reached"),
     Reason.VOLUME_TERMINATING: (WAIT, "the disk goes as soon as no pod holds it; the next reason says what to do"),
     Reason.DELETED: (NOBODY, "the desired state is reached"),
@@ -74,7 +74,7 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
     ),
     Reason.FIELD_CONFLICT: (OPERATOR, "another controller or person has to leave the service's objects alone"),
 }
-"""Of each reason: who can remove its cause, and why."""
+"""For each reason who can remove its cause, and why."""
 
 
 def of(reason: Reason) -> Remedy:

@@ -1,4 +1,4 @@
-"""A sandbox as it is remembered: what names it, where it is reached and its status. All frozen."""
+"""A sandbox as the service knows it: its name, its addresses and its status. All values are frozen."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +9,11 @@ from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reas
 from sandbox_server.domain.spec import SandboxSpec
 
 HOME_FOLDER = "home"
-"""The folder of a disk that is mounted as the home, so that what a file system has at its root is not in it."""
+"""The folder of a disk that is mounted as the home. The root of a file system may contain other things (lost+found)."""
 
 
 class Key(NamedTuple):
-    """What names a sandbox in the store, the queue and the engines."""
+    """Identifies a sandbox in the store, the queue and the engines."""
 
     namespace: str
     id: str
@@ -21,10 +21,10 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where a sandbox is reached; fixed when it is created. `ttyd_url` is empty where there is no terminal.
+    """The addresses of a sandbox, fixed when it is created. `ttyd_url` is empty if there is no terminal.
 
-    `ports` are the loopback ports (application, terminal) that the local engine allotted; empty on Kubernetes.
-    `ingress_class` and `tls_secret` are what the Ingresses were first made with; None where that was not stored.
+    `ports` are the loopback ports of the application and the terminal on the local engine, and empty on Kubernetes.
+    `ingress_class` and `tls_secret` are those of the Ingresses when they were created; None if that was not stored.
     """
 
     dns_name: str = ""
@@ -37,7 +37,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One aspect: True, False or None for unknown; `transition_time` is when `status` last changed."""
+    """An aspect of a sandbox. A `status` of None is unknown; `transition_time` is when `status` last changed."""
 
     type: ConditionType
     status: bool | None
@@ -47,7 +47,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class VolumeStatus:
-    """The disk as callers are told of it; `size` is a Kubernetes quantity."""
+    """The disk as callers see it. `size` is a Kubernetes quantity."""
 
     name: str
     size: str
@@ -56,7 +56,7 @@ class VolumeStatus:
 
 @dataclass(frozen=True, slots=True)
 class DisruptionStatus:
-    """A disruption as callers see it. `count`: how many there were in a row."""
+    """A disruption as callers see it. `count` is the number of disruptions in a row, this one included."""
 
     reason: Reason
     message: str
@@ -66,7 +66,7 @@ class DisruptionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What callers are told. `status.record` makes the next one; `lifecycle.decide` gives phase and reason."""
+    """The status that callers see. `lifecycle.decide` gives phase and reason; `status.record` makes the next status."""
 
     phase: Phase
     reason: Reason
@@ -82,15 +82,17 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A sandbox as the store remembers it, all but the values of its environment.
+    """A sandbox as the store has it, all but the values of its environment.
 
-    `host` is the unique name in its URLs: 12 characters, a letter first. `start_generation` is the generation of the
-    last wish to run. `attempt_at` is when the present attempt to run began: the start deadline counts from it.
-    `applied_generation` and `applied_revision` are the generation and the workload's revision of the last act that
-    succeeded. `volume_uid` is the disk that holds its data, once seen. `home_folder` is the folder of the disk that is its
-    home; empty: the whole disk, as for sandboxes from before there were folders. `filled_generation` is the first
-    generation that was RUNNING on this disk, 0 before: later ones find a home on it. `disrupted_pod` is
-    the uid of the pod that the last disruption ended, and `disruptions` how many there were in a row.
+    - `host`: the unique name in its URLs, 12 characters beginning with a letter.
+    - `start_generation`: the generation of the last mutation that asked for RUNNING.
+    - `attempt_at`: when the present attempt to run began. The start deadline counts from it.
+    - `applied_generation`, `applied_revision`: the generation that was last applied, and the workload's revision then.
+    - `volume_uid`: the uid of the disk that has its data; empty until the disk is first observed.
+    - `home_folder`: the folder of the disk that is its home. Empty means the whole disk, as in the first release.
+    - `filled_generation`: the first generation that was RUNNING on this disk, 0 before. Later ones find a home on it.
+    - `disrupted_pod`: the uid of the pod that the last disruption ended.
+    - `disruptions`: how many disruptions there were in a row.
     """
 
     id: str
@@ -118,19 +120,22 @@ class Sandbox:
 
     @property
     def key(self) -> Key:
-        """What names it."""
+        """The key of the sandbox."""
         return Key(self.namespace, self.id)
 
     @property
     def fills_home(self) -> bool:
-        """Whether the pod of this generation copies what the image has in the home. It is the same for as long as the
-        generation is, since a change of the template would restart the pod."""
-        fresh = self.generation <= (self.filled_generation or self.generation)
-        return fresh and bool(self.home_folder) and self.spec.copy_image_home
+        """Whether the pod of this generation first copies the image's home to the disk.
+
+        The answer stays the same while the generation does: another template would restart the pod.
+        """
+        has_ever_run = self.filled_generation != 0
+        home_is_filled = has_ever_run and self.generation > self.filled_generation
+        return self.home_folder != "" and not home_is_filled and self.spec.copy_image_home
 
     @property
     def stateful_set_name(self) -> str:
-        """The name of its StatefulSet: its id."""
+        """The name of its StatefulSet, which is its id."""
         return self.id
 
     @property

@@ -1,4 +1,4 @@
-"""Label selectors with Kubernetes' syntax: `a=b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`, joined by commas."""
+"""Label selectors in Kubernetes' syntax: `a=b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`, joined by commas."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from sandbox_server.domain import check, errors
 
 LENGTH_MOST = 4096
 REQUIREMENTS_MOST = 32
-"""In one selector: each is compared with every sandbox of the tenant, on the event loop."""
+"""In one selector. Each is compared with every sandbox of the tenant, on the event loop."""
 
 _PUNCTUATION = re.compile(r"[(),]")
 _COMPARED = re.compile(r"([^\s!=]+)(?:\s*(==?|!=)([^()]*)|\s+(in|notin)\s*\(([^()]*)\))")
@@ -16,26 +16,29 @@ _COMPARED = re.compile(r"([^\s!=]+)(?:\s*(==?|!=)([^()]*)|\s+(in|notin)\s*\(([^(
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A key whose value must (`wanted`) or must not be among `values`; without values, be there at all."""
+    """A label that must be present with one of `values`, or with any value if there are none.
+
+    With `negated` it is the opposite: the label must be absent or have another value.
+    """
 
     key: str
     values: frozenset[str]
-    wanted: bool
+    negated: bool
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether the labels fulfil it."""
-        present = self.key in labels
-        return (present and (not self.values or labels[self.key] in self.values)) is self.wanted
+        """Whether the labels meet the requirement."""
+        found = self.key in labels and (not self.values or labels[self.key] in self.values)
+        return found is not self.negated
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """All requirements must hold; with none, everything matches."""
+    """Requirements that must all be met. Without any, everything matches."""
 
     requirements: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether the labels fulfil all of it."""
+        """Whether the labels meet all requirements."""
         return all(one.matches(labels) for one in self.requirements)
 
 
@@ -43,7 +46,7 @@ EVERYTHING = Selector()
 
 
 def parse(field: str, text: str) -> Selector:
-    """Reads a selector; raises `errors.Invalid` naming `field`."""
+    """Returns the selector that `text` describes. Raises `errors.Invalid` with `field` as the bad field."""
     if not text.strip():
         return EVERYTHING
     if len(text) > LENGTH_MOST:
@@ -55,8 +58,10 @@ def parse(field: str, text: str) -> Selector:
 
 
 def _parts(text: str) -> list[str]:
-    """What the commas outside of parentheses separate."""
-    parts, begin, inside = [], 0, False
+    """Splits at the commas outside of parentheses."""
+    parts = []
+    begin = 0
+    inside = False
     for mark in _PUNCTUATION.finditer(text):
         if mark[0] != ",":
             inside = mark[0] == "("
@@ -67,16 +72,21 @@ def _parts(text: str) -> list[str]:
 
 
 def _requirement(field: str, part: str) -> Requirement:
-    key, values, wanted = part.removeprefix("!").lstrip(), frozenset[str](), not part.startswith("!")
-    if match := _COMPARED.fullmatch(part):
-        key, equal, value, among, listed = match.groups()
-        values = frozenset(one.strip() for one in (value if equal else listed).split(","))
-        wanted = (equal or among) in ("=", "==", "in")
+    compared = _COMPARED.fullmatch(part)
+    if compared is None:
+        key = part.removeprefix("!").lstrip()
+        values = frozenset[str]()
+        negated = part.startswith("!")
+    else:
+        key, comparison, value, membership, listed = compared.groups()
+        text = value if comparison else listed
+        values = frozenset(one.strip() for one in text.split(","))
+        negated = (comparison or membership) in ("!=", "notin")
     if not check.key.fits(key) or not all(map(check.label.fits, values)):
         raise _invalid(
             field, "must be requirements such as a=b, a!=b, a in (b,c), a notin (b,c), a, !a joined by commas"
         )
-    return Requirement(key, values, wanted)
+    return Requirement(key, values, negated)
 
 
 def _invalid(field: str, description: str) -> errors.Invalid:

@@ -1,4 +1,4 @@
-"""What was asked for. `check` judges each field; the spec names every bad one when it is made."""
+"""The spec of a sandbox: what its caller asked for, with defaults filled in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Port:
 
 
 PORTS = (Port("app", 3000),)
-"""Those of a sandbox whose caller names none."""
+"""The ports of a sandbox whose caller gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The disk on /home/agent. An empty storage class is the cluster's default."""
+    """The disk at /home/agent. An empty storage class is the cluster's default."""
 
     size: str
     storage_class: str
@@ -42,7 +42,10 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What must answer before RUNNING: an HTTP path on the first port, a TCP port, or (both empty) nothing."""
+    """The probe that must succeed before RUNNING: an HTTP path on the first port, or a TCP port.
+
+    At most one of them is set. With neither, a started process is ready.
+    """
 
     http_path: str = ""
     tcp_port: int = 0
@@ -50,10 +53,7 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class SandboxSpec:
-    """What was asked for, defaults filled in, all but the environment.
-
-    Raises `errors.Invalid` with every bad field when it is made.
-    """
+    """The spec of a sandbox, all but the environment. The constructor raises `errors.Invalid` with every bad field."""
 
     project: str
     image: str
@@ -70,7 +70,9 @@ class SandboxSpec:
     copy_image_home: bool = True
 
     def __post_init__(self) -> None:
-        resources, storage, readiness = self.resources, self.storage, self.readiness
+        resources = self.resources
+        storage = self.storage
+        readiness = self.readiness
         found = (
             *check.project("spec.project", self.project, True),
             *check.image("spec.image", self.image, True),
@@ -94,6 +96,10 @@ class SandboxSpec:
             raise errors.Invalid(found)
 
 
-def made_id(project: str, chance: str) -> str:
-    """The id of a sandbox that was given none: `<project>-agentruntime-<chance>`, the project cut to make it valid."""
-    return f"{project[: check.ID_MOST - 14 - len(chance)].rstrip('-')}-agentruntime-{chance}"
+def made_id(project: str, suffix: str) -> str:
+    """Returns an id for a sandbox whose caller gave none: `<project>-agentruntime-<suffix>`.
+
+    The project is cut to make the id valid.
+    """
+    left = check.ID_MOST - len("-agentruntime-") - len(suffix)
+    return f"{project[:left].rstrip('-')}-agentruntime-{suffix}"

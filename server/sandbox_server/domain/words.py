@@ -1,30 +1,34 @@
-"""The last words of a process, made fit to be stored and shown: redacted, escaped and bounded."""
+"""The end of a process's output, prepared to be stored and shown: redacted, escaped and bounded."""
 
 from collections.abc import Iterable
 
 from sandbox_server.domain import redaction
 
 MOST = 2048
-"""Characters that are kept: the last ones."""
+"""Characters that are kept, from the end."""
 REDACTED = "[redacted]"
 
 
 def last(output: str, values: Iterable[str]) -> str:
-    """The end of `output` without any of `values`, on one line."""
-    # A character that was cut in two.
+    """Returns the end of `output` on one line, with each of `values` replaced by `REDACTED`."""
+    # The replacement characters at the ends are what is left of characters that were cut in two.
     text = output.strip("\ufffd")
     secret = redaction.found(text, set(values))
     return _escaped(_without(text, secret).strip())[-MOST:]
 
 
 def _without(text: str, secret: bytearray) -> str:
-    parts, at = [], 0
-    while (start := secret.find(1, at)) >= 0:
-        end = secret.find(0, start)
-        parts += [text[at:start], REDACTED]
-        at = len(text) if end < 0 else end
-    return "".join((*parts, text[at:]))
+    """Returns the text with each run of characters that `secret` marks with 1 replaced."""
+    parts = []
+    shown_from = 0
+    while (begin := secret.find(1, shown_from)) >= 0:
+        end = secret.find(0, begin)
+        parts += [text[shown_from:begin], REDACTED]
+        shown_from = end if end >= 0 else len(text)
+    return "".join((*parts, text[shown_from:]))
 
 
 def _escaped(text: str) -> str:
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -87,6 +87,6 @@ def _holds(requirement: selector.Requirement) -> sa.ColumnElement[bool]:
         stored_apart, _Member(_EVENT.c.document, "spec", "labels", requirement.key), type_=sa.String
     )
     if not requirement.values:
-        return value.is_not(None) if requirement.wanted else value.is_(None)
+        return value.is_(None) if requirement.negated else value.is_not(None)
     among = value.in_(sorted(requirement.values))
-    return among if requirement.wanted else sa.or_(value.is_(None), sa.not_(among))
+    return sa.or_(value.is_(None), sa.not_(among)) if requirement.negated else among
