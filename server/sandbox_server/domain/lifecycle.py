@@ -33,7 +33,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class RemoveWorkload:
-    """Remove the workload alone, and its pod before it: the workload's controller does not act, and others remove both."""
+    """Remove the workload alone, and its pod before it, without the workload's controller, which does not act."""
 
 
 Action = Apply | Delete | RemoveWorkload
@@ -41,11 +41,11 @@ Action = Apply | Delete | RemoveWorkload
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the sandbox's phase is, why, and what to do about it.
+    """The phase of a sandbox, its cause, and what to do.
 
-    `settled` says that the generation is reached: desired phase, nothing left to do. `awaits_pod` says that nothing is
-    left to do but for the workload's controller, which has made no pod. `recheck_at` is when time alone may change the
-    decision.
+    `settled`: the generation is reached, so that the phase is the desired one and nothing is left to do. `awaits_pod`: the
+    service has nothing left to do, and the workload's controller has made no pod yet. `recheck_at` is when time alone may
+    change the decision.
     """
 
     phase: Phase
@@ -58,10 +58,10 @@ class Decision:
 
 
 MESSAGE_MOST = 4096
-"""Characters that are told of why: a webhook may answer with a megabyte, and each status is kept and sent again and again."""
+"""Characters of a message: a webhook may answer with a megabyte, and each status is stored and sent many times."""
 
 NEWS = timedelta(seconds=1)
-"""How long the end of a pod is the reason at least, where its successor is there before the end was seen."""
+"""How long a disruption is reported at least, if the next pod is there before the disruption was observed."""
 
 
 def decide(

@@ -8,7 +8,7 @@ from sandbox_server.domain.phase import Reason
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a container ended: its code (128 + signal number for a signal) and the engine's word for it.
+    """How a container ended: its code (128 + signal number for a signal) and the engine's reason.
 
     `message` is the end of its output where it failed: as it was from the engine, `words.last` of it in a status.
     """
@@ -30,11 +30,12 @@ class Fault:
 class Workload:
     """The StatefulSet (or its local counterpart) as it now is.
 
-    `owner` is the uid of the sandbox it was made for, empty for a stranger's. `revision` changes whenever somebody
-    changes or removes what was made for it. `fault` says why its pod cannot be made. `controller_caught_up`: whether
-    its controller has seen it as it is, so that nothing more comes of what it was before. `ignored_since`: since when the
-    controller has left it as it is although it has to act; None where it has not. `template` names what its pods are made
-    from; empty where that has no name. `held_by`: the finalizers of others that keep it while it is being removed.
+    `owner` is the uid of the sandbox that it was made for; empty for a foreign one. `revision` changes whenever somebody
+    changes or removes an object that was made for the sandbox. `fault` says why its pod cannot be made.
+    `controller_caught_up`: its controller has seen it as it is, so that nothing more comes of what it was before.
+    `ignored_since`: since when its controller should act on it and has not; None if the controller has nothing to do.
+    `template` names the template of its pods; empty if the template has no name. `held_by`: the finalizers of others that
+    keep it while it is being removed.
     """
 
     owner: str
@@ -62,13 +63,13 @@ class Disruption:
 class Pod:
     """The pod (or the local process) as it now is.
 
-    `reason` says why it is not ready: SCHEDULING, CONTAINER_CREATING, NOT_READY, RESTARTING or an error's word;
-    READY when it is. `quoted` is the part of the message that a container or its runtime said, as it was from the engine.
+    `reason` says why it is not ready: SCHEDULING, CONTAINER_CREATING, NOT_READY, RESTARTING or an error; READY if it is
+    ready. `quoted` is the part of the message that comes from a container or its runtime, unchanged.
     `passing`: the reason is an error that may be over with the next try, such as a pull that failed once. `image_pulled`
-    is None when it cannot be told. `restart_count` is that of all its containers. `probed`: it is ready
-    when it has answered, and not as soon as its process runs. `ready_at` is when its readiness counts; None: at once.
-    `recent_until`: until then the last end of a process is recent; None: there was none, or it has been ready since.
-    `template` names what it was made from, as the workload does.
+    is None if it is unknown. `restart_count` counts the restarts of all its containers. `probed`: it becomes ready by the
+    answer to a probe, and not as soon as its process runs. `ready_at` is when its readiness counts; None: at once.
+    `recent_until` is when the last end of a process stops being recent; None: no process ended, or the pod has been ready
+    since. `template` names the template that it was made from, as the workload does.
     """
 
     owner: str

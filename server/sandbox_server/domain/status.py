@@ -1,4 +1,4 @@
-"""The next status of a sandbox: what `lifecycle.decide` said, and what is observed, told for callers."""
+"""The next status of a sandbox: the decision of `lifecycle.decide`, and what is observed, as callers see it."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -17,11 +17,9 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     """
     if observed.unobservable is not None:
         return replace(sandbox, status=lifecycle.with_decision(sandbox.status, decision, now))
-    before, known = sandbox.status, sandbox.volume_uid
-    pod = observed.pod if observed.pod and ownership.owned(sandbox, observed.pod) else None
-    volume = observed.volume
-    if volume and not ownership.is_disk(sandbox, volume):
-        volume = None
+    before = sandbox.status
+    pod = observed.pod if observed.pod is not None and ownership.owned(sandbox, observed.pod) else None
+    volume = observed.volume if observed.volume is not None and ownership.is_disk(sandbox, observed.volume) else None
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
     after = replace(
         lifecycle.with_decision(before, decision, now),
@@ -32,49 +30,59 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
         last_disruption=disruption.last(sandbox, observed, now),
         volume=VolumeStatus(volume.name, volume.size, volume.bound_and_kept) if volume else None,
     )
-    new = disruption.is_new(sandbox, observed)
-    row = disruption.in_a_row(sandbox, now) + new if fell or new else sandbox.disruptions
-    disrupted = observed.disruption.pod if new and observed.disruption else sandbox.disrupted_pod
-    attempt_at = now if fell else sandbox.attempt_at
-    # Start with accept_data_loss gave up a claim that lost its volume, unless the volume has come back.
-    stays = volume is not None and not volume.terminating and not volume.lost
-    if volume and stays and (sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume):
-        known = volume.uid
-    filled = sandbox.filled_generation or (sandbox.generation if decision.phase is Phase.RUNNING else 0)
+    newly_disrupted = disruption.is_new(sandbox, observed)
+    disruptions = sandbox.disruptions
+    if fell or newly_disrupted:
+        disruptions = disruption.in_a_row(sandbox, now) + newly_disrupted
+    disrupted_pod = sandbox.disrupted_pod
+    if newly_disrupted and observed.disruption is not None:
+        disrupted_pod = observed.disruption.pod
     return replace(
         sandbox,
         status=after,
-        attempt_at=attempt_at,
-        volume_uid=known,
-        filled_generation=filled,
-        disruptions=row,
-        disrupted_pod=disrupted,
+        attempt_at=now if fell else sandbox.attempt_at,
+        volume_uid=_volume_uid(sandbox, volume),
+        filled_generation=sandbox.filled_generation or (sandbox.generation if decision.phase is Phase.RUNNING else 0),
+        disruptions=disruptions,
+        disrupted_pod=disrupted_pod,
     )
+
+
+def _volume_uid(sandbox: Sandbox, volume: Volume | None) -> str:
+    """Returns the uid of the disk that the sandbox has from now on."""
+    # Start with accept_data_loss gave up a claim that lost its volume, unless the volume has come back.
+    if volume is None or volume.terminating or volume.lost:
+        return sandbox.volume_uid
+    stays = sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume
+    return volume.uid if stays else sandbox.volume_uid
 
 
 def _conditions(
     sandbox: Sandbox, pod: Pod | None, volume: Volume | None, decision: lifecycle.Decision, now: datetime
 ) -> tuple[Condition, ...]:
-    """One of each type. What holds is READY; what does not has the reason of the pod, of the volume or of the phase."""
+    """Returns one condition of each type.
+
+    The reason of a condition that holds is READY. Any other has the reason of the pod, of the volume or of the phase.
+    """
     # A pod that waits for its volume only knows that it has no node.
-    why = pod.reason if pod and decision.reason is not Reason.VOLUME_BINDING else decision.reason
+    reason = pod.reason if pod and decision.reason is not Reason.VOLUME_BINDING else decision.reason
     ready = pod is not None and pod.counts(now)
-    # A process that is between two tries, or ready for a moment only, has not recovered.
+    # A process that is between two starts, or has been ready for a moment only, has not recovered.
     if pod and (decision.reason.is_failed_run or (pod.ready and not ready)):
-        why = decision.reason
+        reason = decision.reason
     old = pod is not None and (pod.terminating or pod.generation != sandbox.generation)
     bound = volume is not None and volume.bound_and_kept
-    told: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
-        (ConditionType.SCHEDULED, pod.scheduled if pod else False, why),
+    found: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
+        (ConditionType.SCHEDULED, pod.scheduled if pod else False, reason),
         (ConditionType.VOLUME_BOUND, bound, _volume_reason(sandbox, volume, decision)),
-        (ConditionType.IMAGE_PULLED, pod.image_pulled if pod else None, why),
-        (ConditionType.READY, ready, why),
-        (ConditionType.ENV_APPLIED, ready and not old, Reason.ROLLING_OUT if old else why),
+        (ConditionType.IMAGE_PULLED, pod.image_pulled if pod else None, reason),
+        (ConditionType.READY, ready, reason),
+        (ConditionType.ENV_APPLIED, ready and not old, Reason.ROLLING_OUT if old else reason),
     )
     since = {(one.type, one.status): one.transition_time for one in sandbox.status.conditions}
     return tuple(
-        Condition(type_, holds, Reason.READY if holds else reason, since.get((type_, holds), now))
-        for type_, holds, reason in told
+        Condition(type_, holds, Reason.READY if holds else cause, since.get((type_, holds), now))
+        for type_, holds, cause in found
     )
 
 
