@@ -96,22 +96,22 @@ def _bare_session() -> Iterator[Session]:
 
 def _rows(number: int) -> list[SQLModel]:
     """What a create writes."""
-    columns = rows.columns(Event(number + 1, servers.wished(number), MUTATION))
+    columns = rows.columns(Event(number + 1, servers.accepted(number), MUTATION))
     columns |= {"request_id": str(number), "fingerprint": "f" * 73, "env": b"e" * 40, "sandbox_uid": columns["uid"]}
     kinds = (tables.SandboxRow, tables.StatusEventRow, tables.RequestRow)
     return [kind(**{name: columns[name] for name in kind.model_fields if name in columns}) for kind in kinds]
 
 
 WAITING = 64
-"""Wishes that wait at once."""
+"""Mutations that wait at once."""
 
 
 def group_commit() -> Iterator[Figure]:
-    """The store alone, 64 wishes waiting at once, each a create with a request id: a sandbox, an event, a request.
+    """The store alone, 64 mutations waiting at once, each a create with a request id: a sandbox, an event, a request.
 
     Against a bare commit of those three rows each, and against the store itself when it may not group.
     """
-    grouped = load.run(_wishes(store.store.GROUP_MOST, 6000))
+    grouped = load.run(_mutations(store.store.GROUP_MOST, 6000))
     with _bare_session() as session:
         began = time.perf_counter()
         for number in range(400):
@@ -119,21 +119,21 @@ def group_commit() -> Iterator[Figure]:
             session.commit()
         bare = 400 / (time.perf_counter() - began)
     yield Figure("durable creates, 64 waiting; a bare commit each", grouped, bare, "/s", 10, least=True)
-    alone = load.run(_wishes(1, 800))
+    alone = load.run(_mutations(1, 800))
     yield Figure("durable creates, 64 waiting; the store's own commit each", grouped, alone, "/s", 10, least=True)
 
 
-async def _wishes(group_most: int, count: int) -> float:
-    """Wishes for new sandboxes, made before the clock starts, each with a request id."""
+async def _mutations(group_most: int, count: int) -> float:
+    """Mutations that make new sandboxes, made before the clock starts, each with a request id."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         opened = store.Store(f"sqlite:///{folder}/a.db", store.Cipher([b"k" * 32]), group_most=group_most)
         await opened.open(lambda _committed: None)
-        wishes = [store.Write(servers.wished(number), 0, MUTATION, {"A": "1"}) for number in range(count)]
+        writes = [store.Write(servers.accepted(number), 0, MUTATION, {"A": "1"}) for number in range(count)]
 
         async def caller(first: int) -> None:
             for number in range(first, count, WAITING):
-                wish = wishes[number]
-                await opened.write(lambda _: wish, store.Request("default", str(number), b"payload"))  # noqa: B023
+                write = writes[number]
+                await opened.write(lambda _: write, store.Request("default", str(number), b"payload"))  # noqa: B023
 
         began = time.perf_counter()
         await asyncio.gather(*(caller(first) for first in range(WAITING)))

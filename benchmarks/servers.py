@@ -68,7 +68,7 @@ def sandbox(number: int, project: str = "bench") -> Sandbox:
     )
 
 
-def wished(number: int) -> Sandbox:
+def accepted(number: int) -> Sandbox:
     """A sandbox as it is when it was just asked for."""
     status = Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message="accepted", transition_time=NOW)
     return dataclasses.replace(sandbox(number), status=status, applied_generation=0, volume_uid="")

@@ -65,7 +65,7 @@ def start(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
-    """Wishes RUNNING."""
+    """Sets the desired state RUNNING."""
     request = pb.StartRequest(
         **_named(sandbox_id, namespace, expected_generation, request_id), accept_data_loss=accept_data_loss
     )
@@ -80,7 +80,7 @@ def stop(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
-    """Wishes STOPPED; the disk stays."""
+    """Sets the desired state STOPPED; the disk stays."""
     request = pb.StopRequest(**_named(sandbox_id, namespace, expected_generation, request_id))
     return Call("Stop", request, "sandbox", timeout)
 
@@ -94,7 +94,7 @@ def delete(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
-    """Wishes the sandbox gone, with its disk unless that is kept; of a deleted one, the disk that was kept."""
+    """Removes the sandbox, with its disk unless that is kept; of a deleted one, the disk that was kept."""
     request = pb.DeleteRequest(
         **_named(sandbox_id, namespace, expected_generation, request_id), keep_volume=keep_volume
     )

@@ -71,8 +71,8 @@ def start(
     timeout: Timeout = 600,
 ) -> None:
     """Start a stopped sandbox."""
-    wished = chosen.client.start(sandbox_id, namespace=chosen.namespace, accept_data_loss=accept_data_loss)
-    settled(wished, "RUNNING", wait, patience, timeout)
+    started = chosen.client.start(sandbox_id, namespace=chosen.namespace, accept_data_loss=accept_data_loss)
+    settled(started, "RUNNING", wait, patience, timeout)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The end of every wish: waiting for what was wished, if asked to, and printing the sandbox."""
+"""The end of every mutation: waiting for what it asked for, where that is wanted, and printing the sandbox."""
 
 from collections.abc import Callable
 from typing import Annotated

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import uvloop
 
 from sandbox_server import VERSION, app, settings, store
-from sandbox_server.domain import check, wishes
+from sandbox_server.domain import check, mutations
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.spec import made_id
 from sandbox_server.domain.tenant import Tenant
@@ -63,7 +63,7 @@ def render(chosen: settings.Settings) -> None:
     namespaces = (request.namespace,) if check.namespace.fits(request.namespace) else chosen.namespace_names
     key, spec, env = convert.creation(Tenant(chosen.tenant, namespaces), request, chosen)
     key = Key(key.namespace, key.id or made_id(spec.project, "000000"))
-    sandbox = wishes.new(key, chosen.tenant, str(uuid.UUID(int=0)), "h00000000000", spec, env, datetime.now(UTC))
+    sandbox = mutations.new(key, chosen.tenant, str(uuid.UUID(int=0)), "h00000000000", spec, env, datetime.now(UTC))
     sys.stdout.write(kubernetes.render(sandbox, env, chosen))
 
 

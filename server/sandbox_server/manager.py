@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import errors, lifecycle, wishes
+from sandbox_server.domain import errors, lifecycle, mutations
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -80,11 +80,11 @@ class StatefulSetManager:
         key = Key(mutation.key.namespace, mutation.key.id or made_id(spec.project, _random(6)))
         uid = str(uuid.uuid4())
         host = _RANDOM.choice(string.ascii_lowercase) + _random(11)
-        sandbox = wishes.new(key, mutation.tenant, uid, host, spec, env, datetime.now(UTC))
+        sandbox = mutations.new(key, mutation.tenant, uid, host, spec, env, datetime.now(UTC))
 
         def write(reader: store.Reader) -> store.Write:
             former = reader.last(key)
-            made = wishes.claimed(former.sandbox if former else None, sandbox, adopt_volume, unset)
+            made = mutations.claimed(former.sandbox if former else None, sandbox, adopt_volume, unset)
             # Not before: a refused sandbox must not use up an address, and a local engine has few.
             made = dataclasses.replace(made, addresses=self._engine.addresses(made))
             return store.Write(made, 0, mutation.cause, env)
@@ -99,15 +99,17 @@ class StatefulSetManager:
 
     async def start(self, mutation: Mutation, accept_data_loss: bool) -> Event:
         """Sets the desired state to RUNNING; with `accept_data_loss` an empty volume replaces a lost one."""
-        return await self._change(mutation, lambda _, before: (wishes.start(before, accept_data_loss), None))
+        return await self._change(mutation, lambda _, before: (mutations.start(before, accept_data_loss), None))
 
     async def stop(self, mutation: Mutation) -> Event:
         """Sets the desired state to STOPPED."""
-        return await self._change(mutation, lambda _, before: (wishes.stop(before), None))
+        return await self._change(mutation, lambda _, before: (mutations.stop(before), None))
 
     async def delete(self, mutation: Mutation, keep_volume: bool) -> Event:
         """Sets the desired state to DELETED. A repeat without `keep_volume` also removes a volume that was kept."""
-        return await self._change(mutation, lambda _, before: (wishes.delete(before, keep_volume), None), deleted=True)
+        return await self._change(
+            mutation, lambda _, before: (mutations.delete(before, keep_volume), None), deleted=True
+        )
 
     async def update_env(
         self, mutation: Mutation, values: Mapping[str, str], unset: Sequence[str], replace: bool
@@ -116,7 +118,7 @@ class StatefulSetManager:
 
         def change(reader: store.Reader, before: Sandbox) -> Changed:
             present = reader.env(before.key)
-            env = wishes.environment(present, values, unset, replace)
+            env = mutations.environment(present, values, unset, replace)
             if env == present:
                 return before, None
             return dataclasses.replace(before, env_names=tuple(sorted(env))), env
@@ -151,7 +153,7 @@ class StatefulSetManager:
             changed, env = change(reader, before)
             if changed != before or env is not None:
                 changed = dataclasses.replace(changed, generation=before.generation + 1)
-                changed = lifecycle.on_wish(changed, datetime.now(UTC))
+                changed = lifecycle.on_mutation(changed, datetime.now(UTC))
             return store.Write(changed, last.sequence, mutation.cause, env)
 
         return await self._store.write(write, mutation.request)

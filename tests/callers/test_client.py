@@ -165,7 +165,7 @@ def test_a_watch_resumes_after_the_last_sequence_once_the_snapshot_was_complete(
     ]
 
 
-def test_waiting_counts_only_the_generation_that_was_wished() -> None:
+def test_waiting_counts_only_the_generation_of_its_mutation() -> None:
     def of(phase: int, generation: int) -> pb.SandboxStatus:
         return pb.SandboxStatus(phase=phase, generation=generation, reason=pb.REASON_IMAGE_PULL)  # type: ignore[arg-type]
 

@@ -105,11 +105,11 @@ def test_a_watch_over_a_connection_that_is_cut_again_and_again_misses_and_repeat
     eventually(lambda: Kind.SYNCED in kinds)
     before = client.page().sequence
     made = client.create("cut", spec=SLEEP)
-    for wish, phase in ((client.stop, "STOPPED"), (client.start, "RUNNING"), (client.delete, "TERMINATED")):
+    for call, phase in ((client.stop, "STOPPED"), (client.start, "RUNNING"), (client.delete, "TERMINATED")):
         cut()
-        wished = wish(made.sandbox_id)
+        changed = call(made.sandbox_id)
         cut()
-        client.wait_until(made.sandbox_id, phase, generation=wished.status.generation, timeout=20)
+        client.wait_until(made.sandbox_id, phase, generation=changed.status.generation, timeout=20)
     thread.join(20)
     assert not thread.is_alive()
     whole = [

@@ -230,7 +230,7 @@ async def test_a_restart_of_the_service_adopts_what_runs(rig: Rig) -> None:
     await rig.settled(A, Phase.TERMINATED)
 
 
-async def test_wishes_in_a_row_end_in_the_last(rig: Rig) -> None:
+async def test_mutations_in_a_row_end_in_the_last(rig: Rig) -> None:
     await rig.create(A)
     for phase in (Phase.STOPPED, Phase.RUNNING, Phase.STOPPED, Phase.RUNNING, Phase.STOPPED):
         await rig.begin(A, phase)

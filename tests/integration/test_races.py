@@ -34,7 +34,9 @@ async def gone(client: AsyncClient, service: Service) -> None:
 
 
 @pytest.mark.fault(8)
-async def test_08_of_wishes_raced_at_random_the_last_acknowledged_holds(make_service: Callable[..., Service]) -> None:
+async def test_08_of_mutations_raced_at_random_the_last_acknowledged_holds(
+    make_service: Callable[..., Service],
+) -> None:
     service, choose = make_service().start(), chance()
     told: dict[int, int] = {}
 
@@ -46,13 +48,13 @@ async def test_08_of_wishes_raced_at_random_the_last_acknowledged_holds(make_ser
     async with AsyncClient(service.address, timeout=60) as client:
         await client.create("raced", sandbox_id="raced", spec=SLEEP)
 
-        async def caller(name: str, wishes: int) -> int:
+        async def caller(name: str, mutations: int) -> int:
             last = 0
-            for number in range(wishes):
-                wish = choose.randrange(3)
-                if wish == 0:
+            for number in range(mutations):
+                kind = choose.randrange(3)
+                if kind == 0:
                     made = await client.start("raced")
-                elif wish == 1:
+                elif kind == 1:
                     made = await client.stop("raced")
                 else:
                     made = await client.update_env("raced", set={name: str(number)})

@@ -9,9 +9,9 @@ RUNNING of generation G: whatever the service saw before it announced is older t
     generation G that is ready and not going, with a revision of R or less, must be in the witness's history. There is
     none if the service took an older pod's word for it.
 STOPPED at generation G: a pod that is there at R, or comes later, was there when it was announced, or came although none
-    was to come; unless it was made for a newer wish. That wish shows: it is a version of the StatefulSet with replicas
+    was to come; unless it was made for a newer mutation. That mutation shows: it is a version of the StatefulSet with replicas
     and a generation above G, older than the pod.
-TERMINATED: likewise, and no wish follows: each sandbox has a uid of its own, which its pods and claims bear.
+TERMINATED: likewise, and no mutation follows: each sandbox has a uid of its own, which its pods and claims bear.
 
 So no true announcement is ever blamed. What is missed is a pod that went in the milliseconds between announcement and R.
 """

@@ -77,7 +77,7 @@ class Disk:
         """What a Start with `accept_data_loss` leads to, and nothing else does."""
         await asyncio.sleep(1)
         self.nothing_started_since(before)
-        await self.rig.manager.start(self.rig.wish(A), True)
+        await self.rig.manager.start(self.rig.mutation(A), True)
         after = await self.rig.settled(A, Phase.RUNNING)
         assert after.volume_uid != before.volume_uid
         assert self.ground.names("persistentvolumeclaims") == [CLAIM]

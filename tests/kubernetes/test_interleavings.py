@@ -1,6 +1,6 @@
 """No settled phase is announced early, whatever interleaves: `make test-kubernetes ARGS='-s -k early' SECONDS=300 SEED=1`.
 
-Wishes, what becomes of pods, pods deleted by hand, components of the control plane that stand still for a while, and
+Mutations, what becomes of pods, pods deleted by hand, components of the control plane that stand still for a while, and
 restarts of the service, all at random. `history` says what is checked, and why that is sound. The seed gives each party
 its own choices again; how they interleave is up to the machine.
 
@@ -66,11 +66,11 @@ class Run:
             move = choose.choice(["create", "create", "start", "stop", "env", "delete"])
             with contextlib.suppress(errors.NotFound, errors.AlreadyExists, errors.FailedPrecondition):
                 async with self.upright:
-                    await self.wish(choose, move, choose.choice(NAMES))
+                    await self.mutate(choose, move, choose.choice(NAMES))
                 self.count(move)
             await asyncio.sleep(choose.choice([0, 0.02, 0.1, 0.5]) * choose.random())
 
-    async def wish(self, choose: random.Random, move: str, name: str) -> None:
+    async def mutate(self, choose: random.Random, move: str, name: str) -> None:
         behaviour = choose.choice(["run", "run", "run", "slow", "crash-loop", "never-ready"])
         match move:
             case "create":
@@ -136,7 +136,7 @@ class Run:
             task.result()
 
     async def settle(self) -> None:
-        """Every sandbox comes to what was wished of it, and, deleted, to nothing."""
+        """Every sandbox comes to what was asked for last, and, deleted, to nothing."""
         for name in NAMES:
             self.ground.node.behave(self.ground.namespace, f"{name}-0", "run")
         for sandbox in self.rig.feed.catalogue.sandboxes():

@@ -1,4 +1,4 @@
-"""The control plane fails and comes back: wishes are accepted meanwhile, and everything converges after."""
+"""The control plane fails and comes back: mutations are accepted meanwhile, and everything converges after."""
 
 import asyncio
 import contextlib

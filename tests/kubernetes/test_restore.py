@@ -66,7 +66,7 @@ async def test_statuses_are_true_soon_after_etcd_was_restored(apart: KubernetesG
         await rig.settled(UPDATED, Phase.RUNNING)
         await rig.settled(STOPPED, Phase.STOPPED)
         # Nothing is frozen: what comes next is observed as ever.
-        await rig.manager.start(rig.wish(LATER), True)
+        await rig.manager.start(rig.mutation(LATER), True)
         await rig.begin(STOPPED, Phase.RUNNING)
         await rig.begin(UPDATED, Phase.STOPPED)
         await rig.settled(LATER, Phase.RUNNING)

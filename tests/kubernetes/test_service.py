@@ -51,7 +51,7 @@ async def test_33_a_missing_right_is_no_storm_and_never_the_callers_fault(
                     await asyncio.sleep(0.05)
             assert status.phase == pb.PHASE_ERROR
             assert 'cannot patch resource "persistentvolumeclaims"' in status.message
-        # Wishes are taken as ever, and none is answered PERMISSION_DENIED: a ServiceError would end the test here.
+        # Mutations are taken as ever, and none is answered PERMISSION_DENIED: a ServiceError would end the test here.
         await client.update_env(NAMES[0], set={"A": "2"})
         await client.stop(NAMES[1])
         await client.start(NAMES[1])

@@ -36,7 +36,7 @@ async def test_an_idle_fleet_of_a_thousand_costs_no_requests_but_its_watches(
     names = [f"fleet-{number}" for number in range(FLEET)]
     phases = {name: Phase.RUNNING if number < OF_THEM_RUNNING else Phase.STOPPED for number, name in enumerate(names)}
 
-    async def wish(name: str) -> None:
+    async def mutate(name: str) -> None:
         await rig.create(name, {"A": "1"})
         if phases[name] is Phase.STOPPED:
             await rig.begin(name, Phase.STOPPED)
@@ -45,7 +45,7 @@ async def test_an_idle_fleet_of_a_thousand_costs_no_requests_but_its_watches(
     apart.cluster.pause("kube-apiserver")
     try:
         await rig.start()
-        await asyncio.gather(*map(wish, names))
+        await asyncio.gather(*map(mutate, names))
     finally:
         apart.cluster.resume("kube-apiserver")
     try:

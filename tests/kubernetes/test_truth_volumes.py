@@ -37,7 +37,7 @@ async def test_25_a_claim_deleted_by_hand_is_data_loss_said_aloud(truth: Truth) 
     await truth.told("claim gone", Phase.ERROR, Reason.VOLUME_LOST, "accept_data_loss", seen, shown)
     await asyncio.sleep(1)
     assert truth.ground.names("pods") == []
-    await truth.rig.manager.start(truth.rig.wish(A), True)
+    await truth.rig.manager.start(truth.rig.mutation(A), True)
     after = await truth.rig.settled(A, Phase.RUNNING)
     assert after.volume_uid != before.volume_uid
 
@@ -61,7 +61,7 @@ async def test_a_claim_whose_volume_was_deleted_is_a_lost_disk_under_a_running_p
     )
     assert lost.status.volume is not None
     assert not lost.status.volume.bound
-    await truth.rig.manager.start(truth.rig.wish(A), True)
+    await truth.rig.manager.start(truth.rig.mutation(A), True)
     after = await truth.rig.settled(A, Phase.RUNNING)
     assert after.volume_uid != before.volume_uid
 

@@ -51,7 +51,7 @@ class Truth:
         rig.feed.on_event(lambda event: self.announced.append((time.monotonic(), event.sandbox)))
 
     async def sighted(self) -> "Truth":
-        """Once the service sees the cluster: what a wish costs before that is no detection time."""
+        """Once the service sees the cluster: what a mutation costs before that is no detection time."""
         async with asyncio.timeout(30):
             while not self.rig.engine.any_synced:
                 await asyncio.sleep(0.01)

@@ -20,7 +20,7 @@ SETTLED = {
 
 
 def check_log(log: list[pb.SandboxStatus], ledger: Ledger) -> None:
-    """Each sandbox by itself: wishes in order, none lost and none doubled; nothing settled that is not wished."""
+    """Each sandbox by itself: mutations in order, none lost and none doubled; nothing settled that is not desired."""
     last: dict[str, pb.SandboxStatus] = {}
     current: dict[str, pb.SandboxStatus] = {}
     for one in log:
@@ -34,8 +34,8 @@ def check_log(log: list[pb.SandboxStatus], ledger: Ledger) -> None:
             assert before.phase != pb.PHASE_TERMINATED or before.reason == pb.REASON_VOLUME_KEPT
             assert one.generation - before.generation in ((1,) if before.phase == pb.PHASE_TERMINATED else (0, 1))
         if one.phase in SETTLED:
-            wished = ledger.desired.get((one.uid, one.generation))
-            assert wished in (None, SETTLED[one.phase])
+            desired = ledger.desired.get((one.uid, one.generation))
+            assert desired in (None, SETTLED[one.phase])
         last[one.uid] = current[one.sandbox_id] = one
     for uid, generation in ledger.acknowledged.items():
         assert last[uid].generation >= generation

@@ -74,8 +74,8 @@ class Caller:
                 self.ledger.counts[type(refused).__name__] += 1
             await asyncio.sleep(self.choose.random() * 0.1)
 
-    async def wish(self, ask: Callable[..., Awaitable[pb.Sandbox]], name: str, **payload: Any) -> None:
-        """Makes a wish under an id, and often once more; now and then only for a generation that was seen."""
+    async def mutate(self, ask: Callable[..., Awaitable[pb.Sandbox]], name: str, **payload: Any) -> None:
+        """Makes a mutation under an id, and often once more; now and then only for a generation that was seen."""
         payload["request_id"] = str(uuid.UUID(int=self.choose.getrandbits(128), version=4))
         expected = 0
         if "adopt_volume" not in payload and self.choose.random() < 0.4:
@@ -89,7 +89,7 @@ class Caller:
             assert (again.uid, again.status.generation >= made.status.generation) == (made.uid, True)
             try:
                 await self.client.stop("another", request_id=payload["request_id"])
-                raise AssertionError("one id stood for two wishes")
+                raise AssertionError("one id stood for two mutations")
             except errors.InvalidArgument as refused:
                 assert refused.reason == "REQUEST_ID_REUSED"
                 self.ledger.counts["repeated"] += 1
@@ -103,21 +103,21 @@ class Caller:
             )
 
         with contextlib.suppress(errors.AlreadyExists):
-            await self.wish(ask, name, adopt_volume=adopt)
+            await self.mutate(ask, name, adopt_volume=adopt)
 
     async def start(self, name: str) -> None:
-        await self.wish(self.client.start, name)
+        await self.mutate(self.client.start, name)
 
     async def stop(self, name: str) -> None:
-        await self.wish(self.client.stop, name)
+        await self.mutate(self.client.stop, name)
 
     async def env(self, name: str) -> None:
         values = {"ID": name, f"N{self.choose.randrange(3)}": str(self.choose.random())}
         unset = ["N1"] if "N1" not in values and self.choose.random() < 0.3 else []
-        await self.wish(self.client.update_env, name, set=values, unset=unset, replace=not unset)
+        await self.mutate(self.client.update_env, name, set=values, unset=unset, replace=not unset)
 
     async def delete(self, name: str) -> None:
-        await self.wish(self.client.delete, name, keep_volume=self.choose.random() < 0.3)
+        await self.mutate(self.client.delete, name, keep_volume=self.choose.random() < 0.3)
 
     async def status(self, name: str) -> None:
         known = self.ledger.sequences.get(name, 0)

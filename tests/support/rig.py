@@ -110,7 +110,7 @@ class Rig:
         """Whether callers are told that what they read may be out of date."""
         return self.manager.stale(self.ground.namespace)
 
-    def wish(self, sandbox_id: str) -> manager.Mutation:
+    def mutation(self, sandbox_id: str) -> manager.Mutation:
         request = store.Request(self.tenant.name, str(uuid.uuid4()), b"")
         return manager.Mutation(self.tenant.name, self.key(sandbox_id), request, None)
 
@@ -125,19 +125,21 @@ class Rig:
         adopt: bool = False,
         spec: SandboxSpec | None = None,
     ) -> Sandbox:
-        return (await self.manager.create(self.wish(sandbox_id), spec or self.ground.spec(), env or {}, adopt)).sandbox
+        return (
+            await self.manager.create(self.mutation(sandbox_id), spec or self.ground.spec(), env or {}, adopt)
+        ).sandbox
 
     async def begin(self, sandbox_id: str, phase: Phase) -> Sandbox:
-        """Wishes the desired state that leads to `phase`."""
+        """Sets the desired state that leads to `phase`."""
         if phase is Phase.RUNNING:
-            return (await self.manager.start(self.wish(sandbox_id), False)).sandbox
-        return (await self.manager.stop(self.wish(sandbox_id))).sandbox
+            return (await self.manager.start(self.mutation(sandbox_id), False)).sandbox
+        return (await self.manager.stop(self.mutation(sandbox_id))).sandbox
 
     async def env(self, sandbox_id: str, **values: str) -> Sandbox:
-        return (await self.manager.update_env(self.wish(sandbox_id), values, (), False)).sandbox
+        return (await self.manager.update_env(self.mutation(sandbox_id), values, (), False)).sandbox
 
     async def delete(self, sandbox_id: str, *, keep: bool = False) -> Sandbox:
-        return (await self.manager.delete(self.wish(sandbox_id), keep)).sandbox
+        return (await self.manager.delete(self.mutation(sandbox_id), keep)).sandbox
 
     async def get(self, sandbox_id: str) -> Sandbox:
         return (await self.manager.get(self.tenant, self.key(sandbox_id))).event.sandbox
@@ -172,7 +174,7 @@ class Rig:
         return self.engine.observe(sandbox)
 
     def check_history(self) -> None:
-        """What holds of every history: one order, no gap, and no settled phase while another state is wished."""
+        """What holds of every history: one order, no gap, and no settled phase while another state is desired."""
         assert self.sequences == list(range(self.sequences[0], self.sequences[0] + len(self.sequences)))
         for one in self.history:
             wanted = {Phase.RUNNING: DesiredState.RUNNING, Phase.STOPPED: DesiredState.STOPPED}

@@ -54,7 +54,7 @@ def sandbox(sandbox_id: str = "demo-1", **changes: Any) -> Sandbox:
     return Sandbox(**{**usual, **changes})
 
 
-def wished(value: Sandbox, **changes: Any) -> Sandbox:
+def next_generation(value: Sandbox, **changes: Any) -> Sandbox:
     """`value` at its next generation."""
     return dataclasses.replace(value, generation=value.generation + 1, **changes)
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_server.domain import lifecycle, status, wishes
+from sandbox_server.domain import lifecycle, mutations, status
 from sandbox_server.domain.observed import Observed
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import HOME_FOLDER, Key, Sandbox
@@ -160,7 +160,7 @@ def mounted(sandbox: Sandbox) -> dict[str, Any]:
 def made(**changes: Any) -> Sandbox:
     """A sandbox that was just created."""
     key, spec = Key("default", "demo-1"), samples.spec(**changes)
-    return wishes.new(key, "default", str(uuid.uuid4()), "habcdefghijk", spec, (), samples.NOW)
+    return mutations.new(key, "default", str(uuid.uuid4()), "habcdefghijk", spec, (), samples.NOW)
 
 
 def ran(sandbox: Sandbox) -> Sandbox:
@@ -191,11 +191,11 @@ def test_the_home_is_a_folder_of_the_disk_and_filled_by_a_container_without_the_
 def test_the_template_fills_the_disk_until_a_generation_has_run_and_does_not_change_within_one() -> None:
     sandbox = made()
     # Changed before it ever ran: still fresh.
-    again = samples.wished(sandbox)
+    again = samples.next_generation(sandbox)
     assert pod(again)["initContainers"]
     running = ran(again)
     assert pod(running) == pod(again)
-    later = samples.wished(running)
+    later = samples.next_generation(running)
     assert not pod(later)["initContainers"]
     assert mounted(later) == mounted(sandbox)
     assert ran(later) == dataclasses.replace(later, status=ran(later).status)
@@ -206,7 +206,7 @@ def test_a_fresh_disk_in_place_of_a_lost_one_is_filled() -> None:
     lost = dataclasses.replace(
         ran(made()), volume_uid="v", status=samples.status(phase=Phase.ERROR, reason=Reason.VOLUME_LOST)
     )
-    fresh = samples.wished(wishes.start(samples.wished(lost), accept_data_loss=True))
+    fresh = samples.next_generation(mutations.start(samples.next_generation(lost), accept_data_loss=True))
     assert pod(fresh)["initContainers"]
 
 
@@ -222,7 +222,7 @@ def test_a_sandbox_from_before_keeps_the_whole_disk_as_its_home() -> None:
         volume_uid="v",
         status=samples.status(phase=Phase.TERMINATED, reason=Reason.VOLUME_KEPT),
     )
-    adopted = wishes.claimed(ended, made(), adopt=True)
+    adopted = mutations.claimed(ended, made(), adopt=True)
     assert "subPath" not in mounted(adopted)
     assert not pod(adopted)["initContainers"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager, store
-from sandbox_server.domain import errors, wishes
+from sandbox_server.domain import errors, mutations
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
@@ -78,8 +78,8 @@ def test_48_what_a_tenant_kept_stays_his_where_his_namespace_is_now_anothers(ado
     status = samples.status(phase=Phase.TERMINATED, reason=Reason.VOLUME_KEPT)
     former = samples.sandbox("a", tenant="former", volume_uid="disk", status=status)
     with pytest.raises(errors.AlreadyExists):
-        wishes.kept_volume(former, samples.sandbox("a", tenant="new"), adopt)
-    assert wishes.kept_volume(former, samples.sandbox("a", tenant="former"), True) == "disk"
+        mutations.kept_volume(former, samples.sandbox("a", tenant="new"), adopt)
+    assert mutations.kept_volume(former, samples.sandbox("a", tenant="former"), True) == "disk"
 
 
 @pytest.mark.find(31)

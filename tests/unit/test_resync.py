@@ -75,9 +75,9 @@ class Silence:
         """The mutation that stops it."""
         last = reader.last(self.key)
         assert last is not None
-        wished = samples.wished(last.sandbox, desired=DesiredState.STOPPED)
-        cause = Cause(Kind.MUTATION, wished.tenant)
-        return store.Write(lifecycle.on_wish(wished, samples.NOW), last.sequence, cause)
+        changed = samples.next_generation(last.sandbox, desired=DesiredState.STOPPED)
+        cause = Cause(Kind.MUTATION, changed.tenant)
+        return store.Write(lifecycle.on_mutation(changed, samples.NOW), last.sequence, cause)
 
     async def until(self, holds: Callable[[Sandbox], bool]) -> None:
         async with asyncio.timeout(10):
@@ -136,9 +136,9 @@ async def test_41_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_r
 
 
 @pytest.mark.fault(29)
-@pytest.mark.parametrize("when", ["before the wish", "while it is wished"])
-async def test_29_what_the_engine_refused_of_one_wish_is_not_said_of_the_next(silence: Silence, when: str) -> None:
-    engine, late = silence.engine, when == "while it is wished"
+@pytest.mark.parametrize("when", ["before the mutation", "during the mutation"])
+async def test_29_what_the_engine_refused_of_one_mutation_is_not_said_of_the_next(silence: Silence, when: str) -> None:
+    engine, late = silence.engine, when == "during the mutation"
     engine.fails = engines.Refused(Fault(Reason.ADMISSION_DENIED, "no"))
     if late:
         engine.goes_on.clear()
@@ -165,7 +165,7 @@ async def test_32_an_error_is_told_once_however_often_the_engine_refuses(silence
 
 
 @pytest.mark.fault(10)
-async def test_10_a_wish_that_another_replica_took_is_waited_for_without_a_hot_loop(silence: Silence) -> None:
+async def test_10_a_mutation_that_another_replica_took_is_waited_for_without_a_hot_loop(silence: Silence) -> None:
     await silence.run(resync=3600)
     await silence.until(lambda one: one.applied_generation == 1)
     await silence.other.write(silence.stopped)

@@ -144,7 +144,7 @@ def test_error_that_is_no_end_of_a_process_is_over_with_its_cause(reason: Reason
 def test_next_generation_is_tried_without_the_failure_of_the_one_before() -> None:
     life = Life(Phase.ERROR, reason=Reason.CRASH_LOOP)
     life.look(pod(Reason.NOT_READY, restarts=1))
-    life.sandbox = lifecycle.on_wish(samples.wished(life.sandbox), life.now)
+    life.sandbox = lifecycle.on_mutation(samples.next_generation(life.sandbox), life.now)
     fresh = dataclasses.replace(pod(probed=True), generation=2, uid="next")
     observed = dataclasses.replace(life.observe(fresh), workload=dataclasses.replace(WORKLOAD, generation=2))
     decision = lifecycle.decide(life.sandbox, observed, life.now)

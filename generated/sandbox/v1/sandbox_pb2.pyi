@@ -4,7 +4,7 @@ isort:skip_file
 The contract of the Sandbox Service.
 
 A sandbox is one pod with a disk on /home/agent that survives it, a stable name, an application URL and a web
-terminal. A caller states a wish; the service remembers it, drives its engine until the engine agrees, and
+terminal. A caller states a desired state; the service stores it, drives its engine until the engine agrees, and
 streams what it sees.
 
 What holds for every call:
@@ -13,7 +13,7 @@ What holds for every call:
              tenant's sandbox is answered exactly like one that does not exist.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
   Fields     An empty field is an unset one: it has its default, or is bad where it says that it is required.
-  Mutations  answer as soon as the wish is committed, never waiting for the engine. A failed call is a gRPC
+  Mutations  answer as soon as they are committed, never waiting for the engine. A failed call is a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
   Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
              payload changes nothing and answers the sandbox as it then stands or, where its name is another's by
@@ -131,7 +131,7 @@ class _DesiredStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DesiredS
     """The sandbox shall be gone."""
 
 class DesiredState(_DesiredState, metaclass=_DesiredStateEnumTypeWrapper):
-    """DesiredState is the caller's last wish."""
+    """DesiredState is what the caller asked for last."""
 
 DESIRED_STATE_UNSPECIFIED: DesiredState.ValueType  # 0
 """Never sent."""
@@ -152,7 +152,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_UNSPECIFIED: _Reason.ValueType  # 0
     """Never sent."""
     REASON_ACCEPTED: _Reason.ValueType  # 1
-    """The wish is recorded; the engine has not been asked yet."""
+    """The mutation is recorded; the engine has not been asked yet."""
     REASON_WORKLOAD_PENDING: _Reason.ValueType  # 2
     """The engine was asked for the workload; no pod yet."""
     REASON_SCHEDULING: _Reason.ValueType  # 3
@@ -178,7 +178,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_POD_TERMINATING: _Reason.ValueType  # 10
     """The pod is being removed."""
     REASON_POD_GONE: _Reason.ValueType  # 11
-    """There is no pod, as wished."""
+    """There is no pod, as desired."""
     REASON_VOLUME_TERMINATING: _Reason.ValueType  # 12
     """The claim is being removed: during Delete or, with PHASE_RUNNING or PHASE_ERROR, behind the service's back while
     the pod still holds it. In the latter case save your work: it is lost when the pod goes.
@@ -270,7 +270,7 @@ class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
 REASON_UNSPECIFIED: Reason.ValueType  # 0
 """Never sent."""
 REASON_ACCEPTED: Reason.ValueType  # 1
-"""The wish is recorded; the engine has not been asked yet."""
+"""The mutation is recorded; the engine has not been asked yet."""
 REASON_WORKLOAD_PENDING: Reason.ValueType  # 2
 """The engine was asked for the workload; no pod yet."""
 REASON_SCHEDULING: Reason.ValueType  # 3
@@ -296,7 +296,7 @@ REASON_READY: Reason.ValueType  # 9
 REASON_POD_TERMINATING: Reason.ValueType  # 10
 """The pod is being removed."""
 REASON_POD_GONE: Reason.ValueType  # 11
-"""There is no pod, as wished."""
+"""There is no pod, as desired."""
 REASON_VOLUME_TERMINATING: Reason.ValueType  # 12
 """The claim is being removed: during Delete or, with PHASE_RUNNING or PHASE_ERROR, behind the service's back while
 the pod still holds it. In the latter case save your work: it is lost when the pod goes.
@@ -802,7 +802,7 @@ class Sandbox(_message.Message):
     uid: _builtins.str
     """Unique for all time: another sandbox of the same id has another uid."""
     desired_state: Global___DesiredState.ValueType
-    """The caller's last wish."""
+    """What the caller asked for last."""
     stateful_set_name: _builtins.str
     """The name of its StatefulSet."""
     service_name: _builtins.str
@@ -1031,7 +1031,7 @@ class SandboxStatus(_message.Message):
     message: _builtins.str
     """The same for people; its wording may change."""
     generation: _builtins.int
-    """Counts wishes, from 1: it grows by one with each mutation that changed something."""
+    """Counts mutations, from 1: it grows by one with each that changed something."""
     observed_generation: _builtins.int
     """The newest generation that was reached (RUNNING, STOPPED or TERMINATED with it)."""
     restart_count: _builtins.int

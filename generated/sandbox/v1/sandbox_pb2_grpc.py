@@ -89,7 +89,7 @@ class SandboxServiceServicer:
     def CreateSandbox(self, request, context):
         """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
-        Answers when the wish is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
+        Answers when the mutation is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
         payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
         ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
 
@@ -111,8 +111,8 @@ class SandboxServiceServicer:
     def Start(self, request, context):
         """Start sets the desired state to RUNNING.
 
-        Answers when the wish is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
-        sandbox that is already wished RUNNING, changes nothing, except with accept_data_loss while the reason is
+        Answers when the mutation is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
+        sandbox whose desired state is RUNNING, changes nothing, except with accept_data_loss while the reason is
         REASON_VOLUME_LOST.
 
         Errors, besides those of any mutation:
@@ -128,8 +128,8 @@ class SandboxServiceServicer:
     def Stop(self, request, context):
         """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
 
-        Answers when the wish is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
-        after Delete. A repeat, like any Stop of a sandbox that is already wished STOPPED, changes nothing.
+        Answers when the mutation is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
+        after Delete. A repeat, like any Stop of a sandbox whose desired state is STOPPED, changes nothing.
 
         Errors, besides those of any mutation:
         NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -144,7 +144,7 @@ class SandboxServiceServicer:
     def Delete(self, request, context):
         """Delete removes the sandbox, and its disk unless keep_volume is set.
 
-        Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
+        Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
         whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
         for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
@@ -177,7 +177,7 @@ class SandboxServiceServicer:
         """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
         next start. With replace, the variables are exactly those in `set`.
 
-        Answers when the wish is committed. Allowed in every phase except after Delete; a bad update is recovered from
+        Answers when the mutation is committed. Allowed in every phase except after Delete; a bad update is recovered from
         by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
 
         Errors, besides those of any mutation:

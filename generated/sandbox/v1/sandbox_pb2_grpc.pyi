@@ -4,7 +4,7 @@ isort:skip_file
 The contract of the Sandbox Service.
 
 A sandbox is one pod with a disk on /home/agent that survives it, a stable name, an application URL and a web
-terminal. A caller states a wish; the service remembers it, drives its engine until the engine agrees, and
+terminal. A caller states a desired state; the service stores it, drives its engine until the engine agrees, and
 streams what it sees.
 
 What holds for every call:
@@ -13,7 +13,7 @@ What holds for every call:
              tenant's sandbox is answered exactly like one that does not exist.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
   Fields     An empty field is an unset one: it has its default, or is bad where it says that it is required.
-  Mutations  answer as soon as the wish is committed, never waiting for the engine. A failed call is a gRPC
+  Mutations  answer as soon as they are committed, never waiting for the engine. A failed call is a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
   Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
              payload changes nothing and answers the sandbox as it then stands or, where its name is another's by
@@ -79,7 +79,7 @@ class SandboxServiceStub:
     CreateSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.CreateSandboxRequest, _sandbox_pb2.CreateSandboxResponse]
     """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
-    Answers when the wish is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
+    Answers when the mutation is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
     payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
     ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
 
@@ -97,8 +97,8 @@ class SandboxServiceStub:
     Start: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]
     """Start sets the desired state to RUNNING.
 
-    Answers when the wish is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
-    sandbox that is already wished RUNNING, changes nothing, except with accept_data_loss while the reason is
+    Answers when the mutation is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
+    sandbox whose desired state is RUNNING, changes nothing, except with accept_data_loss while the reason is
     REASON_VOLUME_LOST.
 
     Errors, besides those of any mutation:
@@ -110,8 +110,8 @@ class SandboxServiceStub:
     Stop: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StopRequest, _sandbox_pb2.StopResponse]
     """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
 
-    Answers when the wish is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
-    after Delete. A repeat, like any Stop of a sandbox that is already wished STOPPED, changes nothing.
+    Answers when the mutation is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
+    after Delete. A repeat, like any Stop of a sandbox whose desired state is STOPPED, changes nothing.
 
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -122,7 +122,7 @@ class SandboxServiceStub:
     Delete: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.DeleteRequest, _sandbox_pb2.DeleteResponse]
     """Delete removes the sandbox, and its disk unless keep_volume is set.
 
-    Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
+    Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
     whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
     for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
@@ -147,7 +147,7 @@ class SandboxServiceStub:
     """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
     next start. With replace, the variables are exactly those in `set`.
 
-    Answers when the wish is committed. Allowed in every phase except after Delete; a bad update is recovered from
+    Answers when the mutation is committed. Allowed in every phase except after Delete; a bad update is recovered from
     by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
 
     Errors, besides those of any mutation:
@@ -211,7 +211,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     CreateSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CreateSandboxRequest, _sandbox_pb2.CreateSandboxResponse]  # type: ignore[assignment]
     """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
-    Answers when the wish is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
+    Answers when the mutation is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
     payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
     ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
 
@@ -229,8 +229,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Start: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]  # type: ignore[assignment]
     """Start sets the desired state to RUNNING.
 
-    Answers when the wish is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
-    sandbox that is already wished RUNNING, changes nothing, except with accept_data_loss while the reason is
+    Answers when the mutation is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
+    sandbox whose desired state is RUNNING, changes nothing, except with accept_data_loss while the reason is
     REASON_VOLUME_LOST.
 
     Errors, besides those of any mutation:
@@ -242,8 +242,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Stop: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StopRequest, _sandbox_pb2.StopResponse]  # type: ignore[assignment]
     """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
 
-    Answers when the wish is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
-    after Delete. A repeat, like any Stop of a sandbox that is already wished STOPPED, changes nothing.
+    Answers when the mutation is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
+    after Delete. A repeat, like any Stop of a sandbox whose desired state is STOPPED, changes nothing.
 
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -254,7 +254,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Delete: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.DeleteRequest, _sandbox_pb2.DeleteResponse]  # type: ignore[assignment]
     """Delete removes the sandbox, and its disk unless keep_volume is set.
 
-    Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
+    Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
     whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
     for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
@@ -279,7 +279,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
     next start. With replace, the variables are exactly those in `set`.
 
-    Answers when the wish is committed. Allowed in every phase except after Delete; a bad update is recovered from
+    Answers when the mutation is committed. Allowed in every phase except after Delete; a bad update is recovered from
     by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
 
     Errors, besides those of any mutation:
@@ -346,7 +346,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sandbox_pb2.CreateSandboxResponse, _abc.Awaitable[_sandbox_pb2.CreateSandboxResponse]]:
         """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
-        Answers when the wish is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
+        Answers when the mutation is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
         payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
         ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
 
@@ -370,8 +370,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sandbox_pb2.StartResponse, _abc.Awaitable[_sandbox_pb2.StartResponse]]:
         """Start sets the desired state to RUNNING.
 
-        Answers when the wish is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
-        sandbox that is already wished RUNNING, changes nothing, except with accept_data_loss while the reason is
+        Answers when the mutation is committed. Allowed in every phase except after Delete. A repeat, like any Start of a
+        sandbox whose desired state is RUNNING, changes nothing, except with accept_data_loss while the reason is
         REASON_VOLUME_LOST.
 
         Errors, besides those of any mutation:
@@ -389,8 +389,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sandbox_pb2.StopResponse, _abc.Awaitable[_sandbox_pb2.StopResponse]]:
         """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
 
-        Answers when the wish is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
-        after Delete. A repeat, like any Stop of a sandbox that is already wished STOPPED, changes nothing.
+        Answers when the mutation is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
+        after Delete. A repeat, like any Stop of a sandbox whose desired state is STOPPED, changes nothing.
 
         Errors, besides those of any mutation:
           NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -407,7 +407,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sandbox_pb2.DeleteResponse, _abc.Awaitable[_sandbox_pb2.DeleteResponse]]:
         """Delete removes the sandbox, and its disk unless keep_volume is set.
 
-        Answers when the wish is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
+        Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
         whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
         for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
@@ -444,7 +444,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
         next start. With replace, the variables are exactly those in `set`.
 
-        Answers when the wish is committed. Allowed in every phase except after Delete; a bad update is recovered from
+        Answers when the mutation is committed. Allowed in every phase except after Delete; a bad update is recovered from
         by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
 
         Errors, besides those of any mutation:

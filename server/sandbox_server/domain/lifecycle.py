@@ -162,8 +162,11 @@ def _stands(at: Situation, replicas: int) -> bool:
     return current and workload.replicas == replicas
 
 
-def on_wish(sandbox: Sandbox, now: datetime) -> Sandbox:
-    """`sandbox` with a changed wish, its phase decided before anybody has looked. `now` starts a new attempt."""
+def on_mutation(sandbox: Sandbox, now: datetime) -> Sandbox:
+    """Returns `sandbox`, which a mutation has changed, with the phase that it has until it is observed.
+
+    `now` starts a new attempt to run.
+    """
     conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
     status = dataclasses.replace(sandbox.status, conditions=conditions)
     decision = decide(sandbox, None, now)

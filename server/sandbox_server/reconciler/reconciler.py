@@ -25,7 +25,7 @@ QUIET = 60.0
 """Seconds between two log lines about engine failures for the same reason."""
 
 AFTER_THE_ANSWER = 0.002
-"""Seconds between a wish's commit and the work on it: the caller's answer goes first."""
+"""Seconds between the commit of a mutation and the work on it: the caller's answer goes first."""
 
 
 class Reconciler:
@@ -110,7 +110,7 @@ class Reconciler:
             try:
                 await self._reconcile(key)
             except store.Stale:
-                # A wish came meanwhile. This replica's have woken the key; those of others it has yet to hear of.
+                # There is a newer event. A mutation of this replica has woken the key; one of another replica has yet to be heard of.
                 outcome = "stale", ""
             except engines.Refused as refused:
                 outcome = "refused", refused.fault.reason.name

@@ -128,7 +128,7 @@ async def test_apply_that_cannot_be_done_is_contested_too(rig: Rig, api: Scripte
     api.lasting.append((lambda request: request.method == "DELETE" and "claims/" in request.path, kept))
     async with fought(api, scale(1)):
         since = len(writes(api))
-        await rig.manager.start(rig.wish(A), accept_data_loss=True)
+        await rig.manager.start(rig.mutation(A), accept_data_loss=True)
         await asyncio.sleep(3)
         assert acts(api, since, A) <= 2 * MOST
     api.lasting.clear()

@@ -104,8 +104,8 @@ async def test_05_killed_with_each_object_of_an_env_update_it_rolls_out_once(
         for position in itertools.count():
             rollouts = api.objects[SETS][name]["metadata"]["generation"]
             killer.arm(position)
-            wished = (await client.update_env(name, set={"A": str(position)})).status.generation
-            await client.wait_until(name, "RUNNING", generation=wished, timeout=WITHIN)
+            generation = (await client.update_env(name, set={"A": str(position)})).status.generation
+            await client.wait_until(name, "RUNNING", generation=generation, timeout=WITHIN)
             assert api.objects[SETS][name]["metadata"]["generation"] == rollouts + 1
             assert base64.b64decode(api.objects[SECRETS][f"{name}-env"]["data"]["A"]).decode() == str(position)
             if not await killer.struck():

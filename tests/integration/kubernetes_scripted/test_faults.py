@@ -130,7 +130,7 @@ async def test_17_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api
 
 
 @pytest.mark.fault(18)
-async def test_18_wishes_are_accepted_while_the_api_server_is_gone_and_status_is_stale(
+async def test_18_mutations_are_accepted_while_the_api_server_is_gone_and_status_is_stale(
     rig: Rig, api: ScriptedApi
 ) -> None:
     await rig.create(A)
@@ -620,9 +620,9 @@ async def test_33_a_right_to_look_that_is_missing_is_said_of_what_waits_and_reco
     # Nothing is known against what had settled: it is served as it was, and as stale.
     assert await rig.get("settled") == before
     assert rig.stale
-    wished = (await rig.begin("settled", Phase.STOPPED)).generation
+    generation = (await rig.begin("settled", Phase.STOPPED)).generation
     failed = await rig.until("settled", lambda one: one.status.phase is Phase.ERROR)
-    assert (failed.status.reason, failed.generation) == (Reason.CLUSTER_FORBIDDEN, wished)
+    assert (failed.status.reason, failed.generation) == (Reason.CLUSTER_FORBIDDEN, generation)
     api.lasting.clear()
     await rig.settled(A, Phase.RUNNING)
     await rig.settled("settled", Phase.STOPPED)

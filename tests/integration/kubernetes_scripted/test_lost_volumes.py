@@ -33,7 +33,7 @@ async def test_a_lost_volume_is_reported_and_replaced_only_with_consent(
     assert not failed.status.volume.bound
     await asyncio.sleep(0.3)
     assert api.objects[CLAIMS][CLAIM]["metadata"]["uid"] == uid
-    await rig.manager.start(rig.wish(A), accept_data_loss=True)
+    await rig.manager.start(rig.mutation(A), accept_data_loss=True)
     await rig.settled(A, Phase.RUNNING)
     assert api.objects[CLAIMS][CLAIM]["metadata"]["uid"] != uid
     assert ("DELETE", CLAIM) in writes(api)
@@ -72,7 +72,7 @@ async def test_a_placeholder_is_removed_and_never_written_over(rig: Rig, api: Sc
     else:
         api.put(CLAIMS, template)
     told = len(rig.history)
-    await rig.manager.start(rig.wish(A), accept_data_loss=True)
+    await rig.manager.start(rig.mutation(A), accept_data_loss=True)
     fresh = await rig.settled(A, Phase.RUNNING)
     assert Phase.ERROR not in {one.status.phase for one in rig.history[told:]}
     assert fresh.volume_uid not in ("", former, lost.volume_uid)

@@ -154,7 +154,7 @@ async def test_a_namespace_that_is_made_again_is_used_again(rig: Rig, api: Scrip
     await rig.until(A, lambda one: one.status.reason is Reason.NAMESPACE_MISSING, within=20)
     api.namespace, api.role = "Active", True
     await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST, within=35)
-    await rig.manager.start(rig.wish(A), accept_data_loss=True)
+    await rig.manager.start(rig.mutation(A), accept_data_loss=True)
     await rig.settled(A, Phase.RUNNING)
 
 

@@ -50,7 +50,7 @@ async def test_a_restart_tells_nothing_that_was_told(rig: LocalRig) -> None:
     assert len(rig.history) == told
 
 
-async def test_wishes_made_while_the_service_was_down_find_the_process(rig: LocalRig) -> None:
+async def test_mutations_made_while_the_service_was_down_find_the_process(rig: LocalRig) -> None:
     for name in ("down-a", "down-b", "down-c"):
         await rig.create(name, spec=rig.ground.script(SERVE))
     await rig.there(lambda: len(rig.ground.marked()) == 3)

@@ -90,7 +90,7 @@ async def test_a_link_in_place_of_the_disk_is_a_lost_disk(rig: LocalRig, outside
     await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST)
     await rig.begin(A, Phase.RUNNING)
     await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST)
-    await rig.manager.start(rig.wish(A), True)
+    await rig.manager.start(rig.mutation(A), True)
     if part == "volume":
         await refused(rig)
     else:

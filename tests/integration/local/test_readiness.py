@@ -109,7 +109,7 @@ async def test_a_ready_sandbox_stays_so_over_a_restart_and_is_asked_again(rig: L
     await not_ready(rig)
 
 
-async def test_a_probe_that_hangs_keeps_no_wish_waiting(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_probe_that_hangs_keeps_no_mutation_waiting(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "ANSWER_WITHIN", 1000.0)
     await rig.create(A, spec=serving(http_path="/"))
     await not_ready(rig)

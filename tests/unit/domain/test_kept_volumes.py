@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from sandbox_server.domain import errors, lifecycle, wishes
+from sandbox_server.domain import errors, lifecycle, mutations
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Sandbox
 from sandbox_server.domain.spec import Storage
@@ -27,7 +27,7 @@ def former(phase: Phase = Phase.TERMINATED, reason: Reason = Reason.VOLUME_KEPT,
 
 
 def claimed(storage: Storage, *unset: str, kept: Storage = KEPT) -> Sandbox:
-    return wishes.claimed(former(storage=kept), samples.sandbox(spec=samples.spec(storage=storage)), True, unset)
+    return mutations.claimed(former(storage=kept), samples.sandbox(spec=samples.spec(storage=storage)), True, unset)
 
 
 @pytest.mark.parametrize("size", ["5Gi", "5120Mi", "5368709120", "5.0Gi"])
@@ -68,32 +68,32 @@ def test_a_named_class_differs_from_the_default_of_the_cluster() -> None:
 def test_a_sandbox_that_adopts_nothing_has_the_storage_that_was_asked_for() -> None:
     wanted = samples.sandbox(spec=samples.spec(storage=Storage("1Gi", "", "ReadWriteOnce")))
     ended = former(reason=Reason.DELETED)
-    assert wishes.claimed(None, wanted, False, FIELDS) == wanted
-    assert wishes.claimed(ended, wanted, False, FIELDS) == wanted
+    assert mutations.claimed(None, wanted, False, FIELDS) == wanted
+    assert mutations.claimed(ended, wanted, False, FIELDS) == wanted
 
 
 def test_delete_of_a_kept_volume_ends_in_terminating_and_claims_no_port() -> None:
-    after = lifecycle.on_wish(wishes.delete(former(), False), samples.NOW)
+    after = lifecycle.on_mutation(mutations.delete(former(), False), samples.NOW)
     assert (after.status.phase, after.status.reason, after.keep_volume) == (Phase.TERMINATING, Reason.ACCEPTED, False)
     assert (after.addresses.ports, after.addresses.public_url) == ((), "http://127.0.0.1:27001")
 
 
 @pytest.mark.parametrize("phase", [Phase.TERMINATING, Phase.ERROR])
 def test_delete_of_a_volume_that_is_to_be_kept_keeps_the_ports_of_what_still_goes(phase: Phase) -> None:
-    after = wishes.delete(former(phase, Reason.POD_TERMINATING), False)
+    after = mutations.delete(former(phase, Reason.POD_TERMINATING), False)
     assert (after.keep_volume, after.addresses.ports) == (False, (27001,))
 
 
 @pytest.mark.parametrize("keep_volume", [False, True])
 def test_delete_of_what_has_no_volume_left_changes_nothing(keep_volume: bool) -> None:
     gone = former(reason=Reason.DELETED)
-    assert wishes.delete(gone, keep_volume) == gone
+    assert mutations.delete(gone, keep_volume) == gone
     removed = dataclasses.replace(gone, keep_volume=False)
-    assert wishes.delete(removed, keep_volume) == removed
+    assert mutations.delete(removed, keep_volume) == removed
 
 
 def test_a_repeat_with_keep_volume_changes_nothing() -> None:
     for one in (former(), former(Phase.TERMINATING, Reason.POD_TERMINATING)):
-        assert wishes.delete(one, True) == one
+        assert mutations.delete(one, True) == one
         going = dataclasses.replace(one, keep_volume=False)
-        assert wishes.delete(going, True) == going
+        assert mutations.delete(going, True) == going

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from sandbox_server.domain import lifecycle, rules, status, wishes
+from sandbox_server.domain import lifecycle, mutations, rules, status
 from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Key, Sandbox
@@ -264,12 +264,12 @@ def test_accepted_mutation_waits_for_the_first_look() -> None:
     for sandbox in sandboxes():
         decision = lifecycle.decide(sandbox, None, NOW)
         assert (decision.reason, decision.action, decision.settled) == (Reason.ACCEPTED, None, False)
-        assert lifecycle.on_wish(sandbox, NOW).status.phase is decision.phase
+        assert lifecycle.on_mutation(sandbox, NOW).status.phase is decision.phase
         assert decision.phase is not Phase.ERROR
 
 
 def test_new_sandbox_has_the_phase_that_the_tables_give_it() -> None:
-    made = wishes.new(Key("default", "a"), "tenant", "uid", "host", samples.spec(), (), NOW)
+    made = mutations.new(Key("default", "a"), "tenant", "uid", "host", samples.spec(), (), NOW)
     decision = lifecycle.decide(made, None, NOW)
     assert lifecycle.with_decision(made.status, decision, NOW) == made.status
 
@@ -325,7 +325,7 @@ def test_the_start_deadline_is_an_error_that_a_late_pod_ends() -> None:
 def test_next_generation_begins_without_the_error_of_the_one_before() -> None:
     failed = samples.status(phase=Phase.ERROR, reason=Reason.IMAGE_PULL)
     before = samples.sandbox(uid=UID, volume_uid=KNOWN, status=failed)
-    at = lifecycle.on_wish(samples.wished(before), NOW)
+    at = lifecycle.on_mutation(samples.next_generation(before), NOW)
     first = pod(ready=False, reason=Reason.IMAGE_PULL, generation=2, passing=True)
     observed = Observed(workload=workload(generation=2), pod=first, volume=volume())
     assert lifecycle.decide(at, observed, NOW).reason is Reason.CONTAINER_CREATING

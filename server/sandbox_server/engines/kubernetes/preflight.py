@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from sandbox_server.domain import wishes
+from sandbox_server.domain import mutations
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.spec import Readiness, Resources, SandboxSpec, Storage
 from sandbox_server.engines.kubernetes import manifests, patch
@@ -41,8 +41,8 @@ def _samples() -> tuple[Sandbox, Sandbox]:
     )
     key, uid, now = Key("namespace", "sandbox"), str(uuid.UUID(int=0)), datetime.now(UTC)
     return (
-        wishes.new(key, "tenant", uid, "host", least, ["PORT"], now),
-        wishes.new(key, "tenant", uid, "host", most, [], now),
+        mutations.new(key, "tenant", uid, "host", least, ["PORT"], now),
+        mutations.new(key, "tenant", uid, "host", most, [], now),
     )
 
 

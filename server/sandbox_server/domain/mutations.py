@@ -1,4 +1,4 @@
-"""What each wish changes of a sandbox. One that wants nothing else than what is wished already changes nothing."""
+"""What each mutation changes of a sandbox. A mutation that asks for what is asked for already changes nothing."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from sandbox_server.domain.spec import SandboxSpec, Storage
 def new(
     key: Key, tenant: str, uid: str, host: str, spec: SandboxSpec, env_names: Iterable[str], now: datetime
 ) -> Sandbox:
-    """A sandbox that was just wished. Where it will be reached is not in it: that is the engine's to say."""
+    """Returns a sandbox that was just asked for. Its addresses are empty: the engine knows them."""
     return Sandbox(
         id=key.id,
         namespace=key.namespace,
@@ -96,7 +96,7 @@ def _check_storage(wanted: Storage, kept: Storage) -> None:
 
 
 def start(before: Sandbox, accept_data_loss: bool) -> Sandbox:
-    """RUNNING is wished; with `accept_data_loss` a lost volume is given up for a fresh one."""
+    """The desired state is RUNNING; with `accept_data_loss` a lost volume is given up for a fresh one."""
     fresh = accept_data_loss and before.status.reason is Reason.VOLUME_LOST
     if before.desired is DesiredState.RUNNING and not fresh:
         return before
@@ -105,7 +105,7 @@ def start(before: Sandbox, accept_data_loss: bool) -> Sandbox:
 
 
 def stop(before: Sandbox) -> Sandbox:
-    """STOPPED is wished."""
+    """The desired state is STOPPED."""
     return replace(before, desired=DesiredState.STOPPED)
 
 
