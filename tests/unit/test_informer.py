@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sandbox_server import engines
-from sandbox_server.engines.kubernetes import client
+from sandbox_server.engines.kubernetes import client, observe
 from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.objects import EVENT, OBJECT
@@ -47,7 +47,9 @@ class Told:
 
     def __init__(self, api: Any = None) -> None:
         self.told: list[str] = []
-        self.cache: Cache[str] = Cache(lambda found: found.metadata.annotations["is"], self.told.append, lambda: None)
+        self.cache: Cache[str] = Cache(
+            observe.identify, lambda found: found.metadata.annotations["is"], self.told.append, lambda: None
+        )
         self.informer = Informer(api, "/", {"labelSelector": "x"}, self.cache, 60)
 
     def hear(self, line: bytes) -> None:
@@ -162,7 +164,7 @@ async def test_19_a_list_whose_next_page_is_gone_changes_nothing_and_begins_anew
 def test_answer_with_a_version_that_has_passed_puts_everything_in_doubt() -> None:
     rewound: list[None] = []
     cache: Cache[str] = Cache(
-        lambda found: found.metadata.annotations["is"], lambda _: None, lambda: rewound.append(None)
+        observe.identify, lambda found: found.metadata.annotations["is"], lambda _: None, lambda: rewound.append(None)
     )
     cache.shown(OBJECT.decode(json.dumps(item(9, "old"))))
     cache.answered(OBJECT.decode(json.dumps(item(3, "restored"))), cache.position(NAME))

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import Reason
-from sandbox_server.engines.kubernetes import observe
+from sandbox_server.engines.kubernetes import events, observe
 from sandbox_server.engines.kubernetes.objects import OBJECT, Meta, Object, Said
 
 READY = {"type": "Ready", "status": "True"}
@@ -207,7 +207,7 @@ def test_a_pod_without_volumes_or_network_leaves_the_word_to_events(containers: 
 def test_what_an_event_says_of_whom(kind: str, name: str, sandbox: str, reason: str, told: str) -> None:
     involved = {"kind": kind, "name": name, "uid": "u"}
     found = OBJECT.decode(json.dumps({"involvedObject": involved, "reason": reason, "message": "words"}))
-    assert (observe.about(found), observe.event(found)[0]) == (("u", sandbox), told)
+    assert (events.identify(found), events.read(found)[0]) == (("u", sandbox), told)
 
 
 @pytest.mark.find(13)
@@ -230,7 +230,7 @@ def test_event_counts_whatever_its_times_are(times: dict[str, Any]) -> None:
     involved = {"kind": "StatefulSet", "name": "a", "uid": "u"}
     found = {"involvedObject": involved, "reason": "FailedCreate", "message": "words", **times}
     found["metadata"] = {"name": "e", "resourceVersion": "7"}
-    assert observe.event(OBJECT.decode(json.dumps(found))) == ("words", 7)
+    assert events.read(OBJECT.decode(json.dumps(found))) == ("words", 7)
 
 
 @pytest.mark.parametrize("name", ["a-injected", "z-injected"])
@@ -551,13 +551,13 @@ def event(reason: str, path: str = "", kind: str = "Pod", message: str = "words"
     ],
 )
 def test_only_what_stops_a_start_is_remembered_as_the_pods_cause(reason: str, stops: bool) -> None:
-    name, sandbox = observe.about(event(reason))
+    name, sandbox = events.identify(event(reason))
     assert (name == "u", sandbox) == (stops, "a")
 
 
 @pytest.mark.find(12)
 def test_answer_to_a_probe_is_remembered_beside_the_cause_and_names_another_container() -> None:
     own = event("Unhealthy", "spec.containers{sandbox}", message="Readiness probe failed: statuscode: 404")
-    assert (observe.about(own)[0], observe.event(own)[0]) == (observe.probe_of("u"), own.message)
+    assert (events.identify(own)[0], events.read(own)[0]) == (events.probe_of("u"), own.message)
     mesh = event("Unhealthy", "spec.initContainers{mesh}")
-    assert observe.event(mesh)[0] == "container mesh: words"
+    assert events.read(mesh)[0] == "container mesh: words"

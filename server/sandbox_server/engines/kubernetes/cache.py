@@ -7,7 +7,6 @@ backup, or where a cluster is made anew behind the same address: then everything
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from sandbox_server.engines.kubernetes import observe
 from sandbox_server.engines.kubernetes.objects import Object
 
 T = TypeVar("T")
@@ -24,15 +23,20 @@ class Entry(NamedTuple, Generic[T]):
 
 
 class Cache(Generic[T_co]):
-    """What `value` makes of each object, by the name that `observe.about` gives it.
+    """What `value` makes of each object, by the name that `identify` gives it beside the id of its sandbox.
 
     `changed` is called with the id of a sandbox when a list or a watch shows something new of it; `rewound` when versions
     went backwards.
     """
 
     def __init__(
-        self, value: Callable[[Object], T_co], changed: Callable[[str], None], rewound: Callable[[], None]
+        self,
+        identify: Callable[[Object], tuple[str, str]],
+        value: Callable[[Object], T_co],
+        changed: Callable[[str], None],
+        rewound: Callable[[], None],
     ) -> None:
+        self._identify = identify
         self._value = value
         self._changed = changed
         self._rewound = rewound
@@ -71,7 +75,7 @@ class Cache(Generic[T_co]):
 
     def read(self, found: Object) -> tuple[str, Entry[T_co]]:
         """Returns the name that an object is remembered by, and what is remembered of it."""
-        name, sandbox = observe.about(found)
+        name, sandbox = self._identify(found)
         meta = found.metadata
         return name, Entry(int(meta.resourceVersion), meta.uid, sandbox, self._value(found))
 

@@ -18,7 +18,6 @@ from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import Configuration
 
 from sandbox_server import engines, files
-from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy, rights
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Object
@@ -193,38 +192,6 @@ class Client:
         """What a refusal means where the right may return by itself."""
         forbidden = isinstance(error, engines.Refused) and error.fault.reason is Reason.CLUSTER_FORBIDDEN
         return rights.Withdrawn(str(error)) if forbidden and self._rights.may_return(right) else None
-
-    async def namespace(self, name: str) -> Fault | None:
-        """Returns why nothing can be created in a namespace: it is being removed or does not exist. None if nothing is.
-
-        Without the permission to get the namespace, a dry-run create tells. Raises `engines.Refused` with
-        CLUSTER_FORBIDDEN if the permission to create is missing as well.
-        """
-        said = f"the namespace {name} is being terminated: everything in it is removed"
-        terminating = Fault(Reason.NAMESPACE_TERMINATING, said)
-        try:
-            async with self.call("GET", f"api/v1/namespaces/{name}", accept=METADATA) as response:
-                return terminating if OBJECT.decode(await response.read()).metadata.deletionTimestamp else None
-        except engines.Refused as refused:
-            if refused.fault.reason is Reason.NAMESPACE_MISSING:
-                return refused.fault
-        except rights.Withdrawn:
-            pass
-        trial = {"metadata": {"name": "trial"}}
-        try:
-            async with self.call("POST", path(Kind.SECRET, name), parameters={"dryRun": "All"}, body=trial):
-                return None
-        except engines.Refused as refused:
-            match refused.fault.reason:
-                case Reason.CLUSTER_FORBIDDEN:
-                    raise
-                case Reason.NAMESPACE_MISSING:
-                    return refused.fault
-                case Reason.NAMESPACE_TERMINATING:
-                    return terminating
-            return None
-        except rights.Withdrawn as withdrawn:
-            raise engines.Refused(Fault(Reason.CLUSTER_FORBIDDEN, str(withdrawn))) from None
 
     async def find(self, reference: Reference, *, whole: bool = False) -> Object | None:
         """Returns the metadata of the object, or the whole object; None if there is none."""

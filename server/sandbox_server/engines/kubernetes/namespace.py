@@ -9,7 +9,9 @@ from collections.abc import Callable
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
-from sandbox_server.engines.kubernetes import client
+from sandbox_server.engines.kubernetes import client, rights
+from sandbox_server.engines.kubernetes.objects import OBJECT
+from sandbox_server.engines.kubernetes.resources import Kind
 
 HIDDEN = Fault(
     Reason.CLUSTER_FORBIDDEN,
@@ -62,8 +64,41 @@ class Namespace:
             self._examined_at = time.monotonic()
             with contextlib.suppress(engines.Unreachable):
                 try:
-                    self.ends, self._hidden = await self._api.namespace(self._name), False
+                    self.ends, self._hidden = await _fault(self._api, self._name), False
                 except engines.Refused:
                     # The removal of a namespace cannot be taken back. A namespace that was gone can exist again.
                     self.ends, self._hidden = None if self.gone else self.ends, True
                     self.ends = self.ends or (EMPTIED if emptied() else None)
+
+
+async def _fault(api: client.Client, name: str) -> Fault | None:
+    """Returns why nothing can be created in a namespace: it is being removed or does not exist. None if nothing is.
+
+    Without the permission to get the namespace, a dry-run create tells. Raises `engines.Refused` with CLUSTER_FORBIDDEN if
+    the permission to create is missing as well.
+    """
+    message = f"the namespace {name} is being terminated: everything in it is removed"
+    terminating = Fault(Reason.NAMESPACE_TERMINATING, message)
+    try:
+        async with api.call("GET", f"api/v1/namespaces/{name}", accept=client.METADATA) as response:
+            return terminating if OBJECT.decode(await response.read()).metadata.deletionTimestamp else None
+    except engines.Refused as refused:
+        if refused.fault.reason is Reason.NAMESPACE_MISSING:
+            return refused.fault
+    except rights.Withdrawn:
+        pass
+    trial = {"metadata": {"name": "trial"}}
+    try:
+        async with api.call("POST", client.path(Kind.SECRET, name), parameters={"dryRun": "All"}, body=trial):
+            return None
+    except engines.Refused as refused:
+        match refused.fault.reason:
+            case Reason.CLUSTER_FORBIDDEN:
+                raise
+            case Reason.NAMESPACE_MISSING:
+                return refused.fault
+            case Reason.NAMESPACE_TERMINATING:
+                return terminating
+        return None
+    except rights.Withdrawn as withdrawn:
+        raise engines.Refused(Fault(Reason.CLUSTER_FORBIDDEN, str(withdrawn))) from None

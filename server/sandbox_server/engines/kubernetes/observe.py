@@ -12,7 +12,7 @@ from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import containers, disruptions, manifests, pods, resources
+from sandbox_server.engines.kubernetes import containers, disruptions, manifests, resources
 from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, Said, Status
 
@@ -32,27 +32,6 @@ _REFUSALS: tuple[tuple[str, Reason], ...] = (
 
 MAKING, UNREADY = containers.MAKING, containers.UNREADY
 
-UNHEALTHY = "Unhealthy"
-"""The reason of a kubelet's event about a probe that failed (kubelet/events/event.go)."""
-
-# The reasons of events that explain why a pod does not start. Where something that a start needs was tried and failed, the
-# reason has "Failed" in it: FailedMount, FailedCreatePodSandBox, ProvisioningFailed. The others are from
-# kubelet/events/event.go and controller/volume/events/event.go.
-_STOPPING = re.compile(r"\w*Failed\w*|NetworkNotReady|ErrImageNeverPull|VolumeMismatch|ClaimLost|ClaimMisbound")
-# These fail beside a start, or at the end of a pod.
-_STOPPING_NOTHING = (
-    "FailedToRetrieveImagePullSecret",
-    "FailedPreStopHook",
-    "FailedKillPod",
-    "FailedPreemption",
-    "FailedNodeAllocatableEnforcement",
-    "ContainerGCFailed",
-    "ImageGCFailed",
-    "FreeDiskSpaceFailed",
-    "VolumeResizeFailed",
-    "FileSystemResizeFailed",
-)
-
 REVISION = "controller-revision-hash"
 """The label of a pod that names the template it was made from, as the StatefulSet's status does (api/apps/v1/types.go)."""
 
@@ -65,25 +44,10 @@ INCOMPLETE = -1
 _APPLIED = (manifests.FIELD_MANAGER, "Apply")
 
 
-def about(found: Object) -> tuple[str, str]:
-    """Returns the name that an object is remembered by, and the id of the sandbox that it belongs to.
-
-    An event is remembered by the uid of the object that it is about. An event that does not stop a start has a name of its
-    own beside that, so that it hides no cause. A claim may have lost its label, so that its name says whose it is.
-    """
-    involved, meta = found.involvedObject, found.metadata
-    if not involved.uid:
-        return meta.name, meta.labels.get(manifests.ID) or _of_claim(meta.name)
-    match involved.kind:
-        case "PersistentVolumeClaim":
-            return _cause_of(found), _of_claim(involved.name)
-        case "Pod":
-            return _cause_of(found), involved.name.removesuffix("-0")
-    return involved.uid, involved.name
-
-
-def _of_claim(name: str) -> str:
-    return re.sub("-[0-9]+$", "", name.removeprefix(f"{pods.VOLUME}-"))
+def identify(found: Object) -> tuple[str, str]:
+    """Returns the name of an object, and the id of the sandbox that it belongs to. A claim may have lost its label."""
+    meta = found.metadata
+    return meta.name, meta.labels.get(manifests.ID) or resources.sandbox_of_claim(meta.name)
 
 
 def placeholder(sandbox: Sandbox, found: Object) -> bool:
@@ -162,39 +126,6 @@ def _held_by(found: Object) -> tuple[str, ...]:
     """The finalizers that keep an object which is being removed, apart from the cluster's own, which go by themselves."""
     meta = found.metadata
     return tuple(one for one in meta.finalizers if one not in _OWN_FINALIZERS) if meta.deletionTimestamp else ()
-
-
-def _cause_of(found: Object) -> str:
-    """Returns the name that an event about a pod or a claim is remembered by."""
-    uid = found.involvedObject.uid
-    if found.reason == UNHEALTHY:
-        return probe_of(uid)
-    stops = _STOPPING.fullmatch(found.reason) is not None and found.reason not in _STOPPING_NOTHING
-    return uid if stops or not found.reason else f"{uid} {found.reason}"
-
-
-def probe_of(uid: str) -> str:
-    """Returns the name that the last failed probe of the pod with that uid is remembered by."""
-    return f"{uid} {UNHEALTHY}"
-
-
-def event(found: Object) -> tuple[str, int]:
-    """Returns the message of an event and the version of its last repetition.
-
-    Of the events about a StatefulSet only those about a pod that cannot be made have a message. The times of an event are
-    not read: they are of its author's clock, and each author has its own fields for them. A failed probe has version 0, so
-    that a repetition with the same message is no change.
-    """
-    involved, message = found.involvedObject, found.message
-    version = int(found.metadata.resourceVersion or 0)
-    if involved.kind == "StatefulSet" and found.reason != "FailedCreate":
-        return "", version
-    if found.reason != UNHEALTHY:
-        return message, version
-    container = re.search(r"\{(.+)\}", involved.fieldPath)
-    if container is not None and container[1] != pods.CONTAINER:
-        message = f"container {container[1]}: {message}"
-    return message, 0
 
 
 def pod(found: Object) -> Pod:

@@ -1,6 +1,7 @@
 """The objects of a sandbox: their kinds, and their names as a pure function of the sandbox."""
 
 import enum
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -99,3 +100,8 @@ def claim_name(sandbox: Sandbox) -> str:
 def secret_name(sandbox: Sandbox) -> str:
     """Returns the name of the Secret with the environment."""
     return f"{sandbox.id}-env"
+
+
+def sandbox_of_claim(name: str) -> str:
+    """Returns the id of the sandbox for whose pod a claim of that name is."""
+    return re.sub("-[0-9]+$", "", name.removeprefix(f"{pods.VOLUME}-"))

@@ -12,9 +12,8 @@ from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.engines.kubernetes import client, manifests, observe, resources
+from sandbox_server.engines.kubernetes import client, events, manifests, observe, resources
 from sandbox_server.engines.kubernetes.cache import Cache
-from sandbox_server.engines.kubernetes.events import SELECTORS, Events
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.namespace import Namespace
 from sandbox_server.engines.kubernetes.objects import Object
@@ -43,7 +42,7 @@ class View:
                 informer.list_anew()
 
         def cache(value: Callable[[Object], T]) -> Cache[T]:
-            return Cache(value, sandbox_changed, rewound)
+            return Cache(observe.identify, value, sandbox_changed, rewound)
 
         def informer(kind: Kind, cache: Cache[object], selector: dict[str, str]) -> Informer:
             return Informer(api, client.path(kind, namespace), selector, cache, relist, self.examine)
@@ -62,8 +61,8 @@ class View:
             Kind.STATEFUL_SET: self.stateful_sets,
         }
         """The objects that are written again and again: all but claims."""
-        event_caches = [cache(observe.event) for _ in SELECTORS]
-        self.events = Events(event_caches)
+        event_caches = [Cache(events.identify, events.read, sandbox_changed, rewound) for _ in events.SELECTORS]
+        self.events = events.Events(event_caches)
         labelled = {"labelSelector": manifests.ID}
         self.informers = (
             informer(Kind.SERVICE, self.services, labelled),
@@ -73,8 +72,8 @@ class View:
             # Claims are found by name alone: a disk is not lost because somebody removed our label.
             informer(Kind.CLAIM, self.claims, {}),
             *(
-                informer(Kind.EVENT, events, {"fieldSelector": selector})
-                for selector, events in zip(SELECTORS, event_caches, strict=True)
+                informer(Kind.EVENT, cache, {"fieldSelector": selector})
+                for selector, cache in zip(events.SELECTORS, event_caches, strict=True)
             ),
         )
         self.namespace = Namespace(api, namespace)
@@ -178,7 +177,7 @@ class View:
         pod, uid = self.pods.get(name), self.pods.uid(name)
         if pod is None:
             return None
-        answer = self.events.message(observe.probe_of(uid))
+        answer = self.events.message(events.probe_of(uid))
         if _misses_secret(sandbox, pod):
             # The caller has nothing to mend: the service writes the Secret again, and the kubelet looks again.
             pod = dataclasses.replace(pod, reason=Reason.CONTAINER_CREATING)
