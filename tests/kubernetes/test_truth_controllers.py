@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.domain.situation import CONTROLLER_GUARD
 
 from tests.kubernetes.ground import KubernetesGround
 from tests.kubernetes.truth import APPS, CLAIM, A, Truth
 from tests.kubernetes.witness import Sight, deleted
+from tests.support.rig import FAST
 
 WORDS = "waiting for the cluster's StatefulSet controller"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-GUARD = CONTROLLER_GUARD.total_seconds()
+GUARD = FAST.controller_guard
 
 
 @contextlib.asynccontextmanager

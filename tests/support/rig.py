@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -25,7 +26,8 @@ from tests.support import samples
 A = "suite-a"
 """The id of the sandbox that most tests have."""
 WITHIN = 30.0
-FAST = Pace().faster(10)
+FAST = dataclasses.replace(Pace().faster(10), controller_guard=Pace.controller_guard)
+"""The pace of most tests. A real StatefulSet controller is no faster under it."""
 
 
 class Ground(Protocol):

@@ -13,7 +13,7 @@ from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.rules import Relative
 from sandbox_server.domain.sandbox import Condition, Sandbox, Status
-from sandbox_server.domain.situation import CONTROLLER_GUARD, Situation
+from sandbox_server.domain.situation import Situation
 
 DEFAULT_START_DEADLINE = timedelta(minutes=10)
 """How long an attempt to run may take before it is called failed: a cold pull of a 2 GB image fits twice."""
@@ -110,8 +110,8 @@ def _recheck_at(at: Situation, waits: bool) -> datetime | None:
     if pod is not None:
         times.append(pod.recent_until)
         times.append(pod.ready_at if pod.ready else None)
-    if at.workload is not None and at.workload.ignored_since is not None:
-        times.append(at.workload.ignored_since + CONTROLLER_GUARD)
+    if at.workload is not None:
+        times.append(at.workload.ignored_at)
     return min((time for time in times if time is not None and time > at.now), default=None)
 
 

@@ -25,6 +25,9 @@ class Pace:
     touch_every: float = 20
     """For which a pod may be missing before the controller of its workload is made to try again, and between two such
     times. So a cause that goes away is noticed as by `retry_most`."""
+    controller_guard: float = 5
+    """For which the controller of a workload may leave it as it is although it has to act. It needs less than a second where
+    it works."""
     sync_check_every: float = 0.1
     """Between two looks at whether an unobservable namespace can be observed again."""
     restart_recent: float = 60

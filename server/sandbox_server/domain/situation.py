@@ -8,9 +8,6 @@ from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Vol
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 
-CONTROLLER_GUARD = timedelta(seconds=5)
-"""How long the controller may take to act on a workload as it now is. It needs less than a second where it works."""
-
 NAMESPACE_ENDS = (Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING)
 NAMESPACE_SYMPTOMS = (*NAMESPACE_ENDS, Reason.CLUSTER_FORBIDDEN)
 """The reasons of a refusal that tells of the namespace, or that the end of the service's Role in it would explain."""
@@ -142,12 +139,12 @@ class Situation:
         return self.sandbox.keep_volume and self.volume is not None and not self.volume.terminating
 
     def unattended(self) -> bool:
-        """The controller has had `CONTROLLER_GUARD` to act on the workload as it is, and has not done so."""
-        since = self.workload.ignored_since if self.workload else None
-        return since is not None and self.now >= since + CONTROLLER_GUARD
+        """The controller has had enough time to act on the workload as it is, and has not done so."""
+        ignored_at = self.workload.ignored_at if self.workload else None
+        return ignored_at is not None and self.now >= ignored_at
 
     def rollout_stuck(self) -> bool:
-        """The controller has had `CONTROLLER_GUARD` to remove an outdated pod, and has not done so.
+        """The controller has had enough time to remove an outdated pod, and has not done so.
 
         Holds until the pod is being removed, so that a workload that was scaled down for it stays so until then.
         """

@@ -45,20 +45,20 @@ class Timer:
         self._ignored: _Ignored | None = None
 
     def timed(self, sandbox: Sandbox, observed: Observed, pace: Pace, now: datetime) -> Observed:
-        """Returns `observed` with the times from which the pod's readiness counts and its last end is past, and since when
-        the workload is left as it is."""
-        workload = observed.workload and self._workload(observed.workload, observed.controller_due, now)
+        """Returns `observed` with the times from which the pod's readiness counts and its last end is past, and when the
+        workload has been left as it is for too long."""
+        workload = observed.workload and self._workload(observed.workload, observed.controller_due, pace, now)
         pod = observed.pod and self._pod(sandbox, observed.pod, pace, now)
         return dataclasses.replace(observed, workload=workload, pod=pod)
 
-    def _workload(self, workload: Workload, controller_due: bool, now: datetime) -> Workload:
+    def _workload(self, workload: Workload, controller_due: bool, pace: Pace, now: datetime) -> Workload:
         if not controller_due:
             self._ignored = None
             return workload
         stands = (workload.generation, workload.replicas, workload.controller_caught_up)
         if self._ignored is None or self._ignored.stands != stands:
             self._ignored = _Ignored(stands, now)
-        return dataclasses.replace(workload, ignored_since=self._ignored.since)
+        return dataclasses.replace(workload, ignored_at=self._ignored.since + timedelta(seconds=pace.controller_guard))
 
     def _pod(self, sandbox: Sandbox, pod: Pod, pace: Pace, now: datetime) -> Pod:
         start, run = (pod.uid, pod.generation, pod.restart_count), self._run

@@ -1,20 +1,19 @@
 """A bad rollout recovers by a good one, also where the StatefulSet controller leaves the broken pod in place."""
 
-from datetime import timedelta
+import dataclasses
 
 import pytest
-from sandbox_server.domain import lifecycle, situation
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
-from tests.support.rig import A, Rig
+from tests.support.rig import FAST, A, Rig
 from tests.support.scripted import SETS
 from tests.support.scripted_api import ScriptedApi
 
 
-@pytest.fixture(autouse=True)
-def short_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (lifecycle, situation):
-        monkeypatch.setattr(module, "CONTROLLER_GUARD", timedelta(seconds=0.5))
+@pytest.fixture
+def pace() -> Pace:
+    return dataclasses.replace(FAST, controller_guard=0.5)
 
 
 @pytest.mark.fault(66)

@@ -1,15 +1,23 @@
 """The Kubernetes engine where the StatefulSet controller does not act."""
 
 import asyncio
+import dataclasses
 
 import pytest
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.support.rig import A, Rig
+from tests.support.rig import FAST, A, Rig
 from tests.support.scripted import CLAIMS, PODS, SETS, until
 from tests.support.scripted_api import ScriptedApi
 
+GUARD = 1.5
 WORDS = "waiting for the cluster's StatefulSet controller"
+
+
+@pytest.fixture
+def pace() -> Pace:
+    return dataclasses.replace(FAST, controller_guard=GUARD)
 
 
 def left(api: ScriptedApi) -> list[str]:
@@ -69,7 +77,7 @@ async def test_a_controller_that_works_is_waited_for(rig: Rig, api: ScriptedApi)
     await rig.settled(A, Phase.RUNNING)
     api.controllers = set()
     await rig.delete(A)
-    await asyncio.sleep(2)
+    await asyncio.sleep(GUARD / 3)
     assert api.objects[SETS][A]["spec"]["replicas"] == 0
     assert "deletionTimestamp" not in api.objects[SETS][A]["metadata"]
     api.controllers = {"garbage", "StatefulSet"}

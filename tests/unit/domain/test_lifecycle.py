@@ -62,7 +62,7 @@ WORKLOADS = [
     workload(),
     workload(replicas=0),
     workload(replicas=0, controller_caught_up=False),
-    workload(replicas=0, controller_caught_up=False, ignored_since=samples.NOW - timedelta(minutes=1)),
+    workload(replicas=0, controller_caught_up=False, ignored_at=samples.NOW),
     workload(generation=2),
     workload(generation=2, replicas=0),
     workload(revision=6),
