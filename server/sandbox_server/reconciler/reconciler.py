@@ -1,4 +1,4 @@
-"""Observe, decide, act, record: what is done for one sandbox, by a few workers, until the engine agrees."""
+"""Observe, decide, act, record: a few workers do so for each sandbox until the engine agrees with the store."""
 
 import asyncio
 import collections
@@ -6,17 +6,18 @@ import dataclasses
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import errors, lifecycle, ownership, status, words
+from sandbox_server.domain import errors, lifecycle, status
 from sandbox_server.domain.event import OBSERVED, Event, Kind
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.reconciler import queue
+from sandbox_server.reconciler import queue, quotes
 from sandbox_server.reconciler.memory import Memory
 
 log = structlog.get_logger()
@@ -26,6 +27,14 @@ QUIET = 60.0
 
 AFTER_THE_ANSWER = 0.002
 """Seconds between the commit of a mutation and the work on it: the caller's answer goes first."""
+
+
+class _Outcome(NamedTuple):
+    """How a pass over a sandbox ended. `retry_after`: seconds for which the engine asked to be left alone."""
+
+    name: str
+    reason: str = ""
+    retry_after: float = 0.0
 
 
 class Reconciler:
@@ -58,7 +67,7 @@ class Reconciler:
         feed.on_event(self._heard)
 
     def wake(self, key: Key) -> None:
-        """A hint that something about `key` may have changed."""
+        """Queues a sandbox that may have changed."""
         self._queue.add(key)
 
     @property
@@ -79,7 +88,7 @@ class Reconciler:
         self._memories.pop(key, None)
 
     async def run(self) -> None:
-        """Works until it is cancelled. Everything live is queued at once: there is no other recovery."""
+        """Works until it is cancelled. Every live sandbox is queued at once: there is no other recovery."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._resyncing())
@@ -106,32 +115,35 @@ class Reconciler:
 
     async def _work(self) -> None:
         while True:
-            key, pause = await self._queue.get(), 0.0
-            try:
-                await self._reconcile(key)
-            except store.Stale:
-                # There is a newer event. A mutation of this replica has woken the key; one of another replica has yet to be heard of.
-                outcome = "stale", ""
-            except engines.Refused as refused:
-                outcome = "refused", refused.fault.reason.name
-                self._warn(refused.fault.reason.name, key, str(refused))
-            except engines.Unreachable as unreachable:
-                outcome, pause = ("unreachable", ""), unreachable.retry_after
-                self._warn("UNREACHABLE", key, str(unreachable))
-            except errors.Unavailable:
-                # The store has said why.
-                outcome = "unavailable", ""
-            except Exception:
-                outcome = "failed", ""
-                log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)
-            else:
-                outcome = "done", ""
-            self.outcomes[outcome] += 1
-            if outcome[0] == "done":
+            key = await self._queue.get()
+            outcome = await self._outcome(key)
+            self.outcomes[outcome.name, outcome.reason] += 1
+            if outcome.name == "done":
                 self._queue.succeeded(key)
             else:
-                self._queue.retry(key, pause)
+                self._queue.retry(key, outcome.retry_after)
             self._queue.done(key)
+
+    async def _outcome(self, key: Key) -> _Outcome:
+        """Makes a pass over a sandbox and returns how it ended."""
+        try:
+            await self._reconcile(key)
+        except store.Stale:
+            # There is a newer event. A mutation of this replica has woken the key; those of others are yet to be heard of.
+            return _Outcome("stale")
+        except engines.Refused as refused:
+            self._warn(refused.fault.reason.name, key, str(refused))
+            return _Outcome("refused", refused.fault.reason.name)
+        except engines.Unreachable as unreachable:
+            self._warn("UNREACHABLE", key, str(unreachable))
+            return _Outcome("unreachable", retry_after=unreachable.retry_after)
+        except errors.Unavailable:
+            # The store has said why.
+            return _Outcome("unavailable")
+        except Exception:
+            log.exception("reconcile_failed", sandbox=key.id, namespace=key.namespace)
+            return _Outcome("failed")
+        return _Outcome("done")
 
     async def _reconcile(self, key: Key) -> None:
         """One pass over a sandbox: observe, decide, act, record.
@@ -183,7 +195,7 @@ class Reconciler:
             await self._engine.examine(sandbox.namespace)
             observed = self._engine.observe(sandbox)
         observed = memory.timer.timed(sandbox, observed, self._pace, self._now())
-        return await self._redacted(event, observed)
+        return await quotes.redacted(sandbox, observed, lambda: self._env(event))
 
     def _decide(self, sandbox: Sandbox, memory: Memory, observed: Observed) -> lifecycle.Decision:
         """Decides, and comes back when time alone may change the decision."""
@@ -242,7 +254,7 @@ class Reconciler:
         self._queue.add_after(sandbox.key, memory.touch_at - now)
 
     async def _env(self, event: Event) -> dict[str, str]:
-        """The environment as of the event. Raises `store.Stale` where there is a newer event: this pass is out of date."""
+        """Returns the environment as of the event. Raises `store.Stale` if there is a newer event."""
         key = event.sandbox.key
 
         def query(reader: store.Reader) -> dict[str, str]:
@@ -257,30 +269,12 @@ class Reconciler:
         """Writes what changed of the status; returns the sandbox's last event."""
         return await self._write(event, status.record(event.sandbox, observed, decision, self._now()))
 
-    async def _redacted(self, event: Event, observed: Observed) -> Observed:
-        """What is observed, with words of the pod's containers that have no value of the environment.
-
-        What the values of another generation were is not known any more, so that nothing new is taken from its pod.
-        """
-        sandbox = event.sandbox
-        pod = observed.pod
-        last = pod.last_exit if pod else None
-        if pod is None or not ownership.owned(sandbox, pod) or not (pod.quoted or (last and last.message)):
-            return observed
-        known, quoted, message = sandbox.status.last_exit, "", ""
-        if pod.generation == sandbox.generation:
-            values = (await self._env(event)).values()
-            quoted, message = words.last(pod.quoted, values), words.last(last.message, values) if last else ""
-        elif known and last and (known.code, known.reason) == (last.code, last.reason):
-            message = known.message
-        return dataclasses.replace(observed, pod=pod.quoting(quoted, message))
-
     async def _write(self, event: Event, after: Sandbox) -> Event:
         """Writes `after`, which was decided on `event`, unless the sandbox stands so. Raises `store.Stale`."""
         known = self._feed.catalogue.get(after.key)
         if known is not None and known.event.sequence == event.sequence and known.event.sandbox == after:
             return known.event
-        # What is gone needs no environment any more.
+        # A sandbox that is gone needs no environment.
         env: dict[str, str] | None = {} if after.status.phase is Phase.TERMINATED else None
         written = await self._store.write(lambda _: store.Write(after, event.sequence, OBSERVED, env))
         sandbox = written.sandbox
@@ -297,7 +291,7 @@ class Reconciler:
         return written
 
     def _warn(self, reason: str, key: Key, message: str) -> None:
-        """One line for each reason in a while: many sandboxes may share a cause, and each is tried again and again."""
+        """Logs one line for each reason in `QUIET`: many sandboxes may share a cause, and each is tried many times."""
         now = time.monotonic()
         if now >= self._quiet_until.get(reason, now):
             self._quiet_until[reason] = now + QUIET
