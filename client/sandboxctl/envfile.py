@@ -18,7 +18,8 @@ import re
 _HEAD = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=")
 _QUOTED = re.compile(r"""[ \t]*(?:'(?P<raw>[^']*)'|"(?P<escaped>(?:[^"\\]|\\.)*)")""", re.DOTALL)
 _REST = re.compile(r"(?:[ \t]+#[^\n]*)?[ \t]*(?:\n|\Z)")
-_COMMENT = re.compile(r"[ \t]+#")
+# Not from the middle of white space, or a line of nothing else would take the square of its length.
+_COMMENT = re.compile(r"(?<![ \t])[ \t]+#")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", **{one: one for one in '"\\$`'}}
 

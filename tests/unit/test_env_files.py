@@ -1,5 +1,8 @@
 """Env files as `sandboxctl` reads them."""
 
+import contextlib
+import time
+
 import pytest
 from sandboxctl import envfile
 
@@ -68,6 +71,14 @@ def test_a_value_in_quotes_goes_on_over_lines(end: str) -> None:
 def test_a_value_is_what_the_line_says(line: str, value: str) -> None:
     assert envfile.parse(f"{line}\nLAST=1\n".encode()) == {"A": value, "LAST": "1"}
     assert envfile.parse(line.encode()) == {"A": value}
+
+
+@pytest.mark.parametrize("line", ["A=b" + " " * 100_000, "A='b'" + " " * 100_000 + "c", "A='" + "\\'" * 100_000])
+def test_no_line_takes_long(line: str) -> None:
+    began = time.process_time()
+    with contextlib.suppress(ValueError):
+        assert envfile.parse(f"{line}\nLAST=1".encode()) == {"A": line.removeprefix("A="), "LAST": "1"}
+    assert time.process_time() - began < 1
 
 
 def test_a_variable_can_be_called_export() -> None:
