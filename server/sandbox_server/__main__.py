@@ -45,6 +45,7 @@ except ModuleNotFoundError as error:
 
 def main() -> None:
     """Runs a command. Exits 2 for bad settings and 1 for a failure, with a line on standard error that says what to do."""
+    open_streams()
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write(__doc__)
@@ -73,6 +74,16 @@ def main() -> None:
         _incomplete(error)
     except (ValueError, OSError, store.SchemaMismatch, errors.ServiceError) as error:
         sys.exit(f"sandbox-server: {error}")
+
+
+def open_streams() -> None:
+    """Puts something in the place of each standard stream that is closed, before a file or a connection takes its number.
+
+    What is written is lost then, and reading is an error.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), mode))
 
 
 def warn_of_unknown_variables() -> None:

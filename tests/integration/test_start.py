@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import termios
@@ -123,3 +124,19 @@ def test_a_key_with_a_passphrase_in_the_place_of_another_changes_nothing(
             client.page()
     said = [json.loads(one) for one in service.log.read_text().splitlines() if "files_not_reloaded" in one]
     assert ["passphrase" in one["error"] for one in said] == [True]
+
+
+@pytest.mark.find(46)
+def test_no_command_needs_its_standard_streams(make_service: Callable[..., Service], tmp_path: Path) -> None:
+    service = make_service().start()
+    program = f"{shlex.quote(sys.executable)} -m sandbox_server"
+    for words, code in (
+        (f"health --listen {service.address} >&-", 0),
+        (f"health --listen {service.address} <&- >&- 2>&-", 0),
+        ("health --listen 127.0.0.1:1 2>&-", 1),
+        ("config >&-", 0),
+        ("--version >&-", 0),
+        ("render <&-", 1),
+    ):
+        done = subprocess.run(["/bin/sh", "-c", f"{program} {words}"], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
