@@ -99,10 +99,13 @@ class _Versioned(msgspec.Struct):
 
 _MEMBERS = Document.__struct_fields__
 _SPEC_MEMBERS = Spec.__struct_fields__
+_KINDS = {one.value: one for one in Kind}
 _LASTING = ("addresses", "status")
 """Objects in a document that last as long as the sandbox. Any other describes one thing that was seen: of the next one
 nothing is true that a newer release said of the one before."""
 
+_BEGINNING = f'{{"version":{VERSION},'
+"""Of the documents that this release writes."""
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(_Whole)
 _VERSION_DECODER = msgspec.json.Decoder(_Versioned)
@@ -115,7 +118,7 @@ _SPECS = weakref.WeakValueDictionary[tuple[str, int], SandboxSpec]()
 
 def of_newer_release(document: str) -> bool:
     """Whether a newer release wrote the document, or has written what was kept in it."""
-    return _VERSION_DECODER.decode(document).version > VERSION
+    return not document.startswith(_BEGINNING) and _VERSION_DECODER.decode(document).version > VERSION
 
 
 def document(value: Sandbox, newer: str | None = None) -> str:
@@ -180,6 +183,7 @@ def _spec(stored: Any) -> SandboxSpec:
 def _cause(row: Row, sandbox: Sandbox) -> Cause:
     """Returns the cause of an event. Where none was stored, it follows from the reason of the status."""
     if row.cause is not None:
-        return Cause(Kind(row.cause), row.actor or "", row.request_id or "")
+        kind = _KINDS.get(row.cause) or Kind(row.cause)
+        return OBSERVED if kind is Kind.OBSERVED else Cause(kind, row.actor or "", row.request_id or "")
     mutated = sandbox.status.reason is Reason.ACCEPTED
     return Cause(Kind.MUTATION, sandbox.tenant) if mutated else OBSERVED

@@ -146,7 +146,7 @@ class Group(Reader):
                 return last
         elif write.decided_on or not (last is None or last.terminated):
             raise Stale
-        if before is not None and before.spec == after.spec:
+        if before is not None and before.spec is not after.spec and before.spec == after.spec:
             # Equal specs are one object: the feed keeps some thousand events in memory.
             after = replace(after, spec=before.spec)
         event = Event(self._stands + len(self.committed) + 1, after, write.cause)
