@@ -96,18 +96,18 @@ def test_a_port_is_given_once_until_it_is_free_again(monkeypatch: pytest.MonkeyP
         busy.listen()
         low = busy.getsockname()[1]
         made = ports.Ports(range(low, low + 20))
-        given = [made.give() for _ in range(10)]
+        given = [made.allot() for _ in range(10)]
     assert len({*given, low}) == 11
-    made.take(given[:5])
+    made.reserve(given[:5])
     with pytest.raises(errors.Unavailable) as caught:
         for _ in range(20):
-            given.append(made.give())
+            given.append(made.allot())
     assert caught.value.reason == "NO_FREE_PORT"
-    made.free(given[:1])
-    assert made.give() == given[0]
+    made.release(given[:1])
+    assert made.allot() == given[0]
     # A create that failed never takes what it was given.
     monkeypatch.setattr(ports.time, "monotonic", lambda: float("1e12"))
-    again = {made.give() for _ in range(10)}
+    again = {made.allot() for _ in range(10)}
     assert not again & set(given[1:5])
 
 

@@ -67,7 +67,7 @@ async def test_a_disk_with_data_is_never_made_anew(rig: LocalRig) -> None:
     known = samples.sandbox(volume_uid="the-disk-with-the-data")
     made = folder.Folder(rig.ground.settings.data_dir, known.key)
     made.prepare(known, 1)
-    assert not made.stands
+    assert not made.has_volume
 
 
 async def test_a_disk_that_cannot_be_made_is_told_once_and_leaves_no_more_with_each_try(rig: LocalRig) -> None:

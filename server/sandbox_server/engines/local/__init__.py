@@ -1,4 +1,4 @@
-"""The embedded default: a sandbox is an isolated process group with its own home directory and loopback port."""
+"""The default engine. A sandbox is an isolated process group on this machine with its own home and loopback port."""
 
 from sandbox_server.engines.local.engine import LocalEngine
 from sandbox_server.engines.local.launch import describe

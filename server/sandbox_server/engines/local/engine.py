@@ -19,9 +19,10 @@ from sandbox_server.settings import Settings
 
 log = structlog.get_logger()
 
-APPLIED, UNKNOWN = 1, 0
-"""Revisions. A service that has just started does not know what a process's environment is, which is not on disk: it has
-to be applied once."""
+APPLIED = 1
+UNKNOWN = 0
+"""Revisions of a workload. After a restart of the service it is UNKNOWN, so that the sandbox is applied once more: the
+environment of a process is not on disk."""
 
 
 class LocalEngine:
@@ -34,76 +35,84 @@ class LocalEngine:
         self.any_synced = False
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
-        """Takes over what runs. Raises OSError if another service has the data directory."""
+        """Adopts the processes that run. Raises OSError if another service has locked the data directory."""
         self._changed = changed
         root = self._settings.data_dir
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = lock.take(root / "lock", "data-dir", root)
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names, not paths
-            # What the service was started with is not its sandboxes': they would hold it open long after it.
+            # Sandboxes outlive the service and must not keep open what the service was started with.
             with contextlib.suppress(OSError):
                 os.set_inheritable(int(name), int(name) < 3)
         log.info("isolation", state=launch.describe(self._settings.local_isolation))
         for sandbox in live:
-            self._ports.take(sandbox.addresses.ports)
-            # One that was deleted gives its ports back when its removal is asked for once more, its folder gone or not.
+            self._ports.reserve(sandbox.addresses.ports)
+            # A deleted sandbox needs a unit even without a folder, since `delete` releases its ports.
             if sandbox.desired is DesiredState.DELETED or Folder(root, sandbox.key).path.exists():
-                self._want(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0)
-        self._looking = asyncio.create_task(self._look())
-        # Every task takes its first step, and shows what it found.
+                self._update(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0)
+        self._volume_watch = asyncio.create_task(self._watch_volumes())
+        # Lets every task take its first step, so that `observe` shows the processes that run.
         await asyncio.sleep(0)
         self.any_synced = True
 
-    def _want(self, sandbox: Sandbox, replicas: int, env: Mapping[str, str] | None = None) -> None:
-        """Has a unit, made where there is none, see to what is wanted."""
+    def _update(self, sandbox: Sandbox, replicas: int, env: Mapping[str, str] | None = None) -> None:
+        """Updates the unit of a sandbox, and creates it first if there is none."""
         key = sandbox.key
-        if (unit := self._units.get(key)) is None:
-            unit = self._units[key] = Unit(self._settings, sandbox, lambda: self._changed(key))
-        unit.want(sandbox, replicas, env)
+        unit = self._units.get(key)
+        if unit is None:
+            unit = Unit(self._settings, sandbox, lambda: self._changed(key))
+            self._units[key] = unit
+        unit.update(sandbox, replicas, env)
 
-    async def _look(self) -> None:
+    async def _watch_volumes(self) -> None:
         before: dict[Key, bool] = {}
         while True:
-            now = {key: unit.folder.stands for key, unit in self._units.items()}
+            now = {key: unit.folder.has_volume for key, unit in self._units.items()}
             for key, _ in now.items() - before.items():
                 self._changed(key)
             before = now
             await asyncio.sleep(self._settings.pace.local_look_every)
 
     def follow(self, namespaces: Iterable[str]) -> None:
-        """Nothing to do: a namespace is a folder."""
+        """Does nothing: a namespace is a folder."""
 
     async def close(self) -> None:
-        """Stops observing. What runs goes on running."""
+        """Stops observing. Processes go on running."""
         self.any_synced = False
-        tasks = [self._looking, *(unit.task for unit in self._units.values())]
+        tasks = [self._volume_watch, *(unit.task for unit in self._units.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         os.close(self._lock)
 
     def synced(self, namespace: str) -> bool:
-        """All namespaces, or none."""
+        """Whether the engine is open: all namespaces are synced, or none."""
         return self.any_synced
 
     def unobservable(self, namespace: str) -> Fault | None:
-        """Nothing that would not pass by itself."""
+        """Returns None: an engine that is open can observe every namespace."""
         return None
 
     async def examine(self, namespace: str) -> None:
-        """Nothing: a namespace is only part of a name here."""
+        """Does nothing: a namespace is only a part of names here."""
 
     def addresses(self, sandbox: Sandbox) -> Addresses:
-        """Loopback URLs, on ports that are the sandbox's until it is deleted."""
-        ports = tuple(self._ports.give() for _ in range(2 if launch.terminal(self._settings) else 1))
+        """Returns loopback URLs with ports that belong to the sandbox until it is deleted.
+
+        Raises `errors.Unavailable` if no port is free.
+        """
+        count = 2 if launch.terminal(self._settings) else 1
+        ports = tuple(self._ports.allot() for _ in range(count))
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         return Addresses(dns_name="127.0.0.1", public_url=urls[0], ttyd_url="".join(urls[1:]), ports=ports)
 
     def observe(self, sandbox: Sandbox) -> Observed:
-        """What is there for this sandbox. Whether its disk is there, the disk itself is asked."""
-        unit, folder = self._units.get(sandbox.key), Folder(self._settings.data_dir, sandbox.key)
+        """Returns what there is of this sandbox. Looks for the volume on the disk each time."""
+        unit = self._units.get(sandbox.key)
+        folder = Folder(self._settings.data_dir, sandbox.key)
+        label = folder.label() if folder.has_volume else {}
         volume = workload = None
-        if folder.stands and (label := folder.label()):
+        if label:
             volume = Volume(
                 owner=label["owner"],
                 uid=label["uid"],
@@ -122,27 +131,27 @@ class LocalEngine:
         return Observed(workload=workload, pod=unit.pod if unit else None, volume=volume)
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
-        """Prepares the folder and has the sandbox's task see to the rest."""
+        """Prepares the folder; the task of the unit then starts or ends the process."""
         folder = Folder(self._settings.data_dir, sandbox.key)
-        self._ports.take(sandbox.addresses.ports)
+        self._ports.reserve(sandbox.addresses.ports)
         await asyncio.to_thread(folder.prepare, sandbox, replicas)
-        self._want(sandbox, replicas, dict(env))
+        self._update(sandbox, replicas, dict(env))
         return APPLIED
 
     async def touch(self, sandbox: Sandbox) -> int:
-        """Nothing to do: the sandbox's task waits for nobody."""
+        """Does nothing: the task of the unit acts by itself."""
         return APPLIED
 
     async def remove_workload(self, sandbox: Sandbox) -> None:
-        """Nothing to do: the sandbox's task acts by itself."""
+        """Does nothing: the task of the unit acts by itself."""
 
     async def delete(self, sandbox: Sandbox) -> None:
-        """Ends what runs; asked again when nothing does any more, removes the folder."""
+        """Ends the process. Called again when nothing runs, it removes the folder and releases the ports."""
         unit = self._units.get(sandbox.key)
-        if unit is None or not unit.rests:
-            self._want(sandbox, 0)
+        if unit is None or not unit.idle:
+            self._update(sandbox, 0)
             return
         await asyncio.to_thread(unit.folder.clear, sandbox)
         unit.task.cancel()
         del self._units[sandbox.key]
-        self._ports.free(sandbox.addresses.ports)
+        self._ports.release(sandbox.addresses.ports)

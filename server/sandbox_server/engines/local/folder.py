@@ -1,4 +1,4 @@
-"""A sandbox's folder under the data directory: made, recognised by its label, and removed without following a link."""
+"""The folder of a sandbox under the data directory. Nothing here follows a link that a sandbox may have made."""
 
 import contextlib
 import errno
@@ -18,30 +18,30 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The JSON objects in a file, one a line, as one; without what is not there, or not whole."""
-    told: dict[str, Any] = {}
+    """Returns the JSON objects of a file, one a line, merged into one. A missing file or a broken line ends the reading."""
+    merged: dict[str, Any] = {}
     with contextlib.suppress(OSError, TypeError, ValueError):
         for line in path.read_text().splitlines():
-            told |= json.loads(line)
-    return told
+            merged |= json.loads(line)
+    return merged
 
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Has what the machine refuses told in the sandbox's status."""
+    """Raises `engines.Refused` for an OSError, so that the status of the sandbox shows it."""
     try:
         yield
     except OSError as error:
-        # Whoever lives in a home gives a file the name he likes; a status is text.
+        # A sandbox can give a file a name that is not UTF-8, and a status is text.
         name = os.fsencode(error.filename or "").decode(errors="replace")
         raise engines.Refused(Fault(Reason.ENGINE_REFUSED, f"{name}: {error.strerror}")) from error
 
 
 class Folder:
-    """`<data>/sandboxes/<namespace>/<id>/`: the disk in `volume/home` of it; the files of its process begin `main`."""
+    """`<data>/sandboxes/<namespace>/<id>/`, with the disk in `volume/home`. The names of the process's files begin `main`."""
 
     def __init__(self, root: Path, key: Key) -> None:
-        """`root`: the data directory."""
+        """`root` is the data directory."""
         self._root = root
         self.path = root / "sandboxes" / key.namespace / key.id
         self.process = self.path / "main"
@@ -49,25 +49,26 @@ class Folder:
         self.home = self._volume / "home"
 
     @property
-    def stands(self) -> bool:
-        """Whether the disk is there, with no link in its place."""
-        return all(_is_directory(one) for one in (self.home, self._volume, self.path))
+    def has_volume(self) -> bool:
+        """Whether the disk exists and is no link."""
+        return all(_is_directory(path) for path in (self.home, self._volume, self.path))
 
     def label(self) -> dict[str, str]:
-        """The `owner` and the `uid` of the volume, whether its home is there or not; empty if it has no label."""
+        """Returns `owner` and `uid` of the volume, even if its home is gone. Empty if there is no label."""
         return read(self._volume / "volume.json")
 
     @_refusing()
     def prepare(self, sandbox: Sandbox, replicas: int) -> None:
-        """Makes the folder and, before the first start, the volume. Raises `engines.Refused`."""
-        self._reach(self._volume)
+        """Creates the folder and, before the first start, the volume. Raises `engines.Refused`."""
+        self._check_links(self._volume)
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not replicas or sandbox.volume_uid or self.stands:
+        if replicas == 0 or sandbox.volume_uid or self.has_volume:
             return
-        if self._volume.exists() and self._ours(sandbox):
-            # A disk that was lost, by the word of its owner.
+        if self._volume.exists() and self._owns_volume(sandbox):
+            # What is left of a lost disk, which the caller has given up.
             _remove(self._volume, self.path)
-        # At once with its label, or not at all. The same name whenever it is tried: what is in the way is told but once.
+        # The rename makes the volume and its label appear together. The name is always the same, so that the error of
+        # each try is the same and the status does not change.
         fresh = self.path / "new"
         if os.path.lexists(fresh):
             _remove(fresh, self.path)
@@ -81,29 +82,31 @@ class Folder:
 
     @_refusing()
     def clear(self, sandbox: Sandbox) -> None:
-        """Removes the folder, or all of it but a volume that is kept; nothing if it is another's.
+        """Removes the folder, without the volume if the sandbox keeps it. A folder with a foreign volume stays.
 
-        Raises `engines.Refused`: what is left then can be cleared later.
+        Raises `engines.Refused`. Call it again then: what is left can be removed later.
         """
-        self._reach(self.path)
-        if self.path.exists() and self._ours(sandbox):
-            for entry in list(self.path.iterdir()):
-                if entry != self._volume or not sandbox.keep_volume:
-                    _remove(entry, self.path)
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
+        self._check_links(self.path)
+        if not self.path.exists() or not self._owns_volume(sandbox):
+            return
+        for entry in list(self.path.iterdir()):
+            if entry != self._volume or not sandbox.keep_volume:
+                _remove(entry, self.path)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
-    def _reach(self, path: Path) -> None:
+    def _check_links(self, path: Path) -> None:
         """Raises OSError if there is a link between the data directory and `path`."""
-        # Unlike Path.resolve, it takes a link that leads to itself as it takes a file.
+        # Unlike Path.resolve, realpath does not fail for a link to itself.
         if Path(os.path.realpath(path)) != self._root.resolve() / path.relative_to(self._root):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
-    def _ours(self, sandbox: Sandbox) -> bool:
-        """Whether the volume is the sandbox's. One that is not there, or lost its label since, is nobody else's."""
-        if label := self.label():
+    def _owns_volume(self, sandbox: Sandbox) -> bool:
+        """Whether the volume belongs to the sandbox. A missing volume, or its own that lost its label, does too."""
+        label = self.label()
+        if label:
             return ownership.owns_volume(sandbox, label["owner"], label["uid"])
-        return bool(sandbox.volume_uid) or not os.path.lexists(self._volume)
+        return sandbox.volume_uid != "" or not os.path.lexists(self._volume)
 
 
 def _is_directory(path: Path) -> bool:
@@ -114,26 +117,26 @@ def _is_directory(path: Path) -> bool:
 
 
 def _remove(top: Path, folder: Path) -> None:
-    """Removes an entry of a folder, a directory with all in it.
+    """Removes an entry of `folder`, a directory with its content.
 
-    Each directory is first renamed to lie in `folder` itself, so that no tree is too deep, and so that a mount point,
-    which cannot be renamed, stops it before anything in there is touched.
+    Each directory is first moved up into `folder`, so that no path is too long. A mount point cannot be moved, so that
+    it stops the removal before anything in it is touched. Raises OSError.
     """
-    lifted: list[Path] = []
+    moved: list[Path] = []
 
-    def take(path: Path) -> None:
+    def unlink_or_move(path: Path) -> None:
         if not _is_directory(path):
             path.unlink()
             return
         if os.geteuid() != 0:
-            # No sandbox keeps its own from going by taking away its owner's right to list and change it.
+            # The sandbox may have removed the rights to list and change its directory.
             path.chmod(0o700)
-        # The same name whenever it is tried: what is in the way is told but once.
-        lifted.append(path.rename(folder / f"going-{path.stat().st_ino}"))
+        # Named after the inode, so that the error of each try is the same and the status does not change.
+        moved.append(path.rename(folder / f"going-{path.stat().st_ino}"))
 
-    take(top)
-    while lifted:
-        going = lifted.pop()
-        for entry in list(going.iterdir()):
-            take(entry)
-        going.rmdir()
+    unlink_or_move(top)
+    while moved:
+        directory = moved.pop()
+        for entry in list(directory.iterdir()):
+            unlink_or_move(entry)
+        directory.rmdir()

@@ -1,8 +1,8 @@
-"""What a process of a sandbox prints: its log, which is bounded, and the end of it.
+"""The bounded log of what a sandbox prints.
 
-A process prints into a pipe, and a pump writes what comes out of it to the log. The pump is a process in a session of its own:
-it outlives the service as the sandbox does, and ends when nobody can print any more. It is a shell with `dd`, which writes
-each block as it comes and starts in 2 ms; an interpreter takes 35 ms and nine times the memory.
+The process of a sandbox prints into a pipe, and a pump copies the pipe to the log. The pump is a process in a session of
+its own: it outlives the service, as the sandbox does, and ends when nothing can print into the pipe any more. It is a
+shell with `dd`, which starts in 2 ms; a Python interpreter takes 35 ms and nine times the memory.
 """
 
 import contextlib
@@ -12,15 +12,16 @@ from pathlib import Path
 from sandbox_server.engines.local import launch
 
 WORDS_MOST = 4096
-"""Bytes of a log that are kept of a process that failed, as many as a kubelet keeps."""
+"""Bytes at the end of the log that go into the status of a failed process, as many as the kubelet takes."""
 
-_BLOCK, _BLOCKS = 4096, 2048
+_BLOCK = 4096
+_BLOCKS = 2048
 MOST = _BLOCK * _BLOCKS
-"""Bytes of a log, after which it is renamed to end in `.1` and a new one begins. A block is what is read at once: a log of
-many small writes is renamed earlier, after as many of them as it has blocks."""
+"""Bytes of a log. Then it is renamed to end in `.1`, and a new one begins. `dd` counts reads, and a read of a small write
+counts as a block, so that a log of small writes is renamed earlier."""
 
-# What cannot be written, to a disk that is full for example, is left out: no sandbox waits for its log. That fewer blocks
-# than were asked for were read (`12+3 records in`, after warnings on lines of their own) says that the input has ended.
+# If the log cannot be written, for example on a full disk, the output is dropped: a sandbox must not wait for its log.
+# `dd` prints how many blocks it read, as `12+3 records in`. Fewer than were asked for mean that the input has ended.
 _PUMP = f"""
 umask 077
 while said=$(dd bs={_BLOCK} count={_BLOCKS} of="$0" 2>&1) || said=$(dd bs={_BLOCK} count={_BLOCKS} of=/dev/null 2>&1)
@@ -35,8 +36,11 @@ done
 
 
 def pump(log: Path, printed: int) -> int:
-    """Starts what writes everything that comes out of `printed` to a new log; returns its pid. Raises OSError."""
-    # Made here, so that whoever starts the process hears why it cannot be.
+    """Starts a pump from the pipe `printed` to a new log and returns its pid.
+
+    Raises OSError if the log cannot be created or the pump cannot be started.
+    """
+    # Created here and not by the pump, whose errors nobody sees.
     os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     _former(log).unlink(missing_ok=True)
     nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -48,11 +52,11 @@ def pump(log: Path, printed: int) -> int:
 
 
 def last(log: Path) -> str:
-    """The end of the output. The log may just have been begun anew, so that the one before it counts too."""
+    """Returns the end of the output, if need be with the end of the former log. Empty if there is no log."""
     words = b""
-    for one in (log, _former(log)):
+    for path in (log, _former(log)):
         left = WORDS_MOST - len(words)
-        with contextlib.suppress(OSError), one.open("rb") as file:
+        with contextlib.suppress(OSError), path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - left))
             words = file.read(left) + words
     return words.decode(errors="replace")

@@ -1,7 +1,6 @@
-"""Loopback ports, each given to one sandbox at a time."""
+"""Loopback ports, each of one sandbox at a time."""
 
 import itertools
-import math
 import random
 import socket
 import time
@@ -10,37 +9,45 @@ from collections.abc import Iterable
 from sandbox_server.domain import errors
 
 PROMISED_FOR = 600.0
-"""Seconds for which a port that was given waits for its sandbox: a create that fails says nothing of it."""
+"""Seconds for which an allotted port waits to be reserved: a create that fails does not release it."""
 
 
 class Ports:
-    """Gives out ports of a range: `give` from the store's thread alone, the others from anywhere."""
+    """Allots ports of a range. `allot` is for the store's thread alone, the other methods for any thread."""
 
     def __init__(self, ports: range) -> None:
         self._range = ports
-        self._taken: dict[int, float] = {}
+        self._reserved: set[int] = set()
+        self._promised_until: dict[int, float] = {}
 
-    def take(self, ports: Iterable[int]) -> None:
-        """Marks ports as those of a sandbox that exists."""
-        self._taken.update(dict.fromkeys(ports, math.inf))
+    def reserve(self, ports: Iterable[int]) -> None:
+        """Marks ports as those of a sandbox that exists, until they are released."""
+        self._reserved.update(ports)
 
-    def free(self, ports: Iterable[int]) -> None:
-        """Takes ports back."""
+    def release(self, ports: Iterable[int]) -> None:
+        """Makes ports available again."""
         for port in ports:
-            self._taken.pop(port, None)
+            self._reserved.discard(port)
+            self._promised_until.pop(port, None)
 
-    def give(self) -> int:
-        """A port that no sandbox has and nobody listens on, until `take` marks it or its time has passed.
+    def allot(self) -> int:
+        """Returns a port that no sandbox has and nobody listens on. It is allotted again if not reserved in time.
 
         Raises `errors.Unavailable` if there is none.
         """
-        now, first = time.monotonic(), random.randrange(len(self._range))
+        now = time.monotonic()
+        # A random start makes it unlikely that a released port is soon allotted again.
+        first = random.randrange(len(self._range))
         for port in itertools.chain(self._range[first:], self._range[:first]):
-            if self._taken.get(port, 0.0) <= now and _is_free(port):
-                self._taken[port] = now + PROMISED_FOR
+            if not self._is_taken(port, now) and _is_free(port):
+                self._promised_until[port] = now + PROMISED_FOR
                 return port
-        told = f"no free port is left in {self._range.start}-{self._range.stop - 1}"
-        raise errors.Unavailable("NO_FREE_PORT", f"{told}: delete a sandbox, or have local-ports widened")
+        message = f"no free port is left in {self._range.start}-{self._range.stop - 1}"
+        raise errors.Unavailable("NO_FREE_PORT", f"{message}: delete a sandbox, or have local-ports widened")
+
+    def _is_taken(self, port: int, now: float) -> bool:
+        promised_until = self._promised_until.get(port)
+        return port in self._reserved or (promised_until is not None and now < promised_until)
 
 
 def _is_free(port: int) -> bool:

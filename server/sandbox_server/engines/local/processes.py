@@ -1,9 +1,9 @@
-"""Process groups that outlive the service: started, found again, heard dying, ended.
+"""Process groups that outlive the service: how they are started, found again, waited for and ended.
 
-A process begins only when its identity, pid and start time, is on disk, so that a service that is killed at any moment
-finds it again or it never was. Nobody who adopts a process is told its exit code, so that is on disk too: written by
-bubblewrap, or by the shell around a plain process. What a process prints goes through a pump, a process in a session of its
-own, which bounds the log and ends when nobody can print any more.
+A process runs only after its pid and start time are on disk. A service that is killed at any moment therefore either
+finds the process again, or the process has never run. The kernel gives the exit code only to the parent, so that
+bubblewrap, or the shell around a plain process, writes it to disk for a service that has adopted the process. See
+`output` for the pump that writes the log.
 """
 
 import asyncio
@@ -20,22 +20,27 @@ from pathlib import Path
 from sandbox_server.engines.local import folder, launch, output
 
 DRAINED_WITHIN = 2.0
-"""Seconds after its end in which what a process printed has to be in its log; what left its group may print for ever."""
+"""Seconds after the end of a process until its pump is killed. A child that left the process group may print for ever."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-"""Pids and start times count from a boot: after another one they say nothing."""
+"""Identifies the boot. Pids and start times of another boot are meaningless."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process group, before it is started, while it runs and when it has ended.
+    """A process group before it is started, while it runs, and after it has ended.
 
-    `files`: where the names of its files begin. It runs a `generation` of the sandbox `owner`, after as many
-    `restarts`; the last `quick` of those came too soon, the last of all with the exit code `code` and, if it
-    failed, `words` at the end of its log. `pid`: its leader's, which began `began` clock ticks after the boot; both
-    are 0 before the start. `pump` and `pump_began`: those of the pump of its output.
+    All fields but `files` are stored under these names, and releases read what others have stored.
+
+    - `files`: how the names of its files begin.
+    - `owner`, `generation`: the uid of the sandbox, and the generation that the process runs.
+    - `restarts`: how many processes of this generation have ended by themselves before this one.
+    - `quick`: how many of those, the last ones, ended too soon after their start.
+    - `code`, `words`: the exit code of the last of those, and the end of its log if it failed.
+    - `pid`, `began`: the leader of the group and its start in clock ticks after the boot; 0 before the start.
+    - `pump`, `pump_began`: the same of the pump of its output.
     """
 
     files: Path
@@ -56,128 +61,145 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
-        return 0 != self.began == _began(self.pid)
+        """Whether the leader of the group runs."""
+        return _runs(self.pid, self.began)
 
     def start(self, launched: launch.Launch) -> "Process":
-        """Starts it, in a session of its own. Raises OSError."""
+        """Starts the process in a session of its own and returns it with its pids. Raises OSError."""
         self.forget()
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as opened:
 
-            def keep(handle: int) -> int:
-                held.callback(os.close, handle)
-                return handle
+            def close_later(descriptor: int) -> int:
+                opened.callback(os.close, descriptor)
+                return descriptor
 
-            told = keep(os.memfd_create("told"))
-            os.pwrite(told, launched.told, 0)
-            gate, opener = map(keep, os.pipe())
-            printed, printing = map(keep, os.pipe())
+            options = close_later(os.memfd_create("options"))
+            os.pwrite(options, launched.options, 0)
+            gate, opener = map(close_later, os.pipe())
+            printed, printing = map(close_later, os.pipe())
             words = ["/bin/sh", "-c", launched.script, str(self.files), *launched.words]
-            begun: list[int] = []
+            spawned: list[int] = []
             try:
-                begun.append(output.pump(self._log, printed))
-                begun.append(launch.spawn(words, launched.env, (printing, 1), (1, 2), (gate, 0), (told, 4)))
-                pump_pid, pid = begun
+                pump_pid = output.pump(self._log, printed)
+                spawned.append(pump_pid)
+                pid = launch.spawn(words, launched.env, (printing, 1), (1, 2), (gate, 0), (options, 4))
+                spawned.append(pid)
                 started = dataclasses.replace(
                     self, pid=pid, began=_began(pid), pump=pump_pid, pump_began=_began(pump_pid)
                 )
                 identity = dataclasses.asdict(started) | {"boot": BOOT}
                 del identity["files"]
                 Path(f"{self.files}.process").write_text(json.dumps(identity))
+                # The process has waited for this line.
                 os.write(opener, b"\n")
             except OSError:
-                for one in begun:
-                    os.killpg(one, signal.SIGKILL)
-                    os.waitpid(one, 0)
+                for child in spawned:
+                    os.killpg(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
                 raise
         return started
 
     def after(self, steady: float) -> "Process":
-        """The one that follows when it has ended by itself: too soon, unless it began `steady` seconds ago."""
+        """Returns the process that follows this one, which has ended by itself.
+
+        It has ended too soon if it began less than `steady` seconds ago.
+        """
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - self.began / _TICKS
-        # What left no code was killed together with what would have written it.
+        # Without an exit code the process was killed together with the wrapper that writes the code.
         code = self._report().get("exit-code", 128 + signal.SIGKILL)
         quick = self.quick + 1 if age < steady else 1
-        words = output.last(self._log) if code else ""
+        words = output.last(self._log) if code != 0 else ""
         return Process(self.files, self.owner, self.generation, self.restarts + 1, quick, code, words)
 
     def _report(self) -> dict[str, int]:
-        """What bubblewrap says: the first process inside, at the end `exit-code`."""
+        """Returns what bubblewrap, or the shell, has written: `child-pid`, `pid-namespace`, in the end `exit-code`."""
         return folder.read(Path(f"{self.files}.exit"))
 
     @property
     def _inner(self) -> int:
-        """The pid of the first process inside bubblewrap, whose end is the end of all in there; 0 if it is gone.
+        """The pid of the first process inside bubblewrap, 0 if it is gone. All processes inside end with it.
 
-        Its pid may be another's by now, but hardly in a pid namespace of the same number.
+        Another process may have the pid by now, but hardly in a pid namespace with the same number.
         """
-        told = self._report()
-        pid = told.get("child-pid", 0)
+        report = self._report()
+        pid = report.get("child-pid", 0)
         with contextlib.suppress(OSError):
-            if _began(pid) and Path(f"/proc/{pid}/ns/pid").stat().st_ino == told["pid-namespace"]:
+            if _began(pid) != 0 and Path(f"/proc/{pid}/ns/pid").stat().st_ino == report["pid-namespace"]:
                 return pid
         return 0
 
     async def ended(self) -> None:
-        """Returns once it has ended; the last of what it started is killed then."""
+        """Returns when the leader has ended, and what it had started has been killed."""
         await _gone(lambda: self.pid if self.alive else 0)
         self.kill()
-        # The first process inside ends after all others in there.
+        # The first process inside bubblewrap ends after all others inside.
         await _gone(lambda: self._inner)
         _reap(self.pid)
 
     async def drained(self) -> None:
-        """Returns once the log has all that it printed before its end, which has come."""
+        """Returns when the log has all output. Assumes that the process has ended."""
         try:
             async with asyncio.timeout(DRAINED_WITHIN):
-                await _gone(self._pumping)
+                await _gone(self._running_pump)
         except TimeoutError:
-            if found := self._pumping():
-                _signal(os.killpg, found, signal.SIGKILL)
-            await _gone(self._pumping)
+            pump = self._running_pump()
+            if pump != 0:
+                _signal(os.killpg, pump, signal.SIGKILL)
+            await _gone(self._running_pump)
         _reap(self.pump)
 
-    def _pumping(self) -> int:
-        """The pid of its pump, if that runs."""
-        return self.pump if 0 != self.pump_began == _began(self.pump) else 0
+    def _running_pump(self) -> int:
+        """Returns the pid of the pump, 0 if it does not run."""
+        return self.pump if _runs(self.pump, self.pump_began) else 0
 
     def terminate(self) -> None:
-        """Asks it to end: SIGTERM to what the caller started, not to what wraps it."""
-        around = self._inner or self.pid
+        """Sends SIGTERM to what the caller's command has started, and not to the wrapper around it."""
+        wrapper = self._inner or self.pid
         with contextlib.suppress(FileNotFoundError):
-            started = Path(f"/proc/{around}/task/{around}/children").read_text().split()
-            for pid in started:
+            children = Path(f"/proc/{wrapper}/task/{wrapper}/children").read_text().split()
+            for pid in children:
                 _signal(os.kill, int(pid), signal.SIGTERM)
-            if not started:
+            if not children:
                 self.kill()
 
     def kill(self) -> None:
-        """Ends all of it at once, also what its leader left behind."""
-        if self.pid and _began(self.pid) in (0, self.began):
+        """Sends SIGKILL to the whole group, even if its leader has ended, and to all processes inside bubblewrap."""
+        # With the leader gone, its pid is still the id of the group, unless another process has it by now.
+        if self.pid != 0 and _began(self.pid) in (0, self.began):
             _signal(os.killpg, self.pid, signal.SIGKILL)
-        # After its group: before bubblewrap has told of it, it is still in there.
-        if inner := self._inner:
+        # After the group: the inner process is in the group until bubblewrap has reported it.
+        inner = self._inner
+        if inner != 0:
             _signal(os.kill, inner, signal.SIGKILL)
 
     def forget(self) -> None:
-        """Removes what `find` goes by."""
+        """Removes the files by which `find` finds the process."""
         for suffix in (".process", ".exit"):
             Path(f"{self.files}{suffix}").unlink(missing_ok=True)
 
 
 def find(files: Path, owner: str) -> Process:
-    """What was last started with these files for `owner` since the boot, alive or not; else one that never was."""
-    told = {} if files.parent.is_symlink() else folder.read(Path(f"{files}.process"))
-    if (told.pop("boot", ""), told.get("owner")) != (BOOT, owner):
+    """Returns the process that was last started with these files for `owner` since the boot, even if it has ended.
+
+    Returns a process that was never started, of generation 0, if there is none.
+    """
+    stored = {} if files.parent.is_symlink() else folder.read(Path(f"{files}.process"))
+    boot = stored.pop("boot", "")
+    if boot != BOOT or stored.get("owner") != owner:
         return Process(files, owner, 0)
-    return Process(files, **told)
+    return Process(files, **stored)
 
 
 def _reap(pid: int) -> None:
-    """Has an own child that ended be no zombie; one that was adopted has another parent."""
-    if pid:
+    """Removes the zombie of an ended child. An adopted process has another parent, which does so."""
+    if pid != 0:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
+
+
+def _runs(pid: int, began: int) -> bool:
+    """Whether the process that began at `began` runs. Another process may have its pid by now."""
+    return began != 0 and _began(pid) == began
 
 
 def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
@@ -186,21 +208,22 @@ def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
 
 
 def _began(pid: int) -> int:
-    """When a process started; 0 if it does not run. A zombie does not."""
+    """Returns when a process started, in clock ticks after the boot; 0 if it does not run. A zombie does not run."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return 0 if fields[0] in "ZX" else int(fields[19])
     return 0
 
 
-async def _gone(there: Callable[[], int]) -> None:
-    """Returns when no process is `there` any more, whose pid is asked for again once a descriptor holds it."""
-    while pid := there():
-        heard = asyncio.Event()
-        with contextlib.suppress(ProcessLookupError), contextlib.ExitStack() as held:
-            handle = os.pidfd_open(pid)
-            held.callback(os.close, handle)
-            if there():
-                asyncio.get_running_loop().add_reader(handle, heard.set)
-                held.callback(asyncio.get_running_loop().remove_reader, handle)
-                await heard.wait()
+async def _gone(running: Callable[[], int]) -> None:
+    """Returns when `running`, which gives the pid of a process, gives 0."""
+    while (pid := running()) != 0:
+        ended = asyncio.Event()
+        with contextlib.suppress(ProcessLookupError), contextlib.ExitStack() as opened:
+            descriptor = os.pidfd_open(pid)
+            opened.callback(os.close, descriptor)
+            # Asked again: before the descriptor was open, another process could get the pid.
+            if running() != 0:
+                asyncio.get_running_loop().add_reader(descriptor, ended.set)
+                opened.callback(asyncio.get_running_loop().remove_reader, descriptor)
+                await ended.wait()

@@ -1,4 +1,4 @@
-"""When a sandbox is ready: it answers HTTP on its application port, or on a TCP port, or its process just runs."""
+"""When a sandbox is ready: it answers HTTP on its application port, or listens on a TCP port, or its process just runs."""
 
 import asyncio
 import contextlib
@@ -8,53 +8,70 @@ from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.settings import Settings
 
 ANSWER_WITHIN = 1.0
-"""Seconds, as the kubelet's default."""
+"""Seconds for an answer to a probe, the kubelet's default."""
 MISSES = 3
-"""Probes in a row that a sandbox that was ready must miss to be so no more, as the kubelet's default."""
+"""After as many failed probes in a row a ready sandbox is not ready any more, the kubelet's default."""
 ALIVE = 0.15
-"""Seconds that a process must run to be ready where nothing has to answer: one whose command is not there has ended."""
+"""Seconds that a process without a probe must run to be ready. A process whose command does not exist ends sooner."""
 
 
 async def watch(sandbox: Sandbox, settings: Settings, ready: bool) -> AsyncIterator[bool]:
-    """Whether a sandbox is ready, again whenever it was asked; `ready`: whether it was when last seen."""
-    asked, pace, missed = _asked(sandbox, settings), settings.pace, 0
-    while asked:
-        answers = await probe(*asked)
+    """Yields after each probe whether the sandbox is ready. `ready` says whether it was before.
+
+    Without a probe it yields True once, and ends.
+    """
+    probed = _probed(sandbox, settings)
+    if probed is None:
+        await asyncio.sleep(ALIVE)
+        yield True
+        return
+    port, path = probed
+    pace = settings.pace
+    missed = 0
+    while True:
+        answers = await probe(port, path)
         missed = 0 if answers else missed + 1
         ready = answers or (ready and missed < MISSES)
         yield ready
-        await asyncio.sleep(pace.probe_until_ready if not ready else pace.probe_again if missed else pace.probe_after)
-    await asyncio.sleep(ALIVE)
-    yield True
+        if not ready:
+            await asyncio.sleep(pace.probe_until_ready)
+        elif missed > 0:
+            await asyncio.sleep(pace.probe_again)
+        else:
+            await asyncio.sleep(pace.probe_after)
 
 
-def asks(sandbox: Sandbox, settings: Settings) -> bool:
-    """Whether something has to answer before a sandbox is ready."""
-    return _asked(sandbox, settings) is not None
+def has_probe(sandbox: Sandbox, settings: Settings) -> bool:
+    """Whether a probe must succeed before the sandbox is ready."""
+    return _probed(sandbox, settings) is not None
 
 
-def _asked(sandbox: Sandbox, settings: Settings) -> tuple[int, str] | None:
-    """The loopback port that has to answer, and the HTTP path if one is asked for; None where nothing has to answer.
+def _probed(sandbox: Sandbox, settings: Settings) -> tuple[int, str] | None:
+    """Returns the loopback port to probe, and the HTTP path or an empty one; None without a probe.
 
-    The first port of the spec is the one that the sandbox was given, where a web server runs in want of a command.
+    The first port of the spec stands for the loopback port of the sandbox. The default command, a web server, is
+    probed there even if the spec has no probe.
     """
-    spec, application = sandbox.spec, sandbox.addresses.ports[0]
-    path, port = spec.readiness.http_path, spec.readiness.tcp_port
+    spec = sandbox.spec
+    application = sandbox.addresses.ports[0]
+    path = spec.readiness.http_path
+    port = spec.readiness.tcp_port
     if path or port == spec.ports[0].number:
         return application, path
-    if port:
+    if port != 0:
         return port, ""
-    return None if spec.command or settings.local_command else (application, "")
+    has_command = bool(spec.command) or settings.local_command != ""
+    return None if has_command else (application, "")
 
 
 async def probe(port: int, path: str) -> bool:
-    """Asks once: with no path, whether the port is open."""
+    """Probes once and returns whether it succeeded: a GET of `path`, or with an empty path a connection."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with contextlib.closing(writer):
                 if not path:
-                    # The kernel may give a connection the very port that it leads to: it then meets itself.
+                    # The kernel may choose the probed port as the connection's own port, which then connects to itself.
                     return bool(writer.get_extra_info("sockname") != writer.get_extra_info("peername"))
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
                 version, _, rest = (await reader.readline()).partition(b" ")

@@ -1,4 +1,4 @@
-"""One sandbox on this machine, and the one task that brings its process to what is wanted."""
+"""A sandbox on this machine, and the task that starts and ends its process."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,14 @@ from sandbox_server.settings import Settings
 log = structlog.get_logger()
 
 PAUSE = 1.0
-"""Seconds until the task goes on after something unforeseen."""
+"""Seconds until the task goes on after an unforeseen error."""
 
 
 class Unit:
-    """`pod` is the process. `rests`: nothing runs, and nothing will until something else is wanted.
+    """Runs the process of a sandbox.
 
-    `changed` is called when either changes. What runs goes on running when `task` is cancelled.
+    `pod` is the process, None if there is none. `idle` is whether nothing runs and nothing will until the next `update`.
+    `changed` is called when either changes. The process goes on running when `task` is cancelled.
     """
 
     def __init__(self, settings: Settings, sandbox: Sandbox, changed: Callable[[], None]) -> None:
@@ -33,15 +34,20 @@ class Unit:
         self._settings = settings
         self._pace = settings.pace
         self._changed = changed
-        self._poke = asyncio.Event()
-        self.want(sandbox, 0)
+        self._updated = asyncio.Event()
+        self.update(sandbox, 0)
         self.task = asyncio.create_task(self._run())
 
-    def want(self, sandbox: Sandbox, replicas: int, env: Mapping[str, str] | None = None) -> None:
-        """Changes what is wanted; the task sees to it. Without `env`, as after a restart, it starts nothing."""
-        self.sandbox, self.replicas, self.env = sandbox, replicas, env
-        self.rests = False
-        self._poke.set()
+    def update(self, sandbox: Sandbox, replicas: int, env: Mapping[str, str] | None = None) -> None:
+        """Sets what should run; the task starts and ends processes accordingly.
+
+        Without `env`, which is not known after a restart of the service, no process is started.
+        """
+        self.sandbox = sandbox
+        self.replicas = replicas
+        self.env = env
+        self.idle = False
+        self._updated.set()
 
     async def _run(self) -> None:
         while True:
@@ -52,24 +58,27 @@ class Unit:
                 await asyncio.sleep(PAUSE)
 
     async def _work(self) -> None:
-        files, owner = self.folder.process, self.sandbox.uid
+        """Takes one step after another from the process that there is to the one that should run."""
+        files = self.folder.process
+        owner = self.sandbox.uid
         process = processes.find(files, owner)
-        # As it was when last seen; it is asked again at once.
+        # What the last status said, until the first probe, which follows at once.
         self._ready = self.sandbox.status.phase is Phase.RUNNING
         while True:
-            self._poke.clear()
+            self._updated.clear()
             generation = self.sandbox.generation if self.replicas else 0
-            if process.pid and not process.alive:
+            started = process.pid != 0
+            if started and not process.alive:
                 await process.ended()
                 await process.drained()
                 process = process.after(self._pace.local_steady)
             elif process.generation != generation:
-                if process.pid:
+                if started:
                     await self._stop(process)
                 process = Process(files, owner, generation)
-            elif process.pid:
+            elif started:
                 await self._attend(process)
-            elif generation:
+            elif generation != 0:
                 process = await self._start(process)
             else:
                 await self._rest()
@@ -85,61 +94,67 @@ class Unit:
             terminating=terminating,
             scheduled=True,
             image_pulled=True,
-            probed=readiness.asks(self.sandbox, self._settings),
+            probed=readiness.has_probe(self.sandbox, self._settings),
             restart_count=process.restarts,
-            last_exit=None if code is None else Exit(code, _word(code), process.words),
+            last_exit=None if code is None else Exit(code, _exit_reason(code), process.words),
         )
         if pod != self.pod:
             self.pod = pod
             self._changed()
 
     async def _start(self, process: Process) -> Process:
-        """Starts the process, later each time that it ended by itself too soon; as it was if it did not come to that."""
-        quick = process.quick
-        if quick:
-            told = f"the process ended with exit code {process.code}; it is being started again"
-            self._show(process, Reason.CRASH_LOOP if quick > 1 else Reason.RESTARTING, told)
-        if self.env is None:
-            await self._poke.wait()
-        elif not quick or not await self._poked(self._pause(quick)):
-            self._ready = False
-            try:
-                return process.start(launch.launch(self.sandbox, self.env, self.folder.home, self._settings))
-            except OSError as error:
-                told = f"the process cannot be started: {error.strerror or error}"
-                self._show(process, Reason.CONTAINER_CONFIG, told)
-                await self._poked(self._pace.local_restart_most)
-        return process
+        """Starts the process, after a delay if earlier ones ended too soon, and returns it as started.
 
-    def _pause(self, quick: int) -> float:
-        """Seconds until a process is started again that ended too soon so many times."""
-        # A long crash loop must not make a number that is no float any more.
+        Returns it unchanged if it was not started: there was an update, or it could not be started.
+        """
+        if process.quick > 0:
+            reason = Reason.CRASH_LOOP if process.quick > 1 else Reason.RESTARTING
+            self._show(process, reason, f"the process ended with exit code {process.code}; it is being started again")
+        if self.env is None:
+            await self._updated.wait()
+            return process
+        if process.quick > 0 and await self._updated_within(self._delay(process.quick)):
+            return process
+        self._ready = False
+        try:
+            return process.start(launch.launch(self.sandbox, self.env, self.folder.home, self._settings))
+        except OSError as error:
+            message = f"the process cannot be started: {error.strerror or error}"
+            self._show(process, Reason.CONTAINER_CONFIG, message)
+            await self._updated_within(self._pace.local_restart_most)
+            return process
+
+    def _delay(self, quick: int) -> float:
+        """Returns the seconds until the next start, after `quick` processes in a row that ended too soon."""
+        # The exponent is bounded: after a long crash loop the power would be too large for a float.
         return min(self._pace.local_restart_most, self._pace.local_restart_first * 2.0 ** min(quick - 1, 16))
 
     async def _attend(self, process: Process) -> None:
-        """Shows whether the process is ready until it ends or something else is wanted."""
+        """Shows whether the process is ready, until it ends or there is an update."""
 
         def show(ready: bool) -> None:
             self._ready = ready
-            told = (Reason.READY, "the process runs") if ready else (Reason.NOT_READY, "not answering yet")
-            self._show(process, *told)
+            if ready:
+                self._show(process, Reason.READY, "the process runs")
+            else:
+                self._show(process, Reason.NOT_READY, "not answering yet")
 
-        async def ask() -> None:
+        async def probe() -> None:
             async for ready in readiness.watch(self.sandbox, self._settings, self._ready):
                 show(ready)
-            await self._poke.wait()
+            await self._updated.wait()
 
         show(self._ready)
-        tasks = [asyncio.ensure_future(one) for one in (process.ended(), self._poke.wait(), ask())]
+        tasks = [asyncio.ensure_future(one) for one in (process.ended(), self._updated.wait(), probe())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.gather(*done)
         finally:
-            for one in tasks:
-                one.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _stop(self, process: Process) -> None:
-        """Ends the process with all that it started."""
+        """Ends the process and all that it has started: SIGTERM first, and after the grace period SIGKILL."""
         self._show(process, Reason.NOT_READY, "the process is being ended", terminating=True)
         process.terminate()
         try:
@@ -151,25 +166,27 @@ class Unit:
         await process.drained()
 
     async def _rest(self) -> None:
-        """Shows that nothing runs, and waits until something else is wanted."""
-        if (last := processes.find(self.folder.process, self.sandbox.uid)).pid:
-            # By the time that another service looks, its pid may be anybody's. A disk that does not let go of it is in the
-            # way of the next start alone.
+        """Shows that nothing runs, and waits for an update."""
+        last = processes.find(self.folder.process, self.sandbox.uid)
+        if last.pid != 0:
+            # Forgotten, because another process may have the pid when the next service looks for it. If the files
+            # cannot be removed, the next start will fail and show the error.
             with contextlib.suppress(OSError):
                 last.forget()
-        self.pod, self.rests = None, True
+        self.pod = None
+        self.idle = True
         self._changed()
-        await self._poke.wait()
+        await self._updated.wait()
 
-    async def _poked(self, within: float) -> bool:
-        """Whether something else is wanted within so many seconds."""
+    async def _updated_within(self, seconds: float) -> bool:
+        """Waits for an update for so many seconds, and returns whether there was one."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._poke.wait()
-        return self._poke.is_set()
+            async with asyncio.timeout(seconds):
+                await self._updated.wait()
+        return self._updated.is_set()
 
 
-def _word(code: int) -> str:
+def _exit_reason(code: int) -> str:
     if code == 0:
         return "Completed"
     return f"Signal {code - 128}" if code - 128 in signal.valid_signals() else "Error"
