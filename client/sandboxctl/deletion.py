@@ -66,6 +66,7 @@ def _several(names: list[tuple[str, str]], keep_volume: bool, within: float | No
     Ends the command with the exit code of the last failure.
     """
     failed: list[tuple[str, errors.ServiceError | errors.SandboxFailed]] = []
+    found: list[pb.Sandbox] = []
 
     def tried(sandbox_id: str, work: Callable[[], pb.Sandbox]) -> list[pb.Sandbox]:
         try:
@@ -76,16 +77,29 @@ def _several(names: list[tuple[str, str]], keep_volume: bool, within: float | No
             failed.append((sandbox_id, failure))
             return []
 
-    found = [one for name in names for one in tried(name[1], functools.partial(_deleted, *name, keep_volume))]
-    end = time.monotonic() + (within or 0)
-    for number, one in enumerate(found if within is not None else ()):
-        left = max(0.0, end - time.monotonic())
-        wait = functools.partial(waited, one, "TERMINATED", patience, left, show.progress(one.sandbox_id))
-        found[number : number + 1] = tried(one.sandbox_id, wait) or [one]
+    try:
+        for name in names:
+            found += tried(name[1], functools.partial(_deleted, *name, keep_volume))
+        end = time.monotonic() + (within or 0)
+        for number, one in enumerate(found if within is not None else ()):
+            left = max(0.0, end - time.monotonic())
+            wait = functools.partial(waited, one, "TERMINATED", patience, left, show.progress(one.sandbox_id))
+            found[number : number + 1] = tried(one.sandbox_id, wait) or [one]
+    except BaseException:
+        # The service went away, or Ctrl-C: what was deleted so far stays so. Whether the last one was is not known.
+        if found:
+            show.sandboxes(found, none, chosen.json)
+        _explained(failed)
+        raise
     show.sandboxes(found, none, chosen.json)
+    if failed:
+        raise typer.Exit(_explained(failed))
+
+
+def _explained(failed: list[tuple[str, errors.ServiceError | errors.SandboxFailed]]) -> int:
+    """Says what went wrong with each sandbox. Returns the exit code of the last failure."""
     codes = [failures.exit_code(failures.explained(failure, sandbox_id)) for sandbox_id, failure in failed]
-    if codes:
-        raise typer.Exit(codes[-1])
+    return codes[-1] if codes else 0
 
 
 def _deleted(namespace: str, sandbox_id: str, keep_volume: bool) -> pb.Sandbox:

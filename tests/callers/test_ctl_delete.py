@@ -9,9 +9,11 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import Client, NotFound
+from sandbox_client import Client, NotFound, Unavailable
+from sandboxctl import deletion
 
 from tests.support.service import Service
 
@@ -136,3 +138,22 @@ def test_an_unknown_sandbox_has_the_exit_code_of_one_that_is_not_found(ctl: Ctl,
     with pytest.raises(NotFound):
         client.get("never-was")
     assert ctl("delete", "never-was").returncode == 3
+
+
+@pytest.mark.parametrize("ended", [Unavailable("gone", grpc.StatusCode.UNAVAILABLE), KeyboardInterrupt()])
+def test_what_was_deleted_is_printed_though_the_command_ends_before_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ended: BaseException
+) -> None:
+    def delete(_namespace: str, sandbox_id: str, _keep_volume: bool) -> pb.Sandbox:
+        if sandbox_id == "third":
+            raise ended
+        if sandbox_id == "second":
+            raise NotFound("there is no sandbox 'second'", grpc.StatusCode.NOT_FOUND, "SANDBOX_NOT_FOUND")
+        return pb.Sandbox(sandbox_id=sandbox_id)
+
+    monkeypatch.setattr(deletion, "_deleted", delete)
+    with pytest.raises(type(ended)):
+        deletion.delete(["first", "second", "third", "fourth"], "", yes=True, wait=False, patience=1, timeout=1)
+    said = capsys.readouterr()
+    assert [one.split()[0] for one in said.out.splitlines()] == ["ID", "first"]
+    assert "error: there is no sandbox 'second'" in said.err
