@@ -10,13 +10,17 @@ export SEED ?= 0
 export RELEASE ?= 1.36
 # What `make breaking` compares the contract with, any commit, tag or branch: first of all what it was when it began.
 AGAINST ?= $(shell git rev-list HEAD -- protos/sandbox/v1/sandbox.proto | tail -1)
-# A narrower run says its own arguments and leaves coverage out: make test ARGS=tests/unit
-ARGS ?= --cov --cov-report=term:skip-covered --no-cov-on-fail
+# Further arguments of pytest: make test ARGS=tests/unit
+ARGS ?=
+# The tests wait more than they compute, so that several run at once: JOBS=0 runs them one by one, as -s needs it.
+JOBS ?= 6
+PARALLEL := -n $(JOBS) --dist loadgroup
+COVERAGE := --cov --cov-report=term:skip-covered --no-cov-on-fail
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-random test-kubernetes cluster benchmark benchmark-kubernetes lint breaking format generate diagram requirements image-check clean
+.PHONY: help setup run demo test test-all coverage test-random test-kubernetes cluster benchmark benchmark-kubernetes lint breaking format generate diagram requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,15 +44,21 @@ run: $(STAMP) ## start the service: local engine, SQLite, 127.0.0.1:50051
 demo: $(STAMP) ## the whole story, unattended, on a throw-away data directory
 	@$(BIN)/python scripts/demo.py
 
-test: $(STAMP) ## run the suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the suite without its slow tests
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+test-all: $(STAMP) ## run the whole suite and measure the coverage
+	$(BIN)/python -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
+
+coverage: $(STAMP) ## measure what `make test` covers
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(COVERAGE) --cov-fail-under=0 $(ARGS)
 
 test-random: $(STAMP) ## random traffic with kills and a checker: SECONDS=300 SEED=1
 	$(BIN)/python -m pytest tests/random -s
 
 # These tests kill API servers: TLS connections to one that is gone end with the garbage collector, which is no failure.
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite
-	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(filter-out --cov% --no-cov%,$(ARGS))
+	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 cluster: $(STAMP) ## a real control plane with a simulated node, until Ctrl-C; prints its kubeconfig
 	@exec $(BIN)/python -m tests.kubernetes

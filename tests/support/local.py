@@ -17,7 +17,9 @@ from sandbox_server.domain.spec import Readiness, SandboxSpec
 from sandbox_server.settings import Settings
 
 from tests.support import samples
+from tests.support.ports import LOCAL_PORTS
 from tests.support.rig import Rig
+from tests.support.waiting import PATIENCE
 
 # Serves until the file `crash` is in its home.
 PROGRAM = """
@@ -34,7 +36,10 @@ class LocalGround:
     def __init__(self, folder: Path, isolate: bool) -> None:
         self.isolates = isolate
         self.settings = Settings(
-            data_dir=folder / "data", local_terminal="", local_isolation="auto" if isolate else "none"
+            data_dir=folder / "data",
+            local_terminal="",
+            local_isolation="auto" if isolate else "none",
+            local_ports=LOCAL_PORTS,
         )
         self.mark = f"1000.{uuid.uuid4().int % 10**9}"
 
@@ -111,6 +116,6 @@ class LocalRig(Rig):
 
     async def there(self, check: Callable[[], object], within: float = 10) -> None:
         """Returns once `check` holds."""
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(within * PATIENCE):
             while not check():
                 await asyncio.sleep(0.01)

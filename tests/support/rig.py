@@ -22,6 +22,7 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.settings import Settings
 
 from tests.support import samples
+from tests.support.waiting import PATIENCE
 
 A = "suite-a"
 """The id of the sandbox that most tests have."""
@@ -150,7 +151,7 @@ class Rig:
         """The sandbox once `holds` is true of it. Fails with what it was last."""
         sandbox = await self.get(sandbox_id)
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(within * PATIENCE):
                 while not holds(sandbox):
                     await asyncio.sleep(0.01)
                     sandbox = await self.get(sandbox_id)

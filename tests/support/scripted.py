@@ -14,6 +14,7 @@ from sandbox_server.settings import Settings
 from tests.support import samples
 from tests.support.rig import A, Rig
 from tests.support.scripted_api import ScriptedApi
+from tests.support.waiting import PATIENCE
 
 SETS = "apis/apps/v1/namespaces/default/statefulsets"
 SERVICES = "api/v1/namespaces/default/services"
@@ -77,7 +78,7 @@ async def hang(_: web.Request) -> web.StreamResponse | None:
 
 
 async def until(holds: Callable[[], bool], within: float = 10) -> None:
-    async with asyncio.timeout(within):
+    async with asyncio.timeout(within * PATIENCE):
         while not holds():
             await asyncio.sleep(0.01)
 

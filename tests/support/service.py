@@ -10,10 +10,16 @@ from pathlib import Path
 
 from sandbox_client import Client, ServiceError
 
-from tests.support.ports import free_port
+from tests.support.ports import LOCAL_PORTS, free_port
+from tests.support.waiting import PATIENCE
 
-QUICK = {"SANDBOX_READY_FOR": "0"}
+QUICK = {"SANDBOX_READY_FOR": "0", "SANDBOX_LOCAL_PORTS": LOCAL_PORTS}
 """Most sandboxes of the tests have no probe; how long they must run to be ready is tested by itself."""
+
+
+def without_coverage() -> dict[str, str]:
+    """The environment for a process of another user, who may not write this tree: coverage would fail at its end."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 class Service:
@@ -39,7 +45,7 @@ class Service:
         return self
 
     def wait(self) -> None:
-        with Client(self.address, timeout=20) as client:
+        with Client(self.address, timeout=20 * PATIENCE) as client:
             try:
                 client.page()
             except ServiceError as error:
@@ -57,7 +63,7 @@ class Service:
         """SIGTERM; the exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=30 * PATIENCE)
 
     def sandboxes(self) -> list[Path]:
         return sorted((self.folder / "data" / "sandboxes").glob("*/*"))

@@ -20,6 +20,7 @@ from sandbox_server.rpc import render
 
 from tests.support import samples
 from tests.support.feeds import ALL, MINE, MemoryLog, Reader, publish, until, watch
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -257,13 +258,13 @@ def test_a_thousand_topics_have_their_heartbeats_as_often_as_one(
     run: Callable[[Coroutine[Any, Any, None]], None], log: MemoryLog
 ) -> None:
     async def main() -> None:
-        memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=0.4))
+        memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=0.4 * PATIENCE))
         topics = [feed.Filter(MINE, project=str(number)) for number in range(1000)]
         readers = [Reader() for _ in topics]
         tasks = [watch(memory, reader, 0, one) for reader, one in zip(readers, topics, strict=True)]
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(memory.beat()))
-        await asyncio.sleep(1)
+        await asyncio.sleep(1 * PATIENCE)
         counts = [len(one.seen) for one in readers]
         assert min(counts) >= 1
         assert max(counts) <= 3
@@ -292,14 +293,14 @@ async def test_who_waits_for_a_sequence_is_sent_away_when_the_service_stops(log:
 
 @pytest.mark.find(39)
 async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins(log: MemoryLog) -> None:
-    period = 0.5
+    period = 0.5 * PATIENCE
     memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=period))
     beats = asyncio.create_task(memory.beat())
     waited: list[float] = []
 
     async def silence(number: int) -> None:
         """Measures how long a watch of its own filter waits for each of its first heartbeats."""
-        await asyncio.sleep(number * 0.03)
+        await asyncio.sleep(number * 0.03 * PATIENCE)
         reader = Reader()
         task = watch(memory, reader, 0, feed.Filter(MINE, project=str(number)))
         for count in (1, 2, 3):
@@ -315,13 +316,14 @@ async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins
 
 @pytest.mark.find(39)
 async def test_a_watch_that_joins_others_has_its_first_heartbeat_within_the_period(log: MemoryLog) -> None:
-    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=0.5))
+    period = 0.5 * PATIENCE
+    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=period))
     tasks = [asyncio.create_task(memory.beat()), watch(memory, Reader(), 0)]
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.6 * period)
     late, began = Reader(), time.monotonic()
     tasks.append(watch(memory, late, 0))
     await until(late, 1)
-    assert time.monotonic() - began <= 0.5
+    assert time.monotonic() - began <= period
     for task in tasks:
         task.cancel()
 

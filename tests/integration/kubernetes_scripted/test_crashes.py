@@ -17,7 +17,7 @@ from tests.support.service import Service
 SETS = "apis/apps/v1/namespaces/default/statefulsets"
 WITHIN = 60.0
 # Eight starts of the service each.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 class Killer:

@@ -11,8 +11,14 @@ from tests.support.local import LocalGround, LocalRig
 
 
 @pytest.fixture(params=["isolated", "plain"])
-async def rig(tmp_path: Path, pace: Pace, request: pytest.FixtureRequest) -> AsyncIterator[LocalRig]:
-    isolate = request.param == "isolated"
+def isolation(request: pytest.FixtureRequest) -> str:
+    """Whether the sandboxes of the rig run in bubblewrap."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, pace: Pace, isolation: str) -> AsyncIterator[LocalRig]:
+    isolate = isolation == "isolated"
     if isolate:
         assert local.describe("auto").startswith("bubblewrap"), "bubblewrap must run where these tests do"
     ground = LocalGround(tmp_path, isolate)

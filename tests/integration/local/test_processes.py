@@ -21,6 +21,7 @@ from sandbox_server.engines.local import launch
 from tests.integration.local import as_nobody
 from tests.support import samples
 from tests.support.local import LocalRig
+from tests.support.service import without_coverage
 
 A = "process-a"
 SERVE = "exec sleep MARK"
@@ -237,5 +238,5 @@ def test_a_service_that_is_not_roots_does_all_the_same() -> None:
         if os.geteuid() == 0:
             os.chown(folder, as_nobody.NOBODY, as_nobody.NOBODY)
         words = [sys.executable, "-m", "tests.integration.local.as_nobody", folder]
-        done = subprocess.run(words, capture_output=True, text=True)
+        done = subprocess.run(words, env=without_coverage(), capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -70,6 +70,7 @@ async def delete_all(client: AsyncClient) -> None:
         await client.wait_until(one.sandbox_id, "TERMINATED", timeout=90)
 
 
+@pytest.mark.slow
 async def test_two_hundred_at_once_all_run_and_every_get_status_is_answered(
     make_service: Callable[..., Service], mark: str
 ) -> None:
@@ -133,6 +134,7 @@ async def test_kill_9_and_restart_find_the_same_processes_phases_and_files(
         await delete_all(client)
 
 
+@pytest.mark.slow
 async def test_killed_again_and_again_while_sandboxes_start_the_service_never_doubles_one(
     make_service: Callable[..., Service], mark: str
 ) -> None:

@@ -129,6 +129,16 @@ def situations() -> Iterator[tuple[Sandbox, Observed]]:
             yield sandbox, Observed(workload=one, pod=two, volume=three)
 
 
+PARTS = 13
+"""No divisor of the number of combinations, so that each part has every value of everything."""
+
+
+@pytest.fixture(params=[0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))])
+def some(request: pytest.FixtureRequest) -> Iterator[tuple[Sandbox, Observed]]:
+    """A part of the situations: `make test` takes one, `make test-all` every one."""
+    return itertools.islice(situations(), request.param, None, PARTS)
+
+
 def unsettleable(sandbox: Sandbox, observed: Observed) -> set[Reason]:
     """The errors that only a caller or an operator can end."""
     found: set[Reason] = set()
@@ -151,9 +161,11 @@ def unsettleable(sandbox: Sandbox, observed: Observed) -> set[Reason]:
     return found
 
 
-def test_an_obedient_engine_always_settles_in_the_desired_phase_with_nothing_left_to_do() -> None:
+def test_an_obedient_engine_always_settles_in_the_desired_phase_with_nothing_left_to_do(
+    some: Iterator[tuple[Sandbox, Observed]],
+) -> None:
     count = 0
-    for sandbox, observed in situations():
+    for sandbox, observed in some:
         count += 1
         after, decision = settle(sandbox, ObedientEngine(observed), NOW)
         excused = unsettleable(sandbox, observed)
@@ -164,11 +176,11 @@ def test_an_obedient_engine_always_settles_in_the_desired_phase_with_nothing_lef
         else:
             assert decision.reason in excused, (sandbox, observed, decision)
             assert after.status.phase in (Phase.ERROR, Phase.TERMINATING)
-    assert count > 30_000
+    assert count > 30_000 / PARTS
 
 
-def test_a_settled_phase_is_never_announced_early() -> None:
-    for sandbox, observed in situations():
+def test_a_settled_phase_is_never_announced_early(some: Iterator[tuple[Sandbox, Observed]]) -> None:
+    for sandbox, observed in some:
         for fault in FAULTS:
             seen = dataclasses.replace(observed, fault=fault)
             decision = lifecycle.decide(sandbox, seen, NOW)
@@ -191,8 +203,10 @@ def test_a_settled_phase_is_never_announced_early() -> None:
                 assert decision.phase is WANTED[sandbox.desired]
 
 
-def test_a_disk_is_only_removed_when_delete_says_so_and_nothing_starts_on_a_fresh_one() -> None:
-    for sandbox, observed in situations():
+def test_a_disk_is_only_removed_when_delete_says_so_and_nothing_starts_on_a_fresh_one(
+    some: Iterator[tuple[Sandbox, Observed]],
+) -> None:
+    for sandbox, observed in some:
         action = lifecycle.decide(sandbox, observed, NOW).action
         if isinstance(action, lifecycle.Delete):
             assert sandbox.desired is DesiredState.DELETED
@@ -209,7 +223,7 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     phases: set[Phase] = set()
     reasons: set[Reason] = set()
     faults = [None, *(Fault(one, "words") for one in Reason if one.is_error)]
-    everything: list[tuple[Sandbox, Observed | None]] = [*situations()]
+    everything: list[tuple[Sandbox, Observed | None]] = [*itertools.islice(situations(), 0, None, PARTS)]
     everything += [(one, None) for one in sandboxes()]
     everything += [
         (dataclasses.replace(one, status=dataclasses.replace(one.status, observed_generation=reached)), unseen)
@@ -336,9 +350,11 @@ def test_next_generation_begins_without_the_error_of_the_one_before() -> None:
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
 @pytest.mark.parametrize("reason", [Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING])
-def test_the_end_of_the_namespace_takes_precedence_over_its_consequences(reason: Reason) -> None:
+def test_the_end_of_the_namespace_takes_precedence_over_its_consequences(
+    reason: Reason, some: Iterator[tuple[Sandbox, Observed]]
+) -> None:
     ends = Fault(reason, "words")
-    for sandbox, observed in situations():
+    for sandbox, observed in some:
         decision = lifecycle.decide(sandbox, dataclasses.replace(observed, namespace=ends), NOW)
         if sandbox.desired is not DesiredState.DELETED:
             assert (decision.phase, decision.reason) == (Phase.ERROR, reason)
@@ -349,9 +365,9 @@ def test_the_end_of_the_namespace_takes_precedence_over_its_consequences(reason:
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
-def test_a_namespace_that_may_be_gone_says_so_only_of_what_is_missing() -> None:
+def test_a_namespace_that_may_be_gone_says_so_only_of_what_is_missing(some: Iterator[tuple[Sandbox, Observed]]) -> None:
     hidden = Fault(Reason.CLUSTER_FORBIDDEN, "may be gone")
-    for sandbox, observed in situations():
+    for sandbox, observed in some:
         lost = lifecycle.unexplained(sandbox, observed, NOW)
         before = lifecycle.decide(sandbox, observed, NOW)
         after = lifecycle.decide(sandbox, dataclasses.replace(observed, namespace=hidden), NOW)
