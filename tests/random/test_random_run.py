@@ -12,6 +12,7 @@ from sandbox_client import AsyncClient
 
 from tests.random import checker
 from tests.random.traffic import NAMES, Caller, Faults, Ledger, Watcher, end_programs, project, spec
+from tests.support.log import whole_log
 from tests.support.service import Service
 
 SECONDS = float(os.environ.get("SECONDS", "20"))
@@ -60,7 +61,7 @@ async def go(service: Service) -> Ledger:
                 await asyncio.to_thread(disks.look)
                 await asyncio.sleep(0.3)
         last = await settle(client, service)
-        log = await checker.truth(client, last)
+        log = await whole_log(client, last)
         async with asyncio.timeout(30):
             for one in watchers:
                 final = max((status.sequence for status in log if one.matches(status)), default=0)
