@@ -1,4 +1,4 @@
-"""The client of the Sandbox Service: `Client` for ordinary code, `AsyncClient` for asyncio.
+"""The client of the Sandbox Service: `Client`, and `AsyncClient` for asyncio.
 
 with Client("127.0.0.1:50051") as client:
     sandbox = client.create("demo")

@@ -26,7 +26,7 @@ def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["AsyncClie
 
 
 class AsyncClient:
-    """As `Client`, for one event loop."""
+    """The same as `Client`, for one event loop."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class AsyncClient:
         ca_file: str | Path | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """`timeout`: seconds for a call with all its tries.
+        """`timeout` is in seconds for a call with all its tries.
 
-        Raises ValueError for an address that is none, or a token that cannot be sent.
+        Raises ValueError for an invalid address, or a token that cannot be sent.
         """
         channel.check(address)
         secure = tls or ca_file is not None
@@ -61,7 +61,7 @@ class AsyncClient:
     page = _method(calls.page)
 
     async def run(self, call: calls.Call[T]) -> T:
-        """Makes a call of `sandbox_client.calls`."""
+        """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""
         schedule = retry.Schedule(self._timeout if call.timeout is None else call.timeout)
         method = getattr(self._stub, call.method)
         while True:
@@ -80,11 +80,12 @@ class AsyncClient:
         volume_kept: bool = False,
         basic: bool = False,
     ) -> AsyncIterator[pb.Sandbox]:
-        """All sandboxes that match, page by page.
+        """Yields all sandboxes that match, and reads them page by page.
 
-        `volume_kept`: deleted ones whose disk was kept; `basic`: without specs and the names of variables.
+        `volume_kept`: only deleted sandboxes whose disk was kept. `basic`: without specs and the names of variables.
         """
-        token, wanted = "", tuple(phases)
+        token = ""
+        wanted = tuple(phases)
         while True:
             page = await self.page(
                 namespace=namespace,
@@ -114,7 +115,7 @@ class AsyncClient:
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[watch.Event, None]:
-        """As `Client.watch`."""
+        """See `Client.watch`."""
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
         cursor = watch.Cursor(request, timeout, lost, back)
         while True:
@@ -126,10 +127,10 @@ class AsyncClient:
                         yield event
                 return
             except grpc.aio.AioRpcError as error:
-                wait, told = cursor.failed(errors.from_rpc(error))
-                if told is not None:
-                    yield told
-                await asyncio.sleep(wait)
+                delay, event = cursor.failed(errors.from_rpc(error))
+                if event is not None:
+                    yield event
+                await asyncio.sleep(delay)
             finally:
                 stream.cancel()
 
@@ -147,7 +148,7 @@ class AsyncClient:
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
     ) -> pb.SandboxStatus:
-        """As `Client.wait_until`."""
+        """See `Client.wait_until`."""
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress, patience, timeout)
         while True:
             events = self.watch(
@@ -158,7 +159,7 @@ class AsyncClient:
                 lost=lost,
                 back=back,
             )
-            # Closed here, since an error that is kept would keep the stream open.
+            # Closed here: an error that the caller keeps would keep the stream open.
             async with contextlib.aclosing(events):
                 try:
                     async for event in events:

@@ -1,4 +1,4 @@
-"""Every call once: its request, and what of the answer is given back. Both clients are made of these."""
+"""The unary calls, for both clients: the request of each, and what it returns."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One unary call; `part` names the field of the answer that is given back, empty for the whole of it."""
+    """A unary call. `part` is the field of the answer that the call returns, or empty for the whole answer.
+
+    `timeout` is in seconds for all tries together; None for the client's own.
+    """
 
     method: str
     request: Any
@@ -20,13 +23,15 @@ class Call(Generic[T]):
     timeout: float | None
 
     def result(self, answer: Any) -> T:
-        """What the caller gets."""
+        """Returns what the caller gets of an answer."""
         return getattr(answer, self.part) if self.part else answer  # type: ignore[no-any-return]
 
 
 def phase(name: str | int) -> "pb.Phase.ValueType":
-    """A phase by its number or its name, with or without PHASE_. Raises ValueError."""
-    return name if isinstance(name, int) else pb.Phase.Value("PHASE_" + name.upper().removeprefix("PHASE_"))  # type: ignore[return-value]
+    """Returns a phase by its number, or its name with or without PHASE_. Raises ValueError for an unknown name."""
+    if isinstance(name, int):
+        return name  # type: ignore[return-value]
+    return pb.Phase.Value("PHASE_" + name.upper().removeprefix("PHASE_"))
 
 
 def create(
@@ -40,7 +45,7 @@ def create(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
-    """A new sandbox. `spec` holds what goes beyond the project. Safe to retry, which the client does by itself."""
+    """Creates a sandbox. `spec` may have everything but the project. The client itself repeats the call if need be."""
     asked = pb.SandboxSpec()
     if spec is not None:
         asked.CopyFrom(spec)
@@ -112,7 +117,7 @@ def update_env(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
-    """Changes environment variables; with `replace` they become exactly `set`."""
+    """Changes environment variables. With `replace` the sandbox then has exactly those in `set`."""
     request = pb.UpdateEnvVarsRequest(
         **_named(sandbox_id, namespace, expected_generation, request_id), set=set or {}, unset=unset, replace=replace
     )
@@ -122,7 +127,7 @@ def update_env(
 def status(
     sandbox_id: str, *, namespace: str = "", min_sequence: int = 0, timeout: float | None = None
 ) -> Call[pb.SandboxStatus]:
-    """The current status; with `min_sequence` one that is no older."""
+    """Returns the current status. With `min_sequence` it is no older than that sequence."""
     request = pb.GetStatusRequest(sandbox_id=sandbox_id, namespace=namespace, min_sequence=min_sequence)
     return Call("GetStatus", request, "status", timeout)
 
@@ -130,7 +135,7 @@ def status(
 def get(
     sandbox_id: str, *, namespace: str = "", min_sequence: int = 0, timeout: float | None = None
 ) -> Call[pb.Sandbox]:
-    """The sandbox with its spec; with `min_sequence` one that is no older."""
+    """Returns the sandbox with its spec. With `min_sequence` it is no older than that sequence."""
     request = pb.GetSandboxRequest(sandbox_id=sandbox_id, namespace=namespace, min_sequence=min_sequence)
     return Call("GetSandbox", request, "sandbox", timeout)
 
@@ -147,9 +152,9 @@ def page(
     basic: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.ListSandboxesResponse]:
-    """One page of sandboxes and the token of the next.
+    """Returns a page of sandboxes and the token of the next page.
 
-    `volume_kept`: deleted ones whose disk was kept; `basic`: without specs and the names of variables.
+    `volume_kept`: only deleted sandboxes whose disk was kept. `basic`: without specs and the names of variables.
     """
     request = pb.ListSandboxesRequest(
         namespace=namespace,

@@ -1,4 +1,4 @@
-"""How the service is reached: address, TLS, token."""
+"""The connection to the service: its address, TLS and token."""
 
 import codecs
 import ipaddress
@@ -10,13 +10,13 @@ import grpc
 
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # A silent connection is noticed within a minute: that is what keeps a quiet watch from hanging for ever.
+    # A dead connection is noticed within a minute. Otherwise a watch without events could hang for ever.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # It is this time-out, a minute by default, that ends a connection whose peer is there and answers nothing.
+    # Ends a connection to a peer that accepts data and answers nothing. A minute by default.
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # How long a connection may take, twenty seconds by default: what does not answer is said to be unreachable sooner.
+    # The time that connecting may take, 20 s by default. Shorter, so that an unreachable service is reported sooner.
     ("grpc.min_reconnect_backoff_ms", 4_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -24,43 +24,52 @@ OPTIONS = (
 
 
 SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
-"""Of gRPC's own names."""
+"""The schemes of gRPC's own names."""
 _RESOLVED = re.compile(r"(?:dns:(?:///)?|ipv[46]:)?(.+)")
-"""What is before a host and a port in the names of which gRPC looks up the host; not of a name server that says where
-localhost is."""
+"""A host and a port after an optional scheme. A dns name with a name server does not match: that server could say that
+localhost is another machine."""
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[^\]/]+)?\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 _NAME = re.compile(r"(?=.{1,254}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 def place(address: str) -> tuple[str, int] | None:
-    """The host, without brackets, and the port that an address names; None where it names none, as a socket's path."""
+    """Returns the host, without brackets, and the port of an address.
+
+    Returns None if it has none, as the path of a socket, or if they are not valid.
+    """
     resolved = _RESOLVED.fullmatch(address)
-    found = _HOST_AND_PORT.fullmatch(resolved[1]) if resolved else None
-    if found is None or not 0 < int(found[2]) <= 65535:
+    found = None if resolved is None else _HOST_AND_PORT.fullmatch(resolved[1])
+    if found is None:
         return None
     host = found[1].strip("[]")
-    if found[1] == host:
-        return (host, int(found[2])) if _NAME.fullmatch(host) else None
+    in_brackets = host != found[1]
+    port = int(found[2])
+    valid_host = _is_ipv6(host) if in_brackets else _NAME.fullmatch(host) is not None
+    return (host, port) if valid_host and 1 <= port <= 65535 else None
+
+
+def _is_ipv6(host: str) -> bool:
     try:
         ipaddress.IPv6Address(host)
     except ValueError:
-        return None
-    return host, int(found[2])
+        return False
+    return True
 
 
 def check(address: str) -> None:
-    """Raises ValueError for what cannot be an address, without showing it; gRPC would try it until the time is over.
+    """Raises ValueError, without the address in it, if `address` cannot be one. gRPC would try it until the call times out.
 
-    What follows the scheme of one of gRPC's own names is left to gRPC.
+    Of a name with one of gRPC's schemes only the scheme is checked.
     """
-    scheme = next((one for one in SCHEMES if address.startswith(one)), "")
-    if address.removeprefix(scheme).strip("/ ") if scheme else place(address):
+    scheme = next((scheme for scheme in SCHEMES if address.startswith(scheme)), "")
+    valid = address.removeprefix(scheme).strip("/ ") != "" if scheme else place(address) is not None
+    if valid:
         return
     if not address:
         wrong = "it is empty"
     elif scheme:
         wrong = f"nothing follows {scheme}"
-    elif any(one.isspace() for one in address):
+    elif any(character.isspace() for character in address):
         wrong = "it has white space in it"
     elif "://" in address:
         wrong = f"leave {address.partition('://')[0][:20]}:// out; TLS is an option of its own"
@@ -78,7 +87,7 @@ def check(address: str) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether what is sent there stays on this machine. A name other than localhost does not count, however it looks."""
+    """Whether the address is on this machine. Of all host names only localhost counts."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
     found = place(address)
@@ -91,12 +100,15 @@ def is_loopback(address: str) -> bool:
 
 
 def options(address: str) -> tuple[tuple[str, int], ...]:
-    """The channel's options. The environment's HTTP proxy is another machine: it cannot reach this one's loopback."""
+    """Returns the options of a channel. An HTTP proxy is not used for loopback, since another machine cannot reach it."""
     return (*OPTIONS, ("grpc.enable_http_proxy", 0)) if is_loopback(address) else OPTIONS
 
 
 def metadata(address: str, token: str, tls: bool) -> tuple[tuple[str, str], ...]:
-    """What goes with every call. Raises ValueError rather than send a token in the clear over a network."""
+    """Returns the metadata of every call, which is the token if there is one.
+
+    Raises ValueError for a token that gRPC cannot send, and for one that would leave the machine without TLS.
+    """
     if not token:
         return ()
     if not (token.isascii() and token.isprintable() and " " not in token):
@@ -107,10 +119,10 @@ def metadata(address: str, token: str, tls: bool) -> tuple[tuple[str, str], ...]
 
 
 def credentials(ca_file: str | Path | None) -> grpc.ChannelCredentials:
-    """TLS with the system's authorities, or those of a PEM file.
+    """Returns TLS credentials with the system's authorities, or those of a PEM file.
 
-    Raises OSError and ValueError for a file that cannot be read or has no certificate: gRPC would take the system's
-    authorities for an empty one, and try any other until the time is over.
+    Raises OSError or ValueError for a file that cannot be read or has no certificate. gRPC would use the system's
+    authorities instead of an empty file, and try any other bad file until the call times out.
     """
     if not ca_file:
         return grpc.ssl_channel_credentials()

@@ -1,4 +1,4 @@
-"""What can go wrong, by type. Each carries the service's reason, and where they apply the fields and the delay."""
+"""The errors of calls and waits, by type."""
 
 from typing import Any
 
@@ -12,8 +12,11 @@ from sandbox_client import words
 class ServiceError(Exception):
     """A call that failed.
 
-    `code` is the canonical status, `reason` the service's word for it (empty if the service did not say), `fields` what
-    each bad field takes, `reference` what to quote to the operators, `retry_after` the seconds to wait.
+    - `code`: the gRPC status code.
+    - `reason`: the reason that the service gave (see the contract); empty if the error is not from the service.
+    - `fields`: what each bad field must be, by its name.
+    - `reference`: what to quote to the operators; empty unless the service failed.
+    - `retry_after`: seconds to wait before a repeat, 0 if the service did not ask for that.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class ServiceError(Exception):
 
 
 class InvalidArgument(ServiceError):
-    """A field is wrong: see `fields`. Repeating does not help."""
+    """Fields are wrong: see `fields`. Repeating the call does not help."""
 
 
 class NotFound(ServiceError):
@@ -47,31 +50,31 @@ class AlreadyExists(ServiceError):
 
 
 class FailedPrecondition(ServiceError):
-    """The sandbox's state does not allow it: see `reason`."""
+    """The state of the sandbox does not allow the call: see `reason`."""
 
 
 class Aborted(ServiceError):
-    """The generation is not the expected one: read it and decide again."""
+    """The sandbox is not at the expected generation. Read it and decide again."""
 
 
 class OutOfRange(ServiceError):
-    """The watch cannot resume there: the history is trimmed."""
+    """The watch cannot resume at that sequence, because its history is no longer kept."""
 
 
 class Unauthenticated(ServiceError):
-    """No token, or one that the service does not know."""
+    """The call had no token, or one that the service does not know."""
 
 
 class Unavailable(ServiceError):
-    """The service could not be reached within the time, or was not ready."""
+    """The service could not be reached in time, or was not ready."""
 
 
 class TimedOut(ServiceError):
-    """The time ran out. A mutation may have taken effect."""
+    """The time ran out before there was an answer. A mutation may have taken effect."""
 
 
 class SandboxFailed(Exception):
-    """A sandbox that was waited for came to PHASE_ERROR, or ended. `status` says why."""
+    """The sandbox that was waited for is in PHASE_ERROR, or has ended. `status` says why."""
 
     def __init__(self, status: pb.SandboxStatus) -> None:
         reason = words.short(pb.Reason, status.reason)
@@ -93,15 +96,18 @@ _TYPES: dict[grpc.StatusCode, type[ServiceError]] = {
 
 
 def from_rpc(error: Any) -> ServiceError:
-    """The typed error of a `grpc.RpcError`, of either kind of channel."""
-    code, message = error.code(), error.details() or ""
-    reason = reference = ""
+    """Returns the typed error of a `grpc.RpcError` or a `grpc.aio.AioRpcError`."""
+    code = error.code()
+    message = error.details() or ""
+    reason = ""
+    reference = ""
     fields: dict[str, str] = {}
     retry_after = 0.0
     for detail in _details(error):
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo.FromString(detail.value)
-            reason, reference = info.reason, info.metadata.get("reference", "")
+            reason = info.reason
+            reference = info.metadata.get("reference", "")
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             request = error_details_pb2.BadRequest.FromString(detail.value)
             fields = {one.field: one.description for one in request.field_violations}

@@ -1,6 +1,6 @@
-"""When a call is tried again: the service was not reached or not ready, and time is left.
+"""When calls are repeated: the service was not reached or not ready, and there is time left.
 
-Every mutation has a request id, so a repeat takes effect once whatever became of the call before it.
+Every mutation has a request id. It takes effect once, even if an earlier try was carried out and its answer lost.
 """
 
 import random
@@ -11,38 +11,50 @@ import grpc
 from sandbox_client import errors
 
 FOREVER = 1e9
-"""Seconds from which a time-out is none: over one past the dates that it knows, gRPC fails a call at once."""
+"""A timeout of so many seconds or more means no timeout. gRPC fails a call at once if its deadline is too far away."""
 PATIENCE = 120.0
-"""Seconds for which a wait bears with an error that may pass: an autoscaler needs about one minute for a node."""
-FIRST, MOST = 0.05, 5.0
-"""Seconds: the first delay is about a round trip, the last keeps a fleet of clients from storming a restart."""
+"""Seconds for which a wait tolerates an error that may pass. An autoscaler needs about a minute to add a node."""
+FIRST = 0.05
+"""Seconds of the first delay, about a round trip."""
+MOST = 5.0
+"""Seconds of the longest delay, so that many clients do not overload a service that has restarted."""
 
 
 class Schedule:
-    """The delays of one call, or of one watch between two messages."""
+    """The delays between the tries of a call, or of a watch since its last message."""
 
     def __init__(self, timeout: float | None) -> None:
-        """`timeout`: seconds for all tries together; None for no end."""
-        self._end = None if timeout is None or timeout >= FOREVER else time.monotonic() + timeout
+        """`timeout` is in seconds, for all tries together; None for no limit."""
+        self._end = end_after(timeout)
         self._failures = 0
 
     def left(self) -> float | None:
-        """Seconds that are left; None for no end."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        """Returns the seconds that are left, None without a limit."""
+        return seconds_until(self._end)
 
     def succeeded(self) -> None:
-        """Begins again with the first delay."""
+        """Makes the next delay a first delay."""
         self._failures = 0
 
     def delay(self, error: errors.ServiceError) -> float:
-        """Seconds to wait before the next try. Raises `error` if there should be none."""
+        """Returns the seconds to wait before the next try. Raises `error` if there should be no other try."""
         if error.code is not grpc.StatusCode.UNAVAILABLE:
             raise error
         own = min(MOST, FIRST * 2**self._failures) * random.uniform(0.5, 1.0)
-        # What the service asks for is the least; the spread keeps its callers from coming back all at once.
+        # Never shorter than the service asks for. Random, so that callers do not come back all at once.
         wait: float = max(own, error.retry_after * random.uniform(1.0, 1.5))
         self._failures = min(self._failures + 1, 16)
         left = self.left()
         if left is not None and wait >= left:
             raise error
         return wait
+
+
+def end_after(seconds: float | None) -> float | None:
+    """Returns the time on the monotonic clock after so many seconds; None if there is no limit."""
+    return None if seconds is None or seconds >= FOREVER else time.monotonic() + seconds
+
+
+def seconds_until(end: float | None) -> float | None:
+    """Returns the seconds until `end`, at least 0; None if there is no limit."""
+    return None if end is None else max(0.0, end - time.monotonic())

@@ -1,4 +1,4 @@
-"""The client for ordinary code."""
+"""The client for code without asyncio."""
 
 import contextlib
 import functools
@@ -26,7 +26,7 @@ def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["Client", 
 
 
 class Client:
-    """Calls the service, retrying what is safe to retry. Threads may share it. Methods raise `ServiceError`s."""
+    """Calls the service and repeats calls that were not carried out. Safe for several threads. Methods raise `ServiceError`."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Client:
         timeout: float = 30.0,
         over: grpc.Channel | None = None,
     ) -> None:
-        """`timeout`: seconds for a call with all its tries; `over`: a channel to use instead of making one.
+        """`timeout` is in seconds for a call with all its tries; `over` is a channel to use instead of a new one.
 
-        Raises ValueError for an address that is none, or a token that cannot be sent.
+        Raises ValueError for an invalid address, or a token that cannot be sent.
         """
         if over is None:
             channel.check(address)
@@ -65,7 +65,7 @@ class Client:
     page = _method(calls.page)
 
     def run(self, call: calls.Call[T]) -> T:
-        """Makes a call of `sandbox_client.calls`."""
+        """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""
         schedule = retry.Schedule(self._timeout if call.timeout is None else call.timeout)
         method = getattr(self._stub, call.method)
         while True:
@@ -84,11 +84,12 @@ class Client:
         volume_kept: bool = False,
         basic: bool = False,
     ) -> Iterator[pb.Sandbox]:
-        """All sandboxes that match, page by page.
+        """Yields all sandboxes that match, and reads them page by page.
 
-        `volume_kept`: deleted ones whose disk was kept; `basic`: without specs and the names of variables.
+        `volume_kept`: only deleted sandboxes whose disk was kept. `basic`: without specs and the names of variables.
         """
-        token, wanted = "", tuple(phases)
+        token = ""
+        wanted = tuple(phases)
         while True:
             page = self.page(
                 namespace=namespace,
@@ -117,11 +118,11 @@ class Client:
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
     ) -> Generator[watch.Event, None, None]:
-        """Events without a gap, across disconnects. Ends after TERMINATED on one sandbox.
+        """Yields events without a gap, even across disconnects. A watch of one sandbox ends after TERMINATED.
 
-        Raises `Unavailable` once `timeout` seconds have passed without the service, `TimedOut` when they pass.
-        `lost` hears, once an outage, that the service has not been reached for `watch.SILENCE` seconds, and `back` then
-        that there was a message from it again.
+        After `timeout` seconds it raises `TimedOut`, or `Unavailable` if the service is not reached then. `lost` is called
+        once in an outage, when the service has not been reached for `watch.SILENCE` seconds, and `back` when it is
+        reached again.
         """
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
         cursor = watch.Cursor(request, timeout, lost, back)
@@ -134,10 +135,10 @@ class Client:
                         yield event
                 return
             except grpc.RpcError as error:
-                wait, told = cursor.failed(errors.from_rpc(error))
-                if told is not None:
-                    yield told
-                time.sleep(wait)
+                delay, event = cursor.failed(errors.from_rpc(error))
+                if event is not None:
+                    yield event
+                time.sleep(delay)
             finally:
                 stream.cancel()
 
@@ -155,11 +156,12 @@ class Client:
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
     ) -> pb.SandboxStatus:
-        """Waits for a phase of `generation` or a later one, and returns the status that has it.
+        """Waits until a sandbox has a phase at `generation` or later, and returns that status.
 
-        With `fail_on_error` a sandbox in PHASE_ERROR raises `SandboxFailed`: at once if its caller has to act, else after
-        `patience` seconds, since it may recover by itself (see `remedy` in the contract). `progress` hears every status
-        on the way, `lost` and `back` what they hear in `watch`. Raises `SandboxFailed` and `TimedOut`.
+        With `fail_on_error` a sandbox in PHASE_ERROR raises `SandboxFailed`: at once if the caller has to act, else after
+        `patience` seconds, since it may recover by itself (see `remedy` in the contract). A sandbox that has ended raises
+        it too. `TimedOut` is raised after `timeout` seconds. `progress` is called with every status; for `lost` and
+        `back` see `watch`.
         """
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress, patience, timeout)
         while True:
@@ -171,7 +173,7 @@ class Client:
                 lost=lost,
                 back=back,
             )
-            # Closed here, since an error that is kept would keep the stream open.
+            # Closed here: an error that the caller keeps would keep the stream open.
             with contextlib.closing(events):
                 try:
                     for event in events:

@@ -1,7 +1,6 @@
-"""A watch across disconnects: what to ask for, and what each message means. It knows no channel."""
+"""A watch that goes on after disconnects, and a wait for a phase. Without I/O, for both clients."""
 
 import enum
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,25 +10,25 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import errors, retry, words
 
 SILENCE = 3.0
-"""Seconds without the service before it is told: a restart takes about one, and is nobody's business."""
+"""Seconds without contact after which `lost` is called. A restart of the service takes about one."""
 
 
 class Kind(enum.Enum):
-    """What an event is."""
+    """The kinds of events."""
 
     SNAPSHOT = "snapshot"
-    """A status that was so when the watch began."""
+    """A sandbox as it was when the watch began."""
     SYNCED = "synced"
     """The snapshot is complete."""
     CHANGE = "change"
-    """A status that is new."""
+    """A sandbox has a new status."""
     RESYNC = "resync"
-    """The history was trimmed, or the snapshot broken off: another snapshot follows. Forget what you know."""
+    """The history was trimmed, or the snapshot was broken off. Another snapshot follows: forget all former events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`status` is None for SYNCED and RESYNC; `sequence` is where the stream stands."""
+    """An event of a watch. `status` is None for SYNCED and RESYNC; `sequence` is the log's at this event, or 0."""
 
     kind: Kind
     sequence: int
@@ -37,7 +36,7 @@ class Event:
 
 
 class Cursor:
-    """Where one watch stands."""
+    """The position of a watch, from which it resumes after a disconnect."""
 
     def __init__(
         self,
@@ -46,63 +45,66 @@ class Cursor:
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
     ) -> None:
-        """`lost` hears, once an outage, of a service that has not been reached for SILENCE seconds; then `back` hears of
-        the first message from it.
-        """
+        """`lost` is called once in an outage, after SILENCE seconds. `back` is then called at the next message."""
         self.schedule = retry.Schedule(timeout)
         self._lost = lost
         self._back = back
-        self._outage = 0.0
-        self._told = False
+        self._outage_since: float | None = None
+        self._outage_reported = False
         self._request = request
         self._synced = request.HasField("after_sequence")
-        self._begun = False
+        self._snapshot_begun = False
 
     def request(self) -> pb.WatchStatusRequest:
-        """What to open the stream with, now."""
+        """Returns the request that opens the stream at this position."""
         return self._request
 
     def take(self, message: pb.WatchStatusResponse) -> Event | None:
-        """The event that a message is; None for a heartbeat."""
+        """Returns the event of a message, None for a heartbeat, and moves the position to it."""
         self.schedule.succeeded()
-        if self._told:
+        if self._outage_reported:
             self._back()
-        self._outage, self._told = 0.0, False
+        self._outage_since = None
+        self._outage_reported = False
         kind = message.WhichOneof("event")
         if kind == "snapshot_complete":
             self._synced = True
         if self._synced:
             self._request.after_sequence = message.sequence
         if kind == "status":
-            self._begun = True
+            self._snapshot_begun = True
             return Event(Kind.CHANGE if self._synced else Kind.SNAPSHOT, message.sequence, message.status)
         if kind == "snapshot_complete":
-            # The next status is a change, and what went before it was the snapshot.
             return Event(Kind.SYNCED, message.sequence)
         return None
 
     def failed(self, error: errors.ServiceError) -> tuple[float, Event | None]:
-        """Seconds to wait before the stream is opened again, and what to tell first. Raises `error` if it is final."""
+        """Returns the seconds until the stream should be opened again, and an event of its own for the caller or None.
+
+        Raises `error` if the watch cannot go on.
+        """
         if isinstance(error, errors.OutOfRange) and self._request.HasField("after_sequence"):
             self._request.ClearField("after_sequence")
-            self._synced = self._begun = False
+            self._synced = False
+            self._snapshot_begun = False
             return 0.0, Event(Kind.RESYNC, 0)
-        wait = self.schedule.delay(error)
+        delay = self.schedule.delay(error)
         now = time.monotonic()
-        self._outage = self._outage or now
-        if now - self._outage >= SILENCE and not self._told:
-            self._told = True
+        if self._outage_since is None:
+            self._outage_since = now
+        if now - self._outage_since >= SILENCE and not self._outage_reported:
+            self._outage_reported = True
             self._lost(error)
-        if self._begun and not self._synced:
-            self._begun = False
-            return wait, Event(Kind.RESYNC, 0)
-        return wait, None
+        if self._snapshot_begun and not self._synced:
+            self._snapshot_begun = False
+            return delay, Event(Kind.RESYNC, 0)
+        return delay, None
 
 
 def request(
     sandbox_ids: Iterable[str], namespace: str, project: str, label_selector: str, after_sequence: int | None
 ) -> pb.WatchStatusRequest:
-    """The first request of a watch."""
+    """Returns the first request of a watch."""
     return pb.WatchStatusRequest(
         sandbox_ids=sandbox_ids,
         namespace=namespace,
@@ -113,8 +115,10 @@ def request(
 
 
 def reached(status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: int, fail_on_error: bool) -> bool:
-    """Whether a status is the one waited for. Raises `errors.SandboxFailed` if it never will be, or, with
-    `fail_on_error`, if it is PHASE_ERROR. A status of an older generation than `generation` does not count.
+    """Whether a status has the wanted phase, at `generation` or later.
+
+    Raises `errors.SandboxFailed` for PHASE_TERMINATED, after which no other phase follows, and with `fail_on_error` for
+    PHASE_ERROR.
     """
     if status.generation < generation:
         return False
@@ -126,14 +130,14 @@ def reached(status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: 
 
 
 FINAL = (pb.REMEDY_UNSPECIFIED, pb.REMEDY_CALLER)
-"""What ends a wait at once: the caller has to act, or the service is one that does not say who has to."""
+"""Remedies of an error that ends a wait at once: the caller has to act, or an older service does not say who has to."""
 
 
 class Wait:
-    """One wait for a phase: judges each event, and says where the sandbox stood when the time ran out.
+    """A wait for a phase, by one watch after another.
 
-    Use for one watch after another: each from `sequence` and for `left` seconds, until `take` returns a status or
-    raises. `turned` says when to begin the next watch, since the seconds that are left are others now.
+    Each watch begins at `sequence` and lasts for `left` seconds, until `take` returns a status or raises. When `turned`
+    is set, the time that is left has changed: end the watch and begin the next one.
     """
 
     def __init__(
@@ -149,7 +153,8 @@ class Wait:
         self._generation = generation
         self._fail_on_error = fail_on_error
         self._patience = patience
-        self._end = _end(timeout)
+        self._end = retry.end_after(timeout)
+        self._tolerating = False
         self._patience_end: float | None = None
         self._progress = progress
         self._last: pb.SandboxStatus | None = None
@@ -157,44 +162,46 @@ class Wait:
 
     @property
     def sequence(self) -> int | None:
-        """Where the next watch resumes; None before the first status."""
+        """The sequence after which the next watch resumes; None before the first status."""
         return self._last.sequence if self._last is not None else None
 
     def left(self) -> float | None:
-        """Seconds until the time or the patience runs out; None for no end."""
-        end = self._end if self._patience_end is None else min(self._end, self._patience_end)
-        return None if end == math.inf else max(0.0, end - time.monotonic())
+        """Returns the seconds until the timeout or the end of the patience, None without either."""
+        ends = [end for end in (self._end, self._patience_end) if end is not None]
+        return retry.seconds_until(min(ends, default=None))
 
     def take(self, event: Event) -> pb.SandboxStatus | None:
-        """The status waited for, once it is there. Raises `errors.SandboxFailed`."""
+        """Returns the status of an event if it is the one that is waited for, else None.
+
+        Raises `errors.SandboxFailed` if it will not come, or if the caller has to act on an error.
+        """
         status = event.status
         if status is None:
             return None
         self._last = status
         self._progress(status)
         fails = self._fail_on_error and status.phase == pb.PHASE_ERROR and status.generation >= self._generation
-        bears = fails and status.remedy not in FINAL and self._patience > 0
-        self.turned = bears == (self._patience_end is None)
+        tolerated = fails and status.remedy not in FINAL and self._patience > 0
+        self.turned = tolerated is not self._tolerating
+        self._tolerating = tolerated
         if self.turned:
-            self._patience_end = _end(self._patience) if bears else None
-        return status if reached(status, self._wanted, self._generation, fails and not bears) else None
+            self._patience_end = retry.end_after(self._patience) if tolerated else None
+        return status if reached(status, self._wanted, self._generation, fails and not tolerated) else None
 
     def ended(self, error: errors.ServiceError) -> Exception:
-        """What to raise where a watch ended with `error`: the sandbox's failure, if the patience ran out."""
-        if self._last is not None and self._patience_end is not None and self._patience_end <= self._end:
-            return errors.SandboxFailed(self._last)
+        """Returns what to raise after a watch that ended with `error`: SandboxFailed if the patience ran out first."""
+        if self._last is not None and self._patience_end is not None:
+            patience_ended_first = self._end is None or self._patience_end <= self._end
+            if patience_ended_first:
+                return errors.SandboxFailed(self._last)
         return self.timed_out(error) if isinstance(error, errors.TimedOut) else error
 
     def timed_out(self, error: errors.TimedOut) -> errors.TimedOut:
-        """`error` with the last status in its message."""
+        """Returns `error` with the last status in its message."""
         last = "nothing was heard of it"
         if self._last is not None:
-            phase, reason = words.short(pb.Phase, self._last.phase), words.short(pb.Reason, self._last.reason)
+            phase = words.short(pb.Phase, self._last.phase)
+            reason = words.short(pb.Reason, self._last.reason)
             last = f"{self._last.sandbox_id} is {phase}: {reason}: {self._last.message}"
         message = f"it is not {words.short(pb.Phase, self._wanted)} within the time: {last}"
         return errors.TimedOut(message, error.code, error.reason)
-
-
-def _end(seconds: float | None) -> float:
-    """When so many seconds have passed from now."""
-    return math.inf if seconds is None or seconds >= retry.FOREVER else time.monotonic() + seconds

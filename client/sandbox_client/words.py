@@ -1,10 +1,10 @@
-"""The contract's enums as words for people."""
+"""The values of the contract's enums as words for people."""
 
 from typing import Any
 
 
 def short(kind: Any, number: int) -> str:
-    """A value's name without its enum's prefix; its number if this client is older than the service."""
+    """Returns the name of a value without the prefix of its enum, or the number if a newer service sent it."""
     try:
         return str(kind.Name(number)).removeprefix(kind.Name(0).removesuffix("UNSPECIFIED"))
     except ValueError:

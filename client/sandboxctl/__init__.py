@@ -1,7 +1,7 @@
-"""The `sandboxctl` command, made of `sandbox_client`."""
+"""The `sandboxctl` command, built on `sandbox_client`."""
 
 import os
 
-# gRPC writes its own lines about each handshake and lost connection, which the command tells in its own words. It reads
-# this when it is imported, so it is set before anything else here is.
+# Keeps gRPC's own lines about connections out of the output. gRPC reads the variable when it is imported, so that it is
+# set before the other modules of this package are.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

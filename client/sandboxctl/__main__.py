@@ -1,4 +1,4 @@
-"""Runs the command: its exit codes, and what is said where it fails."""
+"""Runs the command, and turns errors into messages and exit codes."""
 
 import io
 import os
@@ -16,7 +16,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and exits with its code."""
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # As on standard error: what the output cannot encode, of a cluster's words say, is no reason to end.
+        # As on standard error: a character that the output cannot encode, for example in a message of the cluster, must
+        # not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.everywhere(typer.main.get_command(app))(arguments)
@@ -27,17 +28,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(2)
     except (OSError, ValueError) as error:
         show.failure("error", str(error))
-        # One that names no file is of the output, which is no argument.
-        sys.exit(1 if isinstance(error, OSError) and error.filename is None else 2)
+        # An OSError without a file comes from writing the output. Other errors are those of arguments.
+        from_output = isinstance(error, OSError) and error.filename is None
+        sys.exit(1 if from_output else 2)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
 
 
 def _open_streams() -> None:
-    """Puts something in the place of each standard stream that is closed, before a connection takes its number.
+    """Opens /dev/null in place of each closed standard stream, before a connection gets the number of its descriptor.
 
-    What is written is lost then, and reading is an error.
+    What is written to it is lost, and reading from it is an error.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""The commands, but for those of `env`."""
+"""The commands, without those of `env`."""
 
 import importlib.metadata
 from typing import Annotated
@@ -56,10 +56,10 @@ def create(
         readiness=pb.Readiness(http_path=ready_path) if ready_path else None,
     )
     values = variables.read(env or [], env_file)
-    made = chosen.client.create(
+    created = chosen.client.create(
         project, sandbox_id=sandbox_id, namespace=chosen.namespace, env=values, spec=spec, adopt_volume=adopt_volume
     )
-    settled(made, "RUNNING", wait, patience, timeout)
+    settled(created, "RUNNING", wait, patience, timeout)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def list_(
             label_selector=selector,
             phases=phases,
             volume_kept=kept_volumes,
-            # The table has nothing of the specs.
+            # The table shows nothing of the specs.
             basic=not chosen.json,
         )
     )
@@ -161,9 +161,9 @@ def version() -> None:
 
 
 def _target(target: str) -> tuple[list[str], str]:
-    """A sandbox if there is one of that id, else a project.
+    """Returns the ids and the project to watch: `target` as an id if a sandbox has it, and else as a project.
 
-    A watch tries for ever, so this also is what ends the command where no service is: raises `Unavailable`.
+    Raises `Unavailable` if the service is not reached, which a watch would not: it tries for ever.
     """
     if not target:
         chosen.client.page(namespace=chosen.namespace, page_size=1)

@@ -70,7 +70,7 @@ def list_(sandbox_id: Id) -> None:
 
 
 def read(words: list[str], file: Path | None) -> dict[str, str]:
-    """The variables of the command line over those of a file. Raises `typer.BadParameter`."""
+    """Returns the variables of a file and of the command line, which takes precedence. Raises `typer.BadParameter`."""
     found = {} if file is None else _read(file)
     for word in words:
         if "=" not in word and word not in os.environ:
@@ -84,7 +84,7 @@ def read(words: list[str], file: Path | None) -> dict[str, str]:
 
 
 def _is_utf8(text: str) -> bool:
-    """False for what an argument or the environment has of bytes that are no text."""
+    """Whether a text from an argument or the environment is UTF-8. Python keeps other bytes as surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -100,11 +100,11 @@ def _read(file: Path) -> dict[str, str]:
         raise typer.BadParameter(str(error), param_hint="--env-file") from None
 
 
-def split(text: str, what: str) -> tuple[str, str]:
-    """NAME=value in two. Raises `typer.BadParameter`, which names the option `what` and not the text."""
+def split(text: str, option: str) -> tuple[str, str]:
+    """Splits NAME=value. Raises `typer.BadParameter`, which names the option `option` and does not contain the text."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise typer.BadParameter("must be NAME=value", param_hint=f"--{what}")
+        raise typer.BadParameter("must be NAME=value", param_hint=f"--{option}")
     return name, value
 
 

@@ -1,4 +1,4 @@
-"""The format of env files: what Docker's `--env-file` and dotenv files have in common, and a shell's quotes.
+"""Reads env files: what Docker's `--env-file` and dotenv files have in common, and the quotes of a shell.
 
 A file is UTF-8 text, with or without a byte order mark; its lines end with LF, CRLF or CR.
 
@@ -10,7 +10,7 @@ A file is UTF-8 text, with or without a byte order mark; its lines end with LF, 
     NAME="a value in quotes
     can go on over lines"
 
-Nothing is substituted: `$NAME` stays. Of two lines with one name the later counts.
+Nothing is substituted: `$NAME` stays as it is. Of two lines with the same name the later one counts.
 """
 
 import re
@@ -25,7 +25,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", **{one: one for one in '"\\$`'}}
 
 
 def parse(data: bytes) -> dict[str, str]:
-    """The variables of a file. Raises ValueError, which names the line and shows nothing of it."""
+    """Returns the variables of a file. Raises ValueError, which has the number of the line and nothing of its text."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -53,7 +53,7 @@ def parse(data: bytes) -> dict[str, str]:
 
 
 def _value(text: str, at: int, end: int) -> tuple[str, int]:
-    """The value that begins at `at`, on a line that ends at `end`, and where the next line begins."""
+    """Returns the value that begins at `at`, on a line that ends at `end`, and where the next line begins."""
     plain = text[at:end]
     if not plain.lstrip(" \t").startswith(("'", '"')):
         comment = _COMMENT.search(plain)
@@ -72,7 +72,7 @@ def _value(text: str, at: int, end: int) -> tuple[str, int]:
 
 
 def _lines(text: str) -> str:
-    """`text` with LF at the end of every line."""
+    """Returns `text` with LF at the end of every line."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -1,4 +1,4 @@
-"""What is said on standard error where a command fails."""
+"""Reports the failure of a command on standard error."""
 
 import grpc
 from sandbox_client import errors
@@ -15,14 +15,14 @@ _EXIT_CODES: dict[type[Exception], int] = {
 
 
 def exit_code(error: Exception) -> int:
-    """The exit code of a command that fails with `error`."""
+    """Returns the exit code of a command that fails with `error`."""
     return _EXIT_CODES.get(type(error), 1)
 
 
 def explained(error: errors.ServiceError | errors.SandboxFailed, sandbox_id: str | None = None) -> Exception:
-    """Says what went wrong and what to do. Returns the error, as Unavailable where time ran out with nothing reached.
+    """Prints what went wrong and what to do. Returns the error, or Unavailable for a timeout without a connection.
 
-    `sandbox_id`: the sandbox that it is about, where the command has several.
+    `sandbox_id` is the sandbox of the error if the command has several.
     """
     if isinstance(error, errors.SandboxFailed):
         show.failure("failed", str(error))
@@ -32,14 +32,15 @@ def explained(error: errors.ServiceError | errors.SandboxFailed, sandbox_id: str
     if transport and options.chosen.server:
         found = reach.look(options.chosen.server)
         if isinstance(error, errors.TimedOut) and found in reach.UNREACHED:
-            said = f"{options.chosen.server} did not answer within the time"
-            error = errors.Unavailable(said, grpc.StatusCode.UNAVAILABLE)
+            message = f"{options.chosen.server} did not answer within the time"
+            error = errors.Unavailable(message, grpc.StatusCode.UNAVAILABLE)
     summary = "these fields are wrong" if error.fields else error.message or error.code.name
     if sandbox_id is not None and repr(sandbox_id) not in summary:
         summary = f"{sandbox_id!r}: {summary}"
     show.failure("error", summary)
     for field, description in error.fields.items():
         show.err.print(f"  {field} {show.printable(description)}")
-    if hint := hints.hint(error, found, options.chosen.secure):
+    hint = hints.hint(error, found, options.chosen.secure)
+    if hint:
         show.err.print(f"  {hint}")
     return error

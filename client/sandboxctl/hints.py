@@ -1,4 +1,4 @@
-"""What to do about an error, in the words of the command line."""
+"""What a user of the command line can do about an error."""
 
 import grpc
 from sandbox_client import errors
@@ -16,20 +16,25 @@ _BY_REASON = {
     "NO_VOLUME_TO_ADOPT": "leave out --adopt-volume",
     "SANDBOX_NOT_FOUND": "`sandboxctl list` shows those there are; -n names another namespace",
 }
-# What gRPC says of a connection that failed. Its words are no contract, and of several addresses that a name has they
-# tell of the last: where none of these is in them, the address itself is asked.
+# Parts of gRPC's messages about failed connections. The messages are no contract, and report only the last of several
+# addresses of a name. Without any of these parts, what `reach.look` finds at the address decides.
 _BY_WORDS = (("handshake failed", _NOT_TRUSTED), ("Socket closed", _HUNG_UP), ("Connection reset", _HUNG_UP))
 
 
 def hint(error: errors.ServiceError, found: reach.Found = reach.Found.NOTHING, secure: bool = False) -> str:
-    """What to do; empty where the message says it. `found`: what is at the address, `secure`: it is spoken to by TLS."""
+    """Returns what to do, or an empty text if the error's message says it.
+
+    `found` is what `reach.look` found at the address; `secure` is whether the command uses TLS.
+    """
     if error.reason:
         return _BY_REASON.get(error.reason, "")
     if error.code is not grpc.StatusCode.UNAVAILABLE:
         return ""
-    said = next((told for words, told in _BY_WORDS if words in error.message), "")
-    if said or found is reach.Found.NOTHING:
-        return said or NOT_REACHED
+    for words, by_words in _BY_WORDS:
+        if words in error.message:
+            return by_words
+    if found is reach.Found.NOTHING:
+        return NOT_REACHED
     if found is reach.Found.SILENT:
         return SILENT
     if secure and found is not reach.Found.UNKNOWN:

@@ -1,4 +1,4 @@
-"""The options that every command has: given before the command or after it, the later one counts."""
+"""The options of every command. They may come before or after the command; the last one counts."""
 
 import copy
 from dataclasses import dataclass, fields
@@ -16,18 +16,18 @@ from sandboxctl import reach, show
 T = TypeVar("T")
 
 PATIENCE = 10.0
-"""Seconds for a call: a service that restarts is back before; where none runs, a person wants to hear it soon."""
+"""Seconds for a call: longer than a restart of the service takes, and not too long for a person to wait."""
 
 
 class Output(StrEnum):
-    """How answers are printed."""
+    """The format of answers."""
 
     TABLE = "table"
     JSON = "json"
 
 
 class _Client(Client):
-    """Says after a while that nothing answers, and goes on trying."""
+    """Reports a service that does not answer, and goes on trying."""
 
     def __init__(self, server: str, **options: Any) -> None:
         super().__init__(server, timeout=PATIENCE, **options)
@@ -39,7 +39,7 @@ class _Client(Client):
 
 
 def _token(file: Path) -> str:
-    """The token in a file. Raises OSError, and ValueError where there is none."""
+    """Returns the token in a file. Raises OSError, or ValueError if the file has none."""
     try:
         token = file.read_text("utf-8-sig").strip()
     except UnicodeDecodeError:
@@ -51,7 +51,7 @@ def _token(file: Path) -> str:
 
 @dataclass
 class Chosen:
-    """What these options say. The client is made when a command first uses it, after all of them are read."""
+    """The values of these options. The client is created when a command first uses it, after all options are parsed."""
 
     server: str = ""
     token_file: Path | None = None
@@ -63,13 +63,13 @@ class Chosen:
 
     @cached_property
     def client(self) -> Client:
-        """Raises OSError and ValueError for an address, a token or an authority that cannot be used."""
+        """The client. Raises OSError or ValueError for an address, a token or an authority that cannot be used."""
         token = _token(self.token_file) if self.token_file else self.token
         return _Client(self.server, token=token, tls=self.tls, ca_file=self.ca_file)
 
     @property
     def secure(self) -> bool:
-        """Whether the service is spoken to by TLS."""
+        """Whether the command uses TLS."""
         return self.tls or self.ca_file is not None
 
     @property
@@ -106,16 +106,18 @@ def declared(
 
 
 def everywhere(command: Any) -> Any:
-    """`command` with its own options of `Chosen` on every command below it too.
+    """Adds the options of `Chosen` to every command below `command` and returns `command`.
 
-    There they have neither default nor environment variable: what is not given leaves the former choice.
+    There they have neither a default nor an environment variable, so that they change a value only if they are given.
     """
-    shared = [copy.copy(one) for one in command.params if one.name in _NAMES]
-    for one in shared:
-        one.default = one.envvar = None
-        one.expose_value = one.show_default = False
-        one.callback = _override
-        one.rich_help_panel = "Options of every command"
+    shared = [copy.copy(option) for option in command.params if option.name in _NAMES]
+    for option in shared:
+        option.default = None
+        option.envvar = None
+        option.expose_value = False
+        option.show_default = False
+        option.callback = _override
+        option.rich_help_panel = "Options of every command"
     _below(command, shared)
     return command
 

@@ -1,4 +1,4 @@
-"""What is found at an address where no call got through: gRPC's words name one of several addresses, the last one tried."""
+"""Finds out what is at an address that no call could reach. gRPC's error only describes the last address it has tried."""
 
 import contextlib
 import enum
@@ -11,32 +11,32 @@ from typing import Any
 from sandbox_client import channel
 
 CONNECT = 1.0
-"""Seconds for a connection, and for an answer on it."""
-
+"""Seconds to connect, and then for an answer."""
 
 LONG = 2.0
-"""Seconds after which a person wants to hear why nothing happens: a restart of the service takes about one."""
+"""Seconds until a person is told why nothing happens. A restart of the service takes about one."""
 
 
 class Found(enum.Enum):
     """What is at an address."""
 
     NOTHING = enum.auto()
-    """The name is not known, or nothing can be connected to."""
+    """The host name is not known, or the connection fails."""
     SILENT = enum.auto()
-    """It takes the connection and answers nothing."""
+    """A listener that accepts connections and does not answer."""
     TLS = enum.auto()
+    """A listener that speaks TLS."""
     PLAIN = enum.auto()
-    """It does not speak TLS."""
+    """A listener that does not speak TLS."""
     UNKNOWN = enum.auto()
-    """Only gRPC knows what this address means."""
+    """Not known, because only gRPC can resolve the address."""
 
 
 UNREACHED = (Found.NOTHING, Found.SILENT)
 
 
 def look(server: str) -> Found:
-    """Connects to the server, and asks it to speak TLS."""
+    """Connects to the server and begins a TLS handshake. Returns what it finds, and raises nothing."""
     try:
         places = _places(server)
     except (OSError, UnicodeError):
@@ -50,22 +50,28 @@ def look(server: str) -> Found:
 
 
 def _places(server: str) -> list[tuple[socket.AddressFamily, socket.SocketKind, Any]]:
-    """The sockets that an address leads to; none where only gRPC knows. Raises OSError and UnicodeError."""
+    """Returns the socket addresses of a server, none if only gRPC can resolve it.
+
+    Raises OSError or UnicodeError for a host that cannot be resolved.
+    """
     scheme, _, path = server.partition(":")
     if scheme == "unix":
         return [(socket.AF_UNIX, socket.SOCK_STREAM, path.removeprefix("//"))]
     if scheme == "unix-abstract":
         return [(socket.AF_UNIX, socket.SOCK_STREAM, f"\0{path}")]
-    if (place := channel.place(server)) is None:
+    place = channel.place(server)
+    if place is None:
         return []
-    found = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
+    host, port = place
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, kind, address) for family, kind, _, _, address in found]
 
 
 def _speaks(connection: socket.socket) -> Found:
     context = ssl.create_default_context()
-    # Nothing is sent but the question.
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    # Nothing is sent after the handshake, so that the certificate does not matter.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     try:
         context.wrap_socket(connection).close()
@@ -77,15 +83,15 @@ def _speaks(connection: socket.socket) -> Found:
 
 
 @contextlib.contextmanager
-def patiently(server: str, say: Callable[[], None]) -> Iterator[None]:
-    """Calls `say`, once, when this takes long and nothing is seen to answer at `server`."""
+def patiently(server: str, report: Callable[[], None]) -> Iterator[None]:
+    """Calls `report` once if the body takes longer than `LONG` and nothing answers at `server`."""
     ended = threading.Event()
 
-    def judge() -> None:
+    def check() -> None:
         if look(server) in (*UNREACHED, Found.UNKNOWN) and not ended.is_set():
-            say()
+            report()
 
-    timer = threading.Timer(LONG, judge)
+    timer = threading.Timer(LONG, check)
     timer.daemon = True
     timer.start()
     try:

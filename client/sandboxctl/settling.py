@@ -1,4 +1,4 @@
-"""The end of every mutation: waiting for what it asked for, where that is wanted, and printing the sandbox."""
+"""The last step of every mutation: waits for the phase if asked to, and prints the sandbox."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -18,7 +18,7 @@ Timeout = Annotated[float, typer.Option(help="seconds to wait")]
 
 
 def settled(sandbox: pb.Sandbox, phase: str, wait: bool, patience: float, timeout: float) -> None:
-    """Prints the sandbox, after waiting for the phase if asked to."""
+    """Prints the sandbox; with `wait` after it has reached the phase. Raises as `waited`."""
     if wait:
         sandbox = waited(sandbox, phase, patience, timeout, show.progress())
     if chosen.json:
@@ -30,7 +30,7 @@ def settled(sandbox: pb.Sandbox, phase: str, wait: bool, patience: float, timeou
 def waited(
     sandbox: pb.Sandbox, phase: str, patience: float, timeout: float, progress: Callable[[pb.SandboxStatus], None]
 ) -> pb.Sandbox:
-    """The sandbox once it has the phase. Raises `errors.SandboxFailed` and `errors.TimedOut`."""
+    """Waits for the phase and returns the sandbox. Raises `errors.SandboxFailed` or `errors.TimedOut`."""
     chosen.client.wait_until(
         sandbox.sandbox_id,
         phase,

@@ -16,7 +16,7 @@ from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import errors, words
 
-# So wide that a table never cuts an id or a URL, which people copy and programs read: the terminal wraps the line.
+# So wide that a table never cuts an id or a URL, which people copy and programs read. The terminal wraps the lines.
 out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=1000)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
@@ -25,27 +25,27 @@ _COLOURS = {"RUNNING": "green", "STOPPED": "blue", "TERMINATED": "dim", "ERROR":
 
 
 def phase(status: pb.SandboxStatus) -> str:
-    """The phase without its prefix."""
+    """Returns the phase of a status without the prefix PHASE_."""
     return words.short(pb.Phase, status.phase)
 
 
 def reason(number: "pb.Reason.ValueType") -> str:
-    """A reason without its prefix."""
+    """Returns a reason without the prefix REASON_."""
     return words.short(pb.Reason, number)
 
 
 def printable(text: str) -> str:
-    """Words from elsewhere on one line, with nothing in it that a terminal would obey."""
+    """Replaces control characters and line ends by spaces, so that a text cannot control the terminal."""
     return "".join(one if one.isprintable() else " " for one in text)
 
 
 def failure(kind: str, text: str) -> None:
-    """Says on standard error what went wrong."""
+    """Prints on standard error what went wrong."""
     err.print(Text.assemble((f"{kind}:", "red"), f" {printable(text)}"))
 
 
 def _step(status: pb.SandboxStatus) -> Text:
-    """Phase, reason and message as every line about a change shows them."""
+    """Returns phase, reason and message as a line of progress."""
     name = phase(status)
     return Text.assemble(
         (f"{name:<12}", _COLOURS.get(name, "yellow")), f"{reason(status.reason):<20} {printable(status.message)}"
@@ -53,39 +53,42 @@ def _step(status: pb.SandboxStatus) -> Text:
 
 
 def progress(name: str = "") -> Callable[[pb.SandboxStatus], None]:
-    """Writes a line on standard error for each step on the way, after a name; changes of detail are no step."""
+    """Returns a function that prints statuses on standard error, each on a line that begins with `name`.
+
+    A status that would print the same line as the one before is left out.
+    """
     last = ""
     before = f"{printable(name)} " if name else ""
 
-    def tell(status: pb.SandboxStatus) -> None:
+    def report(status: pb.SandboxStatus) -> None:
         nonlocal last
         step = _step(status)
         if step.plain != last:
             last = step.plain
             err.print(Text.assemble(before, step))
 
-    return tell
+    return report
 
 
 def lost(_error: errors.ServiceError) -> None:
-    """Says on standard error that the service is away, and that the command goes on."""
+    """Prints on standard error that the service is not reached and that the command goes on."""
     err.print(
         "the service is not reached: trying again; if it does not come back, see whether it runs (Ctrl-C ends this)"
     )
 
 
 def unanswered(server: str, patience: float) -> None:
-    """Says on standard error that nothing answers yet, and that the command goes on."""
+    """Prints on standard error that nothing answers yet and that the command goes on for `patience` seconds in all."""
     err.print(f"nothing answers at {printable(server)} yet: trying for {patience:.0f} s in all (Ctrl-C ends this)")
 
 
 def back() -> None:
-    """Says on standard error that the service is there again, after `lost`."""
+    """Prints on standard error, after `lost`, that the service is reached again."""
     err.print("the service is back")
 
 
 def change(status: pb.SandboxStatus, sequence: int) -> None:
-    """One line for an event of a watch: whole for a program, and cut at its end to the width of a terminal."""
+    """Prints an event of a watch on one line, which is cut at its end to the width of a terminal."""
     name = phase(status)
     line = Text.assemble(
         f"{sequence:>4} {_clock(status.transition_time)} ",
@@ -93,8 +96,9 @@ def change(status: pb.SandboxStatus, sequence: int) -> None:
         f" {status.namespace}/{status.sandbox_id}",
     )
     width = _width()
-    # Where the name just fits there is no room to say that more was cut.
-    cut = "" if width and width - line.cell_len in range(len(_CUT) + 1) else _CUT
+    # If hardly anything fits after the name, there is no room for the mark of a cut.
+    left = width - line.cell_len
+    cut = "" if width and 0 <= left <= len(_CUT) else _CUT
     line.append(f" {reason(status.reason)}: {printable(status.message)}")
     if width and line.cell_len > width:
         line.truncate(max(0, width - len(cut)))
@@ -103,19 +107,19 @@ def change(status: pb.SandboxStatus, sequence: int) -> None:
 
 
 def _width() -> int:
-    """The columns of the terminal that reads the output, or those that COLUMNS says; 0 for no bound."""
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal():
-        return int(asked)
+    """Returns the columns of COLUMNS, or else of the terminal; 0 if neither is there, for no limit."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal():
+        return int(columns)
     return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
 
 
-def sandboxes(found: Collection[pb.Sandbox], none: str, whole: bool) -> None:
-    """A table, a line each; with the namespaces where there are several, since an id is one's own only in its own.
+def sandboxes(found: Collection[pb.Sandbox], none: str, json_output: bool) -> None:
+    """Prints sandboxes as a table, with their namespaces if there are several, or as JSON.
 
-    Where there are none, `none` is said on standard error. `whole`: all of them as JSON, for a program.
+    Without sandboxes the table has no rows, and `none` is printed on standard error.
     """
-    if whole:
+    if json_output:
         as_json({"sandboxes": [*found]})
         return
     several = len({one.namespace for one in found}) > 1
@@ -139,7 +143,7 @@ def sandboxes(found: Collection[pb.Sandbox], none: str, whole: bool) -> None:
 
 
 def status(one: pb.SandboxStatus) -> None:
-    """All of a status."""
+    """Prints all of a status."""
     table = Table(box=None, show_header=False, pad_edge=False)
     name = phase(one)
     stale = " (stale: the service has lost sight of its engine)" if one.stale else ""
@@ -159,8 +163,8 @@ def status(one: pb.SandboxStatus) -> None:
     if one.HasField("last_disruption"):
         last = one.last_disruption
         at = last.time.ToDatetime(UTC).isoformat(timespec="seconds")
-        said = f"{reason(last.reason)} at {at}, {last.count} in a row: {printable(last.message)}"
-        rows.append(("last disruption", said))
+        text = f"{reason(last.reason)} at {at}, {last.count} in a row: {printable(last.message)}"
+        rows.append(("last disruption", text))
     if one.HasField("volume"):
         bound = "bound" if one.volume.bound else "not bound"
         rows.append(("volume", f"{one.volume.name}, {one.volume.size}, {bound}"))
@@ -177,26 +181,24 @@ def status(one: pb.SandboxStatus) -> None:
 
 
 def as_json(value: Any) -> None:
-    """A value for programs, over several lines, messages in it as `plain` has them."""
+    """Prints a value as JSON on several lines. It may contain messages."""
     out.print_json(json.dumps(value, default=plain), ensure_ascii=not out.encoding.startswith("utf"))
 
 
 def line(value: Any) -> None:
-    """As `as_json`, on one line."""
+    """Prints a value as JSON on one line. It may contain messages."""
     out.out(json.dumps(value, default=plain), highlight=False)
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """A message as JSON values, with the contract's own names. What is empty or zero is there too: an empty list is a
-    list.
-    """
+    """Returns a message as JSON values, with the field names of the contract. Empty fields are included."""
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
 
 
 def _gone(one: pb.SandboxStatus) -> bool:
-    """Whether nothing answers at its URLs any more, nor will."""
+    """Whether the URLs of the sandbox are no longer in use."""
     return one.phase == pb.PHASE_TERMINATED
 
 
