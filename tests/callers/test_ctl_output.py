@@ -332,14 +332,15 @@ def test_the_clusters_words_are_shown_as_they_are_and_move_no_cursor(
 def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ended = DisruptionStatus(Reason.EVICTED, "Evicted: low on memory\n; the disk is kept", seen, 2)
-    message = pb.SandboxStatus(**render.status(samples.sandbox(status=samples.status(last_disruption=ended))))
+    disrupted = samples.sandbox(status=samples.status(last_disruption=ended))
+    message = pb.SandboxStatus(**render.status(samples.event(disrupted)))
     assert show.plain(message)["last_disruption"] == {
         "reason": "REASON_EVICTED",
         "message": ended.message,
         "time": "2026-01-02T03:04:05Z",
         "count": 2,
     }
-    assert not pb.SandboxStatus(**render.status(samples.sandbox())).HasField("last_disruption")
+    assert not pb.SandboxStatus(**render.status(samples.event(samples.sandbox()))).HasField("last_disruption")
     printed = io.StringIO()
     monkeypatch.setattr(show.out, "file", printed)
     show.status(message)
