@@ -4,20 +4,20 @@ isort:skip_file
 The contract of the Sandbox Service.
 
 A sandbox is one pod with a disk on /home/agent that survives it, a stable name, an application URL and a web
-terminal. A caller states a desired state; the service stores it, drives its engine until the engine agrees, and
-streams what it sees.
+terminal. A caller sets a desired state; the service stores it, changes what runs until it agrees, and streams what
+it observes.
 
 What holds for every call:
 
   Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). Another
              tenant's sandbox is answered exactly like one that does not exist.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
-  Fields     An empty field is an unset one: it has its default, or is bad where it says that it is required.
-  Mutations  answer as soon as they are committed, never waiting for the engine. A failed call is a gRPC
+  Fields     An empty field is unset: it has its default, or is invalid if the field is required.
+  Mutations  A mutation answers as soon as it is committed and never waits for the engine. A failed call has a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
   Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
-             payload changes nothing and answers the sandbox as it then stands or, where its name is another's by
-             then, as the mutation left it. Send it again after a lost answer.
+             payload changes nothing and answers with the sandbox as it is then. If another sandbox has its name by
+             then, it answers with the sandbox as the mutation left it. Repeat a mutation whose answer was lost.
   Order      Every event of any sandbox has a `sequence`, higher than all before it. An event is one recorded change
              of a sandbox.
   Secrets    No answer, error or log holds the value of an environment variable.
@@ -26,24 +26,24 @@ Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox
 the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Where the
 request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `namespace`. Any call can answer:
 
-  UNAUTHENTICATED     UNAUTHENTICATED: no token, or one that is not known. Send a valid one.
-  INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it takes, never what it held.
-                      Where they do not fit an answer, the last one is `request` and says how many are left.
+  UNAUTHENTICATED     UNAUTHENTICATED: the token is missing or not known. Send a valid one.
+  INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it must be, never its value.
+                      If they do not all fit an answer, the last one is `request` and says how many are left out.
                       Nothing was changed. Correct them; repeating does not help.
-  RESOURCE_EXHAUSTED  the request is larger than 2 MiB, or its metadata than 16 KiB. Send less. (Of gRPC itself,
+  RESOURCE_EXHAUSTED  the request is larger than 2 MiB, or its metadata than 16 KiB. Send less. (From gRPC itself,
                       without ErrorInfo.)
   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or, but for WatchStatus, 30 s. A mutation may
-                      have taken effect: repeat it with its request_id. (The caller's own gRPC may say so first,
+                      have taken effect: repeat it with its request_id. (The caller's own gRPC may report it first,
                       without ErrorInfo.)
                       REQUEST_NOT_RECEIVED: the message of the call did not arrive within 10 s. Nothing was changed.
                       Repeat the call and send it.
   UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
                       database. A mutation may have taken effect: repeat it with its request_id, after RetryInfo's
-                      delay and with back-off. (Of gRPC itself, without details, where the service is not reached.)
+                      delay and with back-off. (From gRPC itself, without details, if the service is not reached.)
   INTERNAL            INTERNAL: a fault of the service. ErrorInfo has a `reference` to quote to its operators.
 
-Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id came before with another payload.
-Nothing was changed. Make a new id.
+Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id was used before with another payload.
+Nothing was changed. Generate a new id.
 """
 
 from collections import abc as _abc
@@ -74,13 +74,13 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     PHASE_CREATING: _Phase.ValueType  # 1
     """The engine does not have the workload yet."""
     PHASE_STARTING: _Phase.ValueType  # 2
-    """The workload is there; its pod is on the way to ready."""
+    """The workload exists; its pod is not ready yet."""
     PHASE_RUNNING: _Phase.ValueType  # 3
     """The pod of the current generation is ready."""
     PHASE_UPDATING: _Phase.ValueType  # 4
     """A changed generation is being rolled out."""
     PHASE_STOPPING: _Phase.ValueType  # 5
-    """The pod is going away."""
+    """The pod is being removed."""
     PHASE_STOPPED: _Phase.ValueType  # 6
     """The pod is gone; the disk is kept."""
     PHASE_TERMINATING: _Phase.ValueType  # 7
@@ -98,13 +98,13 @@ PHASE_UNSPECIFIED: Phase.ValueType  # 0
 PHASE_CREATING: Phase.ValueType  # 1
 """The engine does not have the workload yet."""
 PHASE_STARTING: Phase.ValueType  # 2
-"""The workload is there; its pod is on the way to ready."""
+"""The workload exists; its pod is not ready yet."""
 PHASE_RUNNING: Phase.ValueType  # 3
 """The pod of the current generation is ready."""
 PHASE_UPDATING: Phase.ValueType  # 4
 """A changed generation is being rolled out."""
 PHASE_STOPPING: Phase.ValueType  # 5
-"""The pod is going away."""
+"""The pod is being removed."""
 PHASE_STOPPED: Phase.ValueType  # 6
 """The pod is gone; the disk is kept."""
 PHASE_TERMINATING: Phase.ValueType  # 7
@@ -124,11 +124,11 @@ class _DesiredStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DesiredS
     DESIRED_STATE_UNSPECIFIED: _DesiredState.ValueType  # 0
     """Never sent."""
     DESIRED_STATE_RUNNING: _DesiredState.ValueType  # 1
-    """The sandbox shall run."""
+    """The sandbox should run."""
     DESIRED_STATE_STOPPED: _DesiredState.ValueType  # 2
-    """The sandbox shall have no pod and keep its disk."""
+    """The sandbox should have no pod and keep its disk."""
     DESIRED_STATE_DELETED: _DesiredState.ValueType  # 3
-    """The sandbox shall be gone."""
+    """The sandbox should be removed."""
 
 class DesiredState(_DesiredState, metaclass=_DesiredStateEnumTypeWrapper):
     """DesiredState is what the caller asked for last."""
@@ -136,11 +136,11 @@ class DesiredState(_DesiredState, metaclass=_DesiredStateEnumTypeWrapper):
 DESIRED_STATE_UNSPECIFIED: DesiredState.ValueType  # 0
 """Never sent."""
 DESIRED_STATE_RUNNING: DesiredState.ValueType  # 1
-"""The sandbox shall run."""
+"""The sandbox should run."""
 DESIRED_STATE_STOPPED: DesiredState.ValueType  # 2
-"""The sandbox shall have no pod and keep its disk."""
+"""The sandbox should have no pod and keep its disk."""
 DESIRED_STATE_DELETED: DesiredState.ValueType  # 3
-"""The sandbox shall be gone."""
+"""The sandbox should be removed."""
 Global___DesiredState: _TypeAlias = DesiredState  # noqa: Y015
 
 class _Reason:
@@ -160,14 +160,13 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_VOLUME_BINDING: _Reason.ValueType  # 4
     """The volume is not bound yet."""
     REASON_CONTAINER_CREATING: _Reason.ValueType  # 5
-    """The container is being made: image pull, mounts. The message has the cluster's words for what is in the way, such
-    as a pull that failed for the first time, or a cause that the kubelet is known to get over.
+    """The container is being created: image pull, mounts. The message has what the cluster says of a failure that may
+    pass, such as the first failed pull of an image.
     """
     REASON_NOT_READY: _Reason.ValueType  # 6
-    """The container runs; the pod is not ready yet, or not for long enough to count: after a restart, and at a first start
-    that has no probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has
-    what the probe was answered last, or which other container or readiness gate of the cluster keeps the pod from being
-    ready.
+    """The container runs; the pod is not ready yet, or not for long enough: after a restart, and at a first start without
+    a probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has the last
+    failure of the probe, or the other container or readiness gate of the cluster that keeps the pod from being ready.
     """
     REASON_ROLLING_OUT: _Reason.ValueType  # 7
     """The pod of an earlier generation is being replaced."""
@@ -180,17 +179,17 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_POD_GONE: _Reason.ValueType  # 11
     """There is no pod, as desired."""
     REASON_VOLUME_TERMINATING: _Reason.ValueType  # 12
-    """The claim is being removed: during Delete or, with PHASE_RUNNING or PHASE_ERROR, behind the service's back while
-    the pod still holds it. In the latter case save your work: it is lost when the pod goes.
+    """The claim is being removed: during Delete or, with PHASE_RUNNING or PHASE_ERROR, by somebody else while the pod
+    still uses it. In the latter case save your work: the disk is removed as soon as the pod ends.
     """
     REASON_DELETED: _Reason.ValueType  # 13
     """Everything is gone; the disk was removed."""
     REASON_VOLUME_KEPT: _Reason.ValueType  # 14
-    """Everything but the disk is gone; it was kept, until a CreateSandbox adopts it or a Delete without keep_volume
-    removes it. The message says so where the claim had lost its volume.
+    """Everything but the disk is gone. The disk is kept until a CreateSandbox adopts it or a Delete without keep_volume
+    removes it. The message says if the claim had lost its volume.
     """
     REASON_IMAGE_PULL: _Reason.ValueType  # 15
-    """PHASE_ERROR: the image cannot be pulled, by more than one try. Check its name and the registry's credentials."""
+    """PHASE_ERROR: the image could not be pulled more than once. Check its name and the registry's credentials."""
     REASON_IMAGE_INVALID: _Reason.ValueType  # 16
     """PHASE_ERROR: the image's name is not valid."""
     REASON_CRASH_LOOP: _Reason.ValueType  # 17
@@ -208,21 +207,19 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_VOLUME_PENDING: _Reason.ValueType  # 23
     """PHASE_ERROR: the volume is not bound and the cluster says why."""
     REASON_VOLUME_LOST: _Reason.ValueType  # 24
-    """PHASE_ERROR: the disk was removed or replaced behind the service's back, or its claim lost the volume. The pod is
-    removed, and nothing starts on a fresh disk until Start says accept_data_loss.
+    """PHASE_ERROR: somebody else removed or replaced the disk, or its claim lost the volume. The pod is removed, and
+    nothing starts on an empty disk before a Start with accept_data_loss.
     """
     REASON_NODE_LOST: _Reason.ValueType  # 25
     """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the pod's node does not answer. It recovers with the node; the
     service removes no pod by force.
     """
     REASON_NAME_CONFLICT: _Reason.ValueType  # 26
-    """PHASE_ERROR: an object of this name belongs to somebody else and is left alone."""
+    """PHASE_ERROR: an object that the sandbox needs has the name of a foreign one, which is not changed."""
     REASON_START_DEADLINE: _Reason.ValueType  # 27
-    """PHASE_ERROR: the sandbox was not ready within the start deadline. The message has the reason and the message that
-    were seen last.
-    """
+    """PHASE_ERROR: the sandbox was not ready within the start deadline. The message has the last reason and message."""
     REASON_NAMESPACE_MISSING: _Reason.ValueType  # 28
-    """PHASE_ERROR: the namespace does not exist. Delete ends."""
+    """PHASE_ERROR: the namespace does not exist. A deleted sandbox becomes TERMINATED."""
     REASON_NAMESPACE_TERMINATING: _Reason.ValueType  # 29
     """PHASE_ERROR or PHASE_TERMINATING: the namespace is being removed with everything in it, the disk too. A service that
     has no right to get the namespace goes on saying so when it is gone.
@@ -232,7 +229,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     if the namespace, and the role with it, may be gone.
     """
     REASON_ENGINE_REFUSED: _Reason.ValueType  # 31
-    """PHASE_ERROR: the engine refused the request for a reason that has no word here; the message has it."""
+    """PHASE_ERROR: the engine refused the request for another cause, which the message has."""
     REASON_CLUSTER_BUSY: _Reason.ValueType  # 32
     """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the API server answers, and has answered for some seconds, that
     it cannot take the request now. The message has its words.
@@ -243,7 +240,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     is ready.
     """
     REASON_PREEMPTED: _Reason.ValueType  # 34
-    """The pod made room for a pod of higher priority. Phases as for REASON_EVICTED."""
+    """The pod was removed to make room for a pod of higher priority. Phases as for REASON_EVICTED."""
     REASON_DRAINED: _Reason.ValueType  # 35
     """The pod was evicted through the API, as a drain of its node does. Phases as for REASON_EVICTED."""
     REASON_NODE_SHUTDOWN: _Reason.ValueType  # 36
@@ -263,8 +260,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-    """Reason is one typed word for why the phase or a condition is what it is. New values may be added: treat unknown ones
-    by the phase. Those that stand beside PHASE_ERROR say so.
+    """Reason is the cause of a phase or a condition. New values may be added: treat unknown ones by the phase. The comments
+    of those that occur with PHASE_ERROR say so.
     """
 
 REASON_UNSPECIFIED: Reason.ValueType  # 0
@@ -278,14 +275,13 @@ REASON_SCHEDULING: Reason.ValueType  # 3
 REASON_VOLUME_BINDING: Reason.ValueType  # 4
 """The volume is not bound yet."""
 REASON_CONTAINER_CREATING: Reason.ValueType  # 5
-"""The container is being made: image pull, mounts. The message has the cluster's words for what is in the way, such
-as a pull that failed for the first time, or a cause that the kubelet is known to get over.
+"""The container is being created: image pull, mounts. The message has what the cluster says of a failure that may
+pass, such as the first failed pull of an image.
 """
 REASON_NOT_READY: Reason.ValueType  # 6
-"""The container runs; the pod is not ready yet, or not for long enough to count: after a restart, and at a first start
-that has no probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has
-what the probe was answered last, or which other container or readiness gate of the cluster keeps the pod from being
-ready.
+"""The container runs; the pod is not ready yet, or not for long enough: after a restart, and at a first start without
+a probe, it must stay ready for some seconds (`ready-for` of the service, 3 by default). The message has the last
+failure of the probe, or the other container or readiness gate of the cluster that keeps the pod from being ready.
 """
 REASON_ROLLING_OUT: Reason.ValueType  # 7
 """The pod of an earlier generation is being replaced."""
@@ -298,17 +294,17 @@ REASON_POD_TERMINATING: Reason.ValueType  # 10
 REASON_POD_GONE: Reason.ValueType  # 11
 """There is no pod, as desired."""
 REASON_VOLUME_TERMINATING: Reason.ValueType  # 12
-"""The claim is being removed: during Delete or, with PHASE_RUNNING or PHASE_ERROR, behind the service's back while
-the pod still holds it. In the latter case save your work: it is lost when the pod goes.
+"""The claim is being removed: during Delete or, with PHASE_RUNNING or PHASE_ERROR, by somebody else while the pod
+still uses it. In the latter case save your work: the disk is removed as soon as the pod ends.
 """
 REASON_DELETED: Reason.ValueType  # 13
 """Everything is gone; the disk was removed."""
 REASON_VOLUME_KEPT: Reason.ValueType  # 14
-"""Everything but the disk is gone; it was kept, until a CreateSandbox adopts it or a Delete without keep_volume
-removes it. The message says so where the claim had lost its volume.
+"""Everything but the disk is gone. The disk is kept until a CreateSandbox adopts it or a Delete without keep_volume
+removes it. The message says if the claim had lost its volume.
 """
 REASON_IMAGE_PULL: Reason.ValueType  # 15
-"""PHASE_ERROR: the image cannot be pulled, by more than one try. Check its name and the registry's credentials."""
+"""PHASE_ERROR: the image could not be pulled more than once. Check its name and the registry's credentials."""
 REASON_IMAGE_INVALID: Reason.ValueType  # 16
 """PHASE_ERROR: the image's name is not valid."""
 REASON_CRASH_LOOP: Reason.ValueType  # 17
@@ -326,21 +322,19 @@ REASON_ADMISSION_DENIED: Reason.ValueType  # 22
 REASON_VOLUME_PENDING: Reason.ValueType  # 23
 """PHASE_ERROR: the volume is not bound and the cluster says why."""
 REASON_VOLUME_LOST: Reason.ValueType  # 24
-"""PHASE_ERROR: the disk was removed or replaced behind the service's back, or its claim lost the volume. The pod is
-removed, and nothing starts on a fresh disk until Start says accept_data_loss.
+"""PHASE_ERROR: somebody else removed or replaced the disk, or its claim lost the volume. The pod is removed, and
+nothing starts on an empty disk before a Start with accept_data_loss.
 """
 REASON_NODE_LOST: Reason.ValueType  # 25
 """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the pod's node does not answer. It recovers with the node; the
 service removes no pod by force.
 """
 REASON_NAME_CONFLICT: Reason.ValueType  # 26
-"""PHASE_ERROR: an object of this name belongs to somebody else and is left alone."""
+"""PHASE_ERROR: an object that the sandbox needs has the name of a foreign one, which is not changed."""
 REASON_START_DEADLINE: Reason.ValueType  # 27
-"""PHASE_ERROR: the sandbox was not ready within the start deadline. The message has the reason and the message that
-were seen last.
-"""
+"""PHASE_ERROR: the sandbox was not ready within the start deadline. The message has the last reason and message."""
 REASON_NAMESPACE_MISSING: Reason.ValueType  # 28
-"""PHASE_ERROR: the namespace does not exist. Delete ends."""
+"""PHASE_ERROR: the namespace does not exist. A deleted sandbox becomes TERMINATED."""
 REASON_NAMESPACE_TERMINATING: Reason.ValueType  # 29
 """PHASE_ERROR or PHASE_TERMINATING: the namespace is being removed with everything in it, the disk too. A service that
 has no right to get the namespace goes on saying so when it is gone.
@@ -350,7 +344,7 @@ REASON_CLUSTER_FORBIDDEN: Reason.ValueType  # 30
 if the namespace, and the role with it, may be gone.
 """
 REASON_ENGINE_REFUSED: Reason.ValueType  # 31
-"""PHASE_ERROR: the engine refused the request for a reason that has no word here; the message has it."""
+"""PHASE_ERROR: the engine refused the request for another cause, which the message has."""
 REASON_CLUSTER_BUSY: Reason.ValueType  # 32
 """PHASE_ERROR, PHASE_STOPPING or PHASE_TERMINATING: the API server answers, and has answered for some seconds, that
 it cannot take the request now. The message has its words.
@@ -361,7 +355,7 @@ sandbox is kept. PHASE_STARTING while the pod is being replaced; PHASE_ERROR fro
 is ready.
 """
 REASON_PREEMPTED: Reason.ValueType  # 34
-"""The pod made room for a pod of higher priority. Phases as for REASON_EVICTED."""
+"""The pod was removed to make room for a pod of higher priority. Phases as for REASON_EVICTED."""
 REASON_DRAINED: Reason.ValueType  # 35
 """The pod was evicted through the API, as a drain of its node does. Phases as for REASON_EVICTED."""
 REASON_NODE_SHUTDOWN: Reason.ValueType  # 36
@@ -458,7 +452,7 @@ class _ConditionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Condi
     CONDITION_STATUS_FALSE: _ConditionStatus.ValueType  # 2
     """It does not hold."""
     CONDITION_STATUS_UNKNOWN: _ConditionStatus.ValueType  # 3
-    """It cannot be told."""
+    """It is not known."""
 
 class ConditionStatus(_ConditionStatus, metaclass=_ConditionStatusEnumTypeWrapper):
     """ConditionStatus is the value of a condition."""
@@ -470,7 +464,7 @@ CONDITION_STATUS_TRUE: ConditionStatus.ValueType  # 1
 CONDITION_STATUS_FALSE: ConditionStatus.ValueType  # 2
 """It does not hold."""
 CONDITION_STATUS_UNKNOWN: ConditionStatus.ValueType  # 3
-"""It cannot be told."""
+"""It is not known."""
 Global___ConditionStatus: _TypeAlias = ConditionStatus  # noqa: Y015
 
 class _SandboxView:
@@ -866,7 +860,7 @@ class Condition(_message.Message):
     status: Global___ConditionStatus.ValueType
     """Whether it holds."""
     reason: Global___Reason.ValueType
-    """Why: one word. REASON_READY where it holds."""
+    """Why. REASON_READY if it holds."""
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
         """When `status` last changed."""
@@ -901,8 +895,8 @@ class Exit(_message.Message):
     reason: _builtins.str
     """The engine's word, such as `Error`, `OOMKilled` or `Completed`."""
     message: _builtins.str
-    """The last words of its output, at most 2048 characters, control characters escaped and the values of the
-    sandbox's environment variables redacted. Empty where the engine has none.
+    """The end of its output, at most 2048 characters, control characters escaped and the values of the sandbox's
+    environment variables redacted. Empty if the engine has none.
     """
     def __init__(
         self,
@@ -934,7 +928,7 @@ class Disruption(_message.Message):
     REASON_NODE_TAINTED or REASON_NODE_LOST.
     """
     message: _builtins.str
-    """The cluster's words and what survived."""
+    """What the cluster says, and what was kept."""
     count: _builtins.int
     """How many there were in a row, without PHASE_RUNNING for ten minutes in between."""
     @_builtins.property
@@ -1049,14 +1043,14 @@ class SandboxStatus(_message.Message):
     sequence: _builtins.int
     """The sequence of the event that made this status."""
     stale: _builtins.bool
-    """Whether the service has lost sight of its engine, so that the status may be out of date. Never set in a watch."""
+    """Whether the service cannot observe the sandbox now, so that the status may be out of date. Never set in a watch."""
     remedy: Global___Remedy.ValueType
     """Who can remove the cause that `reason` names. It follows from `reason` alone. With PHASE_ERROR: on REMEDY_CALLER
     nothing changes until the caller acts; on the others the sandbox may recover by itself.
     """
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """One of each type, once the engine was looked at; none before."""
+        """One of each type; none before the first observation."""
 
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
@@ -1068,7 +1062,7 @@ class SandboxStatus(_message.Message):
 
     @_builtins.property
     def volume(self) -> Global___Volume:
-        """Its disk; unset until it is seen, and after it is gone."""
+        """Its disk; unset before it is first observed, and after it is gone."""
 
     @_builtins.property
     def last_disruption(self) -> Global___Disruption:
@@ -1161,8 +1155,8 @@ class CreateSandboxRequest(_message.Message):
     namespace: _builtins.str
     """One of the tenant's namespaces. Empty: its first."""
     adopt_volume: _builtins.bool
-    """Take up the volume that a deleted sandbox of this id left (Delete with keep_volume). The fields of spec.storage that
-    are empty are then those of the volume; the others must equal them (VOLUME_DIFFERS).
+    """Use the volume that was kept of a deleted sandbox of this id (Delete with keep_volume). Empty fields of spec.storage
+    then have the values of the volume; the others must equal them (VOLUME_DIFFERS).
     """
     @_builtins.property
     def spec(self) -> Global___SandboxSpec:
@@ -1201,7 +1195,7 @@ class CreateSandboxResponse(_message.Message):
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> Global___Sandbox:
-        """The sandbox as it now stands."""
+        """The sandbox as it is now."""
 
     def __init__(
         self,
@@ -1236,7 +1230,7 @@ class StartRequest(_message.Message):
     expected_generation: _builtins.int
     """Refuse with ABORTED unless this is the current generation. Unset: whatever it is."""
     accept_data_loss: _builtins.bool
-    """Where the reason is REASON_VOLUME_LOST: start on a fresh, empty disk."""
+    """If the reason is REASON_VOLUME_LOST: start on a new, empty disk."""
     def __init__(
         self,
         *,
@@ -1265,7 +1259,7 @@ class StartResponse(_message.Message):
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> Global___Sandbox:
-        """The sandbox as it now stands."""
+        """The sandbox as it is now."""
 
     def __init__(
         self,
@@ -1325,7 +1319,7 @@ class StopResponse(_message.Message):
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> Global___Sandbox:
-        """The sandbox as it now stands."""
+        """The sandbox as it is now."""
 
     def __init__(
         self,
@@ -1391,7 +1385,7 @@ class DeleteResponse(_message.Message):
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> Global___Sandbox:
-        """The sandbox as it now stands."""
+        """The sandbox as it is now."""
 
     def __init__(
         self,
@@ -1541,7 +1535,7 @@ class UpdateEnvVarsResponse(_message.Message):
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> Global___Sandbox:
-        """The sandbox as it now stands."""
+        """The sandbox as it is now."""
 
     def __init__(
         self,
@@ -1558,7 +1552,9 @@ Global___UpdateEnvVarsResponse: _TypeAlias = UpdateEnvVarsResponse  # noqa: Y015
 
 @_typing.final
 class WatchStatusRequest(_message.Message):
-    """WatchStatusRequest says what to watch. All that is given must match; nothing given: everything one may see."""
+    """WatchStatusRequest says what to watch. All that is given must match. If nothing is given, all sandboxes of the tenant
+    are watched.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1576,8 +1572,8 @@ class WatchStatusRequest(_message.Message):
     requirements.
     """
     after_sequence: _builtins.int
-    """Resume: the sequence of the last message seen, once snapshot_complete was. Unset: begin with a snapshot. 0: all
-    history, OUT_OF_RANGE once its beginning is no longer kept.
+    """Resume: the sequence of the last message seen, after snapshot_complete. Unset: begin with a snapshot. 0: the whole
+    history, OUT_OF_RANGE if its beginning is no longer kept.
     """
     @_builtins.property
     def sandbox_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1613,7 +1609,7 @@ class WatchStatusResponse(_message.Message):
     SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """With a status, that of its event; else where the stream stands. From snapshot_complete on, the point to resume at."""
+    """With a status the sequence of its event, else that of the log. From snapshot_complete on, the point to resume at."""
     @_builtins.property
     def status(self) -> Global___SandboxStatus:
         """A status: before snapshot_complete the current one, after it an event."""
@@ -1655,8 +1651,8 @@ class SnapshotComplete(_message.Message):
     count: _builtins.int
     """How many sandboxes were in it."""
     heartbeat_seconds: _builtins.float
-    """Seconds: from here on the stream is never silent for longer, since a heartbeat comes where nothing else does. A
-    stream that is silent for twice as long is broken: open it again.
+    """Seconds after which a heartbeat is sent if there is nothing else to send. A stream that is silent for twice as long
+    is broken: open it again.
     """
     def __init__(
         self,
@@ -1704,7 +1700,7 @@ class ListSandboxesRequest(_message.Message):
     VIEW_FIELD_NUMBER: _builtins.int
     VOLUME_KEPT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Those of this namespace; one that is not the tenant's has none. Empty: all of the tenant's."""
+    """Sandboxes of this namespace; another tenant's namespace has none. Empty: all of the tenant's."""
     project: _builtins.str
     """Those of this project."""
     label_selector: _builtins.str
@@ -1758,8 +1754,8 @@ class ListSandboxesResponse(_message.Message):
     """The log's sequence as of this page."""
     @_builtins.property
     def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sandbox]:
-        """The sandboxes, ordered by namespace and id. A page ends early, with a next_page_token, where one more sandbox would
-        make it larger than 3 MiB: gRPC clients take 4 MiB unless they are configured otherwise. A page has at least one
+        """The sandboxes, ordered by namespace and id. A page ends early, with a next_page_token, if one more sandbox would make
+        it larger than 3 MiB: gRPC clients receive 4 MiB unless they are configured otherwise. A page has at least one
         sandbox if any is left.
         """
 

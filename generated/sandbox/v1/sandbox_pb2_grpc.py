@@ -90,15 +90,15 @@ class SandboxServiceServicer:
         """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
         Answers when the mutation is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
-        payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
-        ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
+        payload answers with the same sandbox and changes nothing. A repeat without a request_id creates another sandbox,
+        or fails with ALREADY_EXISTS if it has a sandbox_id. An id is free again in PHASE_TERMINATED.
 
         Errors, besides those of any mutation:
         ALREADY_EXISTS       SANDBOX_EXISTS: the id is taken by a sandbox that is not TERMINATED. Choose another, or
         delete that one and wait for TERMINATED.
         FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
         or choose another id.
-        NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+        NO_VOLUME_TO_ADOPT: adopt_volume was set and there is no volume. Leave it unset.
         VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
         spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
         `access_mode`. Leave the field empty, or choose another id.
@@ -126,7 +126,7 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
+        """Stop sets the desired state to STOPPED: the pod is removed and the disk is kept.
 
         Answers when the mutation is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
         after Delete. A repeat, like any Stop of a sandbox whose desired state is STOPPED, changes nothing.
@@ -148,7 +148,7 @@ class SandboxServiceServicer:
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
         whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
         for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
-        until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
+        until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
 
         Errors, besides those of any mutation:
         NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -160,10 +160,10 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """GetStatus answers the current status.
+        """GetStatus returns the current status.
 
-        Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
-        in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+        Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
+        memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
         Errors, besides those of any call:
         NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -177,12 +177,12 @@ class SandboxServiceServicer:
         """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
         next start. With replace, the variables are exactly those in `set`.
 
-        Answers when the mutation is committed. Allowed in every phase except after Delete; a bad update is recovered from
-        by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
+        Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one.
+        A repeat, like any update that makes no difference, changes nothing and restarts nothing.
 
         Errors, besides those of any mutation:
         NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
-        INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
+        INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
         FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
         ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
         ErrorInfo has as `generation`. Read the sandbox and decide again.
@@ -192,27 +192,27 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """WatchStatus streams events: each is the status that a sandbox has from then on.
+        """WatchStatus streams events: each has the status of a sandbox from then on.
 
         Answers at once. Without after_sequence: first the current status of each matching sandbox, then
         snapshot_complete, then every later event in order. With after_sequence: every matching event after it, nothing
-        missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
-        a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+        missing, repeated or out of order, on any replica. Resume a broken stream so. Allowed in every phase; a stream of
+        exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-        A snapshot without sandbox_ids has no sandbox in PHASE_TERMINATED; with sandbox_ids it has those of them that are.
+        A snapshot without sandbox_ids leaves out sandboxes in PHASE_TERMINATED; with sandbox_ids it includes them.
 
         A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
-        snapshot_complete, 15 s unless the service is configured otherwise: a heartbeat comes where nothing else does, the
-        first within that time too. A stream that is silent for twice as long is broken: open it again.
+        snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
+        send. A stream that is silent for twice as long is broken: open it again.
 
         Errors, besides those of any call:
         NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
         as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
         rest), and the first as `sandbox_id`. Check ids and namespace.
-        OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open again without it.
-        SEQUENCE_AHEAD: after_sequence lies past the newest event. Open again without it.
-        UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
-        TOO_FAR_BEHIND: too many watches already catch up with events that are no longer in memory. Open
+        OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open the stream without it.
+        SEQUENCE_AHEAD: after_sequence is higher than that of the newest event. Open the stream without it.
+        UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open the stream again with the last sequence seen.
+        TOO_FAR_BEHIND: too many watches already read events that are no longer in memory. Open the stream
         again with the last sequence seen, after RetryInfo's delay and with back-off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -220,13 +220,13 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSandboxes(self, request, context):
-        """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
-        with PHASE_TERMINATED among the phases, those too. With volume_kept: the deleted sandboxes whose disk was kept.
+        """ListSandboxes returns one page of the tenant's sandboxes, ordered by namespace and id. Those in PHASE_TERMINATED are
+        included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was kept.
 
         Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
         in every phase; a repeat is a new read.
-        A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
-        complete only where next_page_token is empty.
+        A page token stays valid while sandboxes are created and deleted. A page can have fewer sandboxes than page_size: the
+        list is complete only when next_page_token is empty.
 
         Errors: those of any call.
         """
@@ -235,10 +235,10 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSandbox(self, request, context):
-        """GetSandbox answers a sandbox with its spec and status.
+        """GetSandbox returns a sandbox with its spec and status.
 
-        Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
-        in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+        Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
+        memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
         Errors, besides those of any call:
         NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.

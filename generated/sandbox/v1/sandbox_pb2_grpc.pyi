@@ -4,20 +4,20 @@ isort:skip_file
 The contract of the Sandbox Service.
 
 A sandbox is one pod with a disk on /home/agent that survives it, a stable name, an application URL and a web
-terminal. A caller states a desired state; the service stores it, drives its engine until the engine agrees, and
-streams what it sees.
+terminal. A caller sets a desired state; the service stores it, changes what runs until it agrees, and streams what
+it observes.
 
 What holds for every call:
 
   Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). Another
              tenant's sandbox is answered exactly like one that does not exist.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
-  Fields     An empty field is an unset one: it has its default, or is bad where it says that it is required.
-  Mutations  answer as soon as they are committed, never waiting for the engine. A failed call is a gRPC
+  Fields     An empty field is unset: it has its default, or is invalid if the field is required.
+  Mutations  A mutation answers as soon as it is committed and never waits for the engine. A failed call has a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
   Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
-             payload changes nothing and answers the sandbox as it then stands or, where its name is another's by
-             then, as the mutation left it. Send it again after a lost answer.
+             payload changes nothing and answers with the sandbox as it is then. If another sandbox has its name by
+             then, it answers with the sandbox as the mutation left it. Repeat a mutation whose answer was lost.
   Order      Every event of any sandbox has a `sequence`, higher than all before it. An event is one recorded change
              of a sandbox.
   Secrets    No answer, error or log holds the value of an environment variable.
@@ -26,24 +26,24 @@ Errors are canonical status codes with one google.rpc.ErrorInfo (domain "sandbox
 the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or RetryInfo where they apply. Where the
 request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `namespace`. Any call can answer:
 
-  UNAUTHENTICATED     UNAUTHENTICATED: no token, or one that is not known. Send a valid one.
-  INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it takes, never what it held.
-                      Where they do not fit an answer, the last one is `request` and says how many are left.
+  UNAUTHENTICATED     UNAUTHENTICATED: the token is missing or not known. Send a valid one.
+  INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it must be, never its value.
+                      If they do not all fit an answer, the last one is `request` and says how many are left out.
                       Nothing was changed. Correct them; repeating does not help.
-  RESOURCE_EXHAUSTED  the request is larger than 2 MiB, or its metadata than 16 KiB. Send less. (Of gRPC itself,
+  RESOURCE_EXHAUSTED  the request is larger than 2 MiB, or its metadata than 16 KiB. Send less. (From gRPC itself,
                       without ErrorInfo.)
   DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or, but for WatchStatus, 30 s. A mutation may
-                      have taken effect: repeat it with its request_id. (The caller's own gRPC may say so first,
+                      have taken effect: repeat it with its request_id. (The caller's own gRPC may report it first,
                       without ErrorInfo.)
                       REQUEST_NOT_RECEIVED: the message of the call did not arrive within 10 s. Nothing was changed.
                       Repeat the call and send it.
   UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
                       database. A mutation may have taken effect: repeat it with its request_id, after RetryInfo's
-                      delay and with back-off. (Of gRPC itself, without details, where the service is not reached.)
+                      delay and with back-off. (From gRPC itself, without details, if the service is not reached.)
   INTERNAL            INTERNAL: a fault of the service. ErrorInfo has a `reference` to quote to its operators.
 
-Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id came before with another payload.
-Nothing was changed. Make a new id.
+Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id was used before with another payload.
+Nothing was changed. Generate a new id.
 """
 
 from collections import abc as _abc
@@ -80,15 +80,15 @@ class SandboxServiceStub:
     """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
     Answers when the mutation is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
-    payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
-    ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
+    payload answers with the same sandbox and changes nothing. A repeat without a request_id creates another sandbox,
+    or fails with ALREADY_EXISTS if it has a sandbox_id. An id is free again in PHASE_TERMINATED.
 
     Errors, besides those of any mutation:
       ALREADY_EXISTS       SANDBOX_EXISTS: the id is taken by a sandbox that is not TERMINATED. Choose another, or
                            delete that one and wait for TERMINATED.
       FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                            or choose another id.
-                           NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+                           NO_VOLUME_TO_ADOPT: adopt_volume was set and there is no volume. Leave it unset.
                            VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                            spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                            `access_mode`. Leave the field empty, or choose another id.
@@ -108,7 +108,7 @@ class SandboxServiceStub:
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     Stop: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StopRequest, _sandbox_pb2.StopResponse]
-    """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
+    """Stop sets the desired state to STOPPED: the pod is removed and the disk is kept.
 
     Answers when the mutation is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
     after Delete. A repeat, like any Stop of a sandbox whose desired state is STOPPED, changes nothing.
@@ -126,7 +126,7 @@ class SandboxServiceStub:
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
     whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
     for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
-    until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
+    until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
 
     Errors, besides those of any mutation:
       NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -134,10 +134,10 @@ class SandboxServiceStub:
                  as `generation`. Read the sandbox and decide again.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]
-    """GetStatus answers the current status.
+    """GetStatus returns the current status.
 
-    Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
-    in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+    Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
+    memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
     Errors, besides those of any call:
       NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -147,56 +147,56 @@ class SandboxServiceStub:
     """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
     next start. With replace, the variables are exactly those in `set`.
 
-    Answers when the mutation is committed. Allowed in every phase except after Delete; a bad update is recovered from
-    by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
+    Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one.
+    A repeat, like any update that makes no difference, changes nothing and restarts nothing.
 
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
-      INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
+      INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     WatchStatus: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]
-    """WatchStatus streams events: each is the status that a sandbox has from then on.
+    """WatchStatus streams events: each has the status of a sandbox from then on.
 
     Answers at once. Without after_sequence: first the current status of each matching sandbox, then
     snapshot_complete, then every later event in order. With after_sequence: every matching event after it, nothing
-    missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
-    a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+    missing, repeated or out of order, on any replica. Resume a broken stream so. Allowed in every phase; a stream of
+    exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-    A snapshot without sandbox_ids has no sandbox in PHASE_TERMINATED; with sandbox_ids it has those of them that are.
+    A snapshot without sandbox_ids leaves out sandboxes in PHASE_TERMINATED; with sandbox_ids it includes them.
 
     A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
-    snapshot_complete, 15 s unless the service is configured otherwise: a heartbeat comes where nothing else does, the
-    first within that time too. A stream that is silent for twice as long is broken: open it again.
+    snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
+    send. A stream that is silent for twice as long is broken: open it again.
 
     Errors, besides those of any call:
       NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
                     as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
                     rest), and the first as `sandbox_id`. Check ids and namespace.
-      OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open again without it.
-                    SEQUENCE_AHEAD: after_sequence lies past the newest event. Open again without it.
-      UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
-                    TOO_FAR_BEHIND: too many watches already catch up with events that are no longer in memory. Open
+      OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open the stream without it.
+                    SEQUENCE_AHEAD: after_sequence is higher than that of the newest event. Open the stream without it.
+      UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open the stream again with the last sequence seen.
+                    TOO_FAR_BEHIND: too many watches already read events that are no longer in memory. Open the stream
                     again with the last sequence seen, after RetryInfo's delay and with back-off.
     """
     ListSandboxes: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]
-    """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
-    with PHASE_TERMINATED among the phases, those too. With volume_kept: the deleted sandboxes whose disk was kept.
+    """ListSandboxes returns one page of the tenant's sandboxes, ordered by namespace and id. Those in PHASE_TERMINATED are
+    included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was kept.
 
     Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
     in every phase; a repeat is a new read.
-    A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
-    complete only where next_page_token is empty.
+    A page token stays valid while sandboxes are created and deleted. A page can have fewer sandboxes than page_size: the
+    list is complete only when next_page_token is empty.
 
     Errors: those of any call.
     """
     GetSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetSandboxRequest, _sandbox_pb2.GetSandboxResponse]
-    """GetSandbox answers a sandbox with its spec and status.
+    """GetSandbox returns a sandbox with its spec and status.
 
-    Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
-    in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+    Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
+    memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
     Errors, besides those of any call:
       NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -212,15 +212,15 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
     Answers when the mutation is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
-    payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
-    ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
+    payload answers with the same sandbox and changes nothing. A repeat without a request_id creates another sandbox,
+    or fails with ALREADY_EXISTS if it has a sandbox_id. An id is free again in PHASE_TERMINATED.
 
     Errors, besides those of any mutation:
       ALREADY_EXISTS       SANDBOX_EXISTS: the id is taken by a sandbox that is not TERMINATED. Choose another, or
                            delete that one and wait for TERMINATED.
       FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                            or choose another id.
-                           NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+                           NO_VOLUME_TO_ADOPT: adopt_volume was set and there is no volume. Leave it unset.
                            VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                            spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                            `access_mode`. Leave the field empty, or choose another id.
@@ -240,7 +240,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     Stop: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StopRequest, _sandbox_pb2.StopResponse]  # type: ignore[assignment]
-    """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
+    """Stop sets the desired state to STOPPED: the pod is removed and the disk is kept.
 
     Answers when the mutation is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
     after Delete. A repeat, like any Stop of a sandbox whose desired state is STOPPED, changes nothing.
@@ -258,7 +258,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
     whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
     for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
-    until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
+    until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
 
     Errors, besides those of any mutation:
       NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -266,10 +266,10 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                  as `generation`. Read the sandbox and decide again.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """GetStatus answers the current status.
+    """GetStatus returns the current status.
 
-    Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
-    in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+    Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
+    memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
     Errors, besides those of any call:
       NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -279,56 +279,56 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
     next start. With replace, the variables are exactly those in `set`.
 
-    Answers when the mutation is committed. Allowed in every phase except after Delete; a bad update is recovered from
-    by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
+    Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one.
+    A repeat, like any update that makes no difference, changes nothing and restarts nothing.
 
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
-      INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
+      INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     WatchStatus: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]  # type: ignore[assignment]
-    """WatchStatus streams events: each is the status that a sandbox has from then on.
+    """WatchStatus streams events: each has the status of a sandbox from then on.
 
     Answers at once. Without after_sequence: first the current status of each matching sandbox, then
     snapshot_complete, then every later event in order. With after_sequence: every matching event after it, nothing
-    missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
-    a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+    missing, repeated or out of order, on any replica. Resume a broken stream so. Allowed in every phase; a stream of
+    exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-    A snapshot without sandbox_ids has no sandbox in PHASE_TERMINATED; with sandbox_ids it has those of them that are.
+    A snapshot without sandbox_ids leaves out sandboxes in PHASE_TERMINATED; with sandbox_ids it includes them.
 
     A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
-    snapshot_complete, 15 s unless the service is configured otherwise: a heartbeat comes where nothing else does, the
-    first within that time too. A stream that is silent for twice as long is broken: open it again.
+    snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
+    send. A stream that is silent for twice as long is broken: open it again.
 
     Errors, besides those of any call:
       NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
                     as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
                     rest), and the first as `sandbox_id`. Check ids and namespace.
-      OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open again without it.
-                    SEQUENCE_AHEAD: after_sequence lies past the newest event. Open again without it.
-      UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
-                    TOO_FAR_BEHIND: too many watches already catch up with events that are no longer in memory. Open
+      OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open the stream without it.
+                    SEQUENCE_AHEAD: after_sequence is higher than that of the newest event. Open the stream without it.
+      UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open the stream again with the last sequence seen.
+                    TOO_FAR_BEHIND: too many watches already read events that are no longer in memory. Open the stream
                     again with the last sequence seen, after RetryInfo's delay and with back-off.
     """
     ListSandboxes: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]  # type: ignore[assignment]
-    """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
-    with PHASE_TERMINATED among the phases, those too. With volume_kept: the deleted sandboxes whose disk was kept.
+    """ListSandboxes returns one page of the tenant's sandboxes, ordered by namespace and id. Those in PHASE_TERMINATED are
+    included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was kept.
 
     Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
     in every phase; a repeat is a new read.
-    A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
-    complete only where next_page_token is empty.
+    A page token stays valid while sandboxes are created and deleted. A page can have fewer sandboxes than page_size: the
+    list is complete only when next_page_token is empty.
 
     Errors: those of any call.
     """
     GetSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetSandboxRequest, _sandbox_pb2.GetSandboxResponse]  # type: ignore[assignment]
-    """GetSandbox answers a sandbox with its spec and status.
+    """GetSandbox returns a sandbox with its spec and status.
 
-    Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
-    in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+    Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
+    memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
     Errors, besides those of any call:
       NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -347,15 +347,15 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateSandbox records a new sandbox whose desired state is RUNNING.
 
         Answers when the mutation is committed; the phase is then PHASE_CREATING. A repeat with the same request_id and
-        payload answers the same sandbox and changes nothing; one without a request_id makes another sandbox, or is
-        ALREADY_EXISTS where it chose the id. An id is free again in PHASE_TERMINATED.
+        payload answers with the same sandbox and changes nothing. A repeat without a request_id creates another sandbox,
+        or fails with ALREADY_EXISTS if it has a sandbox_id. An id is free again in PHASE_TERMINATED.
 
         Errors, besides those of any mutation:
           ALREADY_EXISTS       SANDBOX_EXISTS: the id is taken by a sandbox that is not TERMINATED. Choose another, or
                                delete that one and wait for TERMINATED.
           FAILED_PRECONDITION  VOLUME_KEPT: a deleted sandbox of this id left its volume. Set adopt_volume to use it,
                                or choose another id.
-                               NO_VOLUME_TO_ADOPT: adopt_volume was set and there is none. Leave it unset.
+                               NO_VOLUME_TO_ADOPT: adopt_volume was set and there is no volume. Leave it unset.
                                VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                                spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                                `access_mode`. Leave the field empty, or choose another id.
@@ -387,7 +387,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.StopRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.StopResponse, _abc.Awaitable[_sandbox_pb2.StopResponse]]:
-        """Stop sets the desired state to STOPPED: the pod goes, the disk stays.
+        """Stop sets the desired state to STOPPED: the pod is removed and the disk is kept.
 
         Answers when the mutation is committed; PHASE_STOPPED follows once the pod is gone. Allowed in every phase except
         after Delete. A repeat, like any Stop of a sandbox whose desired state is STOPPED, changes nothing.
@@ -411,7 +411,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
         whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
         for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
-        until a sandbox adopts the disk or a Delete removes it; after that it is as if it had never been.
+        until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
 
         Errors, besides those of any mutation:
           NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -425,10 +425,10 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.GetStatusResponse, _abc.Awaitable[_sandbox_pb2.GetStatusResponse]]:
-        """GetStatus answers the current status.
+        """GetStatus returns the current status.
 
-        Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
-        in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+        Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
+        memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
         Errors, besides those of any call:
           NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -444,12 +444,12 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpdateEnvVars changes environment variables: a running sandbox restarts with them, a stopped one has them at its
         next start. With replace, the variables are exactly those in `set`.
 
-        Answers when the mutation is committed. Allowed in every phase except after Delete; a bad update is recovered from
-        by a good one. A repeat, like any update to values that are already so, changes nothing and restarts nothing.
+        Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one.
+        A repeat, like any update that makes no difference, changes nothing and restarts nothing.
 
         Errors, besides those of any mutation:
           NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
-          INVALID_ARGUMENT     INVALID_FIELDS on `set`: what would result has too many variables or bytes. Unset some.
+          INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
           ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                                ErrorInfo has as `generation`. Read the sandbox and decide again.
@@ -461,27 +461,27 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.WatchStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.WatchStatusResponse], _abc.AsyncIterator[_sandbox_pb2.WatchStatusResponse]]:
-        """WatchStatus streams events: each is the status that a sandbox has from then on.
+        """WatchStatus streams events: each has the status of a sandbox from then on.
 
         Answers at once. Without after_sequence: first the current status of each matching sandbox, then
         snapshot_complete, then every later event in order. With after_sequence: every matching event after it, nothing
-        missing, repeated or out of order, on any replica; that is how a broken stream is repeated. Allowed in every phase;
-        a stream on exactly one sandbox ends with OK after PHASE_TERMINATED.
+        missing, repeated or out of order, on any replica. Resume a broken stream so. Allowed in every phase; a stream of
+        exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-        A snapshot without sandbox_ids has no sandbox in PHASE_TERMINATED; with sandbox_ids it has those of them that are.
+        A snapshot without sandbox_ids leaves out sandboxes in PHASE_TERMINATED; with sandbox_ids it includes them.
 
         A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
-        snapshot_complete, 15 s unless the service is configured otherwise: a heartbeat comes where nothing else does, the
-        first within that time too. A stream that is silent for twice as long is broken: open it again.
+        snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
+        send. A stream that is silent for twice as long is broken: open it again.
 
         Errors, besides those of any call:
           NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
                         as `sandbox_ids`, joined by commas (up to 2,048 characters of them; `sandboxes_left` counts the
                         rest), and the first as `sandbox_id`. Check ids and namespace.
-          OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open again without it.
-                        SEQUENCE_AHEAD: after_sequence lies past the newest event. Open again without it.
-          UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open again with the last sequence seen.
-                        TOO_FAR_BEHIND: too many watches already catch up with events that are no longer in memory. Open
+          OUT_OF_RANGE  HISTORY_TRIMMED: the events after after_sequence are no longer kept. Open the stream without it.
+                        SEQUENCE_AHEAD: after_sequence is higher than that of the newest event. Open the stream without it.
+          UNAVAILABLE   SHUTTING_DOWN: the service is stopping. Open the stream again with the last sequence seen.
+                        TOO_FAR_BEHIND: too many watches already read events that are no longer in memory. Open the stream
                         again with the last sequence seen, after RetryInfo's delay and with back-off.
         """
 
@@ -491,13 +491,13 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.ListSandboxesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.ListSandboxesResponse, _abc.Awaitable[_sandbox_pb2.ListSandboxesResponse]]:
-        """ListSandboxes answers one page of the tenant's sandboxes that are not TERMINATED, ordered by namespace and id;
-        with PHASE_TERMINATED among the phases, those too. With volume_kept: the deleted sandboxes whose disk was kept.
+        """ListSandboxes returns one page of the tenant's sandboxes, ordered by namespace and id. Those in PHASE_TERMINATED are
+        included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was kept.
 
         Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
         in every phase; a repeat is a new read.
-        A page token stays valid while sandboxes come and go. A page can have fewer sandboxes than page_size: the list is
-        complete only where next_page_token is empty.
+        A page token stays valid while sandboxes are created and deleted. A page can have fewer sandboxes than page_size: the
+        list is complete only when next_page_token is empty.
 
         Errors: those of any call.
         """
@@ -508,10 +508,10 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.GetSandboxRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.GetSandboxResponse, _abc.Awaitable[_sandbox_pb2.GetSandboxResponse]]:
-        """GetSandbox answers a sandbox with its spec and status.
+        """GetSandbox returns a sandbox with its spec and status.
 
-        Answers at once, a live sandbox from memory; with min_sequence when this replica has seen that sequence. Allowed
-        in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+        Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
+        memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
 
         Errors, besides those of any call:
           NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
