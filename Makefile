@@ -8,7 +8,7 @@ export SECONDS ?= 20
 export SEED ?= 0
 # The Kubernetes release of the control plane under the tests: 1.36, or 1.34, 1.35 or 1.37, which CI does not build.
 export RELEASE ?= 1.36
-# What `make breaking` compares the contract with, any commit, tag or branch: first of all what it was when it began.
+# The commit, tag or branch whose contract `make breaking` compares with: by default the first commit that has one.
 AGAINST ?= $(shell git rev-list HEAD -- protos/sandbox/v1/sandbox.proto | tail -1)
 # Further arguments of pytest: make test ARGS=tests/unit
 ARGS ?=
@@ -41,7 +41,7 @@ run: $(STAMP) ## start the service: local engine, SQLite, 127.0.0.1:50051
 	@echo "in another terminal: . $(BIN)/activate && sandboxctl create --project demo --wait"
 	@exec $(BIN)/sandbox-server --engine $(ENGINE) $(FLAGS)
 
-demo: $(STAMP) ## the whole story, unattended, on a throw-away data directory
+demo: $(STAMP) ## show the life of a sandbox, unattended, on a temporary data directory
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## run the suite without its slow tests
@@ -56,7 +56,7 @@ coverage: $(STAMP) ## measure what `make test` covers
 test-random: $(STAMP) ## random traffic with kills and a checker: SECONDS=300 SEED=1
 	$(BIN)/python -m pytest tests/random -s
 
-# These tests kill API servers: TLS connections to one that is gone end with the garbage collector, which is no failure.
+# These tests kill API servers. The garbage collector then closes their TLS connections with a warning, which is no failure.
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite
 	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 

@@ -183,7 +183,7 @@ async def watch(port: int, sandboxes: int) -> None:
     database: Any = memory
     engine: Any = _IdleEngine()
     settings = Settings(listen=f"127.0.0.1:{port}", heartbeat=3600, follow=3600, shutdown_grace=0)
-    async with app.service(settings, database=database, engine=engine) as running:
+    async with app.service(settings, event_store=database, engine=engine) as running:
         # Nothing but the watch is measured.
         running.reconciling.cancel()
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, memory.change)

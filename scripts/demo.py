@@ -1,4 +1,4 @@
-"""The whole story of a sandbox, unattended, on a throw-away data directory. Exits 0 only if every step held."""
+"""Shows the life of a sandbox, unattended, on a temporary data directory. Exits 0 only if every step succeeded."""
 
 import contextlib
 import json
@@ -18,11 +18,11 @@ BIN = Path(sys.executable).parent
 
 
 class Failed(Exception):
-    """A step did not hold."""
+    """A step failed."""
 
 
 class Demo:
-    """A service on a free port and the commands against it."""
+    """A service on a free port, and the commands that use it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,11 +42,11 @@ class Demo:
         return process
 
     def say(self, text: str) -> None:
-        """Shows a step."""
+        """Prints a step."""
         print(f"\n\033[1m$ {text}\033[0m" if sys.stdout.isatty() else f"\n$ {text}", flush=True)
 
     def hold(self, what: str, held: bool) -> None:
-        """Shows what was checked. Raises Failed."""
+        """Prints what was checked. Raises Failed if it did not hold."""
         print(f"  {'held' if held else 'FAILED'}: {what}", flush=True)
         if not held:
             raise Failed(what)
@@ -65,12 +65,12 @@ class Demo:
         self.hold("exit code 0", self.run(*words).returncode == 0)
 
     def status(self, sandbox_id: str) -> dict[str, object]:
-        """The status as JSON."""
+        """Returns the status of a sandbox as JSON values."""
         found: dict[str, object] = json.loads(self.run("--output", "json", "status", sandbox_id, quiet=True).stdout)
         return found
 
     def until(self, what: str, check: Callable[[], bool]) -> None:
-        """Waits for something. Raises Failed after 30 seconds."""
+        """Waits until `check` returns true. Raises Failed after 30 seconds."""
         end = time.monotonic() + 30
         while time.monotonic() < end:
             with contextlib.suppress(OSError, ValueError):
@@ -81,7 +81,7 @@ class Demo:
         self.hold(what, False)
 
     def story(self) -> None:
-        """Every step."""
+        """Runs every step. Raises Failed."""
         service = self.serve()
         watched: list[str] = []
         watcher = subprocess.Popen(

@@ -21,7 +21,7 @@ DRAWING = "lifecycle.svg"
 
 
 def block() -> str:
-    """The diagram, the rules and the remedies as Markdown, between their markers."""
+    """Returns the diagram, the rules and the remedies as Markdown, between their markers."""
     return "\n".join([BEGIN, f"![The states of a sandbox]({DRAWING})", "", *_rules(), *_remedies(), END])
 
 
@@ -54,7 +54,7 @@ def _remedies() -> Iterator[str]:
 
 
 def drawn(text: str) -> str:
-    """`text` with the block between the markers made anew. Raises ValueError if it has no markers."""
+    """Returns `text` with a new block between the markers. Raises ValueError if it has no markers."""
     before, _, rest = text.partition(BEGIN)
     _, marker, after = rest.partition(END)
     if not marker:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def generate(folder: Path) -> None:
-    """Runs protoc; raises CalledProcessError if the contract does not compile."""
+    """Runs protoc. Raises CalledProcessError if the contract does not compile."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}"]
     command += [f"--{kind}_out={folder}" for kind in ("python", "grpc_python")]

@@ -34,33 +34,36 @@ FOLDERS = "app|build|data|uv"  # what the Dockerfile makes at the image's root
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction of a Dockerfile, its continuation lines joined; `stage` counts from 0."""
+    """An instruction of a Dockerfile with its continuation lines joined. `stage` counts from 0."""
 
     stage: int
     word: str
     rest: str
 
     def arguments(self) -> list[str]:
-        """The words that are not options; the exec form is read as JSON."""
+        """Returns the words that are not options, or those of the exec form."""
         if self.rest.startswith("["):
             return [str(word) for word in json.loads(self.rest)]
         return [word for word in shlex.split(self.rest) if not word.startswith("--")]
 
 
 def read(text: str) -> list[Instruction]:
-    """Reads a Dockerfile."""
+    """Returns the instructions of a Dockerfile."""
     lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    stage, found = -1, []
+    stage = -1
+    found = []
     for line in lines.replace("\\\n", " ").splitlines():
-        if line.strip():
-            word, _, rest = line.strip().partition(" ")
-            stage += word == "FROM"
-            found.append(Instruction(stage, word, " ".join(rest.split())))
+        if not line.strip():
+            continue
+        word, _, rest = line.strip().partition(" ")
+        if word == "FROM":
+            stage += 1
+        found.append(Instruction(stage, word, " ".join(rest.split())))
     return found
 
 
 class Image:
-    """The file system of the stage that is being built, at `root`; earlier stages are kept by name."""
+    """The file system of the stage that is being built, at `root`. Earlier stages are kept under their names."""
 
     def __init__(self, ground: Path) -> None:
         self.root = ground / "root"
@@ -69,7 +72,7 @@ class Image:
         self._tools = ground / "tools"
         for folder in (self._stages, self._home, self._tools):
             folder.mkdir()
-        # The base image has `python` on its PATH, and nothing of this environment.
+        # The base image has `python` on its PATH, and no package of this environment.
         interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
         python = self._tools / "python"
         python.write_text(f'#!/bin/sh\nexec "{interpreter}" "$@"\n')
@@ -79,7 +82,7 @@ class Image:
 
     def _begin(self, name: str) -> None:
         if self.root.exists():
-            # The same path for every stage, since an environment knows where it lies.
+            # Every stage is built at the same path, because a virtual environment contains its own path.
             self.root.rename(self._stages / self._name)
         self.root.mkdir()
         self._name = name
@@ -89,14 +92,14 @@ class Image:
         self.environment = {**inherited, "PATH": path, "HOME": str(self._home), "UV_PYTHON_DOWNLOADS": "never"}
 
     def place(self, path: str) -> Path:
-        """Where a path of the image lies here."""
+        """Returns the path on this machine of a path of the image."""
         return self.root / path.lstrip("/") if path.startswith("/") else self.folder / path
 
     def _mapped(self, text: str) -> str:
         return re.sub(rf"(?<![\w./*-])/({FOLDERS})\b", lambda found: f"{self.root}/{found[1]}", text)
 
     def perform(self, instruction: Instruction) -> None:
-        """Does what one instruction says; CalledProcessError or OSError if it cannot be done."""
+        """Carries out an instruction. Raises CalledProcessError or OSError if that fails."""
         match instruction.word:
             case "FROM":
                 self._begin(instruction.rest.partition(" AS ")[2] or "last")
@@ -127,7 +130,7 @@ class Image:
 
     def _run(self, script: str) -> None:
         if os.geteuid() != 0:
-            # Only root may give a folder away.
+            # Only root may change the owner of a folder.
             script = script.replace("-o 1001 -g 1001", "")
         started = time.monotonic()
         subprocess.run(["/bin/sh", "-ec", self._mapped(script)], cwd=self.folder, env=self.environment, check=True)
@@ -135,7 +138,7 @@ class Image:
 
 
 def lacks_build_tools(image: Image) -> None:
-    """RuntimeError if the last stage holds what only a build or a developer needs."""
+    """Raises RuntimeError if the last stage contains packages that only a build or a developer needs."""
     listing = "import importlib.metadata as m; print(*(d.metadata['Name'] for d in m.distributions()))"
     python = image.place("/app/bin/python")
     names = set(subprocess.run([python, "-c", listing], check=True, capture_output=True, text=True).stdout.split())
@@ -145,7 +148,7 @@ def lacks_build_tools(image: Image) -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody uses."""
+    """Returns a free port of the loopback address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -187,7 +190,7 @@ def _healthy(probe: list[str], environment: dict[str, str], service: subprocess.
 
 
 def main() -> None:
-    """Builds and tries; the exception of the step that fails is the message."""
+    """Builds the image and tries it. Raises the exception of the step that fails."""
     instructions = read((ROOT / "Dockerfile").read_text())
     with tempfile.TemporaryDirectory(prefix="image-") as ground:
         Path(ground).chmod(0o755)

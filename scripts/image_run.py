@@ -1,4 +1,4 @@
-"""Runs what the image runs as the image's user, with files as a Secret volume has them."""
+"""Runs the command of the image as the user of the image, with files like those of a Secret volume."""
 
 import os
 import shlex
@@ -9,11 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 MODES = (0o644, 0o440, 0o640)
-"""What the files of a Secret volume have by default, and with an fsGroup and the usual narrower defaultModes."""
+"""Modes of the files of a Secret volume: the default, and those with an fsGroup and a usual narrower defaultMode."""
 
 
 def secret_volume(folder: Path, content: Mapping[str, bytes], mode: int, user: str) -> Path:
-    """Makes a folder as the kubelet does: root's files of `mode`, of the group of `user`, behind two symbolic links."""
+    """Creates a folder as the kubelet does: files of root and of the group of `user`, behind two symbolic links."""
     data = folder / "..2026_01_02_03_04_05.678901234"
     data.mkdir(parents=True)
     for name, value in content.items():
@@ -23,15 +23,15 @@ def secret_volume(folder: Path, content: Mapping[str, bytes], mode: int, user: s
         if os.geteuid() == 0:
             os.chown(data / name, 0, int(user.partition(":")[2]))
     (folder / "..data").symlink_to(data.name)
-    for one in (folder, data):
-        one.chmod(0o755)
+    for directory in (folder, data):
+        directory.chmod(0o755)
     return folder
 
 
 def command(user: str) -> list[str]:
-    """What a command line begins with that is to run as `user`, such as 1001:1001; empty where only root could do so.
+    """Returns the words before a command that run it as `user`, such as 1001:1001. Empty if this process is not root.
 
-    An interpreter in a home directory that other users may not enter is mounted where they find it.
+    If the interpreter or the repository is in a directory that other users may not enter, it is mounted over it.
     """
     if os.geteuid() != 0:
         return []

@@ -12,7 +12,7 @@ WIDTH, ROW, GAP, TOP = 960, 150, 64, 46
 LEFT, RIGHT = 20, 910
 BOX, SPACE, PAD = 108, 16, 14
 TOWARDS_END, SETTLED, ERROR = 430, 500, 780
-"""Where the frame of the phases on the way ends, and where the settled phase and ERROR begin."""
+"""The x where the frame of the transitional phases ends, and those where the settled phase and ERROR begin."""
 
 _STYLE = (
     "text{font:13px sans-serif;fill:#1f2933;text-anchor:middle}"
@@ -58,7 +58,7 @@ def svg() -> str:
 
 @dataclass(frozen=True)
 class _Row:
-    """A desired state: the phases on the way, the settled phase that they lead to, and ERROR."""
+    """Returns the row of a desired state: its transitional phases, the settled phase that they lead to, and ERROR."""
 
     desired: DesiredState
     top: int
@@ -98,7 +98,7 @@ class _Row:
 
 
 def _calls(running: int, stopped: int, deleted: int) -> Iterator[str]:
-    """The calls that lead from one desired state to another."""
+    """Returns the arrows of the calls that lead from one desired state to another."""
     first = TOWARDS_END - PAD - 3 * BOX - 2 * SPACE + BOX // 2
     yield _arrow(f"M{first} 14V{running + 62}")
     yield _text("label", first + 52, 28, "CreateSandbox")

@@ -1,4 +1,4 @@
-"""The composition root: build, open, serve, drain, close."""
+"""Builds the service from its parts, and opens, serves, drains and closes it."""
 
 import asyncio
 import gc
@@ -25,23 +25,27 @@ from sandbox_server.settings import Settings
 log = structlog.get_logger()
 
 YOUNG = 20_000
-"""Objects between two collections of the young ones. With the usual 700, each third change that ten thousand watchers are
-told of brought a full collection, during which nobody is served for 0.2 s; with this, none in thirty."""
+"""Allocations between two collections of young objects. With Python's 700, every third event that was sent to ten thousand
+watchers caused a full collection, which stops the service for 0.2 s. With this, none of thirty did."""
 
 SWITCH = 0.0001
-"""Seconds for which a thread that reads the store may keep the event loop from running. With the usual 0.005, GetStatus
+"""Seconds for which a thread that reads the store may keep the event loop from running. With Python's 0.005, GetStatus
 takes 4 ms instead of 2.5 ms (p99) while a thousand watches catch up (`benchmarks/behind.py`)."""
 
 
 def tune() -> None:
-    """Sets what the whole process shares for the service; other programs that use its modules keep their own."""
+    """Sets the switches of the whole process. Called where the process starts, since other programs may use `service`."""
     gc.set_threshold(YOUNG)
     sys.setswitchinterval(SWITCH)
 
 
 def cipher(settings: Settings) -> store.Cipher:
-    """The keys of env values: those given, else with SQLite a file that is made beside it. Raises ValueError."""
-    if text := settings.encryption_keys.get_secret_value():
+    """Returns the cipher for environments. Without keys in the settings, SQLite gets a new key file beside it.
+
+    Raises ValueError for keys that cannot be used, and for PostgreSQL without keys.
+    """
+    text = settings.encryption_keys.get_secret_value()
+    if text:
         return store.Cipher.from_text(text)
     if settings.encryption_key_file is not None:
         return store.Cipher.from_file(settings.encryption_key_file)
@@ -52,10 +56,10 @@ def cipher(settings: Settings) -> store.Cipher:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The parts of a service that runs.
+    """The parts of a running service.
 
-    `port` is where it listens, `secured` whether with TLS. `reconciling` may be cancelled by itself: the service then
-    goes on answering calls, and the engine is left as it is.
+    `port` is the port that it listens on, `secured` whether with TLS. If `reconciling` is cancelled, the service goes on
+    answering calls, and nothing changes the cluster.
     """
 
     store: store.Store
@@ -73,57 +77,58 @@ class Service:
 async def service(
     settings: Settings,
     *,
-    database: store.Store | None = None,
+    event_store: store.Store | None = None,
     engine: engines.Engine | None = None,
     authenticator: auth.Authenticator | None = None,
 ) -> AsyncIterator[Service]:
-    """The service, which serves until the body ends and is then drained and closed.
+    """Yields a service that serves until the body ends, and then drains and closes it.
 
-    The parts are made from the settings, except those that are given. Raises ValueError, OSError or
-    `store.SchemaMismatch` if the service cannot start. A part that fails later cancels the body, and its error is
-    raised in an ExceptionGroup.
+    The parts that are not given are made from the settings. Raises ValueError, OSError or `store.SchemaMismatch` if the
+    service cannot start. A part that fails later cancels the body, and its error is raised in an ExceptionGroup.
     """
     authenticator = authenticator or _authenticator(settings)
     credentials = None
     if settings.tls_cert and settings.tls_key:
         credentials = tls.credentials(settings.tls_cert, settings.tls_key)
     pace = settings.pace
-    given = database
-    database = database or store.Store(settings.database, cipher(settings))
-    memory = feed.Feed(database, render.Encoder(), pace)
+    store_is_given = event_store is not None
+    event_store = event_store or store.Store(settings.database, cipher(settings))
+    event_feed = feed.Feed(event_store, render.Encoder(), pace)
     engine = engine or _engine(settings)
-    reconciler = Reconciler(memory, database, engine, settings.workers, pace)
-    sandboxes = manager.StatefulSetManager(database, memory, engine)
+    reconciler = Reconciler(event_feed, event_store, engine, settings.workers, pace)
+    sandboxes = manager.StatefulSetManager(event_store, event_feed, engine)
     server = Server(Servicer(sandboxes, settings), authenticator)
-    kept = timedelta(seconds=settings.history)
+    history = timedelta(seconds=settings.history)
     async with AsyncExitStack() as opened:
-        if given is None:
+        if not store_is_given:
             opened.enter_context(store.exclusive(settings.database))
-        await database.open(memory.publish)
-        opened.push_async_callback(database.close)
-        memory.load(*await database.load())
+        await event_store.open(event_feed.publish)
+        opened.push_async_callback(event_store.close)
+        event_feed.load(*await event_store.load())
         port = await server.start(settings.listen, credentials)
         opened.push_async_callback(server.close)
         if settings.metrics_listen:
             opened.enter_context(
-                metrics.served(settings.metrics_listen, metrics.Service(server, memory, reconciler, engine))
+                metrics.served(settings.metrics_listen, metrics.Service(server, event_feed, reconciler, engine))
             )
-        await engine.open(memory.catalogue.sandboxes(), reconciler.wake)
+        await engine.open(event_feed.catalogue.sandboxes(), reconciler.wake)
         opened.push_async_callback(engine.close)
         authenticator.follow(engine.follow)
+
+        async def trim() -> None:
+            await event_store.trim(datetime.now(UTC) - history)
+
         async with asyncio.TaskGroup() as group:
             reconciling = group.create_task(reconciler.run())
             others = [
-                group.create_task(memory.beat()),
-                group.create_task(_health(server, database, engine, pace)),
-                group.create_task(_every(pace.follow, "log_not_read", memory.follow)),
-                group.create_task(
-                    _every(pace.trim_every, "history_not_trimmed", lambda: database.trim(datetime.now(UTC) - kept))
-                ),
+                group.create_task(event_feed.beat()),
+                group.create_task(_health(server, event_store, engine, pace)),
+                group.create_task(_every(pace.follow, "log_not_read", event_feed.follow)),
+                group.create_task(_every(pace.trim_every, "history_not_trimmed", trim)),
             ]
             yield Service(
-                store=database,
-                feed=memory,
+                store=event_store,
+                feed=event_feed,
                 engine=engine,
                 reconciler=reconciler,
                 manager=sandboxes,
@@ -132,7 +137,7 @@ async def service(
                 secured=credentials is not None,
                 reconciling=reconciling,
             )
-            memory.close()
+            event_feed.close()
             await server.stop(pace.shutdown_grace)
             for task in (reconciling, *others):
                 task.cancel()
@@ -158,7 +163,7 @@ async def serve(settings: Settings) -> None:
 
 
 def _engine(settings: Settings) -> engines.Engine:
-    """The engine that was asked for, which follows no namespace yet. Only its package is imported."""
+    """Returns the engine of the settings, which follows no namespace yet. Imports only the package of that engine."""
     if settings.engine == "kubernetes":
         from sandbox_server.engines import kubernetes
 
@@ -169,13 +174,14 @@ def _engine(settings: Settings) -> engines.Engine:
 
 
 def _authenticator(settings: Settings) -> auth.Authenticator:
-    """Who may call. Raises ValueError for a bad token file."""
+    """Returns the authenticator of the settings. Raises ValueError for a bad token file."""
     if settings.token_file is not None:
         return auth.TokenFile(settings.token_file)
     return auth.Anyone(Tenant(settings.tenant, settings.namespace_names))
 
 
 async def _every(seconds: float, failure: str, act: Callable[[], Awaitable[None]]) -> None:
+    """Calls `act` again and again. Logs `failure` if it raises a ServiceError."""
     while True:
         try:
             await act()
@@ -184,14 +190,17 @@ async def _every(seconds: float, failure: str, act: Callable[[], Awaitable[None]
         await asyncio.sleep(seconds)
 
 
-async def _health(server: Server, database: store.Store, cluster: engines.Cluster, pace: Pace) -> None:
-    """SERVING once the engine was synced and while the store answers. An engine that is not synced later makes statuses stale."""
+async def _health(server: Server, event_store: store.Store, cluster: engines.Cluster, pace: Pace) -> None:
+    """Reports SERVING while the store answers, but not before a namespace was synced for the first time.
+
+    A namespace that is no longer synced later makes statuses stale, and calls are still served.
+    """
     synced = False
     while True:
         synced = synced or cluster.any_synced
         try:
             async with asyncio.timeout(pace.health_within):
-                await database.read(lambda reader: reader.ping(), store.Lane.HEALTH)
+                await event_store.read(lambda reader: reader.ping(), store.Lane.HEALTH)
         except (errors.ServiceError, TimeoutError):
             await server.serving(False)
         else:

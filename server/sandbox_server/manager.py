@@ -62,7 +62,7 @@ class StatefulSetManager:
 
     @property
     def sequence(self) -> int:
-        """Where the log stands on this replica."""
+        """The sequence of the last event that this replica has read."""
         return self._feed.sequence
 
     async def create(
@@ -159,14 +159,18 @@ class StatefulSetManager:
         return await self._store.write(write, mutation.request)
 
     def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Encoded | None:
-        """The last event of a live sandbox, without waiting; None if `get` has to be asked."""
-        found = self._feed.catalogue.get(key) if key.namespace in tenant.namespaces else None
-        if found is None or found.event.sandbox.tenant != tenant.name or not 0 <= min_sequence <= self._feed.sequence:
+        """Returns the last event of a live sandbox without waiting. None if the answer needs `get`."""
+        if key.namespace not in tenant.namespaces:
+            return None
+        if min_sequence < 0 or min_sequence > self._feed.sequence:
+            return None
+        found = self._feed.catalogue.get(key)
+        if found is None or found.event.sandbox.tenant != tenant.name:
             return None
         return found
 
     async def get(self, tenant: Tenant, key: Key, min_sequence: int = 0) -> feed.Encoded:
-        """The last event of a sandbox, of a TERMINATED one too, once this replica has seen `min_sequence`.
+        """Waits until this replica has read `min_sequence`, and returns the last event of a sandbox, even a TERMINATED one.
 
         Raises `errors.NotFound`.
         """
@@ -176,6 +180,7 @@ class StatefulSetManager:
             last = await self._store.read(lambda reader: reader.last(key))
             if last is None:
                 raise not_found(key.id)
+            # A new sandbox with this id may have been created during the read.
             found = self._feed.catalogue.get(key) or self._feed.encoded(last)
         if found.event.sandbox.tenant != tenant.name:
             raise not_found(key.id)
@@ -189,18 +194,18 @@ class StatefulSetManager:
         page: Callable[[int, Iterator[Event]], T],
         volume_kept: bool = False,
     ) -> T:
-        """Returns what `page` makes of the log's sequence and the last events of the matching sandboxes after `after`, in
-        the order of their keys.
+        """Calls `page` with the log's sequence and the last events of matching sandboxes, and returns its result.
 
-        With TERMINATED among the phases the sandboxes are read from the store alone, on a thread of the store: memory
-        and the store show different moments, and a sandbox that ended between the two would be in neither.
-        `volume_kept`: of these only the sandboxes whose volume was kept.
+        The sandboxes come in the order of their keys and begin after `after`. With TERMINATED among `phases` all of them
+        are read from the store, and `page` is called on a thread of the store. The feed and the store are of different
+        moments: a sandbox that ended between the two would be in neither. `volume_kept`: only sandboxes that have ended
+        and whose volume was kept.
         """
         if Phase.TERMINATED not in phases:
             live = (one.event for one in self._feed.catalogue.matching(selection, after))
             found = (one for one in live if not phases or one.sandbox.status.phase in phases)
             return page(self._feed.sequence, found)
-        namespaces = frozenset(one for one in selection.tenant.namespaces if selection.namespace in ("", one))
+        namespaces = frozenset(name for name in selection.tenant.namespaces if selection.namespace in ("", name))
         search = store.Search(
             selection.tenant.name, namespaces, phases, selection.project, selection.labels, volume_kept
         )
@@ -209,7 +214,7 @@ class StatefulSetManager:
         )
 
     async def watch(self, selection: feed.Filter, after: int | None, send: feed.Send) -> None:
-        """Sends the snapshot, unless resuming, and the events. Raises as `feed.Feed.watch`."""
+        """Sends a snapshot and events, with `after` only the events after it. Raises as `feed.Feed.watch`."""
         await self._feed.watch(selection, after, send)
 
 

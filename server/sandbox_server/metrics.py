@@ -1,4 +1,4 @@
-"""What the service counts, served for Prometheus. All of it is read when somebody asks: the work itself only counts."""
+"""The metrics of the service, served to Prometheus. The parts of the service keep counters, which are read at a scrape."""
 
 import asyncio
 import collections
@@ -16,22 +16,22 @@ from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc.server import Server
 
 READ_MOST = 5.0
-"""Seconds that the event loop has to answer a scrape."""
+"""Seconds that the event loop may take to answer a scrape."""
 
 
 class Service(Collector):
-    """What is known on the event loop, for the thread that is asked."""
+    """Reads the metrics on the event loop, for the thread that serves them."""
 
-    def __init__(self, server: Server, memory: feed.Feed, reconciler: Reconciler, cluster: engines.Cluster) -> None:
-        """Has to be called on the event loop."""
+    def __init__(self, server: Server, event_feed: feed.Feed, reconciler: Reconciler, cluster: engines.Cluster) -> None:
+        """Must be called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._server = server
-        self._feed = memory
+        self._feed = event_feed
         self._reconciler = reconciler
         self._cluster = cluster
 
     def collect(self) -> Iterable[Metric]:
-        """Every metric, as of one moment. Raises TimeoutError if the loop does not answer in time."""
+        """Returns every metric, all of the same moment. Raises TimeoutError if the loop does not answer in time."""
 
         async def read() -> list[Metric]:
             return list(self._read())
@@ -40,29 +40,32 @@ class Service(Collector):
 
     def _read(self) -> Iterator[Metric]:
         open_calls = {(method,): count for method, count in self._server.open.items()}
-        stands = collections.Counter(
-            (one.status.phase.name, one.status.reason.name) for one in self._feed.catalogue.sandboxes()
+        sandboxes = collections.Counter(
+            (sandbox.status.phase.name, sandbox.status.reason.name) for sandbox in self._feed.catalogue.sandboxes()
         )
-        waiting, seen = {(): self._reconciler.backlog}, {(): self._cluster.any_synced}
+        waiting = {(): self._reconciler.backlog}
+        synced = {(): self._cluster.any_synced}
         yield _family(Gauge, "build_info", "1, with the version of the service", {(VERSION,): 1}, "version")
         yield _family(Counter, "calls", "Calls that ended", self._server.ended, "method", "code", "reason")
         yield _family(Gauge, "calls_open", "Calls and streams under way", open_calls, "method")
-        yield _family(Gauge, "sandboxes", "Sandboxes that are not TERMINATED", stands, "phase", "reason")
+        yield _family(Gauge, "sandboxes", "Sandboxes that are not TERMINATED", sandboxes, "phase", "reason")
         yield _family(Counter, "reconciles", "Passes over a sandbox", self._reconciler.outcomes, "outcome", "reason")
         yield _family(Gauge, "reconciles_waiting", "Sandboxes that wait for a worker or have one", waiting)
-        yield _family(Gauge, "engine_in_sight", "1 while the engine can be seen, else 0", seen)
+        yield _family(Gauge, "engine_in_sight", "1 while at least one namespace can be observed, else 0", synced)
 
 
-def _family(kind: type[Counter | Gauge], name: str, said: str, values: Mapping[Any, float], *labels: str) -> Metric:
-    family = kind(f"sandbox_{name}", said, labels=labels)
-    for key, value in values.items():
-        family.add_metric(key, value)
+def _family(
+    kind: type[Counter | Gauge], name: str, description: str, values: Mapping[Any, float], *labels: str
+) -> Metric:
+    family = kind(f"sandbox_{name}", description, labels=labels)
+    for label_values, value in values.items():
+        family.add_metric(label_values, value)
     return family
 
 
 @contextlib.contextmanager
 def served(listen: str, service: Service) -> Iterator[None]:
-    """Serves the metrics, and those of the process, at `listen` meanwhile. Raises OSError if it cannot be had."""
+    """Serves the metrics of the service and of the process at `listen` during the body. Raises OSError if it cannot."""
     registry = CollectorRegistry()
     registry.register(service)
     ProcessCollector(registry=registry)
