@@ -58,7 +58,7 @@ def svg() -> str:
 
 @dataclass(frozen=True)
 class _Row:
-    """Returns the row of a desired state: its transitional phases, the settled phase that they lead to, and ERROR."""
+    """The row of a desired state: its transitional phases, the settled phase that they lead to, and ERROR."""
 
     desired: DesiredState
     top: int

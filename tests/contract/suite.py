@@ -103,7 +103,7 @@ async def test_the_last_words_of_a_crash_are_said_without_the_environment(rig: R
 
 @pytest.mark.fault(29)
 @pytest.mark.fault(66)
-async def test_29_a_good_env_update_recovers_from_a_crash_loop_without_help(rig: Rig) -> None:
+async def test_a_good_env_update_recovers_from_a_crash_loop_without_help(rig: Rig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)
     await rig.ground.crash(running)

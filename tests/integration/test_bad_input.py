@@ -355,7 +355,7 @@ def test_a_spec_that_is_missing_lacks_its_project(call: Call) -> None:
 @pytest.mark.fault(44)
 @given(st.text(min_size=1, max_size=300))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_44_any_key_is_taken_or_named_in_one_printable_line(call: Call, key: str) -> None:
+def test_any_key_is_taken_or_named_in_one_printable_line(call: Call, key: str) -> None:
     answer = call("UpdateEnvVars", pb.UpdateEnvVarsRequest(sandbox_id="never-was", set={key: samples.CANARY}))
     if answer.code is not grpc.StatusCode.NOT_FOUND:
         refused(answer, *answer.fields)
@@ -451,7 +451,7 @@ def test_text_that_is_not_utf8_is_named_as_the_request(call: Call, method: str, 
 
 
 @pytest.mark.fault(46)
-def test_46_what_is_too_large_is_refused_before_it_is_read(call: Call) -> None:
+def test_what_is_too_large_is_refused_before_it_is_read(call: Call) -> None:
     answer = call("CreateSandbox", b"\0" * (RECEIVE_MOST + 1))
     assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert call("ListSandboxes", pb.ListSandboxesRequest()).code is grpc.StatusCode.OK

@@ -104,7 +104,7 @@ def test_the_service_forgets_old_history_and_requests_and_says_when_it_goes(
 
 
 @pytest.mark.fault(37)
-def test_37_a_database_that_falls_silent_is_said_by_the_health(
+def test_a_database_that_falls_silent_is_said_by_the_health(
     make_service: Callable[..., Service], postgres: Callable[[], str]
 ) -> None:
     with relay.postgresql(postgres()) as (between, url):
@@ -144,7 +144,7 @@ def test_a_service_that_never_saw_its_engine_answers_stale_and_is_not_serving(
 
 @pytest.mark.fault(51)
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_51_a_log_line_is_one_line_and_moves_no_cursor(form: str) -> None:
+def test_a_log_line_is_one_line_and_moves_no_cursor(form: str) -> None:
     said = "one\ntwo\r\x1b[31m\x7f\x9b2J\u202e\u2028é"
     program = (
         "import structlog; from sandbox_server import __main__, settings\n"

@@ -34,9 +34,7 @@ async def gone(client: AsyncClient, service: Service) -> None:
 
 
 @pytest.mark.fault(8)
-async def test_08_of_mutations_raced_at_random_the_last_acknowledged_holds(
-    make_service: Callable[..., Service],
-) -> None:
+async def test_of_mutations_raced_at_random_the_last_acknowledged_holds(make_service: Callable[..., Service]) -> None:
     service, choose = make_service().start(), chance()
     told: dict[int, int] = {}
 
@@ -83,7 +81,7 @@ async def test_08_of_mutations_raced_at_random_the_last_acknowledged_holds(
 
 
 @pytest.mark.fault(9)
-async def test_09_a_create_that_its_caller_leaves_is_all_or_nothing(make_service: Callable[..., Service]) -> None:
+async def test_a_create_that_its_caller_leaves_is_all_or_nothing(make_service: Callable[..., Service]) -> None:
     service, choose = make_service("--local-isolation", "none").start(), chance()
     requests = [
         pb.CreateSandboxRequest(sandbox_id=f"left-{number}", request_id=str(uuid.uuid4()), spec=SLEEP)

@@ -50,7 +50,7 @@ def call(service: Service, method: str, request: Any, token: str | None) -> tupl
 
 
 @pytest.mark.fault(47)
-def test_47_every_method_needs_a_known_token(make_service: Callable[..., Service], tenants: Path) -> None:
+def test_every_method_needs_a_known_token(make_service: Callable[..., Service], tenants: Path) -> None:
     service = make_service("--token-file", str(tenants))
     service.start(wait=False)
     with Client(service.address, token=TOKENS["a"], timeout=20) as client:
@@ -87,7 +87,7 @@ def test_refused_token_leaves_a_line_and_a_flood_leaves_few(
 
 
 @pytest.mark.fault(48)
-def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
+def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
     make_service: Callable[..., Service], tenants: Path
 ) -> None:
     service = make_service("--token-file", str(tenants))
@@ -133,7 +133,7 @@ def test_48_another_tenants_sandbox_is_answered_like_an_unknown_one(
 
 
 @pytest.mark.fault(48)
-def test_48_what_is_in_a_namespace_that_was_taken_from_its_tenant_is_shown_to_him_no_more(
+def test_what_is_in_a_namespace_that_was_taken_from_its_tenant_is_shown_to_him_no_more(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     path = tmp_path / "tenants.json"
@@ -187,7 +187,7 @@ def test_48_what_is_in_a_namespace_that_was_taken_from_its_tenant_is_shown_to_hi
         (["nonsense"], "no command"),
     ],
 )
-def test_49_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: str, tmp_path: Path) -> None:
+def test_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sandbox_server", *flags]
     if flags[0] != "nonsense":
         command += ["--data-dir", str(tmp_path / "data")]
@@ -200,7 +200,7 @@ def test_49_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: s
 
 
 @pytest.mark.fault(49)
-def test_49_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> None:
+def test_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> None:
     flags = ["--listen", "127.0.0.1:99999", "--data-dir", str(tmp_path)]
     done = subprocess.run([sys.executable, "-m", "sandbox_server", *flags], capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
@@ -224,9 +224,7 @@ def test_49_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> No
         ("serve", "sqlite:///", "needs the path of a file"),
     ],
 )
-def test_49_a_database_that_cannot_be_used_is_said_in_one_line(
-    command: str, url: str, said: str, tmp_path: Path
-) -> None:
+def test_a_database_that_cannot_be_used_is_said_in_one_line(command: str, url: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "canary.txt").write_text("no database, and longer than the header of one would be " * 9)
     keys = tmp_path / "keys"
     store.Cipher.from_file(keys, create=True)
@@ -241,7 +239,7 @@ def test_49_a_database_that_cannot_be_used_is_said_in_one_line(
 
 
 @pytest.mark.fault(49)
-def test_49_a_bad_certificate_refuses_to_start(tmp_path: Path) -> None:
+def test_a_bad_certificate_refuses_to_start(tmp_path: Path) -> None:
     good, expired = certificate(tmp_path / "tls", "good"), certificate(tmp_path / "tls", "expired", days=-1)
     future = certificate(tmp_path / "tls", "future", age=-1)
     wrong = (((good[0], expired[1]), "tls-cert"), (expired, "expired on"), (future, "is not valid before"))
@@ -276,7 +274,7 @@ def test_a_bad_token_file_refuses_to_start_without_showing_tokens(content: str, 
 
 
 @pytest.mark.fault(50)
-def test_50_tls_is_served_and_replaced_files_are_used_by_new_connections(
+def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     first, second = certificate(tmp_path / "tls", "first"), certificate(tmp_path / "tls", "second")
@@ -312,7 +310,7 @@ def test_50_tls_is_served_and_replaced_files_are_used_by_new_connections(
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("name", ["sandboxes.example", "*.sandboxes.example"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
-def test_50_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its_own(
+def test_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its_own(
     make_service: Callable[..., Service], tmp_path: Path, name: str, host: str
 ) -> None:
     served, key = certificate(tmp_path / "tls", "named", served=x509.DNSName(name))

@@ -77,7 +77,7 @@ def test_mutations_answer_with_a_sequence_that_can_be_read(client: Client) -> No
 
 
 @pytest.mark.fault(7)
-def test_07_a_request_id_takes_effect_once_and_belongs_to_one_payload(client: Client) -> None:
+def test_a_request_id_takes_effect_once_and_belongs_to_one_payload(client: Client) -> None:
     request_id = str(uuid.uuid4())
     first = client.create("once", request_id=request_id, spec=SLEEP)
     again = client.create("once", request_id=request_id.upper(), spec=SLEEP)
@@ -358,7 +358,7 @@ def test_health_and_reflection_answer(service: Service) -> None:
 
 
 @pytest.mark.fault(46)
-def test_46_an_oversized_message_is_refused_and_others_are_served(client: Client) -> None:
+def test_an_oversized_message_is_refused_and_others_are_served(client: Client) -> None:
     with pytest.raises(ServiceError) as caught:
         client.create("demo", env={f"K{n}": "x" * 30_000 for n in range(100)})
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -366,9 +366,7 @@ def test_46_an_oversized_message_is_refused_and_others_are_served(client: Client
 
 
 @pytest.mark.fault(46)
-def test_46_metadata_that_is_too_large_is_refused_and_others_are_served(
-    stub: sandbox_pb2_grpc.SandboxServiceStub,
-) -> None:
+def test_metadata_that_is_too_large_is_refused_and_others_are_served(stub: sandbox_pb2_grpc.SandboxServiceStub) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.ListSandboxes(pb.ListSandboxesRequest(), metadata=[("much", "x" * 40_000)], timeout=10)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -376,7 +374,7 @@ def test_46_metadata_that_is_too_large_is_refused_and_others_are_served(
 
 
 @pytest.mark.fault(43)
-async def test_43_thousands_of_watches_that_come_at_once_are_all_served(service: Service) -> None:
+async def test_thousands_of_watches_that_come_at_once_are_all_served(service: Service) -> None:
     """gRPC's own limit is about a thousand new streams: what comes beyond that is cancelled."""
     count, one_connection = 4000, (("grpc.use_local_subchannel_pool", 1),)
     channels = [grpc.aio.insecure_channel(service.address, one_connection) for _ in range(8)]
@@ -410,7 +408,7 @@ def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: 
 
 
 @pytest.mark.fault(35)
-def test_35_a_locked_database_is_no_alarm_and_what_fell_meanwhile_is_told(service: Service) -> None:
+def test_a_locked_database_is_no_alarm_and_what_fell_meanwhile_is_told(service: Service) -> None:
     with service.client() as client:
         kept = running(client)
         (folder,) = (one for one in service.sandboxes() if one.name == kept.sandbox_id)
@@ -426,7 +424,7 @@ def test_35_a_locked_database_is_no_alarm_and_what_fell_meanwhile_is_told(servic
 
 
 @pytest.mark.fault(36)
-def test_36_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
+def test_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
     service: Service, stub: sandbox_pb2_grpc.SandboxServiceStub
 ) -> None:
     assert service.process is not None
@@ -449,7 +447,7 @@ def test_36_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
 
 
 @pytest.mark.fault(12)
-def test_12_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: Callable[..., Service]) -> None:
+def test_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     acknowledged: list[str] = []
     stop = False
@@ -620,7 +618,7 @@ def test_the_service_ends_on_sigint_too(make_service: Callable[..., Service]) ->
 
 
 @pytest.mark.fault(52)
-def test_52_the_value_of_a_variable_is_nowhere_but_with_its_process(make_service: Callable[..., Service]) -> None:
+def test_the_value_of_a_variable_is_nowhere_but_with_its_process(make_service: Callable[..., Service]) -> None:
     service = make_service("--log-level", "debug", "--log-format", "json").start()
     canary = samples.CANARY.encode()
     said: list[bytes] = []

@@ -101,7 +101,7 @@ async def test_an_update_of_an_old_version_is_stale_and_changes_nothing(opened: 
 
 
 @pytest.mark.fault(38)
-async def test_38_three_hundred_read_change_writes_of_one_row_are_all_counted(opened: Opened) -> None:
+async def test_three_hundred_read_change_writes_of_one_row_are_all_counted(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
 
     def add(reader: store.Reader) -> store.Write:
@@ -351,7 +351,7 @@ async def test_create_delete_and_create_again_in_one_group(opened: Opened) -> No
 
 
 @pytest.mark.fault(6)
-async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbox(
+async def test_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbox(
     opened: Opened, database_url: str
 ) -> None:
     other = Opened(database_url)
@@ -373,7 +373,7 @@ async def test_06_fifty_creates_with_one_request_id_on_two_replicas_make_one_san
 
 
 @pytest.mark.fault(39)
-async def test_39_no_reader_skips_what_two_replicas_append(opened: Opened, database_url: str) -> None:
+async def test_no_reader_skips_what_two_replicas_append(opened: Opened, database_url: str) -> None:
     other = Opened(database_url)
     await other.store.open(other.committed.extend)
     seen: list[int] = []
@@ -402,7 +402,7 @@ async def test_39_no_reader_skips_what_two_replicas_append(opened: Opened, datab
 
 
 @pytest.mark.fault(52)
-async def test_52_env_values_are_nowhere_in_the_database(opened: Opened) -> None:
+async def test_env_values_are_nowhere_in_the_database(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(env_names=("SECRET",)), {"SECRET": samples.CANARY})
     payload = f"env={samples.CANARY}".encode()
     await opened.store.write(lambda _: samples.write(made), store.Request("default", "r1", payload))
@@ -438,7 +438,7 @@ async def test_a_lost_key_refuses_to_open_and_is_named(opened: Opened, database_
 
 
 @pytest.mark.fault(40)
-async def test_40_a_schema_of_another_release_refuses_to_open(opened: Opened, database_url: str) -> None:
+async def test_a_schema_of_another_release_refuses_to_open(opened: Opened, database_url: str) -> None:
     def stamp(revision: str | None) -> None:
         engine = connection.connect(database_url, writes=True, busy_timeout=1)
         with engine.begin() as raw:
@@ -506,7 +506,7 @@ async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> N
 
 
 @pytest.mark.fault(35)
-async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Path) -> None:
+async def test_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Path) -> None:
     opened = Opened(f"sqlite:///{tmp_path}/a.db")
     await opened.store.open(opened.committed.extend)
     blocker = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
@@ -525,7 +525,7 @@ async def test_35_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Pat
 
 
 @pytest.mark.fault(37)
-async def test_37_killed_connections_are_made_again(postgres: Callable[[], str]) -> None:
+async def test_killed_connections_are_made_again(postgres: Callable[[], str]) -> None:
     opened = Opened(postgres())
     await opened.store.open(opened.committed.extend)
     await opened.insert(samples.sandbox("demo-1"))
@@ -544,7 +544,7 @@ async def test_37_killed_connections_are_made_again(postgres: Callable[[], str])
 
 
 @pytest.mark.fault(37)
-def test_37_a_postgresql_that_falls_silent_is_given_up_by_its_connection(postgres: Callable[[], str]) -> None:
+def test_a_postgresql_that_falls_silent_is_given_up_by_its_connection(postgres: Callable[[], str]) -> None:
     asked = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
     with relay.postgresql(postgres()) as (_, url):
         for more, told in (("", [10, 5, 3, 25_000]), ("?keepalives_idle=60", [60, 5, 3, 25_000])):
@@ -556,9 +556,7 @@ def test_37_a_postgresql_that_falls_silent_is_given_up_by_its_connection(postgre
 
 
 @pytest.mark.fault(37)
-async def test_37_cut_at_the_answer_to_a_commit_the_request_settles_what_became_of_it(
-    postgres: Callable[[], str],
-) -> None:
+async def test_cut_at_the_answer_to_a_commit_the_request_settles_what_became_of_it(postgres: Callable[[], str]) -> None:
     with relay.postgresql(postgres()) as (between, url):
         opened = Opened(url)
         await opened.store.open(opened.committed.extend)
@@ -594,7 +592,7 @@ asyncio.run(main())
 @pytest.mark.fault(1)
 @pytest.mark.fault(2)
 @pytest.mark.parametrize(("moment", "left"), [("before", 0), ("after", 1)])
-async def test_01_02_a_kill_before_the_commit_leaves_nothing_and_after_it_everything(
+async def test_a_kill_before_the_commit_leaves_nothing_and_after_it_everything(
     database_url: str, moment: str, left: int
 ) -> None:
     process = await asyncio.create_subprocess_exec(
@@ -634,7 +632,7 @@ def test_a_key_file_of_the_services_own_that_others_can_read_is_refused(tmp_path
 
 
 @pytest.mark.fault(36)
-def test_36_a_key_file_that_a_full_disk_did_not_take_is_made_later(
+def test_a_key_file_that_a_full_disk_did_not_take_is_made_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:

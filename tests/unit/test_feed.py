@@ -51,7 +51,7 @@ async def test_every_reader_of_a_topic_gets_every_change_in_order(memory: feed.F
 
 @pytest.mark.fault(42)
 @pytest.mark.parametrize("behind", [10, SHARED + 10, RECENT + 10])
-async def test_42_a_reader_that_stalls_costs_nothing_and_misses_nothing(
+async def test_a_reader_that_stalls_costs_nothing_and_misses_nothing(
     memory: feed.Feed, log: MemoryLog, behind: int
 ) -> None:
     slow, fast = Reader(), Reader()
@@ -221,7 +221,7 @@ async def test_feed_that_missed_what_was_trimmed_takes_the_live_sandboxes_anew(
 
 
 @pytest.mark.fault(13)
-async def test_13_a_resume_finds_what_only_another_replica_has_told_of(memory: feed.Feed, log: MemoryLog) -> None:
+async def test_a_resume_finds_what_only_another_replica_has_told_of(memory: feed.Feed, log: MemoryLog) -> None:
     for number in range(5):
         log.append(samples.sandbox(f"demo-{number}"))
     reader = Reader()

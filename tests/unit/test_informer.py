@@ -144,7 +144,7 @@ async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newe
 
 
 @pytest.mark.fault(19)
-async def test_19_a_list_whose_next_page_is_gone_changes_nothing_and_begins_anew() -> None:
+async def test_a_list_whose_next_page_is_gone_changes_nothing_and_begins_anew() -> None:
     api = Pages(
         {"metadata": {"resourceVersion": "20", "continue": "more"}, "items": [item(18, "half", name="half")]},
         client.Gone("the provided continue parameter is too old"),

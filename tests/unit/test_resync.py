@@ -122,7 +122,7 @@ async def test_a_namespace_that_comes_into_sight_is_worked_at_once_and_one_that_
 
 
 @pytest.mark.fault(41)
-async def test_41_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_runs_alone(silence: Silence) -> None:
+async def test_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_runs_alone(silence: Silence) -> None:
     hours = itertools.cycle((0, 1, 0, -1, 2))
     await silence.run(resync=0.02, now=lambda: samples.NOW + timedelta(hours=next(hours)))
     await silence.until(lambda one: one.applied_generation == 1)
@@ -137,7 +137,7 @@ async def test_41_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_r
 
 @pytest.mark.fault(29)
 @pytest.mark.parametrize("when", ["before the mutation", "during the mutation"])
-async def test_29_what_the_engine_refused_of_one_mutation_is_not_said_of_the_next(silence: Silence, when: str) -> None:
+async def test_what_the_engine_refused_of_one_mutation_is_not_said_of_the_next(silence: Silence, when: str) -> None:
     engine, late = silence.engine, when == "during the mutation"
     engine.fails = engines.Refused(Fault(Reason.ADMISSION_DENIED, "no"))
     if late:
@@ -155,7 +155,7 @@ async def test_29_what_the_engine_refused_of_one_mutation_is_not_said_of_the_nex
 
 
 @pytest.mark.fault(32)
-async def test_32_an_error_is_told_once_however_often_the_engine_refuses(silence: Silence) -> None:
+async def test_an_error_is_told_once_however_often_the_engine_refuses(silence: Silence) -> None:
     silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
     await silence.run(resync=0.02)
     await silence.until(lambda one: one.status.phase is Phase.ERROR)
@@ -165,7 +165,7 @@ async def test_32_an_error_is_told_once_however_often_the_engine_refuses(silence
 
 
 @pytest.mark.fault(10)
-async def test_10_a_mutation_that_another_replica_took_is_waited_for_without_a_hot_loop(silence: Silence) -> None:
+async def test_a_mutation_that_another_replica_took_is_waited_for_without_a_hot_loop(silence: Silence) -> None:
     await silence.run(resync=3600)
     await silence.until(lambda one: one.applied_generation == 1)
     await silence.other.write(silence.stopped)
@@ -178,7 +178,7 @@ async def test_10_a_mutation_that_another_replica_took_is_waited_for_without_a_h
 
 
 @pytest.mark.fault(22)
-async def test_22_a_pod_that_is_ready_again_is_told_of_whatever_cannot_be_mended_beside_it(silence: Silence) -> None:
+async def test_a_pod_that_is_ready_again_is_told_of_whatever_cannot_be_mended_beside_it(silence: Silence) -> None:
     world = silence.engine.world
     await silence.run(resync=0.02)
     await silence.until(lambda one: one.applied_generation == 1)

@@ -65,7 +65,7 @@ def test_metrics_have_an_address_and_a_port() -> None:
 @pytest.mark.fault(49)
 @pytest.mark.parametrize("flag", ["listen", "metrics-listen"])
 @pytest.mark.parametrize("host", ["127.0.0.1.example.com", "127.example", "localhost.example", "0.0.0.0", "[::]"])
-def test_49_what_is_not_loopback_is_not_served_in_plaintext(flag: str, host: str) -> None:
+def test_what_is_not_loopback_is_not_served_in_plaintext(flag: str, host: str) -> None:
     with pytest.raises(
         ValidationError, match=f"{flag}: .* on an address that is not loopback: or give allow-plaintext"
     ):

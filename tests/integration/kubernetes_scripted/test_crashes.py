@@ -75,7 +75,7 @@ async def service(api: ScriptedApi, make_service: Callable[..., Service], tmp_pa
 
 @pytest.mark.fault(2)
 @pytest.mark.fault(3)
-async def test_02_03_killed_with_each_object_of_a_create_it_makes_the_rest(api: ScriptedApi, service: Service) -> None:
+async def test_killed_with_each_object_of_a_create_it_makes_the_rest(api: ScriptedApi, service: Service) -> None:
     killer = Killer(api, service)
     async with AsyncClient(service.address, timeout=WITHIN) as client:
         for position in itertools.count():
@@ -93,9 +93,7 @@ async def test_02_03_killed_with_each_object_of_a_create_it_makes_the_rest(api: 
 
 
 @pytest.mark.fault(5)
-async def test_05_killed_with_each_object_of_an_env_update_it_rolls_out_once(
-    api: ScriptedApi, service: Service
-) -> None:
+async def test_killed_with_each_object_of_an_env_update_it_rolls_out_once(api: ScriptedApi, service: Service) -> None:
     killer = Killer(api, service)
     async with AsyncClient(service.address, timeout=WITHIN) as client:
         name = (await client.create("crash", sandbox_id="crash", env={"A": "first"})).sandbox_id
@@ -116,7 +114,7 @@ async def test_05_killed_with_each_object_of_an_env_update_it_rolls_out_once(
 
 
 @pytest.mark.fault(4)
-async def test_04_killed_with_each_step_of_a_delete_it_leaves_nothing(api: ScriptedApi, service: Service) -> None:
+async def test_killed_with_each_step_of_a_delete_it_leaves_nothing(api: ScriptedApi, service: Service) -> None:
     killer = Killer(api, service)
     async with AsyncClient(service.address, timeout=WITHIN) as client:
         for position in itertools.count():

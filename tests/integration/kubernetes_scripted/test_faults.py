@@ -68,7 +68,7 @@ async def test_what_is_remembered_is_not_looked_up_and_a_secret_is_once_after_a_
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("code", [500, 503])
-async def test_14_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:
+async def test_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:
     await until(lambda: rig.engine.any_synced)
     seen = 0
 
@@ -87,7 +87,7 @@ async def test_14_an_error_on_any_call_is_backed_off_from(rig: Rig, api: Scripte
 
 
 @pytest.mark.fault(15)
-async def test_15_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig, api: ScriptedApi) -> None:
+async def test_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig, api: ScriptedApi) -> None:
     refused: list[float] = []
 
     async def throttle(_: web.Request) -> web.StreamResponse:
@@ -104,7 +104,7 @@ async def test_15_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig,
 
 
 @pytest.mark.fault(16)
-async def test_16_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:
+async def test_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:
     api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"{A}-env"), hang)
     await rig.create(A)
     await rig.create("suite-b")
@@ -115,7 +115,7 @@ async def test_16_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, ap
 
 @pytest.mark.fault(17)
 @pytest.mark.parametrize("written", [False, True])
-async def test_17_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api: ScriptedApi, written: bool) -> None:
+async def test_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api: ScriptedApi, written: bool) -> None:
     async def reset(request: web.Request) -> web.StreamResponse | None:
         if written:
             await api.obey(request)
@@ -130,7 +130,7 @@ async def test_17_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api
 
 
 @pytest.mark.fault(18)
-async def test_18_mutations_are_accepted_while_the_api_server_is_gone_and_status_is_stale(
+async def test_mutations_are_accepted_while_the_api_server_is_gone_and_status_is_stale(
     rig: Rig, api: ScriptedApi
 ) -> None:
     await rig.create(A)
@@ -149,7 +149,7 @@ async def test_18_mutations_are_accepted_while_the_api_server_is_gone_and_status
 
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("form", ["http", "stream"])
-async def test_19_a_version_that_is_gone_is_relisted_and_each_change_told_once(
+async def test_a_version_that_is_gone_is_relisted_and_each_change_told_once(
     rig: Rig, api: ScriptedApi, form: str
 ) -> None:
     await rig.create(A)
@@ -170,7 +170,7 @@ async def test_19_a_version_that_is_gone_is_relisted_and_each_change_told_once(
 
 
 @pytest.mark.fault(20)
-async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
+async def test_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
     await until(lambda: rig.engine.any_synced)
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -190,7 +190,7 @@ async def test_20_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
 
 
 @pytest.mark.fault(20)
-async def test_20_an_api_server_that_takes_calls_and_answers_none_is_out_of_sight(rig: Rig, api: ScriptedApi) -> None:
+async def test_an_api_server_that_takes_calls_and_answers_none_is_out_of_sight(rig: Rig, api: ScriptedApi) -> None:
     await until(lambda: rig.engine.any_synced)
     api.lasting.append((is_watch, hang))
     await until(lambda: not rig.engine.any_synced)
@@ -201,7 +201,7 @@ async def test_20_an_api_server_that_takes_calls_and_answers_none_is_out_of_sigh
 @pytest.mark.fault(19)
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("how", ["ended at once", "always too old", "garbage"])
-async def test_19_20_a_watch_that_never_lasts_is_no_hot_loop(rig: Rig, api: ScriptedApi, how: str) -> None:
+async def test_a_watch_that_never_lasts_is_no_hot_loop(rig: Rig, api: ScriptedApi, how: str) -> None:
     await until(lambda: rig.engine.any_synced)
 
     async def end(request: web.Request) -> web.StreamResponse:
@@ -240,7 +240,7 @@ async def test_an_error_that_nobody_foresaw_ends_no_watch(rig: Rig, api: Scripte
 
 
 @pytest.mark.fault(21)
-async def test_21_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedApi) -> None:
+async def test_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     await asyncio.sleep(0.2)
@@ -256,7 +256,7 @@ async def test_21_late_and_repeated_events_have_no_effect(rig: Rig, api: Scripte
 
 @pytest.mark.fault(21)
 @pytest.mark.fault(22)
-async def test_21_22_drift_is_mended_once_however_late_and_often_it_is_told(rig: Rig, api: ScriptedApi) -> None:
+async def test_drift_is_mended_once_however_late_and_often_it_is_told(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     one_apply = [(method, name) for method, name in writes(api) if not name.startswith("vn-")]
@@ -324,7 +324,7 @@ async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
 
 
 @pytest.mark.fault(25)
-async def test_25_a_claim_that_lost_its_label_is_no_lost_disk_until_it_is_gone(rig: Rig, api: ScriptedApi) -> None:
+async def test_a_claim_that_lost_its_label_is_no_lost_disk_until_it_is_gone(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     ((name, claim),) = api.objects[CLAIMS].items()
@@ -346,7 +346,7 @@ def stranger(api: ScriptedApi) -> str:
 
 
 @pytest.mark.fault(24)
-async def test_24_a_claim_of_our_name_that_is_not_ours_is_told_by_its_name_and_of_nothing_more(
+async def test_a_claim_of_our_name_that_is_not_ours_is_told_by_its_name_and_of_nothing_more(
     rig: Rig, api: ScriptedApi
 ) -> None:
     name = f"vn-homevn-agent-{A}-0"
@@ -364,7 +364,7 @@ async def test_24_a_claim_of_our_name_that_is_not_ours_is_told_by_its_name_and_o
 @pytest.mark.fault(24)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "just before it is written"])
 @pytest.mark.parametrize("made", [False, True], ids=["a create", "a change"])
-async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(
+async def test_an_object_of_our_name_that_is_not_ours_is_untouched(
     rig: Rig, api: ScriptedApi, made: bool, late: bool
 ) -> None:
     if made:
@@ -391,7 +391,7 @@ async def test_24_an_object_of_our_name_that_is_not_ours_is_untouched(
 
 
 @pytest.mark.fault(24)
-async def test_24_an_object_of_our_name_that_is_on_its_way_out_is_waited_for(rig: Rig, api: ScriptedApi) -> None:
+async def test_an_object_of_our_name_that_is_on_its_way_out_is_waited_for(rig: Rig, api: ScriptedApi) -> None:
     """An Ingress controller holds one for as long as its load balancer is there."""
     name = f"{A}-app-ingress"
     going = {"name": name, "deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": ["example.com/balancer"]}
@@ -420,9 +420,7 @@ async def test_nothing_is_left_when_somebody_removes_the_workload_of_a_sandbox_t
 
 @pytest.mark.fault(32)
 @pytest.mark.parametrize("seen", ["watched", "listed"])
-async def test_32_of_two_events_the_later_counts_and_outlives_the_earlier(
-    rig: Rig, api: ScriptedApi, seen: str
-) -> None:
+async def test_of_two_events_the_later_counts_and_outlives_the_earlier(rig: Rig, api: ScriptedApi, seen: str) -> None:
     api.unmade.add(A)
     await rig.create(A)
     await until(lambda: A in api.objects.get(SETS, {}))
@@ -445,7 +443,7 @@ async def test_32_of_two_events_the_later_counts_and_outlives_the_earlier(
 
 
 @pytest.mark.fault(32)
-async def test_32_what_was_in_the_way_of_a_pod_is_not_told_of_its_successor(rig: Rig, api: ScriptedApi) -> None:
+async def test_what_was_in_the_way_of_a_pod_is_not_told_of_its_successor(rig: Rig, api: ScriptedApi) -> None:
     api.unmade.add(A)
     await rig.create(A)
     await until(lambda: A in api.objects.get(SETS, {}))
@@ -504,7 +502,7 @@ async def test_event_from_before_a_stop_is_not_reported_after_the_start(rig: Rig
 
 
 @pytest.mark.fault(32)
-async def test_32_what_came_in_the_way_while_nobody_looked_is_told_until_there_is_a_pod(
+async def test_what_came_in_the_way_while_nobody_looked_is_told_until_there_is_a_pod(
     rig: Rig, api: ScriptedApi
 ) -> None:
     await rig.create(A)
@@ -584,7 +582,7 @@ async def test_a_claim_that_no_class_serves_is_volume_pending_in_the_clusters_wo
 )
 # How often it tries again is the subject.
 @pytest.mark.parametrize("pace", [Pace()], ids=["production"])
-async def test_32_33_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers(
+async def test_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers(
     rig: Rig, api: ScriptedApi, code: int, message: str, reason: Reason
 ) -> None:
     async def refuse(_: web.Request) -> web.StreamResponse:
@@ -602,9 +600,7 @@ async def test_32_33_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers
 
 
 @pytest.mark.fault(33)
-async def test_33_a_right_to_look_that_is_missing_is_said_of_what_waits_and_recovers(
-    rig: Rig, api: ScriptedApi
-) -> None:
+async def test_a_right_to_look_that_is_missing_is_said_of_what_waits_and_recovers(rig: Rig, api: ScriptedApi) -> None:
     await rig.create("settled")
     before = await rig.settled("settled", Phase.RUNNING)
     message = 'pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "default"'
