@@ -17,12 +17,14 @@ from sandbox_server.rpc import auth, public, receive, server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
 
+from tests.support.waiting import PATIENCE
+
 METHODS = [one.name for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods]
 
 
 async def until(holds: Callable[[], bool], within: float = 20) -> None:
     """Waits until a condition holds."""
-    async with asyncio.timeout(within):
+    async with asyncio.timeout(within * PATIENCE):
         while not holds():
             await asyncio.sleep(0.02)
 
@@ -34,8 +36,10 @@ async def served(who: auth.Authenticator) -> AsyncIterator[tuple[server.Server, 
     serving = server.Server(Servicer(nobody, Settings()), who)
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield serving, channel
-    await serving.close()
+        try:
+            yield serving, channel
+        finally:
+            await serving.close()
 
 
 ANYONE = auth.Anyone(Tenant("default", ("default",)))
@@ -47,12 +51,12 @@ SILENT += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_calls_whose_message_never_comes_are_counted_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 1)
+    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 2 * PATIENCE)
     async with served(ANYONE) as (serving, channel):
         # As a stream, so that the call begins without a message.
         calls = [channel.stream_stream(path)() for path in SILENT for _ in range(50)]
         await until(lambda: serving.open.total() == len(calls))
-        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 20)
+        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 20 * PATIENCE)
         assert set(codes) == {grpc.StatusCode.DEADLINE_EXCEEDED}
         assert not +serving.open
         assert {one[1:] for one in serving.ended} == {("DEADLINE_EXCEEDED", "REQUEST_NOT_RECEIVED")}
@@ -86,7 +90,7 @@ async def test_shutdown_ends_calls_whose_message_has_not_come(monkeypatch: pytes
         began = asyncio.get_running_loop().time()
         await serving.stop(30)
         assert asyncio.get_running_loop().time() - began < 5
-        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 10)
+        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 10 * PATIENCE)
         assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
         assert {one[2] for one in serving.ended} == {"SHUTTING_DOWN"}
 
@@ -105,13 +109,13 @@ async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_one_connection_carries_a_bounded_number_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 2)
+    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 2 * PATIENCE)
     most = int(dict(server.OPTIONS)["grpc.max_concurrent_streams"])
     async with served(ANYONE) as (serving, channel):
         calls = [channel.stream_stream("/grpc.health.v1.Health/Check")() for _ in range(most + 100)]
         await until(lambda: serving.open.total() >= most)
         assert serving.open.total() == most
-        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 40)
+        codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 40 * PATIENCE)
     # Those beyond the bound wait in the client for the end of others, or are refused.
     assert set(codes) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
 

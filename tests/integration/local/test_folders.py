@@ -14,7 +14,7 @@ from tests.support.local import LocalRig, everything
 A = "folder-a"
 
 # It is the same with and without bubblewrap.
-pytestmark = pytest.mark.parametrize("rig", ["plain"], indirect=True)
+pytestmark = pytest.mark.parametrize("isolation", ["plain"])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sandbox_server.engines.local import launch, ports
 from tests.support.local import LocalRig
 
 A = "isolation-a"
-isolated = pytest.mark.parametrize("rig", ["isolated"], indirect=True)
+isolated = pytest.mark.parametrize("isolation", ["isolated"])
 
 
 async def said(rig: LocalRig, script: str, env: dict[str, str] | None = None) -> list[str]:

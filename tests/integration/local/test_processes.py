@@ -65,7 +65,7 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period_o
     assert said in [one.status.message for one in rig.history]
 
 
-@pytest.mark.parametrize("rig", ["isolated"], indirect=True)
+@pytest.mark.parametrize("isolation", ["isolated"])
 async def test_when_bubblewrap_alone_is_killed_the_next_process_starts_after_the_last_has_gone(rig: LocalRig) -> None:
     # Memory that takes the kernel a while to give back, and a lock that tells two processes apart.
     lines = "import fcntl,os,time; held=open('lock','w'); fcntl.flock(held,fcntl.LOCK_EX|fcntl.LOCK_NB)"

@@ -20,7 +20,7 @@ from tests.support.rig import FAST
 A = "readiness-a"
 
 # It is the same with and without bubblewrap.
-pytestmark = pytest.mark.parametrize("rig", ["isolated"], indirect=True)
+pytestmark = pytest.mark.parametrize("isolation", ["isolated"])
 
 # Listens once `listen` is there; answers an HTTP request with what is in `code`, and none without.
 SERVER = """

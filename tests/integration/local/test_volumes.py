@@ -13,7 +13,7 @@ from tests.support.local import LocalRig, everything
 A = "volume-a"
 
 # It is the same with and without bubblewrap.
-pytestmark = pytest.mark.parametrize("rig", ["plain"], indirect=True)
+pytestmark = pytest.mark.parametrize("isolation", ["plain"])
 
 
 async def test_a_kept_volume_is_all_that_is_left(rig: LocalRig) -> None:
