@@ -49,7 +49,7 @@ def listens(port: int) -> bool:
 
 
 @pytest.mark.parametrize("words", [("watch",), ("create", "-p", "lost", "--ready-path", "/never", "--wait")])
-def test_a_service_that_goes_away_is_told_of_once_and_the_command_goes_on(
+def test_lost_service_is_reported_once_and_the_command_goes_on(
     make_service: Callable[..., Service], words: tuple[str, ...]
 ) -> None:
     service = make_service().start()
@@ -86,7 +86,7 @@ def test_a_service_that_goes_away_is_told_of_once_and_the_command_goes_on(
             process.kill()
 
 
-def test_an_outage_is_told_of_once_and_a_restart_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outage_is_reported_once_and_a_restart_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(watch.time, "monotonic", lambda: now)
     told: list[float] = []
@@ -278,7 +278,7 @@ def test_a_socket_is_looked_at(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.find(42)
-def test_what_only_grpc_can_look_up_is_told_of_as_what_answers_nothing() -> None:
+def test_address_that_only_grpc_can_resolve_is_reported_as_not_answering() -> None:
     assert reach.look("xds:///h") is reach.Found.UNKNOWN
     said = threading.Event()
     with reach.patiently("xds:///h", said.set):

@@ -184,7 +184,7 @@ def test_a_token_is_never_shown(ctl: Ctl, tmp_path: Path) -> None:
         assert samples.CANARY not in one.stdout + one.stderr
 
 
-def test_progress_is_told_and_a_wait_that_runs_out_says_where_it_stands(ctl: Ctl) -> None:
+def test_wait_prints_progress_and_a_timeout_names_the_last_status(ctl: Ctl) -> None:
     words = ("--ready-path", "/", "--wait", "--timeout", "2", "--", "/bin/sleep", "1000")
     done = ctl("create", "-p", "demo", "--id", "slow", *words)
     assert done.returncode == 4

@@ -154,7 +154,7 @@ async def test_out_of_range_without_a_sequence_ends_the_watch_instead_of_asking_
         assert service.opened == 3
 
 
-async def test_a_wait_bears_with_an_error_unless_told_not_to(scripted: tuple[Scripted, str]) -> None:
+async def test_wait_tolerates_an_error_unless_it_should_fail(scripted: tuple[Scripted, str]) -> None:
     service, address = scripted
     phases = (pb.PHASE_STARTING, pb.PHASE_ERROR, pb.PHASE_RUNNING)
     service.statuses = [
@@ -246,7 +246,7 @@ def test_a_spec_that_was_given_is_not_changed() -> None:
     assert spec.project == "theirs"
 
 
-def test_a_wait_that_heard_nothing_says_so() -> None:
+def test_wait_without_any_status_says_so() -> None:
     wait = watch.Wait(pb.PHASE_RUNNING, 0, False, lambda _status: None)
     late = wait.timed_out(errors.TimedOut("x", grpc.StatusCode.DEADLINE_EXCEEDED, "R"))
     assert "nothing was heard" in str(late)

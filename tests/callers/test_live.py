@@ -182,7 +182,7 @@ async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service:
     assert seen == whole
 
 
-def test_a_resume_past_the_newest_change_is_told_and_begins_with_a_snapshot(client: Client) -> None:
+def test_resume_past_the_newest_event_yields_resync_and_a_snapshot(client: Client) -> None:
     kinds = []
     for event in client.watch(project="nobody", after_sequence=10**12, timeout=10):
         kinds.append(event.kind)

@@ -17,7 +17,7 @@ from tests.support.specs import SLEEP
 TOKEN = "token-of-the-first-tenant"
 
 
-async def test_tls_and_tokens_let_in_who_has_them_and_nobody_else(
+async def test_only_clients_with_tls_and_a_token_are_served(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     chain, key = certificate(tmp_path, "live")

@@ -93,7 +93,7 @@ def test_nothing_is_prepared_behind_pgbouncer(pgbouncer: str) -> None:
     assert prepared(pgbouncer) == 0
 
 
-async def test_a_database_that_refuses_is_told_of_as_unavailable(pgbouncer: str) -> None:
+async def test_refusing_database_is_reported_as_unavailable(pgbouncer: str) -> None:
     opened = Opened(pgbouncer)
     await opened.store.open(opened.committed.extend)
     admin = sa.make_url(pgbouncer).set(drivername="postgresql+psycopg")

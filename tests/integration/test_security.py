@@ -133,7 +133,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
 
 
 @pytest.mark.fault(48)
-def test_what_is_in_a_namespace_that_was_taken_from_its_tenant_is_shown_to_him_no_more(
+def test_former_tenant_no_longer_sees_sandboxes_of_a_namespace_taken_from_it(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     path = tmp_path / "tenants.json"

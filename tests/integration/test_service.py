@@ -391,7 +391,7 @@ async def test_thousands_of_watches_that_come_at_once_are_all_served(service: Se
     assert set(found) == {"snapshot_complete"}
 
 
-def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: Callable[..., Service]) -> None:
+def test_exit_while_the_service_was_down_is_reported_with_its_code(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with service.client() as client:
         spec = pb.SandboxSpec(command=["/bin/sh", "-c", "while sleep 0.05; do test -e die && rm die && exit 9; done"])
@@ -408,7 +408,7 @@ def test_an_exit_while_the_service_was_down_is_told_with_its_code(make_service: 
 
 
 @pytest.mark.fault(35)
-def test_a_locked_database_is_no_alarm_and_what_fell_meanwhile_is_told(service: Service) -> None:
+def test_crash_while_the_database_is_locked_is_reported_afterwards(service: Service) -> None:
     with service.client() as client:
         kept = running(client)
         (folder,) = (one for one in service.sandboxes() if one.name == kept.sandbox_id)
@@ -589,7 +589,7 @@ def test_logs_are_one_json_line_an_event(make_service: Callable[..., Service]) -
 
 
 @pytest.mark.find(40)
-def test_log_line_of_a_mutation_says_which_sandbox_and_who_asked(make_service: Callable[..., Service]) -> None:
+def test_log_line_of_a_mutation_has_its_sandbox_and_its_caller(make_service: Callable[..., Service]) -> None:
     service = make_service("--log-format", "json").start()
     request_ids = [str(uuid.uuid4()) for _ in range(2)]
     with service.client() as client:

@@ -269,7 +269,7 @@ async def test_a_read_is_as_of_one_moment(opened: Opened) -> None:
         await opened.store.events(0, 10)
 
 
-async def test_who_ended_is_forgotten_with_the_history_unless_the_volume_is_kept(opened: Opened) -> None:
+async def test_ended_sandbox_is_removed_with_the_history_unless_its_volume_is_kept(opened: Opened) -> None:
     ends = {"deleted": Reason.DELETED, "kept": Reason.VOLUME_KEPT, "live": None}
     for name, reason in ends.items():
         made = await opened.insert(samples.sandbox(name))

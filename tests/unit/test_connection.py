@@ -23,7 +23,7 @@ def test_sqlite_writes_ahead_and_a_commit_is_on_the_disk(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("writes", [True, False])
 @pytest.mark.parametrize("way", ["database", "engine"])
-def test_only_who_writes_has_the_lock_from_the_beginning(tmp_path: Path, writes: bool, way: str) -> None:
+def test_only_a_writing_connection_takes_the_lock_at_the_beginning(tmp_path: Path, writes: bool, way: str) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     database = connection.Database(url, writes=writes, busy_timeout=1)
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, timeout=0)

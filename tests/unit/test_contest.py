@@ -113,7 +113,7 @@ async def test_act_that_writes_nothing_is_no_repetition() -> None:
     assert of.begin(KEY, (1, None)).count == 0
 
 
-async def test_object_that_comes_back_is_named_with_who_makes_it() -> None:
+async def test_object_that_is_created_again_is_named_with_its_creator() -> None:
     clock = Clock()
     of = contests(clock)
     for number in range(4):

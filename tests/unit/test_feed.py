@@ -221,7 +221,7 @@ async def test_feed_that_missed_what_was_trimmed_takes_the_live_sandboxes_anew(
 
 
 @pytest.mark.fault(13)
-async def test_a_resume_finds_what_only_another_replica_has_told_of(memory: feed.Feed, log: MemoryLog) -> None:
+async def test_resume_finds_events_that_only_another_replica_has_read(memory: feed.Feed, log: MemoryLog) -> None:
     for number in range(5):
         log.append(samples.sandbox(f"demo-{number}"))
     reader = Reader()

@@ -85,7 +85,7 @@ def test_what_was_removed_is_not_brought_back_by_the_late_answer_to_a_write() ->
     assert made.told == ["a", "a", "a"]
 
 
-def test_what_was_removed_is_not_brought_back_by_news_that_is_told_again() -> None:
+def test_removed_entry_is_not_restored_by_an_event_that_comes_again() -> None:
     made = Told()
     news = [line("ADDED", 5, "new"), line("MODIFIED", 6, "ours"), line("DELETED", 7)]
     for one in news:

@@ -24,7 +24,7 @@ def ended(sandbox: Sandbox, sequence: int) -> Event:
 
 
 @pytest.mark.fault(13)
-async def test_a_sandbox_that_this_replica_has_not_heard_of_is_told_of_in_order_and_once() -> None:
+async def test_sandbox_of_another_replica_is_sent_in_order_and_once() -> None:
     a, b = samples.sandbox("a"), samples.sandbox("b")
 
     class Ahead:
@@ -74,7 +74,7 @@ async def test_event_of_a_mutation_has_its_tenant_and_request_id(request_id: str
 
 @pytest.mark.fault(48)
 @pytest.mark.parametrize("adopt", [False, True])
-def test_what_a_tenant_kept_stays_his_where_his_namespace_is_now_anothers(adopt: bool) -> None:
+def test_kept_volume_is_not_adopted_by_another_tenant_of_its_namespace(adopt: bool) -> None:
     status = samples.status(phase=Phase.TERMINATED, reason=Reason.VOLUME_KEPT)
     former = samples.sandbox("a", tenant="former", volume_uid="disk", status=status)
     with pytest.raises(errors.AlreadyExists):

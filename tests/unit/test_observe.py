@@ -204,7 +204,9 @@ def test_a_pod_without_volumes_or_network_leaves_the_word_to_events(containers: 
         ("Pod", "vn-homevn-agent-a-0", "vn-homevn-agent-a", "FailedMount", "words"),
     ],
 )
-def test_what_an_event_says_of_whom(kind: str, name: str, sandbox: str, reason: str, told: str) -> None:
+def test_kubernetes_event_is_read_with_its_sandbox_and_cause(
+    kind: str, name: str, sandbox: str, reason: str, told: str
+) -> None:
     involved = {"kind": kind, "name": name, "uid": "u"}
     found = OBJECT.decode(json.dumps({"involvedObject": involved, "reason": reason, "message": "words"}))
     assert (events.identify(found), events.read(found)[0]) == (("u", sandbox), told)

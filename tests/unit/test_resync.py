@@ -97,7 +97,7 @@ async def silence(tmp_path: Path) -> AsyncIterator[Silence]:
     await made.database.close()
 
 
-async def test_a_change_that_nobody_told_of_is_seen_at_the_next_resync(silence: Silence) -> None:
+async def test_change_without_a_wake_up_is_observed_at_the_next_resync(silence: Silence) -> None:
     await silence.run(resync=0.05)
     await silence.until(lambda one: one.applied_generation == 1)
     while silence.engine.world.step():
@@ -155,7 +155,7 @@ async def test_what_the_engine_refused_of_one_mutation_is_not_said_of_the_next(s
 
 
 @pytest.mark.fault(32)
-async def test_an_error_is_told_once_however_often_the_engine_refuses(silence: Silence) -> None:
+async def test_repeated_refusal_of_the_engine_is_one_event(silence: Silence) -> None:
     silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
     await silence.run(resync=0.02)
     await silence.until(lambda one: one.status.phase is Phase.ERROR)
@@ -178,7 +178,7 @@ async def test_a_mutation_that_another_replica_took_is_waited_for_without_a_hot_
 
 
 @pytest.mark.fault(22)
-async def test_a_pod_that_is_ready_again_is_told_of_whatever_cannot_be_mended_beside_it(silence: Silence) -> None:
+async def test_pod_that_is_ready_again_is_reported_despite_another_failure(silence: Silence) -> None:
     world = silence.engine.world
     await silence.run(resync=0.02)
     await silence.until(lambda one: one.applied_generation == 1)

@@ -100,7 +100,7 @@ async def test_mutation_is_acted_on_at_once_while_a_field_is_contested(rig: Rig,
     assert (await rig.get(A)).status.reason is Reason.POD_GONE
 
 
-async def test_stop_and_delete_name_who_scales_the_sandbox_up(rig: Rig, api: ScriptedApi) -> None:
+async def test_stop_and_delete_name_the_manager_that_scales_up_again(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     async with fought(api, scale(1)):

@@ -149,7 +149,7 @@ async def test_mutations_are_accepted_while_the_api_server_is_gone_and_status_is
 
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("form", ["http", "stream"])
-async def test_a_version_that_is_gone_is_relisted_and_each_change_told_once(
+async def test_expired_version_is_listed_again_and_each_change_reported_once(
     rig: Rig, api: ScriptedApi, form: str
 ) -> None:
     await rig.create(A)
@@ -256,7 +256,7 @@ async def test_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedAp
 
 @pytest.mark.fault(21)
 @pytest.mark.fault(22)
-async def test_drift_is_mended_once_however_late_and_often_it_is_told(rig: Rig, api: ScriptedApi) -> None:
+async def test_drift_is_repaired_once_even_if_it_is_reported_late_and_often(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     one_apply = [(method, name) for method, name in writes(api) if not name.startswith("vn-")]
@@ -346,9 +346,7 @@ def stranger(api: ScriptedApi) -> str:
 
 
 @pytest.mark.fault(24)
-async def test_a_claim_of_our_name_that_is_not_ours_is_told_by_its_name_and_of_nothing_more(
-    rig: Rig, api: ScriptedApi
-) -> None:
+async def test_foreign_claim_with_our_name_is_reported_by_its_name_alone(rig: Rig, api: ScriptedApi) -> None:
     name = f"vn-homevn-agent-{A}-0"
     theirs = api.put(CLAIMS, {"metadata": {"name": name}, "spec": {"resources": {"requests": {"storage": "9Gi"}}}})
     await rig.create(A)
@@ -443,7 +441,7 @@ async def test_of_two_events_the_later_counts_and_outlives_the_earlier(rig: Rig,
 
 
 @pytest.mark.fault(32)
-async def test_what_was_in_the_way_of_a_pod_is_not_told_of_its_successor(rig: Rig, api: ScriptedApi) -> None:
+async def test_warning_about_a_pod_is_not_reported_for_its_successor(rig: Rig, api: ScriptedApi) -> None:
     api.unmade.add(A)
     await rig.create(A)
     await until(lambda: A in api.objects.get(SETS, {}))
@@ -502,9 +500,7 @@ async def test_event_from_before_a_stop_is_not_reported_after_the_start(rig: Rig
 
 
 @pytest.mark.fault(32)
-async def test_what_came_in_the_way_while_nobody_looked_is_told_until_there_is_a_pod(
-    rig: Rig, api: ScriptedApi
-) -> None:
+async def test_warning_from_before_a_restart_is_reported_until_there_is_a_pod(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     await rig.stop()
@@ -523,7 +519,7 @@ async def test_what_came_in_the_way_while_nobody_looked_is_told_until_there_is_a
     await rig.settled(A, Phase.RUNNING)
 
 
-async def test_a_pod_that_waits_for_its_volume_is_told_of_once(rig: Rig, api: ScriptedApi) -> None:
+async def test_pod_that_waits_for_its_volume_is_reported_once(rig: Rig, api: ScriptedApi) -> None:
     """Before there is a pod, while it has no condition yet, and when the scheduler has said so: it is the same."""
     api.unbound = True
     api.unmade.add(A)
@@ -627,7 +623,7 @@ async def test_a_right_to_look_that_is_missing_is_said_of_what_waits_and_recover
 
 @pytest.mark.fault(63)
 @pytest.mark.find(11)
-async def test_words_of_another_container_are_told_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
+async def test_output_of_another_container_is_reported_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A, {"TOKEN": samples.CANARY, "DEBUG": "1"})
     await rig.settled(A, Phase.RUNNING)
     found = copy.deepcopy(api.objects[PODS][f"{A}-0"])

@@ -100,7 +100,7 @@ async def test_cluster_from_before_a_stop_is_noticed_when_its_api_server_is_back
 
 @pytest.mark.fault(56)
 @pytest.mark.find(4)
-async def test_a_list_now_and_then_tells_what_no_watch_told(api: ScriptedApi, tmp_path: Path) -> None:
+async def test_periodic_list_finds_what_no_watch_reported(api: ScriptedApi, tmp_path: Path) -> None:
     async with started(noticing(api, tmp_path, cluster_silence=NEVER, resync=1.0)) as rig:
         await rig.create(A)
         await rig.settled(A, Phase.RUNNING)

@@ -18,7 +18,7 @@ A = "process-a"
 SERVE = "exec sleep MARK"
 
 
-async def test_what_fell_while_the_service_was_down_is_told_once(rig: LocalRig) -> None:
+async def test_crash_while_the_service_was_down_is_reported_once(rig: LocalRig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)
     await rig.stop()
@@ -35,7 +35,7 @@ async def test_what_fell_while_the_service_was_down_is_told_once(rig: LocalRig) 
     assert (await rig.get(A)).status.restart_count == 1
 
 
-async def test_a_restart_tells_nothing_that_was_told(rig: LocalRig) -> None:
+async def test_restart_sends_no_event_again(rig: LocalRig) -> None:
     for name in (A, "process-b"):
         await rig.create(name)
         await rig.settled(name, Phase.RUNNING)

@@ -106,7 +106,7 @@ async def test_a_process_killed_at_any_moment_of_its_start_leaves_nothing(rig: L
         ("exec /no/such/program", 127, "Error"),
     ],
 )
-async def test_how_a_process_ended_is_told(rig: LocalRig, script: str, code: int, word: str) -> None:
+async def test_exit_of_a_process_is_reported(rig: LocalRig, script: str, code: int, word: str) -> None:
     await rig.create(A, spec=rig.ground.script(f"{script}; # MARK"))
     told = await rig.until(A, lambda one: one.status.last_exit is not None)
     assert told.status.last_exit is not None
@@ -135,7 +135,7 @@ async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, pace
     assert Reason.RESTARTING in {one.status.reason for one in rig.history}
 
 
-async def test_a_process_that_cannot_be_started_is_told_and_a_stop_still_works(rig: LocalRig) -> None:
+async def test_process_that_cannot_start_is_reported_and_can_be_stopped(rig: LocalRig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     log = rig.ground.folder(A) / "main.log"
@@ -152,7 +152,7 @@ async def test_a_process_that_cannot_be_started_is_told_and_a_stop_still_works(r
     await rig.settled(A, Phase.RUNNING)
 
 
-async def test_a_command_that_is_not_there_is_never_running_and_its_exit_code_is_told(rig: LocalRig) -> None:
+async def test_missing_command_is_never_running_and_its_exit_code_is_reported(rig: LocalRig) -> None:
     await rig.create(A, spec=samples.spec(command=("/no/such/command",)))
     failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
     assert failed.status.reason is Reason.CRASH_LOOP
@@ -185,7 +185,7 @@ async def test_a_terminal_program_that_came_later_does_no_harm(rig: LocalRig) ->
     await rig.settled(A, Phase.RUNNING)
 
 
-async def test_a_stop_is_told_though_the_disk_takes_no_change(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_is_reported_even_if_the_disk_is_read_only(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
 

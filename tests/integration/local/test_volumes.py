@@ -70,7 +70,7 @@ async def test_a_disk_with_data_is_never_made_anew(rig: LocalRig) -> None:
     assert not made.has_volume
 
 
-async def test_a_disk_that_cannot_be_made_is_told_once_and_leaves_no_more_with_each_try(rig: LocalRig) -> None:
+async def test_disk_that_cannot_be_created_is_reported_once_and_tries_do_not_pile_up(rig: LocalRig) -> None:
     theirs = rig.ground.folder(A) / "volume"
     theirs.mkdir(parents=True)
     (theirs / "volume.json").write_text('{"owner": "another", "uid": "another"}')

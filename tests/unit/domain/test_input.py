@@ -87,7 +87,7 @@ def test_reserved_and_malformed_keys_are_refused(field: str, key: str) -> None:
     assert caught.value.violations[0].field.startswith(f"spec.{field}[")
 
 
-def test_all_bad_fields_are_told_at_once() -> None:
+def test_all_bad_fields_are_reported_at_once() -> None:
     with pytest.raises(errors.Invalid) as caught:
         samples.spec(project="", image="", runtime_class="A")
     assert [one.field for one in caught.value.violations] == ["spec.project", "spec.image", "spec.runtime_class"]
