@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import urllib.error
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,6 +15,7 @@ from tests.kubernetes.witness import Sight, deleted
 from tests.support.rig import FAST
 
 WORDS = "waiting for the cluster's StatefulSet controller"
+DENIED = "no revisions here"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 GUARD = FAST.controller_guard
 
@@ -30,18 +32,31 @@ async def denied(truth: Truth) -> AsyncIterator[None]:
         "operations": operations,
         "resources": ["controllerrevisions"],
     }
-    rule = {"expression": "false", "message": "no revisions here"}
+    rule = {"expression": "false", "message": DENIED}
     policy = {"matchConstraints": {"resourceRules": [what]}, "validations": [rule]}
     binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": where}
     policies, bindings = (f"{ADMISSION}/validatingadmissionpolic{one}" for one in ("ies", "ybindings"))
     await truth.request("POST", policies, {"metadata": {"name": name}, "spec": policy})
     await truth.request("POST", bindings, {"metadata": {"name": name}, "spec": binding})
-    await asyncio.sleep(3)
+    async with asyncio.timeout(30):
+        while await allowed(truth):
+            await asyncio.sleep(0.1)
     try:
         yield
     finally:
         await truth.request("DELETE", f"{bindings}/{name}")
         await truth.request("DELETE", f"{policies}/{name}")
+
+
+async def allowed(truth: Truth) -> bool:
+    """Whether the API server would take a ControllerRevision: a policy is in force a moment after it is written."""
+    path = truth.ground.path("controllerrevisions", group=APPS)
+    revision = {"metadata": {"name": "trial"}, "revision": 1, "data": {}}
+    try:
+        await truth.request("POST", f"{path}?dryRun=All", revision)
+    except urllib.error.HTTPError as error:
+        return DENIED not in error.read().decode()
+    return True
 
 
 async def created(truth: Truth, acted: bool) -> None:
