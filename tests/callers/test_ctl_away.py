@@ -298,7 +298,7 @@ def full(server: socket.socket) -> list[socket.socket]:
 
 @pytest.mark.find(42)
 @pytest.mark.parametrize("there", ["refuses", "drops", "silent"])
-def test_what_cannot_be_reached_is_said_soon_and_meanwhile(there: str) -> None:
+def test_unreachable_address_is_reported_soon_and_while_trying(there: str) -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0 if there == "drops" else 9))
         address = f"127.0.0.1:{server.getsockname()[1]}"

@@ -70,7 +70,7 @@ def test_on_a_terminal_nothing_is_deleted_without_a_yes(ctl: Ctl, client: Client
     ("words", "answer"),
     [((), "y\n"), ((), "YES\n"), (("--yes",), ""), (("-y",), ""), ((), None), (("--keep-volume",), "y\n")],
 )
-def test_delete_goes_on_at_a_yes_and_where_nobody_can_answer(
+def test_delete_goes_on_at_a_yes_and_without_a_terminal(
     ctl: Ctl, client: Client, words: tuple[str, ...], answer: str | None
 ) -> None:
     name = made(client)

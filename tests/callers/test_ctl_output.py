@@ -206,7 +206,7 @@ def test_wait_prints_progress_and_a_timeout_names_the_last_status(ctl: Ctl) -> N
 
 
 @pytest.mark.parametrize("command", ["list", "watch"])
-def test_where_nothing_listens_it_is_said_soon(ctl: Ctl, command: str) -> None:
+def test_missing_listener_is_reported_soon(ctl: Ctl, command: str) -> None:
     began = time.monotonic()
     done = ctl("--server", f"127.0.0.1:{free_port()}", command)
     assert (done.returncode, "make run" in done.stderr) == (5, True)
@@ -268,7 +268,7 @@ def test_a_watch_takes_an_id_before_a_project_and_goes_by_label(ctl: Ctl, client
 
 
 @pytest.mark.find(44)
-def test_an_empty_list_is_said_to_people_and_is_a_list_for_programs(ctl: Ctl, long: pb.Sandbox) -> None:
+def test_empty_list_is_a_message_for_people_and_a_list_for_programs(ctl: Ctl, long: pb.Sandbox) -> None:
     for words in (("list", "-p", "nobody"), ("list", "-l", "none=such"), ("list", "-n", "elsewhere")):
         done = ctl(*words)
         assert (done.returncode, done.stderr) == (0, "no sandbox matches\n")

@@ -104,7 +104,7 @@ def test_the_service_forgets_old_history_and_requests_and_says_when_it_goes(
 
 
 @pytest.mark.fault(37)
-def test_a_database_that_falls_silent_is_said_by_the_health(
+def test_silent_database_is_reported_by_the_health(
     make_service: Callable[..., Service], postgres: Callable[[], str]
 ) -> None:
     with relay.postgresql(postgres()) as (between, url):

@@ -170,7 +170,7 @@ async def test_a_page_is_as_of_one_moment(opened: Opened) -> None:
 
 
 @pytest.mark.find(28)
-async def test_a_page_says_the_sequence_of_its_moment(opened: Opened) -> None:
+async def test_page_has_the_sequence_of_its_moment(opened: Opened) -> None:
     (made,) = await opened.make(samples.sandbox())
     await opened.end(made)
     page = await opened.manager.list(

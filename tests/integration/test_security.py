@@ -224,7 +224,7 @@ def test_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> None:
         ("serve", "sqlite:///", "needs the path of a file"),
     ],
 )
-def test_a_database_that_cannot_be_used_is_said_in_one_line(command: str, url: str, said: str, tmp_path: Path) -> None:
+def test_unusable_database_is_reported_in_one_line(command: str, url: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "canary.txt").write_text("no database, and longer than the header of one would be " * 9)
     keys = tmp_path / "keys"
     store.Cipher.from_file(keys, create=True)

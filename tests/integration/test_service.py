@@ -559,7 +559,7 @@ def _until(client: Client, sandbox_id: str, phase: int) -> Iterator[pb.SandboxSt
                 return
 
 
-def test_a_lost_disk_is_said_and_nothing_starts_on_a_fresh_one(make_service: Callable[..., Service]) -> None:
+def test_lost_disk_is_reported_and_nothing_starts_on_an_empty_one(make_service: Callable[..., Service]) -> None:
     import shutil
 
     service = make_service().start()

@@ -326,7 +326,7 @@ async def test_what_a_newer_release_stored_is_kept_in_the_next_events(service: S
         assert written["status"]["reason"] == Reason.ACCEPTED.value
 
 
-async def test_what_a_newer_release_said_of_a_former_process_or_sandbox_is_not_said_of_the_next(
+async def test_fields_of_a_newer_release_about_a_former_process_or_sandbox_are_not_kept_for_the_next(
     service: Service,
 ) -> None:
     service.store_document(RUNNING, newer)

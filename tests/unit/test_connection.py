@@ -57,7 +57,7 @@ def test_a_postgresql_that_never_answers_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("password", ["sec@ret", "sec@ret/word", "@", "a@b@c"])
-def test_a_password_with_an_at_sign_is_asked_for_in_a_way_that_nobody_is_shown_a_part_of_it(password: str) -> None:
+def test_password_with_an_at_sign_is_refused_without_showing_a_part_of_it(password: str) -> None:
     with pytest.raises(ValueError, match="as %40") as caught:
         connection.connect(f"postgresql://me:{password}@127.0.0.1/db", writes=True, busy_timeout=1)
     assert "ret" not in str(caught.value)

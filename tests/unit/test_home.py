@@ -127,7 +127,7 @@ def test_what_the_user_may_not_read_is_left_out(shell: list[str], image: Path, d
 
 @pytest.mark.find(23)
 @each_shell
-def test_a_copy_that_fails_says_why_and_leaves_no_home(
+def test_failed_copy_reports_its_cause_and_leaves_no_home(
     shell: list[str], image: Path, disk: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = folder / "tools"
@@ -241,7 +241,7 @@ def test_the_spec_decides_whether_a_fresh_disk_is_filled_and_else_the_setting(
 
 
 @pytest.mark.find(23)
-def test_a_disk_that_cannot_be_filled_is_said_with_the_words_of_the_copy_and_the_next_step() -> None:
+def test_disk_that_cannot_be_filled_is_reported_with_the_output_of_the_copy_and_the_next_step() -> None:
     words = "the image's /home/agent cannot be copied to the disk: cp: No space left on device"
     ended = {"exitCode": 1, "reason": "Error", "message": words}
     filling = {"name": home.CONTAINER, "state": {"terminated": ended}}

@@ -405,7 +405,7 @@ def test_failing_other_container_is_named_with_its_state_and_message(
         ),
     ],
 )
-def test_what_a_pod_waits_for_beside_its_own_container_is_said(found: Object, reason: Reason, words: str) -> None:
+def test_what_a_pod_waits_for_beside_its_own_container_is_reported(found: Object, reason: Reason, words: str) -> None:
     begun = {"type": "PodReadyToStartContainers", "status": "True"}
     status = msgspec.structs.replace(found.status, conditions=[*found.status.conditions, msgspec.convert(begun, Said)])
     seen = observe.pod(msgspec.structs.replace(found, status=status))
@@ -414,7 +414,7 @@ def test_what_a_pod_waits_for_beside_its_own_container_is_said(found: Object, re
 
 @pytest.mark.fault(63)
 @pytest.mark.find(11)
-def test_closed_readiness_gate_is_said_with_the_words_of_its_condition() -> None:
+def test_closed_readiness_gate_is_reported_with_the_message_of_its_condition() -> None:
     words = 'the status of pod readiness gate "lb.example/a" is not "True", but False'
     ready = NOT_READY | {"reason": "ReadinessGatesNotReady", "message": words}
     gate = {"type": "lb.example/a", "status": "False", "reason": "Initial", "message": "the target is being registered"}
@@ -502,7 +502,7 @@ def test_end_of_a_whole_pod_comes_before_the_states_of_its_containers(
         ("ByAnother", "", Reason.EVICTED),
     ],
 )
-def test_disruption_target_is_said_of_a_pod_that_goes(word: str, message: str, reason: Reason) -> None:
+def test_disruption_target_is_reported_for_a_terminating_pod(word: str, message: str, reason: Reason) -> None:
     found = pod(READY, SCHEDULED, target(word, message), containers=[RUNS])
     assert observe.pod(found).disruption is None
     going = msgspec.structs.replace(found, metadata=msgspec.convert(GONE, Meta))

@@ -107,7 +107,7 @@ async def test_change_without_a_wake_up_is_observed_at_the_next_resync(silence: 
     await silence.until(lambda one: one.status.restart_count == 3)
 
 
-async def test_a_namespace_that_comes_into_sight_is_worked_at_once_and_one_that_does_not_says_why(
+async def test_sandboxes_of_a_newly_synced_namespace_are_reconciled_at_once_and_others_say_why_not(
     silence: Silence,
 ) -> None:
     silence.engine.sighted = False
@@ -137,7 +137,7 @@ async def test_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_runs
 
 @pytest.mark.fault(29)
 @pytest.mark.parametrize("when", ["before the mutation", "during the mutation"])
-async def test_what_the_engine_refused_of_one_mutation_is_not_said_of_the_next(silence: Silence, when: str) -> None:
+async def test_refusal_of_one_mutation_is_not_reported_for_the_next(silence: Silence, when: str) -> None:
     engine, late = silence.engine, when == "during the mutation"
     engine.fails = engines.Refused(Fault(Reason.ADMISSION_DENIED, "no"))
     if late:

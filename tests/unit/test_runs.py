@@ -127,7 +127,7 @@ def test_crash_loop_is_one_error_with_one_event_a_restart(reason: Reason, probed
     assert life.look(pod(restarts=6), 3) == (Phase.RUNNING, Reason.READY)
 
 
-def test_failure_is_said_no_longer_of_a_process_that_runs_without_becoming_ready() -> None:
+def test_failure_is_reported_only_for_a_while_once_a_process_runs_without_becoming_ready() -> None:
     life = Life(Phase.ERROR, reason=Reason.CRASH_LOOP, message=FELL)
     waits = pod(Reason.NOT_READY, restarts=2, probed=True)
     assert life.look(waits) == (Phase.ERROR, Reason.CRASH_LOOP)

@@ -1,4 +1,4 @@
-"""Every time constant of the service that somebody waits for."""
+"""The time constants of the service."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Pace:
     retry_first: float = 0.2
     """Until a sandbox whose pass failed is tried again; doubles with each failure."""
     retry_most: float = 30
-    """The longest such delay: a cause that goes away is noticed within half a minute even if nothing tells of it."""
+    """The longest such delay: a cause that goes away is noticed within half a minute even if no event reports it."""
     busy_after: float = 3
     """For which an engine answers that it cannot act now before this is given as a reason."""
     touch_every: float = 20
@@ -52,7 +52,7 @@ class Pace:
     local_steady: float = 10
     """That a local process must run for its earlier ends to be forgotten."""
     local_look_every: float = 1
-    """Between two looks at whether the volumes of local sandboxes are still there: nothing tells of a directory's removal."""
+    """Between two looks at whether the volumes of local sandboxes are still there: no event reports the removal of a directory."""
     probe_until_ready: float = 0.2
     """Between two probes of a local process that is not ready."""
     probe_after: float = 5
@@ -61,7 +61,7 @@ class Pace:
     """Until a local process that was ready and missed a probe is probed again."""
 
     def faster(self, factor: float) -> "Pace":
-        """The same pace with every time divided by `factor`."""
+        """Returns the same pace with every time divided by `factor`."""
         return dataclasses.replace(
             self, **{one.name: getattr(self, one.name) / factor for one in dataclasses.fields(self)}
         )

@@ -10,7 +10,7 @@ from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 
 NAMESPACE_ENDS = (Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING)
 NAMESPACE_SYMPTOMS = (*NAMESPACE_ENDS, Reason.CLUSTER_FORBIDDEN)
-"""The reasons of a refusal that tells of the namespace, or that the end of the service's Role in it would explain."""
+"""Reasons of a refusal that are about the namespace, or that the removal of the service's Role with it would explain."""
 
 
 @dataclass(frozen=True, slots=True)

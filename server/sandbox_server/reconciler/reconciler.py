@@ -129,7 +129,8 @@ class Reconciler:
         try:
             await self._reconcile(key)
         except store.Stale:
-            # There is a newer event. A mutation of this replica has woken the key; those of others are yet to be heard of.
+            # There is a newer event, and it wakes the key: a mutation of this replica has done so, another replica's will when
+            # the feed reads it.
             return _Outcome("stale")
         except engines.Refused as refused:
             self._warn(refused.fault.reason.name, key, str(refused))

@@ -223,7 +223,7 @@ async def test_a_watch_that_never_lasts_is_no_hot_loop(rig: Rig, api: ScriptedAp
     await rig.settled(A, Phase.RUNNING)
 
 
-async def test_an_error_that_nobody_foresaw_ends_no_watch(rig: Rig, api: ScriptedApi) -> None:
+async def test_unforeseen_error_ends_no_watch(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     failures = iter([RuntimeError("the token cannot be read")] * 8)
@@ -596,7 +596,7 @@ async def test_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers(
 
 
 @pytest.mark.fault(33)
-async def test_a_right_to_look_that_is_missing_is_said_of_what_waits_and_recovers(rig: Rig, api: ScriptedApi) -> None:
+async def test_missing_right_to_list_is_reported_for_waiting_sandboxes_and_recovers(rig: Rig, api: ScriptedApi) -> None:
     await rig.create("settled")
     before = await rig.settled("settled", Phase.RUNNING)
     message = 'pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "default"'
@@ -706,7 +706,7 @@ def warning(name: str, pod: dict[str, Any], reason: str, message: str) -> dict[s
 
 
 @pytest.mark.find(12)
-async def test_what_a_probe_was_answered_is_said_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
+async def test_answer_to_a_probe_is_reported_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A, {"TOKEN": samples.CANARY})
     await rig.settled(A, Phase.RUNNING)
     # From here on the pod is as the test says.

@@ -121,7 +121,7 @@ async def test_a_token_from_a_plugin_is_replaced_when_it_expires(
         {"name": "none"},
     ],
 )
-async def test_a_kubeconfig_of_no_use_is_said_to_be(
+async def test_unusable_kubeconfig_is_refused_with_its_fault(
     api: ScriptedApi, tmp_path: Path, cluster: Mapping[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=r"^kubeconfig: "):
@@ -129,7 +129,7 @@ async def test_a_kubeconfig_of_no_use_is_said_to_be(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "\0"])
-async def test_a_file_that_is_no_kubeconfig_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+async def test_file_that_is_no_kubeconfig_is_refused_with_its_fault(tmp_path: Path, text: str) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"^kubeconfig: "):
@@ -234,7 +234,7 @@ def plugin(script: str, **more: Any) -> dict[str, Any]:
         (plugin("sleep 60"), "did not end within"),
     ],
 )
-async def test_a_plugin_that_fails_is_refused_and_nobody_goes_on_without_credentials(
+async def test_failed_credential_plugin_is_refused_instead_of_going_on_without_credentials(
     api: ScriptedApi, tmp_path: Path, user: Mapping[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubeconfig, "PLUGIN_WITHIN", 2.0)

@@ -51,7 +51,7 @@ async def test_a_delete_ends_without_the_statefulset_controller_and_leaves_nothi
 @pytest.mark.fault(55)
 @pytest.mark.find(3)
 @pytest.mark.parametrize("desired", [Phase.STOPPED, Phase.TERMINATED])
-async def test_what_a_stop_or_delete_waits_for_is_said_while_the_controller_manager_is_down(
+async def test_stop_or_delete_reports_that_it_waits_for_the_controller_manager(
     rig: Rig, api: ScriptedApi, desired: Phase
 ) -> None:
     await rig.create(A)

@@ -46,7 +46,7 @@ async def test_a_cluster_from_before_a_stop_is_seen_and_stopped_again(
 @pytest.mark.fault(56)
 @pytest.mark.find(4)
 @pytest.mark.parametrize("notices", NOTICES, ids=["silence", "list"])
-async def test_a_cluster_that_was_made_anew_is_said_to_have_lost_the_disk(
+async def test_sandbox_of_a_recreated_cluster_has_lost_its_disk(
     api: ScriptedApi, tmp_path: Path, notices: dict[str, Any]
 ) -> None:
     async with started(noticing(api, tmp_path, **notices)) as rig:

@@ -84,7 +84,7 @@ def test_a_bubblewrap_that_tells_too_little_is_not_used(tmp_path: Path, monkeypa
     launch.program.cache_clear()
 
 
-def test_where_nothing_isolates_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_isolation_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "switched off" in launch.describe("none")
     monkeypatch.setattr(launch, "program", lambda: "")
     assert "does not run here" in launch.describe("auto")

@@ -75,7 +75,7 @@ async def test_what_was_printed_is_in_the_log_at_once(rig: LocalRig) -> None:
     await rig.there(lambda: rig.ground.marked() and logs(rig)[0].read_text() == "no line end")
 
 
-async def test_a_log_that_cannot_be_begun_anew_holds_nobody_up(rig: LocalRig) -> None:
+async def test_log_that_cannot_be_begun_anew_blocks_no_process(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script("seq 1 2000000; echo >printed; exec sleep MARK"))
     await rig.there(lambda: logs(rig)[0].exists())
     logs(rig)[1].mkdir()

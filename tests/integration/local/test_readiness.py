@@ -119,7 +119,7 @@ async def test_a_probe_that_hangs_keeps_no_mutation_waiting(rig: LocalRig, monke
     await rig.settled(A, Phase.STOPPED)
 
 
-async def test_a_start_that_takes_too_long_is_said_and_may_still_succeed(rig: LocalRig) -> None:
+async def test_start_that_takes_too_long_is_reported_and_may_still_succeed(rig: LocalRig) -> None:
     rig.settings["start_deadline"] = 0.5
     await rig.restart()
     await rig.create(A, spec=serving(http_path="/"))
@@ -130,7 +130,7 @@ async def test_a_start_that_takes_too_long_is_said_and_may_still_succeed(rig: Lo
     await rig.settled(A, Phase.RUNNING)
 
 
-async def test_a_probe_that_meets_itself_met_nobody(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_probe_that_connects_to_itself_fails(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     itself = functools.partial(asyncio.open_connection, local_addr=("127.0.0.1", port))
     # As the kernel's choice of a port may be.

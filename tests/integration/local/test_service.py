@@ -219,7 +219,7 @@ def test_the_default_command_serves_the_home_on_loopback_alone(make_service: Cal
         client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
 
 
-def test_what_isolates_is_said_by_the_log_and_by_config(make_service: Callable[..., Service]) -> None:
+def test_isolation_is_reported_by_the_log_and_by_config(make_service: Callable[..., Service]) -> None:
     for setting, told in (("auto", "bubblewrap at /"), ("none", "none: switched off")):
         words = [sys.executable, "-m", "sandbox_server", "config", "--local-isolation", setting]
         shown = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)

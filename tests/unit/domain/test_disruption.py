@@ -55,7 +55,7 @@ def last(sandbox: Sandbox) -> DisruptionStatus:
 
 @pytest.mark.parametrize("reason", [one for one in Reason if one.is_disruption])
 @pytest.mark.parametrize("terminating", [False, True])
-def test_end_of_the_pod_is_said_with_what_survived_until_there_is_another(reason: Reason, terminating: bool) -> None:
+def test_end_of_a_pod_is_reported_with_what_was_kept_until_there_is_another(reason: Reason, terminating: bool) -> None:
     ended = evicted(1, reason)
     told = after(running(), seen(pod(ended, terminating=terminating), ended), samples.NOW)
     assert (told.status.phase, told.status.reason) == (Phase.STARTING, reason)

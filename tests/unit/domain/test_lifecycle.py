@@ -203,7 +203,7 @@ def test_a_settled_phase_is_never_announced_early(some: Iterator[tuple[Sandbox, 
                 assert decision.phase is WANTED[sandbox.desired]
 
 
-def test_a_disk_is_only_removed_when_delete_says_so_and_nothing_starts_on_a_fresh_one(
+def test_disk_is_only_removed_by_a_delete_and_nothing_starts_on_an_empty_one(
     some: Iterator[tuple[Sandbox, Observed]],
 ) -> None:
     for sandbox, observed in some:

@@ -33,7 +33,7 @@ def addresses(sandbox: Sandbox, settings: Settings) -> Addresses:
 
 
 def _hosts(sandbox: Sandbox, settings: Settings) -> tuple[str, str]:
-    """Returns the hosts that callers were told, whatever the ingress domain is now; fresh hosts if there are none yet."""
+    """Returns the stored hosts of a sandbox, even if the ingress domain has changed since; fresh hosts if there are none yet."""
     application, terminal = _fresh_hosts(sandbox, settings)
     urls = sandbox.addresses.public_url, sandbox.addresses.ttyd_url
     return urls[0].removeprefix("https://") or application, urls[1].removeprefix("https://") or terminal

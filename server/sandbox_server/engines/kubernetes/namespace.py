@@ -74,7 +74,7 @@ class Namespace:
 async def _fault(api: client.Client, name: str) -> Fault | None:
     """Returns why nothing can be created in a namespace: it is being removed or does not exist. None if nothing is.
 
-    Without the permission to get the namespace, a dry-run create tells. Raises `engines.Refused` with CLUSTER_FORBIDDEN if
+    Without the permission to get the namespace, a dry-run create shows it. Raises `engines.Refused` with CLUSTER_FORBIDDEN if
     the permission to create is missing as well.
     """
     message = f"the namespace {name} is being terminated: everything in it is removed"
