@@ -18,16 +18,33 @@ ROOT = Path(__file__).parent.parent
 SERVER = Path("server/sandbox_server")
 WITHIN = 900
 """Seconds for the tests of one mutant: one that hangs is noticed as well."""
+UNIT, INTEGRATION = "tests/unit", "tests/integration"
 TESTS = {
-    "domain": ("tests/unit",),
-    "feed": ("tests/unit/test_feed.py", "tests/unit/test_history.py", "tests/unit", "tests/integration/test_log.py"),
-    "store": (
-        "tests/integration/test_store.py",
-        "tests/integration/test_log.py",
-        "tests/integration/test_lists.py",
-        "tests/unit",
+    "domain": (
+        f"{UNIT}/domain",
+        f"{UNIT}/test_resync.py",
+        f"{UNIT}/test_manager.py",
+        f"{UNIT}/test_runs.py",
+        f"{INTEGRATION}/test_bad_input.py",
+        f"{INTEGRATION}/kubernetes_scripted/test_contract.py",
     ),
-    "engines/kubernetes": ("tests/unit", "tests/integration/kubernetes_scripted"),
+    "feed": (
+        f"{UNIT}/test_feed.py",
+        f"{UNIT}/test_history.py",
+        f"{UNIT}/test_catalogue.py",
+        f"{UNIT}/test_listing.py",
+        f"{INTEGRATION}/test_log.py",
+    ),
+    "store": (
+        f"{UNIT}/test_database_urls.py",
+        f"{UNIT}/test_connection.py",
+        f"{INTEGRATION}/test_store.py",
+        f"{INTEGRATION}/test_log.py",
+        f"{INTEGRATION}/test_lists.py",
+        f"{INTEGRATION}/test_stored.py",
+        f"{INTEGRATION}/test_commands.py",
+    ),
+    "engines/kubernetes": (UNIT, f"{INTEGRATION}/kubernetes_scripted"),
 }
 """What tests each package, the quickest first."""
 
