@@ -375,3 +375,23 @@ def test_a_namespace_that_may_be_gone_says_so_only_of_what_is_missing(some: Iter
             assert (after.phase, after.message) == (Phase.ERROR, "may be gone")
         else:
             assert after == before
+
+
+@pytest.mark.find(16)
+@pytest.mark.parametrize(
+    ("caught_up", "overdue", "replicas"), [(True, True, 0), (True, False, None), (False, True, None)]
+)
+def test_broken_outdated_pod_goes_once_the_controller_has_seen_its_workload_and_left_it(
+    caught_up: bool, overdue: bool, replicas: int | None
+) -> None:
+    at = samples.sandbox(
+        uid=UID, generation=GENERATION, volume_uid=KNOWN, applied_generation=GENERATION, applied_revision=5
+    )
+    guard_ends = samples.NOW - timedelta(seconds=1) if overdue else samples.NOW + timedelta(seconds=1)
+    observed = Observed(
+        workload=workload(controller_caught_up=caught_up, ignored_at=guard_ends),
+        pod=pod(generation=2, ready=False, reason=Reason.CRASH_LOOP),
+        volume=volume(),
+    )
+    action = lifecycle.decide(at, observed, samples.NOW).action
+    assert action == (None if replicas is None else lifecycle.Apply(replicas))

@@ -84,6 +84,11 @@ def test_a_value_that_was_decoded_is_redacted(value: str, printed: str) -> None:
     assert words.last(f"it failed: {printed}", [value]) == f"it failed: {words.REDACTED}"
 
 
+@pytest.mark.parametrize(("cut", "shown"), [("t3V", words.REDACTED), ("t3", "t3")])
+def test_output_that_is_the_middle_of_a_value_is_redacted_from_three_characters_on(cut: str, shown: str) -> None:
+    assert words.last(cut, ["s3cret3Value"]) == shown
+
+
 def test_an_output_without_values_is_kept_as_it_is() -> None:
     output = 'GET /a%20b?c=d+e "C:\\new" &amp; {"a": "\\u00e9"} dGVzdA== 0xDEADBEEF'
     assert words.last(output, ["s3cr3tValue", "1", "true", "production"]) == output
