@@ -37,7 +37,7 @@ try:
     import structlog
     from pydantic import ValidationError
 
-    from sandbox_server import VERSION, commands, settings, store
+    from sandbox_server import VERSION, commands, settings
     from sandbox_server.domain import errors
 except ModuleNotFoundError as error:
     _incomplete(error)
@@ -72,7 +72,7 @@ def main() -> None:
         command(chosen)
     except ModuleNotFoundError as error:
         _incomplete(error)
-    except (ValueError, OSError, store.SchemaMismatch, errors.ServiceError) as error:
+    except (ValueError, OSError, errors.ServiceError) as error:
         sys.exit(f"sandbox-server: {error}")
 
 

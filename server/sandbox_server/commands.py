@@ -1,4 +1,7 @@
-"""The commands of `sandbox-server`. Each takes the settings and raises ValueError or OSError for what it cannot do."""
+"""The commands of `sandbox-server`. Each takes the settings and raises ValueError or OSError for what it cannot do.
+
+Each imports what it needs: a probe that runs `health` every few seconds must not pay for what serving needs.
+"""
 
 import asyncio
 import json
@@ -6,18 +9,15 @@ import sys
 import uuid
 from datetime import UTC, datetime
 
-import uvloop
-
-from sandbox_server import VERSION, app, settings, store
-from sandbox_server.domain import check, mutations
-from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.spec import made_id
-from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import convert, probe
+from sandbox_server import VERSION, settings
 
 
 def serve(chosen: settings.Settings) -> None:
     """Runs the service until SIGTERM or SIGINT."""
+    import uvloop
+
+    from sandbox_server import app
+
     app.tune()
     uvloop.run(app.serve(chosen))
 
@@ -34,11 +34,14 @@ def config(chosen: settings.Settings) -> None:
 
 def migrate(chosen: settings.Settings) -> None:
     """Migrates the database to the schema of this release."""
+    from sandbox_server import store
+
     store.migrate(chosen.database)
 
 
 def rotate_keys(chosen: settings.Settings) -> None:
     """Encrypts environments again with the first key, if they are encrypted with another. Prints how many."""
+    from sandbox_server import app, store
 
     async def rotate() -> int:
         opened = store.Store(chosen.database, app.cipher(chosen))
@@ -56,7 +59,12 @@ def render(chosen: settings.Settings) -> None:
 
     Raises ValueError for settings with which the service would not start, and `errors.Invalid` for a bad request.
     """
+    from sandbox_server.domain import check, mutations
+    from sandbox_server.domain.sandbox import Key
+    from sandbox_server.domain.spec import made_id
+    from sandbox_server.domain.tenant import Tenant
     from sandbox_server.engines import kubernetes
+    from sandbox_server.rpc import convert
 
     kubernetes.check(chosen)
     request = convert.from_json(sys.stdin.read())
@@ -69,6 +77,8 @@ def render(chosen: settings.Settings) -> None:
 
 def health(chosen: settings.Settings) -> None:
     """Prints the health and the version of the service at the listen address. Exits 1 if it is not SERVING."""
+    from sandbox_server.rpc import probe
+
     answer, version = probe.ask(chosen.listen, chosen.tls_cert)
     if answer != "SERVING":
         sys.exit(f"sandbox-server: health: {answer}")

@@ -1,6 +1,7 @@
 """Rules about imports that are lists of what is allowed; import-linter holds those of what is not."""
 
 import ast
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -124,3 +125,10 @@ def test_no_test_module_imports_from_another() -> None:
         if any(part == "conftest" or part.startswith("test_") for part in parts):
             found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == [], "what tests share is in tests/support"
+
+
+def test_health_command_imports_nothing_that_only_serving_needs() -> None:
+    """A probe runs the command every few seconds."""
+    script = "import sys, sandbox_server.__main__, sandbox_server.rpc.probe; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"sqlalchemy", "sqlmodel", "alembic", "uvloop", "aiohttp"} & set(done.stdout.split())

@@ -37,7 +37,7 @@ PREPARED_AFTER = 5
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-class SchemaMismatch(Exception):
+class SchemaMismatch(ValueError):
     """The database has the schema of another release. The text says what to run."""
 
 
