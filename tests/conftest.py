@@ -22,8 +22,12 @@ from tests.support.service import Service
 from tests.support.waiting import eventually
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a module that share a fixture, such as a service, in one process: it is made once."""
+    """Keeps the tests of a module that share a fixture, such as a service, in one process: it is made once.
+
+    Runs before the hook of xdist, which reads the marks.
+    """
     for item in items:
         if isinstance(item, pytest.Function):
             made = [one.scope for all_of_a_name in item._fixtureinfo.name2fixturedefs.values() for one in all_of_a_name]
