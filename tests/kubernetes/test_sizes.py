@@ -17,7 +17,7 @@ FILLS = {"angle": "<", "separator": "\u2028", "dollar": "$", "quote": '"', "cont
 
 def filled(one: str, total: int, size: int, most: int) -> tuple[str, ...]:
     """Words of at most `size` bytes that count `total` bytes as they are written, or as many as there may be."""
-    left, each = total // check._written(one), size // len(one.encode())
+    left, each = total // check._json_size(one), size // len(one.encode())
     return tuple(one * min(each, left - begun) for begun in range(0, left, each))[:most]
 
 
