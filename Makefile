@@ -14,7 +14,7 @@ AGAINST ?= $(shell git rev-list HEAD -- protos/sandbox/v1/sandbox.proto | tail -
 ARGS ?=
 # The tests wait more than they compute, so that several run at once: JOBS=0 runs them one by one, as -s needs it.
 JOBS ?= 6
-PARALLEL := -n $(JOBS) --dist loadgroup
+PARALLEL := -n $(JOBS)
 COVERAGE := --cov --cov-report=term:skip-covered --no-cov-on-fail
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 BIN := .venv/bin

@@ -22,19 +22,6 @@ from tests.support.service import Service
 from tests.support.waiting import eventually
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a module that share a fixture, such as a service, in one process: it is made once.
-
-    Runs before the hook of xdist, which reads the marks.
-    """
-    for item in items:
-        if isinstance(item, pytest.Function):
-            made = [one.scope for all_of_a_name in item._fixtureinfo.name2fixturedefs.values() for one in all_of_a_name]
-            if "module" in made:
-                item.add_marker(pytest.mark.xdist_group(str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Callable[..., str]]:
     """Makes databases in a real PostgreSQL, empty ones or copies of another; gives their URLs."""

@@ -1,6 +1,7 @@
 """What a sandbox of the local engine prints: its log is bounded, and has the last words."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -23,7 +24,12 @@ def logs(rig: LocalRig) -> list[Path]:
 
 
 def size(rig: LocalRig) -> int:
-    return sum(one.stat().st_size for one in logs(rig) if one.exists())
+    total = 0
+    for one in logs(rig):
+        # A file may be renamed at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            total += one.stat().st_size
+    return total
 
 
 def pump_of(rig: LocalRig) -> int:
