@@ -453,7 +453,7 @@ def test_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: C
     stop = False
 
     def create() -> None:
-        with service.client(timeout=1) as client:
+        with service.client(timeout=5) as client:
             while not stop:
                 try:
                     acknowledged.append(client.create("load", spec=SLEEP).sandbox_id)
