@@ -13,8 +13,6 @@ import sqlalchemy as sa
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.store import rows, tables
 
-(_EVENT,) = tables.core(tables.StatusEventRow)
-
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -29,19 +27,22 @@ _GIVEN: tuple[Any, Any, Any] = (sa.bindparam("after"), sa.bindparam("until"), sa
 
 def _page(concerned: sa.ColumnElement[bool], after: Any, until: Any, most: Any) -> sa.Select[Any]:
     sequences = (
-        sa.select(_EVENT.c.sequence)
-        .where(concerned, _EVENT.c.sequence > after, _EVENT.c.sequence <= until)
-        .order_by(_EVENT.c.sequence)
+        sa.select(tables.EVENT.c.sequence)
+        .where(concerned, tables.EVENT.c.sequence > after, tables.EVENT.c.sequence <= until)
+        .order_by(tables.EVENT.c.sequence)
         .limit(most)
         # Without an offset SQLAlchemy adds a parameter for it.
         .offset(sa.literal_column("0"))
     )
-    return rows.EVENTS.where(_EVENT.c.sequence.in_(sequences)).order_by(_EVENT.c.sequence)
+    return rows.EVENTS.where(tables.EVENT.c.sequence.in_(sequences)).order_by(tables.EVENT.c.sequence)
 
 
-OF_TENANT = _page(_EVENT.c.tenant == sa.bindparam("of_tenant"), *_GIVEN)
+OF_TENANT = _page(tables.EVENT.c.tenant == sa.bindparam("of_tenant"), *_GIVEN)
 OF_SANDBOX = _page(
-    sa.and_(_EVENT.c.namespace == sa.bindparam("of_namespace"), _EVENT.c.sandbox_id == sa.bindparam("of_id")), *_GIVEN
+    sa.and_(
+        tables.EVENT.c.namespace == sa.bindparam("of_namespace"), tables.EVENT.c.sandbox_id == sa.bindparam("of_id")
+    ),
+    *_GIVEN,
 )
 
 
@@ -50,5 +51,5 @@ def of_sandboxes(keys: Collection[Key], after: int, until: int, most: int) -> sa
     ids = collections.defaultdict(list)
     for key in sorted(keys):
         ids[key.namespace].append(key.id)
-    concerned = (sa.and_(_EVENT.c.namespace == one, _EVENT.c.sandbox_id.in_(of)) for one, of in ids.items())
+    concerned = (sa.and_(tables.EVENT.c.namespace == one, tables.EVENT.c.sandbox_id.in_(of)) for one, of in ids.items())
     return _page(sa.or_(*concerned), after, until, most)

@@ -18,18 +18,10 @@ PAGE = 500
 ENVIRONMENTS = 50
 """Environments in one transaction. Each can be 512 KiB."""
 
-_SANDBOX, _ENVIRONMENT, _EVENT, _LOG, _REQUEST, _PART = tables.core(
-    tables.SandboxRow,
-    tables.EnvironmentRow,
-    tables.StatusEventRow,
-    tables.WatchLogRow,
-    tables.RequestRow,
-    tables.PartRow,
-)
 _OF_EVENT = sa.and_(
-    _SANDBOX.c.namespace == _EVENT.c.namespace,
-    _SANDBOX.c.id == _EVENT.c.sandbox_id,
-    _SANDBOX.c.sequence == _EVENT.c.sequence,
+    tables.SANDBOX.c.namespace == tables.EVENT.c.namespace,
+    tables.SANDBOX.c.id == tables.EVENT.c.sandbox_id,
+    tables.SANDBOX.c.sequence == tables.EVENT.c.sequence,
 )
 
 
@@ -50,36 +42,38 @@ def trim_history(connection: sa.Connection, before: datetime) -> bool:
     A sandbox whose volume is kept stays. Returns whether there may be more to remove.
     """
     # The lock of a transaction that appends: a reader sees `trimmed_sequence` change together with the events.
-    log = connection.execute(sa.select(_LOG).with_for_update()).one()
-    page = sa.and_(_EVENT.c.sequence > log.trimmed_sequence, _EVENT.c.sequence <= log.trimmed_sequence + PAGE)
-    last = connection.scalar(sa.select(sa.func.max(_EVENT.c.sequence)).where(page, _EVENT.c.at < before))
+    log = connection.execute(sa.select(tables.LOG).with_for_update()).one()
+    page = sa.and_(
+        tables.EVENT.c.sequence > log.trimmed_sequence, tables.EVENT.c.sequence <= log.trimmed_sequence + PAGE
+    )
+    last = connection.scalar(sa.select(sa.func.max(tables.EVENT.c.sequence)).where(page, tables.EVENT.c.at < before))
     if last is None:
         return False
-    page = sa.and_(_EVENT.c.sequence > log.trimmed_sequence, _EVENT.c.sequence <= last)
+    page = sa.and_(tables.EVENT.c.sequence > log.trimmed_sequence, tables.EVENT.c.sequence <= last)
     ended = (
-        sa.select(_SANDBOX.c.namespace, _SANDBOX.c.id, _SANDBOX.c.uid, _EVENT)
-        .join_from(_EVENT, _SANDBOX, _OF_EVENT)
-        .where(page, _SANDBOX.c.phase == Phase.TERMINATED.name)
+        sa.select(tables.SANDBOX.c.namespace, tables.SANDBOX.c.id, tables.SANDBOX.c.uid, tables.EVENT)
+        .join_from(tables.EVENT, tables.SANDBOX, _OF_EVENT)
+        .where(page, tables.SANDBOX.c.phase == Phase.TERMINATED.name)
     )
     for row in connection.execute(ended).all():
         if _ENDED.decode(row.document).status.reason is not Reason.VOLUME_KEPT:
-            key = sa.and_(_SANDBOX.c.namespace == row.namespace, _SANDBOX.c.id == row.id)
-            connection.execute(sa.delete(_SANDBOX).where(key))
-            connection.execute(sa.delete(_ENVIRONMENT).where(_ENVIRONMENT.c.uid == row.uid))
-            parts = _PART.c.sequence.in_((row.spec_sequence, row.env_names_sequence))
-            connection.execute(sa.update(_PART).where(parts).values(replaced_at=row.sequence))
-    connection.execute(sa.delete(_EVENT).where(page, ~sa.exists(sa.select(1).where(_OF_EVENT))))
-    connection.execute(sa.delete(_PART).where(_PART.c.replaced_at <= last))
-    connection.execute(sa.update(_LOG).values(trimmed_sequence=last))
+            key = sa.and_(tables.SANDBOX.c.namespace == row.namespace, tables.SANDBOX.c.id == row.id)
+            connection.execute(sa.delete(tables.SANDBOX).where(key))
+            connection.execute(sa.delete(tables.ENVIRONMENT).where(tables.ENVIRONMENT.c.uid == row.uid))
+            parts = tables.PART.c.sequence.in_((row.spec_sequence, row.env_names_sequence))
+            connection.execute(sa.update(tables.PART).where(parts).values(replaced_at=row.sequence))
+    connection.execute(sa.delete(tables.EVENT).where(page, ~sa.exists(sa.select(1).where(_OF_EVENT))))
+    connection.execute(sa.delete(tables.PART).where(tables.PART.c.replaced_at <= last))
+    connection.execute(sa.update(tables.LOG).values(trimmed_sequence=last))
     return bool(last == log.trimmed_sequence + PAGE)
 
 
 def trim_requests(connection: sa.Connection, before: datetime) -> bool:
     """Removes a page of the requests from before that time. Returns whether there may be more to remove."""
-    key = sa.tuple_(_REQUEST.c.tenant, _REQUEST.c.request_id)
-    old = sa.select(_REQUEST.c.tenant, _REQUEST.c.request_id).where(_REQUEST.c.created_at < before)
-    page = old.order_by(_REQUEST.c.created_at).limit(PAGE)
-    return connection.execute(sa.delete(_REQUEST).where(key.in_(page))).rowcount == PAGE
+    key = sa.tuple_(tables.REQUEST.c.tenant, tables.REQUEST.c.request_id)
+    old = sa.select(tables.REQUEST.c.tenant, tables.REQUEST.c.request_id).where(tables.REQUEST.c.created_at < before)
+    page = old.order_by(tables.REQUEST.c.created_at).limit(PAGE)
+    return connection.execute(sa.delete(tables.REQUEST).where(key.in_(page))).rowcount == PAGE
 
 
 def reencrypt(connection: sa.Connection, cipher: Cipher, after: str) -> tuple[int, str] | None:
@@ -88,11 +82,16 @@ def reencrypt(connection: sa.Connection, cipher: Cipher, after: str) -> tuple[in
     Returns the number that another key had encrypted, and the last uid of the page; None if there are no more.
     """
     # The lock of a transaction that appends: no environment changes between the read and the write.
-    connection.execute(sa.select(_LOG).with_for_update())
-    page = sa.select(_ENVIRONMENT).where(_ENVIRONMENT.c.uid > after).order_by(_ENVIRONMENT.c.uid).limit(ENVIRONMENTS)
+    connection.execute(sa.select(tables.LOG).with_for_update())
+    page = (
+        sa.select(tables.ENVIRONMENT)
+        .where(tables.ENVIRONMENT.c.uid > after)
+        .order_by(tables.ENVIRONMENT.c.uid)
+        .limit(ENVIRONMENTS)
+    )
     found = connection.execute(page).all()
     old = [one for one in found if not cipher.is_current(one.env)]
     for one in old:
         env = cipher.encrypt(cipher.decrypt(one.env, one.uid), one.uid)
-        connection.execute(sa.update(_ENVIRONMENT).where(_ENVIRONMENT.c.uid == one.uid).values(env=env))
+        connection.execute(sa.update(tables.ENVIRONMENT).where(tables.ENVIRONMENT.c.uid == one.uid).values(env=env))
     return (len(old), found[-1].uid) if found else None

@@ -10,8 +10,7 @@ from sandbox_server.domain import selector
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.store import rows, tables
 
-_SANDBOX, _EVENT, _PART = tables.core(tables.SandboxRow, tables.StatusEventRow, tables.PartRow)
-_SPEC = _PART.alias("spec")
+_SPEC = tables.PART.alias("spec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +58,23 @@ def page(search: Search, namespace: str, after: str, limit: int) -> sa.Select[An
     One namespace a statement: the primary key then gives the rows in their order, and a page reads no more than it needs.
     """
     found = (
-        rows.EVENTS.join(_SANDBOX, _SANDBOX.c.sequence == _EVENT.c.sequence)
+        rows.EVENTS.join(tables.SANDBOX, tables.SANDBOX.c.sequence == tables.EVENT.c.sequence)
         .where(
-            _SANDBOX.c.tenant == search.tenant,
-            _SANDBOX.c.namespace == namespace,
-            _SANDBOX.c.id > after,
-            _SANDBOX.c.phase.in_(sorted(one.name for one in search.phases)),
+            tables.SANDBOX.c.tenant == search.tenant,
+            tables.SANDBOX.c.namespace == namespace,
+            tables.SANDBOX.c.id > after,
+            tables.SANDBOX.c.phase.in_(sorted(one.name for one in search.phases)),
             *(_holds(one) for one in search.labels.requirements),
         )
-        .order_by(_SANDBOX.c.id)
+        .order_by(tables.SANDBOX.c.id)
         .limit(limit)
     )
     if search.volume_kept:
-        found = found.where(_Member(_EVENT.c.document, "status", "reason") == str(Reason.VOLUME_KEPT.value))
+        found = found.where(_Member(tables.EVENT.c.document, "status", "reason") == str(Reason.VOLUME_KEPT.value))
     if search.project:
-        found = found.where(_SANDBOX.c.project == search.project)
+        found = found.where(tables.SANDBOX.c.project == search.project)
     if search.labels.requirements:
-        is_spec = (_SPEC.c.sequence == _EVENT.c.spec_sequence) & (_SPEC.c.name == "spec")
+        is_spec = (_SPEC.c.sequence == tables.EVENT.c.spec_sequence) & (_SPEC.c.name == "spec")
         found = found.join(_SPEC, is_spec, isouter=True)
     return found
 
@@ -84,7 +83,7 @@ def _holds(requirement: selector.Requirement) -> sa.ColumnElement[bool]:
     stored_apart = _Member(_SPEC.c.document, "labels", requirement.key)
     # The documents of the first release have the spec in them.
     value = sa.func.coalesce(
-        stored_apart, _Member(_EVENT.c.document, "spec", "labels", requirement.key), type_=sa.String
+        stored_apart, _Member(tables.EVENT.c.document, "spec", "labels", requirement.key), type_=sa.String
     )
     if not requirement.values:
         return value.is_(None) if requirement.negated else value.is_not(None)

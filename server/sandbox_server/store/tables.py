@@ -112,6 +112,14 @@ class RequestRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
 
 
-def core(*kinds: type[SQLModel]) -> tuple[sa.Table, ...]:
-    """Returns the SQLAlchemy Core tables of row classes, for statements."""
-    return tuple(SQLModel.metadata.tables[str(one.__tablename__)] for one in kinds)
+def _core(kind: type[SQLModel]) -> sa.Table:
+    return SQLModel.metadata.tables[str(kind.__tablename__)]
+
+
+# The SQLAlchemy Core tables of the rows, for statements.
+SANDBOX = _core(SandboxRow)
+ENVIRONMENT = _core(EnvironmentRow)
+EVENT = _core(StatusEventRow)
+LOG = _core(WatchLogRow)
+REQUEST = _core(RequestRow)
+PART = _core(PartRow)
