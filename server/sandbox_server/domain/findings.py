@@ -22,6 +22,10 @@ def _cause(of: Fault | Pod | None) -> Finding | None:
     return None if of is None else Finding(of.reason, of.message)
 
 
+def _cause_if(of: Fault | Pod | None, reason: Reason) -> Finding | None:
+    return _cause(of) if of is not None and of.reason is reason else None
+
+
 def _if(holds: bool, reason: Reason, message: str) -> Finding | None:
     return Finding(reason, message) if holds else None
 
@@ -49,14 +53,12 @@ def unobservable_settled(at: Situation) -> Finding | None:
 
 def unobservable_ending(at: Situation) -> Finding | None:
     """The namespace is unobservable because it is being removed."""
-    cause = at.unobservable
-    return _cause(cause) if cause is not None and cause.reason is Reason.NAMESPACE_TERMINATING else None
+    return _cause_if(at.unobservable, Reason.NAMESPACE_TERMINATING)
 
 
 def unobservable_busy(at: Situation) -> Finding | None:
     """The namespace is unobservable because the engine answers that it cannot show it now."""
-    cause = at.unobservable
-    return _cause(cause) if cause is not None and cause.reason is Reason.CLUSTER_BUSY else None
+    return _cause_if(at.unobservable, Reason.CLUSTER_BUSY)
 
 
 def unobservable(at: Situation) -> Finding | None:
@@ -72,17 +74,15 @@ def namespace_ends(at: Situation) -> Finding | None:
 
 def namespace_holds(at: Situation) -> Finding | None:
     """The namespace is being removed, and something of the sandbox is left in it."""
-    going = at.namespace is not None and at.namespace.reason is Reason.NAMESPACE_TERMINATING
     left = any(one is not None for one in (at.workload, at.pod, at.volume))
-    return _cause(at.namespace) if going and left else None
+    return _cause_if(at.namespace, Reason.NAMESPACE_TERMINATING) if left else None
 
 
 def foreign_object(at: Situation) -> Finding | None:
     """An object of the sandbox's name was not made for it."""
-    said = (
-        f"a {at.foreign_kind()} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
-    )
-    return _if(at.foreign_kind() is not None, Reason.NAME_CONFLICT, said)
+    kind = at.foreign_kind()
+    said = f"a {kind} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
+    return _if(kind is not None, Reason.NAME_CONFLICT, said)
 
 
 def refused(at: Situation) -> Finding | None:
@@ -95,7 +95,7 @@ def refused(at: Situation) -> Finding | None:
 
 def busy(at: Situation) -> Finding | None:
     """The engine answers that it cannot act now."""
-    return _cause(at.fault) if at.fault is not None and at.fault.reason is Reason.CLUSTER_BUSY else None
+    return _cause_if(at.fault, Reason.CLUSTER_BUSY)
 
 
 def controller_idle(at: Situation) -> Finding | None:
@@ -179,8 +179,7 @@ def nothing_left(_: Situation) -> Finding:
 
 def ready_contested(at: Situation) -> Finding | None:
     """Somebody undoes each time what the service writes, and the pod is ready all the same."""
-    contested = at.fault is not None and at.fault.reason is Reason.FIELD_CONFLICT
-    return _cause(at.fault) if contested and at.pod_ready() else None
+    return _cause_if(at.fault, Reason.FIELD_CONFLICT) if at.pod_ready() else None
 
 
 def pod_ready(at: Situation) -> Finding | None:
@@ -190,7 +189,7 @@ def pod_ready(at: Situation) -> Finding | None:
 
 def node_lost(at: Situation) -> Finding | None:
     """The pod's node does not answer."""
-    return _cause(at.pod) if at.pod is not None and at.pod.reason is Reason.NODE_LOST else None
+    return _cause_if(at.pod, Reason.NODE_LOST)
 
 
 def pod_impossible(at: Situation) -> Finding | None:
