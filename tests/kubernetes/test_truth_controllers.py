@@ -59,14 +59,17 @@ async def allowed(truth: Truth) -> bool:
     return True
 
 
-async def created(truth: Truth, acted: bool) -> None:
-    """The sandbox, for which the controller has made a pod if `acted`. Use while it may write if so."""
+@contextlib.asynccontextmanager
+async def created_and_denied(truth: Truth, acted: bool) -> AsyncIterator[None]:
+    """Creates the sandbox and denies ControllerRevisions: after the controller has made a pod if `acted`, else before."""
     if acted:
         await truth.running()
-    else:
-        await truth.rig.create(A)
-        await truth.rig.until(A, lambda one: one.applied_generation == 1)
-        assert truth.ground.names("pods") == []
+    async with denied(truth):
+        if not acted:
+            await truth.rig.create(A)
+            await truth.rig.until(A, lambda one: one.applied_generation == 1)
+            assert truth.ground.names("pods") == []
+        yield
 
 
 def idle(sight: Sight) -> bool:
@@ -82,12 +85,7 @@ def left(ground: KubernetesGround) -> list[str]:
 @pytest.mark.find(3)
 @pytest.mark.parametrize("acted", [False, True], ids=["never acted", "acted before"])
 async def test_stop_ends_where_a_policy_denies_controller_revisions(truth: Truth, acted: bool) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        if not acted:
-            await stack.enter_async_context(denied(truth))
-        await created(truth, acted)
-        if acted:
-            await stack.enter_async_context(denied(truth))
+    async with created_and_denied(truth, acted):
         disk = (await truth.request("GET", truth.ground.path("persistentvolumeclaims", CLAIM)))["metadata"]["uid"]
         since = time.monotonic()
         await truth.rig.begin(A, Phase.STOPPED)
@@ -111,12 +109,7 @@ async def test_stop_ends_where_a_policy_denies_controller_revisions(truth: Truth
 @pytest.mark.find(3)
 @pytest.mark.parametrize("acted", [False, True], ids=["never acted", "acted before"])
 async def test_delete_ends_where_a_policy_denies_controller_revisions(truth: Truth, acted: bool) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        if not acted:
-            await stack.enter_async_context(denied(truth))
-        await created(truth, acted)
-        if acted:
-            await stack.enter_async_context(denied(truth))
+    async with created_and_denied(truth, acted):
         since = time.monotonic()
         await truth.rig.delete(A)
         due = await truth.shown("statefulsets", idle, since) + GUARD

@@ -24,13 +24,8 @@ def left(api: ScriptedApi) -> list[str]:
     return [name for found in api.objects.values() for name in found]
 
 
-@pytest.mark.fault(55)
-@pytest.mark.find(3)
-@pytest.mark.parametrize("running", [False, True], ids=["never acted", "acted before"])
-@pytest.mark.parametrize("keep", [False, True])
-async def test_a_delete_ends_without_the_statefulset_controller_and_leaves_nothing(
-    rig: Rig, api: ScriptedApi, keep: bool, running: bool
-) -> None:
+async def created_without_controller(rig: Rig, api: ScriptedApi, running: bool) -> None:
+    """A sandbox whose StatefulSet controller does not act any more; it has never acted if not `running`."""
     if not running:
         api.controllers = {"garbage"}
     await rig.create(A)
@@ -39,6 +34,16 @@ async def test_a_delete_ends_without_the_statefulset_controller_and_leaves_nothi
         api.controllers = {"garbage"}
     else:
         await rig.until(A, lambda one: one.applied_generation == 1)
+
+
+@pytest.mark.fault(55)
+@pytest.mark.find(3)
+@pytest.mark.parametrize("running", [False, True], ids=["never acted", "acted before"])
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_delete_ends_without_the_statefulset_controller_and_leaves_nothing(
+    rig: Rig, api: ScriptedApi, keep: bool, running: bool
+) -> None:
+    await created_without_controller(rig, api, running)
     await rig.delete(A, keep=keep)
     await rig.settled(A, Phase.TERMINATED, within=20)
     assert left(api) == ([f"vn-homevn-agent-{A}-0"] if keep else [])
@@ -91,14 +96,7 @@ async def test_a_controller_that_works_is_waited_for(rig: Rig, api: ScriptedApi)
 async def test_stop_without_the_statefulset_controller_ends_and_the_next_start_finds_the_disk(
     rig: Rig, api: ScriptedApi, running: bool
 ) -> None:
-    if not running:
-        api.controllers = {"garbage"}
-    await rig.create(A)
-    if running:
-        await rig.settled(A, Phase.RUNNING)
-        api.controllers = {"garbage"}
-    else:
-        await rig.until(A, lambda one: one.applied_generation == 1)
+    await created_without_controller(rig, api, running)
     (disk,) = api.objects[CLAIMS].values()
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED, within=20)
