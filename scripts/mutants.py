@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SERVER = Path("server/sandbox_server")
 WITHIN = 900
-"""Seconds for the tests of one mutant: one that hangs is noticed as well."""
+"""Seconds for the tests of one mutant. Tests that take longer have noticed the mutant: it made them hang."""
 UNIT, INTEGRATION = "tests/unit", "tests/integration"
 TESTS = {
     "domain": (

@@ -107,7 +107,7 @@ def options(address: str) -> tuple[tuple[str, int], ...]:
 def metadata(address: str, token: str, tls: bool) -> tuple[tuple[str, str], ...]:
     """Returns the metadata of every call, which is the token if there is one.
 
-    Raises ValueError for a token that gRPC cannot send, and for one that would leave the machine without TLS.
+    Raises ValueError for a token that gRPC cannot send, and for a token that would be sent to another machine without TLS.
     """
     if not token:
         return ()

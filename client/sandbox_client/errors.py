@@ -62,7 +62,7 @@ class OutOfRange(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """The call had no token, or one that the service does not know."""
+    """The call had no token, or the service does not know its token."""
 
 
 class Unavailable(ServiceError):

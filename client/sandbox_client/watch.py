@@ -130,7 +130,7 @@ def reached(status: pb.SandboxStatus, wanted: "pb.Phase.ValueType", generation: 
 
 
 FINAL = (pb.REMEDY_UNSPECIFIED, pb.REMEDY_CALLER)
-"""Remedies of an error that ends a wait at once: the caller has to act, or an older service does not say who has to."""
+"""The remedies with which an error ends a wait at once: the caller has to act, or the service is older than remedies."""
 
 
 class Wait:
@@ -171,7 +171,7 @@ class Wait:
         return retry.seconds_until(min(ends, default=None))
 
     def take(self, event: Event) -> pb.SandboxStatus | None:
-        """Returns the status of an event if it is the one that is waited for, else None.
+        """Returns the status of an event if the wait was for this status, else None.
 
         Raises `errors.SandboxFailed` if it will not come, or if the caller has to act on an error.
         """

@@ -33,7 +33,7 @@ class Workload:
     `owner` is the uid of the sandbox that it was made for; empty for a foreign one. `revision` changes whenever somebody
     changes or removes an object that was made for the sandbox. `fault` says why its pod cannot be made.
     `controller_caught_up`: its controller has seen it as it is, so that nothing more comes of what it was before.
-    `ignored_at`: when its controller counts as one that does not act; None if the controller has nothing to do.
+    `ignored_at`: from when on its controller is taken not to act; None if the controller has nothing to do.
     `template` names the template of its pods; empty if the template has no name. `held_by`: the finalizers of others that
     keep it while it is being removed.
     """

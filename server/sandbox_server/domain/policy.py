@@ -31,7 +31,7 @@ class Policy:
     def violations(self, annotations: Mapping[str, str], runtime_class: str, storage_class: str) -> Iterator[Violation]:
         """Yields a violation for each field of a new sandbox that is well formed but not allowed.
 
-        Only new sandboxes are checked: one that exists keeps what was allowed when it was created.
+        Only new sandboxes are checked: an existing sandbox keeps what was allowed when it was created.
         """
         if not any(check.annotations("spec.annotations", annotations)):
             for key in annotations:
