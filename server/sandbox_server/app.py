@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,15 +27,10 @@ YOUNG = 20_000
 """Allocations between two collections of young objects. With Python's 700, every third event that was sent to ten thousand
 watchers caused a full collection, which stops the service for 0.2 s. With this, none of thirty did."""
 
-SWITCH = 0.0001
-"""Seconds for which a thread that reads the store may keep the event loop from running. With Python's 0.005, GetStatus
-takes 4 ms instead of 2.5 ms (p99) while a thousand watches catch up (`benchmarks/behind.py`)."""
-
 
 def tune() -> None:
     """Sets the switches of the whole process. Called where the process starts, since other programs may use `service`."""
     gc.set_threshold(YOUNG)
-    sys.setswitchinterval(SWITCH)
 
 
 def cipher(settings: Settings) -> store.Cipher:

@@ -208,7 +208,7 @@ async def test_history_of_a_scope_has_its_entries_alone(opened: Opened) -> None:
     for scope, concerned in scopes.values():
         for after, until, most in ((0, 18, 100), (0, 18, 2), (3, 18, 100), (3, 9, 100), (18, 18, 100)):
             expected = [one for one in opened.committed if after < one.sequence <= until and concerned(one)][:most]
-            assert await opened.store.history(scope, after, until, most) == expected
+            assert list(await opened.store.history(scope, after, until, most)) == expected
     await opened.store.trim(datetime.now(UTC) + timedelta(days=1))
     for scope, _ in scopes.values():
         with pytest.raises(errors.OutOfRange):

@@ -21,6 +21,8 @@ from sandbox_server.feed.topic import Encoded, Encoder, Filter, newer
 
 PAGE = 100
 """Events that are read at once."""
+AT_ONCE = 4
+"""Events that are made at once, in about 0.05 ms: a fifth of what a read of one status takes."""
 PAGES = 128
 """Pages kept in memory: about 20 MB."""
 PAGES_A_TURN = 16
@@ -141,7 +143,12 @@ class History:
         if (found := self._known(place)) is not None:
             return found
         scope = store.Scope(selection.tenant.name, selection.keys)
-        events = [Encoded(one, self._encoder) for one in await self._store.history(scope, cursor, stands, PAGE)]
+        events = []
+        for event in await self._store.history(scope, cursor, stands, PAGE):
+            events.append(Encoded(event, self._encoder))
+            if len(events) % AT_ONCE == 0:
+                # Other calls go on between.
+                await asyncio.sleep(0)
         made = self._pages[place] = Page(cursor, _reached(events, stands), events)
         if len(self._pages) > PAGES:
             self._pages.popitem(last=False)

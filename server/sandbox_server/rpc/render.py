@@ -4,6 +4,7 @@ Functions return the fields of a message as a dictionary. Protobuf makes the mes
 that an object for each part would take.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 from sandbox.v1 import sandbox_pb2 as pb
@@ -13,6 +14,7 @@ from sandbox_server.domain.event import Event
 from sandbox_server.domain.sandbox import Condition, Sandbox, Status
 from sandbox_server.domain.spec import SandboxSpec
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOLDS = {True: pb.CONDITION_STATUS_TRUE, False: pb.CONDITION_STATUS_FALSE, None: pb.CONDITION_STATUS_UNKNOWN}
 
 
@@ -40,7 +42,11 @@ def whole(event: Event, stale: bool = False, basic: bool = False) -> Any:
     return (
         _names(sandbox)
         | details
-        | {"desired_state": sandbox.desired.value, "create_time": sandbox.create_time, "status": status(event, stale)}
+        | {
+            "desired_state": sandbox.desired.value,
+            "create_time": _time(sandbox.create_time),
+            "status": status(event, stale),
+        }
     )
 
 
@@ -65,7 +71,7 @@ def _phase(status: Status) -> dict[str, Any]:
         "phase": status.phase.value,
         "reason": status.reason.value,
         "message": status.message,
-        "transition_time": status.transition_time,
+        "transition_time": _time(status.transition_time),
         "observed_generation": status.observed_generation,
         "conditions": [_condition(one) for one in status.conditions],
         "restart_count": status.restart_count,
@@ -75,10 +81,16 @@ def _phase(status: Status) -> dict[str, Any]:
         and {
             "reason": disruption.reason.value,
             "message": disruption.message,
-            "time": disruption.time,
+            "time": _time(disruption.time),
             "count": disruption.count,
         },
     }
+
+
+def _time(moment: datetime) -> dict[str, int]:
+    """Returns a Timestamp. Protobuf's own conversion takes three times as long: half the cost of a status."""
+    since = moment - _EPOCH
+    return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1000}
 
 
 def _condition(condition: Condition) -> dict[str, Any]:
@@ -86,7 +98,7 @@ def _condition(condition: Condition) -> dict[str, Any]:
         "type": condition.type.value,
         "status": _HOLDS[condition.status],
         "reason": condition.reason.value,
-        "transition_time": condition.transition_time,
+        "transition_time": _time(condition.transition_time),
     }
 
 

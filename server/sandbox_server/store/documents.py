@@ -10,8 +10,9 @@ written again while the sandbox has it. Nothing is validated here: a spec is che
 today do not apply to a spec that is stored.
 """
 
+import functools
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -153,7 +154,7 @@ def part(value: Sandbox, name: str) -> str:
     return _ENCODER.encode(value.env_names).decode()
 
 
-def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tuple[int, str]]]) -> list[Event]:
+def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tuple[int, str]]]) -> Iterator[Event]:
     """Returns the events of rows. `specs` reads the specs of some sequences: those that memory does not have."""
     decoded = [_DECODER.decode(one.document) for one in found]
     owners = {row.spec_sequence: one.uid for row, one in zip(found, decoded, strict=True) if row.spec_sequence}
@@ -161,15 +162,16 @@ def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tup
     if missing := owners.keys() - known.keys():
         for sequence, text in specs(missing):
             known[sequence] = _SPECS.setdefault((owners[sequence], sequence), _spec(_SPEC_DECODER.decode(text)))
-    made = []
-    for row, one in zip(found, decoded, strict=True):
-        sandbox = Sandbox(
-            spec=known[row.spec_sequence] if row.spec_sequence else _spec(one.spec),
-            env_names=one.env_names or () if row.env_names is None else _NAMES_DECODER.decode(row.env_names),
-            **{name: getattr(one, name) for name in _MEMBERS},
-        )
-        made.append(Event(row.sequence, sandbox, _cause(row, sandbox)))
-    return made
+    return map(functools.partial(_event, known), found, decoded)
+
+
+def _event(known: Mapping[int, SandboxSpec], row: Row, stored: _Whole) -> Event:
+    sandbox = Sandbox(
+        spec=known[row.spec_sequence] if row.spec_sequence else _spec(stored.spec),
+        env_names=stored.env_names or () if row.env_names is None else _NAMES_DECODER.decode(row.env_names),
+        **{name: getattr(stored, name) for name in _MEMBERS},
+    )
+    return Event(row.sequence, sandbox, _cause(row, sandbox))
 
 
 def _spec(stored: Any) -> SandboxSpec:

@@ -26,14 +26,14 @@ class Reader:
     def last(self, key: Key) -> Event | None:
         """Returns the last event of a sandbox, TERMINATED or not; None if no sandbox has that key."""
         found = self._last_row(key)
-        return None if found is None else documents.events([found], self._specs)[0]
+        return None if found is None else next(documents.events([found], self._specs))
 
     def _last_row(self, key: Key) -> documents.Row | None:
         found = self._cursor.first(rows.LAST, rows.of(key))
         return None if found is None else documents.Row(*found)
 
-    def _decoded(self, found: Sequence[tuple[Any, ...]]) -> list[Event]:
-        """Returns the events of rows of `rows.EVENTS`."""
+    def _decoded(self, found: Sequence[tuple[Any, ...]]) -> Iterator[Event]:
+        """Returns the events of rows of `rows.EVENTS`; each is made as it is taken."""
         return documents.events([documents.Row(*one) for one in found], self._specs)
 
     def _specs(self, sequences: Collection[int]) -> Sequence[tuple[Any, ...]]:
@@ -44,7 +44,7 @@ class Reader:
 
     def _events(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> list[Event]:
         """Returns the events that a statement finds."""
-        return self._decoded(self._cursor.rows(statement, parameters))
+        return list(self._decoded(self._cursor.rows(statement, parameters)))
 
     def env(self, key: Key) -> dict[str, str]:
         """Returns the environment of a sandbox; empty if no sandbox has that key."""
@@ -73,7 +73,7 @@ class Reader:
                 continue
             last = after.id if after is not None and namespace == after.namespace else ""
             while found := self._cursor.find(search.page(selection, namespace, last, CHUNK)):
-                yield from (events := self._decoded(found))
+                yield from (events := list(self._decoded(found)))
                 last = events[-1].sandbox.id
 
     def live(self) -> tuple[int, list[Event]]:
@@ -86,14 +86,17 @@ class Reader:
         # The log has no gaps.
         return self._events(rows.EVENTS_AFTER, {"after": after, "until": after + limit})
 
-    def history(self, scope: history.Scope, after: int, until: int, most: int) -> list[Event]:
-        """Returns the first events of a scope after `after` and up to `until`. Raises as `events`."""
+    def history(self, scope: history.Scope, after: int, until: int, most: int) -> Iterator[Event]:
+        """Returns the first events of a scope after `after` and up to `until`. Raises as `events`.
+
+        Each event is made as it is taken, on the thread that takes it.
+        """
         self._check_history(after)
         place = {"after": after, "until": until, "most": most}
         if not scope.keys:
-            return self._events(history.OF_TENANT, place | {"of_tenant": scope.tenant})
+            return self._decoded(self._cursor.rows(history.OF_TENANT, place | {"of_tenant": scope.tenant}))
         if len(scope.keys) == 1:
-            return self._events(history.OF_SANDBOX, place | rows.of(next(iter(scope.keys))))
+            return self._decoded(self._cursor.rows(history.OF_SANDBOX, place | rows.of(next(iter(scope.keys)))))
         return self._decoded(self._cursor.find(history.of_sandboxes(scope.keys, **place)))
 
     def _check_history(self, after: int) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -115,8 +115,11 @@ class Store:
         """Returns at most `limit` events after a sequence. Raises `errors.OutOfRange` if one of them was trimmed."""
         return await self.read(lambda reader: reader.events(after, limit), Lane.FEED)
 
-    async def history(self, scope: Scope, after: int, until: int, most: int) -> list[Event]:
-        """Returns at most `most` events of a scope after `after` and up to `until`. Raises as `events`."""
+    async def history(self, scope: Scope, after: int, until: int, most: int) -> Iterator[Event]:
+        """Returns at most `most` events of a scope after `after` and up to `until`. Raises as `events`.
+
+        Each event is made as it is taken: a page that a thread made would hold Python's lock against the loop.
+        """
         return await self.read(lambda reader: reader.history(scope, after, until, most), Lane.HISTORY)
 
     async def trim(self, before: datetime) -> None:

@@ -84,7 +84,7 @@ class Group(Reader):
     def _row(self, key: Key) -> _Row:
         if (row := self._rows.get(key)) is None:
             found = self._last_row(key)
-            event = None if found is None else documents.events([found], self._specs)[0]
+            event = None if found is None else next(documents.events([found], self._specs))
             row = self._rows[key] = _Row(event, event)
             if found is not None:
                 row.parts = {"spec": found.spec_sequence, "env_names": found.env_names_sequence}
