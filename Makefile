@@ -8,8 +8,9 @@ export SECONDS ?= 20
 export SEED ?= 0
 # The Kubernetes release of the control plane under the tests: 1.36, or 1.34, 1.35 or 1.37, which CI does not build.
 export RELEASE ?= 1.36
-# The commit, tag or branch whose contract `make breaking` compares with: by default the first commit that has one.
-AGAINST ?= $(shell git rev-list HEAD -- protos/sandbox/v1/sandbox.proto | tail -1)
+# The commit, tag or branch whose contract `make breaking` compares with: by default the commit that named the packages of
+# the generated code, which must never change again.
+AGAINST ?= $(shell git log --format=%H -S'option go_package' -- protos/sandbox/v1/sandbox.proto | tail -1)
 # Further arguments of pytest: make test ARGS=tests/unit
 ARGS ?=
 # The tests wait more than they compute, so that several run at once: JOBS=0 runs them one by one, as -s needs it.
