@@ -17,6 +17,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import auth, render, tls
+from sandbox_server.rpc.calls import Calls
 from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
@@ -91,7 +92,7 @@ async def service(
     engine = engine or _engine(settings)
     reconciler = Reconciler(event_feed, event_store, engine, settings.workers, pace)
     sandboxes = manager.StatefulSetManager(event_store, event_feed, engine)
-    server = Server(Servicer(sandboxes, settings), authenticator)
+    server = Server(Servicer(sandboxes, settings), Calls(authenticator))
     history = timedelta(seconds=settings.history)
     async with AsyncExitStack() as opened:
         if not store_is_given:
@@ -103,7 +104,7 @@ async def service(
         opened.push_async_callback(server.close)
         if settings.metrics_listen:
             opened.enter_context(
-                metrics.served(settings.metrics_listen, metrics.Service(server, event_feed, reconciler, engine))
+                metrics.served(settings.metrics_listen, metrics.Service(server.calls, event_feed, reconciler, engine))
             )
         await engine.open(event_feed.catalogue.sandboxes(), reconciler.wake)
         opened.push_async_callback(engine.close)

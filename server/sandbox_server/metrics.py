@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from sandbox_server import VERSION, engines, feed
 from sandbox_server.reconciler.reconciler import Reconciler
-from sandbox_server.rpc.server import Server
+from sandbox_server.rpc.calls import Calls
 
 READ_MOST = 5.0
 """Seconds that the event loop may take to answer a scrape."""
@@ -22,10 +22,10 @@ READ_MOST = 5.0
 class Service(Collector):
     """Reads the metrics on the event loop, for the thread that serves them."""
 
-    def __init__(self, server: Server, event_feed: feed.Feed, reconciler: Reconciler, cluster: engines.Cluster) -> None:
+    def __init__(self, calls: Calls, event_feed: feed.Feed, reconciler: Reconciler, cluster: engines.Cluster) -> None:
         """Must be called on the event loop."""
         self._loop = asyncio.get_running_loop()
-        self._server = server
+        self._calls = calls
         self._feed = event_feed
         self._reconciler = reconciler
         self._cluster = cluster
@@ -39,14 +39,14 @@ class Service(Collector):
         return asyncio.run_coroutine_threadsafe(read(), self._loop).result(READ_MOST)
 
     def _read(self) -> Iterator[Metric]:
-        open_calls = {(method,): count for method, count in self._server.open.items()}
+        open_calls = {(method,): count for method, count in self._calls.open.items()}
         sandboxes = collections.Counter(
             (sandbox.status.phase.name, sandbox.status.reason.name) for sandbox in self._feed.catalogue.sandboxes()
         )
         waiting = {(): self._reconciler.backlog}
         synced = {(): self._cluster.any_synced}
         yield _family(Gauge, "build_info", "1, with the version of the service", {(VERSION,): 1}, "version")
-        yield _family(Counter, "calls", "Calls that ended", self._server.ended, "method", "code", "reason")
+        yield _family(Counter, "calls", "Calls that ended", self._calls.ended, "method", "code", "reason")
         yield _family(Gauge, "calls_open", "Calls and streams under way", open_calls, "method")
         yield _family(Gauge, "sandboxes", "Sandboxes that are not TERMINATED", sandboxes, "phase", "reason")
         yield _family(Counter, "reconciles", "Passes over a sandbox", self._reconciler.outcomes, "outcome", "reason")

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, public, receive, server
+from sandbox_server.rpc import auth, calls, public, receive, server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
 
@@ -33,7 +33,7 @@ async def until(holds: Callable[[], bool], within: float = 20) -> None:
 async def served(who: auth.Authenticator) -> AsyncIterator[tuple[server.Server, grpc.aio.Channel]]:
     """A server without a service behind it, and a channel to it."""
     nobody: Any = None
-    serving = server.Server(Servicer(nobody, Settings()), who)
+    serving = server.Server(Servicer(nobody, Settings()), calls.Calls(who))
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
@@ -55,12 +55,12 @@ async def test_calls_whose_message_never_comes_are_counted_and_ended(monkeypatch
     async with served(ANYONE) as (serving, channel):
         # As a stream, so that the call begins without a message.
         calls = [channel.stream_stream(path)() for path in SILENT for _ in range(50)]
-        await until(lambda: serving.open.total() == len(calls))
+        await until(lambda: serving.calls.open.total() == len(calls))
         codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 20 * PATIENCE)
         assert set(codes) == {grpc.StatusCode.DEADLINE_EXCEEDED}
-        assert not +serving.open
-        assert {one[1:] for one in serving.ended} == {("DEADLINE_EXCEEDED", "REQUEST_NOT_RECEIVED")}
-        assert serving.ended.total() == len(calls)
+        assert not +serving.calls.open
+        assert {one[1:] for one in serving.calls.ended} == {("DEADLINE_EXCEEDED", "REQUEST_NOT_RECEIVED")}
+        assert serving.calls.ended.total() == len(calls)
 
 
 @pytest.mark.fault(73)
@@ -77,7 +77,7 @@ async def test_reflection_ends_in_order_if_no_further_request_comes(monkeypatch:
             "sandbox.v1.SandboxService",
         ]
         assert await asyncio.wait_for(call.code(), 5) is grpc.StatusCode.OK
-        assert serving.ended == {("ServerReflectionInfo", "OK", ""): 1}
+        assert serving.calls.ended == {("ServerReflectionInfo", "OK", ""): 1}
 
 
 @pytest.mark.fault(73)
@@ -86,13 +86,13 @@ async def test_shutdown_ends_calls_whose_message_has_not_come(monkeypatch: pytes
     monkeypatch.setattr(receive, "MESSAGE_WITHIN", 60)
     async with served(ANYONE) as (serving, channel):
         calls = [channel.stream_stream(path)() for path in SILENT]
-        await until(lambda: serving.open.total() == len(calls))
+        await until(lambda: serving.calls.open.total() == len(calls))
         began = asyncio.get_running_loop().time()
         await serving.stop(30)
         assert asyncio.get_running_loop().time() - began < 5
         codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 10 * PATIENCE)
         assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
-        assert {one[2] for one in serving.ended} == {"SHUTTING_DOWN"}
+        assert {one[2] for one in serving.calls.ended} == {"SHUTTING_DOWN"}
 
 
 @pytest.mark.fault(73)
@@ -113,8 +113,8 @@ async def test_one_connection_carries_a_bounded_number_of_calls(monkeypatch: pyt
     most = int(dict(server.OPTIONS)["grpc.max_concurrent_streams"])
     async with served(ANYONE) as (serving, channel):
         calls = [channel.stream_stream("/grpc.health.v1.Health/Check")() for _ in range(most + 100)]
-        await until(lambda: serving.open.total() >= most)
-        assert serving.open.total() == most
+        await until(lambda: serving.calls.open.total() >= most)
+        assert serving.calls.open.total() == most
         codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 40 * PATIENCE)
     # Those beyond the bound wait in the client for the end of others, or are refused.
     assert set(codes) <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}

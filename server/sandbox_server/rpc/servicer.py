@@ -14,15 +14,13 @@ from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, listing, render
 from sandbox_server.rpc.auth import Caller
+from sandbox_server.rpc.calls import Fields
 from sandbox_server.settings import Settings
 
 CALL_MOST = 30.0
 """Seconds that a unary call may take, even if its caller allows more."""
 
 T = TypeVar("T")
-Fields = dict[str, Any]
-"""The fields of an answer. GetStatus and ListSandboxes return encoded answers instead: a status is encoded once for all
-callers, and the size of a page has to be known. A stream returns None."""
 
 
 async def in_time(caller: Caller, work: Awaitable[T]) -> T:
@@ -39,7 +37,10 @@ async def in_time(caller: Caller, work: Awaitable[T]) -> T:
 
 
 class Servicer:
-    """One method for each RPC, with the RPC's name in the contract."""
+    """Implements SandboxService; see `calls.Servicer`."""
+
+    described = pb.DESCRIPTOR.services_by_name["SandboxService"]
+    endless = frozenset({"WatchStatus"})
 
     def __init__(self, sandboxes: manager.StatefulSetManager, settings: Settings) -> None:
         """Raises `errors.Invalid` if the defaults in the settings do not make a valid spec."""
