@@ -143,7 +143,9 @@ async def test_stop_waits_for_a_stream_that_has_an_end(method: str) -> None:
         if METHODS[method][0]:
             await call.write(written("b"))
             await call.done_writing()
-        assert await call.read() == (written("ab") if method == "Upload" else written("b" if METHODS[method][0] else "a"))
+        assert await call.read() == (
+            written("ab") if method == "Upload" else written("b" if METHODS[method][0] else "a")
+        )
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
         await asyncio.wait_for(stopping, 5 * PATIENCE)
