@@ -1,8 +1,10 @@
 """The client of the Sandbox Service: `Client`, and `AsyncClient` for asyncio.
 
-with Client("127.0.0.1:50051") as client:
-    sandbox = client.create("demo")
-    client.wait_until(sandbox.sandbox_id, "RUNNING")
+>>> with Client("127.0.0.1:50051") as client:
+...     sandbox = client.create("demo", command=["sleep", "1000"], labels={"tier": "web"})
+...     status = Status.of(client.wait_until(sandbox, "RUNNING"))
+>>> print(status.phase)
+RUNNING
 """
 
 from sandbox_client.aio import AsyncClient
@@ -19,6 +21,8 @@ from sandbox_client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from sandbox_client.specs import Resources
+from sandbox_client.status import Phase, Remedy, Status
 from sandbox_client.sync import Client
 from sandbox_client.watch import Event, Kind
 
@@ -33,8 +37,12 @@ __all__ = [
     "Kind",
     "NotFound",
     "OutOfRange",
+    "Phase",
+    "Remedy",
+    "Resources",
     "SandboxFailed",
     "ServiceError",
+    "Status",
     "TimedOut",
     "Unauthenticated",
     "Unavailable",

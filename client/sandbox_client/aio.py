@@ -11,7 +11,7 @@ import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import calls, channel, errors, retry, watch
+from sandbox_client import calls, channel, contact, errors, retry, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,11 +22,23 @@ def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["AsyncClie
     async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.run(make(*args, **kwargs))
 
+    method.__signature__ = calls.signature(make)  # type: ignore[attr-defined]
     return method
 
 
 class AsyncClient:
-    """The same as `Client`, for one event loop."""
+    """The same as `Client`, for one event loop.
+
+    >>> async def story() -> str:
+    ...     async with AsyncClient("127.0.0.1:50051") as client:
+    ...         sandbox = await client.create("demo", command=["sleep", "1000"])
+    ...         status = await client.wait_until(sandbox, "RUNNING", fail_on_error=True)
+    ...         async for one in client.list(project="demo"):
+    ...             await client.delete(one)
+    ...         return Status.of(status).phase
+    >>> print(asyncio.run(story()))
+    RUNNING
+    """
 
     def __init__(
         self,
@@ -36,8 +48,11 @@ class AsyncClient:
         tls: bool = False,
         ca_file: str | Path | None = None,
         timeout: float = 30.0,
+        contact_timeout: float = contact.WITHIN,
     ) -> None:
         """`timeout` is in seconds for a call with all its tries.
+
+        Until the service has been reached once, calls and watches raise `Unavailable` after `contact_timeout` seconds.
 
         Raises ValueError for an invalid address, or a token that cannot be sent.
         """
@@ -45,6 +60,9 @@ class AsyncClient:
         secure = tls or ca_file is not None
         self._metadata = channel.metadata(address, token, secure)
         self._timeout = timeout
+        self._address = address
+        self._contact_timeout = contact_timeout
+        self._reached = False
         if secure:
             self._channel = grpc.aio.secure_channel(address, channel.credentials(ca_file), channel.options(address))
         else:
@@ -64,11 +82,28 @@ class AsyncClient:
         """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""
         schedule = retry.Schedule(self._timeout if call.timeout is None else call.timeout)
         method = getattr(self._stub, call.method)
+        await self._contact(schedule.left())
         while True:
             try:
                 return call.result(await method(call.request, timeout=schedule.left(), metadata=self._metadata))
             except grpc.aio.AioRpcError as error:
                 await asyncio.sleep(schedule.delay(errors.from_rpc(error)))
+
+    async def _contact(self, left: float | None) -> None:
+        """See `Client._contact`."""
+        if self._reached:
+            return
+        seconds = contact.within(self._contact_timeout, left)
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), seconds)
+        except TimeoutError:
+            try:
+                await self._stub.ListSandboxes(contact.PROBE, timeout=contact.PROBE_TIMEOUT, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                failure = contact.failure(errors.from_rpc(error), self._address, seconds)
+                if failure is not None:
+                    raise failure from None
+        self._reached = True
 
     async def list(
         self,
@@ -118,6 +153,7 @@ class AsyncClient:
         """See `Client.watch`."""
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
         cursor = watch.Cursor(request, timeout, lost, back)
+        await self._contact(timeout)
         while True:
             stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
             try:
@@ -136,7 +172,7 @@ class AsyncClient:
 
     async def wait_until(
         self,
-        sandbox_id: str,
+        sandbox: calls.Named,
         phase: str | int,
         *,
         namespace: str = "",
@@ -149,6 +185,8 @@ class AsyncClient:
         back: Callable[[], None] = lambda: None,
     ) -> pb.SandboxStatus:
         """See `Client.wait_until`."""
+        sandbox_id, namespace = calls.target(sandbox, namespace)
+        generation = generation or calls.generation(sandbox)
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress, patience, timeout)
         while True:
             events = self.watch(

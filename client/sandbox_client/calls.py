@@ -1,13 +1,21 @@
 """The unary calls, for both clients: the request of each, and what it returns."""
 
+import inspect
+import typing
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sandbox.v1 import sandbox_pb2 as pb
 
+from sandbox_client import specs
+from sandbox_client.status import Status
+
 T = TypeVar("T")
+
+Named = str | pb.Sandbox | pb.SandboxStatus | Status
+"""A sandbox by its id, or as an answer of the service, which has its namespace too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +42,76 @@ def phase(name: str | int) -> "pb.Phase.ValueType":
     return pb.Phase.Value("PHASE_" + name.upper().removeprefix("PHASE_"))
 
 
+def signature(make: Callable[..., Any]) -> inspect.Signature:
+    """Returns the signature of the method of a client that makes the call of `make`, for `help` and editors."""
+    own = inspect.signature(make)
+    (answer,) = typing.get_args(own.return_annotation)
+    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    return own.replace(parameters=[first, *own.parameters.values()], return_annotation=answer)
+
+
+def target(sandbox: Named, namespace: str) -> tuple[str, str]:
+    """Returns the id of a sandbox, and `namespace` or else the namespace that the sandbox comes with."""
+    if isinstance(sandbox, str):
+        return sandbox, namespace
+    return sandbox.sandbox_id, namespace or sandbox.namespace
+
+
+def generation(sandbox: Named) -> int:
+    """Returns the generation that a sandbox comes with, 0 if only its id is given."""
+    if isinstance(sandbox, str):
+        return 0
+    return sandbox.status.generation if isinstance(sandbox, pb.Sandbox) else sandbox.generation
+
+
 def create(
     project: str,
     *,
+    image: str = "",
+    command: Iterable[str] = (),
+    args: Iterable[str] = (),
+    ports: Iterable[int | pb.Port] = (),
+    labels: Mapping[str, str] | None = None,
+    resources: specs.Resources | None = None,
+    storage: str = "",
+    ready: str | int = "",
+    env: Mapping[str, str] | None = None,
     sandbox_id: str = "",
     namespace: str = "",
-    env: Mapping[str, str] | None = None,
     spec: pb.SandboxSpec | None = None,
     adopt_volume: bool = False,
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
-    """Creates a sandbox. `spec` may have everything but the project. The client itself repeats the call if need be."""
-    asked = pb.SandboxSpec()
-    if spec is not None:
-        asked.CopyFrom(spec)
-    asked.project = project
+    """Creates a sandbox that runs. The client itself repeats the call if need be.
+
+    `storage` is the size of the disk. `ready` is the path that must answer before it is RUNNING, or the port that must
+    accept connections. `spec` is for everything else that the contract has; where both have a value, an argument counts.
+
+    >>> made = client.create(
+    ...     "demo",
+    ...     image="python:3.13-slim",
+    ...     command=["sleep", "1000"],
+    ...     ports=[8080],
+    ...     labels={"tier": "web"},
+    ...     resources={"cpu_limit": "2", "memory_limit": "2Gi"},
+    ...     env={"GREETING": "hello"},
+    ... )
+    >>> client.wait_until(made, "RUNNING", fail_on_error=True).message
+    'the pod is ready'
+    """
+    asked = specs.merged(
+        spec,
+        project=project,
+        image=image,
+        command=command,
+        args=args,
+        ports=ports,
+        labels=labels,
+        resources=resources,
+        storage=storage,
+        ready=ready,
+    )
     request = pb.CreateSandboxRequest(
         request_id=request_id or str(uuid.uuid4()),
         sandbox_id=sandbox_id,
@@ -62,7 +124,7 @@ def create(
 
 
 def start(
-    sandbox_id: str,
+    sandbox: Named,
     *,
     namespace: str = "",
     accept_data_loss: bool = False,
@@ -72,13 +134,13 @@ def start(
 ) -> Call[pb.Sandbox]:
     """Sets the desired state RUNNING."""
     request = pb.StartRequest(
-        **_named(sandbox_id, namespace, expected_generation, request_id), accept_data_loss=accept_data_loss
+        **_named(sandbox, namespace, expected_generation, request_id), accept_data_loss=accept_data_loss
     )
     return Call("Start", request, "sandbox", timeout)
 
 
 def stop(
-    sandbox_id: str,
+    sandbox: Named,
     *,
     namespace: str = "",
     expected_generation: int | None = None,
@@ -86,12 +148,12 @@ def stop(
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
     """Sets the desired state STOPPED; the disk stays."""
-    request = pb.StopRequest(**_named(sandbox_id, namespace, expected_generation, request_id))
+    request = pb.StopRequest(**_named(sandbox, namespace, expected_generation, request_id))
     return Call("Stop", request, "sandbox", timeout)
 
 
 def delete(
-    sandbox_id: str,
+    sandbox: Named,
     *,
     namespace: str = "",
     keep_volume: bool = False,
@@ -100,14 +162,12 @@ def delete(
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
     """Removes the sandbox, with its disk unless that is kept; of a deleted one, the disk that was kept."""
-    request = pb.DeleteRequest(
-        **_named(sandbox_id, namespace, expected_generation, request_id), keep_volume=keep_volume
-    )
+    request = pb.DeleteRequest(**_named(sandbox, namespace, expected_generation, request_id), keep_volume=keep_volume)
     return Call("Delete", request, "sandbox", timeout)
 
 
 def update_env(
-    sandbox_id: str,
+    sandbox: Named,
     *,
     set: Mapping[str, str] | None = None,  # noqa: A002 - the contract's name
     unset: Iterable[str] = (),
@@ -117,25 +177,41 @@ def update_env(
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
-    """Changes environment variables. With `replace` the sandbox then has exactly those in `set`."""
+    """Changes environment variables. With `replace` the sandbox then has exactly those in `set`.
+
+    >>> made = client.create("demo", command=["sleep", "1000"])
+    >>> changed = client.update_env(made, set={"COLOUR": "blue"}, unset=["GREETING"])
+    >>> changed.env_names
+    ['COLOUR']
+    >>> client.wait_until(changed, "RUNNING").generation
+    2
+    """
     request = pb.UpdateEnvVarsRequest(
-        **_named(sandbox_id, namespace, expected_generation, request_id), set=set or {}, unset=unset, replace=replace
+        **_named(sandbox, namespace, expected_generation, request_id), set=set or {}, unset=unset, replace=replace
     )
     return Call("UpdateEnvVars", request, "sandbox", timeout)
 
 
 def status(
-    sandbox_id: str, *, namespace: str = "", min_sequence: int = 0, timeout: float | None = None
+    sandbox: Named, *, namespace: str = "", min_sequence: int = 0, timeout: float | None = None
 ) -> Call[pb.SandboxStatus]:
-    """Returns the current status. With `min_sequence` it is no older than that sequence."""
+    """Returns the current status. With `min_sequence` it is no older than that sequence.
+
+    >>> made = client.create("demo", command=["sleep", "1000"])
+    >>> status = Status.of(client.wait_until(made, "RUNNING"))
+    >>> print(status.phase, status.reason, status.since.tzname())
+    RUNNING READY UTC
+    """
+    sandbox_id, namespace = target(sandbox, namespace)
     request = pb.GetStatusRequest(sandbox_id=sandbox_id, namespace=namespace, min_sequence=min_sequence)
     return Call("GetStatus", request, "status", timeout)
 
 
 def get(
-    sandbox_id: str, *, namespace: str = "", min_sequence: int = 0, timeout: float | None = None
+    sandbox: Named, *, namespace: str = "", min_sequence: int = 0, timeout: float | None = None
 ) -> Call[pb.Sandbox]:
     """Returns the sandbox with its spec. With `min_sequence` it is no older than that sequence."""
+    sandbox_id, namespace = target(sandbox, namespace)
     request = pb.GetSandboxRequest(sandbox_id=sandbox_id, namespace=namespace, min_sequence=min_sequence)
     return Call("GetSandbox", request, "sandbox", timeout)
 
@@ -169,7 +245,8 @@ def page(
     return Call("ListSandboxes", request, "", timeout)
 
 
-def _named(sandbox_id: str, namespace: str, expected: int | None, request_id: str) -> dict[str, Any]:
+def _named(sandbox: Named, namespace: str, expected: int | None, request_id: str) -> dict[str, Any]:
+    sandbox_id, namespace = target(sandbox, namespace)
     return {
         "sandbox_id": sandbox_id,
         "namespace": namespace,

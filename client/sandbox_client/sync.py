@@ -11,7 +11,7 @@ import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import calls, channel, errors, retry, watch
+from sandbox_client import calls, channel, contact, errors, retry, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,11 +22,21 @@ def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["Client", 
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.run(make(*args, **kwargs))
 
+    method.__signature__ = calls.signature(make)  # type: ignore[attr-defined]
     return method
 
 
 class Client:
-    """Calls the service and repeats calls that were not carried out. Safe for several threads. Methods raise `ServiceError`."""
+    """Calls the service and repeats calls that were not carried out. Safe for several threads. Methods raise `ServiceError`.
+
+    >>> with Client("127.0.0.1:50051") as client:
+    ...     sandbox = client.create("demo", command=["sleep", "1000"], env={"GREETING": "hello"})
+    ...     status = client.wait_until(sandbox, "RUNNING", fail_on_error=True, timeout=60)
+    ...     stopped = client.wait_until(client.stop(sandbox), "STOPPED")
+    ...     deleted = client.wait_until(client.delete(sandbox), "TERMINATED")
+    >>> print(Status.of(status).phase, Status.of(stopped).phase, Status.of(deleted).reason)
+    RUNNING STOPPED DELETED
+    """
 
     def __init__(
         self,
@@ -36,9 +46,12 @@ class Client:
         tls: bool = False,
         ca_file: str | Path | None = None,
         timeout: float = 30.0,
+        contact_timeout: float = contact.WITHIN,
         over: grpc.Channel | None = None,
     ) -> None:
         """`timeout` is in seconds for a call with all its tries; `over` is a channel to use instead of a new one.
+
+        Until the service has been reached once, calls and watches raise `Unavailable` after `contact_timeout` seconds.
 
         Raises ValueError for an invalid address, or a token that cannot be sent.
         """
@@ -47,6 +60,9 @@ class Client:
         secure = tls or ca_file is not None
         self._metadata = channel.metadata(address, token, secure)
         self._timeout = timeout
+        self._address = address
+        self._contact_timeout = contact_timeout
+        self._reached = over is not None
         if over is not None:
             self._channel = over
         elif secure:
@@ -68,11 +84,30 @@ class Client:
         """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""
         schedule = retry.Schedule(self._timeout if call.timeout is None else call.timeout)
         method = getattr(self._stub, call.method)
+        self._contact(schedule.left())
         while True:
             try:
                 return call.result(method(call.request, timeout=schedule.left(), metadata=self._metadata))
             except grpc.RpcError as error:
                 time.sleep(schedule.delay(errors.from_rpc(error)))
+
+    def _contact(self, left: float | None) -> None:
+        """Returns once the service has been reached. Raises `Unavailable` if it is not reached in time."""
+        if self._reached:
+            return
+        seconds = contact.within(self._contact_timeout, left)
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            ready.cancel()
+            try:
+                self._stub.ListSandboxes(contact.PROBE, timeout=contact.PROBE_TIMEOUT, metadata=self._metadata)
+            except grpc.RpcError as error:
+                failure = contact.failure(errors.from_rpc(error), self._address, seconds)
+                if failure is not None:
+                    raise failure from None
+        self._reached = True
 
     def list(
         self,
@@ -120,12 +155,18 @@ class Client:
     ) -> Generator[watch.Event, None, None]:
         """Yields events without a gap, even across disconnects. A watch of one sandbox ends after TERMINATED.
 
+        >>> made = client.create("demo", command=["sleep", "1000"])
+        >>> for event in client.watch([made.sandbox_id]):
+        ...     if event.status is not None and Status.of(event.status).phase is Phase.RUNNING:
+        ...         break
+
         After `timeout` seconds it raises `TimedOut`, or `Unavailable` if the service is not reached then. `lost` is called
         once in an outage, when the service has not been reached for `watch.SILENCE` seconds, and `back` when it is
         reached again.
         """
         request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
         cursor = watch.Cursor(request, timeout, lost, back)
+        self._contact(timeout)
         while True:
             stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
             try:
@@ -144,7 +185,7 @@ class Client:
 
     def wait_until(
         self,
-        sandbox_id: str,
+        sandbox: calls.Named,
         phase: str | int,
         *,
         namespace: str = "",
@@ -158,11 +199,18 @@ class Client:
     ) -> pb.SandboxStatus:
         """Waits until a sandbox has a phase at `generation` or later, and returns that status.
 
+        After a mutation, give its answer as `sandbox`: the wait is then for the generation that the mutation made.
+
+        >>> made = client.create("demo", command=["sleep", "1000"])
+        >>> status = client.wait_until(made, "RUNNING", timeout=60)
+
         With `fail_on_error` a sandbox in PHASE_ERROR raises `SandboxFailed`: at once if the caller has to act, else after
         `patience` seconds, since it may recover by itself (see `remedy` in the contract). A sandbox that has ended raises
         it too. `TimedOut` is raised after `timeout` seconds. `progress` is called with every status; for `lost` and
         `back` see `watch`.
         """
+        sandbox_id, namespace = calls.target(sandbox, namespace)
+        generation = generation or calls.generation(sandbox)
         wait = watch.Wait(calls.phase(phase), generation, fail_on_error, progress, patience, timeout)
         while True:
             events = self.watch(

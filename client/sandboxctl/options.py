@@ -30,7 +30,7 @@ class _Client(Client):
     """Reports a service that does not answer, and goes on trying."""
 
     def __init__(self, server: str, **options: Any) -> None:
-        super().__init__(server, timeout=PATIENCE, **options)
+        super().__init__(server, timeout=PATIENCE, contact_timeout=PATIENCE, **options)
         self._server = server
 
     def run(self, call: calls.Call[T]) -> T:

@@ -27,7 +27,7 @@ async def test_only_clients_with_tls_and_a_token_are_served(
     tokens.chmod(0o600)
     flags = ("--tls-cert", str(chain), "--tls-key", str(key), "--token-file", str(tokens))
     service = make_service(*flags).start(wait=False)
-    with Client(service.address, token=TOKEN, ca_file=chain) as client:
+    with Client(service.address, token=TOKEN, ca_file=chain, contact_timeout=30) as client:
         made = client.create("demo", spec=SLEEP)
         assert made.namespace == "first"
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20)

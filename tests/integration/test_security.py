@@ -53,7 +53,7 @@ def call(service: Service, method: str, request: Any, token: str | None) -> tupl
 def test_every_method_needs_a_known_token(make_service: Callable[..., Service], tenants: Path) -> None:
     service = make_service("--token-file", str(tenants))
     service.start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20) as client:
+    with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
         client.page()
     assert len(METHODS) == 9
     for name, method in METHODS.items():
@@ -72,7 +72,7 @@ def test_refused_token_leaves_a_line_and_a_flood_leaves_few(
 ) -> None:
     service = make_service("--token-file", str(tenants), "--log-format", "json")
     service.start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20) as client:
+    with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
         client.page()
     request = message_factory.GetMessageClass(METHODS[method].input_type)()
     for _ in range(100):
@@ -92,7 +92,10 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
 ) -> None:
     service = make_service("--token-file", str(tenants))
     service.start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20) as a, Client(service.address, token=TOKENS["b"]) as b:
+    with (
+        Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as a,
+        Client(service.address, token=TOKENS["b"]) as b,
+    ):
         a.create("demo", sandbox_id="secret-one", spec=SLEEP)
         requests: dict[str, Callable[[str, str], Any]] = {
             "Start": lambda name, ns: pb.StartRequest(sandbox_id=name, namespace=ns),
@@ -143,13 +146,13 @@ def test_former_tenant_no_longer_sees_sandboxes_of_a_namespace_taken_from_it(
 
     has("kept", "taken")
     service = make_service("--token-file", str(path)).start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20) as client:
+    with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
         client.create("demo", sandbox_id="one", namespace="kept", spec=SLEEP)
         client.create("demo", sandbox_id="two", namespace="taken", spec=SLEEP)
     service.terminate()
     has("kept")
     service.start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20) as client:
+    with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
         assert [one.sandbox_id for one in client.list()] == ["one"]
         assert list(client.list(namespace="taken")) == []
         for asked in (client.status, client.get, client.delete):
@@ -283,13 +286,13 @@ def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
         target.write_bytes(source.read_bytes())
     service = make_service("--tls-cert", str(served[0]), "--tls-key", str(served[1]))
     service.start(wait=False)
-    with Client(service.address, ca_file=first[0], timeout=20) as client:
+    with Client(service.address, ca_file=first[0], timeout=20, contact_timeout=20) as client:
         client.page()
     with pytest.raises(errors.Unavailable), Client(service.address, timeout=1) as plain:
         plain.page()
     # Half replaced, the pair does not fit: what was served goes on.
     served[0].write_bytes(second[0].read_bytes())
-    with Client(service.address, ca_file=first[0], timeout=20) as client:
+    with Client(service.address, ca_file=first[0], timeout=20, contact_timeout=20) as client:
         client.page()
     served[1].write_bytes(second[1].read_bytes())
 
@@ -333,7 +336,7 @@ def test_what_grpc_has_to_say_is_not_in_the_log(make_service: Callable[..., Serv
     served, key = certificate(tmp_path / "tls", "served")
     service = make_service("--tls-cert", str(served), "--tls-key", str(key), "--log-format", "json")
     service.start(wait=False)
-    with Client(service.address, ca_file=served, timeout=20) as client:
+    with Client(service.address, ca_file=served, timeout=20, contact_timeout=20) as client:
         client.page()
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", service.port), timeout=5) as scanned:

@@ -114,13 +114,13 @@ def test_a_key_with_a_passphrase_in_the_place_of_another_changes_nothing(
 ) -> None:
     chain, key = certificate(tmp_path / "tls", "served")
     service = make_service("--tls-cert", str(chain), "--tls-key", str(key), "--log-format", "json").start(wait=False)
-    with Client(service.address, ca_file=chain, timeout=20) as client:
+    with Client(service.address, ca_file=chain, timeout=20, contact_timeout=20) as client:
         client.page()
     plain = serialization.load_pem_private_key(key.read_bytes(), None)
     closed = serialization.BestAvailableEncryption(b"canary")
     key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, closed))
     for _ in range(2):
-        with Client(service.address, ca_file=chain, timeout=20) as client:
+        with Client(service.address, ca_file=chain, timeout=20, contact_timeout=20) as client:
             client.page()
     said = [json.loads(one) for one in service.log.read_text().splitlines() if "files_not_reloaded" in one]
     assert ["passphrase" in one["error"] for one in said] == [True]

@@ -36,7 +36,7 @@ def test_replaced_token_file_counts_from_the_next_call_on(make_service: Callable
     path = tmp_path / "tenants.json"
     put(path, a=[A])
     service = make_service("--token-file", str(path), "--log-format", "json").start(wait=False)
-    with Client(service.address, token=A, timeout=20) as client:
+    with Client(service.address, token=A, timeout=20, contact_timeout=20) as client:
         client.page()
     assert not accepted(service, B)
 
@@ -74,7 +74,7 @@ def test_open_watch_goes_on_when_its_token_is_removed(make_service: Callable[...
     path = tmp_path / "tenants.json"
     put(path, a=[A, B])
     service = make_service("--token-file", str(path)).start(wait=False)
-    with Client(service.address, token=A, timeout=20) as client, service.client(token=B) as other:
+    with Client(service.address, token=A, timeout=20, contact_timeout=20) as client, service.client(token=B) as other:
         client.page()
         events = client.watch()
         assert next(events).kind is watch.Kind.SYNCED

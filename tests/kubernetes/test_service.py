@@ -128,8 +128,8 @@ async def test_33_a_namespace_that_may_not_be_seen_is_nobody_elses_trouble(
     flags = ("--engine", "kubernetes", "--kubeconfig", str(ground.settings.kubeconfig), "--token-file", str(file))
     service = make_service(*flags).start(wait=False)
     async with (
-        AsyncClient(service.address, token=tokens["a"]) as a,
-        AsyncClient(service.address, token=tokens["b"]) as b,
+        AsyncClient(service.address, token=tokens["a"], contact_timeout=30) as a,
+        AsyncClient(service.address, token=tokens["b"], contact_timeout=30) as b,
     ):
         await a.create("mine", sandbox_id="mine")
         mine = await reached(a, "mine", pb.PHASE_RUNNING)

@@ -45,14 +45,15 @@ class Service:
         return self
 
     def wait(self) -> None:
-        with Client(self.address, timeout=20 * PATIENCE) as client:
+        with self.client(timeout=20 * PATIENCE) as client:
             try:
                 client.page()
             except ServiceError as error:
                 raise AssertionError(f"the service does not answer: {self.log.read_text()[-3000:]}") from error
 
     def client(self, **options: object) -> Client:
-        return Client(self.address, **options)  # type: ignore[arg-type]
+        # The service may be starting.
+        return Client(self.address, **{"contact_timeout": 20 * PATIENCE, **options})  # type: ignore[arg-type]
 
     def kill(self) -> None:
         assert self.process is not None
