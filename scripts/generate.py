@@ -1,6 +1,7 @@
-"""Writes the stubs of the contract, with their types, into a folder: `generate.py FOLDER`."""
+"""Writes the stubs of the contract, with their types and its service config, into a folder: `generate.py FOLDER`."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ def generate(folder: Path) -> None:
     for package in (folder / "sandbox", folder / "sandbox" / "v1"):
         (package / "__init__.py").touch()
         (package / "py.typed").touch()
+    shutil.copyfile(ROOT / "protos" / "service_config.json", folder / "sandbox" / "v1" / "service_config.json")
 
 
 if __name__ == "__main__":

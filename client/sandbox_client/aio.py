@@ -11,7 +11,7 @@ import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import calls, channel, contact, errors, retry, watch
+from sandbox_client import calls, channel, contact, errors, policy, retry, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class AsyncClient:
         token: str = "",
         tls: bool = False,
         ca_file: str | Path | None = None,
-        timeout: float = 30.0,
+        timeout: float = policy.CALLS.timeout,
         contact_timeout: float = contact.WITHIN,
     ) -> None:
         """`timeout` is in seconds for a call with all its tries.

@@ -1,23 +1,20 @@
 """When calls are repeated: the service was not reached or not ready, and there is time left.
 
+Which errors are repeated and how long the delays are is in the service config of the contract (see `policy`). gRPC's own
+retries are not used: they end after five tries, do not wait as long as the service asks for, and report no outage.
+
 Every mutation has a request id. It takes effect once, even if an earlier try was carried out and its answer lost.
 """
 
 import random
 import time
 
-import grpc
-
-from sandbox_client import errors
+from sandbox_client import errors, policy
 
 FOREVER = 1e9
 """A timeout of so many seconds or more means no timeout. gRPC fails a call at once if its deadline is too far away."""
 PATIENCE = 120.0
 """Seconds for which a wait tolerates an error that may pass. An autoscaler needs about a minute to add a node."""
-FIRST = 0.05
-"""Seconds of the first delay, about a round trip."""
-MOST = 5.0
-"""Seconds of the longest delay, so that many clients do not overload a service that has restarted."""
 
 
 class Schedule:
@@ -38,9 +35,9 @@ class Schedule:
 
     def delay(self, error: errors.ServiceError) -> float:
         """Returns the seconds to wait before the next try. Raises `error` if there should be no other try."""
-        if error.code is not grpc.StatusCode.UNAVAILABLE:
+        if error.code not in policy.CALLS.codes:
             raise error
-        own = min(MOST, FIRST * 2**self._failures) * random.uniform(0.5, 1.0)
+        own = policy.CALLS.delay(self._failures) * random.uniform(0.5, 1.0)
         # Never shorter than the service asks for. Random, so that callers do not come back all at once.
         wait: float = max(own, error.retry_after * random.uniform(1.0, 1.5))
         self._failures = min(self._failures + 1, 16)

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import Client, Kind, calls, channel, errors, retry, watch
+from sandbox_client import Client, Kind, calls, channel, errors, policy, retry, watch
 
 from tests.support.waiting import eventually
 
@@ -188,8 +188,8 @@ def test_delays_grow_and_obey_the_service() -> None:
     schedule = retry.Schedule(None)
     gone = errors.Unavailable("x", grpc.StatusCode.UNAVAILABLE)
     delays = [schedule.delay(gone) for _ in range(12)]
-    assert delays[0] <= retry.FIRST
-    assert max(delays) <= retry.MOST
+    assert delays[0] <= policy.CALLS.first_delay
+    assert max(delays) <= policy.CALLS.longest_delay
     asked = errors.Unavailable("x", grpc.StatusCode.UNAVAILABLE, retry_after=60)
     assert schedule.delay(asked) >= 30
     with pytest.raises(errors.Unavailable):

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
-from sandbox_client import AsyncClient, Client, Kind, calls, channel, errors, retry, watch, words
+from sandbox_client import AsyncClient, Client, Kind, calls, channel, errors, policy, retry, watch, words
 
 TYPES = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
@@ -225,7 +225,7 @@ def test_success_makes_the_next_delay_short_again() -> None:
     for _ in range(50):
         schedule.delay(gone)
     schedule.succeeded()
-    assert schedule.delay(gone) <= retry.FIRST
+    assert schedule.delay(gone) <= policy.CALLS.first_delay
 
 
 def test_each_mutation_has_a_request_id_of_its_own_or_the_callers() -> None:

@@ -18,6 +18,11 @@ What holds for every call:
   Repeats    A mutation with a `request_id` takes effect once: for at least 24 hours a repeat with the same id and
              payload changes nothing and answers with the sandbox as it is then. If another sandbox has its name by
              then, it answers with the sandbox as the mutation left it. Repeat a mutation whose answer was lost.
+  Retries    service_config.json, two folders up, is a gRPC service config for clients of any language. It repeats a call
+             on UNAVAILABLE alone, with back-off. That is safe for every method: a read changes nothing, and a mutation
+             with a `request_id` takes effect once. (Without one, a repeated CreateSandbox can create two sandboxes.)
+             A call waits up to 30 s for a connection, because gRPC connects again more slowly than it repeats a call.
+             A watch has no time limit and does not wait, so that its caller notices an outage and resumes it.
   Order      Every event of any sandbox has a `sequence`, higher than all before it. An event is one recorded change
              of a sandbox.
   Secrets    No answer, error or log holds the value of an environment variable.
