@@ -25,7 +25,7 @@ from sandbox_server.domain import mutations
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 from sandbox_server.engines.kubernetes import client, manifests
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 from benchmarks import load
 from benchmarks.report import Figure, report
@@ -124,7 +124,7 @@ async def bare(url: str, ca: str, namespace: str) -> None:
     for number in range(COUNT):
         key = Key(namespace, f"bench-{number}")
         made = mutations.new(key, "default", f"uid-{number}", f"h{number:011}", spec, ("A",), datetime.now(UTC))
-        waiting.append(manifests.objects(made, {"A": "1"}, 1, Settings()))
+        waiting.append(manifests.objects(made, {"A": "1"}, 1, Kubernetes()))
     headers = {"Authorization": f"Bearer {SERVICE}", "Content-Type": "application/apply-patch+yaml"}
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=ca), limit=WORKERS)
 

@@ -89,10 +89,10 @@ async def service(
     store_is_given = event_store is not None
     event_store = event_store or store.Store(settings.database, cipher(settings))
     event_feed = feed.Feed(event_store, render.Encoder(), pace)
-    engine = engine or _engine(settings)
+    engine = engine or _engine(settings, pace)
     reconciler = Reconciler(event_feed, event_store, engine, settings.workers, pace)
     sandboxes = manager.StatefulSetManager(event_store, event_feed, engine)
-    server = Server(Servicer(sandboxes, settings), Calls(authenticator))
+    server = Server(Servicer(sandboxes, settings.defaults, settings.policy), Calls(authenticator))
     history = timedelta(seconds=settings.history)
     async with AsyncExitStack() as opened:
         if not store_is_given:
@@ -157,15 +157,15 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-def _engine(settings: Settings) -> engines.Engine:
+def _engine(settings: Settings, pace: Pace) -> engines.Engine:
     """Returns the engine of the settings, which follows no namespace yet. Imports only the package of that engine."""
     if settings.engine == "kubernetes":
         from sandbox_server.engines import kubernetes
 
-        return kubernetes.KubernetesEngine(settings)
+        return kubernetes.KubernetesEngine(settings.kubernetes, pace)
     from sandbox_server.engines import local
 
-    return local.LocalEngine(settings)
+    return local.LocalEngine(settings.local, settings.data_dir, pace)
 
 
 def _authenticator(settings: Settings) -> auth.Authenticator:

@@ -66,13 +66,13 @@ def render(chosen: settings.Settings) -> None:
     from sandbox_server.engines import kubernetes
     from sandbox_server.rpc import convert
 
-    kubernetes.check(chosen)
+    kubernetes.check(chosen.kubernetes)
     request = convert.from_json(sys.stdin.read())
     namespaces = (request.namespace,) if check.namespace.fits(request.namespace) else chosen.namespace_names
-    key, spec, env = convert.creation(Tenant(chosen.tenant, namespaces), request, chosen)
+    key, spec, env = convert.creation(Tenant(chosen.tenant, namespaces), request, chosen.defaults, chosen.policy)
     key = Key(key.namespace, key.id or made_id(spec.project, "000000"))
     sandbox = mutations.new(key, chosen.tenant, str(uuid.UUID(int=0)), "h00000000000", spec, env, datetime.now(UTC))
-    sys.stdout.write(kubernetes.render(sandbox, env, chosen))
+    sys.stdout.write(kubernetes.render(sandbox, env, chosen.kubernetes))
 
 
 def health(chosen: settings.Settings) -> None:

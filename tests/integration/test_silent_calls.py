@@ -33,7 +33,8 @@ async def until(holds: Callable[[], bool], within: float = 20) -> None:
 async def served(who: auth.Authenticator) -> AsyncIterator[tuple[server.Server, grpc.aio.Channel]]:
     """A server without a service behind it, and a channel to it."""
     nobody: Any = None
-    serving = server.Server(Servicer(nobody, Settings()), calls.Calls(who))
+    chosen = Settings()
+    serving = server.Server(Servicer(nobody, chosen.defaults, chosen.policy), calls.Calls(who))
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:

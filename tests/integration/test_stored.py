@@ -77,7 +77,8 @@ class Service:
         self.store = store.Store(f"sqlite:///{folder}/sandbox.db", store.Cipher.from_file(folder / "encryption.key"))
         self.feed = feed.Feed(self.store, render.Encoder(), Pace(heartbeat=60))
         engine: Any = Engine()
-        self._servicer = servicer.Servicer(manager.StatefulSetManager(self.store, self.feed, engine), SETTINGS)
+        sandboxes = manager.StatefulSetManager(self.store, self.feed, engine)
+        self._servicer = servicer.Servicer(sandboxes, SETTINGS.defaults, SETTINGS.policy)
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["Service"]:

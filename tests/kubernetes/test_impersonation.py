@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from sandbox_server import engines
+from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import client
 from sandbox_server.engines.kubernetes.resources import Kind
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 from tests.kubernetes.cluster import ADMIN, Cluster
 from tests.kubernetes.ground import KubernetesGround
@@ -21,7 +22,7 @@ async def test_an_administrator_that_acts_for_the_service_has_the_rights_of_the_
     config = json.loads(path.read_text())
     config["users"][0]["user"] |= {"as": "sandbox-service", "as-groups": ["system:authenticated"]}
     path.write_text(json.dumps(config))
-    made = client.Client(Settings(kubeconfig=path))
+    made = client.Client(Kubernetes(kubeconfig=path), Pace())
     await made.open()
     try:
         async with made.call("GET", client.path(Kind.POD, ground.namespace)) as answer:

@@ -1,6 +1,7 @@
 """What the service asks of the API server, counted in its audit log."""
 
 import asyncio
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -33,8 +34,10 @@ async def test_an_idle_fleet_of_a_thousand_costs_no_requests_but_its_watches(
     apart: KubernetesGround, tmp_path: Path
 ) -> None:
     # The lists that informers make now and then have their own tests: none is due here.
-    never = apart.settings.model_copy(update={"resync": NEVER})
-    rig = Rig(apart, tmp_path, resync=RESYNC, engine=lambda: kubernetes.KubernetesEngine(never))
+    never = dataclasses.replace(apart.settings.pace, resync=NEVER)
+    rig = Rig(
+        apart, tmp_path, resync=RESYNC, engine=lambda: kubernetes.KubernetesEngine(apart.settings.kubernetes, never)
+    )
     names = [f"fleet-{number}" for number in range(FLEET)]
     phases = {name: Phase.RUNNING if number < OF_THEM_RUNNING else Phase.STOPPED for number, name in enumerate(names)}
 

@@ -63,7 +63,9 @@ async def test_every_unary_call_ends_in_time_whatever_its_caller_allows(
     assert servicer.CALL_MOST == 30
     monkeypatch.setattr(servicer, "CALL_MOST", 0.05)
     stuck: Any = Stuck()
-    asked = getattr(servicer.Servicer(stuck, Settings()), type(request_).__name__.removesuffix("Request"))
+    chosen = Settings()
+    methods = servicer.Servicer(stuck, chosen.defaults, chosen.policy)
+    asked = getattr(methods, type(request_).__name__.removesuffix("Request"))
     async with asyncio.timeout(5):
         with pytest.raises(errors.DeadlineExceeded) as caught:
             await asked(

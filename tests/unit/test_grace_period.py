@@ -16,7 +16,7 @@ from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.engines import kubernetes
 from sandbox_server.rpc import convert
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes, Settings
 
 from tests.support import samples
 
@@ -25,7 +25,9 @@ pytestmark = [pytest.mark.find(15), pytest.mark.fault(65)]
 
 def asked(chosen: Settings, **spec: int) -> int:
     request = pb.CreateSandboxRequest(spec=pb.SandboxSpec(project="demo", **spec))
-    return convert.creation(Tenant("default", ("default",)), request, chosen)[1].grace_period_seconds
+    return convert.creation(Tenant("default", ("default",)), request, chosen.defaults, chosen.policy)[
+        1
+    ].grace_period_seconds
 
 
 def test_a_spec_without_a_grace_period_has_the_services() -> None:
@@ -55,7 +57,7 @@ def test_a_stored_spec_without_a_grace_period_keeps_the_ten_seconds_that_its_pod
 def test_the_pod_has_the_grace_period_and_one_process_namespace(seconds: int, in_the_pod: int) -> None:
     sandbox = samples.sandbox(spec=samples.spec(grace_period_seconds=seconds))
     for shared in (True, False):
-        *_, made = yaml.safe_load_all(kubernetes.render(sandbox, {}, Settings(share_process_namespace=shared)))
+        *_, made = yaml.safe_load_all(kubernetes.render(sandbox, {}, Kubernetes(share_process_namespace=shared)))
         pod = made["spec"]["template"]["spec"]
         assert pod["terminationGracePeriodSeconds"] == in_the_pod
         assert pod["shareProcessNamespace"] is shared

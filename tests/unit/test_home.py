@@ -19,7 +19,7 @@ from sandbox_server.domain.sandbox import HOME_FOLDER, Key, Sandbox
 from sandbox_server.engines.kubernetes import containers, home, manifests
 from sandbox_server.engines.kubernetes.objects import Said, Status
 from sandbox_server.rpc import convert
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Defaults, Kubernetes
 
 from tests.support import samples
 
@@ -147,7 +147,7 @@ def test_failed_copy_reports_its_cause_and_leaves_no_home(
 
 def pod(sandbox: Sandbox) -> dict[str, Any]:
     """The pod that the template of a sandbox makes."""
-    stateful_set = manifests.stateful_set(sandbox, 1, Settings())
+    stateful_set = manifests.stateful_set(sandbox, 1, Kubernetes())
     return dict(stateful_set.manifest["spec"]["template"]["spec"])
 
 
@@ -233,7 +233,7 @@ def test_the_spec_decides_whether_a_fresh_disk_is_filled_and_else_the_setting(
     asked: bool | None, default: bool, fills: bool
 ) -> None:
     message = pb.SandboxSpec(project="demo", copy_image_home=asked)
-    spec = convert.spec(message, Settings(copy_image_home=default))
+    spec = convert.spec(message, Defaults(copy_image_home=default))
     assert spec.copy_image_home is fills
     sandbox = dataclasses.replace(made(), spec=spec)
     assert bool(pod(sandbox)["initContainers"]) is fills

@@ -17,7 +17,7 @@ from sandbox_server.domain.spec import Readiness, Storage
 from sandbox_server.engines import kubernetes
 from sandbox_server.engines.kubernetes import manifests, resources
 from sandbox_server.engines.local import launch
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes, Local
 from sandbox_server.store import documents
 
 from tests.support import samples
@@ -34,11 +34,11 @@ MODELS = {
 # Compare with UPDATE_GOLDEN=1 once the difference is meant, and review the files.
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
 
-VARIANTS: dict[str, tuple[dict[str, object], Settings]] = {
-    "defaults": ({}, Settings()),
-    "sealos-off": ({}, Settings(sealos_labels=False)),
-    "tls": ({}, Settings(tls_secret="wildcard", ingress_class="", ingress_domain="sandboxes.example.com")),
-    "custom-storage": ({"storage": Storage("20Gi", "fast", "ReadWriteOncePod")}, Settings()),
+VARIANTS: dict[str, tuple[dict[str, object], Kubernetes]] = {
+    "defaults": ({}, Kubernetes()),
+    "sealos-off": ({}, Kubernetes(sealos_labels=False)),
+    "tls": ({}, Kubernetes(tls_secret="wildcard", ingress_class="", ingress_domain="sandboxes.example.com")),
+    "custom-storage": ({"storage": Storage("20Gi", "fast", "ReadWriteOncePod")}, Kubernetes()),
     "runtime-class": (
         {
             "runtime_class": "gvisor",
@@ -48,11 +48,11 @@ VARIANTS: dict[str, tuple[dict[str, object], Settings]] = {
             "annotations": {"example.com/note": "hello"},
             "readiness": Readiness(http_path="/healthz"),
         },
-        Settings(allowed_annotations=("example.com/",)),
+        Kubernetes(allowed_annotations=("example.com/",)),
     ),
     "operator": (
         {"labels": {"tier": "web"}},
-        Settings(
+        Kubernetes(
             ingress_annotations={"nginx.ingress.kubernetes.io/proxy-body-size": "0"},
             node_selector={"pool": "sandboxes"},
             tolerations=[{"key": "sandboxes", "operator": "Exists", "effect": "NoSchedule"}],
@@ -85,7 +85,7 @@ def test_objects_are_as_reviewed(variant: str) -> None:
 def test_names_of_a_sandbox_are_those_of_its_rendered_objects() -> None:
     sandbox = samples.sandbox("demo")
     for reference, resource in zip(
-        resources.names(sandbox), manifests.objects(sandbox, ENV, 1, Settings()), strict=True
+        resources.names(sandbox), manifests.objects(sandbox, ENV, 1, Kubernetes()), strict=True
     ):
         metadata = resource.manifest["metadata"]
         assert resource.reference == reference
@@ -143,7 +143,7 @@ def test_the_service_makes_the_disk_and_the_controller_only_what_never_binds() -
 
 def test_no_setting_changes_what_a_stateful_set_can_never_change() -> None:
     sandbox, _ = made("defaults")
-    settings = (Settings(), *(config for _, config in VARIANTS.values()))
+    settings = (Kubernetes(), *(config for _, config in VARIANTS.values()))
     rendered = [list(yaml.safe_load_all(kubernetes.render(sandbox, ENV, one)))[-1] for one in settings]
     fixed = ("serviceName", "selector", "podManagementPolicy", "volumeClaimTemplates")
     assert all(one["spec"][field] == rendered[0]["spec"][field] for one in rendered for field in fixed)
@@ -166,7 +166,7 @@ DOLLARS = ("$", "$$", "$$$", "$(A)", "$$(A)", "$$$(A)", "$(PORT)", "${A}", "$A",
 @pytest.mark.parametrize("word", DOLLARS)
 def test_the_process_gets_command_and_args_as_the_caller_wrote_them(word: str) -> None:
     sandbox = samples.sandbox(spec=samples.spec(command=("/bin/run", word), args=(word, "--now")))
-    *_, stateful_set = yaml.safe_load_all(kubernetes.render(sandbox, ENV, Settings()))
+    *_, stateful_set = yaml.safe_load_all(kubernetes.render(sandbox, ENV, Kubernetes()))
     (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
     env = {**ENV, "PORT": "3000"}
     assert [expanded(one, env) for one in container["command"]] == ["/bin/run", word]
@@ -175,7 +175,8 @@ def test_the_process_gets_command_and_args_as_the_caller_wrote_them(word: str) -
         dataclasses.replace(sandbox, addresses=dataclasses.replace(sandbox.addresses, ports=(3000,))),
         ENV,
         Path("/nowhere"),
-        Settings(local_isolation="none"),
+        Local(local_isolation="none"),
+        hide=Path("/nowhere"),
     )
     assert list(local.words) == ["/bin/run", word, word, "--now"]
 
@@ -193,7 +194,7 @@ def test_the_claim_template_has_nothing_of_the_disk(storage: Storage) -> None:
     sandbox, _ = made("defaults")
     other = dataclasses.replace(sandbox, spec=samples.spec(storage=storage))
     usual, changed = (
-        list(yaml.safe_load_all(kubernetes.render(one, ENV, Settings())))[-1]["spec"]["volumeClaimTemplates"]
+        list(yaml.safe_load_all(kubernetes.render(one, ENV, Kubernetes())))[-1]["spec"]["volumeClaimTemplates"]
         for one in (sandbox, other)
     )
     assert changed == usual
@@ -201,18 +202,20 @@ def test_the_claim_template_has_nothing_of_the_disk(storage: Storage) -> None:
 
 @pytest.mark.fault(69)
 @pytest.mark.find(18)
-@pytest.mark.parametrize("first", [Settings(), Settings(tls_secret="one", ingress_class="", ingress_domain="one.test")])
-def test_changed_ingress_settings_leave_the_route_of_a_sandbox_alone(first: Settings) -> None:
+@pytest.mark.parametrize(
+    "first", [Kubernetes(), Kubernetes(tls_secret="one", ingress_class="", ingress_domain="one.test")]
+)
+def test_changed_ingress_settings_leave_the_route_of_a_sandbox_alone(first: Kubernetes) -> None:
     sandbox = samples.sandbox()
     sandbox = dataclasses.replace(sandbox, addresses=manifests.addresses(sandbox, first))
-    changed = Settings(tls_secret="two", ingress_class="two", ingress_domain="two.test")
+    changed = Kubernetes(tls_secret="two", ingress_class="two", ingress_domain="two.test")
     assert manifests.objects(sandbox, {}, 1, changed) == manifests.objects(sandbox, {}, 1, first)
 
 
 @pytest.mark.fault(69)
 @pytest.mark.find(18)
 def test_sandbox_stored_without_class_and_secret_keeps_its_hosts_and_follows_the_settings() -> None:
-    first = Settings(ingress_domain="one.test", ingress_class="one")
+    first = Kubernetes(ingress_domain="one.test", ingress_class="one")
     sandbox = samples.sandbox()
     made = dataclasses.replace(sandbox, addresses=manifests.addresses(sandbox, first))
     stored = json.loads(msgspec.json.encode(made))
@@ -221,7 +224,7 @@ def test_sandbox_stored_without_class_and_secret_keeps_its_hosts_and_follows_the
     row = documents.Row(1, json.dumps(stored), None, None, None, None, None, None)
     (event,) = documents.events([row], lambda _: [])
     earlier = event.sandbox
-    changed = Settings(tls_secret="two", ingress_class="two", ingress_domain="two.test")
+    changed = Kubernetes(tls_secret="two", ingress_class="two", ingress_domain="two.test")
     objects = manifests.objects(earlier, {}, 1, changed)
     ingresses = [one.manifest["spec"] for one in (objects.app_ingress, objects.ttyd_ingress)]
     assert [one["rules"][0]["host"] for one in ingresses] == [

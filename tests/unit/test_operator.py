@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import settings
 from sandbox_server.domain import errors
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.engines import kubernetes
 from sandbox_server.rpc import convert
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes, Settings
 
 from tests.support import samples
 
@@ -32,7 +33,7 @@ FOREIGN = (
 
 def created(chosen: Settings, **spec: Any) -> None:
     request = pb.CreateSandboxRequest(spec=pb.SandboxSpec(project="demo", **spec))
-    convert.creation(Tenant("default", ("default",)), request, chosen)
+    convert.creation(Tenant("default", ("default",)), request, chosen.defaults, chosen.policy)
 
 
 def refused(chosen: Settings, **spec: Any) -> dict[str, str]:
@@ -42,7 +43,7 @@ def refused(chosen: Settings, **spec: Any) -> dict[str, str]:
     return {one.field: one.description for one in caught.value.violations}
 
 
-def rendered(chosen: Settings, **changes: Any) -> dict[str, list[dict[str, Any]]]:
+def rendered(chosen: Kubernetes, **changes: Any) -> dict[str, list[dict[str, Any]]]:
     """The objects by kind, and the pod template as `Pod`."""
     sandbox = samples.sandbox(spec=samples.spec(**changes))
     found: dict[str, list[dict[str, Any]]] = {}
@@ -53,7 +54,7 @@ def rendered(chosen: Settings, **changes: Any) -> dict[str, list[dict[str, Any]]
 
 @pytest.mark.parametrize("key", FOREIGN)
 def test_only_the_stateful_set_and_its_pod_have_a_callers_annotation(key: str) -> None:
-    objects = rendered(Settings(), annotations={key: "of-the-caller"})
+    objects = rendered(Kubernetes(), annotations={key: "of-the-caller"})
     for kind in ("Secret", "Service", "Ingress", "PersistentVolumeClaim"):
         assert objects[kind]
         assert "of-the-caller" not in json.dumps(objects[kind])
@@ -64,7 +65,7 @@ def test_only_the_stateful_set_and_its_pod_have_a_callers_annotation(key: str) -
 
 def test_only_the_stateful_set_and_its_pod_have_a_callers_labels() -> None:
     labels = {"tier": "of-the-caller", "team.example/a": "of-the-caller", "sidecar.istio.io/inject": "of-nobody"}
-    objects = rendered(Settings(allowed_annotations=("team.example/",)), labels=labels)
+    objects = rendered(Kubernetes(allowed_annotations=("team.example/",)), labels=labels)
     for kind in ("Secret", "Service", "Ingress", "PersistentVolumeClaim"):
         assert "of-the-caller" not in json.dumps(objects[kind])
     for kind in ("StatefulSet", "Pod"):
@@ -167,8 +168,8 @@ def test_a_setting_that_is_given_as_empty_is_none(flag: str, monkeypatch: pytest
     assert not getattr(settings.load([]), flag.replace("-", "_"))
 
 
-def patched(*operations: dict[str, Any]) -> Settings:
-    return Settings(pod_patch=operations)
+def patched(*operations: dict[str, Any]) -> Kubernetes:
+    return Kubernetes(pod_patch=operations)
 
 
 ID = "/metadata/labels/sandbox.fullstackagent.io~1id"
@@ -210,7 +211,7 @@ def test_a_patch_that_would_fail_a_sandbox_is_refused_before_anything_is_served(
     operation: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=r"^pod-patch: ") as caught:
-        kubernetes.KubernetesEngine(patched(operation))
+        kubernetes.KubernetesEngine(patched(operation), Pace())
     assert said in str(caught.value)
     with pytest.raises(ValueError, match=r"^pod-patch: "):
         kubernetes.check(patched(operation))

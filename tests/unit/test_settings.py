@@ -1,8 +1,35 @@
 """Settings: what is wrong is refused by name, and what is right is taken."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 from sandbox_server import settings
+
+GOLDEN = Path(__file__).parent / "golden" / "settings.json"
+"""Each setting with its default and its help text. An operator's deployment rests on the names: none is ever lost."""
+
+
+def test_names_defaults_and_help_of_the_settings_are_those_of_the_golden_file() -> None:
+    fields = settings.Settings.model_fields.items()
+    now = {name: [one.default, one.description] for name, one in fields if not one.exclude}
+    written = json.dumps(now, indent=2, default=str) + "\n"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        GOLDEN.write_text(written)
+    assert written == GOLDEN.read_text()
+
+
+def test_a_slice_has_the_values_of_the_settings_and_no_other_fields() -> None:
+    chosen = settings.load(["--encryption-keys", "canary", "--ingress-domain", "example.com", "--resync", "7"])
+    assert chosen.kubernetes == settings.Kubernetes(ingress_domain="example.com")
+    assert chosen.pace.resync == 7
+    for one in (chosen.kubernetes, chosen.local, chosen.defaults):
+        assert type(one) is not settings.Settings
+        assert not hasattr(one, "encryption_keys")
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(one, next(iter(type(one).model_fields)), "x")
 
 
 @pytest.mark.parametrize("port", ["0", "50051", "65535"])

@@ -9,24 +9,26 @@ from sandbox_server.domain.errors import Violation
 _ASK = "is not allowed by the service's setting {}: leave it out, or ask the service's operator to add it"
 
 
+def key_allowed(key: str, annotations: Sequence[str]) -> bool:
+    """Whether `annotations` has the key of a label or an annotation, or a prefix of it that ends with a slash."""
+    return any(key.startswith(allowed) if allowed.endswith("/") else key == allowed for allowed in annotations)
+
+
+def labels(given: Mapping[str, str], annotations: Sequence[str]) -> dict[str, str]:
+    """Returns the labels that are put on cluster objects: those without a prefix, and those that `annotations` allows.
+
+    Other controllers act on labels with a prefix. Lists and watches select by all labels.
+    """
+    return {key: value for key, value in given.items() if "/" not in key or key_allowed(key, annotations)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The keys and classes that the operator allows. `annotations` has whole keys, and prefixes that end with a slash."""
+    """What the operator allows in a new sandbox. `annotations` is as `key_allowed` takes it."""
 
     annotations: Sequence[str]
     runtime_classes: Sequence[str]
     storage_classes: Sequence[str]
-
-    def key_allowed(self, key: str) -> bool:
-        """Whether `annotations` has the key of a label or an annotation, or a prefix of it."""
-        return any(key.startswith(allowed) if allowed.endswith("/") else key == allowed for allowed in self.annotations)
-
-    def labels(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Returns the labels that are put on cluster objects: those without a prefix and those that are allowed.
-
-        Other controllers act on labels with a prefix. Lists and watches select by all labels.
-        """
-        return {key: value for key, value in given.items() if "/" not in key or self.key_allowed(key)}
 
     def violations(self, annotations: Mapping[str, str], runtime_class: str, storage_class: str) -> Iterator[Violation]:
         """Yields a violation for each field of a new sandbox that is well formed but not allowed.
@@ -35,7 +37,7 @@ class Policy:
         """
         if not any(check.annotations("spec.annotations", annotations)):
             for key in annotations:
-                if not self.key_allowed(key):
+                if not key_allowed(key, self.annotations):
                     yield Violation(check.entry("spec.annotations", key), _ASK.format("allowed-annotations"))
         for field, name, allowed, setting in (
             ("spec.runtime_class", runtime_class, self.runtime_classes, "allowed-runtime-classes"),

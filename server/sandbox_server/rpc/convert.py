@@ -12,10 +12,11 @@ from sandbox_server import feed, manager, store
 from sandbox_server.domain import check, errors, selector
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Defaults
 
 WATCHED_MOST = 1000
 
@@ -69,7 +70,7 @@ def from_json(text: str) -> pb.CreateSandboxRequest:
 
 
 def creation(
-    tenant: Tenant, request: pb.CreateSandboxRequest, settings: Settings
+    tenant: Tenant, request: pb.CreateSandboxRequest, defaults: Defaults, policy: Policy
 ) -> tuple[Key, SandboxSpec, dict[str, str]]:
     """Returns the key, the spec and the environment of a new sandbox. The id of the key is empty if the caller gave none.
 
@@ -84,12 +85,12 @@ def creation(
         if namespace not in tenant.namespaces:
             found.append(Violation("namespace", "must be one of the tenant's namespaces, or empty for its first"))
         asked = request.spec
-        found += settings.policy.violations(asked.annotations, asked.runtime_class, asked.storage.storage_class)
-        complete = spec(asked, settings)
+        found += policy.violations(asked.annotations, asked.runtime_class, asked.storage.storage_class)
+        complete = spec(asked, defaults)
     return Key(namespace, request.sandbox_id), complete, env
 
 
-def spec(message: pb.SandboxSpec, settings: Settings) -> SandboxSpec:
+def spec(message: pb.SandboxSpec, defaults: Defaults) -> SandboxSpec:
     """Returns the spec with defaults filled in. Raises `errors.Invalid` with every bad field."""
     storage = message.storage
     readiness = message.readiness
@@ -98,22 +99,22 @@ def spec(message: pb.SandboxSpec, settings: Settings) -> SandboxSpec:
     if readiness.HasField("tcp_port"):
         # A probe of port 0 is invalid. In the domain 0 is no probe, so that the check would not see it.
         tcp_port = readiness.tcp_port or -1
-    grace_period = settings.grace_period
+    grace_period = defaults.grace_period
     if message.HasField("grace_period_seconds"):
         grace_period = message.grace_period_seconds
-    copy_image_home = settings.copy_image_home
+    copy_image_home = defaults.copy_image_home
     if message.HasField("copy_image_home"):
         copy_image_home = message.copy_image_home
     return SandboxSpec(
         project=message.project,
-        image=message.image or settings.default_image,
+        image=message.image or defaults.default_image,
         command=tuple(message.command),
         args=tuple(message.args),
         ports=ports or PORTS,
-        resources=_resources(message.resources, settings),
+        resources=_resources(message.resources, defaults),
         storage=Storage(
-            size=storage.size or settings.default_storage_size,
-            storage_class=storage.storage_class or settings.storage_class,
+            size=storage.size or defaults.default_storage_size,
+            storage_class=storage.storage_class or defaults.storage_class,
             access_mode=storage.access_mode or "ReadWriteOnce",
         ),
         labels=dict(message.labels),
@@ -130,15 +131,15 @@ def unset_storage(message: pb.Storage) -> tuple[str, ...]:
     return tuple(one.name for one in message.DESCRIPTOR.fields if not getattr(message, one.name))
 
 
-def _resources(asked: pb.Resources, settings: Settings) -> Resources:
+def _resources(asked: pb.Resources, defaults: Defaults) -> Resources:
     cpu_request, cpu_limit = _pair(
-        asked.cpu_request, asked.cpu_limit, settings.default_cpu_request, settings.default_cpu_limit, check.cpu
+        asked.cpu_request, asked.cpu_limit, defaults.default_cpu_request, defaults.default_cpu_limit, check.cpu
     )
     memory_request, memory_limit = _pair(
         asked.memory_request,
         asked.memory_limit,
-        settings.default_memory_request,
-        settings.default_memory_limit,
+        defaults.default_memory_request,
+        defaults.default_memory_limit,
         check.memory,
     )
     return Resources(cpu_request, cpu_limit, memory_request, memory_limit)

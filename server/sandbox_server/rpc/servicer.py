@@ -10,12 +10,13 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
+from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, listing, render
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Defaults
 
 CALL_MOST = 30.0
 """Seconds that a unary call may take, even if its caller allows more."""
@@ -42,14 +43,15 @@ class Servicer:
     described = pb.DESCRIPTOR.services_by_name["SandboxService"]
     endless = frozenset({"WatchStatus"})
 
-    def __init__(self, sandboxes: manager.StatefulSetManager, settings: Settings) -> None:
-        """Raises `errors.Invalid` if the defaults in the settings do not make a valid spec."""
-        convert.spec(pb.SandboxSpec(project="any", image=settings.default_image or "any"), settings)
+    def __init__(self, sandboxes: manager.StatefulSetManager, defaults: Defaults, policy: Policy) -> None:
+        """Raises `errors.Invalid` if the defaults do not make a valid spec."""
+        convert.spec(pb.SandboxSpec(project="any", image=defaults.default_image or "any"), defaults)
         self._manager = sandboxes
-        self._settings = settings
+        self._defaults = defaults
+        self._policy = policy
 
     async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
-        key, spec, env = convert.creation(tenant, request, self._settings)
+        key, spec, env = convert.creation(tenant, request, self._defaults, self._policy)
         mutation = convert.mutation(tenant, key, request)
         unset = convert.unset_storage(request.spec.storage)
         created = self._manager.create(mutation, spec, env, request.adopt_volume, unset)

@@ -13,9 +13,10 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from sandbox_server import engines
+from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import client, kubeconfig
 from sandbox_server.engines.kubernetes.resources import Kind
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 from tests.support.certificates import certificate
 from tests.support.scripted_api import ScriptedApi
@@ -46,7 +47,7 @@ async def asking(
             return heard.pop()
 
     api.lasting.append((lambda _: True, answer))
-    made = client.Client(Settings(kubeconfig=path, cluster_timeout=5))
+    made = client.Client(Kubernetes(kubeconfig=path, cluster_timeout=5), Pace())
     await made.open()
     try:
         yield ask
@@ -133,7 +134,7 @@ async def test_file_that_is_no_kubeconfig_is_refused_with_its_fault(tmp_path: Pa
     path = tmp_path / "kubeconfig"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"^kubeconfig: "):
-        await client.Client(Settings(kubeconfig=path)).open()
+        await client.Client(Kubernetes(kubeconfig=path), Pace()).open()
 
 
 @pytest.mark.find(27)
@@ -197,7 +198,7 @@ async def test_a_context_without_its_user_is_refused(tmp_path: Path, context: An
     config = {"clusters": clusters, "users": users, "contexts": contexts, "current-context": "t"}
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"^kubeconfig: ") as refused:
-        await client.Client(Settings(kubeconfig=path)).open()
+        await client.Client(Kubernetes(kubeconfig=path), Pace()).open()
     assert said in str(refused.value)
 
 

@@ -21,7 +21,9 @@ def noticing(api: ScriptedApi, folder: Path, **settings: float) -> Rig:
     """A rig whose engine has these settings. Its reconciler never looks at a sandbox that nothing woke."""
     ground = ScriptedGround(api, folder)
     noticing = ground.settings.model_copy(update=settings)
-    return Rig(ground, folder, resync=NEVER, engine=lambda: kubernetes.KubernetesEngine(noticing))
+    return Rig(
+        ground, folder, resync=NEVER, engine=lambda: kubernetes.KubernetesEngine(noticing.kubernetes, noticing.pace)
+    )
 
 
 @pytest.mark.fault(56)

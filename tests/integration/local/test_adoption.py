@@ -105,7 +105,8 @@ async def test_an_engine_that_is_open_can_be_asked_at_once(rig: LocalRig) -> Non
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)
     await rig.stop()
-    engine = local.LocalEngine(rig.ground.settings)
+    chosen = rig.ground.settings
+    engine = local.LocalEngine(chosen.local, chosen.data_dir, chosen.pace)
     await engine.open([running], lambda _: None)
     observed = engine.observe(running)
     await engine.close()

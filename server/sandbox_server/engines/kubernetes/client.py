@@ -18,11 +18,12 @@ from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import Configuration
 
 from sandbox_server import engines, files
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy, rights
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
@@ -85,9 +86,9 @@ def path(kind: Kind, namespace: str, name: str = "") -> str:
 class Client:
     """Connections to one API server."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Kubernetes, pace: Pace) -> None:
         self._settings = settings
-        self._rights = rights.Rights(settings.pace.busy_after)
+        self._rights = rights.Rights(pace.busy_after)
 
     async def open(self) -> None:
         """Reads the kubeconfig or the pod's service account. Raises ValueError if there is none that works."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.kubernetes import (
@@ -20,17 +21,18 @@ from sandbox_server.engines.kubernetes import (
     writer,
 )
 from sandbox_server.engines.kubernetes.view import View
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 
 class KubernetesEngine:
     """See `engines.Engine`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Kubernetes, pace: Pace) -> None:
         """Raises ValueError for settings that make no pod."""
         preflight.check(settings)
         self._settings = settings
-        self._api = client.Client(settings)
+        self._pace = pace
+        self._api = client.Client(settings, pace)
         self._views: dict[str, View] = {}
         # One for each view, which runs its informers. Those of `_ending` have been cancelled.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -49,7 +51,7 @@ class KubernetesEngine:
         for namespace in self._views.keys() - wanted:
             self._let_go(namespace)
         for namespace in wanted - self._views.keys():
-            view = View(self._api, namespace, self._changed, self._settings.resync)
+            view = View(self._api, namespace, self._changed, self._pace.resync)
             self._views[namespace] = view
             self._tasks[namespace] = asyncio.create_task(view.run())
 

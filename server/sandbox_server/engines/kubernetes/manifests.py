@@ -6,12 +6,13 @@ from typing import Any
 
 import yaml
 
+from sandbox_server.domain import policy
 from sandbox_server.domain.sandbox import Addresses, Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT
 from sandbox_server.engines.kubernetes import patch, pods, resources
 from sandbox_server.engines.kubernetes.patch import Manifest
 from sandbox_server.engines.kubernetes.resources import Reference, Resource, Resources
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 FIELD_MANAGER = "sandbox-service"
 OURS = "sandbox.fullstackagent.io"
@@ -20,7 +21,7 @@ TOUCHED = f"{OURS}/touched"
 _SEALOS = "cloud.sealos.io"
 
 
-def addresses(sandbox: Sandbox, settings: Settings) -> Addresses:
+def addresses(sandbox: Sandbox, settings: Kubernetes) -> Addresses:
     """Returns where the sandbox is reached. URLs are always https: something in front of the cluster may end TLS."""
     application, terminal = _fresh_hosts(sandbox, settings)
     return Addresses(
@@ -32,18 +33,18 @@ def addresses(sandbox: Sandbox, settings: Settings) -> Addresses:
     )
 
 
-def _hosts(sandbox: Sandbox, settings: Settings) -> tuple[str, str]:
+def _hosts(sandbox: Sandbox, settings: Kubernetes) -> tuple[str, str]:
     """Returns the stored hosts of a sandbox, even if the ingress domain has changed since; fresh hosts if there are none yet."""
     application, terminal = _fresh_hosts(sandbox, settings)
     urls = sandbox.addresses.public_url, sandbox.addresses.ttyd_url
     return urls[0].removeprefix("https://") or application, urls[1].removeprefix("https://") or terminal
 
 
-def _fresh_hosts(sandbox: Sandbox, settings: Settings) -> tuple[str, str]:
+def _fresh_hosts(sandbox: Sandbox, settings: Kubernetes) -> tuple[str, str]:
     return f"{sandbox.host}.{settings.ingress_domain}", f"{sandbox.host}-ttyd.{settings.ingress_domain}"
 
 
-def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: Settings) -> Resources[Resource]:
+def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: Kubernetes) -> Resources[Resource]:
     """Returns every object of the sandbox. Raises `patch.Inapplicable` if a pod is to be made from a bad patch."""
     names = resources.names(sandbox)
     app_host, ttyd_host = _hosts(sandbox, settings)
@@ -57,13 +58,13 @@ def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: S
     )
 
 
-def render(sandbox: Sandbox, env: Mapping[str, str], settings: Settings) -> str:
+def render(sandbox: Sandbox, env: Mapping[str, str], settings: Kubernetes) -> str:
     """Returns every object of a sandbox that runs as YAML, in the order in which they are applied."""
     made = objects(sandbox, env, 1, settings)
     return yaml.safe_dump_all([resource.manifest for resource in made], sort_keys=False)
 
 
-def _object(sandbox: Sandbox, settings: Settings, reference: Reference, **content: Any) -> Resource:
+def _object(sandbox: Sandbox, settings: Kubernetes, reference: Reference, **content: Any) -> Resource:
     """Returns an object without the caller's labels and annotations: only the StatefulSet and its pods have those."""
     metadata = {"labels": _labels(sandbox, settings), "annotations": {UID: sandbox.uid}}
     return _resource(reference, metadata, **content)
@@ -75,7 +76,7 @@ def _resource(reference: Reference, metadata: Manifest, **content: Any) -> Resou
     return Resource(reference, {"apiVersion": kind.api_version, "kind": kind.title, "metadata": named, **content})
 
 
-def _labels(sandbox: Sandbox, settings: Settings) -> dict[str, str]:
+def _labels(sandbox: Sandbox, settings: Kubernetes) -> dict[str, str]:
     labels = {ID: sandbox.id}
     if settings.sealos_labels:
         labels |= {f"{_SEALOS}/app-deploy-manager": sandbox.id, "app": sandbox.id}
@@ -118,7 +119,7 @@ def _service(sandbox: Sandbox) -> Manifest:
     return {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {ID: sandbox.id}, "ports": ports}
 
 
-def _ingress(sandbox: Sandbox, settings: Settings, reference: Reference, host: str, port: int) -> Resource:
+def _ingress(sandbox: Sandbox, settings: Kubernetes, reference: Reference, host: str, port: int) -> Resource:
     backend = {"service": {"name": sandbox.service_name, "port": {"number": port}}}
     rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
     stored = sandbox.addresses
@@ -134,7 +135,7 @@ def _ingress(sandbox: Sandbox, settings: Settings, reference: Reference, host: s
     return made
 
 
-def touched(sandbox: Sandbox, settings: Settings, value: str) -> Resource:
+def touched(sandbox: Sandbox, settings: Kubernetes, value: str) -> Resource:
     """Returns the StatefulSet with another value of an annotation that no pod has.
 
     A change of a StatefulSet wakes its controller at once. By itself the controller tries again to make a pod after a delay
@@ -145,14 +146,14 @@ def touched(sandbox: Sandbox, settings: Settings, value: str) -> Resource:
     return made
 
 
-def stateful_set(sandbox: Sandbox, replicas: int, settings: Settings) -> Resource:
+def stateful_set(sandbox: Sandbox, replicas: int, settings: Kubernetes) -> Resource:
     """Returns the StatefulSet. The generation in its template is what restarts the pod.
 
     The operator's patch is left out without replicas: then no pod is made from the template.
     """
     made = _object(sandbox, settings, resources.names(sandbox).stateful_set)
     metadata, given = made.manifest["metadata"], sandbox.spec
-    metadata["labels"] = labels = settings.policy.labels(given.labels) | metadata["labels"]
+    metadata["labels"] = labels = policy.labels(given.labels, settings.allowed_annotations) | metadata["labels"]
     metadata["annotations"] = annotations = {**given.annotations, **metadata["annotations"]}
     annotations[GENERATION] = str(sandbox.generation)
     named = {"labels": {**labels}, "annotations": {**annotations}}

@@ -6,7 +6,7 @@ from typing import Any
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT
 from sandbox_server.engines.kubernetes import home, patch
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 CONTAINER = "sandbox"
 VOLUME = "vn-homevn-agent"
@@ -15,7 +15,7 @@ AGENT = 1001
 """The user of the sandbox images."""
 
 
-def template(sandbox: Sandbox, metadata: patch.Manifest, secret: str, settings: Settings) -> patch.Manifest:
+def template(sandbox: Sandbox, metadata: patch.Manifest, secret: str, settings: Kubernetes) -> patch.Manifest:
     """Returns the pod template before the operator's patch. The environment is in `secret`."""
     return {"metadata": metadata, "spec": _pod(sandbox, secret, settings)}
 
@@ -30,7 +30,7 @@ def given(**fields: Any) -> patch.Manifest:
     return {name: value for name, value in fields.items() if value}
 
 
-def _pod(sandbox: Sandbox, secret: str, settings: Settings) -> patch.Manifest:
+def _pod(sandbox: Sandbox, secret: str, settings: Kubernetes) -> patch.Manifest:
     own = _container(sandbox, secret)
     filling = [home.container(own, VOLUME, HOME, sandbox.home_folder)] if sandbox.fills_home else []
     user = {"runAsNonRoot": True, "runAsUser": AGENT, "runAsGroup": AGENT, "fsGroup": AGENT}

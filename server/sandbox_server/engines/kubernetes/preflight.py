@@ -10,10 +10,10 @@ from sandbox_server.domain import mutations
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.spec import Readiness, Resources, SandboxSpec, Storage
 from sandbox_server.engines.kubernetes import manifests, patch
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 
-def check(settings: Settings) -> None:
+def check(settings: Kubernetes) -> None:
     """Raises ValueError if the patch does not apply, or if its result is no pod template."""
     if not settings.pod_patch:
         return

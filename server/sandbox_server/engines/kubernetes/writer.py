@@ -13,7 +13,7 @@ from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.engines.kubernetes.resources import Reference, Resource
 from sandbox_server.engines.kubernetes.view import View
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Kubernetes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Writer:
 
     api: client.Client
     view: View
-    settings: Settings
+    settings: Kubernetes
     sandbox: Sandbox
     contests: contest.Contests
     contest: contest.Contest

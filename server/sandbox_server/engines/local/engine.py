@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import structlog
 
 from sandbox_server import lock
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.local import launch
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.unit import Unit
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Local
 
 log = structlog.get_logger()
 
@@ -28,8 +30,11 @@ environment of a process is not on disk."""
 class LocalEngine:
     """See `engines.Engine`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Local, data_dir: Path, pace: Pace) -> None:
+        """`data_dir`: where sandboxes have their folders."""
         self._settings = settings
+        self._data_dir = data_dir
+        self._pace = pace
         self._ports = Ports(settings.port_range)
         self._units: dict[Key, Unit] = {}
         self.any_synced = False
@@ -37,7 +42,7 @@ class LocalEngine:
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Adopts the processes that run. Raises OSError if another service has locked the data directory."""
         self._changed = changed
-        root = self._settings.data_dir
+        root = self._data_dir
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = lock.take(root / "lock", "data-dir", root)
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names, not paths
@@ -60,7 +65,7 @@ class LocalEngine:
         key = sandbox.key
         unit = self._units.get(key)
         if unit is None:
-            unit = Unit(self._settings, sandbox, lambda: self._changed(key))
+            unit = Unit(self._settings, self._data_dir, self._pace, sandbox, lambda: self._changed(key))
             self._units[key] = unit
         unit.update(sandbox, replicas, env)
 
@@ -71,7 +76,7 @@ class LocalEngine:
             for key, _ in now.items() - before.items():
                 self._changed(key)
             before = now
-            await asyncio.sleep(self._settings.pace.local_look_every)
+            await asyncio.sleep(self._pace.local_look_every)
 
     def follow(self, namespaces: Iterable[str]) -> None:
         """Does nothing: a namespace is a folder."""
@@ -109,7 +114,7 @@ class LocalEngine:
     def observe(self, sandbox: Sandbox) -> Observed:
         """Returns what there is of this sandbox. Looks for the volume on the disk each time."""
         unit = self._units.get(sandbox.key)
-        folder = Folder(self._settings.data_dir, sandbox.key)
+        folder = Folder(self._data_dir, sandbox.key)
         label = folder.label() if folder.has_volume else {}
         volume = workload = None
         if label:
@@ -132,7 +137,7 @@ class LocalEngine:
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Prepares the folder; the task of the unit then starts or ends the process."""
-        folder = Folder(self._settings.data_dir, sandbox.key)
+        folder = Folder(self._data_dir, sandbox.key)
         self._ports.reserve(sandbox.addresses.ports)
         await asyncio.to_thread(folder.prepare, sandbox, replicas)
         self._update(sandbox, replicas, dict(env))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Local
 
 _PYTHON = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 _SERVE = (_PYTHON, "-I", "-m", "http.server", "--bind", "127.0.0.1", "{port}")
@@ -71,7 +71,7 @@ def spawn(words: list[str], env: Mapping[str, str], *descriptors: tuple[int, int
     return os.posix_spawn(words[0], words, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_SIGNALS)
 
 
-def terminal(settings: Settings) -> list[str]:
+def terminal(settings: Local) -> list[str]:
     """Returns the command line of the terminal program with `{port}` for its port; empty if there is none."""
     if settings.local_terminal != "auto":
         return settings.local_terminal.split()
@@ -81,9 +81,10 @@ def terminal(settings: Settings) -> list[str]:
     return [ttyd, "--port", "{port}", "--interface", "127.0.0.1", "--writable", "sh"]
 
 
-def launch(sandbox: Sandbox, env: Mapping[str, str], home: Path, settings: Settings) -> Launch:
+def launch(sandbox: Sandbox, env: Mapping[str, str], home: Path, settings: Local, hide: Path) -> Launch:
     """Returns how to start the process of a sandbox, which should listen on PORT, and its terminal beside it.
 
+    An isolated process has no access to the folder `hide`.
     There is no terminal if there was no terminal program when the sandbox was created: it has no port for one.
     """
     spec = sandbox.spec
@@ -99,7 +100,7 @@ def launch(sandbox: Sandbox, env: Mapping[str, str], home: Path, settings: Setti
     defaults = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "USER": "agent", "TERM": "xterm"}
     variables = {**defaults, **env, "PORT": str(port)}
     if settings.local_isolation == "auto" and program():
-        return isolated(command, variables, home, hide=settings.data_dir)
+        return isolated(command, variables, home, hide)
     return plain(command, variables, home)
 
 

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Local
 
 ANSWER_WITHIN = 1.0
 """Seconds for an answer to a probe, the kubelet's default."""
@@ -15,7 +16,7 @@ ALIVE = 0.15
 """Seconds that a process without a probe must run to be ready. A process whose command does not exist ends sooner."""
 
 
-async def watch(sandbox: Sandbox, settings: Settings, ready: bool) -> AsyncIterator[bool]:
+async def watch(sandbox: Sandbox, settings: Local, pace: Pace, ready: bool) -> AsyncIterator[bool]:
     """Yields after each probe whether the sandbox is ready. `ready` says whether it was before.
 
     Without a probe it yields True once, and ends.
@@ -26,7 +27,6 @@ async def watch(sandbox: Sandbox, settings: Settings, ready: bool) -> AsyncItera
         yield True
         return
     port, path = probed
-    pace = settings.pace
     missed = 0
     while True:
         answers = await probe(port, path)
@@ -41,12 +41,12 @@ async def watch(sandbox: Sandbox, settings: Settings, ready: bool) -> AsyncItera
             await asyncio.sleep(pace.probe_after)
 
 
-def has_probe(sandbox: Sandbox, settings: Settings) -> bool:
+def has_probe(sandbox: Sandbox, settings: Local) -> bool:
     """Whether a probe must succeed before the sandbox is ready."""
     return _probed(sandbox, settings) is not None
 
 
-def _probed(sandbox: Sandbox, settings: Settings) -> tuple[int, str] | None:
+def _probed(sandbox: Sandbox, settings: Local) -> tuple[int, str] | None:
     """Returns the loopback port to probe, and the HTTP path or an empty one; None without a probe.
 
     The first port of the spec stands for the loopback port of the sandbox. The default command, a web server, is

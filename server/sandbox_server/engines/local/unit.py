@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import structlog
 
 from sandbox_server.domain.observed import Exit, Pod
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import launch, processes, readiness
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.processes import Process
-from sandbox_server.settings import Settings
+from sandbox_server.settings import Local
 
 log = structlog.get_logger()
 
@@ -28,11 +30,14 @@ class Unit:
     `changed` is called when either changes. The process goes on running when `task` is cancelled.
     """
 
-    def __init__(self, settings: Settings, sandbox: Sandbox, changed: Callable[[], None]) -> None:
-        self.folder = Folder(settings.data_dir, sandbox.key)
+    def __init__(
+        self, settings: Local, data_dir: Path, pace: Pace, sandbox: Sandbox, changed: Callable[[], None]
+    ) -> None:
+        self.folder = Folder(data_dir, sandbox.key)
         self.pod: Pod | None = None
         self._settings = settings
-        self._pace = settings.pace
+        self._data_dir = data_dir
+        self._pace = pace
         self._changed = changed
         self._updated = asyncio.Event()
         self.update(sandbox, 0)
@@ -117,7 +122,9 @@ class Unit:
             return process
         self._ready = False
         try:
-            return process.start(launch.launch(self.sandbox, self.env, self.folder.home, self._settings))
+            return process.start(
+                launch.launch(self.sandbox, self.env, self.folder.home, self._settings, hide=self._data_dir)
+            )
         except OSError as error:
             message = f"the process cannot be started: {error.strerror or error}"
             self._show(process, Reason.CONTAINER_CONFIG, message)
@@ -140,7 +147,7 @@ class Unit:
                 self._show(process, Reason.NOT_READY, "not answering yet")
 
         async def probe() -> None:
-            async for ready in readiness.watch(self.sandbox, self._settings, self._ready):
+            async for ready in readiness.watch(self.sandbox, self._settings, self._pace, self._ready):
                 show(ready)
             await self._updated.wait()
 
