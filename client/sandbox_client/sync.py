@@ -11,7 +11,7 @@ import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import calls, channel, contact, errors, policy, retry, watch
+from sandbox_client import calls, channel, contact, errors, policy, queries, retry, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,6 +79,7 @@ class Client:
     status = _method(calls.status)
     get = _method(calls.get)
     page = _method(calls.page)
+    wait_for_phase = _method(queries.wait_for_phase)
 
     def run(self, call: calls.Call[T]) -> T:
         """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import string
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.spec import SandboxSpec, made_id
 from sandbox_server.domain.tenant import Tenant, not_found
+from sandbox_server.domain.wait import Outcome, Wait
 
 PAGE_DEFAULT = 100
 PAGE_MOST = 1000
@@ -216,6 +218,24 @@ class StatefulSetManager:
     async def watch(self, selection: feed.Filter, after: int | None, send: feed.Send) -> None:
         """Sends a snapshot and events, with `after` only the events after it. Raises as `feed.Feed.watch`."""
         await self._feed.watch(selection, after, send)
+
+    async def wait(self, tenant: Tenant, key: Key, awaited: Wait, seconds: float) -> tuple[feed.Encoded, Outcome]:
+        """Waits until `awaited` has an outcome, for `seconds` at most. Returns the event that decided it, or the last one.
+
+        A service that stops ends the wait, with PENDING. Raises `errors.NotFound`.
+        """
+        end = time.monotonic() + seconds
+
+        def remaining(event: Event) -> float:
+            now = datetime.now(UTC)
+            if awaited.outcome(event.sandbox, now) is not Outcome.PENDING:
+                return 0.0
+            left = end - time.monotonic()
+            patience_end = awaited.patience_end(event.sandbox)
+            return left if patience_end is None else min(left, (patience_end - now).total_seconds())
+
+        last = await feed.until(self._feed, feed.Filter(tenant, frozenset({key})), remaining)
+        return last, awaited.outcome(last.event.sandbox, datetime.now(UTC))
 
 
 def _random(length: int) -> str:

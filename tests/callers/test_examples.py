@@ -3,24 +3,27 @@
 import asyncio
 import doctest
 import inspect
+from typing import Any
 
 import pytest
 import sandbox_client
-from sandbox_client import AsyncClient, Client, calls
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import AsyncClient, Client, calls, queries
 from sandbox_client import status as statuses
 
 from tests.support.service import Service
 
-CALLS = ("create", "start", "stop", "delete", "update_env", "status", "get", "page")
+CALLED = ("create", "start", "stop", "delete", "update_env", "status", "get", "page")
 PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.wait_until, statuses.Status]
-PLACES += [getattr(calls, name) for name in CALLS]
+CALLS: dict[str, Any] = {name: getattr(calls, name) for name in CALLED} | {"wait_for_phase": queries.wait_for_phase}
+PLACES += CALLS.values()
 EXAMPLES = [one for one in PLACES if ">>>" in (one.__doc__ or "")]
 
 
 @pytest.mark.parametrize("place", EXAMPLES, ids=lambda place: place.__name__)
 def test_example_does_what_it_shows(service: Service, client: Client, place: object) -> None:
     text = inspect.getdoc(place) or ""
-    names = {**vars(sandbox_client), "asyncio": asyncio, "client": client}
+    names = {**vars(sandbox_client), "asyncio": asyncio, "client": client, "pb": pb}
     example = doctest.DocTestParser().get_doctest(
         text.replace("127.0.0.1:50051", service.address), names, str(place), None, 0
     )
@@ -35,7 +38,7 @@ def test_example_does_what_it_shows(service: Service, client: Client, place: obj
 def test_both_clients_have_the_same_methods_with_signatures_that_editors_show(name: str) -> None:
     own = inspect.signature(getattr(Client, name))
     assert own == inspect.signature(getattr(AsyncClient, name))
-    assert list(own.parameters)[1:] == list(inspect.signature(getattr(calls, name)).parameters)
+    assert list(own.parameters)[1:] == list(inspect.signature(CALLS[name]).parameters)
     with Client() as client:
         assert "self" not in inspect.signature(getattr(client, name)).parameters
 

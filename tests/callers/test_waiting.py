@@ -102,3 +102,22 @@ def test_loopback_is_reached_past_an_http_proxy_of_the_environment(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with service.client(timeout=5) as client:
         client.page()
+
+
+async def test_both_clients_wait_by_calls_that_need_no_stream(client: Client, aio: AsyncClient) -> None:
+    made = client.create("demo", spec=SLEEP)
+    reached = client.wait_for_phase(made.sandbox_id, "RUNNING", generation=1)
+    assert (reached.outcome, reached.status.phase) == (pb.WAIT_OUTCOME_REACHED, pb.PHASE_RUNNING)
+    assert reached.status == client.status(made.sandbox_id)
+    pending = await aio.wait_for_phase(made.sandbox_id, "stopped", wait=0.1)
+    assert (pending.outcome, pending.status.phase) == (pb.WAIT_OUTCOME_PENDING, pb.PHASE_RUNNING)
+    client.delete(made.sandbox_id)
+    failed = await aio.wait_for_phase(made.sandbox_id, pb.PHASE_STOPPED)
+    assert (failed.outcome, failed.status.phase) == (pb.WAIT_OUTCOME_FAILED, pb.PHASE_TERMINATED)
+
+
+def test_a_wait_is_answered_before_the_deadline_of_its_call(client: Client) -> None:
+    made = client.create("demo", spec=SLEEP)
+    answer = client.wait_for_phase(made.sandbox_id, "STOPPED", timeout=2)
+    assert answer.outcome == pb.WAIT_OUTCOME_PENDING
+    client.delete(made.sandbox_id)

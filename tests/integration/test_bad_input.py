@@ -291,6 +291,16 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
         "sandbox_ids": [{"sandbox_ids": ["a"] * 1001}],
         "after_sequence": [{"after_sequence": one} for one in (-1, -(2**63))],
     },
+    "WaitForPhase": {
+        "sandbox_id": [{"sandbox_id": one, "phase": 3} for one in ("", "A", "a" * 53, "a\n", "é", "1a")],
+        "namespace": [{"sandbox_id": "a", "phase": 3, "namespace": one} for one in ("A", "a" * 64, "a\n", "-")],
+        "phase": [{"sandbox_id": "a", "phase": one} for one in (0, 10, -1, 2**31 - 1)],
+        "generation": [{"sandbox_id": "a", "phase": 3, "generation": one} for one in (-1, -(2**63))],
+        **{
+            field: [{"sandbox_id": "a", "phase": 3, field: one} for one in (-0.1, float("nan"), float("-inf"))]
+            for field in ("patience_seconds", "timeout_seconds")
+        },
+    },
     "ListSandboxes": MATCHES
     | {
         "phases[1]": [{"phases": [3, one]} for one in (0, 10, -1, 2**31 - 1)],

@@ -37,9 +37,9 @@ request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `nam
                       Nothing was changed. Correct them; repeating does not help.
   RESOURCE_EXHAUSTED  the request is larger than 2 MiB, or its metadata than 16 KiB. Send less. (From gRPC itself,
                       without ErrorInfo.)
-  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or, but for WatchStatus, 30 s. A mutation may
-                      have taken effect: repeat it with its request_id. (The caller's own gRPC may report it first,
-                      without ErrorInfo.)
+  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or 30 s, but for WatchStatus and the wait of
+                      WaitForPhase. A mutation may have taken effect: repeat it with its request_id. (The caller's own
+                      gRPC may report it first, without ErrorInfo.)
                       REQUEST_NOT_RECEIVED: the message of the call did not arrive within 10 s. Nothing was changed.
                       Repeat the call and send it.
   UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
@@ -495,6 +495,38 @@ SANDBOX_VIEW_FULL: SandboxView.ValueType  # 1
 SANDBOX_VIEW_BASIC: SandboxView.ValueType  # 2
 """Everything but `spec` and `env_names`."""
 Global___SandboxView: _TypeAlias = SandboxView  # noqa: Y015
+
+class _WaitOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_OUTCOME_UNSPECIFIED: _WaitOutcome.ValueType  # 0
+    """Never sent."""
+    WAIT_OUTCOME_REACHED: _WaitOutcome.ValueType  # 1
+    """The sandbox has the phase, at the generation or later."""
+    WAIT_OUTCOME_PENDING: _WaitOutcome.ValueType  # 2
+    """Not yet. Ask again with the same request."""
+    WAIT_OUTCOME_FAILED: _WaitOutcome.ValueType  # 3
+    """The sandbox is in PHASE_TERMINATED, after which no other phase follows, or, with fail_on_error, in PHASE_ERROR. The
+    status says why.
+    """
+
+class WaitOutcome(_WaitOutcome, metaclass=_WaitOutcomeEnumTypeWrapper):
+    """WaitOutcome is how a wait stands."""
+
+WAIT_OUTCOME_UNSPECIFIED: WaitOutcome.ValueType  # 0
+"""Never sent."""
+WAIT_OUTCOME_REACHED: WaitOutcome.ValueType  # 1
+"""The sandbox has the phase, at the generation or later."""
+WAIT_OUTCOME_PENDING: WaitOutcome.ValueType  # 2
+"""Not yet. Ask again with the same request."""
+WAIT_OUTCOME_FAILED: WaitOutcome.ValueType  # 3
+"""The sandbox is in PHASE_TERMINATED, after which no other phase follows, or, with fail_on_error, in PHASE_ERROR. The
+status says why.
+"""
+Global___WaitOutcome: _TypeAlias = WaitOutcome  # noqa: Y015
 
 @_typing.final
 class Port(_message.Message):
@@ -1832,3 +1864,89 @@ class GetSandboxResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSandboxResponse: _TypeAlias = GetSandboxResponse  # noqa: Y015
+
+@_typing.final
+class WaitForPhaseRequest(_message.Message):
+    """WaitForPhaseRequest asks for a wait until a sandbox has a phase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    FAIL_ON_ERROR_FIELD_NUMBER: _builtins.int
+    PATIENCE_SECONDS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox. Required."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    phase: Global___Phase.ValueType
+    """The phase to wait for. Required."""
+    generation: _builtins.int
+    """Wait for the phase at this generation or later, such as the one in a mutation's answer. 0: at any."""
+    fail_on_error: _builtins.bool
+    """End the wait with WAIT_OUTCOME_FAILED by PHASE_ERROR too: at once if the remedy is REMEDY_CALLER or unset, else after
+    patience_seconds. Unset: PHASE_ERROR is waited out, since the service keeps trying.
+    """
+    patience_seconds: _builtins.float
+    """With fail_on_error: seconds that the sandbox may be in PHASE_ERROR while the caller is not the one who has to act. They
+    count from the status's transition_time, so that calls in a row are one wait. At least 0. Unset: 120, in which an
+    autoscaler adds a node.
+    """
+    timeout_seconds: _builtins.float
+    """Seconds to wait, at least 0. Unset or more than 30: 30. 0: answer at once."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        phase: Global___Phase.ValueType = ...,
+        generation: _builtins.int = ...,
+        fail_on_error: _builtins.bool = ...,
+        patience_seconds: _builtins.float | None = ...,
+        timeout_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_patience_seconds", b"_patience_seconds", "_timeout_seconds", b"_timeout_seconds", "patience_seconds", b"patience_seconds", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_patience_seconds", b"_patience_seconds", "_timeout_seconds", b"_timeout_seconds", "fail_on_error", b"fail_on_error", "generation", b"generation", "namespace", b"namespace", "patience_seconds", b"patience_seconds", "phase", b"phase", "sandbox_id", b"sandbox_id", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__patience_seconds: _TypeAlias = _typing.Literal["patience_seconds"]  # noqa: Y015
+    _WhichOneofArgType__patience_seconds: _TypeAlias = _typing.Literal["_patience_seconds", b"_patience_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience_seconds) -> _WhichOneofReturnType__patience_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
+
+Global___WaitForPhaseRequest: _TypeAlias = WaitForPhaseRequest  # noqa: Y015
+
+@_typing.final
+class WaitForPhaseResponse(_message.Message):
+    """WaitForPhaseResponse is the answer to WaitForPhase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    outcome: Global___WaitOutcome.ValueType
+    """How the wait stands."""
+    @_builtins.property
+    def status(self) -> Global___SandboxStatus:
+        """The status that ended the wait; with WAIT_OUTCOME_PENDING the current one."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___SandboxStatus | None = ...,
+        outcome: Global___WaitOutcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitForPhaseResponse: _TypeAlias = WaitForPhaseResponse  # noqa: Y015

@@ -80,6 +80,11 @@ class SandboxServiceStub:
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.GetSandboxRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.GetSandboxResponse.FromString,
                 _registered_method=True)
+        self.WaitForPhase = channel.unary_unary(
+                '/sandbox.v1.SandboxService/WaitForPhase',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseResponse.FromString,
+                _registered_method=True)
 
 
 class SandboxServiceServicer:
@@ -248,6 +253,24 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WaitForPhase(self, request, context):
+        """WaitForPhase waits until a sandbox has a phase, for callers that cannot hold the stream of WatchStatus.
+
+        Answers as soon as the wait has ended by WAIT_OUTCOME_REACHED or WAIT_OUTCOME_FAILED, else with WAIT_OUTCOME_PENDING
+        after timeout_seconds, and shortly before the caller's deadline. On WAIT_OUTCOME_PENDING ask again with the same
+        request: no call waits for longer than 30 s. A service that stops answers so at once. Give the `generation` of the
+        mutation's answer: without it a sandbox that still has the phase from before the mutation counts as having reached it.
+        A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence misses none. Allowed in
+        every phase; a repeat is a new wait.
+
+        Errors, besides those of any call:
+        NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+        UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -295,6 +318,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.GetSandbox,
                     request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.GetSandboxRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_sandbox__pb2.GetSandboxResponse.SerializeToString,
+            ),
+            'WaitForPhase': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitForPhase,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -541,6 +569,33 @@ class SandboxService:
             '/sandbox.v1.SandboxService/GetSandbox',
             sandbox_dot_v1_dot_sandbox__pb2.GetSandboxRequest.SerializeToString,
             sandbox_dot_v1_dot_sandbox__pb2.GetSandboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitForPhase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/WaitForPhase',
+            sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,9 +37,9 @@ request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `nam
                       Nothing was changed. Correct them; repeating does not help.
   RESOURCE_EXHAUSTED  the request is larger than 2 MiB, or its metadata than 16 KiB. Send less. (From gRPC itself,
                       without ErrorInfo.)
-  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or, but for WatchStatus, 30 s. A mutation may
-                      have taken effect: repeat it with its request_id. (The caller's own gRPC may report it first,
-                      without ErrorInfo.)
+  DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: the caller's deadline passed, or 30 s, but for WatchStatus and the wait of
+                      WaitForPhase. A mutation may have taken effect: repeat it with its request_id. (The caller's own
+                      gRPC may report it first, without ErrorInfo.)
                       REQUEST_NOT_RECEIVED: the message of the call did not arrive within 10 s. Nothing was changed.
                       Repeat the call and send it.
   UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
@@ -207,6 +207,20 @@ class SandboxServiceStub:
       NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
     """
+    WaitForPhase: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.WaitForPhaseRequest, _sandbox_pb2.WaitForPhaseResponse]
+    """WaitForPhase waits until a sandbox has a phase, for callers that cannot hold the stream of WatchStatus.
+
+    Answers as soon as the wait has ended by WAIT_OUTCOME_REACHED or WAIT_OUTCOME_FAILED, else with WAIT_OUTCOME_PENDING
+    after timeout_seconds, and shortly before the caller's deadline. On WAIT_OUTCOME_PENDING ask again with the same
+    request: no call waits for longer than 30 s. A service that stops answers so at once. Give the `generation` of the
+    mutation's answer: without it a sandbox that still has the phase from before the mutation counts as having reached it.
+    A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence misses none. Allowed in
+    every phase; a repeat is a new wait.
+
+    Errors, besides those of any call:
+      NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
+    """
 
 @_typing.type_check_only
 class SandboxServiceAsyncStub(SandboxServiceStub):
@@ -338,6 +352,20 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Errors, besides those of any call:
       NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
+    """
+    WaitForPhase: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.WaitForPhaseRequest, _sandbox_pb2.WaitForPhaseResponse]  # type: ignore[assignment]
+    """WaitForPhase waits until a sandbox has a phase, for callers that cannot hold the stream of WatchStatus.
+
+    Answers as soon as the wait has ended by WAIT_OUTCOME_REACHED or WAIT_OUTCOME_FAILED, else with WAIT_OUTCOME_PENDING
+    after timeout_seconds, and shortly before the caller's deadline. On WAIT_OUTCOME_PENDING ask again with the same
+    request: no call waits for longer than 30 s. A service that stops answers so at once. Give the `generation` of the
+    mutation's answer: without it a sandbox that still has the phase from before the mutation counts as having reached it.
+    A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence misses none. Allowed in
+    every phase; a repeat is a new wait.
+
+    Errors, besides those of any call:
+      NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
     """
 
 class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -521,6 +549,26 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors, besides those of any call:
           NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
           DEADLINE_EXCEEDED  SEQUENCE_NOT_SEEN: min_sequence was not seen in time. Repeat.
+        """
+
+    @_abc_1.abstractmethod
+    def WaitForPhase(
+        self,
+        request: _sandbox_pb2.WaitForPhaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.WaitForPhaseResponse, _abc.Awaitable[_sandbox_pb2.WaitForPhaseResponse]]:
+        """WaitForPhase waits until a sandbox has a phase, for callers that cannot hold the stream of WatchStatus.
+
+        Answers as soon as the wait has ended by WAIT_OUTCOME_REACHED or WAIT_OUTCOME_FAILED, else with WAIT_OUTCOME_PENDING
+        after timeout_seconds, and shortly before the caller's deadline. On WAIT_OUTCOME_PENDING ask again with the same
+        request: no call waits for longer than 30 s. A service that stops answers so at once. Give the `generation` of the
+        mutation's answer: without it a sandbox that still has the phase from before the mutation counts as having reached it.
+        A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence misses none. Allowed in
+        every phase; a repeat is a new wait.
+
+        Errors, besides those of any call:
+          NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+          UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
         """
 
 def add_SandboxServiceServicer_to_server(servicer: SandboxServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,6 +1,7 @@
 """The log's reader on this replica, and the watches that it serves."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ class Snapshot:
 class Feed:
     """Follows the log and serves watches. All methods must be called on the event loop.
 
-    `catalogue` has the live sandboxes as of `sequence`, the last event that this replica has read.
+    `catalogue` has the live sandboxes as of `sequence`, the last event that this replica has read. `closed` is set when the
+    service stops.
     """
 
     def __init__(self, store: store.Store, encoder: Encoder, pace: Pace) -> None:
@@ -60,7 +62,7 @@ class Feed:
         self._topics = Topics(pace.heartbeat)
         self._grown = asyncio.Event()
         self._listeners: list[Callable[[Event], None]] = []
-        self._closed = False
+        self.closed = False
         self._published = 0
         """The newest sequence that the log is known to have."""
         self._gap: asyncio.Task[None] | None = None
@@ -124,7 +126,7 @@ class Feed:
 
     async def _close_gap(self) -> None:
         """Reads the log, again after a failure, until it has all that was published."""
-        while self.sequence < self._published and not self._closed:
+        while self.sequence < self._published and not self.closed:
             try:
                 await self.follow()
             except Exception as error:
@@ -162,7 +164,7 @@ class Feed:
     async def arrived(self, sequence: int) -> None:
         """Returns once this replica has read `sequence`. Raises `errors.Unavailable` when the service stops."""
         while sequence > self.sequence:
-            if self._closed:
+            if self.closed:
                 raise _closing()
             await self._grown.wait()
 
@@ -178,8 +180,8 @@ class Feed:
         `errors.Unavailable` when the service stops.
         """
         # Subscribe before the snapshot: the topic has every event that comes after it.
-        with self._topics.subscribed(selection, self.sequence) as topic:
-            named = await self._named(selection) if selection.keys else None
+        with self.subscribed(selection) as topic:
+            named = await self.named(selection) if selection.keys else None
             if after is None:
                 snapshot = named.matching(selection) if named else self._live(selection)
                 cursor = snapshot.sequence
@@ -192,7 +194,11 @@ class Feed:
                 await self._reach(after)
             await self._events(topic, cursor, send)
 
-    async def _named(self, selection: Filter) -> Snapshot:
+    def subscribed(self, selection: Filter) -> contextlib.AbstractContextManager[Topic]:
+        """Yields the topic of a filter. It has the matching events from now on."""
+        return self._topics.subscribed(selection, self.sequence)
+
+    async def named(self, selection: Filter) -> Snapshot:
         """Returns the last events of the sandboxes that a filter names, of TERMINATED ones too.
 
         Raises `errors.NotFound` with all that are missing.
@@ -231,7 +237,7 @@ class Feed:
     async def _events(self, topic: Topic, cursor: int, send: Send) -> None:
         """Sends the events after `cursor` and the heartbeats of a topic, until the last event of the watch."""
         beats = topic.beats
-        while not self._closed:
+        while not self.closed:
             if cursor < topic.floor:
                 reached = await self._catch_up(topic, cursor, send)
                 if reached is None:
@@ -259,7 +265,7 @@ class Feed:
             while cursor < topic.floor:
                 beats = topic.beats
                 async with self._history.turn() as most:
-                    if self._closed:
+                    if self.closed:
                         raise _closing()
                     events, cursor = await self._history.matching(topic.filter, cursor, self.sequence, most)
                     sending = await history.begun(topic.send(events, send)) if events else None
@@ -272,7 +278,7 @@ class Feed:
 
     def close(self) -> None:
         """Ends all watches and waits with `errors.Unavailable`, so that clients continue at another replica."""
-        self._closed = True
+        self.closed = True
         if self._gap is not None:
             self._gap.cancel()
         self._grown.set()

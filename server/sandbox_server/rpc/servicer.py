@@ -13,7 +13,7 @@ from sandbox_server.domain.event import Event
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import convert, listing, render
+from sandbox_server.rpc import convert, listing, render, waits
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.settings import Defaults
@@ -24,10 +24,14 @@ CALL_MOST = 30.0
 T = TypeVar("T")
 
 
-async def in_time(caller: Caller, work: Awaitable[T]) -> T:
-    """Returns the result of `work`. Raises `errors.DeadlineExceeded` if it takes longer than the call may."""
+async def in_time(caller: Caller, work: Awaitable[T], most: float | None = None) -> T:
+    """Returns the result of `work`. Raises `errors.DeadlineExceeded` if it takes longer than the call may.
+
+    `most` is in seconds, `CALL_MOST` by default.
+    """
     remaining = caller.time_remaining()
-    limit = CALL_MOST if remaining is None else min(remaining, CALL_MOST)
+    most = CALL_MOST if most is None else most
+    limit = most if remaining is None else min(remaining, most)
     try:
         async with asyncio.timeout(limit):
             return await work
@@ -92,6 +96,12 @@ class Servicer:
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
         selection, after = convert.watched(tenant, request)
         await self._manager.watch(selection, after, caller.write)
+
+    async def WaitForPhase(self, tenant: Tenant, request: pb.WaitForPhaseRequest, caller: Caller) -> bytes:
+        key, awaited = waits.asked(tenant, request)
+        seconds = waits.seconds(request, caller.time_remaining())
+        last, outcome = await in_time(caller, self._manager.wait(tenant, key, awaited, seconds), seconds + CALL_MOST)
+        return waits.answer(last, outcome, self._manager.stale(key.namespace))
 
     async def _answer(self, caller: Caller, committed: Awaitable[Event]) -> Fields:
         """Returns the answer of a mutation, once it is committed."""

@@ -1,0 +1,39 @@
+"""Calls for callers that ask instead of watching: a wait without a stream."""
+
+from sandbox.v1 import sandbox_pb2 as pb
+
+from sandbox_client import calls, retry
+
+
+def wait_for_phase(
+    sandbox: calls.Named,
+    phase: str | int,
+    *,
+    namespace: str = "",
+    generation: int = 0,
+    fail_on_error: bool = False,
+    patience: float = retry.PATIENCE,
+    wait: float | None = None,
+    timeout: float | None = None,
+) -> calls.Call[pb.WaitForPhaseResponse]:
+    """Waits for a phase in one call, for half a minute at most. Where a stream can be held, use `wait_until`.
+
+    `wait` is the seconds that the service waits. With `fail_on_error` an error that the caller need not act on counts after
+    `patience` seconds. Ask again while the outcome is WAIT_OUTCOME_PENDING.
+
+    >>> made = client.create("demo", command=["sleep", "1000"])
+    >>> answer = client.wait_for_phase(made, "RUNNING")
+    >>> pb.WaitOutcome.Name(answer.outcome), Status.of(answer.status).phase == "RUNNING"
+    ('WAIT_OUTCOME_REACHED', True)
+    """
+    sandbox_id, namespace = calls.target(sandbox, namespace)
+    request = pb.WaitForPhaseRequest(
+        sandbox_id=sandbox_id,
+        namespace=namespace,
+        phase=calls.phase(phase),
+        generation=generation or calls.generation(sandbox),
+        fail_on_error=fail_on_error,
+        patience_seconds=patience,
+        timeout_seconds=wait,
+    )
+    return calls.Call("WaitForPhase", request, "", timeout)
