@@ -11,7 +11,7 @@ import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import calls, channel, contact, errors, policy, queries, retry, watch
+from sandbox_client import calls, channel, contact, errors, policy, queries, retry, updates, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,6 +76,7 @@ class Client:
     stop = _method(calls.stop)
     delete = _method(calls.delete)
     update_env = _method(calls.update_env)
+    update = _method(updates.update)
     status = _method(calls.status)
     get = _method(calls.get)
     page = _method(calls.page)

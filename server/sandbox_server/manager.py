@@ -127,6 +127,14 @@ class StatefulSetManager:
 
         return await self._change(mutation, change)
 
+    async def update(self, mutation: Mutation, change: Callable[[SandboxSpec], SandboxSpec]) -> Event:
+        """Changes the spec to what `change` makes of it. Raises what `change` raises."""
+
+        def changed(_: store.Reader, before: Sandbox) -> Changed:
+            return dataclasses.replace(before, spec=change(before.spec)), None
+
+        return await self._change(mutation, changed)
+
     async def _change(
         self, mutation: Mutation, change: Callable[[store.Reader, Sandbox], Changed], *, deleted: bool = False
     ) -> Event:

@@ -114,6 +114,51 @@ async def test_a_good_env_update_recovers_from_a_crash_loop_without_help(rig: Ri
     assert after.status.restart_count == 0
 
 
+async def test_an_update_of_the_spec_replaces_the_running_pod(rig: Rig) -> None:
+    await rig.create(A, {"A": "1"})
+    before = await rig.settled(A, Phase.RUNNING)
+    changed = await rig.update(A, args=("another",), labels={"tier": "web"}, grace_period_seconds=7)
+    assert (changed.status.phase, changed.generation) == (Phase.UPDATING, 2)
+    after = await rig.settled(A, Phase.RUNNING)
+    observed = rig.observe(after)
+    assert observed.pod is not None
+    assert observed.pod.generation == 2
+    assert after.volume_uid == before.volume_uid
+    assert (after.env_names, after.addresses) == (before.env_names, before.addresses)
+    same = await rig.update(A, args=("another",), labels={"tier": "web"})
+    assert same == after
+    rig.check_history()
+
+
+async def test_an_update_of_a_stopped_sandbox_waits_for_its_start(rig: Rig) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    changed = await rig.update(A, args=("another",))
+    assert changed.status.phase is Phase.STOPPED
+    stopped = await rig.settled(A, Phase.STOPPED)
+    assert rig.observe(stopped).pod is None
+    await rig.begin(A, Phase.RUNNING)
+    after = await rig.settled(A, Phase.RUNNING)
+    assert (after.spec.args, after.generation) == (("another",), 4)
+    rig.check_history()
+
+
+@pytest.mark.fault(29)
+@pytest.mark.fault(66)
+async def test_a_good_update_of_the_spec_recovers_from_a_bad_one_without_help(rig: Rig) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    await rig.ground.crash(running)
+    await rig.update(A, args=("bad",))
+    await rig.until(A, lambda one: one.status.phase is Phase.ERROR and one.generation == 2)
+    await rig.ground.heal(running)
+    await rig.update(A, args=("good",))
+    after = await rig.settled(A, Phase.RUNNING)
+    assert (after.generation, after.status.restart_count) == (3, 0)
+
+
 async def test_delete_leaves_nothing(rig: Rig) -> None:
     await rig.create(A, {"A": "1"})
     await rig.settled(A, Phase.RUNNING)

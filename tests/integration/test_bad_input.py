@@ -258,6 +258,14 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
     "request_id": [{"sandbox_id": "a", "request_id": one} for one in ("x", "\x1b[31m", f"{UUID}\n", UUID + "0")],
     "expected_generation": [{"sandbox_id": "a", "expected_generation": one} for one in (0, -1, -(2**63))],
 }
+
+
+def masked(*paths: str, **spec: Any) -> dict[str, Any]:
+    """An UpdateSandboxRequest that names these paths."""
+    return {"sandbox_id": "a", "spec": spec, "update_mask": {"paths": paths}}
+
+
+MASKED = masked("image")
 READS: dict[str, list[dict[str, Any]]] = {
     **NAMED,
     "min_sequence": [{"sandbox_id": "a", "min_sequence": one} for one in (-1, -(2**63))],
@@ -282,6 +290,44 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
         "unset": [{"sandbox_id": "a", "unset": ["A"], "replace": True}, {"sandbox_id": "a", "unset": ["A"] * 1001}],
         "unset[1]": [{"sandbox_id": "a", "unset": ["A", one]} for one in ("", "A B", "1", "x" * 257, "\n")],
         "unset[0]": [{"sandbox_id": "a", "unset": ["A"], "set": {"A": samples.CANARY}}],
+    },
+    "UpdateSandbox": {field: [MASKED | one for one in several] for field, several in CHANGES.items()}
+    | {
+        "update_mask": [{"sandbox_id": "a"}, masked(*["image"] * 14), masked(*["image"] * 100_000)],
+        "update_mask.paths[1]": [
+            masked("image", path)
+            for path in (
+                *("storage", "storage.size", "project", "runtime_class", "copy_image_home", "env"),
+                *(
+                    "",
+                    "*",
+                    "Image",
+                    "spec.image",
+                    "labels.a",
+                    "resources.",
+                    "resources.gpu",
+                    "ports.number",
+                    "\x1b[31m",
+                ),
+                "image",
+            )
+        ],
+        "update_mask.paths[0]": [masked("resources.cpu_limit", "resources")],
+        "spec.image": [masked("image", image=one) for one in ("a b", "x" * 513, "-x", "\n")],
+        "spec.command[0]": [masked("command", command=["\0"])],
+        "spec.args": [masked("args", args=["x"] * 257)],
+        "spec.ports[0].number": [masked("ports", ports=[{"number": one}]) for one in (0, 7681, 65536)],
+        "spec.resources.cpu_limit": [
+            masked(path, resources={"cpu_limit": "5Gi"}) for path in ("resources", "resources.cpu_limit")
+        ],
+        "spec.resources.memory_request": [
+            masked("resources", resources={"memory_request": "2Gi", "memory_limit": "1Gi"})
+        ],
+        "spec.labels[app]": [masked("labels", labels={"app": "x"})],
+        "spec.annotations[key]": [masked("annotations", annotations={"key": "is not allowed"})],
+        "spec.readiness.tcp_port": [masked("readiness", readiness={"tcp_port": one}) for one in (0, -1, 65536, 7681)],
+        "spec.readiness.http_path": [masked("readiness", readiness={"http_path": "x"})],
+        "spec.grace_period_seconds": [masked("grace_period_seconds", grace_period_seconds=one) for one in (-1, 3601)],
     },
     "GetStatus": READS,
     "GetSandbox": READS,

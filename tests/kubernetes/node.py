@@ -158,11 +158,13 @@ class Node:
                 await asyncio.sleep(0.2)
 
     async def _behaviour(self, pod: dict[str, Any]) -> str:
-        """What it is to do; `missing` where its environment is not there."""
+        """What it is to do; `missing` where its environment is not there. An image `...:missing` cannot be pulled."""
         meta = pod["metadata"]
         told = self._behaviours.get((meta["namespace"], meta["name"]))
         if told:
             return told
+        if kubelet.own(pod)["image"].endswith(":missing"):
+            return "image-pull"
         env = await self._env(pod)
         if env is None:
             return "missing"

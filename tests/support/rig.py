@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import functools
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -140,6 +141,11 @@ class Rig:
 
     async def env(self, sandbox_id: str, **values: str) -> Sandbox:
         return (await self.manager.update_env(self.mutation(sandbox_id), values, (), False)).sandbox
+
+    async def update(self, sandbox_id: str, **fields: Any) -> Sandbox:
+        """Changes fields of the spec."""
+        change = functools.partial(dataclasses.replace, **fields)
+        return (await self.manager.update(self.mutation(sandbox_id), change)).sandbox
 
     async def delete(self, sandbox_id: str, *, keep: bool = False) -> Sandbox:
         return (await self.manager.delete(self.mutation(sandbox_id), keep)).sandbox

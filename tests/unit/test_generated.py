@@ -95,6 +95,7 @@ def test_the_service_has_the_rpcs_that_callers_know(contract: descriptor_pb2.Fil
         "Delete",
         "GetStatus",
         "UpdateEnvVars",
+        "UpdateSandbox",
         "WatchStatus",
         "ListSandboxes",
         "GetSandbox",

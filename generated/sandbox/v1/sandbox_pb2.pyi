@@ -53,6 +53,7 @@ Nothing was changed. Generate a new id.
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -726,7 +727,7 @@ class SandboxSpec(_message.Message):
     """
     grace_period_seconds: _builtins.int
     """Seconds that its processes have to end after SIGTERM before they are killed, 0 to 3600. Unset: the service's
-    default. A stop, a delete or a change of the environment takes as long where they ignore SIGTERM. On Kubernetes they
+    default. A stop, a delete or an update takes as long where they ignore SIGTERM. On Kubernetes they
     have at least 1 second.
     """
     copy_image_home: _builtins.bool
@@ -1588,6 +1589,103 @@ class UpdateEnvVarsResponse(_message.Message):
 Global___UpdateEnvVarsResponse: _TypeAlias = UpdateEnvVarsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateSandboxRequest(_message.Message):
+    """UpdateSandboxRequest asks for a change of the spec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
+    sandbox_id: _builtins.str
+    """The sandbox. Required."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    expected_generation: _builtins.int
+    """Refuse with ABORTED unless this is the current generation. Unset: whatever it is."""
+    @_builtins.property
+    def spec(self) -> Global___SandboxSpec:
+        """The new values of the fields in update_mask; the others are not read. What each takes, its limits and what the
+        service's operators allow are as for CreateSandbox. A field that is empty here gets its default, as at a create.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields to change, by their names in SandboxSpec. Required. It takes `labels`, `annotations`, `image`, `command`,
+        `args`, `ports`, `resources`, `resources.cpu_request`, `resources.cpu_limit`, `resources.memory_request`,
+        `resources.memory_limit`, `readiness` and `grace_period_seconds`, each once, and no part of a field together with that
+        field. Lists and maps are replaced as a whole. A member of `resources` that is not named keeps its value. `project`,
+        `storage`, `runtime_class` and `copy_image_home` are fixed when the sandbox is created; UpdateEnvVars changes the
+        environment.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        expected_generation: _builtins.int | None = ...,
+        spec: Global___SandboxSpec | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_generation", b"_expected_generation", "expected_generation", b"expected_generation", "spec", b"spec", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_generation", b"_expected_generation", "expected_generation", b"expected_generation", "namespace", b"namespace", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "spec", b"spec", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_generation: _TypeAlias = _typing.Literal["expected_generation"]  # noqa: Y015
+    _WhichOneofArgType__expected_generation: _TypeAlias = _typing.Literal["_expected_generation", b"_expected_generation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_generation) -> _WhichOneofReturnType__expected_generation | None: ...
+
+Global___UpdateSandboxRequest: _TypeAlias = UpdateSandboxRequest  # noqa: Y015
+
+@_typing.final
+class UpdateSandboxResponse(_message.Message):
+    """UpdateSandboxResponse is the answer to UpdateSandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sandbox(self) -> Global___Sandbox:
+        """The sandbox as it is now."""
+
+    @_builtins.property
+    def applied(self) -> _field_mask_pb2.FieldMask:
+        """The paths of update_mask that hold now: `labels`, by which lists and watches select at once, and what a running
+        sandbox has already.
+        """
+
+    @_builtins.property
+    def pending(self) -> _field_mask_pb2.FieldMask:
+        """The paths of update_mask that wait for a restart of the sandbox. With DESIRED_STATE_RUNNING the service restarts it
+        now: they hold once it is PHASE_RUNNING with an observed_generation of at least `generation` in this answer's status.
+        With DESIRED_STATE_STOPPED they hold after the next Start. The objects of a cluster have new labels from then on, too.
+        """
+
+    def __init__(
+        self,
+        *,
+        sandbox: Global___Sandbox | None = ...,
+        applied: _field_mask_pb2.FieldMask | None = ...,
+        pending: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "pending", b"pending", "sandbox", b"sandbox"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "pending", b"pending", "sandbox", b"sandbox"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSandboxResponse: _TypeAlias = UpdateSandboxResponse  # noqa: Y015
+
+@_typing.final
 class WatchStatusRequest(_message.Message):
     """WatchStatusRequest says what to watch. All that is given must match. If nothing is given, all sandboxes of the tenant
     are watched.
@@ -1606,7 +1704,8 @@ class WatchStatusRequest(_message.Message):
     """Sandboxes of this project."""
     label_selector: _builtins.str
     """Sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
-    requirements.
+    requirements. Labels can change (UpdateSandbox): an event is sent if the labels match as of that event, and nothing
+    says that a sandbox has ceased to match.
     """
     after_sequence: _builtins.int
     """Resume: the sequence of the last message seen, after snapshot_complete. Unset: begin with a snapshot. 0: the whole

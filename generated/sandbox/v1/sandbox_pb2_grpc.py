@@ -65,6 +65,11 @@ class SandboxServiceStub:
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateEnvVarsRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateEnvVarsResponse.FromString,
                 _registered_method=True)
+        self.UpdateSandbox = channel.unary_unary(
+                '/sandbox.v1.SandboxService/UpdateSandbox',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxResponse.FromString,
+                _registered_method=True)
         self.WatchStatus = channel.unary_stream(
                 '/sandbox.v1.SandboxService/WatchStatus',
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.WatchStatusRequest.SerializeToString,
@@ -196,6 +201,30 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSandbox(self, request, context):
+        """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
+        one has them at its next start. Lists and watches select by new labels at once. The answer says which fields hold
+        already and which wait for the restart.
+
+        Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
+        such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
+        restarts nothing: no new generation.
+
+        Errors, besides those of any mutation:
+        NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+        INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
+        INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
+        one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
+        INVALID_FIELDS on a field of `spec`, as for CreateSandbox. The spec that results is checked as
+        a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
+        FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+        ErrorInfo has as `generation`. Read the sandbox and decide again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchStatus(self, request, context):
         """WatchStatus streams events: each has the status of a sandbox from then on.
 
@@ -303,6 +332,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.UpdateEnvVars,
                     request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateEnvVarsRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateEnvVarsResponse.SerializeToString,
+            ),
+            'UpdateSandbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSandbox,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxResponse.SerializeToString,
             ),
             'WatchStatus': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchStatus,
@@ -488,6 +522,33 @@ class SandboxService:
             '/sandbox.v1.SandboxService/UpdateEnvVars',
             sandbox_dot_v1_dot_sandbox__pb2.UpdateEnvVarsRequest.SerializeToString,
             sandbox_dot_v1_dot_sandbox__pb2.UpdateEnvVarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSandbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/UpdateSandbox',
+            sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxResponse.FromString,
             options,
             channel_credentials,
             insecure,

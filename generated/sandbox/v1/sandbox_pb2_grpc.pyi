@@ -162,6 +162,26 @@ class SandboxServiceStub:
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
+    UpdateSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateSandboxRequest, _sandbox_pb2.UpdateSandboxResponse]
+    """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
+    one has them at its next start. Lists and watches select by new labels at once. The answer says which fields hold
+    already and which wait for the restart.
+
+    Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
+    such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
+    restarts nothing: no new generation.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
+                           INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
+                           one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
+                           INVALID_FIELDS on a field of `spec`, as for CreateSandbox. The spec that results is checked as
+                           a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
+      FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
+    """
     WatchStatus: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]
     """WatchStatus streams events: each has the status of a sandbox from then on.
 
@@ -304,6 +324,26 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Errors, besides those of any mutation:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
+      FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
+    """
+    UpdateSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateSandboxRequest, _sandbox_pb2.UpdateSandboxResponse]  # type: ignore[assignment]
+    """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
+    one has them at its next start. Lists and watches select by new labels at once. The answer says which fields hold
+    already and which wait for the restart.
+
+    Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
+    such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
+    restarts nothing: no new generation.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+      INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
+                           INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
+                           one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
+                           INVALID_FIELDS on a field of `spec`, as for CreateSandbox. The spec that results is checked as
+                           a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
@@ -483,6 +523,32 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors, besides those of any mutation:
           NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
           INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
+          FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                               ErrorInfo has as `generation`. Read the sandbox and decide again.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateSandbox(
+        self,
+        request: _sandbox_pb2.UpdateSandboxRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.UpdateSandboxResponse, _abc.Awaitable[_sandbox_pb2.UpdateSandboxResponse]]:
+        """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
+        one has them at its next start. Lists and watches select by new labels at once. The answer says which fields hold
+        already and which wait for the restart.
+
+        Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
+        such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
+        restarts nothing: no new generation.
+
+        Errors, besides those of any mutation:
+          NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
+          INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
+                               INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
+                               one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
+                               INVALID_FIELDS on a field of `spec`, as for CreateSandbox. The spec that results is checked as
+                               a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
           ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                                ErrorInfo has as `generation`. Read the sandbox and decide again.

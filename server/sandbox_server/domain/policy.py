@@ -31,9 +31,9 @@ class Policy:
     storage_classes: Sequence[str]
 
     def violations(self, annotations: Mapping[str, str], runtime_class: str, storage_class: str) -> Iterator[Violation]:
-        """Yields a violation for each field of a new sandbox that is well formed but not allowed.
+        """Yields a violation for each given field that is well formed but not allowed.
 
-        Only new sandboxes are checked: an existing sandbox keeps what was allowed when it was created.
+        Only what is given anew is checked: a sandbox keeps what was allowed when it got it.
         """
         if not any(check.annotations("spec.annotations", annotations)):
             for key in annotations:

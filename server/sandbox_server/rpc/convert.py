@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -20,7 +20,7 @@ from sandbox_server.settings import Defaults
 
 WATCHED_MOST = 1000
 
-ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest
+ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest | pb.UpdateSandboxRequest
 MutationRequest = pb.CreateSandboxRequest | ChangeRequest
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 
@@ -157,9 +157,12 @@ def _pair(request: str, limit: str, default_request: str, default_limit: str, ki
     return request or default_request, limit or default_limit
 
 
-def change(tenant: Tenant, request: ChangeRequest) -> manager.Mutation:
-    """Returns the mutation of a sandbox that exists. Raises `errors.Invalid`, and `errors.NotFound` for another tenant's
-    namespace."""
+def change(tenant: Tenant, request: ChangeRequest, violations: Iterable[Violation] = ()) -> manager.Mutation:
+    """Returns the mutation of a sandbox that exists.
+
+    Raises `errors.Invalid` with `violations` and every other bad field, and `errors.NotFound` for another tenant's
+    namespace.
+    """
     expected = request.expected_generation if request.HasField("expected_generation") else None
     with _collecting() as found:
         found += check.request_id("request_id", request.request_id)
@@ -167,6 +170,7 @@ def change(tenant: Tenant, request: ChangeRequest) -> manager.Mutation:
             found.append(Violation("expected_generation", "must be a generation: 1 or more"))
         if isinstance(request, pb.UpdateEnvVarsRequest):
             found += check.env_change(request.set, request.unset, request.replace)
+        found += violations
         found += _bad_names(request)
     return mutation(tenant, tenant.key(request.namespace, request.sandbox_id), request, expected)
 

@@ -38,7 +38,7 @@ def status(event: Event, stale: bool = False) -> Any:
 def whole(event: Event, stale: bool = False, basic: bool = False) -> Any:
     """Returns the Sandbox of an event with its status and, unless `basic`, its spec and the names of its variables."""
     sandbox = event.sandbox
-    details = {} if basic else {"spec": _spec(sandbox.spec), "env_names": sandbox.env_names}
+    details = {} if basic else {"spec": spec(sandbox.spec), "env_names": sandbox.env_names}
     return (
         _names(sandbox)
         | details
@@ -102,7 +102,7 @@ def _condition(condition: Condition) -> dict[str, Any]:
     }
 
 
-def _spec(spec: SandboxSpec) -> dict[str, Any]:
+def spec(spec: SandboxSpec) -> dict[str, Any]:
     """Returns a SandboxSpec. Of the two probes it has the one that is set, or none."""
     resources = spec.resources
     storage = spec.storage

@@ -13,7 +13,7 @@ from sandbox_server.domain.event import Event
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import convert, listing, render, waits
+from sandbox_server.rpc import convert, listing, render, updates, waits
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.settings import Defaults
@@ -77,6 +77,12 @@ class Servicer:
         mutation = convert.change(tenant, request)
         updated = self._manager.update_env(mutation, request.set, request.unset, request.replace)
         return await self._answer(caller, updated)
+
+    async def UpdateSandbox(self, tenant: Tenant, request: pb.UpdateSandboxRequest, caller: Caller) -> Fields:
+        mutation = convert.change(tenant, request, updates.violations(request, self._defaults, self._policy))
+        change = functools.partial(updates.changed, request, self._defaults)
+        event = await in_time(caller, self._manager.update(mutation, change))
+        return {"sandbox": self._whole(event)} | updates.progress(request.update_mask.paths, event.sandbox)
 
     async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
         last = await self._last(tenant, request, caller)

@@ -1,0 +1,76 @@
+"""UpdateSandbox as its callers meet it: real gRPC, the local engine."""
+
+import uuid
+
+import pytest
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import Client, errors
+
+SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
+
+
+def running(client: Client, sandbox_id: str) -> pb.SandboxStatus:
+    client.create("updates", sandbox_id=sandbox_id, spec=SLEEP)
+    return client.wait_until(sandbox_id, "RUNNING", timeout=30)
+
+
+def test_the_answer_says_what_holds_and_what_waits_for_the_restart(client: Client) -> None:
+    running(client, "told")
+    answer = client.update("told", args=["5"], labels={"tier": "web"})
+    assert (answer.applied.paths, answer.pending.paths) == (["labels"], ["args"])
+    assert (answer.sandbox.spec.args, answer.sandbox.status.phase) == (["5"], pb.PHASE_UPDATING)
+    assert [one.sandbox_id for one in client.list(label_selector="tier=web")] == ["told"]
+    generation = answer.sandbox.status.generation
+    assert client.wait_until("told", "RUNNING", generation=generation, timeout=30).restart_count == 0
+    again = client.update("told", args=["5"], labels={"tier": "web"})
+    assert (again.applied.paths, again.pending.paths) == (["args", "labels"], [])
+    assert again.sandbox.status.generation == generation == 2
+    stopped = client.stop("told")
+    client.wait_until("told", "STOPPED", generation=stopped.status.generation, timeout=30)
+    waiting = client.update("told", args=["6"])
+    assert (waiting.applied.paths, waiting.pending.paths) == ([], ["args"])
+    client.delete("told")
+
+
+@pytest.mark.fault(7)
+def test_an_update_takes_effect_once_and_belongs_to_one_payload(client: Client) -> None:
+    running(client, "once")
+    request_id = str(uuid.uuid4())
+    first = client.update("once", image="a:1", request_id=request_id)
+    second = client.update("once", image="b:2")
+    again = client.update("once", image="a:1", request_id=request_id.upper())
+    assert (first.sandbox.spec.image, again.sandbox.spec.image) == ("a:1", "b:2")
+    assert again.sandbox.status.generation == second.sandbox.status.generation == 3
+    for other in ({"args": []}, {}):
+        with pytest.raises(errors.InvalidArgument) as caught:
+            client.update("once", image="a:1" if other else "a:2", request_id=request_id, **other)
+        assert caught.value.reason == "REQUEST_ID_REUSED"
+    client.delete("once")
+
+
+def test_preconditions_of_an_update_say_what_to_do(client: Client) -> None:
+    running(client, "held")
+    with pytest.raises(errors.Aborted) as aborted:
+        client.update("held", image="a:1", expected_generation=7)
+    assert aborted.value.reason == "GENERATION_MISMATCH"
+    with pytest.raises(errors.InvalidArgument) as invalid:
+        client.update("held")
+    assert list(invalid.value.fields) == ["update_mask"]
+    with pytest.raises(errors.InvalidArgument) as whole:
+        client.update("held", ready=9000)
+    assert list(whole.value.fields) == ["spec.readiness.tcp_port"]
+    assert client.get("held").status.generation == 1
+    client.delete("held")
+    with pytest.raises(errors.FailedPrecondition) as deleted:
+        client.update("held", image="a:1")
+    assert deleted.value.reason == "SANDBOX_DELETED"
+
+
+def test_a_watch_by_labels_has_a_sandbox_from_the_update_on_that_makes_it_match(client: Client) -> None:
+    running(client, "found")
+    sequence = client.page().sequence
+    client.update("found", labels={"seen": "yes"})
+    first = next(iter(client.watch(label_selector="seen=yes", after_sequence=sequence, timeout=20)))
+    assert first.status is not None
+    assert (first.status.sandbox_id, first.status.generation) == ("found", 2)
+    client.delete("found")
