@@ -9,10 +9,11 @@ from sandbox_client import calls, errors
 from sandbox_client.retry import PATIENCE
 from sandbox_client.watch import Kind
 
-from sandboxctl import deletion, options, show
+from sandboxctl import answers, deletion, options, reading, settling, show, targets
 from sandboxctl import env as variables
 from sandboxctl.options import chosen
-from sandboxctl.settling import Id, Patience, Timeout, Wait, settled
+from sandboxctl.settling import Patience, Timeout, Wait, Waiting
+from sandboxctl.targets import Ids, Selector
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,42 +60,48 @@ def create(
     created = chosen.client.create(
         project, sandbox_id=sandbox_id, namespace=chosen.namespace, env=values, spec=spec, adopt_volume=adopt_volume
     )
-    settled(created, "RUNNING", wait, patience, timeout)
+    settling.settled(created, Waiting(wait, patience, timeout, "RUNNING"))
 
 
 @app.command()
 def start(
-    sandbox_id: Id,
+    sandbox_ids: Ids = None,
+    selector: Selector = "",
     accept_data_loss: Annotated[bool, typer.Option(help="where the disk was lost: begin on an empty one")] = False,
     wait: Wait = False,
     patience: Patience = PATIENCE,
     timeout: Timeout = 600,
 ) -> None:
-    """Start a stopped sandbox."""
-    started = chosen.client.start(sandbox_id, namespace=chosen.namespace, accept_data_loss=accept_data_loss)
-    settled(started, "RUNNING", wait, patience, timeout)
+    """Start stopped sandboxes."""
+
+    def act(namespace: str, sandbox_id: str) -> pb.Sandbox:
+        return chosen.client.start(sandbox_id, namespace=namespace, accept_data_loss=accept_data_loss)
+
+    settling.done(targets.of(sandbox_ids, selector), act, Waiting(wait, patience, timeout, "RUNNING"))
 
 
 @app.command()
-def stop(sandbox_id: Id, wait: Wait = False, patience: Patience = PATIENCE, timeout: Timeout = 120) -> None:
-    """Stop a sandbox; its disk stays."""
-    settled(chosen.client.stop(sandbox_id, namespace=chosen.namespace), "STOPPED", wait, patience, timeout)
+def stop(
+    sandbox_ids: Ids = None,
+    selector: Selector = "",
+    wait: Wait = False,
+    patience: Patience = PATIENCE,
+    timeout: Timeout = 120,
+) -> None:
+    """Stop sandboxes; their disks stay."""
+
+    def act(namespace: str, sandbox_id: str) -> pb.Sandbox:
+        return chosen.client.stop(sandbox_id, namespace=namespace)
+
+    settling.done(targets.of(sandbox_ids, selector), act, Waiting(wait, patience, timeout, "STOPPED"))
 
 
 app.command()(deletion.delete)
-
-
-@app.command()
-def status(sandbox_id: Id) -> None:
-    """Show a sandbox's status, and why it is so."""
-    found = chosen.client.status(sandbox_id, namespace=chosen.namespace)
-    show.as_json(found) if chosen.json else show.status(found)
-
-
-@app.command()
-def get(sandbox_id: Id) -> None:
-    """Print a sandbox with its spec as JSON."""
-    show.as_json(chosen.client.get(sandbox_id, namespace=chosen.namespace))
+app.command()(reading.wait)
+app.command()(reading.status)
+app.command()(reading.get)
+app.command()(reading.describe)
+app.command("open")(reading.open_)
 
 
 @app.command("list")
@@ -116,28 +123,28 @@ def list_(
             label_selector=selector,
             phases=phases,
             volume_kept=kept_volumes,
-            # The table shows nothing of the specs.
-            basic=not chosen.json,
+            # The tables show nothing of the specs.
+            basic=not chosen.structured,
         )
     )
     filtered = project or selector or phases or kept_volumes or chosen.namespace
     none = "no sandbox matches" if filtered else "there are no sandboxes: `sandboxctl create` makes one"
-    show.sandboxes(found, none, chosen.json)
+    answers.sandboxes(found, none)
 
 
 @app.command()
 def watch(
     target: Annotated[
-        str, typer.Argument(help="a sandbox's id, else a project; none: everything", show_default=False)
-    ] = "",
+        list[str] | None, typer.Argument(help="sandboxes' ids, or one project; none: everything", show_default=False)
+    ] = None,
     selector: Annotated[str, typer.Option("--selector", "-l", help="by label: a=b,c in (d,e),!f")] = "",
     after: Annotated[int | None, typer.Option(help="resume after this sequence")] = None,
 ) -> None:
     """Show status changes as they happen, until Ctrl-C, or the end of the one sandbox."""
-    ids, project = _target(target)
+    namespace, ids, project = _target(target or [])
     events = chosen.client.watch(
         ids,
-        namespace=chosen.namespace,
+        namespace=namespace,
         project=project,
         label_selector=selector,
         after_sequence=after,
@@ -145,9 +152,7 @@ def watch(
         back=show.back,
     )
     for event in events:
-        if event.status is not None and chosen.json:
-            show.line(event.status)
-        elif event.status is not None:
+        if event.status is not None and not answers.event(event.status):
             show.change(event.status, event.sequence)
         elif event.kind is Kind.RESYNC:
             show.err.print("the watch cannot go on from there: what follows is the present state again")
@@ -157,20 +162,27 @@ def watch(
 def version() -> None:
     """Print the version of this command."""
     number = importlib.metadata.version("sandbox-service")
-    show.as_json({"version": number}) if chosen.json else show.out.print(number)
+    if not answers.structured({"version": number}):
+        show.out.print(number)
 
 
-def _target(target: str) -> tuple[list[str], str]:
-    """Returns the ids and the project to watch: `target` as an id if a sandbox has it, and else as a project.
+def _target(words: list[str]) -> tuple[str, list[str], str]:
+    """Returns the namespace, the ids and the project to watch: one word as an id if a sandbox has it, else as a project.
 
-    Raises `Unavailable` if the service is not reached, which a watch would not: it tries for ever.
+    Raises `Unavailable` if the service is not reached, and `typer.BadParameter` for ids of several namespaces.
     """
-    if not target:
+    names = [targets.named(one) for one in words]
+    if len(names) != 1:
+        namespaces = {namespace for namespace, _ in names} or {chosen.namespace}
+        if len(namespaces) > 1:
+            raise typer.BadParameter("a watch of several sandboxes is of one namespace")
         chosen.client.page(namespace=chosen.namespace, page_size=1)
-        return [], ""
+        return namespaces.pop(), [sandbox_id for _, sandbox_id in names], ""
+    ((namespace, sandbox_id),) = names
     try:
-        chosen.client.status(target, namespace=chosen.namespace)
+        chosen.client.status(sandbox_id, namespace=namespace)
     except (errors.NotFound, errors.InvalidArgument):
-        show.err.print(f"no sandbox has the id {show.printable(target)}: watching the project of that name")
-        return [], target
-    return [target], ""
+        project = words[0]
+        show.err.print(f"no sandbox has the id {show.printable(project)}: watching the project of that name")
+        return chosen.namespace, [], project
+    return namespace, [sandbox_id], ""

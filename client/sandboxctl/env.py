@@ -9,14 +9,28 @@ import typer
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client.retry import PATIENCE
 
-from sandboxctl import envfile, show
+from sandboxctl import answers, envfile, settling, show, targets
 from sandboxctl.options import chosen
-from sandboxctl.settling import Id, Patience, Timeout, Wait, settled
+from sandboxctl.settling import Patience, Timeout, Wait, Waiting
+from sandboxctl.targets import Ids, Selector, Targets
 
 app = typer.Typer(no_args_is_help=True, help="Environment variables. Their values are never printed.")
 
-Variables = Annotated[
-    list[str] | None, typer.Argument(help="NAME=value, or NAME to take this shell's", show_default=False)
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="ids joined by commas, then NAME=value, or NAME to take this shell's; with --selector no ids",
+        metavar="SANDBOX_ID[,...] [NAME[=value]]...",
+        show_default=False,
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="ids joined by commas, then names; with --selector no ids",
+        metavar="SANDBOX_ID[,...] NAME...",
+        show_default=False,
+    ),
 ]
 File = Annotated[
     Path | None,
@@ -28,8 +42,8 @@ File = Annotated[
 
 @app.command("set")
 def set_(
-    sandbox_id: Id,
-    values: Variables = None,
+    words: Words = None,
+    selector: Selector = "",
     env_file: File = None,
     replace: Annotated[bool, typer.Option(help="remove all others")] = False,
     wait: Wait = False,
@@ -37,36 +51,69 @@ def set_(
     timeout: Timeout = 600,
 ) -> None:
     """Set variables; a running sandbox restarts with them."""
-    given = read(values or [], env_file)
+    ids, values = _split(words or [], selector)
+    given = read(values, env_file)
     if not given and not replace:
         raise typer.BadParameter("give NAME=value or --env-file; --replace alone removes all")
-    changed = chosen.client.update_env(sandbox_id, set=given, replace=replace, namespace=chosen.namespace)
-    _changed(changed, wait, patience, timeout)
+
+    def act(namespace: str, sandbox_id: str) -> pb.Sandbox:
+        return chosen.client.update_env(sandbox_id, set=given, replace=replace, namespace=namespace)
+
+    settling.done(targets.of(ids, selector), act, Waiting(wait, patience, timeout))
 
 
 @app.command()
 def unset(
-    sandbox_id: Id,
-    names: Annotated[list[str], typer.Argument(help="the variables' names", show_default=False)],
+    words: Names = None,
+    selector: Selector = "",
     wait: Wait = False,
     patience: Patience = PATIENCE,
     timeout: Timeout = 600,
 ) -> None:
     """Remove variables; a running sandbox restarts without them."""
-    _changed(chosen.client.update_env(sandbox_id, unset=names, namespace=chosen.namespace), wait, patience, timeout)
+    ids, names = _split(words or [], selector)
+    if not names:
+        raise typer.BadParameter("give the names of variables")
+
+    def act(namespace: str, sandbox_id: str) -> pb.Sandbox:
+        return chosen.client.update_env(sandbox_id, unset=names, namespace=namespace)
+
+    settling.done(targets.of(ids, selector), act, Waiting(wait, patience, timeout))
 
 
 @app.command("list")
-def list_(sandbox_id: Id) -> None:
+def list_(sandbox_ids: Ids = None, selector: Selector = "") -> None:
     """Print the names of the variables."""
-    names = list(chosen.client.get(sandbox_id, namespace=chosen.namespace).env_names)
-    if chosen.json:
-        show.as_json(names)
+    meant = targets.of(sandbox_ids, selector)
+
+    def read_one(namespace: str, sandbox_id: str) -> pb.Sandbox:
+        return chosen.client.get(sandbox_id, namespace=namespace)
+
+    settling.collected(meant, read_one, lambda found: _printed(meant, found))
+
+
+def _printed(meant: Targets, found: list[pb.Sandbox]) -> None:
+    """Prints the names of the variables; for several sandboxes with the sandbox before each."""
+    if meant.single:
+        names = list(found[0].env_names)
+        if answers.structured(names):
+            return
+        for name in names:
+            show.out.print(name)
+        if not names:
+            show.err.print("it has no variables")
         return
-    if not names:
-        show.err.print("it has no variables")
-    for name in names:
-        show.out.print(name)
+    if not answers.structured({f"{one.namespace}/{one.sandbox_id}": list(one.env_names) for one in found}):
+        for one in found:
+            for name in one.env_names:
+                show.out.print(f"{one.namespace}/{one.sandbox_id} {name}")
+
+
+def _split(words: list[str], selector: str) -> tuple[list[str], list[str]]:
+    """Returns the ids and the variables of the words. With a selector there are no ids."""
+    if selector or not words:
+        return [], words
+    return [one for one in words[0].split(",") if one], words[1:]
 
 
 def read(words: list[str], file: Path | None) -> dict[str, str]:
@@ -106,8 +153,3 @@ def split(text: str, option: str) -> tuple[str, str]:
     if not equals:
         raise typer.BadParameter("must be NAME=value", param_hint=f"--{option}")
     return name, value
-
-
-def _changed(sandbox: pb.Sandbox, wait: bool, patience: float, timeout: float) -> None:
-    stopped = sandbox.desired_state == pb.DESIRED_STATE_STOPPED
-    settled(sandbox, "STOPPED" if stopped else "RUNNING", wait, patience, timeout)

@@ -23,7 +23,10 @@ class Output(StrEnum):
     """The format of answers."""
 
     TABLE = "table"
+    WIDE = "wide"
+    NAME = "name"
     JSON = "json"
+    YAML = "yaml"
 
 
 class _Client(Client):
@@ -67,15 +70,21 @@ class Chosen:
         token = _token(self.token_file) if self.token_file else self.token
         return _Client(self.server, token=token, tls=self.tls, ca_file=self.ca_file)
 
+    def forget_client(self) -> None:
+        """Closes the client of an earlier command in this process."""
+        client = self.__dict__.pop("client", None)
+        if client is not None:
+            client.close()
+
     @property
     def secure(self) -> bool:
         """Whether the command uses TLS."""
         return self.tls or self.ca_file is not None
 
     @property
-    def json(self) -> bool:
-        """Whether a program reads the answer."""
-        return self.output is Output.JSON
+    def structured(self) -> bool:
+        """Whether the answer has every field."""
+        return self.output in (Output.JSON, Output.YAML)
 
 
 chosen = Chosen()
@@ -98,9 +107,12 @@ def declared(
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", envvar="SANDBOX_NAMESPACE", help="default: the tenant's first")
     ] = "",
-    output: Annotated[Output, typer.Option("--output", "-o", help="table or json")] = Output.TABLE,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="json and yaml have every field; name is namespace/id")
+    ] = Output.TABLE,
 ) -> None:
     """Options that every command has."""
+    chosen.forget_client()
     for name in _NAMES:
         setattr(chosen, name, context.params[name])
 

@@ -19,8 +19,8 @@ from sandbox_client import Client
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import DisruptionStatus
 from sandbox_server.rpc import render
+from sandboxctl import answers, details, show
 from sandboxctl import env as variables
-from sandboxctl import show
 
 from tests.support import samples
 from tests.support.ports import free_port
@@ -318,7 +318,7 @@ def test_the_clusters_words_are_shown_as_they_are_and_move_no_cursor(
     monkeypatch.delenv("COLUMNS", raising=False)
     words = 'Pod "p" is invalid: [spec.a: Required, spec.b[0]: bad] [/b] :key: é'
     status = pb.SandboxStatus(sandbox_id="demo", message=f"{words}\n\x1b[31m\x9b2J")
-    show.status(status)
+    show.out.print(details.status(status))
     show.change(status, 1)
     show.failure("failed", status.message)
     said = capsys.readouterr()
@@ -334,7 +334,7 @@ def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -
     ended = DisruptionStatus(Reason.EVICTED, "Evicted: low on memory\n; the disk is kept", seen, 2)
     disrupted = samples.sandbox(status=samples.status(last_disruption=ended))
     message = pb.SandboxStatus(**render.status(samples.event(disrupted)))
-    assert show.plain(message)["last_disruption"] == {
+    assert answers.plain(message)["last_disruption"] == {
         "reason": "REASON_EVICTED",
         "message": ended.message,
         "time": "2026-01-02T03:04:05Z",
@@ -343,7 +343,7 @@ def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -
     assert not pb.SandboxStatus(**render.status(samples.event(samples.sandbox()))).HasField("last_disruption")
     printed = io.StringIO()
     monkeypatch.setattr(show.out, "file", printed)
-    show.status(message)
+    show.out.print(details.status(message))
     (line,) = [one for one in printed.getvalue().splitlines() if one.startswith("last disruption")]
     assert "EVICTED at 2026-01-02T03:04:05+00:00, 2 in a row: Evicted: low on memory ; the disk is kept" in line
 

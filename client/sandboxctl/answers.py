@@ -1,0 +1,137 @@
+"""The answer of a command in the chosen format: tables for people, JSON, YAML and names for programs."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.table import Table
+from rich.text import Text
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import words
+
+from sandboxctl import details, show
+from sandboxctl.options import Output, chosen
+
+_Cell = str | Text
+_COLUMNS: dict[str, Callable[[pb.Sandbox], _Cell]] = {
+    "NAMESPACE": lambda one: one.namespace,
+    "ID": lambda one: one.sandbox_id,
+    "PROJECT": lambda one: one.status.project,
+    "PHASE": lambda one: show.coloured(show.phase(one.status)),
+    "REASON": lambda one: show.reason(one.status.reason),
+    "REMEDY": lambda one: words.short(pb.Remedy, one.status.remedy) if one.status.remedy else "-",
+    "GENERATION": lambda one: f"{one.status.observed_generation}/{one.status.generation}",
+    "RESTARTS": lambda one: str(one.status.restart_count),
+    "AGE": lambda one: age(one.create_time),
+    "DISK": lambda one: one.status.volume.size or "-",
+    "URL": lambda one: "-" if details.gone(one.status) else one.public_url or one.status.public_url,
+    "TERMINAL": lambda one: "-" if details.gone(one.status) else one.status.ttyd_url or "-",
+    "MESSAGE": lambda one: show.printable(one.status.message),
+}
+_NARROW = ("ID", "PROJECT", "PHASE", "REASON", "AGE", "URL")
+
+
+def structured(value: Any) -> bool:
+    """Prints a value, which may contain messages, as JSON or YAML. Returns False for the other formats."""
+    if chosen.output is Output.JSON:
+        show.out.print_json(json.dumps(value, default=plain), ensure_ascii=not _utf8())
+    elif chosen.output is Output.YAML:
+        show.out.out(_yaml(value), end="", highlight=False)
+    else:
+        return False
+    return True
+
+
+def event(value: Any) -> bool:
+    """Prints a value as one line of JSON or one document of YAML. Returns False for the other formats."""
+    if chosen.output is Output.JSON:
+        show.out.out(json.dumps(value, default=plain), highlight=False)
+    elif chosen.output is Output.YAML:
+        show.out.out(f"---\n{_yaml(value)}", end="", highlight=False)
+    else:
+        return False
+    return True
+
+
+def sandbox(one: pb.Sandbox) -> None:
+    """Prints a sandbox; as a table its status."""
+    if structured(one):
+        return
+    if chosen.output is Output.TABLE:
+        show.out.print(details.status(one.status))
+    else:
+        _rows([one])
+
+
+def sandboxes(found: Sequence[pb.Sandbox], none: str) -> None:
+    """Prints sandboxes, as a table with their namespaces if there are several.
+
+    Without sandboxes the table has no rows, and `none` is printed on standard error.
+    """
+    if structured({"sandboxes": [*found]}):
+        return
+    _rows(found)
+    if not found:
+        show.err.print(none)
+
+
+def statuses(found: Sequence[pb.SandboxStatus], single: bool) -> None:
+    """Prints one status, or several."""
+    if structured(found[0] if single else {"statuses": [*found]}):
+        return
+    if chosen.output is not Output.TABLE:
+        _rows([pb.Sandbox(sandbox_id=one.sandbox_id, namespace=one.namespace, status=one) for one in found])
+        return
+    for number, one in enumerate(found):
+        if number:
+            show.out.print()
+        show.out.print(details.status(one))
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """Returns a message as JSON values, with the field names of the contract. Empty fields are included."""
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def age(since: Timestamp) -> str:
+    """Returns the time since then in its largest unit; `-` for no time."""
+    if not since.seconds:
+        return "-"
+    seconds = int((datetime.now(UTC) - since.ToDatetime(UTC)).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{max(seconds, 0)}s"
+
+
+def _rows(found: Sequence[pb.Sandbox]) -> None:
+    """Prints a line for each sandbox."""
+    if chosen.output is Output.NAME:
+        for one in found:
+            show.out.print(f"{one.namespace}/{one.sandbox_id}")
+        return
+    several = len({one.namespace for one in found}) > 1
+    narrow = (*["NAMESPACE"] * several, *_NARROW)
+    headings = tuple(_COLUMNS) if chosen.output is Output.WIDE else narrow
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for one in found:
+        table.add_row(*(_COLUMNS[heading](one) for heading in headings))
+    show.out.print(table)
+
+
+def _yaml(value: Any) -> str:
+    whole = json.loads(json.dumps(value, default=plain))
+    return str(yaml.safe_dump(whole, sort_keys=False, allow_unicode=_utf8(), width=1000))
+
+
+def _utf8() -> bool:
+    return show.out.encoding.startswith("utf")

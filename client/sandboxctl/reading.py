@@ -1,0 +1,104 @@
+"""The commands that read sandboxes by their ids: `status`, `get`, `describe`, `wait` and `open`."""
+
+import sys
+import urllib.parse
+import webbrowser
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import calls
+from sandbox_client.retry import PATIENCE
+
+from sandboxctl import answers, details, options, settling, show, targets
+from sandboxctl.options import chosen
+from sandboxctl.settling import Patience, Timeout, Waiting
+from sandboxctl.targets import Ids, Selector
+
+
+def status(sandbox_ids: Ids = None, selector: Selector = "") -> None:
+    """Show the status of sandboxes, and why it is so."""
+    meant = targets.of(sandbox_ids, selector)
+
+    def read(namespace: str, sandbox_id: str) -> pb.SandboxStatus:
+        return chosen.client.status(sandbox_id, namespace=namespace)
+
+    settling.collected(meant, read, lambda found: answers.statuses(found, meant.single))
+
+
+def get(sandbox_ids: Ids = None, selector: Selector = "") -> None:
+    """Print sandboxes with their specs, as JSON unless another format is given."""
+    if chosen.output is options.Output.TABLE:
+        chosen.output = options.Output.JSON
+    _with_specs(sandbox_ids, selector, answers.sandbox)
+
+
+def describe(sandbox_ids: Ids = None, selector: Selector = "") -> None:
+    """Show all that is known of sandboxes, and what to do."""
+    _with_specs(sandbox_ids, selector, lambda one: show.out.print(details.described(one)))
+
+
+def wait(
+    sandbox_ids: Ids = None,
+    selector: Selector = "",
+    phase: Annotated[str, typer.Option("--for", help="a phase; default: what was asked for last")] = "",
+    patience: Patience = PATIENCE,
+    timeout: Timeout = 600,
+) -> None:
+    """Wait until sandboxes have a phase, showing the way."""
+    try:
+        calls.phase(phase or "RUNNING")
+    except ValueError:
+        raise typer.BadParameter("must be a phase such as RUNNING", param_hint="--for") from None
+
+    def act(namespace: str, sandbox_id: str) -> pb.Sandbox:
+        return chosen.client.get(sandbox_id, namespace=namespace)
+
+    settling.done(targets.of(sandbox_ids, selector), act, Waiting(True, patience, timeout, phase))
+
+
+def open_(
+    sandbox_id: Annotated[str, typer.Argument(help="id, or namespace/id", show_default=False)],
+    terminal: Annotated[bool, typer.Option("--terminal", help="its web terminal instead of its application")] = False,
+    print_only: Annotated[bool, typer.Option("--print", help="only print the URL")] = False,
+) -> None:
+    """Open a sandbox's application in the browser, and print its URL. Without a terminal it is only printed."""
+    namespace, name = targets.named(sandbox_id)
+    found = chosen.client.status(name, namespace=namespace)
+    url = found.ttyd_url if terminal else found.public_url
+    what = "web terminal" if terminal else "application"
+    if details.gone(found) or urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        show.failure("error", f"{name} has no {what}: it is {show.phase(found)}")
+        raise typer.Exit(1)
+    if found.phase != pb.PHASE_RUNNING:
+        show.err.print(f"{name} is {show.phase(found)}: its {what} may not answer")
+    if not answers.structured({"url": url}):
+        show.out.print(show.printable(url))
+    if not print_only and on_terminal() and not webbrowser.open(url):
+        show.err.print("no browser was found")
+
+
+def on_terminal() -> bool:
+    """Whether a person sees the answer."""
+    return sys.stdout.isatty()
+
+
+def _with_specs(sandbox_ids: list[str] | None, selector: str, one_for_people: Callable[[pb.Sandbox], None]) -> None:
+    meant = targets.of(sandbox_ids, selector)
+
+    def read(namespace: str, sandbox_id: str) -> pb.Sandbox:
+        return chosen.client.get(sandbox_id, namespace=namespace)
+
+    def answer(found: list[pb.Sandbox]) -> None:
+        if chosen.output is not options.Output.TABLE:
+            answers.sandbox(found[0]) if meant.single else answers.sandboxes(found, meant.none)
+            return
+        for number, one in enumerate(found):
+            if number:
+                show.out.print()
+            one_for_people(one)
+        if not found:
+            show.err.print(meant.none)
+
+    settling.collected(meant, read, answer)

@@ -1,0 +1,43 @@
+"""The sandboxes that a command is about: by their ids, or by a label selector."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from sandboxctl.options import chosen
+
+Ids = Annotated[
+    list[str] | None, typer.Argument(help="ids, or namespace/id", show_default=False, metavar="[SANDBOX_ID]...")
+]
+Selector = Annotated[
+    str,
+    typer.Option("--selector", "-l", help="instead of ids, what `list` shows with this selector: a=b,c in (d,e),!f"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Namespaces and ids. `single` if the command names one sandbox, so that its answer is not a list."""
+
+    names: list[tuple[str, str]]
+    single: bool
+    none: str
+    """What to say where there are none."""
+
+
+def of(ids: list[str] | None, selector: str, nothing: str = "nothing was done") -> Targets:
+    """Returns what the arguments name; `nothing` is said where nothing came of it. Raises `typer.BadParameter` unless there are either ids or a selector."""
+    if bool(ids) == bool(selector.strip()):
+        raise typer.BadParameter("give the ids of sandboxes or --selector: one of the two")
+    if selector.strip():
+        matching = chosen.client.list(namespace=chosen.namespace, label_selector=selector, basic=True)
+        return Targets([(one.namespace, one.sandbox_id) for one in matching], False, "no sandbox matches")
+    names = [named(one) for one in dict.fromkeys(ids or [])]
+    return Targets(names, len(names) == 1, nothing)
+
+
+def named(text: str) -> tuple[str, str]:
+    """Returns the namespace and the id of `id` or `namespace/id`."""
+    namespace, slash, sandbox_id = text.rpartition("/")
+    return (namespace, sandbox_id) if slash else (chosen.namespace, text)
