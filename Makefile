@@ -21,7 +21,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-all coverage test-random test-kubernetes cluster benchmark benchmark-kubernetes lint breaking format generate diagram requirements image-check clean
+.PHONY: help setup run demo test test-all coverage test-random test-kubernetes test-callers cluster benchmark benchmark-kubernetes lint breaking format generate diagram requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,10 @@ test-random: $(STAMP) ## random traffic with kills and a checker: SECONDS=300 SE
 # These tests kill API servers. The garbage collector then closes their TLS connections with a warning, which is no failure.
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite
 	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
+
+# It needs the languages themselves and their package registries. What it builds is kept in .callers for the next time.
+test-callers: $(STAMP) ## build the examples in every language and run them against the service
+	$(BIN)/python -m pytest tests/examples -o timeout=900 $(ARGS)
 
 cluster: $(STAMP) ## a real control plane with a simulated node, until Ctrl-C; prints its kubeconfig
 	@exec $(BIN)/python -m tests.kubernetes
@@ -103,5 +107,5 @@ image-check: $(STAMP) ## carry out the Dockerfile's steps in a clean directory, 
 	$(BIN)/python scripts/image_check.py
 
 clean: ## remove what was made here: .venv and caches; never the data of sandboxes
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* dist
+	rm -rf .venv .callers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,9 @@ from tests.support.service import Service
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "FAULTS.md"])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "examples" / "README.md", ROOT / "tests" / "FAULTS.md"]
+)
 ADDRESS = re.compile(r"(127\.0\.0\.1|localhost):50051")
 
 

@@ -1,0 +1,91 @@
+"""The examples in every language: built as their page says, each tells the same story, over connections that break."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import relay
+from tests.support.service import Service
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "examples" / "README.md").read_text()
+BUILT = ROOT / ".callers"
+"""A copy of the examples, with what was built of them."""
+LANGUAGES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
+ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+CUTS_APART = 0.5
+"""Seconds. A call reaches the service in between, so that each step is done in the end."""
+
+
+def block(heading: str) -> list[str]:
+    """Returns the lines of the first code block after a heading of the page."""
+    _, _, after = PAGE.partition(f"# {heading}\n")
+    found = re.search(r"```\n(.*?)```", after, re.DOTALL)
+    assert found is not None
+    return found[1].splitlines()
+
+
+STORY = block("Callers in other languages")
+
+
+@pytest.fixture(scope="session")
+def copied() -> Path:
+    """A copy of what a caller has. Files keep their times, so that builds do again only what has changed."""
+    for folder in ("examples", "protos"):
+        shutil.copytree(ROOT / folder, BUILT / folder, dirs_exist_ok=True)
+    return BUILT / "examples"
+
+
+@pytest.fixture
+def between(service: Service) -> Iterator[relay.Relay]:
+    """A relay to the service that breaks every connection again and again."""
+    ended = threading.Event()
+
+    def cut() -> None:
+        while not ended.wait(CUTS_APART):
+            made.cut()
+
+    with relay.to(service.port) as made:
+        cutting = threading.Thread(target=cut, daemon=True)
+        cutting.start()
+        yield made
+        ended.set()
+        cutting.join()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_caller_tells_the_story_over_connections_that_break(
+    language: str, copied: Path, between: relay.Relay
+) -> None:
+    *build, run = block(heading(language))
+    for command in build:
+        subprocess.run(["bash", "-ec", command], cwd=copied / language, env=ENVIRONMENT, check=True)
+    before = between.connections
+    done = subprocess.run(
+        ["bash", "-ec", run],
+        cwd=copied / language,
+        env={**ENVIRONMENT, "SANDBOX_SERVER": between.address},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=180,
+    )
+    assert done.stdout.splitlines() == STORY
+    assert done.returncode == 0
+    assert between.connections - before > 3
+
+
+def heading(language: str) -> str:
+    """Returns the heading of a language's part of the page."""
+    (found,) = (one for one in re.findall(r"^## (.+)$", PAGE, re.MULTILINE) if one.lower() == language)
+    return str(found)
+
+
+def test_each_part_of_the_page_is_an_example() -> None:
+    assert sorted(one.lower() for one in re.findall(r"^## (.+)$", PAGE, re.MULTILINE)) == LANGUAGES
