@@ -17,7 +17,7 @@ import uvloop
 from sandbox_server import app
 from sandbox_server.domain.event import OBSERVED, Event
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Addresses, Condition, Sandbox, Status, VolumeStatus
+from sandbox_server.domain.sandbox import Addresses, Condition, ObjectNames, Sandbox, Status, VolumeStatus
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 from sandbox_server.rpc import render
 from sandbox_server.rpc.server import OPTIONS
@@ -57,6 +57,7 @@ def sandbox(number: int, project: str = "bench") -> Sandbox:
         start_generation=1,
         create_time=NOW,
         attempt_at=NOW,
+        objects=ObjectNames.of(f"bench-{number}"),
         addresses=Addresses(
             dns_name=f"bench-{number}-0.bench-{number}-service.default.svc",
             public_url=f"https://h{number:011}.sandbox.example",

@@ -25,7 +25,7 @@ from sandbox_server.domain import check, errors
 from sandbox_server.domain.event import Kind
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.sandbox import Addresses, Key, ObjectNames, Sandbox
 from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import render, servicer
@@ -211,6 +211,20 @@ async def test_stored_sandboxes_are_changed_and_their_volumes_adopted(service: S
         assert [service.document(one.sandbox.key)["version"] for one in events] == [documents.VERSION] * 3
 
 
+async def test_names_of_objects_are_stored_and_stay(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with service.opened():
+        made = await service.ask(pb.CreateSandboxRequest(sandbox_id="named", spec=pb.SandboxSpec(project="demo")))
+        assert service.document(Key("ns-a", "named"))["objects"]["service"] == made["sandbox"]["serviceName"]
+    # A release to come names the objects of new sandboxes in another way.
+    names = ObjectNames("s", "v", "e", "a", "t")
+    monkeypatch.setattr(ObjectNames, "of", lambda _: names)
+    async with service.opened():
+        stopped = await service.ask(pb.StopRequest(sandbox_id="named"))
+        assert stopped["sandbox"]["serviceName"] == "named-service"
+        other = await service.ask(pb.CreateSandboxRequest(sandbox_id="later", spec=pb.SandboxSpec(project="demo")))
+        assert other["sandbox"]["serviceName"] == "v"
+
+
 def test_members_of_documents_are_those_of_their_version() -> None:
     _, components = msgspec.json.schema_components((documents.Document, documents.Spec), ref_template="{name}")
     members = sorted(f"{name}.{one}" for name, kind in components.items() for one in kind.get("properties", ()))
@@ -273,6 +287,7 @@ def newer(document: dict[str, Any]) -> None:
     """A document as a release to come may write it."""
     document["version"] = documents.VERSION + 1
     document["epoch"] = 7
+    document["objects"] = dataclasses.asdict(ObjectNames.of(document["id"]))
     document["addresses"]["zone"] = {"name": "z"}
     status = document["status"]
     status["reason"] = 977
@@ -286,7 +301,8 @@ async def test_sandbox_of_a_newer_release_is_served(service: Service) -> None:
     service.store_document(RUNNING, newer)
     spec = json.loads(service.raw("SELECT document FROM part WHERE name = 'spec' AND sequence = 1")[0][0])
     service.raw(
-        "UPDATE part SET document = ? WHERE name = 'spec' AND sequence = 1", json.dumps(spec | {"version": 3, "gpu": 1})
+        "UPDATE part SET document = ? WHERE name = 'spec' AND sequence = 1",
+        json.dumps(spec | {"version": documents.VERSION + 1, "gpu": 1}),
     )
     async with service.opened():
         status = (await service.ask(pb.GetStatusRequest(sandbox_id="running")))["status"]

@@ -11,7 +11,7 @@ from typing import Any
 from sandbox_server import store
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Sandbox, Status
+from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, ObjectNames, Sandbox, Status
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -47,6 +47,7 @@ def sandbox(sandbox_id: str = "demo-1", **changes: Any) -> Sandbox:
         "start_generation": 1,
         "create_time": NOW,
         "attempt_at": NOW,
+        "objects": ObjectNames.of(sandbox_id),
         "addresses": Addresses(dns_name="", public_url="", ttyd_url=""),
         "home_folder": HOME_FOLDER,
         "status": status(),

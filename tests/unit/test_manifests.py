@@ -113,7 +113,7 @@ def test_what_design_promises_of_the_pod_and_the_claim() -> None:
     spec, pod = stateful_set["spec"], stateful_set["spec"]["template"]["spec"]
     assert spec["podManagementPolicy"] == "Parallel"
     assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
-    assert spec["serviceName"] == sandbox.service_name
+    assert spec["serviceName"] == sandbox.objects.service
     (claim,) = spec["volumeClaimTemplates"]
     assert claim["metadata"]["name"] == "vn-homevn-agent"
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]

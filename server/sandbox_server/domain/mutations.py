@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sandbox_server.domain import check, errors, findings
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Key, Sandbox, Status
+from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Key, ObjectNames, Sandbox, Status
 from sandbox_server.domain.spec import SandboxSpec, Storage
 
 
@@ -27,6 +27,7 @@ def new(
         start_generation=1,
         create_time=now,
         attempt_at=now,
+        objects=ObjectNames.of(key.id),
         addresses=Addresses(),
         home_folder=HOME_FOLDER,
         status=Status(phase=Phase.CREATING, reason=Reason.ACCEPTED, message=findings.ACCEPTED, transition_time=now),

@@ -36,6 +36,28 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectNames:
+    """The names of a sandbox's objects, fixed when it is created. Only the Kubernetes engine makes objects."""
+
+    stateful_set: str
+    service: str
+    secret: str
+    app_ingress: str
+    ttyd_ingress: str
+
+    @classmethod
+    def of(cls, sandbox_id: str) -> "ObjectNames":
+        """Returns the names for a new sandbox."""
+        return cls(
+            stateful_set=sandbox_id,
+            service=f"{sandbox_id}-service",
+            secret=f"{sandbox_id}-env",
+            app_ingress=f"{sandbox_id}-app-ingress",
+            ttyd_ingress=f"{sandbox_id}-ttyd-ingress",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """An aspect of a sandbox. A `status` of None is unknown; `transition_time` is when `status` last changed."""
 
@@ -107,6 +129,7 @@ class Sandbox:
     start_generation: int
     create_time: datetime
     attempt_at: datetime
+    objects: ObjectNames
     addresses: Addresses
     status: Status
     applied_generation: int = 0
@@ -132,13 +155,3 @@ class Sandbox:
         has_ever_run = self.filled_generation != 0
         home_is_filled = has_ever_run and self.generation > self.filled_generation
         return self.home_folder != "" and not home_is_filled and self.spec.copy_image_home
-
-    @property
-    def stateful_set_name(self) -> str:
-        """The name of its StatefulSet, which is its id."""
-        return self.id
-
-    @property
-    def service_name(self) -> str:
-        """The name of its Service."""
-        return f"{self.id}-service"

@@ -55,8 +55,8 @@ def _names(sandbox: Sandbox) -> dict[str, Any]:
         "sandbox_id": sandbox.id,
         "namespace": sandbox.namespace,
         "uid": sandbox.uid,
-        "stateful_set_name": sandbox.stateful_set_name,
-        "service_name": sandbox.service_name,
+        "stateful_set_name": sandbox.objects.stateful_set,
+        "service_name": sandbox.objects.service,
         "public_url": sandbox.addresses.public_url,
         "ttyd_url": sandbox.addresses.ttyd_url,
     }

@@ -20,10 +20,10 @@ import msgspec
 
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Reason
-from sandbox_server.domain.sandbox import Addresses, Sandbox, Status
+from sandbox_server.domain.sandbox import Addresses, ObjectNames, Sandbox, Status
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 
-VERSION = 2
+VERSION = 3
 """Of the documents that this release writes: the next one with each member that is added. Documents of version 1 say none.
 They have a sequence, which is the row's, and in the first release also the parts."""
 PARTS = ("spec", "env_names")
@@ -85,6 +85,7 @@ class Document(msgspec.Struct, kw_only=True):
     filled_generation: int = 0
     disrupted_pod: str = ""
     disruptions: int = 0
+    objects: ObjectNames | None = None
 
 
 class _Whole(Document):
@@ -101,7 +102,7 @@ class _Versioned(msgspec.Struct):
 _MEMBERS = Document.__struct_fields__
 _SPEC_MEMBERS = Spec.__struct_fields__
 _KINDS = {one.value: one for one in Kind}
-_LASTING = ("addresses", "status")
+_LASTING = ("objects", "addresses", "status")
 """Objects in a document that last as long as the sandbox. Any other describes one thing that was seen: of the next one
 nothing is true that a newer release said of the one before."""
 
@@ -166,10 +167,14 @@ def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tup
 
 
 def _event(known: Mapping[int, SandboxSpec], row: Row, stored: _Whole) -> Event:
+    members = {name: getattr(stored, name) for name in _MEMBERS}
+    if stored.objects is None:
+        # Releases that did not store the names made the same ones.
+        members["objects"] = ObjectNames.of(stored.id)
     sandbox = Sandbox(
         spec=known[row.spec_sequence] if row.spec_sequence else _spec(stored.spec),
         env_names=stored.env_names or () if row.env_names is None else _NAMES_DECODER.decode(row.env_names),
-        **{name: getattr(stored, name) for name in _MEMBERS},
+        **members,
     )
     return Event(row.sequence, sandbox, _cause(row, sandbox))
 

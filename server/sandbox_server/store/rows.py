@@ -109,7 +109,7 @@ def columns(event: Event, newer: str | None = None) -> dict[str, Any]:
         "host": value.host,
         "tenant": value.tenant,
         "project": value.spec.project,
-        "k8s_deployment_name": value.stateful_set_name,
+        "k8s_deployment_name": value.objects.stateful_set,
         "desired": value.desired.name,
         "phase": value.status.phase.name,
         "generation": value.generation,

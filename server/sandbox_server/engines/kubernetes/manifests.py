@@ -25,7 +25,7 @@ def addresses(sandbox: Sandbox, settings: Kubernetes) -> Addresses:
     """Returns where the sandbox is reached. URLs are always https: something in front of the cluster may end TLS."""
     application, terminal = _fresh_hosts(sandbox, settings)
     return Addresses(
-        dns_name=f"{resources.pod_name(sandbox)}.{sandbox.service_name}.{sandbox.namespace}.svc",
+        dns_name=f"{resources.pod_name(sandbox)}.{sandbox.objects.service}.{sandbox.namespace}.svc",
         public_url=f"https://{application}",
         ttyd_url=f"https://{terminal}",
         ingress_class=settings.ingress_class,
@@ -120,7 +120,7 @@ def _service(sandbox: Sandbox) -> Manifest:
 
 
 def _ingress(sandbox: Sandbox, settings: Kubernetes, reference: Reference, host: str, port: int) -> Resource:
-    backend = {"service": {"name": sandbox.service_name, "port": {"number": port}}}
+    backend = {"service": {"name": sandbox.objects.service, "port": {"number": port}}}
     rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
     stored = sandbox.addresses
     secret = settings.tls_secret if stored.tls_secret is None else stored.tls_secret
@@ -157,7 +157,7 @@ def stateful_set(sandbox: Sandbox, replicas: int, settings: Kubernetes) -> Resou
     metadata["annotations"] = annotations = {**given.annotations, **metadata["annotations"]}
     annotations[GENERATION] = str(sandbox.generation)
     named = {"labels": {**labels}, "annotations": {**annotations}}
-    template = pods.template(sandbox, named, resources.secret_name(sandbox), settings)
+    template = pods.template(sandbox, named, sandbox.objects.secret, settings)
     if replicas:
         template = patch.apply(template, settings.pod_patch)
     # Always present, so that `touched` changes its value and nothing else.
@@ -168,7 +168,7 @@ def stateful_set(sandbox: Sandbox, replicas: int, settings: Kubernetes) -> Resou
         annotations[f"deploy.{_SEALOS}/resize"] = sandbox.spec.storage.size
     spec = {
         "replicas": replicas,
-        "serviceName": sandbox.service_name,
+        "serviceName": sandbox.objects.service,
         "selector": {"matchLabels": {ID: sandbox.id}},
         # With OrderedReady the controller waits until a pod is ready before it replaces it, so that a broken template could
         # never be repaired.

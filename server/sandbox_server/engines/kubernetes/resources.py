@@ -1,4 +1,4 @@
-"""The objects of a sandbox: their kinds, and their names as a pure function of the sandbox."""
+"""The objects of a sandbox: their kinds, and where they are."""
 
 import enum
 import re
@@ -79,27 +79,22 @@ def names(sandbox: Sandbox) -> Resources[Reference]:
 
     return Resources(
         claim=reference(Kind.CLAIM, claim_name(sandbox)),
-        secret=reference(Kind.SECRET, secret_name(sandbox)),
-        service=reference(Kind.SERVICE, sandbox.service_name),
-        app_ingress=reference(Kind.INGRESS, f"{sandbox.id}-app-ingress"),
-        ttyd_ingress=reference(Kind.INGRESS, f"{sandbox.id}-ttyd-ingress"),
-        stateful_set=reference(Kind.STATEFUL_SET, sandbox.stateful_set_name),
+        secret=reference(Kind.SECRET, sandbox.objects.secret),
+        service=reference(Kind.SERVICE, sandbox.objects.service),
+        app_ingress=reference(Kind.INGRESS, sandbox.objects.app_ingress),
+        ttyd_ingress=reference(Kind.INGRESS, sandbox.objects.ttyd_ingress),
+        stateful_set=reference(Kind.STATEFUL_SET, sandbox.objects.stateful_set),
     )
 
 
 def pod_name(sandbox: Sandbox) -> str:
     """Returns the name that the StatefulSet controller gives the pod."""
-    return f"{sandbox.id}-0"
+    return f"{sandbox.objects.stateful_set}-0"
 
 
 def claim_name(sandbox: Sandbox) -> str:
     """Returns the name of the claim that the pod uses, as the StatefulSet controller derives it."""
     return f"{pods.VOLUME}-{pod_name(sandbox)}"
-
-
-def secret_name(sandbox: Sandbox) -> str:
-    """Returns the name of the Secret with the environment."""
-    return f"{sandbox.id}-env"
 
 
 def sandbox_of_claim(name: str) -> str:

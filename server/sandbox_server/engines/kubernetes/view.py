@@ -161,7 +161,7 @@ class View:
     def forget(self, sandbox: Sandbox) -> None:
         """Drops what is remembered beside the objects that are watched."""
         self.events.forget(sandbox.id)
-        self.secrets.forget(resources.secret_name(sandbox))
+        self.secrets.forget(sandbox.objects.secret)
         self._disrupted.pop(resources.pod_name(sandbox), None)
         self._supplied.pop(sandbox.id, None)
 
@@ -213,5 +213,5 @@ class View:
 def _misses_secret(sandbox: Sandbox, pod: Pod) -> bool:
     """Whether the container cannot be made because the Secret of the sandbox's environment is not there."""
     # kubelet/kubelet_pods.go hands on the words of apimachinery/pkg/api/errors.NewNotFound
-    words = f'secret "{resources.secret_name(sandbox)}" not found'
+    words = f'secret "{sandbox.objects.secret}" not found'
     return pod.reason is Reason.CONTAINER_CONFIG and words in pod.message
