@@ -1,4 +1,4 @@
-"""Breaks one line after the other and says whether a test notices: `python -m scripts.mutants COUNT [SEED]`.
+"""Breaks one line after the other and says whether a test notices: `python -m scripts.mutants COUNT [SEED] [PACKAGE ...]`.
 
 Works on a copy of the tree. Prints a Markdown table; exits with 1 if any mutant survives all the tests of its package.
 """
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,19 @@ TESTS = {
         f"{INTEGRATION}/test_stored.py",
         f"{INTEGRATION}/test_commands.py",
     ),
+    "reconciler": (
+        f"{UNIT}/test_queue.py",
+        f"{UNIT}/test_resync.py",
+        f"{UNIT}/test_runs.py",
+        f"{INTEGRATION}/kubernetes_scripted",
+    ),
+    "rpc": (
+        UNIT,
+        f"{INTEGRATION}/test_bad_input.py",
+        f"{INTEGRATION}/test_service.py",
+        f"{INTEGRATION}/test_security.py",
+    ),
+    "engines/local": (f"{INTEGRATION}/local",),
     "engines/kubernetes": (UNIT, f"{INTEGRATION}/kubernetes_scripted"),
 }
 """What tests each package, the quickest first."""
@@ -115,7 +128,7 @@ def survives(mutant: Mutant, tree: Path) -> bool:
     return done.returncode == 0
 
 
-def main(count: int, seed: int) -> int:
+def main(count: int, seed: int, packages: Sequence[str]) -> int:
     """Tries so many mutants, the same number of each package; returns the exit code."""
     chosen = random.Random(seed)
     survivors = 0
@@ -123,10 +136,10 @@ def main(count: int, seed: int) -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache"))
-        for package in TESTS:
+        for package in packages:
             paths = sorted((ROOT / SERVER / package).glob("*.py"))
             found = [mutant for path in paths for mutant in mutants(package, path.relative_to(ROOT))]
-            for mutant in chosen.sample(found, count // len(TESTS)):
+            for mutant in chosen.sample(found, count // len(packages)):
                 survived = survives(mutant, tree)
                 survivors += survived
                 said = ast.unparse(mutant.node).partition("\n")[0].replace("|", "\\|")
@@ -136,4 +149,4 @@ def main(count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+    sys.exit(main(int(sys.argv[1]), int((sys.argv[2:] or ["0"])[0]), sys.argv[3:] or [*TESTS]))

@@ -659,6 +659,12 @@ async def test_secret_that_the_kubelet_misses_is_no_error_while_the_service_make
     assert (told.message, remedy.of(told.reason)) == (missing["message"], remedy.Remedy.WAIT)
     await until(lambda: f"{A}-env" in api.objects[SECRETS])
     assert api.objects[SECRETS][f"{A}-env"]["data"] == secret["data"]
+    # It is not written again while the kubelet is yet to look again.
+    written = api.calls.count(("PATCH", f"/{SECRETS}/{A}-env"))
+    for _ in range(3):
+        rig.reconciler.wake(rig.key(A))
+        await asyncio.sleep(0.1)
+    assert api.calls.count(("PATCH", f"/{SECRETS}/{A}-env")) == written
     api.put(PODS, running)
     await rig.settled(A, Phase.RUNNING)
     assert all(one.status.phase is not Phase.ERROR for one in rig.history[begun:])

@@ -4,10 +4,12 @@ import asyncio
 import time
 
 import pytest
+from aiohttp import web
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.rig import FAST, A, Rig
-from tests.support.scripted_api import ScriptedApi
+from tests.support.scripted import CLAIMS, SETS
+from tests.support.scripted_api import ScriptedApi, status
 
 B = "suite-b"
 
@@ -55,3 +57,18 @@ async def test_right_that_was_taken_away_is_reported_once_that_has_lasted(rig: R
     assert Reason.CLUSTER_BUSY not in reasons(rig)
     api.role = True
     await rig.settled(A, Phase.RUNNING, within=40)
+
+
+@pytest.mark.fault(33)
+async def test_missing_right_to_patch_does_not_block_a_delete(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    words = 'statefulsets.apps is forbidden: User "u" cannot patch resource "statefulsets" in the namespace "default"'
+
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return status(403, words)
+
+    api.lasting.append((lambda request: request.method == "PATCH", refuse))
+    await rig.delete(A)
+    await rig.settled(A, Phase.TERMINATED, within=20)
+    assert (api.objects[SETS], api.objects[CLAIMS]) == ({}, {})

@@ -222,7 +222,6 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     hit: set[int] = set()
     phases: set[Phase] = set()
     reasons: set[Reason] = set()
-    faults = [None, *(Fault(one, "words") for one in Reason if one.is_error)]
     everything: list[tuple[Sandbox, Observed | None]] = [*itertools.islice(situations(), 0, None, PARTS)]
     everything += [(one, None) for one in sandboxes()]
     everything += [
@@ -243,6 +242,13 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     everything += [
         (one, Observed(workload=workload(), pod=two, volume=volume())) for one in sandboxes() for two in unready
     ]
+    contested = [Fault(one, "words") for one in Reason if one.is_error]
+    everything += [
+        (one, Observed(workload=workload(), pod=two, volume=volume(), fault=fault))
+        for one in sandboxes()
+        for two in (pod(), pod(ready=False, reason=Reason.NOT_READY))
+        for fault in contested
+    ]
     again = pod(ready_at=LATE + timedelta(seconds=1), recent_until=LATE + timedelta(seconds=1))
     everything += [
         (dataclasses.replace(one, status=status), Observed(workload=workload(), pod=again, volume=volume()))
@@ -258,15 +264,12 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
         for status, count in ((one.status, 0), (gone, 2))
     ]
     for now in (NOW, LATE):
-        for number, (sandbox, observed) in enumerate(everything):
-            seen, fault = observed, faults[number // 7 % len(faults)]
-            if observed is not None and observed.unobservable is None and number % 7 == 0:
-                seen = dataclasses.replace(observed, fault=fault)
-            at = Situation.of(sandbox, seen, now, lifecycle.DEFAULT_START_DEADLINE)
+        for sandbox, observed in everything:
+            at = Situation.of(sandbox, observed, now, lifecycle.DEFAULT_START_DEADLINE)
             rule, finding = rules.first(at)
             hit.add(id(rule))
             assert rule.reason in (None, finding.reason), rule.when
-            decision = lifecycle.decide(sandbox, seen, now)
+            decision = lifecycle.decide(sandbox, observed, now)
             phases.add(decision.phase)
             reasons.add(decision.reason)
     assert [rule.when for table in rules.RULES.values() for rule in table if id(rule) not in hit] == []
