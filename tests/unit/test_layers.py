@@ -21,6 +21,7 @@ BASE = {
     "grpcio": {"grpc"},
     "grpcio-status": {"grpc_status"},
     "protobuf": {"google"},
+    "pyyaml": {"yaml"},
     "rich": {"rich"},
     "typer": {"typer"},
 }
