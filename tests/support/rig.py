@@ -28,8 +28,8 @@ from tests.support.waiting import PATIENCE
 A = "suite-a"
 """The id of the sandbox that most tests have."""
 WITHIN = 30.0
-FAST = dataclasses.replace(Pace().faster(10), controller_guard=Pace.controller_guard)
-"""The pace of most tests. A real StatefulSet controller is no faster under it."""
+FAST = dataclasses.replace(Pace().faster(10), controller_guard=Pace.controller_guard, plugin_within=Pace.plugin_within)
+"""The pace of most tests. Programs that are not the service's own are no faster under it."""
 
 
 class Ground(Protocol):

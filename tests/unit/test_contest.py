@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from sandbox_server import engines
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.engines.kubernetes.contest import QUIET, Contest, Contests
+from sandbox_server.engines.kubernetes.contest import Contest, Contests
 from sandbox_server.engines.kubernetes.objects import OBJECT, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 
@@ -40,7 +41,7 @@ class Clock:
 
 
 def contests(clock: Clock) -> Contests:
-    return Contests(lambda _key: None, clock)
+    return Contests(lambda _key: None, Pace(), clock)
 
 
 def act(of: Contests, shown: Object | None) -> Contest:
@@ -100,7 +101,7 @@ async def test_repetitions_back_off_as_failures_do_until_it_is_quiet_or_another_
     assert refused.value.fault.reason is Reason.FIELD_CONFLICT
     assert of.begin(KEY, (2, 1)).count == 0
     act(of, None)
-    clock.now += QUIET + 1
+    clock.now += Pace.contest_quiet + 1
     assert of.fault(samples.sandbox()) is None
     assert of.begin(KEY, (1, 1)).count == 0
     of.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sandbox_server import engines
+from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import client, observe
 from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.informer import Informer
@@ -50,7 +51,7 @@ class Told:
         self.cache: Cache[str] = Cache(
             observe.identify, lambda found: found.metadata.annotations["is"], self.told.append, lambda: None
         )
-        self.informer = Informer(api, "/", {"labelSelector": "x"}, self.cache, 60)
+        self.informer = Informer(api, "/", {"labelSelector": "x"}, self.cache, Pace())
 
     def hear(self, line: bytes) -> None:
         self.informer._take(EVENT.decode(line))

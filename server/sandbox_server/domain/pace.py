@@ -30,8 +30,33 @@ class Pace:
     it works."""
     sync_check_every: float = 0.1
     """Between two looks at whether an unobservable namespace can be observed again."""
+    log_every: float = 60
+    """Between two log lines about failures with the same cause."""
     restart_recent: float = 60
     """For which the last end of a process is recent while the process that followed has not become ready."""
+
+    stale_after: float = 3
+    """Without an answer of the API server after which what is remembered of a namespace is called stale. A list and a watch
+    that fail once are tried again sooner."""
+    watch_retry_most: float = 10
+    """The longest delay until a list or a watch that failed is tried again; the first is `retry_first`, and each failure
+    doubles it. Shorter than `retry_most`: one call brings a whole namespace back."""
+    watch_most: float = 240
+    """For which a watch is asked to last, or by chance half of it, so that not all watches end at once. Less than the five
+    minutes after which load balancers commonly close a connection."""
+    watch_lasting: float = 1
+    """That a watch must last: one that ended before has failed, and is not begun anew at once."""
+    contest_quiet: float = 45
+    """Without a repetition after which an act is no longer contested. Longer than `retry_most`, the longest delay between two
+    repetitions."""
+    supply_every: float = 30
+    """Between two writes of a Secret that a kubelet misses. A kubelet looks again within 15 s (its backOffPeriod)."""
+    credentials_every: float = 60
+    """Between two reads of the credentials of a kubeconfig. The Kubernetes client reads a pod's token as often."""
+    credentials_again: float = 5
+    """Until a read of the credentials that failed is repeated."""
+    plugin_within: float = 30
+    """For a credential plugin of a kubeconfig to end: it may ask a server of its provider."""
 
     heartbeat: float = 15
     follow: float = 1

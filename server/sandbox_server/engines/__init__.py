@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from sandbox_server.domain.observed import Fault, Observed
-from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 
@@ -37,7 +36,7 @@ class Unreachable(Exception):
 class Busy(Unreachable):
     """The engine answers that it cannot do this now. An answer like that which lasts goes into the sandbox's status."""
 
-    def passing_for(self, lasted: float, busy_after: float = Pace.busy_after) -> float:
+    def passing_for(self, lasted: float, busy_after: float) -> float:
         """Seconds for which the cause may still pass, after it has `lasted` so many, until it has lasted `busy_after`;
         none where the engine says that it lasts."""
         return 0.0 if self.retry_after >= busy_after else max(0.0, busy_after - lasted)

@@ -22,9 +22,6 @@ from sandbox_server.reconciler.memory import Memory
 
 log = structlog.get_logger()
 
-QUIET = 60.0
-"""Seconds between two log lines about engine failures for the same reason."""
-
 AFTER_THE_ANSWER = 0.002
 """Seconds between the commit of a mutation and the work on it: the caller's answer goes first."""
 
@@ -292,8 +289,8 @@ class Reconciler:
         return written
 
     def _warn(self, reason: str, key: Key, message: str) -> None:
-        """Logs one line for each reason in `QUIET`: many sandboxes may share a cause, and each is tried many times."""
+        """Logs one line for each reason in `Pace.log_every`: many sandboxes may share a cause, and each is tried many times."""
         now = time.monotonic()
         if now >= self._quiet_until.get(reason, now):
-            self._quiet_until[reason] = now + QUIET
+            self._quiet_until[reason] = now + self._pace.log_every
             log.warning("engine_failed", reason=reason, sandbox=key.id, namespace=key.namespace, message=message)

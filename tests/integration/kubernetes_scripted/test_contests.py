@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiohttp import web
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import contest
 
-from tests.support.rig import A, Rig
+from tests.support.rig import FAST, A, Rig
 from tests.support.scripted import CLAIMS, INGRESSES, SERVICES, SETS, until, writes
 from tests.support.scripted_api import ScriptedApi
 
@@ -18,6 +19,11 @@ pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
 MOST = 9
 """Acts in the first three seconds: three without a delay, and those after 0.2, 0.4, 0.8 and 1.6 s, with one to spare."""
 Undo = Callable[[ScriptedApi], None]
+
+
+@pytest.fixture
+def pace() -> Pace:
+    return dataclasses.replace(FAST, retry_first=Pace.retry_first, retry_most=Pace.retry_most)
 
 
 @contextlib.asynccontextmanager
@@ -176,10 +182,8 @@ async def test_every_object_that_is_undone_each_time_costs_few_writes_while_the_
     assert {one.status.phase for one in rig.history[begun:]} == {Phase.RUNNING}
 
 
-async def test_contest_is_over_once_it_has_been_quiet(
-    rig: Rig, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contest, "QUIET", 1.0)
+@pytest.mark.parametrize("pace", [FAST])
+async def test_contest_is_over_once_it_has_been_quiet(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     async with fought(api, changes(SERVICES, f"{A}-service", "publishNotReadyAddresses", False)):

@@ -14,19 +14,24 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from sandbox_server import engines
 from sandbox_server.domain.pace import Pace
-from sandbox_server.engines.kubernetes import client, kubeconfig
+from sandbox_server.engines.kubernetes import client
 from sandbox_server.engines.kubernetes.resources import Kind
 from sandbox_server.settings import Kubernetes
 
 from tests.support.certificates import certificate
+from tests.support.rig import FAST
 from tests.support.scripted_api import ScriptedApi
 
 PODS = "/api/v1/namespaces/default/pods"
 
 
+AT_ONCE = Pace(credentials_every=0, credentials_again=0)
+"""Credentials are read again for each call."""
+
+
 @contextlib.asynccontextmanager
 async def asking(
-    api: ScriptedApi, folder: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]
+    api: ScriptedApi, folder: Path, cluster: Mapping[str, Any], user: Mapping[str, Any], pace: Pace = FAST
 ) -> AsyncIterator[Callable[[], Awaitable[web.Request]]]:
     """What the API server hears from a client with that kubeconfig, each time that it is had to ask."""
     named = {"clusters": [{"name": "t", "cluster": cluster}], "users": [{"name": "t", "user": user}]}
@@ -47,7 +52,7 @@ async def asking(
             return heard.pop()
 
     api.lasting.append((lambda _: True, answer))
-    made = client.Client(Kubernetes(kubeconfig=path, cluster_timeout=5), Pace())
+    made = client.Client(Kubernetes(kubeconfig=path, cluster_timeout=5), pace)
     await made.open()
     try:
         yield ask
@@ -84,31 +89,27 @@ async def test_a_server_with_the_certificate_of_another_name(api: ScriptedApi, t
         assert (await ask()).path == PODS
 
 
-async def test_a_token_from_a_file_is_read_again(
-    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("pace", "read"), [(Pace(), "first"), (AT_ONCE, "second")])
+async def test_a_token_from_a_file_is_read_again(api: ScriptedApi, tmp_path: Path, pace: Pace, read: str) -> None:
     token = tmp_path / "token"
     token.write_text("first")
     cluster = {"server": f"http://127.0.0.1:{api.port}"}
-    async with asking(api, tmp_path, cluster, {"tokenFile": str(token)}) as ask:
+    async with asking(api, tmp_path, cluster, {"tokenFile": str(token)}, pace) as ask:
         token.write_text("second")
-        assert (await ask()).headers["Authorization"] == "Bearer first"
-        monkeypatch.setattr(client, "RENEW_EVERY", 0.0)
-        assert (await ask()).headers["Authorization"] == "Bearer second"
+        assert (await ask()).headers["Authorization"] == f"Bearer {read}"
 
 
 @pytest.mark.parametrize("expires", ["2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
 async def test_a_token_from_a_plugin_is_replaced_when_it_expires(
-    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expires: str
+    api: ScriptedApi, tmp_path: Path, expires: str
 ) -> None:
     runs, version = tmp_path / "runs", "client.authentication.k8s.io/v1"
     status = {"token": "'$(wc -l < " + str(runs) + ")'", "expirationTimestamp": expires}
     told = json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status})
     script = f"echo >> {runs}; echo '{told}'"
     plugin = {"apiVersion": version, "command": "/bin/sh", "args": ["-c", script]}
-    monkeypatch.setattr(client, "RENEW_EVERY", 0.0)
     cluster = {"server": f"http://127.0.0.1:{api.port}"}
-    async with asking(api, tmp_path, cluster, {"exec": plugin}) as ask:
+    async with asking(api, tmp_path, cluster, {"exec": plugin}, AT_ONCE) as ask:
         said = [(await ask()).headers["Authorization"] for _ in range(2)]
     assert said == (["Bearer 2", "Bearer 3"] if expires < "2026" else ["Bearer 1"] * 2)
 
@@ -236,33 +237,29 @@ def plugin(script: str, **more: Any) -> dict[str, Any]:
     ],
 )
 async def test_failed_credential_plugin_is_refused_instead_of_going_on_without_credentials(
-    api: ScriptedApi, tmp_path: Path, user: Mapping[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+    api: ScriptedApi, tmp_path: Path, user: Mapping[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr(kubeconfig, "PLUGIN_WITHIN", 2.0)
+    pace = Pace(plugin_within=2)
     with pytest.raises(ValueError, match=r"^kubeconfig: exec: ") as refused:
-        await asking(api, tmp_path, {"server": f"http://127.0.0.1:{api.port}"}, user).__aenter__()
+        await asking(api, tmp_path, {"server": f"http://127.0.0.1:{api.port}"}, user, pace).__aenter__()
     assert said in str(refused.value)
     assert "canary" not in str(refused.value)
 
 
 @pytest.mark.find(27)
-async def test_a_plugin_that_fails_later_is_no_answer_and_is_asked_again(
-    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_plugin_that_fails_later_is_no_answer_and_is_asked_again(api: ScriptedApi, tmp_path: Path) -> None:
     (tmp_path / "plugin").write_text(
         f"#!/bin/sh\ntest -e {tmp_path}/bad && exit 1\ncat >/dev/null\necho '{json.dumps(GOOD)}'\n"
     )
     (tmp_path / "plugin").chmod(0o755)
     # As kubectl finds it: from the folder of the kubeconfig. Its standard input is empty.
     user = {"exec": {"apiVersion": V1, "command": "./plugin"}}
-    async with asking(api, tmp_path, {"server": f"http://127.0.0.1:{api.port}"}, user) as ask:
+    async with asking(api, tmp_path, {"server": f"http://127.0.0.1:{api.port}"}, user, AT_ONCE) as ask:
         assert (await ask()).headers["Authorization"] == "Bearer canary"
-        monkeypatch.setattr(client, "RENEW_EVERY", 0.0)
         (tmp_path / "bad").touch()
         with pytest.raises(engines.Unreachable, match=r"exec: \./plugin ended with 1"):
             await ask()
         (tmp_path / "bad").unlink()
-        monkeypatch.setattr(client, "RENEW_AGAIN", 0.0)
         assert (await ask()).headers["Authorization"] == "Bearer canary"
 
 
@@ -339,9 +336,7 @@ async def test_the_line_break_after_a_token_is_no_part_of_it(api: ScriptedApi, t
 
 
 @pytest.mark.find(27)
-async def test_a_certificate_from_a_plugin_is_shown_and_replaced(
-    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_certificate_from_a_plugin_is_shown_and_replaced(api: ScriptedApi, tmp_path: Path) -> None:
     served, key = certificate(tmp_path, "served")
     ours = [certificate(tmp_path, name) for name in ("first", "second")]
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -364,8 +359,7 @@ async def test_a_certificate_from_a_plugin_is_shown_and_replaced(
         subject = request.transport.get_extra_info("peercert")["subject"]
         return str(dict(one[0] for one in subject)["commonName"])
 
-    async with asking(api, tmp_path, cluster, plugin(f"cat {tmp_path}/answer")) as ask:
+    async with asking(api, tmp_path, cluster, plugin(f"cat {tmp_path}/answer"), AT_ONCE) as ask:
         assert shown(await ask()) == "first"
         given(1)
-        monkeypatch.setattr(client, "RENEW_EVERY", 0.0)
         assert shown(await ask()) == "second"

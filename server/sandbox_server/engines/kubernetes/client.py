@@ -33,11 +33,6 @@ NEVER = "1"
 """The version that no object has: etcd's before its first write. An apply with it makes an object, or conflicts."""
 WAIT_MOST = 300.0
 """Seconds: a longer Retry-After counts as this one."""
-RENEW_EVERY = 60.0
-"""Seconds between two reads of the credentials of a kubeconfig; the library reads a pod's token as often."""
-
-RENEW_AGAIN = 5.0
-"""Seconds until a read of the credentials that failed is repeated."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -88,6 +83,7 @@ class Client:
 
     def __init__(self, settings: Kubernetes, pace: Pace) -> None:
         self._settings = settings
+        self._pace = pace
         self._rights = rights.Rights(pace.busy_after)
 
     async def open(self) -> None:
@@ -98,7 +94,7 @@ class Client:
             if self._settings.kubeconfig is None:
                 kubernetes_config.load_incluster_config(client_configuration=account)  # type: ignore[no-untyped-call]
             else:
-                self._loader = kubeconfig.Loader(self._settings.kubeconfig)
+                self._loader = kubeconfig.Loader(self._settings.kubeconfig, self._pace.plugin_within)
                 await self._loader.load_and_set(account)  # type: ignore[no-untyped-call]
                 headers = self._loader.impersonation()
                 account.refresh_api_key_hook = self._renew  # type: ignore[assignment]
@@ -118,7 +114,7 @@ class Client:
     async def _renew(self, account: Configuration) -> None:
         """Reads the token and the certificate of the kubeconfig's file, plugin or provider again, because most expire."""
         now = time.monotonic()
-        if now - self._renewed < RENEW_EVERY:
+        if now - self._renewed < self._pace.credentials_every:
             return
         # Calls that begin meanwhile use the old token.
         self._renewed = now
@@ -126,7 +122,7 @@ class Client:
             await self._loader.load_and_set(account)  # type: ignore[no-untyped-call]
             self._take_certificate()
         except Exception as error:
-            self._renewed = now - RENEW_EVERY + RENEW_AGAIN
+            self._renewed = now - self._pace.credentials_every + self._pace.credentials_again
             # As in `open`.
             raise kubernetes_config.ConfigException(f"kubeconfig: {error or type(error).__name__}") from None
 

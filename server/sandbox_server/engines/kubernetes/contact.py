@@ -5,18 +5,15 @@ import time
 
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
+from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import client
-
-BACKOFF_FIRST = 0.2
-BACKOFF_MOST = 10.0
-STALE_AFTER = 3.0
-"""Seconds without the API server after which what is remembered is called stale."""
 
 
 class Contact:
     """How the last calls of one informer went."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self.listed = False
         """Whether there has ever been a list, so that what is not remembered was not there then."""
         self.refused: Fault | None = None
@@ -31,7 +28,7 @@ class Contact:
         """Whether there has been a list, and the API server answers or has not answered for a moment only."""
         if self._failing_since is None:
             return self.listed
-        return self.listed and time.monotonic() - self._failing_since < STALE_AFTER
+        return self.listed and time.monotonic() - self._failing_since < self._pace.stale_after
 
     def answered(self) -> None:
         """The API server has shown what it was asked for."""
@@ -55,14 +52,14 @@ class Contact:
             if self._busy_since is None:
                 self._busy_since = time.monotonic()
             lasted = time.monotonic() - self._busy_since
-            self.refused = None if error.passing_for(lasted) else error.fault
+            self.refused = None if error.passing_for(lasted, self._pace.busy_after) else error.fault
         else:
             self._busy_since = None
             self.refused = error.fault if isinstance(error, engines.Refused) else None
 
     def delay(self, error: Exception) -> float:
         """Returns the seconds until the next call."""
-        doubled = BACKOFF_FIRST * 2.0 ** min(self.failures - 1, 10)
-        backoff = min(BACKOFF_MOST, doubled) * random.uniform(0.5, 1.0)
+        doubled = self._pace.retry_first * 2.0 ** min(self.failures - 1, 10)
+        backoff = min(self._pace.watch_retry_most, doubled) * random.uniform(0.5, 1.0)
         asked_for = error.retry_after if isinstance(error, engines.Unreachable) else 0.0
         return max(backoff, asked_for)

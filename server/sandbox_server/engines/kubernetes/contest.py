@@ -14,6 +14,7 @@ import msgspec
 
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.engines.kubernetes.manifests import FIELD_MANAGER
@@ -22,10 +23,6 @@ from sandbox_server.engines.kubernetes.resources import Reference
 
 FREE = 2
 """Repetitions without a delay."""
-BACKOFF_FIRST, BACKOFF_MOST = 0.2, 30.0
-"""Seconds, as those of `reconciler.queue`."""
-QUIET = 45.0
-"""Seconds without a repetition after which an act is no longer contested; longer than the longest delay."""
 NAMED = 3
 """How many fields a message names."""
 
@@ -92,16 +89,19 @@ class Contest:
         self.fault = Fault(Reason.FIELD_CONFLICT, "; ".join(each_time)) if each_time else None
         self._undone_before, self._undone = self._undone, []
 
-    def delay(self) -> float:
-        """Returns the seconds between the last repetition and the next."""
-        return 0.0 if self.count <= FREE else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self.count - FREE - 1, 16))
+    def delay(self, pace: Pace) -> float:
+        """Returns the seconds between the last repetition and the next, as those between two failed passes."""
+        if self.count <= FREE:
+            return 0.0
+        return min(pace.retry_most, pace.retry_first * 2.0 ** min(self.count - FREE - 1, 16))
 
 
 class Contests:
     """The recent acts, one for each sandbox. `changed` is called when an act is no longer contested."""
 
-    def __init__(self, changed: Callable[[Key], None], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, changed: Callable[[Key], None], pace: Pace, now: Callable[[], float] = time.monotonic) -> None:
         self._changed = changed
+        self._pace = pace
         self._now = now
         self._of: dict[Key, Contest] = {}
 
@@ -115,7 +115,7 @@ class Contests:
         if contest is None or contest.act != act:
             self.forget(key)
             contest = self._of[key] = Contest(act, last=self._now())
-        elif self._now() < contest.last + contest.delay():
+        elif self._now() < contest.last + contest.delay(self._pace):
             if contest.fault is not None:
                 raise engines.Refused(contest.fault)
             raise engines.Unreachable("what the service writes does not last: it waits before it writes it again")
@@ -130,14 +130,14 @@ class Contests:
         if contest.timer is not None:
             contest.timer.cancel()
         if contest.fault is not None:
-            contest.timer = asyncio.get_running_loop().call_later(QUIET + 0.1, self._changed, key)
+            contest.timer = asyncio.get_running_loop().call_later(self._pace.contest_quiet + 0.1, self._changed, key)
         # The most recent act is the last.
         self._of[key] = self._of.pop(key)
 
     def fault(self, sandbox: Sandbox) -> Fault | None:
         """Returns what of the sandbox's generation is contested, and by whom."""
         contest = self._of.get(sandbox.key)
-        if contest is None or contest.act[0] != sandbox.generation or self._now() > contest.last + QUIET:
+        if contest is None or contest.act[0] != sandbox.generation or self._is_quiet(contest):
             return None
         return contest.fault
 
@@ -152,10 +152,13 @@ class Contests:
         for key in list(self._of):
             self.forget(key)
 
+    def _is_quiet(self, contest: Contest) -> bool:
+        return self._now() > contest.last + self._pace.contest_quiet
+
     def _forget_quiet(self) -> None:
         while self._of:
             key, contest = next(iter(self._of.items()))
-            if self._now() <= contest.last + QUIET:
+            if not self._is_quiet(contest):
                 return
             del self._of[key]
 

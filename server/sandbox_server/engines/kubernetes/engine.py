@@ -37,13 +37,13 @@ class KubernetesEngine:
         # One for each view, which runs its informers. Those of `_ending` have been cancelled.
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._contests = contest.Contests(lambda _: None)
+        self._contests = contest.Contests(lambda _: None, pace)
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
         """Connects; `follow` begins to list and watch. Raises ValueError if there is no usable kubeconfig."""
         await self._api.open()
         self._changed = changed
-        self._contests = contest.Contests(changed)
+        self._contests = contest.Contests(changed, self._pace)
 
     def follow(self, namespaces: Iterable[str]) -> None:
         """Lists and watches exactly these namespaces from now on."""
@@ -51,7 +51,7 @@ class KubernetesEngine:
         for namespace in self._views.keys() - wanted:
             self._let_go(namespace)
         for namespace in wanted - self._views.keys():
-            view = View(self._api, namespace, self._changed, self._pace.resync)
+            view = View(self._api, namespace, self._changed, self._pace)
             self._views[namespace] = view
             self._tasks[namespace] = asyncio.create_task(view.run())
 

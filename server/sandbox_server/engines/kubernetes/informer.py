@@ -8,6 +8,7 @@ answer to a write with a version that has passed (see `cache`). And every now an
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,6 +17,7 @@ import aiohttp
 import structlog
 
 from sandbox_server import engines
+from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import client
 from sandbox_server.engines.kubernetes.cache import Cache, Entry
 from sandbox_server.engines.kubernetes.contact import Contact
@@ -24,12 +26,8 @@ from sandbox_server.engines.kubernetes.objects import EVENT, OBJECT, PAGE, Event
 log = structlog.get_logger()
 
 PAGE_SIZE = "500"
-WATCH_SECONDS = 240
-LASTING = 1.0
-"""Seconds; a watch that ended before failed."""
-LOG_EVERY = 60.0
 EARLY = 0.75
-"""A list comes after this share of `relist` at the soonest, by chance, so that not all come at once."""
+"""A list comes after this share of `Pace.resync` at the soonest, by chance, so that not all come at once."""
 
 
 class Informer:
@@ -41,17 +39,16 @@ class Informer:
         path: str,
         selector: Mapping[str, str],
         cache: Cache[object],
-        relist: float,
+        pace: Pace,
         examine: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`relist`: seconds after which it lists anew at the latest. `examine` looks at the namespace, whose end would
-        explain a refusal, before the refusal is shown."""
-        self.contact = Contact()
+        """`examine` looks at the namespace, whose end would explain a refusal, before the refusal is shown."""
+        self.contact = Contact(pace)
         self._api = api
         self._path = path
         self._selector = selector
         self._cache = cache
-        self._relist = relist
+        self._pace = pace
         self._examine = examine
         # By the monotonic clock; None: now.
         self._list_at: float | None = None
@@ -96,7 +93,7 @@ class Informer:
         """Logs what is no single failure, and whatever is no failure of the API server, once in a while."""
         foreseen = isinstance(error, engines.Refused | engines.Unreachable)
         now = time.monotonic()
-        quiet = self._logged_at is not None and now - self._logged_at < LOG_EVERY
+        quiet = self._logged_at is not None and now - self._logged_at < self._pace.log_every
         if quiet or (foreseen and self.contact.failures == 1):
             return
         self._logged_at = now
@@ -112,7 +109,7 @@ class Informer:
             entries += map(self._cache.read, page.objects)
             version = int(page.metadata.resourceVersion)
         self._cache.listed(entries, version, newest)
-        self._list_at = time.monotonic() + self._relist * random.uniform(EARLY, 1.0)
+        self._list_at = time.monotonic() + self._pace.resync * random.uniform(EARLY, 1.0)
         self.contact.listed = True
         self.contact.answered()
 
@@ -135,7 +132,7 @@ class Informer:
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": str(self._cache.version),
-            "timeoutSeconds": str(random.randint(WATCH_SECONDS // 2, WATCH_SECONDS)),
+            "timeoutSeconds": str(math.ceil(self._pace.watch_most * random.uniform(0.5, 1.0))),
         }
         async with self._api.call("GET", self._path, parameters=parameters, watch=True) as response:
             began = time.monotonic()
@@ -144,7 +141,7 @@ class Informer:
                 async for event in self._events(response):
                     self._take(event)
             finally:
-                lasted = time.monotonic() - began >= LASTING
+                lasted = time.monotonic() - began >= self._pace.watch_lasting
                 if lasted:
                     self.contact.lasted()
         if not lasted and self._until_list() > 0:

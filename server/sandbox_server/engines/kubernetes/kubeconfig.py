@@ -13,8 +13,6 @@ from urllib.parse import quote
 
 from kubernetes.aio.config import ConfigException, kube_config
 
-PLUGIN_WITHIN = 30.0
-"""Seconds that an exec plugin may take."""
 EARLY = timedelta(minutes=5)
 """How long before its expiry a plugin's credential is replaced; the package does the same for other kinds."""
 VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
@@ -33,11 +31,13 @@ class Loader(kube_config.KubeConfigLoader):
     _user: Any
     _current_context: Any
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, plugin_within: float) -> None:
+        """`plugin_within`: seconds that an exec plugin may take."""
         if not path.is_file():
             raise ConfigException(f"{path} is not a file")
         super().__init__(config_dict=_untyped.KubeConfigMerger(str(path)).config)  # type: ignore[no-untyped-call]
         self._folder = path.absolute().parent
+        self._plugin_within = plugin_within
         self._until: datetime | None = None
         name = self._current_context["context"].safe_get("user")
         if not name:
@@ -67,7 +67,7 @@ class Loader(kube_config.KubeConfigLoader):
         """Takes the token or the certificate of the plugin, unless it still has one that is valid."""
         if self._until is not None and datetime.now(UTC) < self._until - EARLY:
             return True
-        status = await _run(self._user["exec"].value, self._folder)
+        status = await _run(self._user["exec"].value, self._folder, self._plugin_within)
         token, chain, key = (status.get(one) for one in ("token", "clientCertificateData", "clientKeyData"))
         if not token and not (chain and key):
             raise ConfigException("exec: the plugin gave neither a token nor a certificate with its key")
@@ -84,7 +84,7 @@ def _file(content: str) -> str:
     return str(_untyped.FileOrData({"data": content}, None, "data", base64_file_content=False).as_file())
 
 
-async def _run(plugin: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+async def _run(plugin: Mapping[str, Any], folder: Path, within: float) -> Mapping[str, Any]:
     """Runs a plugin without a terminal and returns the status that it prints."""
     command, version = str(plugin.get("command") or ""), plugin.get("apiVersion")
     if not command or version not in VERSIONS:
@@ -109,7 +109,7 @@ async def _run(plugin: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         hint = " ".join(str(plugin.get("installHint") or "").split())
         raise ConfigException(f"exec: {command}: {error.strerror}{hint and '. '}{hint}") from None
     try:
-        async with asyncio.timeout(PLUGIN_WITHIN):
+        async with asyncio.timeout(within):
             printed, said = await process.communicate()
     except (TimeoutError, asyncio.CancelledError) as error:
         # With its child processes, which would keep the pipes open.
@@ -118,7 +118,7 @@ async def _run(plugin: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         await process.wait()
         if isinstance(error, asyncio.CancelledError):
             raise
-        raise ConfigException(f"exec: {command} did not end within {PLUGIN_WITHIN:.0f} s") from None
+        raise ConfigException(f"exec: {command} did not end within {within:.0f} s") from None
     if process.returncode:
         words = " ".join(said.decode(errors="replace").split())[:500]
         raise ConfigException(f"exec: {command} ended with {process.returncode}: {words or 'it says nothing'}")

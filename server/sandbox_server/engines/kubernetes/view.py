@@ -10,6 +10,7 @@ import structlog
 
 from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.engines.kubernetes import client, events, manifests, observe, resources
@@ -23,15 +24,12 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-SUPPLY_EVERY = 30.0
-"""Seconds between two writes of a Secret that a kubelet misses. The kubelet looks again within 15 s (its backOffPeriod)."""
-
 
 class View:
     """The informers of one namespace, and what they show of a sandbox."""
 
-    def __init__(self, api: client.Client, namespace: str, changed: Callable[[Key], None], relist: float) -> None:
-        """`changed` is called with the key of a sandbox of which something changed, `relist` is that of `Informer`."""
+    def __init__(self, api: client.Client, namespace: str, changed: Callable[[Key], None], pace: Pace) -> None:
+        """`changed` is called with the key of a sandbox of which something changed."""
 
         def sandbox_changed(sandbox_id: str) -> None:
             changed(Key(namespace, sandbox_id))
@@ -45,8 +43,9 @@ class View:
             return Cache(observe.identify, value, sandbox_changed, rewound)
 
         def informer(kind: Kind, cache: Cache[object], selector: dict[str, str]) -> Informer:
-            return Informer(api, client.path(kind, namespace), selector, cache, relist, self.examine)
+            return Informer(api, client.path(kind, namespace), selector, cache, pace, self.examine)
 
+        self._pace = pace
         self.services = cache(observe.workload)
         self.ingresses = cache(observe.workload)
         self.stateful_sets = cache(observe.workload)
@@ -152,7 +151,8 @@ class View:
         pod = self.pods.get(resources.pod_name(sandbox))
         if pod is None or not _misses_secret(sandbox, pod):
             return False
-        return time.monotonic() - self._supplied.get(sandbox.id, -SUPPLY_EVERY) >= SUPPLY_EVERY
+        supplied = self._supplied.get(sandbox.id)
+        return supplied is None or time.monotonic() - supplied >= self._pace.supply_every
 
     def supplied(self, sandbox: Sandbox) -> None:
         """Notes that the Secret has been written."""
