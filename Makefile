@@ -21,7 +21,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-all coverage test-random test-kubernetes test-callers cluster benchmark benchmark-kubernetes lint breaking format generate diagram requirements image-check clean
+.PHONY: help setup run demo test test-all coverage test-random test-kubernetes test-callers cluster benchmark benchmark-kubernetes lint breaking format generate docs requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -92,10 +92,11 @@ format: $(STAMP) ## format Python and the contract
 	$(BIN)/ruff format .
 	cd protos && ../$(BIN)/buf format -w
 
-generate: $(STAMP) diagram ## regenerate the stubs, the diagram and its tables
+generate: $(STAMP) docs ## regenerate the stubs and the docs
 	$(BIN)/python scripts/generate.py generated
 
-diagram: $(STAMP) ## redraw the state diagram and its tables from the code
+docs: $(STAMP) ## write docs/api.md and docs/errors.md from the contract, and the tables of docs/lifecycle.md from the code
+	$(BIN)/python scripts/reference.py docs
 	$(BIN)/python scripts/diagram.py docs/lifecycle.md
 
 requirements: $(STAMP) ## lock the dependencies again; UPGRADE=--upgrade takes the newest

@@ -176,7 +176,7 @@ class SandboxServiceStub:
       INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
                            INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
                            one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
-                           INVALID_FIELDS on a field of `spec`, as for CreateSandbox. The spec that results is checked as
+                           INVALID_FIELDS on a field of `spec`: as for CreateSandbox. The spec that results is checked as
                            a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
@@ -342,7 +342,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
                            INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
                            one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
-                           INVALID_FIELDS on a field of `spec`, as for CreateSandbox. The spec that results is checked as
+                           INVALID_FIELDS on a field of `spec`: as for CreateSandbox. The spec that results is checked as
                            a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
@@ -547,7 +547,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
                                INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
                                one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
-                               INVALID_FIELDS on a field of `spec`, as for CreateSandbox. The spec that results is checked as
+                               INVALID_FIELDS on a field of `spec`: as for CreateSandbox. The spec that results is checked as
                                a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
           ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of

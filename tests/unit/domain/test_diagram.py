@@ -11,11 +11,11 @@ PAGE = Path(__file__).parents[3] / "docs" / "lifecycle.md"
 
 
 def test_the_page_shows_the_tables_as_they_are() -> None:
-    assert diagram.block() in PAGE.read_text(), "run `make diagram`"
+    assert diagram.block() in PAGE.read_text(), "run `make docs`"
 
 
 def test_the_drawing_shows_the_tables_as_they_are() -> None:
-    assert (PAGE.parent / diagram.DRAWING).read_text() == states.svg(), "run `make diagram`"
+    assert (PAGE.parent / diagram.DRAWING).read_text() == states.svg(), "run `make docs`"
 
 
 @pytest.mark.parametrize("desired", DesiredState)
