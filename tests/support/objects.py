@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import client, manifests
 from sandbox_server.engines.kubernetes.contest import Contests
@@ -70,6 +71,6 @@ class Api:
 def begun(view: View, api: Api, sandbox: Sandbox) -> Writer:
     """An act for a sandbox that has written nothing yet."""
     calls: Any = api
-    contests = Contests(lambda _: None)
+    contests = Contests(lambda _: None, Pace())
     contest = contests.begin(sandbox.key, (sandbox.generation, None))
     return Writer(calls, view, Settings().kubernetes, sandbox, contests, contest)

@@ -114,6 +114,14 @@ async def test_act_that_writes_nothing_is_no_repetition() -> None:
     assert of.begin(KEY, (1, None)).count == 0
 
 
+async def test_act_that_writes_nothing_after_one_that_wrote_is_no_repetition() -> None:
+    of = contests(Clock())
+    act(of, None)
+    for _ in range(9):
+        of.done(KEY, of.begin(KEY, (1, 1)))
+    assert of.begin(KEY, (1, 1)).count == 1
+
+
 async def test_object_that_is_created_again_is_named_with_its_creator() -> None:
     clock = Clock()
     of = contests(clock)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from sandbox_server import engines
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import disk, manifests, resources
 from sandbox_server.engines.kubernetes.objects import Object
@@ -22,7 +23,7 @@ NAME = CLAIM.reference.name
 
 @pytest.fixture
 def view() -> View:
-    return View(None, SANDBOX.namespace, lambda _: None, 60)  # type: ignore[arg-type]
+    return View(None, SANDBOX.namespace, lambda _: None, Pace())  # type: ignore[arg-type]
 
 
 async def make(view: View, *found: Object) -> Api:

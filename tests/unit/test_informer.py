@@ -172,6 +172,30 @@ def test_answer_with_a_version_that_has_passed_puts_everything_in_doubt() -> Non
     assert (len(rewound), cache.get(NAME)) == (1, None)
 
 
+def test_answer_to_a_write_that_changed_nothing_puts_nothing_in_doubt() -> None:
+    rewound: list[None] = []
+    cache: Cache[str] = Cache(
+        observe.identify, lambda found: found.metadata.annotations["is"], lambda _: None, lambda: rewound.append(None)
+    )
+    same = OBJECT.decode(json.dumps(item(9, "same")))
+    cache.shown(same)
+    cache.answered(same, cache.position(NAME))
+    assert (rewound, cache.get(NAME)) == ([], "same")
+
+
+@pytest.mark.fault(58)
+async def test_cache_is_emptied_from_the_last_removal_until_an_object_comes() -> None:
+    made = Told(Pages({"metadata": {"resourceVersion": "20"}, "items": []}))
+    made.hear(line("ADDED", 5, "first"))
+    assert not made.cache.emptied
+    made.hear(line("DELETED", 6, "first"))
+    assert made.cache.emptied
+    await made.informer._list()
+    assert made.cache.emptied
+    made.hear(line("ADDED", 21, "second"))
+    assert not made.cache.emptied
+
+
 async def test_list_of_another_history_replaces_what_is_newer_than_it() -> None:
     api = Pages({"metadata": {"resourceVersion": "4"}, "items": [item(3, "restored")]})
     made = Told(api)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sandbox_server import engines
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.engines.kubernetes import manifests, removal, resources
 from sandbox_server.engines.kubernetes.view import View
@@ -21,7 +22,7 @@ OWNED = {"ownerReferences": [{"kind": "StatefulSet", "name": SANDBOX.id}]}
 
 @pytest.fixture
 def view() -> View:
-    return View(None, SANDBOX.namespace, lambda _: None, 60)  # type: ignore[arg-type]
+    return View(None, SANDBOX.namespace, lambda _: None, Pace())  # type: ignore[arg-type]
 
 
 def claim(**metadata: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sandbox_server.domain.observed import Observed
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.engines.kubernetes import manifests, observe, resources
@@ -45,7 +46,7 @@ def changed() -> list[Key]:
 @pytest.fixture
 def view(changed: list[Key]) -> View:
     """A view without an API server, of a namespace in which the sandbox has every object but the pod."""
-    view = View(None, SANDBOX.namespace, changed.append, 60)  # type: ignore[arg-type]
+    view = View(None, SANDBOX.namespace, changed.append, Pace())  # type: ignore[arg-type]
     view.claims.shown(made(SANDBOX, NAMES.claim.name, status={"phase": "Bound"}))
     for reference in NAMES.watched:
         view.written[reference.kind].shown(made(SANDBOX, reference.name))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import manifests, resources, writer
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.engines.kubernetes.view import View
@@ -20,7 +21,7 @@ GOING = {"deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": ["example.co
 
 @pytest.fixture
 def view() -> View:
-    return View(None, SANDBOX.namespace, lambda _: None, 60)  # type: ignore[arg-type]
+    return View(None, SANDBOX.namespace, lambda _: None, Pace())  # type: ignore[arg-type]
 
 
 def workload(replicas: int = 0, observed: int = 3, owner: Any = SANDBOX, **metadata: Any) -> Object:

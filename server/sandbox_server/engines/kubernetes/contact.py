@@ -6,7 +6,6 @@ import time
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.pace import Pace
-from sandbox_server.engines.kubernetes import client
 
 
 class Contact:
@@ -48,7 +47,7 @@ class Contact:
 
     def explain(self, error: Exception) -> None:
         """Shows why the last call failed. That there is no answer explains nothing, nor does a short `engines.Busy`."""
-        if isinstance(error, engines.Busy) and not isinstance(error, client.Gone):
+        if isinstance(error, engines.Busy):
             if self._busy_since is None:
                 self._busy_since = time.monotonic()
             lasted = time.monotonic() - self._busy_since
