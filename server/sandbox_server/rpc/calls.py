@@ -49,7 +49,7 @@ class Calls:
         self.inbox = receive.Inbox()
         self.open = collections.Counter[str]()
         self.ended = collections.Counter[tuple[str, str, str]]()
-        self._authenticator = authenticator
+        self.authenticator = authenticator
         self._refusals = journal.Refusals()
         self.draining = False
         self._awaited: set[str] = set()
@@ -90,7 +90,7 @@ class Calls:
             try:
                 if self.draining:
                     raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: repeat the call")
-                tenant = self._authenticator.tenant(context)
+                tenant = self.authenticator.tenant(context)
                 message = receive.parsed(request, await self.inbox.message(context))
                 if logged:
                     # Read now, because the call clears it in the message.
@@ -132,7 +132,7 @@ class Calls:
         return grpc.stream_unary_rpc_method_handler(handle)
 
     def public(self, method: str, call: Callable[[Caller], Awaitable[bytes | None]]) -> Any:
-        """Returns the wrapper of a method that needs no token. Its calls are counted and not logged."""
+        """Returns the wrapper of a method that is not of the contract. It authenticates nobody; calls are counted, not logged."""
 
         async def handle(_messages: object, context: Caller) -> bytes | None:
             outcome = (method, "CANCELLED", "")

@@ -1,4 +1,4 @@
-"""The methods that need no token: health checks and reflection, as gRPC defines them.
+"""Health checks, which need no token, and reflection, as gRPC defines them.
 
 The health service of the grpc-health package is not used: it holds a lock while it writes to a watcher, so that one
 watcher that does not read keeps changes from all others.
@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from sandbox_server import VERSION
 from sandbox_server.domain import errors
 from sandbox_server.rpc import receive
-from sandbox_server.rpc.auth import Caller
+from sandbox_server.rpc.auth import Authenticator, Caller
 
 VERSION_KEY = "sandbox-version"
 """The trailing metadata of a health check that has the version of the service."""
@@ -66,17 +66,19 @@ class Health:
 
 
 class Reflection:
-    """Server reflection: serves the contract of every service to tools such as grpcurl."""
+    """Server reflection: serves the contract of every service to tools such as grpcurl. It needs a token where calls do."""
 
-    def __init__(self, inbox: receive.Inbox, names: Sequence[str]) -> None:
+    def __init__(self, inbox: receive.Inbox, authenticator: Authenticator, names: Sequence[str]) -> None:
         self._inbox = inbox
+        self._authenticator = authenticator
         self._servicer = reflection.aio.ReflectionServicer(names)
 
     async def info(self, context: Caller) -> None:
         """Answers requests until the caller ends the stream or is silent for `receive.MESSAGE_WITHIN` seconds.
 
-        Raises `errors.DeadlineExceeded` if not even the first request arrives in that time.
+        Raises `errors.DeadlineExceeded` if not even the first request arrives in that time, and `errors.Unauthenticated`.
         """
+        self._authenticator.tenant(context)
         async for answer in self._servicer.ServerReflectionInfo(self._requests(context), context):
             await context.write(answer.SerializeToString())
 

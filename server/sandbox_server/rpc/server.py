@@ -38,14 +38,17 @@ LAST_CALLS = 0.2
 
 
 class Server:
-    """Serves a service of the contract, health and reflection on one address."""
+    """Serves a service of the contract, health and, unless it is turned off, reflection on one address."""
 
-    def __init__(self, servicer: Servicer, calls: Calls) -> None:
+    def __init__(self, servicer: Servicer, calls: Calls, reflects: bool = True) -> None:
         self.calls = calls
+        self._reflects = reflects
         self._servicer = servicer
         name = servicer.described.full_name
         self._health = public.Health(calls.inbox, (name,))
-        self._reflection = public.Reflection(calls.inbox, (name, public.HEALTH, reflection.SERVICE_NAME))
+        self._reflection = public.Reflection(
+            calls.inbox, calls.authenticator, (name, public.HEALTH, reflection.SERVICE_NAME)
+        )
         self._server = grpc.aio.server(options=OPTIONS)
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -59,10 +62,10 @@ class Server:
                 "Check": unary(self.calls.public("Check", self._health.check)),
                 "Watch": stream(self.calls.public("Watch", self._health.watch)),
             },
-            reflection.SERVICE_NAME: {
-                "ServerReflectionInfo": stream(self.calls.public("ServerReflectionInfo", self._reflection.info))
-            },
         }
+        if self._reflects:
+            info = self.calls.public("ServerReflectionInfo", self._reflection.info)
+            services[reflection.SERVICE_NAME] = {"ServerReflectionInfo": stream(info)}
         for name, handlers in services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         try:

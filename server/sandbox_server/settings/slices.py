@@ -74,6 +74,8 @@ class Serving(Slice):
     """The one tenant where there is no token file."""
     namespaces: str = "default"
     """Its namespaces, comma-separated; the first is its default."""
+    reflection: bool = True
+    """Serve the contract to tools such as grpcurl, to callers that may call."""
 
     metrics_listen: str = ""
     """Address and port to serve metrics on, for Prometheus; empty: none."""

@@ -1,0 +1,60 @@
+"""Reflection: for callers that may call, unless it is turned off."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from sandbox_server.domain.tenant import Tenant
+from sandbox_server.rpc import auth, calls, server
+from sandbox_server.rpc.servicer import Servicer
+from sandbox_server.settings import Settings
+
+TOKEN = "token-of-tenant-a"
+
+
+@contextlib.asynccontextmanager
+async def served(authenticator: auth.Authenticator, reflects: bool = True) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server without a service behind it."""
+    nobody: Any = None
+    settings = Settings()
+    servicer = Servicer(nobody, settings.defaults, settings.policy)
+    serving = server.Server(servicer, calls.Calls(authenticator), reflects)
+    port = await serving.start("127.0.0.1:0", None)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            yield channel
+        finally:
+            await serving.close()
+
+
+async def reflected(channel: grpc.aio.Channel, token: str = "") -> grpc.StatusCode:
+    """Returns the status of a call that asks for the file of the contract."""
+    ask = reflection_pb2.ServerReflectionRequest(file_containing_symbol="sandbox.v1.SandboxService")
+    metadata = [("authorization", f"Bearer {token}")] if token else None
+    call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]), metadata=metadata)
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        async for answer in call:
+            assert answer.file_descriptor_response.file_descriptor_proto
+    return await call.code()
+
+
+async def test_reflection_needs_a_token_where_calls_do_and_health_needs_none(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    file.write_text(json.dumps({"tenants": [{"name": "a", "namespaces": ["team-a"], "tokens": [TOKEN]}]}))
+    async with served(auth.TokenFile(file)) as channel:
+        assert await reflected(channel, TOKEN) is grpc.StatusCode.OK
+        for wrong in ("", "another-token-than-his"):
+            assert await reflected(channel, wrong) is grpc.StatusCode.UNAUTHENTICATED
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_reflection_can_be_turned_off() -> None:
+    async with served(auth.Anyone(Tenant("default", ("default",))), reflects=False) as channel:
+        assert await reflected(channel) is grpc.StatusCode.UNIMPLEMENTED
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
