@@ -81,13 +81,13 @@ async def service(
     The parts that are not given are made from the settings. Raises ValueError, OSError or `store.SchemaMismatch` if the
     service cannot start. A part that fails later cancels the body, and its error is raised in an ExceptionGroup.
     """
-    authenticator = authenticator or _authenticator(settings)
+    pace = settings.pace
+    authenticator = authenticator or _authenticator(settings, pace)
     credentials = None
     if settings.tls_cert and settings.tls_key:
-        credentials = tls.credentials(settings.tls_cert, settings.tls_key)
-    pace = settings.pace
+        credentials = tls.credentials(settings.tls_cert, settings.tls_key, pace)
     store_is_given = event_store is not None
-    event_store = event_store or store.Store(settings.database, cipher(settings))
+    event_store = event_store or store.Store(settings.database, cipher(settings), busy_timeout=pace.sqlite_busy_timeout)
     event_feed = feed.Feed(event_store, render.Encoder(), pace)
     engine = engine or _engine(settings, pace)
     reconciler = Reconciler(event_feed, event_store, engine, settings.workers, pace)
@@ -168,10 +168,10 @@ def _engine(settings: Settings, pace: Pace) -> engines.Engine:
     return local.LocalEngine(settings.local, settings.data_dir, pace)
 
 
-def _authenticator(settings: Settings) -> auth.Authenticator:
+def _authenticator(settings: Settings, pace: Pace) -> auth.Authenticator:
     """Returns the authenticator of the settings. Raises ValueError for a bad token file."""
     if settings.token_file is not None:
-        return auth.TokenFile(settings.token_file)
+        return auth.TokenFile(settings.token_file, pace)
     return auth.Anyone(Tenant(settings.tenant, settings.namespace_names))
 
 

@@ -15,8 +15,6 @@ import structlog
 log = structlog.get_logger()
 
 T = TypeVar("T")
-RETRY_EVERY = 1.0
-"""Seconds until files that cannot be used are read again: they may be half replaced, or not valid yet."""
 
 
 def no_passphrase() -> str:
@@ -32,8 +30,9 @@ class Reloaded(Generic[T]):
     New files that cannot be used are logged, and the former value stays. Safe to call from several threads.
     """
 
-    def __init__(self, make: Callable[[], T], *paths: Path) -> None:
-        """Raises what `make` raises: ValueError for files that cannot be used."""
+    def __init__(self, make: Callable[[], T], *paths: Path, again: float) -> None:
+        """`again`: seconds until files that cannot be used are read again. Raises what `make` raises: ValueError for such."""
+        self._again = again
         self._make = make
         self._paths = paths
         self._seen = self._marks()
@@ -59,7 +58,7 @@ class Reloaded(Generic[T]):
         try:
             self._value = self._make()
         except ValueError as error:
-            self._retry_at = now + RETRY_EVERY
+            self._retry_at = now + self._again
             if replaced:
                 log.warning("files_not_reloaded", files=names, error=str(error))
         else:

@@ -16,6 +16,7 @@ from google.protobuf import message_factory
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, errors
 from sandbox_server import store
+from sandbox_server.domain.pace import Pace
 
 from tests.support.certificates import certificate
 from tests.support.service import Service
@@ -276,7 +277,7 @@ def test_a_bad_token_file_refuses_to_start_without_showing_tokens(content: str, 
     path = tmp_path / "tokens.json"
     path.write_text(content)
     with pytest.raises(ValueError, match="token file") as caught:
-        auth.TokenFile(path)
+        auth.TokenFile(path, Pace())
     assert "short" not in str(caught.value)
 
 

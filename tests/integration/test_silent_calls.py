@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth, calls, public, receive, server
 from sandbox_server.rpc.servicer import Servicer
@@ -102,7 +103,7 @@ async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
     file = tmp_path / "tokens.json"
     tenant = {"name": "a", "namespaces": ["team-a"], "tokens": ["token-of-tenant-a"]}
     file.write_text(json.dumps({"tenants": [tenant]}))
-    async with served(auth.TokenFile(file)) as (_, channel):
+    async with served(auth.TokenFile(file, Pace())) as (_, channel):
         silent = channel.stream_stream("/sandbox.v1.SandboxService/WatchStatus")()
         assert await asyncio.wait_for(silent.code(), 5) is grpc.StatusCode.UNAUTHENTICATED
 

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from sandbox_server.domain.pace import Pace
 from sandbox_server.rpc import probe, tls
 
 from tests.support.certificates import certificate
@@ -26,7 +27,7 @@ def served(chain: Path, key: Path) -> Iterator[str]:
     servicer = health.HealthServicer()
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_secure_port("127.0.0.1:0", tls.credentials(chain, key))
+    port = server.add_secure_port("127.0.0.1:0", tls.credentials(chain, key, Pace()))
     server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -76,4 +77,4 @@ def test_the_health_check_finds_the_name_of_every_certificate(name: x509.General
 def test_a_key_that_no_client_of_grpc_takes_is_refused_by_its_kind(key: Any, tmp_path: Path) -> None:
     pair = certificate(tmp_path, "other", key=key)
     with pytest.raises(ValueError, match="has a key that gRPC does not take: use RSA, or EC on P-256 or P-384"):
-        tls.credentials(*pair)
+        tls.credentials(*pair, Pace())

@@ -28,7 +28,14 @@ from tests.support.waiting import PATIENCE
 A = "suite-a"
 """The id of the sandbox that most tests have."""
 WITHIN = 30.0
-FAST = dataclasses.replace(Pace().faster(10), controller_guard=Pace.controller_guard, plugin_within=Pace.plugin_within)
+FAST = dataclasses.replace(
+    Pace().faster(10),
+    controller_guard=Pace.controller_guard,
+    plugin_within=Pace.plugin_within,
+    probe_within=Pace.probe_within,
+    local_alive=Pace.local_alive,
+    local_drained_within=Pace.local_drained_within,
+)
 """The pace of most tests. Programs that are not the service's own are no faster under it."""
 
 

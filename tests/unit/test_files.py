@@ -15,7 +15,7 @@ class Reading:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
-        self.now = files.Reloaded(self.read, path)
+        self.now = files.Reloaded(self.read, path, again=0)
 
     def read(self) -> int:
         self.count += 1
@@ -58,10 +58,7 @@ def test_replaced_file_is_read_once(tmp_path: Path, replace: Any) -> None:
 
 @pytest.mark.find(41)
 @pytest.mark.parametrize("bad", ["", "one", None])
-def test_file_that_cannot_be_used_changes_nothing_and_is_logged_once(
-    tmp_path: Path, bad: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "RETRY_EVERY", 0.0)
+def test_file_that_cannot_be_used_changes_nothing_and_is_logged_once(tmp_path: Path, bad: str | None) -> None:
     path = tmp_path / "number"
     path.write_text("1")
     reading = Reading(path)
@@ -81,8 +78,7 @@ def test_file_that_cannot_be_used_changes_nothing_and_is_logged_once(
 
 
 @pytest.mark.find(41)
-def test_file_that_becomes_usable_by_itself_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "RETRY_EVERY", 0.0)
+def test_file_that_becomes_usable_by_itself_is_taken_up(tmp_path: Path) -> None:
     path, valid = tmp_path / "number", True
 
     def read() -> str:
@@ -91,7 +87,7 @@ def test_file_that_becomes_usable_by_itself_is_taken_up(tmp_path: Path, monkeypa
         return path.read_text()
 
     path.write_text("1")
-    now = files.Reloaded(read, path)
+    now = files.Reloaded(read, path, again=0)
     path.write_text("22")
     valid = False
     assert now() == "1"

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from sandbox_server.domain import operator
+from sandbox_server.domain.pace import Pace
 from sandbox_server.rpc import auth
 from structlog.testing import capture_logs
 
@@ -38,7 +39,7 @@ def test_a_token_that_no_call_can_carry_is_refused_without_being_shown(token: st
     path = tmp_path / "tokens.json"
     path.write_text(document(token))
     with pytest.raises(ValueError, match="token file") as refused:
-        auth.TokenFile(path)
+        auth.TokenFile(path, Pace())
     assert "canary" not in str(refused.value)
 
 
@@ -46,7 +47,7 @@ def test_a_token_that_no_call_can_carry_is_refused_without_being_shown(token: st
 def test_every_token_that_a_call_can_carry_is_taken(token: str, tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     path.write_text(document(token))
-    assert tenant(auth.TokenFile(path), token) == "a"
+    assert tenant(auth.TokenFile(path, Pace()), token) == "a"
 
 
 @pytest.mark.parametrize(
@@ -67,14 +68,14 @@ def test_every_token_that_a_call_can_carry_is_taken(token: str, tmp_path: Path) 
 def test_what_is_no_token_file_changes_nothing_and_is_logged(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     path.write_text(document(TOKEN))
-    authenticator = auth.TokenFile(path)
+    authenticator = auth.TokenFile(path, Pace())
     path.write_bytes(content)
     with capture_logs() as logged:
         assert tenant(authenticator) == "a"
     assert [one["event"] for one in logged] == ["files_not_reloaded"]
     assert "canary" not in str(logged)
     with pytest.raises(ValueError, match="token file"):
-        auth.TokenFile(path)
+        auth.TokenFile(path, Pace())
 
 
 @pytest.mark.find(42)

@@ -63,6 +63,11 @@ class Pace:
     read_again: float = 0.5
     """Until a log that could not be read is read again."""
 
+    sqlite_busy_timeout: float = 5
+    """For which a transaction waits for the lock of another process on SQLite, the default of Python's driver."""
+    files_again: float = 1
+    """Until replaced files that cannot be used are read again: they may be half replaced, or not valid yet."""
+
     shutdown_grace: float = 10
     health_every: float = 1
     """Between two looks at whether the service can serve; a twentieth of it until it can for the first time."""
@@ -76,8 +81,20 @@ class Pace:
     local_restart_most: float = 30
     local_steady: float = 10
     """That a local process must run for its earlier ends to be forgotten."""
+    local_after_error: float = 1
+    """Until the task of a local sandbox goes on after an unforeseen error."""
+    local_drained_within: float = 2
+    """For the output of a local process that has ended to be in its log. A child that left the process group may print for
+    ever."""
+    local_alive: float = 0.15
+    """That a local process without a probe must run to be ready. A process whose command does not exist ends sooner."""
+    local_port_promised: float = 600
+    """For which a port that was given out waits to be reserved: a create that fails does not give it back. Longer than any
+    create takes."""
     local_look_every: float = 1
     """Between two looks at whether the volumes of local sandboxes are still there: no event reports the removal of a directory."""
+    probe_within: float = 1
+    """For an answer to a probe of a local process, the kubelet's default."""
     probe_until_ready: float = 0.2
     """Between two probes of a local process that is not ready."""
     probe_after: float = 5

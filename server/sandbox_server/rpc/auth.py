@@ -11,6 +11,7 @@ import msgspec
 
 from sandbox_server import files
 from sandbox_server.domain import check, errors
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 
 Caller = grpc.aio.ServicerContext[bytes, bytes]
@@ -63,9 +64,9 @@ class TokenFile:
     show how much of a wrong token is right. A replaced file takes effect with the next call; open calls go on.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pace: Pace) -> None:
         """Raises ValueError that says what is wrong with the file, and never contains a token."""
-        self._content = files.Reloaded(lambda: _read(path), path)
+        self._content = files.Reloaded(lambda: _read(path), path, again=pace.files_again)
         self._changed: Callable[[tuple[str, ...]], None] = lambda _namespaces: None
         self._namespaces: tuple[str, ...] = ()
 

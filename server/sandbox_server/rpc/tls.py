@@ -10,15 +10,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sandbox_server import files
+from sandbox_server.domain.pace import Pace
 
 
-def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
+def credentials(certificate: Path, key: Path, pace: Pace) -> grpc.ServerCredentials:
     """Returns credentials that are read again, when the files have changed, for the next new connection.
 
     Raises ValueError for a certificate and a key that do not belong together, cannot be read or are not valid now.
     Such a pair that comes later is ignored: the files may be half replaced.
     """
-    pair = files.Reloaded(lambda: _read(certificate, key), certificate, key)
+    pair = files.Reloaded(lambda: _read(certificate, key), certificate, key, again=pace.files_again)
     served = pair()
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from sandbox_server.domain.event import Event
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.store import connection, housekeeping
 from sandbox_server.store.address import Location
@@ -47,7 +48,12 @@ class Store:
     """Sandboxes, the log of events and requests in a database. Methods must be called on the loop that opened it."""
 
     def __init__(
-        self, url: Location, cipher: Cipher, *, busy_timeout: float = 5.0, group_most: int = GROUP_MOST
+        self,
+        url: Location,
+        cipher: Cipher,
+        *,
+        busy_timeout: float = Pace.sqlite_busy_timeout,
+        group_most: int = GROUP_MOST,
     ) -> None:
         """`url`: sqlite:///path or postgresql://...; `busy_timeout`: seconds to wait for a locked SQLite file."""
         self._url = url

@@ -95,7 +95,7 @@ def test_a_port_is_given_once_until_it_is_free_again(monkeypatch: pytest.MonkeyP
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         low = busy.getsockname()[1]
-        made = ports.Ports(range(low, low + 20))
+        made = ports.Ports(range(low, low + 20), 600)
         given = [made.allot() for _ in range(10)]
     assert len({*given, low}) == 11
     made.reserve(given[:5])

@@ -109,8 +109,8 @@ async def test_a_ready_sandbox_stays_so_over_a_restart_and_is_asked_again(rig: L
     await not_ready(rig)
 
 
-async def test_a_probe_that_hangs_keeps_no_mutation_waiting(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "ANSWER_WITHIN", 1000.0)
+@pytest.mark.parametrize("pace", [dataclasses.replace(FAST, probe_within=1000)])
+async def test_a_probe_that_hangs_keeps_no_mutation_waiting(rig: LocalRig) -> None:
     await rig.create(A, spec=serving(http_path="/"))
     await not_ready(rig)
     (rig.ground.home(A) / "listen").touch()
@@ -135,7 +135,7 @@ async def test_probe_that_connects_to_itself_fails(rig: LocalRig, monkeypatch: p
     itself = functools.partial(asyncio.open_connection, local_addr=("127.0.0.1", port))
     # As the kernel's choice of a port may be.
     monkeypatch.setattr(asyncio, "open_connection", itself)
-    assert not await readiness.probe(port, "")
+    assert not await readiness.probe(port, "", 1)
 
 
 async def test_the_web_server_of_a_sandbox_without_a_command_answers_once_it_runs(rig: LocalRig) -> None:

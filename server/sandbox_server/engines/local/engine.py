@@ -35,7 +35,7 @@ class LocalEngine:
         self._settings = settings
         self._data_dir = data_dir
         self._pace = pace
-        self._ports = Ports(settings.port_range)
+        self._ports = Ports(settings.port_range, pace.local_port_promised)
         self._units: dict[Key, Unit] = {}
         self.any_synced = False
 

@@ -8,15 +8,14 @@ from collections.abc import Iterable
 
 from sandbox_server.domain import errors
 
-PROMISED_FOR = 600.0
-"""Seconds for which an allotted port waits to be reserved: a create that fails does not release it."""
-
 
 class Ports:
     """Allots ports of a range. `allot` is for the store's thread alone, the other methods for any thread."""
 
-    def __init__(self, ports: range) -> None:
+    def __init__(self, ports: range, promised_for: float) -> None:
+        """`promised_for`: seconds for which an allotted port waits to be reserved."""
         self._range = ports
+        self._promised_for = promised_for
         self._reserved: set[int] = set()
         self._promised_until: dict[int, float] = {}
 
@@ -40,7 +39,7 @@ class Ports:
         first = random.randrange(len(self._range))
         for port in itertools.chain(self._range[first:], self._range[:first]):
             if not self._is_taken(port, now) and _is_free(port):
-                self._promised_until[port] = now + PROMISED_FOR
+                self._promised_until[port] = now + self._promised_for
                 return port
         message = f"no free port is left in {self._range.start}-{self._range.stop - 1}"
         raise errors.Unavailable("NO_FREE_PORT", f"{message}: delete a sandbox, or have local-ports widened")

@@ -19,9 +19,6 @@ from pathlib import Path
 
 from sandbox_server.engines.local import folder, launch, output
 
-DRAINED_WITHIN = 2.0
-"""Seconds after the end of a process until its pump is killed. A child that left the process group may print for ever."""
-
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -136,10 +133,13 @@ class Process:
         await _gone(lambda: self._inner)
         _reap(self.pid)
 
-    async def drained(self) -> None:
-        """Returns when the log has all output. Assumes that the process has ended."""
+    async def drained(self, within: float) -> None:
+        """Returns when the log has all output, and kills the pump that has more to write after `within` seconds.
+
+        Assumes that the process has ended.
+        """
         try:
-            async with asyncio.timeout(DRAINED_WITHIN):
+            async with asyncio.timeout(within):
                 await _gone(self._running_pump)
         except TimeoutError:
             pump = self._running_pump()

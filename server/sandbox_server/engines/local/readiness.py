@@ -8,12 +8,8 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.settings import Local
 
-ANSWER_WITHIN = 1.0
-"""Seconds for an answer to a probe, the kubelet's default."""
 MISSES = 3
 """After as many failed probes in a row a ready sandbox is not ready any more, the kubelet's default."""
-ALIVE = 0.15
-"""Seconds that a process without a probe must run to be ready. A process whose command does not exist ends sooner."""
 
 
 async def watch(sandbox: Sandbox, settings: Local, pace: Pace, ready: bool) -> AsyncIterator[bool]:
@@ -23,13 +19,13 @@ async def watch(sandbox: Sandbox, settings: Local, pace: Pace, ready: bool) -> A
     """
     probed = _probed(sandbox, settings)
     if probed is None:
-        await asyncio.sleep(ALIVE)
+        await asyncio.sleep(pace.local_alive)
         yield True
         return
     port, path = probed
     missed = 0
     while True:
-        answers = await probe(port, path)
+        answers = await probe(port, path, pace.probe_within)
         missed = 0 if answers else missed + 1
         ready = answers or (ready and missed < MISSES)
         yield ready
@@ -64,10 +60,10 @@ def _probed(sandbox: Sandbox, settings: Local) -> tuple[int, str] | None:
     return None if has_command else (application, "")
 
 
-async def probe(port: int, path: str) -> bool:
-    """Probes once and returns whether it succeeded: a GET of `path`, or with an empty path a connection."""
+async def probe(port: int, path: str, within: float) -> bool:
+    """Probes once and returns whether it succeeded within so many seconds: a GET of `path`, or with an empty path a connection."""
     try:
-        async with asyncio.timeout(ANSWER_WITHIN):
+        async with asyncio.timeout(within):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with contextlib.closing(writer):
                 if not path:

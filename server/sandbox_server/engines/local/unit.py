@@ -19,9 +19,6 @@ from sandbox_server.settings import Local
 
 log = structlog.get_logger()
 
-PAUSE = 1.0
-"""Seconds until the task goes on after an unforeseen error."""
-
 
 class Unit:
     """Runs the process of a sandbox.
@@ -60,7 +57,7 @@ class Unit:
                 await self._work()
             except Exception:
                 log.exception("local_sandbox_failed", sandbox=self.sandbox.id, namespace=self.sandbox.namespace)
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(self._pace.local_after_error)
 
     async def _work(self) -> None:
         """Takes one step after another from the process that there is to the one that should run."""
@@ -75,7 +72,7 @@ class Unit:
             started = process.pid != 0
             if started and not process.alive:
                 await process.ended()
-                await process.drained()
+                await process.drained(self._pace.local_drained_within)
                 process = process.after(self._pace.local_steady)
             elif process.generation != generation:
                 if started:
@@ -170,7 +167,7 @@ class Unit:
         except TimeoutError:
             process.kill()
             await process.ended()
-        await process.drained()
+        await process.drained(self._pace.local_drained_within)
 
     async def _rest(self) -> None:
         """Shows that nothing runs, and waits for an update."""
