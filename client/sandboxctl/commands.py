@@ -9,7 +9,7 @@ from sandbox_client import calls, errors
 from sandbox_client.retry import PATIENCE
 from sandbox_client.watch import Kind
 
-from sandboxctl import answers, applying, deletion, options, reading, settling, show, targets
+from sandboxctl import answers, applying, deletion, options, reading, settling, show, targets, top
 from sandboxctl import env as variables
 from sandboxctl.options import chosen
 from sandboxctl.settling import Patience, Timeout, Wait, Waiting
@@ -98,6 +98,7 @@ def stop(
 
 app.command()(deletion.delete)
 app.command()(applying.apply)
+app.command()(top.top)
 app.command()(reading.wait)
 app.command()(reading.status)
 app.command()(reading.get)

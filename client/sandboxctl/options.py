@@ -1,6 +1,7 @@
 """The options of every command. They may come before or after the command; the last one counts."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cached_property
@@ -14,6 +15,7 @@ from sandbox_client.sync import Client
 from sandboxctl import reach, show
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 PATIENCE = 10.0
 """Seconds for a call: longer than a restart of the service takes, and not too long for a person to wait."""
@@ -67,8 +69,12 @@ class Chosen:
     @cached_property
     def client(self) -> Client:
         """The client. Raises OSError or ValueError for an address, a token or an authority that cannot be used."""
+        return self.connected(_Client)
+
+    def connected(self, kind: Callable[..., C]) -> C:
+        """Returns a client of that kind. Raises as `client`."""
         token = _token(self.token_file) if self.token_file else self.token
-        return _Client(self.server, token=token, tls=self.tls, ca_file=self.ca_file)
+        return kind(self.server, token=token, tls=self.tls, ca_file=self.ca_file)
 
     def forget_client(self) -> None:
         """Closes the client of an earlier command in this process."""
