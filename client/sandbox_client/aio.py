@@ -11,7 +11,7 @@ import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import calls, channel, contact, errors, policy, queries, retry, updates, watch
+from sandbox_client import batches, calls, channel, contact, errors, policy, queries, retry, updates, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,6 +75,9 @@ class AsyncClient:
     delete = _method(calls.delete)
     update_env = _method(calls.update_env)
     update = _method(updates.update)
+    batch_start = _method(batches.batch_start)
+    batch_stop = _method(batches.batch_stop)
+    batch_delete = _method(batches.batch_delete)
     status = _method(calls.status)
     get = _method(calls.get)
     page = _method(calls.page)

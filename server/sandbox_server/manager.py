@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import errors, lifecycle, mutations
+from sandbox_server.domain import batch, errors, lifecycle, mutations
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -134,6 +134,21 @@ class StatefulSetManager:
             return dataclasses.replace(before, spec=change(before.spec)), None
 
         return await self._change(mutation, changed)
+
+    async def batch(
+        self, request: store.Request | None, selection: feed.Filter, sandbox_ids: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Returns the ids that a batch is about: `sandbox_ids`, or if there are none, those that `selection` matches.
+
+        Sandboxes that were deleted do not match. A repeated request is about the same sandboxes as before. Raises
+        `errors.FailedPrecondition` if too many match, and `errors.Invalid` for a request id with another payload.
+        """
+        if not sandbox_ids:
+            matching = (one.event.sandbox for one in self._feed.catalogue.matching(selection))
+            sandbox_ids = [one.id for one in matching if one.desired is not DesiredState.DELETED]
+        if request is None:
+            return batch.checked(sandbox_ids)
+        return await self._store.decided(request, selection.namespace, sandbox_ids)
 
     async def _change(
         self, mutation: Mutation, change: Callable[[store.Reader, Sandbox], Changed], *, deleted: bool = False

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sandbox_client
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import AsyncClient, Client, calls, queries, updates
+from sandbox_client import AsyncClient, Client, batches, calls, queries, updates
 from sandbox_client import status as statuses
 
 from tests.support.service import Service
@@ -17,6 +17,7 @@ CALLED = ("create", "start", "stop", "delete", "update_env", "status", "get", "p
 PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.wait_until, statuses.Status]
 CALLS: dict[str, Any] = {name: getattr(calls, name) for name in CALLED}
 CALLS |= {"wait_for_phase": queries.wait_for_phase, "update": updates.update}
+CALLS |= {one.__name__: one for one in (batches.batch_start, batches.batch_stop, batches.batch_delete)}
 PLACES += CALLS.values()
 EXAMPLES = [one for one in PLACES if ">>>" in (one.__doc__ or "")]
 

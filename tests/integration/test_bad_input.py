@@ -266,6 +266,16 @@ def masked(*paths: str, **spec: Any) -> dict[str, Any]:
 
 
 MASKED = masked("image")
+BATCHES: dict[str, list[dict[str, Any]]] = {
+    "request_id": [{"sandbox_ids": ["a"], "request_id": one} for one in ("x", f"{UUID}\n", UUID + "0")],
+    "namespace": [{"sandbox_ids": ["a"], "namespace": one} for one in ("A", "a" * 64, "a\n", "-")],
+    "sandbox_ids": [
+        *({}, {"label_selector": " "}, {"label_selector": "\n"}, {"namespace": "default"}),
+        *({"sandbox_ids": ["a"], "label_selector": "a=b"}, {"sandbox_ids": ["a"] * 1001}),
+    ],
+    "sandbox_ids[1]": [{"sandbox_ids": ["a", one]} for one in ("", "A", "a" * 53, "a\n", "a")],
+    "label_selector": [{"label_selector": one} for one in SELECTORS],
+}
 READS: dict[str, list[dict[str, Any]]] = {
     **NAMED,
     "min_sequence": [{"sandbox_id": "a", "min_sequence": one} for one in (-1, -(2**63))],
@@ -329,6 +339,7 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
         "spec.readiness.http_path": [masked("readiness", readiness={"http_path": "x"})],
         "spec.grace_period_seconds": [masked("grace_period_seconds", grace_period_seconds=one) for one in (-1, 3601)],
     },
+    **dict.fromkeys(("BatchStart", "BatchStop", "BatchDelete"), BATCHES),
     "GetStatus": READS,
     "GetSandbox": READS,
     "WatchStatus": MATCHES

@@ -50,6 +50,13 @@ def call(service: Service, method: str, request: Any, token: str | None) -> tupl
     return error.code(), error.details(), details
 
 
+def answered(service: Service, method: str, request: Any, token: str) -> bytes:
+    """The answer of a unary call."""
+    with grpc.insecure_channel(service.address) as channel:
+        made = channel.unary_unary(f"/sandbox.v1.SandboxService/{method}")
+        return bytes(made(request.SerializeToString(), timeout=20, metadata=(("authorization", f"Bearer {token}"),)))
+
+
 @pytest.mark.fault(47)
 def test_every_method_needs_a_known_token(make_service: Callable[..., Service], tenants: Path) -> None:
     service = make_service("--token-file", str(tenants))
@@ -111,7 +118,12 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "WatchStatus": lambda name, ns: pb.WatchStatusRequest(sandbox_ids=[name], namespace=ns, after_sequence=0),
             "WaitForPhase": lambda name, ns: pb.WaitForPhaseRequest(sandbox_id=name, namespace=ns, phase=3),
         }
-        assert {*requests, "CreateSandbox", "ListSandboxes"} == set(METHODS)
+        batches = {
+            "BatchStart": pb.BatchStartRequest,
+            "BatchStop": pb.BatchStopRequest,
+            "BatchDelete": pb.BatchDeleteRequest,
+        }
+        assert {*requests, *batches, "CreateSandbox", "ListSandboxes"} == set(METHODS)
         for name, request in requests.items():
             for namespace in ("", "a-ns"):
                 theirs = call(service, name, request("secret-one", namespace), TOKENS["b"])
@@ -125,6 +137,16 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
                     else one
                     for one in unknown
                 )
+        for name, request in batches.items():
+            for namespace in ("", "a-ns"):
+                theirs, unknown = (
+                    answered(service, name, request(sandbox_ids=[one], namespace=namespace), TOKENS["b"])
+                    for one in ("secret-one", "secret-two")
+                )
+                assert b"SANDBOX_NOT_FOUND" in theirs
+                assert theirs == unknown.replace(b"secret-two", b"secret-one")
+                selected = request(label_selector="!never", namespace=namespace)
+                assert answered(service, name, selected, TOKENS["b"]) == b""
         assert list(b.list()) == []
         assert list(b.list(namespace="a-ns")) == []
         with pytest.raises(errors.InvalidArgument) as caught:

@@ -1686,6 +1686,284 @@ class UpdateSandboxResponse(_message.Message):
 Global___UpdateSandboxResponse: _TypeAlias = UpdateSandboxResponse  # noqa: Y015
 
 @_typing.final
+class BatchStartRequest(_message.Message):
+    """BatchStartRequest asks that many sandboxes run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SANDBOX_IDS_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
+    answer which sandboxes a selector has matched. Case does not count. The events of a sandbox have the request id
+    `<request_id>/<sandbox_id>`.
+    """
+    label_selector: _builtins.str
+    """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
+    requirements. It matches no sandbox that was deleted.
+    """
+    namespace: _builtins.str
+    """Their namespace. Empty: the tenant's first."""
+    @_builtins.property
+    def sandbox_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sandboxes by id, each once, at most 1000. Exactly one of sandbox_ids and label_selector is required."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        sandbox_ids: _abc.Iterable[_builtins.str] | None = ...,
+        label_selector: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "request_id", b"request_id", "sandbox_ids", b"sandbox_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStartRequest: _TypeAlias = BatchStartRequest  # noqa: Y015
+
+@_typing.final
+class BatchStartResponse(_message.Message):
+    """BatchStartResponse is the answer to BatchStart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchResult]:
+        """A result for each sandbox: in the order of sandbox_ids or, with a label_selector, of the ids. None if a selector
+        matches nothing.
+        """
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStartResponse: _TypeAlias = BatchStartResponse  # noqa: Y015
+
+@_typing.final
+class BatchStopRequest(_message.Message):
+    """BatchStopRequest asks that many sandboxes have no pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SANDBOX_IDS_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
+    answer which sandboxes a selector has matched. Case does not count. The events of a sandbox have the request id
+    `<request_id>/<sandbox_id>`.
+    """
+    label_selector: _builtins.str
+    """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
+    requirements. It matches no sandbox that was deleted.
+    """
+    namespace: _builtins.str
+    """Their namespace. Empty: the tenant's first."""
+    @_builtins.property
+    def sandbox_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sandboxes by id, each once, at most 1000. Exactly one of sandbox_ids and label_selector is required."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        sandbox_ids: _abc.Iterable[_builtins.str] | None = ...,
+        label_selector: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "request_id", b"request_id", "sandbox_ids", b"sandbox_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStopRequest: _TypeAlias = BatchStopRequest  # noqa: Y015
+
+@_typing.final
+class BatchStopResponse(_message.Message):
+    """BatchStopResponse is the answer to BatchStop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchResult]:
+        """A result for each sandbox: in the order of sandbox_ids or, with a label_selector, of the ids. None if a selector
+        matches nothing.
+        """
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStopResponse: _TypeAlias = BatchStopResponse  # noqa: Y015
+
+@_typing.final
+class BatchDeleteRequest(_message.Message):
+    """BatchDeleteRequest asks that many sandboxes be removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SANDBOX_IDS_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEEP_VOLUME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
+    answer which sandboxes a selector has matched. Case does not count. The events of a sandbox have the request id
+    `<request_id>/<sandbox_id>`.
+    """
+    label_selector: _builtins.str
+    """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
+    requirements. It matches no sandbox that was deleted.
+    """
+    namespace: _builtins.str
+    """Their namespace. Empty: the tenant's first."""
+    keep_volume: _builtins.bool
+    """Keep the disks, as in DeleteRequest."""
+    @_builtins.property
+    def sandbox_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sandboxes by id, each once, at most 1000. Exactly one of sandbox_ids and label_selector is required."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        sandbox_ids: _abc.Iterable[_builtins.str] | None = ...,
+        label_selector: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        keep_volume: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_volume", b"keep_volume", "label_selector", b"label_selector", "namespace", b"namespace", "request_id", b"request_id", "sandbox_ids", b"sandbox_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteRequest: _TypeAlias = BatchDeleteRequest  # noqa: Y015
+
+@_typing.final
+class BatchDeleteResponse(_message.Message):
+    """BatchDeleteResponse is the answer to BatchDelete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchResult]:
+        """A result for each sandbox: in the order of sandbox_ids or, with a label_selector, of the ids. None if a selector
+        matches nothing.
+        """
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteResponse: _TypeAlias = BatchDeleteResponse  # noqa: Y015
+
+@_typing.final
+class BatchResult(_message.Message):
+    """BatchResult is what became of one sandbox of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """Its id."""
+    namespace: _builtins.str
+    """Its namespace."""
+    @_builtins.property
+    def sandbox(self) -> Global___Sandbox:
+        """The sandbox as it is now, without `spec` and `env_names`. Once an answer has 3 MiB, the sandboxes that follow have only
+        their `sandbox_id`, `namespace`, `uid` and `desired_state`, and `phase`, `reason`, `generation` and `sequence` of
+        their status.
+        """
+
+    @_builtins.property
+    def error(self) -> Global___BatchError:
+        """Why it was not changed."""
+
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        sandbox: Global___Sandbox | None = ...,
+        error: Global___BatchError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "sandbox", b"sandbox"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "namespace", b"namespace", "outcome", b"outcome", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["sandbox", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___BatchResult: _TypeAlias = BatchResult  # noqa: Y015
+
+@_typing.final
+class BatchError(_message.Message):
+    """BatchError is the error of one sandbox of a batch, as a call about that sandbox alone would have it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The number of its gRPC status code: 5 for NOT_FOUND, 9 for FAILED_PRECONDITION."""
+    reason: _builtins.str
+    """The reason that ErrorInfo would have, such as SANDBOX_NOT_FOUND."""
+    message: _builtins.str
+    """The same for people; its wording may change."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchError: _TypeAlias = BatchError  # noqa: Y015
+
+@_typing.final
 class WatchStatusRequest(_message.Message):
     """WatchStatusRequest says what to watch. All that is given must match. If nothing is given, all sandboxes of the tenant
     are watched.

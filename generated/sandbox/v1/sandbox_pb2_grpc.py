@@ -70,6 +70,21 @@ class SandboxServiceStub:
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxResponse.FromString,
                 _registered_method=True)
+        self.BatchStart = channel.unary_unary(
+                '/sandbox.v1.SandboxService/BatchStart',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.BatchStartRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.BatchStartResponse.FromString,
+                _registered_method=True)
+        self.BatchStop = channel.unary_unary(
+                '/sandbox.v1.SandboxService/BatchStop',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.BatchStopRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.BatchStopResponse.FromString,
+                _registered_method=True)
+        self.BatchDelete = channel.unary_unary(
+                '/sandbox.v1.SandboxService/BatchDelete',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.BatchDeleteRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.BatchDeleteResponse.FromString,
+                _registered_method=True)
         self.WatchStatus = channel.unary_stream(
                 '/sandbox.v1.SandboxService/WatchStatus',
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.WatchStatusRequest.SerializeToString,
@@ -225,6 +240,74 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchStart(self, request, context):
+        """BatchStart sets the desired state of many sandboxes of one namespace to RUNNING: a Start of each.
+
+        Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase except after
+        Delete. It gives up no disk: REASON_VOLUME_LOST needs a Start with accept_data_loss.
+
+        A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Start would. Which
+        sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+        replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+        An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+        SANDBOX_NOT_FOUND, and FAILED_PRECONDITION with SANDBOX_DELETED.
+
+        Errors, besides those of any mutation:
+        INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+        Send 1 to 1,000, or a selector.
+        FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+        it, or send ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchStop(self, request, context):
+        """BatchStop sets the desired state of many sandboxes of one namespace to STOPPED: a Stop of each.
+
+        Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase except after
+        Delete.
+
+        A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Stop would. Which
+        sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+        replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+        An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+        SANDBOX_NOT_FOUND, and FAILED_PRECONDITION with SANDBOX_DELETED.
+
+        Errors, besides those of any mutation:
+        INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+        Send 1 to 1,000, or a selector.
+        FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+        it, or send ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDelete(self, request, context):
+        """BatchDelete removes many sandboxes of one namespace, and their disks unless keep_volume is set: a Delete of each.
+
+        Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase.
+
+        A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Delete would. Which
+        sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+        replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+        An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+        SANDBOX_NOT_FOUND.
+
+        Errors, besides those of any mutation:
+        INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+        Send 1 to 1,000, or a selector.
+        FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+        it, or send ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchStatus(self, request, context):
         """WatchStatus streams events: each has the status of a sandbox from then on.
 
@@ -337,6 +420,21 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.UpdateSandbox,
                     request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxResponse.SerializeToString,
+            ),
+            'BatchStart': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchStart,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.BatchStartRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.BatchStartResponse.SerializeToString,
+            ),
+            'BatchStop': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchStop,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.BatchStopRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.BatchStopResponse.SerializeToString,
+            ),
+            'BatchDelete': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDelete,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.BatchDeleteRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.BatchDeleteResponse.SerializeToString,
             ),
             'WatchStatus': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchStatus,
@@ -549,6 +647,87 @@ class SandboxService:
             '/sandbox.v1.SandboxService/UpdateSandbox',
             sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxRequest.SerializeToString,
             sandbox_dot_v1_dot_sandbox__pb2.UpdateSandboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchStart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/BatchStart',
+            sandbox_dot_v1_dot_sandbox__pb2.BatchStartRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.BatchStartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchStop(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/BatchStop',
+            sandbox_dot_v1_dot_sandbox__pb2.BatchStopRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.BatchStopResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDelete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/BatchDelete',
+            sandbox_dot_v1_dot_sandbox__pb2.BatchDeleteRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.BatchDeleteResponse.FromString,
             options,
             channel_credentials,
             insecure,

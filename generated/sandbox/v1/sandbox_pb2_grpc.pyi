@@ -182,6 +182,62 @@ class SandboxServiceStub:
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
+    BatchStart: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.BatchStartRequest, _sandbox_pb2.BatchStartResponse]
+    """BatchStart sets the desired state of many sandboxes of one namespace to RUNNING: a Start of each.
+
+    Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase except after
+    Delete. It gives up no disk: REASON_VOLUME_LOST needs a Start with accept_data_loss.
+
+    A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Start would. Which
+    sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+    replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+    An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+    SANDBOX_NOT_FOUND, and FAILED_PRECONDITION with SANDBOX_DELETED.
+
+    Errors, besides those of any mutation:
+      INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                           Send 1 to 1,000, or a selector.
+      FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                           it, or send ids.
+    """
+    BatchStop: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.BatchStopRequest, _sandbox_pb2.BatchStopResponse]
+    """BatchStop sets the desired state of many sandboxes of one namespace to STOPPED: a Stop of each.
+
+    Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase except after
+    Delete.
+
+    A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Stop would. Which
+    sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+    replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+    An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+    SANDBOX_NOT_FOUND, and FAILED_PRECONDITION with SANDBOX_DELETED.
+
+    Errors, besides those of any mutation:
+      INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                           Send 1 to 1,000, or a selector.
+      FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                           it, or send ids.
+    """
+    BatchDelete: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.BatchDeleteRequest, _sandbox_pb2.BatchDeleteResponse]
+    """BatchDelete removes many sandboxes of one namespace, and their disks unless keep_volume is set: a Delete of each.
+
+    Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase.
+
+    A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Delete would. Which
+    sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+    replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+    An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+    SANDBOX_NOT_FOUND.
+
+    Errors, besides those of any mutation:
+      INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                           Send 1 to 1,000, or a selector.
+      FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                           it, or send ids.
+    """
     WatchStatus: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]
     """WatchStatus streams events: each has the status of a sandbox from then on.
 
@@ -347,6 +403,62 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
+    """
+    BatchStart: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.BatchStartRequest, _sandbox_pb2.BatchStartResponse]  # type: ignore[assignment]
+    """BatchStart sets the desired state of many sandboxes of one namespace to RUNNING: a Start of each.
+
+    Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase except after
+    Delete. It gives up no disk: REASON_VOLUME_LOST needs a Start with accept_data_loss.
+
+    A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Start would. Which
+    sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+    replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+    An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+    SANDBOX_NOT_FOUND, and FAILED_PRECONDITION with SANDBOX_DELETED.
+
+    Errors, besides those of any mutation:
+      INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                           Send 1 to 1,000, or a selector.
+      FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                           it, or send ids.
+    """
+    BatchStop: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.BatchStopRequest, _sandbox_pb2.BatchStopResponse]  # type: ignore[assignment]
+    """BatchStop sets the desired state of many sandboxes of one namespace to STOPPED: a Stop of each.
+
+    Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase except after
+    Delete.
+
+    A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Stop would. Which
+    sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+    replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+    An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+    SANDBOX_NOT_FOUND, and FAILED_PRECONDITION with SANDBOX_DELETED.
+
+    Errors, besides those of any mutation:
+      INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                           Send 1 to 1,000, or a selector.
+      FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                           it, or send ids.
+    """
+    BatchDelete: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.BatchDeleteRequest, _sandbox_pb2.BatchDeleteResponse]  # type: ignore[assignment]
+    """BatchDelete removes many sandboxes of one namespace, and their disks unless keep_volume is set: a Delete of each.
+
+    Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase.
+
+    A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Delete would. Which
+    sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+    replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+    An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+    SANDBOX_NOT_FOUND.
+
+    Errors, besides those of any mutation:
+      INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                           Send 1 to 1,000, or a selector.
+      FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                           it, or send ids.
     """
     WatchStatus: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchStatusRequest, _sandbox_pb2.WatchStatusResponse]  # type: ignore[assignment]
     """WatchStatus streams events: each has the status of a sandbox from then on.
@@ -552,6 +664,80 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
           ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                                ErrorInfo has as `generation`. Read the sandbox and decide again.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchStart(
+        self,
+        request: _sandbox_pb2.BatchStartRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.BatchStartResponse, _abc.Awaitable[_sandbox_pb2.BatchStartResponse]]:
+        """BatchStart sets the desired state of many sandboxes of one namespace to RUNNING: a Start of each.
+
+        Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase except after
+        Delete. It gives up no disk: REASON_VOLUME_LOST needs a Start with accept_data_loss.
+
+        A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Start would. Which
+        sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+        replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+        An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+        SANDBOX_NOT_FOUND, and FAILED_PRECONDITION with SANDBOX_DELETED.
+
+        Errors, besides those of any mutation:
+          INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                               Send 1 to 1,000, or a selector.
+          FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                               it, or send ids.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchStop(
+        self,
+        request: _sandbox_pb2.BatchStopRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.BatchStopResponse, _abc.Awaitable[_sandbox_pb2.BatchStopResponse]]:
+        """BatchStop sets the desired state of many sandboxes of one namespace to STOPPED: a Stop of each.
+
+        Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase except after
+        Delete.
+
+        A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Stop would. Which
+        sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+        replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+        An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+        SANDBOX_NOT_FOUND, and FAILED_PRECONDITION with SANDBOX_DELETED.
+
+        Errors, besides those of any mutation:
+          INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                               Send 1 to 1,000, or a selector.
+          FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                               it, or send ids.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDelete(
+        self,
+        request: _sandbox_pb2.BatchDeleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.BatchDeleteResponse, _abc.Awaitable[_sandbox_pb2.BatchDeleteResponse]]:
+        """BatchDelete removes many sandboxes of one namespace, and their disks unless keep_volume is set: a Delete of each.
+
+        Answers when the mutations of all sandboxes are committed, with a result for each. Allowed in every phase.
+
+        A repeat with the same request_id and payload gives the same results, one by one as the repeat of a Delete would. Which
+        sandboxes a selector matches is decided once for a request_id: by the first call that is committed, from what its
+        replica has seen. A repeat is about the same sandboxes, whatever matches by then, and carries on a batch that was cut off.
+
+        An error that is about one sandbox is in its result, and the others are changed all the same: NOT_FOUND with
+        SANDBOX_NOT_FOUND.
+
+        Errors, besides those of any mutation:
+          INVALID_ARGUMENT     INVALID_FIELDS on `sandbox_ids`: neither ids nor a selector are given, or there are too many ids.
+                               Send 1 to 1,000, or a selector.
+          FAILED_PRECONDITION  TOO_MANY_SANDBOXES: the selector matches more than 1,000 sandboxes. Nothing was changed. Narrow
+                               it, or send ids.
         """
 
     @_abc_1.abstractmethod

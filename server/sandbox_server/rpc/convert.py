@@ -21,7 +21,8 @@ from sandbox_server.settings import Defaults
 WATCHED_MOST = 1000
 
 ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest | pb.UpdateSandboxRequest
-MutationRequest = pb.CreateSandboxRequest | ChangeRequest
+BatchRequest = pb.BatchStartRequest | pb.BatchStopRequest | pb.BatchDeleteRequest
+MutationRequest = pb.CreateSandboxRequest | ChangeRequest | BatchRequest
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 
 
@@ -47,7 +48,7 @@ def named(tenant: Tenant, request: Message) -> dict[str, str]:
     found = {}
     if sandbox_id and check.sandbox_id.fits(sandbox_id):
         found["sandbox_id"] = sandbox_id
-    names_several = isinstance(request, pb.WatchStatusRequest) and bool(request.sandbox_ids)
+    names_several = bool(getattr(request, "sandbox_ids", ()))
     if not namespace and (sandbox_id or names_several):
         namespace = tenant.namespaces[0]
     if namespace and check.namespace.fits(namespace):

@@ -50,6 +50,16 @@ def whole(event: Event, stale: bool = False, basic: bool = False) -> Any:
     )
 
 
+def brief(event: Event) -> Any:
+    """Returns the Sandbox of an event in few bytes: its names, what is desired, and where it stands."""
+    sandbox = event.sandbox
+    status = sandbox.status
+    names = {"sandbox_id": sandbox.id, "namespace": sandbox.namespace, "uid": sandbox.uid}
+    place = {"generation": sandbox.generation, "sequence": event.sequence}
+    cause = {"phase": status.phase.value, "reason": status.reason.value}
+    return names | {"desired_state": sandbox.desired.value, "status": place | cause}
+
+
 def _names(sandbox: Sandbox) -> dict[str, Any]:
     return {
         "sandbox_id": sandbox.id,

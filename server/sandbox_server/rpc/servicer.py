@@ -13,7 +13,7 @@ from sandbox_server.domain.event import Event
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import convert, listing, render, updates, waits
+from sandbox_server.rpc import batches, convert, listing, render, updates, waits
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.settings import Defaults
@@ -83,6 +83,20 @@ class Servicer:
         change = functools.partial(updates.changed, request, self._defaults)
         event = await in_time(caller, self._manager.update(mutation, change))
         return {"sandbox": self._whole(event)} | updates.progress(request.update_mask.paths, event.sandbox)
+
+    async def BatchStart(self, tenant: Tenant, request: pb.BatchStartRequest, caller: Caller) -> bytes:
+        return await self._batch(tenant, request, caller, lambda one: self._manager.start(one, False))
+
+    async def BatchStop(self, tenant: Tenant, request: pb.BatchStopRequest, caller: Caller) -> bytes:
+        return await self._batch(tenant, request, caller, self._manager.stop)
+
+    async def BatchDelete(self, tenant: Tenant, request: pb.BatchDeleteRequest, caller: Caller) -> bytes:
+        return await self._batch(tenant, request, caller, lambda one: self._manager.delete(one, request.keep_volume))
+
+    async def _batch(self, tenant: Tenant, request: convert.BatchRequest, caller: Caller, act: batches.Act) -> bytes:
+        asked = batches.asked(tenant, request)
+        found = await in_time(caller, batches.outcomes(self._manager, asked, act))
+        return await batches.answer(found, self._manager.stale(asked.selection.namespace))
 
     async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
         last = await self._last(tenant, request, caller)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.store import connection, housekeeping
+from sandbox_server.store import batches, connection, housekeeping
 from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
@@ -100,6 +100,14 @@ class Store:
         job = _Job(mutation, request, self._loop.create_future())
         self._jobs.put(job)
         return await job.future
+
+    async def decided(self, request: Request, namespace: str, sandbox_ids: Sequence[str]) -> tuple[str, ...]:
+        """Returns the ids of the sandboxes that a batch is about: see `batches.decided`. Raises `errors.Unavailable` too."""
+        return await self._exclusively(
+            functools.partial(
+                batches.decided, cipher=self._cipher, request=request, namespace=namespace, sandbox_ids=sandbox_ids
+            )
+        )
 
     async def read(self, query: Callable[[Reader], T], lane: Lane = Lane.SINGLE) -> T:
         """Runs `query` on the thread of its lane, as of one moment. Raises `errors.Unavailable`."""

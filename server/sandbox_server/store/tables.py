@@ -97,7 +97,10 @@ class WatchLogRow(SQLModel, table=True):
 
 
 class RequestRow(SQLModel, table=True):
-    """A request that took effect: its keyed fingerprint, and the event that was its answer."""
+    """A request that took effect: its keyed fingerprint, and the event that was its answer.
+
+    That of a batch has no event, and in `sandbox_id` the ids of all its sandboxes: see `batches`.
+    """
 
     __tablename__ = "request"
     __table_args__ = (sa.Index("request_created_at", "created_at"),)

@@ -44,6 +44,12 @@ class Request:
     payload: bytes
 
 
+def reused() -> errors.Invalid:
+    """Returns the error for a request id that was used before with another payload."""
+    violation = errors.Violation("request_id", "was used with another payload: make a new one")
+    return errors.Invalid((violation,), "REQUEST_ID_REUSED")
+
+
 @dataclass(slots=True)
 class _Row:
     """The last event of a sandbox before the group (`was`), and as the group leaves it so far (`now`).
@@ -117,8 +123,7 @@ class Group(Reader):
             return answer
         fingerprint, namespace, sandbox_id, uid, sequence = known
         if not self._cipher.same(fingerprint, request.payload):
-            violation = errors.Violation("request_id", "was used with another payload: make a new one")
-            raise errors.Invalid((violation,), "REQUEST_ID_REUSED")
+            raise reused()
         last = self.last(Key(namespace, sandbox_id))
         return last if last is not None and last.sandbox.uid == uid else self._event(sequence, sandbox_id)
 
