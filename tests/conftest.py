@@ -16,6 +16,7 @@ from sandbox_client import Client
 from sandbox_server import store
 from sandbox_server.domain.pace import Pace
 
+from tests.support import programs
 from tests.support.ports import free_port
 from tests.support.rig import FAST
 from tests.support.service import Service
@@ -106,6 +107,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/store/sandbox.db"
     return str(request.getfixturevalue("postgres")(request.getfixturevalue("migrated")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> Iterator[None]:
+    yield
+    programs.end()
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import samples
+from tests.support import programs, samples
 from tests.support.service import Service
 
 
@@ -17,8 +16,7 @@ def ctl(service: Service):  # type: ignore[no-untyped-def]
     env = {**os.environ, "SANDBOX_SERVER": service.address, "COLUMNS": "200", "FROM_SHELL": samples.CANARY}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sandboxctl", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+        return programs.run("sandboxctl", *words, env=env)
 
     return run
 

@@ -20,18 +20,18 @@ from sandbox_client.channel import OPTIONS
 from sandboxctl import hints, options, reach
 
 from tests.support.certificates import certificate
+from tests.support.programs import Program
 from tests.support.service import Service
 from tests.support.specs import SLEEP
 from tests.support.waiting import eventually
 
 TOKEN = "token-of-the-tenant-one"
-CTL = str(Path(sys.executable).parent / "sandboxctl")
 GONE = errors.Unavailable("words", grpc.StatusCode.UNAVAILABLE)
 
 
-def begun(*words: str, **env: str) -> subprocess.Popen[str]:
+def begun(*words: str, **env: str) -> Program:
     pipe = subprocess.PIPE
-    return subprocess.Popen([CTL, *words], stdout=pipe, stderr=pipe, text=True, env={**os.environ, **env})
+    return Program("sandboxctl", *words, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **env})
 
 
 def tenant(folder: Path, *namespaces: str) -> str:

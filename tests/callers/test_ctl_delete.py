@@ -4,10 +4,8 @@ import json
 import os
 import pty
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
 import grpc
 import pytest
@@ -15,9 +13,9 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, NotFound, Unavailable
 from sandboxctl import deletion
 
+from tests.support import programs
 from tests.support.service import Service
 
-CTL = str(Path(sys.executable).parent / "sandboxctl")
 Done = subprocess.CompletedProcess[str]
 Ctl = Callable[..., Done]
 pytestmark = pytest.mark.find(44)
@@ -30,13 +28,11 @@ def ctl(service: Service) -> Ctl:
     def run(*words: str, answer: str | None = None) -> Done:
         env = {**os.environ, "SANDBOX_SERVER": service.address}
         if answer is None:
-            return subprocess.run(
-                [CTL, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, timeout=60
-            )
+            return programs.run("sandboxctl", *words, stdin=subprocess.DEVNULL, env=env)
         master, terminal = pty.openpty()
         try:
             os.write(master, answer.encode())
-            return subprocess.run([CTL, *words], stdin=terminal, capture_output=True, text=True, env=env, timeout=60)
+            return programs.run("sandboxctl", *words, stdin=terminal, env=env)
         finally:
             os.close(master)
             os.close(terminal)

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,11 +21,12 @@ from sandbox_server.rpc import render
 from sandboxctl import answers, details, show
 from sandboxctl import env as variables
 
-from tests.support import samples
+from tests.support import programs, samples
 from tests.support.ports import free_port
+from tests.support.programs import Program
 from tests.support.service import Service
 
-CTL = str(Path(sys.executable).parent / "sandboxctl")
+CTL = str(programs.BIN / "sandboxctl")
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 LONG = "a-project-with-a-long-name-agentruntime-abc123"
 Ctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -36,7 +36,7 @@ Ctl = Callable[..., subprocess.CompletedProcess[str]]
 def ctl(service: Service) -> Ctl:
     def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         whole = {**os.environ, "SANDBOX_SERVER": service.address, "COLUMNS": "80", **(env or {})}
-        return subprocess.run([CTL, *words], capture_output=True, text=True, env=whole, timeout=60)
+        return programs.run("sandboxctl", *words, env=whole)
 
     return run
 
@@ -124,8 +124,8 @@ def test_a_line_of_an_env_file_ends_where_the_line_ends(tmp_path: Path) -> None:
 @pytest.mark.find(43)
 def test_an_env_file_is_read_from_standard_input(service: Service, long: pb.Sandbox) -> None:
     def run(text: bytes) -> subprocess.CompletedProcess[bytes]:
-        command = [CTL, "--server", service.address, "env", "set", LONG, "--env-file", "-"]
-        return subprocess.run(command, input=text, capture_output=True, timeout=60)
+        words = ("--server", service.address, "env", "set", LONG, "--env-file", "-")
+        return programs.run("sandboxctl", *words, input=text, text=False)
 
     assert run(b"export FIRST='a b'\rSECOND=\"c\nd\"\r\n").returncode == 0
     with Client(service.address) as client:
@@ -135,11 +135,12 @@ def test_an_env_file_is_read_from_standard_input(service: Service, long: pb.Sand
     assert samples.CANARY.encode() not in wrong.stderr
 
 
-def test_what_the_output_cannot_encode_is_escaped(ctl: Ctl, client: Client) -> None:
+def test_what_the_output_cannot_encode_is_escaped(service: Service, client: Client) -> None:
     spec = pb.SandboxSpec(command=["/bin/sh", "-c", "exec sleep 1000", "\u00e9"])
     client.create("demo", sandbox_id="encoded", spec=spec)
     for encoding in ("ascii", "utf-8"):
-        done = ctl("get", "encoded", env={"PYTHONIOENCODING": encoding})
+        env = {**os.environ, "SANDBOX_SERVER": service.address, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([CTL, "get", "encoded"], env=env, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["spec"]["command"][-1] == "\u00e9"
     client.delete("encoded")
@@ -147,8 +148,8 @@ def test_what_the_output_cannot_encode_is_escaped(ctl: Ctl, client: Client) -> N
 
 def test_output_that_cannot_be_written_is_a_failure_and_no_bad_argument(service: Service) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [CTL, "--server", service.address, "list"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        words = [CTL, "--server", service.address, "list"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
 
 
@@ -213,15 +214,9 @@ def test_missing_listener_is_reported_soon(ctl: Ctl, command: str) -> None:
     assert time.monotonic() - began < 15
 
 
-def following(service: Service, *words: str) -> subprocess.Popen[str]:
+def following(service: Service, *words: str) -> Program:
     env = {**os.environ, "SANDBOX_SERVER": service.address}
-    pipe = subprocess.PIPE
-    # A run in the background of a shell ignores Ctrl-C, and what it starts would too.
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen([CTL, *words], stdout=pipe, stderr=pipe, text=True, env=env)
-    finally:
-        signal.signal(signal.SIGINT, heard)
+    return Program("sandboxctl", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def test_a_watch_prints_each_change_at_once_and_ends_on_ctrl_c(service: Service, long: pb.Sandbox) -> None:
@@ -353,20 +348,8 @@ def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -
 def test_create_that_waits_for_a_process_that_ends_fails(tmp_path: Path) -> None:
     service = Service(tmp_path, "--ready-for", "1").start()
     try:
-        command = [
-            CTL,
-            "--server",
-            service.address,
-            "create",
-            "-p",
-            "demo",
-            "--wait",
-            "--",
-            "sh",
-            "-c",
-            "sleep 0.3; exit 7",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        words = ["--server", service.address, "create", "-p", "demo", "--wait", "--", "sh", "-c", "sleep 0.3; exit 7"]
+        done = programs.run("sandboxctl", *words)
         assert done.returncode != 0
         assert "CRASH_LOOP" in done.stderr
         assert "RUNNING" not in done.stderr

@@ -5,19 +5,19 @@ import pty
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client
 
+from tests.support import programs
+from tests.support.programs import Program
 from tests.support.service import Service
 
-CTL = str(Path(sys.executable).parent / "sandboxctl")
+CTL = str(programs.BIN / "sandboxctl")
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 NAME = "streams"
 
@@ -124,11 +124,9 @@ def test_ctrl_c_ends_each_command_in_its_words(
 ) -> None:
     ours, theirs = pty.openpty()
     env = {**os.environ, "SANDBOX_SERVER": service.address}
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        process = subprocess.Popen([CTL, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+        process = Program("sandboxctl", *words, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
     finally:
-        signal.signal(signal.SIGINT, heard)
         os.close(theirs)
     said = b""
 

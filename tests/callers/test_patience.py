@@ -1,10 +1,9 @@
 """How long a wait bears with a sandbox in PHASE_ERROR: it depends on who can remove the cause."""
 
 import asyncio
-import sys
+import subprocess
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,7 +12,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient, Client, errors, retry
 
-CTL = str(Path(sys.executable).parent / "sandboxctl")
+from tests.support.programs import Program
+
 pytestmark = pytest.mark.find(7)
 Step = tuple[float, int, int]
 """Seconds after the step before it, a phase and a remedy."""
@@ -153,10 +153,9 @@ async def test_command_line_fails_with_the_cause_at_once_or_after_its_patience(
 ) -> None:
     story[0].steps = [(0, E, remedy)]
     words = ["create", "-p", "demo", "--wait", "--patience", patience, "--server", story[1]]
-    process = await asyncio.create_subprocess_exec(CTL, *words, stderr=asyncio.subprocess.PIPE)
-    began = time.monotonic()
-    async with asyncio.timeout(30):
-        _, said = await process.communicate()
+    with Program("sandboxctl", *words, stderr=subprocess.PIPE, text=True) as process:
+        began = time.monotonic()
+        _, said = await asyncio.to_thread(process.communicate, timeout=30)
     assert process.returncode == 1
-    assert b"failed: demo: " in said
+    assert "failed: demo: " in said
     assert time.monotonic() - began > least

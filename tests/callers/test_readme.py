@@ -14,6 +14,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain import remedy
 from sandbox_server.domain.phase import Phase, Reason
 
+from tests.support.programs import Program
 from tests.support.service import Service
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def test_the_first_minute_works(service: Service, monkeypatch: pytest.MonkeyPatc
     watching = None
     for words in commands:
         if words[0] == "watch":
-            watching = subprocess.Popen([sys.executable, "-m", "sandboxctl", *words], stdout=subprocess.DEVNULL)
+            watching = Program("sandboxctl", *words, stdout=subprocess.DEVNULL)
             continue
         with pytest.raises(SystemExit) as ended:
             sandboxctl.main(words)

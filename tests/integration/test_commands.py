@@ -17,7 +17,7 @@ from sandbox_server import store
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.store import connection
 
-from tests.support import relay, samples
+from tests.support import programs, relay, samples
 from tests.support.ports import free_port
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -28,8 +28,7 @@ OLD, NEW = b"o" * 32, b"n" * 32
 
 def ran(*words: str) -> str:
     """What a command says; it must be right."""
-    command = [sys.executable, "-m", "sandbox_server", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = programs.run("sandbox-server", *words)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -161,7 +160,6 @@ def test_a_log_line_is_one_line_and_moves_no_cursor(form: str) -> None:
 @pytest.mark.parametrize("namespace", ["A B", "-a", "a/b"])
 def test_a_namespace_that_cannot_be_is_not_rendered(namespace: str) -> None:
     request = json.dumps({"namespace": namespace, "spec": {"project": "demo"}})
-    command = [sys.executable, "-m", "sandbox_server", "render"]
-    done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=30)
+    done = programs.run("sandbox-server", "render", input=request)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("sandbox-server: namespace: must be ")

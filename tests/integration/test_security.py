@@ -3,8 +3,6 @@
 import contextlib
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from sandbox_client import Client, errors
 from sandbox_server import store
 from sandbox_server.domain.pace import Pace
 
+from tests.support import programs
 from tests.support.certificates import certificate
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -218,12 +217,12 @@ def test_former_tenant_no_longer_sees_sandboxes_of_a_namespace_taken_from_it(
     ],
 )
 def test_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sandbox_server", *flags]
+    words = [*flags]
     if flags[0] != "nonsense":
-        command += ["--data-dir", str(tmp_path / "data")]
+        words += ["--data-dir", str(tmp_path / "data")]
     if "--listen" not in flags:
-        command += ["--listen", "127.0.0.1:0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        words += ["--listen", "127.0.0.1:0"]
+    done = programs.run("sandbox-server", *words)
     assert done.returncode in (1, 2)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -231,8 +230,7 @@ def test_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: str,
 
 @pytest.mark.fault(49)
 def test_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> None:
-    flags = ["--listen", "127.0.0.1:99999", "--data-dir", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-m", "sandbox_server", *flags], capture_output=True, text=True, timeout=30)
+    done = programs.run("sandbox-server", "--listen", "127.0.0.1:99999", "--data-dir", str(tmp_path))
     assert done.returncode == 2
     said = "must be an address and a port of at most 65535, such as 127.0.0.1:50051"
     assert done.stderr == f"sandbox-server: listen: {said}\n"
@@ -258,9 +256,9 @@ def test_unusable_database_is_reported_in_one_line(command: str, url: str, said:
     (tmp_path / "canary.txt").write_text("no database, and longer than the header of one would be " * 9)
     keys = tmp_path / "keys"
     store.Cipher.from_file(keys, create=True)
-    words = [sys.executable, "-m", "sandbox_server", command, "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path)]
+    words = [command, "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path)]
     words += ["--database-url", url.format(folder=tmp_path), "--encryption-key-file", str(keys)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    done = programs.run("sandbox-server", *words)
     assert done.returncode == 1
     assert done.stderr.startswith("sandbox-server: database-url: ")
     assert said in done.stderr
@@ -275,8 +273,7 @@ def test_a_bad_certificate_refuses_to_start(tmp_path: Path) -> None:
     wrong = (((good[0], expired[1]), "tls-cert"), (expired, "expired on"), (future, "is not valid before"))
     for pair, said in wrong:
         flags = ["--tls-cert", str(pair[0]), "--tls-key", str(pair[1]), "--data-dir", str(tmp_path / "data")]
-        command = [sys.executable, "-m", "sandbox_server", "--listen", "127.0.0.1:0", *flags]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = programs.run("sandbox-server", "--listen", "127.0.0.1:0", *flags)
         assert done.returncode == 1
         assert said in done.stderr
 
@@ -332,9 +329,8 @@ def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
         return True
 
     eventually(renewed)
-    command = [sys.executable, "-m", "sandbox_server", "health", "--listen", service.address]
     flags = ["--tls-cert", str(served[0]), "--tls-key", str(served[1])]
-    assert subprocess.run([*command, *flags], timeout=30).returncode == 0
+    assert programs.run("sandbox-server", "health", "--listen", service.address, *flags).returncode == 0
 
 
 @pytest.mark.fault(50)
@@ -350,9 +346,8 @@ def test_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its
     service.start(wait=False)
 
     def health(trusted: Path) -> tuple[int, str]:
-        command = [sys.executable, "-m", "sandbox_server", "health", "--listen", service.address, "--allow-anonymous"]
-        command += ["--tls-cert", str(trusted), "--tls-key", str(key)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        words = ["health", "--listen", service.address, "--allow-anonymous"]
+        done = programs.run("sandbox-server", *words, "--tls-cert", str(trusted), "--tls-key", str(key))
         return done.returncode, done.stderr
 
     eventually(lambda: health(served) == (0, ""), within=20)
@@ -376,20 +371,20 @@ def test_what_grpc_has_to_say_is_not_in_the_log(make_service: Callable[..., Serv
 
 
 def test_config_hides_secrets(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sandbox_server", "config", "--database-url", "postgresql://u:canary@h/d"]
-    done = subprocess.run([*command, "--data-dir", str(tmp_path)], capture_output=True, text=True, timeout=30)
+    words = ["config", "--database-url", "postgresql://u:canary@h/d", "--data-dir", str(tmp_path)]
+    done = programs.run("sandbox-server", *words)
     assert "canary" not in done.stdout
     assert json.loads(done.stdout)["engine"] == "local"
 
 
 def test_render_prints_every_object(tmp_path: Path) -> None:
     request = {"sandbox_id": "demo", "spec": {"project": "demo"}, "env": {"A": "1"}}
-    command = [sys.executable, "-m", "sandbox_server", "render", "--data-dir", str(tmp_path)]
-    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=30)
+    words = ["sandbox-server", "render", "--data-dir", str(tmp_path)]
+    done = programs.run(*words, input=json.dumps(request))
     kinds = [line for line in done.stdout.splitlines() if line.startswith("kind:")]
     expected = ["PersistentVolumeClaim", "Secret", "Service", "Ingress", "Ingress", "StatefulSet"]
     assert kinds == [f"kind: {one}" for one in expected]
-    bad = subprocess.run(command, input='{"spec": {"project": "Bad"}}', capture_output=True, text=True, timeout=30)
+    bad = programs.run(*words, input='{"spec": {"project": "Bad"}}')
     assert bad.returncode == 1
     assert "spec.project" in bad.stderr
     assert "Traceback" not in bad.stderr

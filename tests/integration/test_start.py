@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from sandbox_client import Client
 
+from tests.support import programs
 from tests.support.certificates import certificate
 from tests.support.ports import free_port
 from tests.support.service import Service
@@ -31,8 +32,7 @@ runpy.run_module("sandbox_server", run_name="__main__")
 
 
 def server(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "sandbox_server", *words]
-    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
+    return programs.run("sandbox-server", *words, env={**os.environ, **env})
 
 
 @pytest.mark.find(42)

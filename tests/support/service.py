@@ -4,13 +4,12 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from sandbox_client import Client, ServiceError
 
 from tests.support.ports import LOCAL_PORTS, free_port
+from tests.support.programs import Program
 from tests.support.waiting import PATIENCE
 
 QUICK = {"SANDBOX_READY_FOR": "0", "SANDBOX_LOCAL_PORTS": LOCAL_PORTS}
@@ -32,14 +31,14 @@ class Service:
         self.flags = flags
         self.env = env or {}
         self.log = folder / "service.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Program | None = None
 
     def start(self, *, wait: bool = True) -> "Service":
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "sandbox_server", "--listen", self.address]
-        command += ["--data-dir", str(self.folder / "data"), *self.flags]
+        words = ["--listen", self.address, "--data-dir", str(self.folder / "data"), *self.flags]
+        env = {**os.environ, **QUICK, **self.env}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **QUICK, **self.env})
+            self.process = Program("sandbox-server", *words, stdout=log, stderr=log, env=env)
         if wait:
             self.wait()
         return self

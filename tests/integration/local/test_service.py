@@ -5,7 +5,6 @@ import base64
 import json
 import random
 import socket
-import subprocess
 import sys
 import urllib.request
 import uuid
@@ -18,6 +17,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient
 
+from tests.support import programs
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -221,8 +221,7 @@ def test_the_default_command_serves_the_home_on_loopback_alone(make_service: Cal
 
 def test_isolation_is_reported_by_the_log_and_by_config(make_service: Callable[..., Service]) -> None:
     for setting, told in (("auto", "bubblewrap at /"), ("none", "none: switched off")):
-        words = [sys.executable, "-m", "sandbox_server", "config", "--local-isolation", setting]
-        shown = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+        shown = json.loads(programs.run("sandbox-server", "config", "--local-isolation", setting).stdout)
         assert shown["isolation"].startswith(told)
         service = make_service("--local-isolation", setting, "--log-format", "json").start()
         lines = [json.loads(line) for line in service.log.read_text().splitlines()]
