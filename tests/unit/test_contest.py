@@ -1,5 +1,7 @@
 """What is said of acts that are undone, and when they may be repeated."""
 
+import asyncio
+import dataclasses
 import json
 from typing import Any
 
@@ -132,4 +134,49 @@ async def test_object_that_is_created_again_is_named_with_its_creator() -> None:
         clock.now += 1
     assert contest.fault is not None
     assert contest.fault.message == "velero makes the Service demo-1-service again each time the service removes it"
+    of.close()
+
+
+def contested(of: Contests, clock: Clock, key: Key = KEY, step: float = 1) -> None:
+    """Repeats an act every `step` seconds that is undone each time, until it is contested."""
+    for _ in range(4):
+        contest = of.begin(key, (1, 1))
+        if contest.watched:
+            contest.compare(REFERENCE, None)
+        contest.written(REFERENCE, MADE)
+        of.done(key, contest)
+        clock.now += step
+
+
+async def test_only_the_generation_of_the_act_is_contested() -> None:
+    clock = Clock()
+    of = contests(clock)
+    contested(of, clock)
+    assert of.fault(samples.sandbox()) is not None
+    assert of.fault(samples.sandbox(generation=2)) is None
+    of.close()
+
+
+async def test_end_of_a_contest_is_reported_once_it_has_been_quiet() -> None:
+    changed: list[Key] = []
+    clock = Clock()
+    of = Contests(changed.append, dataclasses.replace(Pace(), contest_quiet=0.3), clock)
+    contested(of, clock, step=0.25)
+    assert changed == []
+    await asyncio.sleep(0.6)
+    assert changed == [KEY]
+
+
+async def test_quiet_contest_is_forgotten_while_another_goes_on() -> None:
+    clock = Clock()
+    of = contests(clock)
+    other = Key("default", "demo-2")
+    contested(of, clock)
+    contested(of, clock, other)
+    clock.now += Pace.contest_quiet - 8
+    contest = of.begin(KEY, (1, 1))
+    contest.written(REFERENCE, MADE)
+    of.done(KEY, contest)
+    clock.now += 10
+    assert of.begin(other, (1, 1)).count == 0
     of.close()

@@ -1,7 +1,9 @@
 """What an informer remembers when news comes twice, late or from two sides."""
 
+import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -160,6 +162,29 @@ async def test_a_list_whose_next_page_is_gone_changes_nothing_and_begins_anew() 
     await made.informer._list()
     assert [one.get("continue") for one in api.asked] == [None, "more", None]
     assert (made.cache.get(NAME), made.told) == ("same", [])
+
+
+class Silence:
+    """An API server whose watches say nothing."""
+
+    def __init__(self) -> None:
+        self.content = self
+
+    @contextlib.asynccontextmanager
+    async def call(self, method: str, path: str, **_: Any) -> AsyncIterator["Silence"]:
+        yield self
+
+    async def readany(self) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+
+async def test_watch_that_ends_because_a_list_is_due_has_not_failed() -> None:
+    made = Told(Silence())
+    made.informer._list_at = time.monotonic() + 0.05
+    async with asyncio.timeout(5):
+        await made.informer._watch()
+    assert made.informer._until_list() == 0
 
 
 def test_answer_with_a_version_that_has_passed_puts_everything_in_doubt() -> None:

@@ -141,3 +141,23 @@ def test_claim_of_any_ordinal_belongs_to_its_sandbox_by_its_name_alone(view: Vie
     for ordinal in (0, 1, 12):
         view.claims.shown(read({"metadata": {"name": f"vn-homevn-agent-demo-1-{ordinal}"}}))
     assert changed == [SANDBOX.key] * 3
+
+
+@pytest.mark.fault(56)
+def test_event_of_another_history_of_the_cluster_explains_why_there_is_no_pod(view: View) -> None:
+    view.pods.shown(pod())
+    involved = {"kind": "StatefulSet", "name": SANDBOX.id, "uid": view.stateful_sets.uid(SANDBOX.id)}
+    words = "exceeded quota: pods"
+    denied = read(
+        {"metadata": {"name": "event"}, "involvedObject": involved, "reason": "FailedCreate", "message": words}
+    )
+    cache = events_of(view)
+    cache.listed([], 1000, 0)
+    observed(view)
+    view.pods.forget(POD)
+    cache.listed([cache.read(denied)], 1000, 0)
+    workload = observed(view).workload
+    assert workload is not None and workload.fault is None
+    cache.listed([cache.read(denied)], 500, 1000)
+    workload = observed(view).workload
+    assert workload is not None and workload.fault is not None and workload.fault.message == words

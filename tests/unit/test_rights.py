@@ -1,0 +1,48 @@
+"""Which refusals of the API server may pass."""
+
+import pytest
+from sandbox_server.engines.kubernetes.rights import Rights, right
+
+GET = right("GET", "api/v1/namespaces/default/pods/a", watch=False)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.fault(33)
+def test_right_that_was_never_used_does_not_return() -> None:
+    assert not Rights(3, Clock()).may_return(GET)
+
+
+@pytest.mark.fault(18)
+def test_right_that_was_used_may_return_until_its_refusal_has_lasted_and_again_after_its_next_use() -> None:
+    clock = Clock()
+    rights = Rights(3, clock)
+    rights.allowed(GET)
+    for now, may_return in ((0.0, True), (2.9, True), (3.0, False), (9.0, False)):
+        clock.now = now
+        assert rights.may_return(GET) is may_return
+    rights.allowed(GET)
+    clock.now = 100
+    assert rights.may_return(GET)
+
+
+def test_rights_differ_by_verb_kind_and_whether_an_object_is_named() -> None:
+    pods = "api/v1/namespaces/default/pods"
+    named = [
+        right("GET", pods, watch=False),
+        right("GET", pods, watch=True),
+        right("GET", f"{pods}/a", watch=False),
+        right("DELETE", f"{pods}/a", watch=False),
+        right("GET", "api/v1/namespaces/default/services", watch=False),
+        right("GET", "api/v1/namespaces/other/pods", watch=False),
+        right("GET", "apis/apps/v1/namespaces/default/statefulsets", watch=False),
+        right("GET", "apis/apps/v1/namespaces/default/statefulsets/a", watch=False),
+    ]
+    assert len(set(named)) == len(named)
+    assert right("GET", f"{pods}/a", watch=False) == right("GET", f"{pods}/b", watch=False)
