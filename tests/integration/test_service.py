@@ -67,6 +67,26 @@ def test_a_sandbox_keeps_its_file_over_stop_start_and_env_update(client: Client)
     assert client.delete(made.sandbox_id).status.phase == pb.PHASE_TERMINATED
 
 
+def test_every_status_has_what_a_bill_is_made_of(client: Client) -> None:
+    made = client.create("billed", spec=SLEEP, labels={"team": "red"}, resources={"cpu_request": "250m"}, storage="2Gi")
+    client.stop(made)
+    watched = {}
+    for event in client.watch([made.sandbox_id], after_sequence=made.status.sequence - 1, timeout=30):
+        if event.status is not None:
+            watched[event.status.phase] = event.status
+            if event.status.phase == pb.PHASE_STOPPED:
+                break
+    created, stopped = watched[pb.PHASE_CREATING], watched[pb.PHASE_STOPPED]
+    for status in (client.status(made), client.get(made).status, created, stopped):
+        assert (status.tenant, status.project, dict(status.labels)) == ("default", "billed", {"team": "red"})
+        assert status.create_time == made.create_time
+        assert status.resources == made.spec.resources
+        assert status.resources.cpu_request == "250m"
+        assert status.storage_size == "2Gi"
+    assert created.desired_state == pb.DESIRED_STATE_RUNNING
+    assert stopped.desired_state == pb.DESIRED_STATE_STOPPED
+
+
 def test_mutations_answer_with_a_sequence_that_can_be_read(client: Client) -> None:
     made = client.create("demo", spec=SLEEP)
     seen = client.status(made.sandbox_id, min_sequence=made.status.sequence)

@@ -1025,6 +1025,26 @@ class SandboxStatus(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
@@ -1048,6 +1068,12 @@ class SandboxStatus(_message.Message):
     STALE_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
     LAST_DISRUPTION_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DESIRED_STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    STORAGE_SIZE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """The sandbox."""
     namespace: _builtins.str
@@ -1086,6 +1112,12 @@ class SandboxStatus(_message.Message):
     """Who can remove the cause that `reason` names. It follows from `reason` alone. With PHASE_ERROR: on REMEDY_CALLER
     nothing changes until the caller acts; on the others the sandbox may recover by itself.
     """
+    tenant: _builtins.str
+    """The tenant that it belongs to."""
+    desired_state: Global___DesiredState.ValueType
+    """What the caller asked for last."""
+    storage_size: _builtins.str
+    """The size that its disk was asked to have, as in its spec. It uses it until the disk is removed."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
         """One of each type; none before the first observation."""
@@ -1105,6 +1137,18 @@ class SandboxStatus(_message.Message):
     @_builtins.property
     def last_disruption(self) -> Global___Disruption:
         """The last disruption of its pod; unset if there was none. It stays when the pod has been replaced."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Its labels."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def resources(self) -> Global___Resources:
+        """The CPU and memory that it was asked to have, as in its spec. It uses them while it has a pod."""
 
     def __init__(
         self,
@@ -1132,10 +1176,16 @@ class SandboxStatus(_message.Message):
         stale: _builtins.bool = ...,
         remedy: Global___Remedy.ValueType = ...,
         last_disruption: Global___Disruption | None = ...,
+        tenant: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        desired_state: Global___DesiredState.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        resources: Global___Resources | None = ...,
+        storage_size: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "transition_time", b"transition_time", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "create_time", b"create_time", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "resources", b"resources", "transition_time", b"transition_time", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "dns_name", b"dns_name", "generation", b"generation", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "remedy", b"remedy", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "create_time", b"create_time", "desired_state", b"desired_state", "dns_name", b"dns_name", "generation", b"generation", "labels", b"labels", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "remedy", b"remedy", "resources", b"resources", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "storage_size", b"storage_size", "tenant", b"tenant", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_disruption: _TypeAlias = _typing.Literal["last_disruption"]  # noqa: Y015
     _WhichOneofArgType__last_disruption: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption"]  # noqa: Y015

@@ -31,6 +31,12 @@ def status(event: Event, stale: bool = False) -> Any:
             "sequence": event.sequence,
             "stale": stale,
             "remedy": remedy.of(sandbox.status.reason).value,
+            "tenant": sandbox.tenant,
+            "labels": sandbox.spec.labels,
+            "desired_state": sandbox.desired.value,
+            "create_time": _time(sandbox.create_time),
+            "resources": _resources(sandbox.spec),
+            "storage_size": sandbox.spec.storage.size,
         }
     )
 
@@ -114,7 +120,6 @@ def _condition(condition: Condition) -> dict[str, Any]:
 
 def spec(spec: SandboxSpec) -> dict[str, Any]:
     """Returns a SandboxSpec. Of the two probes it has the one that is set, or none."""
-    resources = spec.resources
     storage = spec.storage
     probe = {"http_path": spec.readiness.http_path, "tcp_port": spec.readiness.tcp_port}
     return {
@@ -123,12 +128,7 @@ def spec(spec: SandboxSpec) -> dict[str, Any]:
         "command": spec.command,
         "args": spec.args,
         "ports": [{"name": one.name, "number": one.number} for one in spec.ports],
-        "resources": {
-            "cpu_request": resources.cpu_request,
-            "cpu_limit": resources.cpu_limit,
-            "memory_request": resources.memory_request,
-            "memory_limit": resources.memory_limit,
-        },
+        "resources": _resources(spec),
         "storage": {"size": storage.size, "storage_class": storage.storage_class, "access_mode": storage.access_mode},
         "labels": spec.labels,
         "annotations": spec.annotations,
@@ -136,6 +136,16 @@ def spec(spec: SandboxSpec) -> dict[str, Any]:
         "readiness": {name: value for name, value in probe.items() if value} or None,
         "grace_period_seconds": spec.grace_period_seconds,
         "copy_image_home": spec.copy_image_home,
+    }
+
+
+def _resources(spec: SandboxSpec) -> dict[str, str]:
+    resources = spec.resources
+    return {
+        "cpu_request": resources.cpu_request,
+        "cpu_limit": resources.cpu_limit,
+        "memory_request": resources.memory_request,
+        "memory_limit": resources.memory_limit,
     }
 
 
