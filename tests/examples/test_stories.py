@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "examples" / "README.md").read_text()
 BUILT = ROOT / ".callers"
 """A copy of the examples, with what was built of them."""
+MADE = (".venv", "gen", "node_modules", "target")
+"""What somebody who followed the page has in the examples themselves."""
 LANGUAGES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
 ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 CUTS_APART = 0.5
@@ -39,7 +41,7 @@ STORY = block("Callers in other languages")
 def copied() -> Path:
     """A copy of what a caller has. Files keep their times, so that builds do again only what has changed."""
     for folder in ("examples", "protos"):
-        shutil.copytree(ROOT / folder, BUILT / folder, dirs_exist_ok=True)
+        shutil.copytree(ROOT / folder, BUILT / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*MADE))
     return BUILT / "examples"
 
 
