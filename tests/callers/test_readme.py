@@ -114,7 +114,8 @@ def test_every_target_and_link_is_there(page: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", text):
         if not link.startswith("https://"):
             path, _, heading = link.partition("#")
-            assert (page.parent / path).exists(), link
+            target = page.parent / path if path else page
+            assert target.exists(), link
             if heading:
-                headings = re.findall(r"^#+ (.+)$", (page.parent / path).read_text(), re.MULTILINE)
+                headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
                 assert heading in [one.lower().replace(" ", "-") for one in headings], link
