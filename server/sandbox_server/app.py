@@ -92,7 +92,9 @@ async def service(
     engine = engine or _engine(settings, pace)
     reconciler = Reconciler(event_feed, event_store, engine, settings.workers, pace)
     sandboxes = manager.StatefulSetManager(event_store, event_feed, engine)
-    server = Server(Servicer(sandboxes, settings.defaults, settings.policy), Calls(authenticator), settings.reflection)
+    server = Server(
+        Servicer(sandboxes, settings.defaults, settings.policy, pace), Calls(authenticator, pace), settings.reflection
+    )
     history = timedelta(seconds=settings.history)
     async with AsyncExitStack() as opened:
         if not store_is_given:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth, calls, server
 
@@ -73,9 +74,11 @@ def written(text: str) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[tuple[Streams, server.Server, grpc.aio.Channel]]:
+async def served(within: float = Pace.message_within) -> AsyncIterator[tuple[Streams, server.Server, grpc.aio.Channel]]:
     streams = Streams()
-    serving = server.Server(streams, calls.Calls(auth.Anyone(Tenant("default", ("default",)))))
+    serving = server.Server(
+        streams, calls.Calls(auth.Anyone(Tenant("default", ("default",))), Pace(message_within=within))
+    )
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
@@ -120,9 +123,8 @@ async def test_malformed_message_of_a_client_stream_is_refused() -> None:
         assert {one[1] for one in serving.calls.ended} == {"INVALID_ARGUMENT"}
 
 
-async def test_client_stream_may_be_silent_between_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox_server.rpc.receive.MESSAGE_WITHIN", 0.1)
-    async with served() as (streams, _, channel):
+async def test_client_stream_may_be_silent_between_messages() -> None:
+    async with served(0.1) as (streams, _, channel):
         talk = await begun(streams, channel, "Talk")
         await asyncio.sleep(0.5)
         await talk.write(written("b"))

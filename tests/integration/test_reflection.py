@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth, calls, server
 from sandbox_server.rpc.servicer import Servicer
@@ -22,8 +23,8 @@ async def served(authenticator: auth.Authenticator, reflects: bool = True) -> As
     """A channel to a server without a service behind it."""
     nobody: Any = None
     settings = Settings()
-    servicer = Servicer(nobody, settings.defaults, settings.policy)
-    serving = server.Server(servicer, calls.Calls(authenticator), reflects)
+    servicer = Servicer(nobody, settings.defaults, settings.policy, Pace())
+    serving = server.Server(servicer, calls.Calls(authenticator, Pace()), reflects)
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
@@ -46,7 +47,7 @@ async def reflected(channel: grpc.aio.Channel, token: str = "") -> grpc.StatusCo
 async def test_reflection_needs_a_token_where_calls_do_and_health_needs_none(tmp_path: Path) -> None:
     file = tmp_path / "tokens.json"
     file.write_text(json.dumps({"tenants": [{"name": "a", "namespaces": ["team-a"], "tokens": [TOKEN]}]}))
-    async with served(auth.TokenFile(file)) as channel:
+    async with served(auth.TokenFile(file, Pace())) as channel:
         assert await reflected(channel, TOKEN) is grpc.StatusCode.OK
         for wrong in ("", "another-token-than-his"):
             assert await reflected(channel, wrong) is grpc.StatusCode.UNAUTHENTICATED

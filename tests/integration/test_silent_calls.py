@@ -31,11 +31,14 @@ async def until(holds: Callable[[], bool], within: float = 20) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(who: auth.Authenticator) -> AsyncIterator[tuple[server.Server, grpc.aio.Channel]]:
+async def served(
+    who: auth.Authenticator, within: float = Pace.message_within
+) -> AsyncIterator[tuple[server.Server, grpc.aio.Channel]]:
     """A server without a service behind it, and a channel to it."""
     nobody: Any = None
     chosen = Settings()
-    serving = server.Server(Servicer(nobody, chosen.defaults, chosen.policy), calls.Calls(who))
+    pace = Pace(message_within=within)
+    serving = server.Server(Servicer(nobody, chosen.defaults, chosen.policy, pace), calls.Calls(who, pace))
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
@@ -52,9 +55,8 @@ SILENT += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
 
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
-async def test_calls_whose_message_never_comes_are_counted_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 2 * PATIENCE)
-    async with served(ANYONE) as (serving, channel):
+async def test_calls_whose_message_never_comes_are_counted_and_ended() -> None:
+    async with served(ANYONE, 2 * PATIENCE) as (serving, channel):
         # As a stream, so that the call begins without a message.
         calls = [channel.stream_stream(path)() for path in SILENT for _ in range(50)]
         await until(lambda: serving.calls.open.total() == len(calls))
@@ -67,9 +69,8 @@ async def test_calls_whose_message_never_comes_are_counted_and_ended(monkeypatch
 
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
-async def test_reflection_ends_in_order_if_no_further_request_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 0.3)
-    async with served(ANYONE) as (serving, channel):
+async def test_reflection_ends_in_order_if_no_further_request_comes() -> None:
+    async with served(ANYONE, 0.3) as (serving, channel):
         call = channel.stream_stream(SILENT[-1])()
         await call.write(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
         answer = reflection_pb2.ServerReflectionResponse.FromString(await call.read())
@@ -84,9 +85,8 @@ async def test_reflection_ends_in_order_if_no_further_request_comes(monkeypatch:
 
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
-async def test_shutdown_ends_calls_whose_message_has_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 60)
-    async with served(ANYONE) as (serving, channel):
+async def test_shutdown_ends_calls_whose_message_has_not_come() -> None:
+    async with served(ANYONE, 60) as (serving, channel):
         calls = [channel.stream_stream(path)() for path in SILENT]
         await until(lambda: serving.calls.open.total() == len(calls))
         began = asyncio.get_running_loop().time()
@@ -110,10 +110,9 @@ async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
 
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
-async def test_one_connection_carries_a_bounded_number_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "MESSAGE_WITHIN", 2 * PATIENCE)
+async def test_one_connection_carries_a_bounded_number_of_calls() -> None:
     most = int(dict(server.OPTIONS)["grpc.max_concurrent_streams"])
-    async with served(ANYONE) as (serving, channel):
+    async with served(ANYONE, 2 * PATIENCE) as (serving, channel):
         calls = [channel.stream_stream("/grpc.health.v1.Health/Check")() for _ in range(most + 100)]
         await until(lambda: serving.calls.open.total() >= most)
         assert serving.calls.open.total() == most
@@ -140,7 +139,7 @@ async def test_watcher_of_the_health_that_does_not_read_delays_no_other() -> Non
                 await asyncio.Event().wait()
             self.received.append(health_pb2.HealthCheckResponse.FromString(message).status)
 
-    health = public.Health(receive.Inbox(), ())
+    health = public.Health(receive.Inbox(10), ())
     stuck: Any = Watcher(False)
     reader: Any = Watcher(True)
     async with asyncio.TaskGroup() as tasks:

@@ -92,7 +92,7 @@ class Service:
         self.feed = feed.Feed(self.store, render.Encoder(), Pace(heartbeat=60))
         engine: Any = Engine()
         sandboxes = manager.StatefulSetManager(self.store, self.feed, engine)
-        self._servicer = servicer.Servicer(sandboxes, SETTINGS.defaults, SETTINGS.policy)
+        self._servicer = servicer.Servicer(sandboxes, SETTINGS.defaults, SETTINGS.policy, Pace())
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["Service"]:

@@ -10,6 +10,7 @@ from google.rpc import code_pb2, error_details_pb2
 from grpc_status import rpc_status
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain import errors
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import errors as rpc_errors
 from sandbox_server.rpc import servicer
@@ -59,13 +60,12 @@ class Stuck:
     ids=lambda value: type(value).__name__,
 )
 async def test_every_unary_call_ends_in_time_whatever_its_caller_allows(
-    request_: Message, reason: str, allowed: float | None, monkeypatch: pytest.MonkeyPatch
+    request_: Message, reason: str, allowed: float | None
 ) -> None:
-    assert servicer.CALL_MOST == 30
-    monkeypatch.setattr(servicer, "CALL_MOST", 0.05)
+    assert Pace.call_most == 30
     stuck: Any = Stuck()
     chosen = Settings()
-    methods = servicer.Servicer(stuck, chosen.defaults, chosen.policy)
+    methods = servicer.Servicer(stuck, chosen.defaults, chosen.policy, Pace(call_most=0.05))
     asked = getattr(methods, type(request_).__name__.removesuffix("Request"))
     async with asyncio.timeout(5):
         with pytest.raises(errors.DeadlineExceeded) as caught:

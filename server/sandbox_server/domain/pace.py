@@ -68,6 +68,13 @@ class Pace:
     files_again: float = 1
     """Until replaced files that cannot be used are read again: they may be half replaced, or not valid yet."""
 
+    call_most: float = 30
+    """That a unary call may take even if its caller allows more, as the contract says."""
+    message_within: float = 10
+    """For the message of a call to arrive: it is at most 2 MiB."""
+    last_calls: float = 0.2
+    """From the end of the last call until connections are closed, for calls that were sent before their callers knew. Longer
+    than a round trip around the world."""
     shutdown_grace: float = 10
     health_every: float = 1
     """Between two looks at whether the service can serve; a twentieth of it until it can for the first time."""

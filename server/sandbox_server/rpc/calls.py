@@ -17,6 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2
 
 from sandbox_server.domain import errors
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import auth, convert, journal, receive
 from sandbox_server.rpc import errors as rpc_errors
@@ -45,8 +46,8 @@ class Calls:
     refused.
     """
 
-    def __init__(self, authenticator: auth.Authenticator) -> None:
-        self.inbox = receive.Inbox()
+    def __init__(self, authenticator: auth.Authenticator, pace: Pace) -> None:
+        self.inbox = receive.Inbox(pace.message_within)
         self.open = collections.Counter[str]()
         self.ended = collections.Counter[tuple[str, str, str]]()
         self.authenticator = authenticator
@@ -54,14 +55,17 @@ class Calls:
         self.draining = False
         self._awaited: set[str] = set()
         self._idle = asyncio.Event()
+        self._last_calls = pace.last_calls
 
     async def drain(self) -> None:
-        """Refuses new calls with UNAVAILABLE, and waits for the open ones that have an end."""
+        """Refuses new calls with UNAVAILABLE, and waits for the open ones that have an end, and for those on their way."""
         self.draining = True
         self.inbox.close()
         while any(self.open[method] for method in self._awaited):
             self._idle.clear()
             await self._idle.wait()
+        # A call that is on its way gets UNAVAILABLE as well, instead of a closed connection.
+        await asyncio.sleep(self._last_calls)
 
     def handlers(self, servicer: Servicer) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         """Returns the handlers of a service by method."""

@@ -74,7 +74,7 @@ class Reflection:
         self._servicer = reflection.aio.ReflectionServicer(names)
 
     async def info(self, context: Caller) -> None:
-        """Answers requests until the caller ends the stream or is silent for `receive.MESSAGE_WITHIN` seconds.
+        """Answers requests until the caller ends the stream or is silent for `Pace.message_within`.
 
         Raises `errors.DeadlineExceeded` if not even the first request arrives in that time, and `errors.Unauthenticated`.
         """

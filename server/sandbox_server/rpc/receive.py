@@ -9,17 +9,16 @@ from google.protobuf.message import DecodeError, Message
 from sandbox_server.domain import errors
 from sandbox_server.rpc.auth import Caller
 
-MESSAGE_WITHIN = 10.0
-"""Seconds that the message of a call may take to arrive."""
-
 
 class Inbox:
-    """Receives the messages of calls, and ends calls that are silent for `MESSAGE_WITHIN` seconds or at a shutdown.
+    """Receives the messages of calls, and ends calls that are silent for too long or at a shutdown.
 
     One timer serves all calls: an `asyncio.timeout` for each would add a twelfth to the cost of a read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message_within: float) -> None:
+        """`message_within`: seconds that the message of a call may take to arrive."""
+        self._message_within = message_within
         self._since: dict[asyncio.Task[Any], float] = {}
         """When each waiting call began to wait, the longest wait first. A call that was ended is removed."""
         self._timer: asyncio.TimerHandle | None = None
@@ -34,7 +33,7 @@ class Inbox:
         if self._closed:
             raise _closing()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(MESSAGE_WITHIN, self._end_late)
+            self._timer = asyncio.get_running_loop().call_later(self._message_within, self._end_late)
         task: Any = asyncio.current_task()
         self._since[task] = time.monotonic()
         try:
@@ -44,7 +43,7 @@ class Inbox:
             # `uncancel` takes back our own cancellation. Another that is left is the caller's, made at the same moment.
             if cancelled_by_caller or task.uncancel() > 0:
                 raise
-            raise _closing() if self._closed else _not_received() from None
+            raise _closing() if self._closed else _not_received(self._message_within) from None
         finally:
             self._since.pop(task, None)
         return received if isinstance(received, bytes) else None
@@ -59,10 +58,10 @@ class Inbox:
     def _end_late(self) -> None:
         """Ends the calls that have waited for too long, and sets the timer for the next one."""
         now = time.monotonic()
-        self._end([task for task, since in self._since.items() if since <= now - MESSAGE_WITHIN])
+        self._end([task for task, since in self._since.items() if since <= now - self._message_within])
         self._timer = None
         if self._since:
-            remaining = next(iter(self._since.values())) + MESSAGE_WITHIN - now
+            remaining = next(iter(self._since.values())) + self._message_within - now
             self._timer = asyncio.get_running_loop().call_later(remaining, self._end_late)
 
     def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
@@ -75,8 +74,8 @@ def _closing() -> errors.Unavailable:
     return errors.Unavailable("SHUTTING_DOWN", "the service is stopping: repeat the call")
 
 
-def _not_received() -> errors.DeadlineExceeded:
-    message = f"the message of the call did not arrive within {MESSAGE_WITHIN:g} s: repeat the call and send it"
+def _not_received(within: float) -> errors.DeadlineExceeded:
+    message = f"the message of the call did not arrive within {within:g} s: repeat the call and send it"
     return errors.DeadlineExceeded("REQUEST_NOT_RECEIVED", message)
 
 

@@ -33,9 +33,6 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 
-LAST_CALLS = 0.2
-"""Seconds from the end of the last call until connections are closed."""
-
 
 class Server:
     """Serves a service of the contract, health and, unless it is turned off, reflection on one address."""
@@ -92,8 +89,6 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self.calls.drain()
-                # A call that is on its way gets UNAVAILABLE as well, instead of a closed connection.
-                await asyncio.sleep(min(grace, LAST_CALLS))
         await self.close()
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
@@ -18,27 +19,7 @@ from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.settings import Defaults
 
-CALL_MOST = 30.0
-"""Seconds that a unary call may take, even if its caller allows more."""
-
 T = TypeVar("T")
-
-
-async def in_time(caller: Caller, work: Awaitable[T], most: float | None = None) -> T:
-    """Returns the result of `work`. Raises `errors.DeadlineExceeded` if it takes longer than the call may.
-
-    `most` is in seconds, `CALL_MOST` by default.
-    """
-    remaining = caller.time_remaining()
-    most = CALL_MOST if most is None else most
-    limit = most if remaining is None else min(remaining, most)
-    try:
-        async with asyncio.timeout(limit):
-            return await work
-    except TimeoutError:
-        raise errors.DeadlineExceeded(
-            "DEADLINE_EXCEEDED", "the call's time ran out: repeat it, a mutation with the same request_id"
-        ) from None
 
 
 class Servicer:
@@ -47,12 +28,13 @@ class Servicer:
     described = pb.DESCRIPTOR.services_by_name["SandboxService"]
     endless = frozenset({"WatchStatus"})
 
-    def __init__(self, sandboxes: manager.StatefulSetManager, defaults: Defaults, policy: Policy) -> None:
+    def __init__(self, sandboxes: manager.StatefulSetManager, defaults: Defaults, policy: Policy, pace: Pace) -> None:
         """Raises `errors.Invalid` if the defaults do not make a valid spec."""
         convert.spec(pb.SandboxSpec(project="any", image=defaults.default_image or "any"), defaults)
         self._manager = sandboxes
         self._defaults = defaults
         self._policy = policy
+        self._call_most = pace.call_most
 
     async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
         key, spec, env = convert.creation(tenant, request, self._defaults, self._policy)
@@ -81,7 +63,7 @@ class Servicer:
     async def UpdateSandbox(self, tenant: Tenant, request: pb.UpdateSandboxRequest, caller: Caller) -> Fields:
         mutation = convert.change(tenant, request, updates.violations(request, self._defaults, self._policy))
         change = functools.partial(updates.changed, request, self._defaults)
-        event = await in_time(caller, self._manager.update(mutation, change))
+        event = await self._in_time(caller, self._manager.update(mutation, change))
         return {"sandbox": self._whole(event)} | updates.progress(request.update_mask.paths, event.sandbox)
 
     async def BatchStart(self, tenant: Tenant, request: pb.BatchStartRequest, caller: Caller) -> bytes:
@@ -95,7 +77,7 @@ class Servicer:
 
     async def _batch(self, tenant: Tenant, request: convert.BatchRequest, caller: Caller, act: batches.Act) -> bytes:
         asked = batches.asked(tenant, request)
-        found = await in_time(caller, batches.outcomes(self._manager, asked, act))
+        found = await self._in_time(caller, batches.outcomes(self._manager, asked, act))
         return await batches.answer(found, self._manager.stale(asked.selection.namespace))
 
     async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
@@ -111,7 +93,7 @@ class Servicer:
         selection, phases, after = convert.listed(tenant, request)
         whole = functools.partial(self._whole, basic=request.view == pb.SANDBOX_VIEW_BASIC)
         page = listing.writer(request.page_size or manager.PAGE_DEFAULT, whole)
-        return await in_time(caller, self._manager.list(selection, phases, after, page, request.volume_kept))
+        return await self._in_time(caller, self._manager.list(selection, phases, after, page, request.volume_kept))
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
         selection, after = convert.watched(tenant, request)
@@ -120,12 +102,28 @@ class Servicer:
     async def WaitForPhase(self, tenant: Tenant, request: pb.WaitForPhaseRequest, caller: Caller) -> bytes:
         key, awaited = waits.asked(tenant, request)
         seconds = waits.seconds(request, caller.time_remaining())
-        last, outcome = await in_time(caller, self._manager.wait(tenant, key, awaited, seconds), seconds + CALL_MOST)
+        last, outcome = await self._in_time(caller, self._manager.wait(tenant, key, awaited, seconds), seconds)
         return waits.answer(last, outcome, self._manager.stale(key.namespace))
+
+    async def _in_time(self, caller: Caller, work: Awaitable[T], waits: float = 0.0) -> T:
+        """Returns the result of `work`, which waits for `waits` seconds because it was asked to.
+
+        Raises `errors.DeadlineExceeded` if it takes longer than the call may.
+        """
+        remaining = caller.time_remaining()
+        most = self._call_most + waits
+        limit = most if remaining is None else min(remaining, most)
+        try:
+            async with asyncio.timeout(limit):
+                return await work
+        except TimeoutError:
+            raise errors.DeadlineExceeded(
+                "DEADLINE_EXCEEDED", "the call's time ran out: repeat it, a mutation with the same request_id"
+            ) from None
 
     async def _answer(self, caller: Caller, committed: Awaitable[Event]) -> Fields:
         """Returns the answer of a mutation, once it is committed."""
-        return {"sandbox": self._whole(await in_time(caller, committed))}
+        return {"sandbox": self._whole(await self._in_time(caller, committed))}
 
     def _whole(self, event: Event, basic: bool = False) -> Any:
         return render.whole(event, self._manager.stale(event.sandbox.namespace), basic)
@@ -139,7 +137,7 @@ class Servicer:
             return found
         key = convert.read(tenant, request)
         try:
-            return await in_time(caller, self._manager.get(tenant, key, request.min_sequence))
+            return await self._in_time(caller, self._manager.get(tenant, key, request.min_sequence))
         except errors.DeadlineExceeded:
             if request.min_sequence <= self._manager.sequence:
                 raise
