@@ -19,8 +19,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # As on standard error: a character that the output cannot encode, for example in a message of the cluster, must
         # not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
+    options.chosen.begin(options.Given())
     try:
-        options.everywhere(typer.main.get_command(app))(arguments)
+        options.everywhere(typer.main.get_command(app))(arguments, prog_name="sandboxctl")
     except (errors.ServiceError, errors.SandboxFailed) as error:
         sys.exit(failures.exit_code(failures.explained(error)))
     except UnicodeEncodeError:

@@ -9,7 +9,7 @@ from sandbox_client import calls, errors
 from sandbox_client.retry import PATIENCE
 from sandbox_client.watch import Kind
 
-from sandboxctl import answers, applying, deletion, options, reading, settling, show, targets, top
+from sandboxctl import answers, applying, completion, context, deletion, options, reading, settling, show, targets, top
 from sandboxctl import env as variables
 from sandboxctl.options import chosen
 from sandboxctl.settling import Patience, Timeout, Wait, Waiting
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.callback()(options.declared)
 app.add_typer(variables.app, name="env")
+app.add_typer(context.app, name="context")
 
 
 @app.command()
@@ -110,7 +111,9 @@ app.command("open")(reading.open_)
 def list_(
     project: Annotated[str, typer.Option("--project", "-p", help="those of this project")] = "",
     selector: Annotated[str, typer.Option("--selector", "-l", help="by label: a=b,c in (d,e),!f")] = "",
-    phase: Annotated[list[str] | None, typer.Option(help="those in this phase; may be repeated")] = None,
+    phase: Annotated[
+        list[str] | None, typer.Option(help="those in this phase; may be repeated", autocompletion=completion.phases)
+    ] = None,
     kept_volumes: Annotated[bool, typer.Option("--kept-volumes", help="deleted ones whose disk was kept")] = False,
 ) -> None:
     """List sandboxes."""
@@ -137,7 +140,12 @@ def list_(
 @app.command()
 def watch(
     target: Annotated[
-        list[str] | None, typer.Argument(help="sandboxes' ids, or one project; none: everything", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="sandboxes' ids, or one project; none: everything",
+            show_default=False,
+            autocompletion=completion.ids_and_projects,
+        ),
     ] = None,
     selector: Annotated[str, typer.Option("--selector", "-l", help="by label: a=b,c in (d,e),!f")] = "",
     after: Annotated[int | None, typer.Option(help="resume after this sequence")] = None,

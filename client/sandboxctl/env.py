@@ -9,7 +9,7 @@ import typer
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client.retry import PATIENCE
 
-from sandboxctl import answers, envfile, settling, show, targets
+from sandboxctl import answers, completion, envfile, settling, show, targets
 from sandboxctl.options import chosen
 from sandboxctl.settling import Patience, Timeout, Wait, Waiting
 from sandboxctl.targets import Ids, Selector, Targets
@@ -22,6 +22,7 @@ Words = Annotated[
         help="ids joined by commas, then NAME=value, or NAME to take this shell's; with --selector no ids",
         metavar="SANDBOX_ID[,...] [NAME[=value]]...",
         show_default=False,
+        autocompletion=completion.first_id,
     ),
 ]
 Names = Annotated[
@@ -30,6 +31,7 @@ Names = Annotated[
         help="ids joined by commas, then names; with --selector no ids",
         metavar="SANDBOX_ID[,...] NAME...",
         show_default=False,
+        autocompletion=completion.first_id,
     ),
 ]
 File = Annotated[

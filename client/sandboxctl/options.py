@@ -12,7 +12,7 @@ import typer
 from sandbox_client import calls
 from sandbox_client.sync import Client
 
-from sandboxctl import reach, show
+from sandboxctl import contexts, reach, show
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -55,16 +55,45 @@ def _token(file: Path) -> str:
 
 
 @dataclass
-class Chosen:
-    """The values of these options. The client is created when a command first uses it, after all options are parsed."""
+class Given:
+    """The values of these options, of the command line and the environment."""
 
-    server: str = ""
+    server: str | None = None
     token_file: Path | None = None
     token: str = ""
-    tls: bool = False
+    tls: bool | None = None
     ca_file: Path | None = None
     namespace: str = ""
+    context_name: str | None = None
     output: Output = Output.TABLE
+
+
+class Chosen:
+    """What a command goes by: its options, and the context of the config file where no server is given.
+
+    A server that is given replaces the context as a whole: the token of one service is not for another. All is resolved
+    when a command first needs it, after all options are parsed.
+    """
+
+    def __init__(self) -> None:
+        self.given = Given()
+
+    def begin(self, given: Given) -> None:
+        """Forgets an earlier command of this process."""
+        client = self.__dict__.pop("client", None)
+        if client is not None:
+            client.close()
+        self.__dict__.pop("_context", None)
+        self.given = given
+
+    @cached_property
+    def _context(self) -> contexts.Context:
+        given = self.given
+        if given.server is None:
+            return contexts.load().context(given.context_name or "")
+        if given.context_name is not None:
+            raise ValueError("a server and a context are given: leave one out (see SANDBOX_SERVER and SANDBOX_CONTEXT)")
+        return contexts.Context(given.server)
 
     @cached_property
     def client(self) -> Client:
@@ -73,19 +102,38 @@ class Chosen:
 
     def connected(self, kind: Callable[..., C]) -> C:
         """Returns a client of that kind. Raises as `client`."""
-        token = _token(self.token_file) if self.token_file else self.token
-        return kind(self.server, token=token, tls=self.tls, ca_file=self.ca_file)
+        file = self.given.token_file or (None if self.given.token else self._context.token_file)
+        token = _token(file) if file else self.given.token
+        return kind(self.server, token=token, tls=self.tls, ca_file=self._ca_file)
 
-    def forget_client(self) -> None:
-        """Closes the client of an earlier command in this process."""
-        client = self.__dict__.pop("client", None)
-        if client is not None:
-            client.close()
+    @property
+    def server(self) -> str:
+        """The address of the service."""
+        return self._context.server
+
+    @property
+    def namespace(self) -> str:
+        """The namespace; empty for the tenant's first."""
+        return self.given.namespace or self._context.namespace
+
+    @property
+    def tls(self) -> bool:
+        """Whether TLS was asked for by itself."""
+        return self._context.tls if self.given.tls is None else self.given.tls
+
+    @property
+    def _ca_file(self) -> Path | None:
+        return self.given.ca_file or self._context.ca_file
 
     @property
     def secure(self) -> bool:
         """Whether the command uses TLS."""
-        return self.tls or self.ca_file is not None
+        return self.tls or self._ca_file is not None
+
+    @property
+    def output(self) -> Output:
+        """The format of the answer."""
+        return self.given.output
 
     @property
     def structured(self) -> bool:
@@ -94,37 +142,50 @@ class Chosen:
 
 
 chosen = Chosen()
-_NAMES = {one.name for one in fields(Chosen)}
+_NAMES = {one.name for one in fields(Given)}
+
+
+def _contexts(incomplete: str) -> list[str]:
+    from sandboxctl import completion
+
+    return completion.context_names(incomplete)
 
 
 def declared(
     context: typer.Context,
-    server: Annotated[str, typer.Option(envvar="SANDBOX_SERVER", help="HOST:PORT")] = "127.0.0.1:50051",
+    server: Annotated[
+        str | None,
+        typer.Option(envvar="SANDBOX_SERVER", help=f"HOST:PORT; default: the context's, or {contexts.LOCAL}"),
+    ] = None,
     token_file: Annotated[
         Path | None, typer.Option(envvar="SANDBOX_CLIENT_TOKEN_FILE", help="file with the token, before any other")
     ] = None,
     token: Annotated[
         str, typer.Option(envvar="SANDBOX_TOKEN", help="token; better in the environment or a file", show_default=False)
     ] = "",
-    tls: Annotated[bool, typer.Option(envvar="SANDBOX_TLS", help="TLS with the system's authorities")] = False,
+    tls: Annotated[bool | None, typer.Option(envvar="SANDBOX_TLS", help="TLS with the system's authorities")] = None,
     ca_file: Annotated[
         Path | None, typer.Option(envvar="SANDBOX_CA_FILE", help="TLS with the authorities of this PEM file")
     ] = None,
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", envvar="SANDBOX_NAMESPACE", help="default: the tenant's first")
     ] = "",
+    context_name: Annotated[
+        str | None,
+        typer.Option(
+            "--context", envvar="SANDBOX_CONTEXT", help="a service of the config file", autocompletion=_contexts
+        ),
+    ] = None,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="json and yaml have every field; name is namespace/id")
     ] = Output.TABLE,
 ) -> None:
     """Options that every command has."""
-    chosen.forget_client()
-    for name in _NAMES:
-        setattr(chosen, name, context.params[name])
+    chosen.begin(Given(**{name: context.params[name] for name in _NAMES}))
 
 
 def everywhere(command: Any) -> Any:
-    """Adds the options of `Chosen` to every command below `command` and returns `command`.
+    """Adds the options of `Given` to every command below `command` and returns `command`.
 
     There they have neither a default nor an environment variable, so that they change a value only if they are given.
     """
@@ -148,4 +209,4 @@ def _below(group: Any, shared: list[Any]) -> None:
 
 def _override(_context: Any, parameter: Any, value: Any) -> None:
     if value is not None:
-        setattr(chosen, parameter.name, value)
+        setattr(chosen.given, parameter.name, value)

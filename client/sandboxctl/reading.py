@@ -11,7 +11,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import calls
 from sandbox_client.retry import PATIENCE
 
-from sandboxctl import answers, details, options, settling, show, targets
+from sandboxctl import answers, completion, details, options, settling, show, targets
 from sandboxctl.options import chosen
 from sandboxctl.settling import Patience, Timeout, Waiting
 from sandboxctl.targets import Ids, Selector
@@ -30,7 +30,7 @@ def status(sandbox_ids: Ids = None, selector: Selector = "") -> None:
 def get(sandbox_ids: Ids = None, selector: Selector = "") -> None:
     """Print sandboxes with their specs, as JSON unless another format is given."""
     if chosen.output is options.Output.TABLE:
-        chosen.output = options.Output.JSON
+        chosen.given.output = options.Output.JSON
     _with_specs(sandbox_ids, selector, answers.sandbox)
 
 
@@ -42,7 +42,9 @@ def describe(sandbox_ids: Ids = None, selector: Selector = "") -> None:
 def wait(
     sandbox_ids: Ids = None,
     selector: Selector = "",
-    phase: Annotated[str, typer.Option("--for", help="a phase; default: what was asked for last")] = "",
+    phase: Annotated[
+        str, typer.Option("--for", help="a phase; default: what was asked for last", autocompletion=completion.phases)
+    ] = "",
     patience: Patience = PATIENCE,
     timeout: Timeout = 600,
 ) -> None:
@@ -59,7 +61,9 @@ def wait(
 
 
 def open_(
-    sandbox_id: Annotated[str, typer.Argument(help="id, or namespace/id", show_default=False)],
+    sandbox_id: Annotated[
+        str, typer.Argument(help="id, or namespace/id", show_default=False, autocompletion=completion.ids)
+    ],
     terminal: Annotated[bool, typer.Option("--terminal", help="its web terminal instead of its application")] = False,
     print_only: Annotated[bool, typer.Option("--print", help="only print the URL")] = False,
 ) -> None:

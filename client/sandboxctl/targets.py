@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
+from sandboxctl import completion
 from sandboxctl.options import chosen
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(help="ids, or namespace/id", show_default=False, metavar="[SANDBOX_ID]...")
+    list[str] | None,
+    typer.Argument(
+        help="ids, or namespace/id", show_default=False, metavar="[SANDBOX_ID]...", autocompletion=completion.ids
+    ),
 ]
 Selector = Annotated[
     str,

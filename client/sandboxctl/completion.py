@@ -1,0 +1,70 @@
+"""What a shell completes: ids, projects, phases and contexts. A completion never fails, it only finds nothing."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import words
+from sandbox_client.sync import Client
+
+from sandboxctl import contexts, options
+
+WITHIN = 1.0
+"""Seconds for the service to answer: a person is waiting for each key."""
+
+
+def ids(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns the ids that begin so."""
+    with contextlib.suppress(Exception):
+        return sorted({one.sandbox_id for one in _sandboxes(context) if one.sandbox_id.startswith(incomplete)})
+    return []
+
+
+def first_id(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns ids for the first word alone: the words behind it are variables."""
+    return [] if context.params.get("words") else ids(context, incomplete)
+
+
+def ids_and_projects(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns the ids and projects that begin so."""
+    with contextlib.suppress(Exception):
+        found = {name for one in _sandboxes(context) for name in (one.sandbox_id, one.status.project)}
+        return sorted(name for name in found if name.startswith(incomplete))
+    return []
+
+
+def phases(incomplete: str) -> list[str]:
+    """Returns the phases that begin so, in lower case if what is typed is."""
+    names = [words.short(pb.Phase, number) for number in pb.Phase.values() if number]
+    if incomplete.islower():
+        names = [name.lower() for name in names]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def context_names(incomplete: str) -> list[str]:
+    """Returns the contexts that begin so."""
+    with contextlib.suppress(Exception):
+        return [name for name in contexts.load().contexts if name.startswith(incomplete)]
+    return []
+
+
+def _sandboxes(context: typer.Context) -> Iterator[pb.Sandbox]:
+    """Yields sandboxes from one page, by the options that are typed already."""
+    _take(context.find_root().params)
+
+    def client(server: str, **secrets: Any) -> Client:
+        return Client(server, timeout=WITHIN, contact_timeout=WITHIN, **secrets)
+
+    with options.chosen.connected(client) as reached:
+        yield from reached.page(namespace=options.chosen.namespace, page_size=1000, basic=True).sandboxes
+
+
+def _take(params: dict[str, Any]) -> None:
+    """Takes the options before the command; those behind it, which count more, are taken already."""
+    given = options.chosen.given
+    for field in dataclasses.fields(given):
+        if getattr(given, field.name) == field.default and params.get(field.name) is not None:
+            setattr(given, field.name, params[field.name])
