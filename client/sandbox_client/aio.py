@@ -151,12 +151,13 @@ class AsyncClient:
         project: str = "",
         label_selector: str = "",
         after_sequence: int | None = None,
+        include_terminated: bool = False,
         timeout: float | None = None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[watch.Event, None]:
         """See `Client.watch`."""
-        request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
+        request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated)
         cursor = watch.Cursor(request, timeout, lost, back)
         await self._contact(timeout)
         while True:

@@ -154,6 +154,7 @@ class Client:
         project: str = "",
         label_selector: str = "",
         after_sequence: int | None = None,
+        include_terminated: bool = False,
         timeout: float | None = None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
@@ -169,7 +170,7 @@ class Client:
         once in an outage, when the service has not been reached for `watch.SILENCE` seconds, and `back` when it is
         reached again.
         """
-        request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence)
+        request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated)
         cursor = watch.Cursor(request, timeout, lost, back)
         self._contact(timeout)
         while True:

@@ -102,7 +102,12 @@ class Cursor:
 
 
 def request(
-    sandbox_ids: Iterable[str], namespace: str, project: str, label_selector: str, after_sequence: int | None
+    sandbox_ids: Iterable[str],
+    namespace: str,
+    project: str,
+    label_selector: str,
+    after_sequence: int | None,
+    include_terminated: bool = False,
 ) -> pb.WatchStatusRequest:
     """Returns the first request of a watch."""
     return pb.WatchStatusRequest(
@@ -111,6 +116,7 @@ def request(
         project=project,
         label_selector=label_selector,
         after_sequence=after_sequence,
+        include_terminated=include_terminated,
     )
 
 

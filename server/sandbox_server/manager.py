@@ -230,17 +230,17 @@ class StatefulSetManager:
             live = (one.event for one in self._feed.catalogue.matching(selection, after))
             found = (one for one in live if not phases or one.sandbox.status.phase in phases)
             return page(self._feed.sequence, found)
-        namespaces = frozenset(name for name in selection.tenant.namespaces if selection.namespace in ("", name))
-        search = store.Search(
-            selection.tenant.name, namespaces, phases, selection.project, selection.labels, volume_kept
-        )
+        search = selection.search(phases, volume_kept)
         return await self._store.read(
             lambda reader: page(reader.sequence(), reader.search(search, after)), store.Lane.LISTS
         )
 
-    async def watch(self, selection: feed.Filter, after: int | None, send: feed.Send) -> None:
-        """Sends a snapshot and events, with `after` only the events after it. Raises as `feed.Feed.watch`."""
-        await self._feed.watch(selection, after, send)
+    async def watch(self, selection: feed.Filter, after: int | None, send: feed.Send, ended: bool = False) -> None:
+        """Sends a snapshot and events, with `after` only the events after it. Raises as `feed.Feed.watch`.
+
+        `ended`: the snapshot has sandboxes that have ended, too.
+        """
+        await self._feed.watch(selection, after, send, ended)
 
     async def wait(self, tenant: Tenant, key: Key, awaited: Wait, seconds: float) -> tuple[feed.Encoded, Outcome]:
         """Waits until `awaited` has an outcome, for `seconds` at most. Returns the event that decided it, or the last one.

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import app, feed, store
 from sandbox_server.domain import selector
 from sandbox_server.domain.event import Event
@@ -56,6 +57,23 @@ class Opened:
     def __init__(self, running: app.Service) -> None:
         self.store = running.store
         self.manager = running.manager
+
+    async def snapshot(
+        self, selection: feed.Filter, ended: bool
+    ) -> tuple[list[pb.WatchStatusResponse], pb.WatchStatusResponse]:
+        """The statuses of the snapshot of a watch, and the message that it is complete."""
+        received: list[pb.WatchStatusResponse] = []
+        complete = asyncio.Event()
+
+        async def send(message: bytes) -> None:
+            received.append(pb.WatchStatusResponse.FromString(message))
+            if received[-1].HasField("snapshot_complete"):
+                complete.set()
+
+        watching = asyncio.create_task(self.manager.watch(selection, None, send, ended))
+        await asyncio.wait_for(complete.wait(), 20)
+        watching.cancel()
+        return received[:-1], received[-1]
 
     async def make(self, *sandboxes: Sandbox) -> list[Event]:
         return await asyncio.gather(*(self.store.write(lambda _, one=one: samples.new(one)) for one in sandboxes))
@@ -237,3 +255,42 @@ async def test_a_list_reads_the_rows_of_its_page_by_the_primary_key(tmp_path: Pa
             plan = [detail for *_, detail in cursor._raw.execute(f"EXPLAIN QUERY PLAN {text}", values)]
     assert plan[0] == "SEARCH sandbox USING PRIMARY KEY (namespace=? AND id>?)"
     assert all(one.startswith("SEARCH") and "sequence=?" in one for one in plan[1:])
+
+
+@pytest.mark.parametrize("sandboxes", [0, 1, 250])
+async def test_snapshot_has_the_sandboxes_that_have_ended_if_it_is_asked_to(opened: Opened, sandboxes: int) -> None:
+    live = await opened.make(samples.sandbox("live"), samples.sandbox("other", spec=samples.spec(project="other")))
+    made = await opened.make(*(samples.sandbox(f"demo-{number:03}") for number in range(sandboxes)))
+    await opened.end(*made)
+    for project, expected in (("", {"live", "other"}), ("demo", {"live"}), ("nothing", set())):
+        shown = expected | ({key.id for key in keys(made)} if project != "nothing" else set())
+        for ended, names in ((False, expected), (True, shown)):
+            sent, complete = await opened.snapshot(feed.Filter(TENANT, project=project), ended)
+            assert len(sent) == complete.snapshot_complete.count
+            assert {one.status.sandbox_id for one in sent} == names
+            assert {
+                one.status.sandbox_id for one in sent if one.status.phase == pb.PHASE_TERMINATED
+            } == names - expected
+            assert all(one.sequence <= complete.sequence for one in sent)
+    assert live
+
+
+async def test_sandbox_that_ends_while_a_snapshot_is_sent_is_an_event_of_the_watch(opened: Opened) -> None:
+    early, late = await opened.make(samples.sandbox("early"), samples.sandbox("late"))
+    await opened.end(early)
+    received: list[pb.WatchStatusResponse] = []
+
+    async def send(message: bytes) -> None:
+        received.append(pb.WatchStatusResponse.FromString(message))
+        if len(received) == 1:
+            # The snapshot has the sandbox as it was.
+            await opened.end(late)
+
+    watching = asyncio.create_task(opened.manager.watch(feed.Filter(TENANT), None, send, True))
+    async with asyncio.timeout(10):
+        while len(received) < 4:
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    found = [(one.status.sandbox_id, one.status.phase == pb.PHASE_TERMINATED) for one in received]
+    assert found == [("late", False), ("early", True), ("", False), ("late", True)]
+    assert received[2].snapshot_complete.count == 2

@@ -2026,6 +2026,7 @@ class WatchStatusRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    INCLUDE_TERMINATED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Their namespace. Empty: with sandbox_ids the tenant's first, otherwise all of the tenant's."""
     project: _builtins.str
@@ -2039,6 +2040,10 @@ class WatchStatusRequest(_message.Message):
     """Resume: the sequence of the last message seen, after snapshot_complete. Unset: begin with a snapshot. 0: the whole
     history, OUT_OF_RANGE if its beginning is no longer kept.
     """
+    include_terminated: _builtins.bool
+    """Have sandboxes in PHASE_TERMINATED in the snapshot too, for as long as they are remembered (see Delete). With
+    sandbox_ids they are there anyway; with after_sequence there is no snapshot.
+    """
     @_builtins.property
     def sandbox_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sandboxes by id, at most 1000."""
@@ -2051,10 +2056,11 @@ class WatchStatusRequest(_message.Message):
         project: _builtins.str = ...,
         label_selector: _builtins.str = ...,
         after_sequence: _builtins.int | None = ...,
+        include_terminated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "label_selector", b"label_selector", "namespace", b"namespace", "project", b"project", "sandbox_ids", b"sandbox_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "include_terminated", b"include_terminated", "label_selector", b"label_selector", "namespace", b"namespace", "project", b"project", "sandbox_ids", b"sandbox_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_sequence: _TypeAlias = _typing.Literal["after_sequence"]  # noqa: Y015
     _WhichOneofArgType__after_sequence: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015

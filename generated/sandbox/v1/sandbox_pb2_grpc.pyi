@@ -246,7 +246,7 @@ class SandboxServiceStub:
     missing, repeated or out of order, on any replica. Resume a broken stream so. Allowed in every phase; a stream of
     exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-    A snapshot without sandbox_ids leaves out sandboxes in PHASE_TERMINATED; with sandbox_ids it includes them.
+    A snapshot leaves out sandboxes in PHASE_TERMINATED, unless sandbox_ids name them or include_terminated is set.
 
     A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
     snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
@@ -468,7 +468,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     missing, repeated or out of order, on any replica. Resume a broken stream so. Allowed in every phase; a stream of
     exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-    A snapshot without sandbox_ids leaves out sandboxes in PHASE_TERMINATED; with sandbox_ids it includes them.
+    A snapshot leaves out sandboxes in PHASE_TERMINATED, unless sandbox_ids name them or include_terminated is set.
 
     A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
     snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
@@ -753,7 +753,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         missing, repeated or out of order, on any replica. Resume a broken stream so. Allowed in every phase; a stream of
         exactly one sandbox ends with OK after PHASE_TERMINATED.
 
-        A snapshot without sandbox_ids leaves out sandboxes in PHASE_TERMINATED; with sandbox_ids it includes them.
+        A snapshot leaves out sandboxes in PHASE_TERMINATED, unless sandbox_ids name them or include_terminated is set.
 
         A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
         snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -11,6 +12,8 @@ from sandbox_server import store
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import not_found
 from sandbox_server.feed import history
 from sandbox_server.feed.catalogue import Catalogue
@@ -19,6 +22,8 @@ from sandbox_server.feed.topics import Topics
 
 RECENT = 4096
 """Events kept in memory for watches that resume: some seconds of a busy service, about 8 MB."""
+ENDED_PAGE = 100
+"""Sandboxes that have ended which a snapshot reads at once."""
 PAGE = 500
 """Events that are read from the log at once."""
 
@@ -172,8 +177,10 @@ class Feed:
         """Gives all topics their heartbeats. Runs until it is cancelled."""
         await self._topics.beat()
 
-    async def watch(self, selection: Filter, after: int | None, send: Send) -> None:
+    async def watch(self, selection: Filter, after: int | None, send: Send, ended: bool = False) -> None:
         """Sends every matching event after `after`; without `after` a snapshot, and every matching event since.
+
+        A snapshot has the sandboxes that have ended if the filter names them, and with `ended` all that match.
 
         Returns after TERMINATED of the only sandbox that the filter names. Raises `errors.NotFound` with all sandboxes
         that are named and missing, `errors.OutOfRange` where history was trimmed or is not reached, and
@@ -185,7 +192,7 @@ class Feed:
             if after is None:
                 snapshot = named.matching(selection) if named else self._live(selection)
                 cursor = snapshot.sequence
-                await self._send_snapshot(snapshot, send)
+                await self._send_snapshot(snapshot, selection if ended and not named else None, send)
             else:
                 cursor = after
             if named is not None and named.ends(cursor):
@@ -219,10 +226,33 @@ class Feed:
         """Returns the last events of the live sandboxes that a filter matches."""
         return Snapshot(self.sequence, list(self.catalogue.matching(selection)))
 
-    async def _send_snapshot(self, snapshot: Snapshot, send: Send) -> None:
+    async def _send_snapshot(self, snapshot: Snapshot, ended: Filter | None, send: Send) -> None:
+        """Sends a snapshot, and the sandboxes that had ended by then and that `ended` matches."""
+        count = len(snapshot.events)
         for one in snapshot.events:
             await send(one.message)
-        await send(self._encoder.snapshot_complete(snapshot.sequence, len(snapshot.events), self._heartbeat))
+        if ended is not None:
+            async for event in self._ended(ended, snapshot.sequence):
+                await send(self._encoder.event(event))
+                count += 1
+        await send(self._encoder.snapshot_complete(snapshot.sequence, count, self._heartbeat))
+
+    async def _ended(self, selection: Filter, sequence: int) -> AsyncIterator[Event]:
+        """Yields the last events of the matching sandboxes that had ended by a sequence.
+
+        They are read in pages, while others may end. What comes after the sequence is left to the events of the watch.
+        """
+        search = selection.search(frozenset({Phase.TERMINATED}))
+        last: Key | None = None
+
+        def page(reader: store.Reader) -> list[Event]:
+            return list(itertools.islice(reader.search(search, last), ENDED_PAGE))
+
+        while found := await self._store.read(page, store.Lane.LISTS):
+            for event in found:
+                if event.sequence <= sequence:
+                    yield event
+            last = found[-1].sandbox.key
 
     async def _reach(self, sequence: int) -> None:
         """Reads the log up to a sequence. Raises `errors.OutOfRange` if the log ends before it."""

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Reversible
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandbox_server import store
 from sandbox_server.domain import selector
 from sandbox_server.domain.event import Event
+from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 
@@ -44,6 +46,11 @@ class Filter:
     namespace: str = ""
     project: str = ""
     labels: selector.Selector = selector.EVERYTHING
+
+    def search(self, phases: frozenset[Phase], volume_kept: bool = False) -> store.Search:
+        """Returns the same filter for the store. It must not name sandboxes."""
+        namespaces = frozenset(name for name in self.tenant.namespaces if self.namespace in ("", name))
+        return store.Search(self.tenant.name, namespaces, phases, self.project, self.labels, volume_kept)
 
     def matches(self, sandbox: Sandbox) -> bool:
         """Returns whether the filter selects the sandbox."""

@@ -97,7 +97,7 @@ class Servicer:
 
     async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
         selection, after = convert.watched(tenant, request)
-        await self._manager.watch(selection, after, caller.write)
+        await self._manager.watch(selection, after, caller.write, request.include_terminated)
 
     async def WaitForPhase(self, tenant: Tenant, request: pb.WaitForPhaseRequest, caller: Caller) -> bytes:
         key, awaited = waits.asked(tenant, request)
