@@ -10,6 +10,7 @@ from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import events, observe
 from sandbox_server.engines.kubernetes.objects import OBJECT, Meta, Object, Said
 
+MAKING = "the container is being made"
 READY = {"type": "Ready", "status": "True"}
 NOT_READY = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
@@ -189,7 +190,7 @@ def test_a_pod_without_volumes_or_network_leaves_the_word_to_events(containers: 
     """kubelet/types/constants.go has the condition's name."""
     begun = {"type": "PodReadyToStartContainers", "status": "False"}
     assert observe.pod(pod(SCHEDULED, begun, containers=containers)).message == ""
-    assert observe.pod(pod(SCHEDULED, begun | {"status": "True"}, containers=containers)).message == observe.MAKING
+    assert observe.pod(pod(SCHEDULED, begun | {"status": "True"}, containers=containers)).message == MAKING
 
 
 @pytest.mark.parametrize(
@@ -380,12 +381,12 @@ def test_failing_other_container_is_named_with_its_state_and_message(
         (
             pod(NOT_READY, SCHEDULED, inits=[DONE], containers=waits("ContainerCreating")),
             Reason.CONTAINER_CREATING,
-            observe.MAKING,
+            MAKING,
         ),
         (
             pod(NOT_READY, SCHEDULED, containers=[*waits("ContainerCreating"), *other(state={"running": {}})]),
             Reason.CONTAINER_CREATING,
-            observe.MAKING,
+            MAKING,
         ),
         (
             pod(NOT_READY, SCHEDULED, containers=[RUNS, *other(state={"running": {}})]),

@@ -67,7 +67,8 @@ class Pod:
     ready. `quoted` is the part of the message that comes from a container or its runtime, unchanged.
     `passing`: the reason is an error that may be over with the next try, such as a pull that failed once. `image_pulled`
     is None if it is unknown. `restart_count` counts the restarts of all its containers. `probed`: it becomes ready by the
-    answer to a probe, and not as soon as its process runs. `ready_at` is when its readiness counts; None: at once.
+    answer to a probe, and not as soon as its process runs. `awaits_probe`: a container runs and has not had that answer
+    yet. `ready_at` is when its readiness counts; None: at once.
     `recent_until` is when the last end of a process stops being recent; None: no process ended, or the pod has been ready
     since. `template` names the template that it was made from, as the workload does.
     """
@@ -87,6 +88,7 @@ class Pod:
     last_exit: Exit | None = None
     disruption: Disruption | None = None
     probed: bool = True
+    awaits_probe: bool = False
     ready_at: datetime | None = None
     recent_until: datetime | None = None
     template: str = ""

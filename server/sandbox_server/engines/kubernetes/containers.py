@@ -48,18 +48,19 @@ _PASSING = re.compile("|".join(_PASSING_WORDS))
 _NOT_STARTED = ("StartError", "ContainerCannotRun")
 
 MAKING = "the container is being made"
-UNREADY = "runs; it is not ready yet"
+_UNREADY = "runs; it is not ready yet"
 _PENDING = (Reason.CONTAINER_CREATING, Reason.NOT_READY)
 """The reasons of a container that may wait for another one."""
 
 
 class Cause(NamedTuple):
-    """Why a container or its pod is not ready; see `observed.Pod`."""
+    """Why a container or its pod is not ready; see `observed.Pod`. The message is empty while a container is being made."""
 
     reason: Reason
     message: str
     quoted: str = ""
     passing: bool = False
+    awaits_probe: bool = False
 
 
 def own(status: Status) -> Container:
@@ -99,8 +100,8 @@ def _cause(container: Container) -> Cause:
     if ended := container.state.get("terminated"):
         return _ended(ended, Reason.RESTARTING)
     if "running" in container.state:
-        return Cause(Reason.NOT_READY, f"the container {UNREADY}")
-    return Cause(Reason.CONTAINER_CREATING, MAKING)
+        return Cause(Reason.NOT_READY, f"the container {_UNREADY}", awaits_probe=True)
+    return Cause(Reason.CONTAINER_CREATING, "")
 
 
 def _waiting(waiting: Said, last: Said | None) -> Cause:
@@ -112,7 +113,7 @@ def _waiting(waiting: Said, last: Said | None) -> Cause:
     if reason is None and not waiting.reason.endswith("Error"):
         if last is not None and last.reason in _NOT_STARTED:
             return _ended(last, Reason.CONTAINER_CONFIG)
-        return Cause(Reason.CONTAINER_CREATING, MAKING)
+        return Cause(Reason.CONTAINER_CREATING, "")
     if reason is None and _passing(waiting):
         return Cause(Reason.CONTAINER_CREATING, waiting.message, waiting.message)
     passing = reason is Reason.IMAGE_PULL and _passing(waiting)
@@ -141,7 +142,7 @@ def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iter
             continue
         ended = one.state.get("terminated")
         if "running" in one.state:
-            yield Cause(pending, f"the {kind} {one.name} {UNREADY}")
+            yield Cause(pending, f"the {kind} {one.name} {_UNREADY}", awaits_probe=True)
         elif ended.exitCode != 0 if ended else _fails(_cause(one)):
             yield _failing(kind, one)
 

@@ -30,8 +30,6 @@ _REFUSALS: tuple[tuple[str, Reason], ...] = (
     (r"forbidden: |denied (the )?request", Reason.ADMISSION_DENIED),
 )
 
-MAKING, UNREADY = containers.MAKING, containers.UNREADY
-
 REVISION = "controller-revision-hash"
 """The label of a pod that names the template it was made from, as the StatefulSet's status does (api/apps/v1/types.go)."""
 
@@ -142,6 +140,7 @@ def pod(found: Object) -> Pod:
     last = container.state.get("terminated") or container.lastState.get("terminated")
     ended = disruptions.of(found)
     cause = Cause(ended.reason, ended.message) if ended else _cause(status, container, ready, scheduled)
+    unexplained = cause.reason is Reason.CONTAINER_CREATING and cause.message == ""
     pulled = True if container.imageID or "running" in container.state else None
     return Pod(
         owner=meta.annotations.get(manifests.UID, ""),
@@ -149,9 +148,10 @@ def pod(found: Object) -> Pod:
         uid=meta.uid,
         ready=ready.status == "True" and status.phase != "Failed",
         reason=cause.reason,
-        message=cause.message if begun or cause.message != MAKING else "",
+        message=containers.MAKING if begun and unexplained else cause.message,
         quoted=cause.quoted,
         passing=cause.passing,
+        awaits_probe=cause.awaits_probe,
         terminating=meta.deletionTimestamp is not None,
         scheduled=scheduled.status == "True",
         image_pulled=False if cause.reason in (Reason.IMAGE_PULL, Reason.IMAGE_INVALID) else pulled,

@@ -13,7 +13,7 @@ from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workloa
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.engines.kubernetes import client, events, manifests, observe, resources
+from sandbox_server.engines.kubernetes import client, containers, events, manifests, observe, resources
 from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.namespace import Namespace
@@ -182,8 +182,8 @@ class View:
             # The caller has nothing to mend: the service writes the Secret again, and the kubelet looks again.
             pod = dataclasses.replace(pod, reason=Reason.CONTAINER_CREATING)
         elif pod.reason is Reason.CONTAINER_CREATING and not pod.message:
-            pod = dataclasses.replace(pod, message=self.events.message(uid) or observe.MAKING)
-        elif answer and pod.reason is Reason.NOT_READY and pod.message.endswith(observe.UNREADY):
+            pod = dataclasses.replace(pod, message=self.events.message(uid) or containers.MAKING)
+        elif answer and pod.reason is Reason.NOT_READY and pod.awaits_probe:
             pod = dataclasses.replace(pod, message=f"{pod.message}: {answer}", quoted=answer)
         readiness = sandbox.spec.readiness
         probed = bool(readiness.http_path or readiness.tcp_port)
