@@ -82,6 +82,7 @@ class AsyncClient:
     get = _method(calls.get)
     page = _method(calls.page)
     wait_for_phase = _method(queries.wait_for_phase)
+    events_page = _method(queries.events_page)
 
     async def run(self, call: calls.Call[T]) -> T:
         """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""
@@ -139,6 +140,33 @@ class AsyncClient:
             )
             for sandbox in page.sandboxes:
                 yield sandbox
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def events(
+        self,
+        sandbox: calls.Named = "",
+        *,
+        namespace: str = "",
+        project: str = "",
+        after_sequence: int = 0,
+        oldest_first: bool = False,
+    ) -> AsyncIterator[pb.Event]:
+        """Yields the history of a sandbox, of a project or of everything, the newest events first; reads it page by page."""
+        token = ""
+        while True:
+            page = await self.events_page(
+                sandbox,
+                namespace=namespace,
+                project=project,
+                after_sequence=after_sequence,
+                oldest_first=oldest_first,
+                page_size=500,
+                page_token=token,
+            )
+            for event in page.events:
+                yield event
             token = page.next_page_token
             if not token:
                 return

@@ -1,4 +1,4 @@
-"""Calls for callers that ask instead of watching: a wait without a stream."""
+"""Calls for callers that ask instead of watching: a wait without a stream, and the history."""
 
 from sandbox.v1 import sandbox_pb2 as pb
 
@@ -37,3 +37,31 @@ def wait_for_phase(
         timeout_seconds=wait,
     )
     return calls.Call("WaitForPhase", request, "", timeout)
+
+
+def events_page(
+    sandbox: calls.Named = "",
+    *,
+    namespace: str = "",
+    project: str = "",
+    after_sequence: int = 0,
+    oldest_first: bool = False,
+    page_size: int = 0,
+    page_token: str = "",
+    timeout: float | None = None,
+) -> calls.Call[pb.ListEventsResponse]:
+    """Returns a page of the history, the newest events first, and the token of the next page.
+
+    Without a sandbox and a project: of everything that the caller may see.
+    """
+    sandbox_id, namespace = calls.target(sandbox, namespace)
+    request = pb.ListEventsRequest(
+        sandbox_id=sandbox_id,
+        namespace=namespace,
+        project=project,
+        after_sequence=after_sequence,
+        order=pb.EVENT_ORDER_OLDEST_FIRST if oldest_first else pb.EVENT_ORDER_NEWEST_FIRST,
+        page_size=page_size,
+        page_token=page_token,
+    )
+    return calls.Call("ListEvents", request, "", timeout)

@@ -84,6 +84,7 @@ class Client:
     get = _method(calls.get)
     page = _method(calls.page)
     wait_for_phase = _method(queries.wait_for_phase)
+    events_page = _method(queries.events_page)
 
     def run(self, call: calls.Call[T]) -> T:
         """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""
@@ -142,6 +143,38 @@ class Client:
                 basic=basic,
             )
             yield from page.sandboxes
+            token = page.next_page_token
+            if not token:
+                return
+
+    def events(
+        self,
+        sandbox: calls.Named = "",
+        *,
+        namespace: str = "",
+        project: str = "",
+        after_sequence: int = 0,
+        oldest_first: bool = False,
+    ) -> Iterator[pb.Event]:
+        """Yields the history of a sandbox, of a project or of everything, the newest events first; reads it page by page.
+
+        >>> made = client.create("demo", command=["sleep", "1000"])
+        >>> stopped = client.stop(made)
+        >>> [event.cause.method for event in client.events(made, oldest_first=True) if event.cause.actor]
+        ['CreateSandbox', 'Stop']
+        """
+        token = ""
+        while True:
+            page = self.events_page(
+                sandbox,
+                namespace=namespace,
+                project=project,
+                after_sequence=after_sequence,
+                oldest_first=oldest_first,
+                page_size=500,
+                page_token=token,
+            )
+            yield from page.events
             token = page.next_page_token
             if not token:
                 return

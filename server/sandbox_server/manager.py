@@ -32,18 +32,22 @@ class Mutation:
     """What all mutations have in common.
 
     `key.id` is empty for a new sandbox whose id the service chooses. `request` identifies the mutation to the store if
-    the caller gave a request id. With `expected_generation` a sandbox of another generation is not changed.
+    the caller gave a request id. With `expected_generation` a sandbox of another generation is not changed. `method` is the
+    RPC that was called.
     """
 
     tenant: str
     key: Key
     request: store.Request | None
     expected_generation: int | None
+    method: str = ""
 
     @property
     def cause(self) -> Cause:
         """The cause of the event that the mutation makes."""
-        return Cause(Kind.MUTATION, self.tenant, self.request.id if self.request else "")
+        # Each sandbox of a batch has a request of its own, whose id begins with that of the call.
+        request_id, _, _ = (self.request.id if self.request else "").partition("/")
+        return Cause(Kind.MUTATION, self.tenant, request_id, self.method)
 
 
 Changed = tuple[Sandbox, Mapping[str, str] | None]
@@ -234,6 +238,27 @@ class StatefulSetManager:
         return await self._store.read(
             lambda reader: page(reader.sequence(), reader.search(search, after)), store.Lane.LISTS
         )
+
+    async def events(
+        self,
+        selection: store.Selection,
+        cursor: int | None,
+        page: Callable[[store.Extent, Iterator[store.Recorded]], T],
+    ) -> T:
+        """Calls `page` with the events that match beyond the sequence `cursor`, and returns its result.
+
+        `page` is called on a thread of the store. Raises `errors.NotFound` if a sandbox is selected that the tenant does
+        not have.
+        """
+
+        def query(reader: store.Reader) -> T:
+            if selection.key is not None:
+                last = reader.last(selection.key)
+                if last is None or last.sandbox.tenant != selection.tenant:
+                    raise not_found(selection.key.id)
+            return page(*reader.recorded(selection, cursor))
+
+        return await self._store.read(query, store.Lane.LISTS)
 
     async def watch(self, selection: feed.Filter, after: int | None, send: feed.Send, ended: bool = False) -> None:
         """Sends a snapshot and events, with `after` only the events after it. Raises as `feed.Feed.watch`.

@@ -13,10 +13,11 @@ from sandbox_client import status as statuses
 
 from tests.support.service import Service
 
+QUERIED = ("wait_for_phase", "events_page")
 CALLED = ("create", "start", "stop", "delete", "update_env", "status", "get", "page")
-PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.wait_until, statuses.Status]
+PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.events, Client.wait_until, statuses.Status]
 CALLS: dict[str, Any] = {name: getattr(calls, name) for name in CALLED}
-CALLS |= {"wait_for_phase": queries.wait_for_phase, "update": updates.update}
+CALLS |= {name: getattr(queries, name) for name in QUERIED} | {"update": updates.update}
 CALLS |= {one.__name__: one for one in (batches.batch_start, batches.batch_stop, batches.batch_delete)}
 PLACES += CALLS.values()
 EXAMPLES = [one for one in PLACES if ">>>" in (one.__doc__ or "")]

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import app
-from sandbox_server.rpc import journal
+from sandbox_server.rpc import journal, waits
 from sandbox_server.rpc.server import RECEIVE_MOST
 from sandbox_server.settings import Settings
 
@@ -72,7 +72,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     structlog.configure(processors=[logged])
     made = Served(tmp_path_factory.mktemp("served"))
     try:
-        yield made
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(waits, "WAIT_MOST", 0.02)
+            yield made
     finally:
         made.end()
         journal.log.info("captured")
@@ -358,6 +360,15 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
             for field in ("patience_seconds", "timeout_seconds")
         },
     },
+    "ListEvents": {
+        "sandbox_id": [{"sandbox_id": one} for one in ("A", "a" * 53, "a\n", "é", "1a")],
+        "namespace": MATCHES["namespace"],
+        "project": MATCHES["project"],
+        "after_sequence": [{"after_sequence": one} for one in (-1, -(2**63))],
+        "order": [{"order": one} for one in (3, -1, 2**31 - 1)],
+        "page_size": [{"page_size": one} for one in (-1, 1001, -(2**31))],
+        "page_token": [{"page_token": one} for one in ("?", "-1", "1.0", "\u0661", "1\n", " 1", "9" * 19, "1" * 5000)],
+    },
     "ListSandboxes": MATCHES
     | {
         "phases[1]": [{"phases": [3, one]} for one in (0, 10, -1, 2**31 - 1)],
@@ -470,6 +481,7 @@ def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
         FieldDescriptor.TYPE_STRING: st.sampled_from(["a", "default", "second", UUID, "a=b"]) | st.text(max_size=80),
         FieldDescriptor.TYPE_INT32: st.integers(-(2**31), 2**31 - 1) | st.integers(0, 5),
         FieldDescriptor.TYPE_INT64: st.integers(-(2**63), 2**63 - 1) | st.integers(0, 5),
+        FieldDescriptor.TYPE_DOUBLE: st.floats(),
         FieldDescriptor.TYPE_BOOL: st.booleans(),
         FieldDescriptor.TYPE_ENUM: st.integers(-(2**31), 2**31 - 1) | st.integers(0, 9),
     }

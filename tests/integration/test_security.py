@@ -115,6 +115,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "GetStatus": lambda name, ns: pb.GetStatusRequest(sandbox_id=name, namespace=ns),
             "GetSandbox": lambda name, ns: pb.GetSandboxRequest(sandbox_id=name, namespace=ns),
             "WatchStatus": lambda name, ns: pb.WatchStatusRequest(sandbox_ids=[name], namespace=ns, after_sequence=0),
+            "ListEvents": lambda name, ns: pb.ListEventsRequest(sandbox_id=name, namespace=ns),
             "WaitForPhase": lambda name, ns: pb.WaitForPhaseRequest(sandbox_id=name, namespace=ns, phase=3),
         }
         batches = {
@@ -148,6 +149,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
                 assert answered(service, name, selected, TOKENS["b"]) == b""
         assert list(b.list()) == []
         assert list(b.list(namespace="a-ns")) == []
+        assert list(b.events()) == list(b.events(namespace="a-ns")) == list(b.events(project="demo")) == []
         with pytest.raises(errors.InvalidArgument) as caught:
             b.create("demo", namespace="a-ns", spec=SLEEP)
         assert list(caught.value.fields) == ["namespace"]
@@ -181,6 +183,8 @@ def test_former_tenant_no_longer_sees_sandboxes_of_a_namespace_taken_from_it(
     with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
         assert [one.sandbox_id for one in client.list()] == ["one"]
         assert list(client.list(namespace="taken")) == []
+        assert list(client.events(namespace="taken")) == []
+        assert {one.status.namespace for one in client.events()} == {"kept"}
         for asked in (client.status, client.get, client.delete):
             with pytest.raises(errors.NotFound):
                 asked("two", namespace="taken")

@@ -38,7 +38,7 @@ class Stuck:
     async def never(self, *_: Any) -> None:
         await asyncio.Event().wait()
 
-    get = wait = list = create = start = stop = delete = update_env = never
+    get = wait = list = events = create = start = stop = delete = update_env = never
 
 
 @pytest.mark.parametrize("allowed", [None, 3600.0, 0.01])
@@ -50,6 +50,7 @@ class Stuck:
         (pb.GetStatusRequest(sandbox_id="a", min_sequence=6), "SEQUENCE_NOT_SEEN"),
         (pb.GetSandboxRequest(sandbox_id="a", min_sequence=6), "SEQUENCE_NOT_SEEN"),
         (pb.WaitForPhaseRequest(sandbox_id="a", phase=pb.PHASE_RUNNING, timeout_seconds=0), "DEADLINE_EXCEEDED"),
+        (pb.ListEventsRequest(), "DEADLINE_EXCEEDED"),
         (pb.ListSandboxesRequest(phases=[pb.PHASE_TERMINATED]), "DEADLINE_EXCEEDED"),
         (pb.CreateSandboxRequest(spec=pb.SandboxSpec(project="demo")), "DEADLINE_EXCEEDED"),
         (pb.StartRequest(sandbox_id="a"), "DEADLINE_EXCEEDED"),

@@ -497,6 +497,58 @@ SANDBOX_VIEW_BASIC: SandboxView.ValueType  # 2
 """Everything but `spec` and `env_names`."""
 Global___SandboxView: _TypeAlias = SandboxView  # noqa: Y015
 
+class _EventOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_ORDER_UNSPECIFIED: _EventOrder.ValueType  # 0
+    """EVENT_ORDER_NEWEST_FIRST."""
+    EVENT_ORDER_NEWEST_FIRST: _EventOrder.ValueType  # 1
+    """From the newest event back."""
+    EVENT_ORDER_OLDEST_FIRST: _EventOrder.ValueType  # 2
+    """In the order in which they were recorded."""
+
+class EventOrder(_EventOrder, metaclass=_EventOrderEnumTypeWrapper):
+    """EventOrder is the order of a list of events."""
+
+EVENT_ORDER_UNSPECIFIED: EventOrder.ValueType  # 0
+"""EVENT_ORDER_NEWEST_FIRST."""
+EVENT_ORDER_NEWEST_FIRST: EventOrder.ValueType  # 1
+"""From the newest event back."""
+EVENT_ORDER_OLDEST_FIRST: EventOrder.ValueType  # 2
+"""In the order in which they were recorded."""
+Global___EventOrder: _TypeAlias = EventOrder  # noqa: Y015
+
+class _CauseKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CAUSE_KIND_UNSPECIFIED: _CauseKind.ValueType  # 0
+    """Never sent."""
+    CAUSE_KIND_MUTATION: _CauseKind.ValueType  # 1
+    """A call changed the spec, the environment or the desired state."""
+    CAUSE_KIND_OBSERVED: _CauseKind.ValueType  # 2
+    """The service recorded what the engine shows, or what it did there."""
+    CAUSE_KIND_POLICY: _CauseKind.ValueType  # 3
+    """A rule of the service changed the desired state."""
+
+class CauseKind(_CauseKind, metaclass=_CauseKindEnumTypeWrapper):
+    """CauseKind is what caused an event. New values may be added."""
+
+CAUSE_KIND_UNSPECIFIED: CauseKind.ValueType  # 0
+"""Never sent."""
+CAUSE_KIND_MUTATION: CauseKind.ValueType  # 1
+"""A call changed the spec, the environment or the desired state."""
+CAUSE_KIND_OBSERVED: CauseKind.ValueType  # 2
+"""The service recorded what the engine shows, or what it did there."""
+CAUSE_KIND_POLICY: CauseKind.ValueType  # 3
+"""A rule of the service changed the desired state."""
+Global___CauseKind: _TypeAlias = CauseKind  # noqa: Y015
+
 class _WaitOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -2297,6 +2349,166 @@ class GetSandboxResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSandboxResponse: _TypeAlias = GetSandboxResponse  # noqa: Y015
+
+@_typing.final
+class Cause(_message.Message):
+    """Cause is what caused an event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    kind: Global___CauseKind.ValueType
+    """What it was."""
+    actor: _builtins.str
+    """With CAUSE_KIND_MUTATION: the tenant that called."""
+    method: _builtins.str
+    """With CAUSE_KIND_MUTATION: the RPC, such as `Start`. Empty if the release that recorded the event kept none."""
+    request_id: _builtins.str
+    """With CAUSE_KIND_MUTATION: the request_id of the call in lower case. Empty if it had none."""
+    def __init__(
+        self,
+        *,
+        kind: Global___CauseKind.ValueType = ...,
+        actor: _builtins.str = ...,
+        method: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "kind", b"kind", "method", b"method", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cause: _TypeAlias = Cause  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """Event is one entry of the history: a recorded change of a sandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Its place in the history; the same as the sequence of its message in a watch."""
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded, by the clock of the database; on SQLite to the second."""
+
+    @_builtins.property
+    def status(self) -> Global___SandboxStatus:
+        """The status of the sandbox from then on. `stale` is never set."""
+
+    @_builtins.property
+    def cause(self) -> Global___Cause:
+        """What caused it."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        status: Global___SandboxStatus | None = ...,
+        cause: Global___Cause | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "record_time", b"record_time", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "record_time", b"record_time", "sequence", b"sequence", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    """ListEventsRequest asks for a page of events. All that is given must match."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """Events of this sandbox, and of earlier ones of the same id (their `uid` differs). Empty: of all sandboxes."""
+    namespace: _builtins.str
+    """Events in this namespace; another tenant's namespace has none. Empty: with sandbox_id the tenant's first, otherwise all
+    of the tenant's.
+    """
+    project: _builtins.str
+    """Events of sandboxes of this project."""
+    after_sequence: _builtins.int
+    """Events after this sequence alone, such as the newest one that a job has seen."""
+    order: Global___EventOrder.ValueType
+    """The order."""
+    page_size: _builtins.int
+    """At most so many, 1 to 1000. 0: 100."""
+    page_token: _builtins.str
+    """The next_page_token of the page before. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        project: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        order: Global___EventOrder.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "namespace", b"namespace", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    """ListEventsResponse is one page of events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    FIRST_KEPT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last."""
+    sequence: _builtins.int
+    """The log's sequence as of this page."""
+    first_kept_sequence: _builtins.int
+    """The history has every event from this sequence on; those before it are no longer kept. 1: nothing was removed yet."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """The events in their order. A page ends early, with a next_page_token, if one more event would make it larger than
+        3 MiB, or if few of 2,000 events matched.
+        """
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        next_page_token: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        first_kept_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_kept_sequence", b"first_kept_sequence", "next_page_token", b"next_page_token", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
 
 @_typing.final
 class WaitForPhaseRequest(_message.Message):

@@ -105,6 +105,11 @@ class SandboxServiceStub:
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/sandbox.v1.SandboxService/ListEvents',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
 
 
 class SandboxServiceServicer:
@@ -383,6 +388,23 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the tenant may see. Each
+        event has the status from then on, and what caused it.
+
+        Answers at once, from the database. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+        Events are kept for a week unless the service is configured otherwise: first_kept_sequence says from where on the
+        history is whole. To follow what happens next, open a WatchStatus with after_sequence.
+        A page token stays valid while events are added and trimmed; the other fields of the request must stay the same. A page
+        can have fewer events than page_size, or none: the list is complete only when next_page_token is empty.
+
+        Errors, besides those of any call:
+        NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -455,6 +477,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.WaitForPhase,
                     request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -836,6 +863,33 @@ class SandboxService:
             '/sandbox.v1.SandboxService/WaitForPhase',
             sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseRequest.SerializeToString,
             sandbox_dot_v1_dot_sandbox__pb2.WaitForPhaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/ListEvents',
+            sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -297,6 +297,19 @@ class SandboxServiceStub:
       NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
     """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListEventsRequest, _sandbox_pb2.ListEventsResponse]
+    """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the tenant may see. Each
+    event has the status from then on, and what caused it.
+
+    Answers at once, from the database. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+    Events are kept for a week unless the service is configured otherwise: first_kept_sequence says from where on the
+    history is whole. To follow what happens next, open a WatchStatus with after_sequence.
+    A page token stays valid while events are added and trimmed; the other fields of the request must stay the same. A page
+    can have fewer events than page_size, or none: the list is complete only when next_page_token is empty.
+
+    Errors, besides those of any call:
+      NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
+    """
 
 @_typing.type_check_only
 class SandboxServiceAsyncStub(SandboxServiceStub):
@@ -518,6 +531,19 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Errors, besides those of any call:
       NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
+    """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListEventsRequest, _sandbox_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the tenant may see. Each
+    event has the status from then on, and what caused it.
+
+    Answers at once, from the database. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+    Events are kept for a week unless the service is configured otherwise: first_kept_sequence says from where on the
+    history is whole. To follow what happens next, open a WatchStatus with after_sequence.
+    A page token stays valid while events are added and trimmed; the other fields of the request must stay the same. A page
+    can have fewer events than page_size, or none: the list is complete only when next_page_token is empty.
+
+    Errors, besides those of any call:
+      NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
     """
 
 class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -821,6 +847,25 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors, besides those of any call:
           NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
           UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _sandbox_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.ListEventsResponse, _abc.Awaitable[_sandbox_pb2.ListEventsResponse]]:
+        """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the tenant may see. Each
+        event has the status from then on, and what caused it.
+
+        Answers at once, from the database. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+        Events are kept for a week unless the service is configured otherwise: first_kept_sequence says from where on the
+        history is whole. To follow what happens next, open a WatchStatus with after_sequence.
+        A page token stays valid while events are added and trimmed; the other fields of the request must stay the same. A page
+        can have fewer events than page_size, or none: the list is complete only when next_page_token is empty.
+
+        Errors, besides those of any call:
+          NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
         """
 
 def add_SandboxServiceServicer_to_server(servicer: SandboxServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

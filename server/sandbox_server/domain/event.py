@@ -20,11 +20,16 @@ class Kind(OpenEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The cause of an event. For a mutation, `actor` is the tenant that asked for it; `request_id` may be empty."""
+    """The cause of an event.
+
+    For a mutation, `actor` is the tenant that asked for it, and `method` the RPC; `request_id` may be empty. `method` is
+    empty if the release that recorded the event stored none.
+    """
 
     kind: Kind
     actor: str = ""
     request_id: str = ""
+    method: str = ""
 
 
 OBSERVED = Cause(Kind.OBSERVED)

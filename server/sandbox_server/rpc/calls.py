@@ -24,8 +24,8 @@ from sandbox_server.rpc import errors as rpc_errors
 from sandbox_server.rpc.auth import Caller
 
 Fields = dict[str, Any]
-"""The fields of an answer. GetStatus, WaitForPhase and ListSandboxes return encoded answers instead: a status is encoded once
-for all callers, and the size of a page has to be known. A server stream returns None."""
+"""The fields of an answer. GetStatus, WaitForPhase and lists return encoded answers instead: a status is encoded once for all
+callers, and the size of a page has to be known. A server stream returns None."""
 
 
 class Servicer(Protocol):

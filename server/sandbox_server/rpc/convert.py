@@ -184,7 +184,8 @@ def mutation(
     request.ClearField("request_id")
     payload = type(request).__name__.encode() + b"\0" + request.SerializeToString(deterministic=True)
     stored = store.Request(tenant.name, request_id, payload) if request_id else None
-    return manager.Mutation(tenant.name, key, stored, expected_generation)
+    method = type(request).__name__.removesuffix("Request")
+    return manager.Mutation(tenant.name, key, stored, expected_generation, method)
 
 
 def read(tenant: Tenant, request: ReadRequest) -> Key:

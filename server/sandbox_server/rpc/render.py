@@ -34,7 +34,7 @@ def status(event: Event, stale: bool = False) -> Any:
             "tenant": sandbox.tenant,
             "labels": sandbox.spec.labels,
             "desired_state": sandbox.desired.value,
-            "create_time": _time(sandbox.create_time),
+            "create_time": time(sandbox.create_time),
             "resources": _resources(sandbox.spec),
             "storage_size": sandbox.spec.storage.size,
         }
@@ -50,7 +50,7 @@ def whole(event: Event, stale: bool = False, basic: bool = False) -> Any:
         | details
         | {
             "desired_state": sandbox.desired.value,
-            "create_time": _time(sandbox.create_time),
+            "create_time": time(sandbox.create_time),
             "status": status(event, stale),
         }
     )
@@ -87,7 +87,7 @@ def _phase(status: Status) -> dict[str, Any]:
         "phase": status.phase.value,
         "reason": status.reason.value,
         "message": status.message,
-        "transition_time": _time(status.transition_time),
+        "transition_time": time(status.transition_time),
         "observed_generation": status.observed_generation,
         "conditions": [_condition(one) for one in status.conditions],
         "restart_count": status.restart_count,
@@ -97,13 +97,13 @@ def _phase(status: Status) -> dict[str, Any]:
         and {
             "reason": disruption.reason.value,
             "message": disruption.message,
-            "time": _time(disruption.time),
+            "time": time(disruption.time),
             "count": disruption.count,
         },
     }
 
 
-def _time(moment: datetime) -> dict[str, int]:
+def time(moment: datetime) -> dict[str, int]:
     """Returns a Timestamp. Protobuf's own conversion takes three times as long: half the cost of a status."""
     since = moment - _EPOCH
     return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1000}
@@ -114,7 +114,7 @@ def _condition(condition: Condition) -> dict[str, Any]:
         "type": condition.type.value,
         "status": _HOLDS[condition.status],
         "reason": condition.reason.value,
-        "transition_time": _time(condition.transition_time),
+        "transition_time": time(condition.transition_time),
     }
 
 

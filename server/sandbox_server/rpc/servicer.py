@@ -14,7 +14,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import batches, convert, listing, render, updates, waits
+from sandbox_server.rpc import batches, convert, events, listing, render, updates, waits
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.settings import Defaults
@@ -104,6 +104,11 @@ class Servicer:
         seconds = waits.seconds(request, caller.time_remaining())
         last, outcome = await self._in_time(caller, self._manager.wait(tenant, key, awaited, seconds), seconds)
         return waits.answer(last, outcome, self._manager.stale(key.namespace))
+
+    async def ListEvents(self, tenant: Tenant, request: pb.ListEventsRequest, caller: Caller) -> bytes:
+        selection, cursor = events.asked(tenant, request)
+        page = events.writer(request.page_size or manager.PAGE_DEFAULT)
+        return await self._in_time(caller, self._manager.events(selection, cursor, page))
 
     async def _in_time(self, caller: Caller, work: Awaitable[T], waits: float = 0.0) -> T:
         """Returns the result of `work`, which waits for `waits` seconds because it was asked to.

@@ -10,16 +10,20 @@ from sandbox_server.store.lanes import Lane
 from sandbox_server.store.reader import Reader
 from sandbox_server.store.search import Search
 from sandbox_server.store.store import Store
+from sandbox_server.store.timeline import Extent, Recorded, Selection
 from sandbox_server.store.transaction import Request, Stale, Write
 
 __all__ = [
     "Cipher",
+    "Extent",
     "Lane",
     "Reader",
+    "Recorded",
     "Request",
     "SchemaMismatch",
     "Scope",
     "Search",
+    "Selection",
     "Stale",
     "Store",
     "Write",

@@ -27,7 +27,7 @@ VERSION = 3
 """Of the documents that this release writes: the next one with each member that is added. Documents of version 1 say none.
 They have a sequence, which is the row's, and in the first release also the parts."""
 PARTS = ("spec", "env_names")
-COLUMNS = ("sequence", "document", "spec_sequence", "env_names_sequence", "cause", "actor", "request_id")
+COLUMNS = ("sequence", "document", "spec_sequence", "env_names_sequence", "cause", "actor", "request_id", "method")
 """Of the log, in the order of `Row`."""
 
 
@@ -41,6 +41,7 @@ class Row(NamedTuple):
     cause: int | None
     actor: str | None
     request_id: str | None
+    method: str | None
     env_names: str | None
 
 
@@ -191,6 +192,8 @@ def _cause(row: Row, sandbox: Sandbox) -> Cause:
     """Returns the cause of an event. Where none was stored, it follows from the reason of the status."""
     if row.cause is not None:
         kind = _KINDS.get(row.cause) or Kind(row.cause)
-        return OBSERVED if kind is Kind.OBSERVED else Cause(kind, row.actor or "", row.request_id or "")
+        return (
+            OBSERVED if kind is Kind.OBSERVED else Cause(kind, row.actor or "", row.request_id or "", row.method or "")
+        )
     mutated = sandbox.status.reason is Reason.ACCEPTED
     return Cause(Kind.MUTATION, sandbox.tenant) if mutated else OBSERVED

@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.store import documents, history, rows, search
+from sandbox_server.store import documents, history, rows, search, timeline
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor
 
 CHUNK = 25
-"""Sandboxes that a search reads at once. A spec can be 256 KiB, and a page may end after a few sandboxes."""
+"""Sandboxes or events that a list reads at once. A spec can be 256 KiB, and a page may end after a few of them."""
 
 
 class Reader:
@@ -98,6 +98,37 @@ class Reader:
         if len(scope.keys) == 1:
             return self._decoded(self._cursor.rows(history.OF_SANDBOX, place | rows.of(next(iter(scope.keys)))))
         return self._decoded(self._cursor.find(history.of_sandboxes(scope.keys, **place)))
+
+    def recorded(
+        self, selection: timeline.Selection, cursor: int | None
+    ) -> tuple[timeline.Extent, Iterator[timeline.Recorded]]:
+        """Returns the events that match in their order, beyond the sequence `cursor`, and what they are a part of.
+
+        Rows are read as the events are taken.
+        """
+        trimmed = self._cursor.rows(rows.TRIMMED)[0][0]
+        sequence = self.sequence()
+        if not selection.namespaces:
+            return timeline.Extent(trimmed + 1, sequence, None), iter(())
+        span = timeline.Span(max(selection.after, trimmed), sequence + 1)
+        if cursor is not None:
+            span = span.beyond(cursor, selection.oldest_first)
+        edge = self._cursor.first(timeline.statements(selection).edge, timeline.parameters(selection, span))
+        if edge is not None:
+            span = span.up_to(edge[0], selection.oldest_first)
+        extent = timeline.Extent(trimmed + 1, sequence, None if edge is None else edge[0])
+        return extent, self._recorded(selection, span)
+
+    def _recorded(self, selection: timeline.Selection, span: timeline.Span) -> Iterator[timeline.Recorded]:
+        page = timeline.statements(selection).page
+        while found := self._cursor.rows(page, timeline.parameters(selection, span) | {"most": CHUNK}):
+            made = documents.events([documents.Row(*one[:-1]) for one in found], self._specs)
+            yield from (
+                timeline.Recorded(event, timeline.moment(row[-1])) for event, row in zip(made, found, strict=True)
+            )
+            if len(found) < CHUNK:
+                return
+            span = span.beyond(found[-1][0], selection.oldest_first)
 
     def _check_history(self, after: int) -> None:
         """Raises `errors.OutOfRange` if an event after the sequence was trimmed."""

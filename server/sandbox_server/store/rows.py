@@ -55,7 +55,7 @@ APPENDING = sa.select(tables.LOG.c.last_sequence, tables.LOG.c.trimmed_sequence)
 """Locks the log: until the commit, no other transaction appends."""
 TRIMMED = sa.select(tables.LOG.c.trimmed_sequence)
 APPENDED = sa.update(tables.LOG).values(_given("last_sequence"))
-APPEND = sa.insert(tables.EVENT).values(_given("namespace", "sandbox_id", "tenant", *documents.COLUMNS))
+APPEND = sa.insert(tables.EVENT).values(_given("namespace", "sandbox_id", "tenant", "project", *documents.COLUMNS))
 FORGET = sa.delete(tables.EVENT).where(tables.EVENT.c.sequence == sa.bindparam("of_sequence"))
 EVENT = EVENTS.where(tables.EVENT.c.sequence == sa.bindparam("of_sequence"))
 EVENTS_AFTER = EVENTS.where(
@@ -118,4 +118,5 @@ def columns(event: Event, newer: str | None = None) -> dict[str, Any]:
         "cause": event.cause.kind.value,
         "actor": event.cause.actor,
         "request_id": event.cause.request_id,
+        "method": event.cause.method,
     }

@@ -52,12 +52,14 @@ class StatusEventRow(SQLModel, table=True):
     """One event, append only: the sandbox as it then stood, and what caused the event.
 
     `cause` is the number of an `event.Kind`; NULL in events of releases that stored none. `actor` and `request_id` are a
-    mutation's. The indexes are for watches, which read only the events of a tenant or of some sandboxes.
+    mutation's, and so is `method`, NULL in events of releases that stored none. `project` is that of the spec. The indexes
+    are for watches and lists, which read only the events of a tenant, of a project or of some sandboxes.
     """
 
     __tablename__ = "status_event"
     __table_args__ = (
         sa.Index("status_event_of_tenant", "tenant", "sequence"),
+        sa.Index("status_event_of_project", "tenant", "project", "sequence"),
         sa.Index("status_event_of_sandbox", "namespace", "sandbox_id", "sequence"),
     )
 
@@ -72,6 +74,8 @@ class StatusEventRow(SQLModel, table=True):
     cause: int | None
     actor: str | None
     request_id: str | None
+    project: str | None
+    method: str | None
 
 
 class PartRow(SQLModel, table=True):
