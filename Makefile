@@ -8,6 +8,8 @@ export SECONDS ?= 20
 export SEED ?= 0
 # The Kubernetes release of the control plane under the tests: 1.36, or 1.34, 1.35 or 1.37, which CI does not build.
 export RELEASE ?= 1.36
+# Each worker of the tests, and each process that it starts, would compile all of it again.
+unexport PYTHONDONTWRITEBYTECODE
 # The commit, tag or branch whose contract `make breaking` compares with: by default the commit that named the packages of
 # the generated code, which must never change again.
 AGAINST ?= $(shell git log --format=%H -S'option go_package' -- protos/sandbox/v1/sandbox.proto | tail -1)

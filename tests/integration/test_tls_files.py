@@ -1,7 +1,7 @@
 """Certificates and keys of every kind that an operator may give: served so that the health check passes, or refused."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,17 +64,17 @@ def test_the_health_check_finds_the_name_of_every_certificate(name: x509.General
 
 @pytest.mark.find(42)
 @pytest.mark.parametrize(
-    "key",
+    "generate",
     [
-        ec.generate_private_key(ec.SECP521R1()),
-        ec.generate_private_key(ec.SECP256K1()),
-        ed25519.Ed25519PrivateKey.generate(),
-        ed448.Ed448PrivateKey.generate(),
-        dsa.generate_private_key(2048),
+        lambda: ec.generate_private_key(ec.SECP521R1()),
+        lambda: ec.generate_private_key(ec.SECP256K1()),
+        ed25519.Ed25519PrivateKey.generate,
+        ed448.Ed448PrivateKey.generate,
+        lambda: dsa.generate_private_key(2048),
     ],
     ids=["P-521", "secp256k1", "Ed25519", "Ed448", "DSA"],
 )
-def test_a_key_that_no_client_of_grpc_takes_is_refused_by_its_kind(key: Any, tmp_path: Path) -> None:
-    pair = certificate(tmp_path, "other", key=key)
+def test_a_key_that_no_client_of_grpc_takes_is_refused_by_its_kind(generate: Callable[[], Any], tmp_path: Path) -> None:
+    pair = certificate(tmp_path, "other", key=generate())
     with pytest.raises(ValueError, match="has a key that gRPC does not take: use RSA, or EC on P-256 or P-384"):
         tls.credentials(*pair, Pace())
