@@ -9,7 +9,20 @@ from sandbox_client import calls, errors
 from sandbox_client.retry import PATIENCE
 from sandbox_client.watch import Kind
 
-from sandboxctl import answers, applying, completion, context, deletion, options, reading, settling, show, targets, top
+from sandboxctl import (
+    answers,
+    applying,
+    completion,
+    context,
+    deletion,
+    editing,
+    options,
+    reading,
+    settling,
+    show,
+    targets,
+    top,
+)
 from sandboxctl import env as variables
 from sandboxctl.options import chosen
 from sandboxctl.settling import Patience, Timeout, Wait, Waiting
@@ -23,6 +36,7 @@ app = typer.Typer(
 )
 app.callback()(options.declared)
 app.add_typer(variables.app, name="env")
+app.add_typer(editing.app, name="edit")
 app.add_typer(context.app, name="context")
 
 

@@ -14,6 +14,8 @@ Nothing is substituted: `$NAME` stays as it is. Of two lines with the same name 
 """
 
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 
 _HEAD = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=")
 _QUOTED = re.compile(r"""[ \t]*(?:'(?P<raw>[^']*)'|"(?P<escaped>(?:[^"\\]|\\.)*)")""", re.DOTALL)
@@ -24,15 +26,28 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", **{one: one for one in '"\\$`'}}
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The variables of a file, and the names on lines of their own."""
+
+    values: dict[str, str]
+    bare: set[str]
+
+
 def parse(data: bytes) -> dict[str, str]:
     """Returns the variables of a file. Raises ValueError, which has the number of the line and nothing of its text."""
+    return read(data).values
+
+
+def read(data: bytes, names: Collection[str] = ()) -> Lines:
+    """Returns the lines of a file, in which each of `names` can have a line of its own. Raises as `parse`."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = _lines(data[: error.start].decode("utf-8", "replace"))
         raise _wrong(before, len(before), "is not UTF-8: save the file as UTF-8 text") from None
     text = _lines(text)
-    found: dict[str, str] = {}
+    found = Lines({}, set())
     at = 0
     while at < len(text):
         end = text.find("\n", at)
@@ -41,13 +56,17 @@ def parse(data: bytes) -> dict[str, str]:
         if not line or line.startswith("#"):
             at = end + 1
             continue
+        if line in names:
+            found.bare.add(line)
+            at = end + 1
+            continue
         head = _HEAD.match(text, at)
         if head is None:
             raise _wrong(text, at, "must be NAME=value, where NAME is of A-Z, a-z, 0-9 and _ and begins with no digit")
         value, following = _value(text, head.end(), end)
         if "\0" in value:
             raise _wrong(text, at, "has a NUL character, which no variable can have: remove it")
-        found[head[1]] = value
+        found.values[head[1]] = value
         at = following
     return found
 
