@@ -118,7 +118,7 @@ func story(ctx context.Context, client pb.SandboxServiceClient) error {
 	if err != nil {
 		return err
 	}
-	report("create", created.Sandbox.Status)
+	fmt.Printf("create: generation %d\n", created.Sandbox.Status.Generation)
 	again, err := client.CreateSandbox(ctx, create)
 	if err != nil {
 		return err

@@ -97,7 +97,7 @@ def main() -> None:
         spec = pb.SandboxSpec(project="example", command=COMMAND)
         create = pb.CreateSandboxRequest(request_id=request_id(), spec=spec, env={"GREETING": "hello"})
         sandbox = stub.CreateSandbox(create).sandbox
-        report("create", sandbox.status)
+        print(f"create: generation {sandbox.status.generation}", flush=True)
         again = stub.CreateSandbox(create).sandbox
         print(f"repeat: {'the same sandbox' if again.uid == sandbox.uid else 'another sandbox'}", flush=True)
         first = wait(stub, sandbox, pb.PHASE_RUNNING)

@@ -125,7 +125,7 @@ async function story(): Promise<void> {
     env: { GREETING: 'hello' },
   };
   const sandbox = await mutate((ready, done) => client.createSandbox(create, ready, done));
-  report('create', sandbox.status!);
+  console.log(`create: generation ${sandbox.status!.generation}`);
   const again = await mutate((ready, done) => client.createSandbox(create, ready, done));
   console.log(`repeat: ${again.uid === sandbox.uid ? 'the same sandbox' : 'another sandbox'}`);
   const first = await wait(sandbox, 'PHASE_RUNNING');

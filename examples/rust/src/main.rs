@@ -62,7 +62,7 @@ macro_rules! call {
     };
 }
 
-/// The statuses of a sandbox, without a gap across lost connections. They begin with the current one if `after` is None.
+/// The statuses of a sandbox, without a gap across lost connections. They begin with the current one without `after`.
 /// With several sandboxes, resume only from snapshot_complete on.
 struct Watch {
     client: Client,
@@ -184,7 +184,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Default::default()
     };
     let sandbox = call!(&client, create_sandbox, create.clone())?;
-    report("create", &sandbox.status.clone().unwrap_or_default());
+    println!("create: generation {}", sandbox.status.as_ref().map_or(0, |status| status.generation));
     let again = call!(&client, create_sandbox, create)?;
     println!("repeat: {}", if again.uid == sandbox.uid { "the same sandbox" } else { "another sandbox" });
     let first = wait(&client, "wait", &sandbox, Phase::Running).await?;
