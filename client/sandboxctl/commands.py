@@ -16,6 +16,7 @@ from sandboxctl import (
     context,
     deletion,
     editing,
+    history,
     options,
     reading,
     settling,
@@ -113,6 +114,7 @@ def stop(
 
 app.command()(deletion.delete)
 app.command()(applying.apply)
+app.command()(history.events)
 app.command()(top.top)
 app.command()(reading.wait)
 app.command()(reading.status)

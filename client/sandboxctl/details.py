@@ -30,8 +30,8 @@ def status(one: pb.SandboxStatus) -> Table:
     return _table(rows)
 
 
-def described(one: pb.Sandbox) -> Group:
-    """Returns status and spec of a sandbox in sections, and what to do."""
+def described(one: pb.Sandbox, history: RenderableType) -> Group:
+    """Returns status, spec and history of a sandbox in sections, and what to do."""
     now = one.status
     sections: list[tuple[str, RenderableType]] = [
         ("Status", _table(_now(now))),
@@ -42,6 +42,7 @@ def described(one: pb.Sandbox) -> Group:
         ("Names and addresses", _table(_names(now))),
         ("Spec", _table(_spec(one))),
         ("Variables", Text(" ".join(one.env_names) or "none")),
+        ("History", history),
     ]
     parts: list[RenderableType] = []
     for heading, content in sections:

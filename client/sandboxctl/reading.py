@@ -6,15 +6,19 @@ import webbrowser
 from collections.abc import Callable
 from typing import Annotated
 
+import grpc
 import typer
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import calls
+from sandbox_client import calls, errors
 from sandbox_client.retry import PATIENCE
 
-from sandboxctl import answers, completion, details, options, settling, show, targets
+from sandboxctl import answers, completion, details, history, options, settling, show, targets
 from sandboxctl.options import chosen
 from sandboxctl.settling import Patience, Timeout, Waiting
 from sandboxctl.targets import Ids, Selector
+
+_EVENTS = 10
+"""How many events `describe` shows."""
 
 
 def status(sandbox_ids: Ids = None, selector: Selector = "") -> None:
@@ -36,7 +40,7 @@ def get(sandbox_ids: Ids = None, selector: Selector = "") -> None:
 
 def describe(sandbox_ids: Ids = None, selector: Selector = "") -> None:
     """Show all that is known of sandboxes, and what to do."""
-    _with_specs(sandbox_ids, selector, lambda one: show.out.print(details.described(one)))
+    _with_specs(sandbox_ids, selector, _described)
 
 
 def wait(
@@ -81,6 +85,18 @@ def open_(
         show.out.print(show.printable(url))
     if not print_only and on_terminal() and not webbrowser.open(url):
         show.err.print("no browser was found")
+
+
+def _described(one: pb.Sandbox) -> None:
+    try:
+        newest = list(history.newest(one.namespace, one.sandbox_id, "", 0, _EVENTS))
+    except errors.ServiceError as error:
+        if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        # The service is of a release without a history.
+        newest = []
+    of_this_one = [event for event in reversed(newest) if event.status.uid == one.uid]
+    show.out.print(details.described(one, history.table(of_this_one, several=False)))
 
 
 def on_terminal() -> bool:

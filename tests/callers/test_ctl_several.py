@@ -103,6 +103,9 @@ def test_describe_says_all_and_what_to_do(run: Run, client: Client) -> None:
     for words in ("CRASH_LOOP", "CALLER", "last exit", "4 (", "last words", "VOLUME_BOUND", "NAMED", "port-8080 8080"):
         assert words in said, words
     assert "correct the command" in said
+    past = said.partition("History")[2]
+    assert "CreateSandbox" in past
+    assert "observed" in past
     client.delete(made)
 
 
