@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,8 @@ from sandbox_server.rpc import render
 from tests.support import samples
 from tests.support.obedient import ObedientEngine
 
+TOUCH_EVERY = 0.4
+
 
 class SilentEngine:
     """Does what it is asked, and tells of nothing by itself."""
@@ -34,6 +37,7 @@ class SilentEngine:
         self.acting = asyncio.Event()
         self.goes_on = asyncio.Event()
         self.goes_on.set()
+        self.touches = 0
 
     def synced(self, _namespace: str) -> bool:
         return self.sighted
@@ -52,6 +56,13 @@ class SilentEngine:
             raise fails
         return self.world.act(sandbox, lifecycle.Apply(replicas))
 
+    async def examine(self, _namespace: str) -> None:
+        pass
+
+    async def touch(self, sandbox: Sandbox) -> int:
+        self.touches += 1
+        return sandbox.applied_revision
+
 
 class Silence:
     """A reconciler that nobody tells anything, and the one sandbox that it has."""
@@ -67,7 +78,7 @@ class Silence:
 
     async def start(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
         engine: Any = self.engine
-        pace = Pace(resync=resync, start_deadline=60)
+        pace = Pace(resync=resync, start_deadline=60, touch_every=TOUCH_EVERY)
         self.reconciler = Reconciler(self.memory, self.database, engine, 1, pace, now)
         self.task = asyncio.create_task(self.reconciler.run())
 
@@ -233,3 +244,35 @@ async def test_refusal_stays_while_the_engine_gives_no_answer(silence: Silence) 
     silence.engine.fails = engines.Unreachable("no answer")
     await asyncio.sleep(0.3)
     assert silence.memory.sequence == told
+
+
+async def test_refusal_outlives_a_time_in_which_the_namespace_cannot_be_observed(silence: Silence) -> None:
+    silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
+    await silence.run(resync=0.02)
+    await silence.until(lambda one: one.status.reason is Reason.QUOTA_EXCEEDED)
+    silence.engine.sighted, silence.engine.why = False, Fault(Reason.CLUSTER_FORBIDDEN, "a right")
+    await silence.until(lambda one: one.status.reason is Reason.CLUSTER_FORBIDDEN)
+    told = silence.memory.sequence
+    silence.engine.sighted, silence.engine.why = True, None
+    await silence.until(lambda one: one.status.reason is Reason.QUOTA_EXCEEDED)
+    since = await silence.database.events(told, 100)
+    assert {one.sandbox.status.phase for one in since} == {Phase.ERROR}
+
+
+@pytest.mark.find(14)
+async def test_controller_has_its_time_again_when_another_pod_is_missing(silence: Silence) -> None:
+    engine = silence.engine
+    await silence.run(resync=0.02)
+    await silence.until(lambda one: one.applied_generation == 1)
+    # The pod is missing at first, and the time until a touch begins.
+    await asyncio.sleep(TOUCH_EVERY / 4)
+    while engine.world.step():
+        pass
+    await silence.until(lambda one: one.status.phase is Phase.RUNNING)
+    await asyncio.sleep(TOUCH_EVERY)
+    touches, began = engine.touches, time.monotonic()
+    engine.world.pod = None
+    async with asyncio.timeout(10):
+        while engine.touches == touches:
+            await asyncio.sleep(0.01)
+    assert time.monotonic() - began >= TOUCH_EVERY

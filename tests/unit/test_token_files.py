@@ -1,5 +1,6 @@
 """Token files of every odd form: refused where a token could never match, and never more than refused."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 pytestmark = pytest.mark.find(41)
 TOKEN = "canary-token-of-tenant-a"
+DIGEST = f"sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 
 
 class Caller:
@@ -76,6 +78,26 @@ def test_what_is_no_token_file_changes_nothing_and_is_logged(content: bytes, tmp
     assert "canary" not in str(logged)
     with pytest.raises(ValueError, match="token file"):
         auth.TokenFile(path, Pace())
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ({"name": "a", "namespaces": ["b-ns"], "tokens": []}, "tenant 'a' is there twice"),
+        ({"name": "b", "namespaces": ["a-ns"], "tokens": []}, "namespace 'a-ns' belongs to two tenants"),
+        ({"name": "b", "namespaces": ["b-ns"], "tokens": [TOKEN]}, "tenant 'b' shares a token with another"),
+        ({"name": "b", "namespaces": ["b-ns"], "tokens": [DIGEST]}, "tenant 'b' shares a token with another"),
+    ],
+    ids=["name", "namespace", "token", "digest of a token"],
+)
+def test_two_tenants_share_no_name_no_namespace_and_no_token(
+    second: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({"tenants": [*json.loads(document(TOKEN))["tenants"], second]}))
+    with pytest.raises(ValueError, match=words) as refused:
+        auth.TokenFile(path, Pace())
+    assert "canary" not in str(refused.value)
 
 
 @pytest.mark.find(42)

@@ -74,4 +74,3 @@ class Memory:
         except engines.Unreachable as answer:
             self._answer, self._answer_holds_until = answer, self.now() + answer.retry_after
             raise
-        self._answer = None
