@@ -135,7 +135,7 @@ class StatefulSetManager:
         """Changes the spec to what `change` makes of it. Raises what `change` raises."""
 
         def changed(_: store.Reader, before: Sandbox) -> Changed:
-            return dataclasses.replace(before, spec=change(before.spec)), None
+            return mutations.update(before, change(before.spec)), None
 
         return await self._change(mutation, changed)
 

@@ -130,6 +130,30 @@ async def test_an_update_of_the_spec_replaces_the_running_pod(rig: Rig) -> None:
     rig.check_history()
 
 
+async def test_other_labels_replace_no_pod_until_something_else_does(rig: Rig) -> None:
+    spec = dataclasses.replace(rig.ground.spec(), labels={"tier": "web"})
+    await rig.create(A, {"A": "1"}, spec=spec)
+    before = rig.observe(await rig.settled(A, Phase.RUNNING)).pod
+    for tier in ("db", "cache"):
+        await rig.update(A, labels={"tier": tier})
+        after = await rig.settled(A, Phase.RUNNING)
+        assert after.status.observed_generation == after.generation
+        assert all(one.status for one in after.status.conditions)
+        assert rig.observe(after).pod == before
+    await rig.restart()
+    again = await rig.settled(A, Phase.RUNNING)
+    pod = rig.observe(again).pod
+    assert pod is not None
+    assert before is not None
+    assert (pod.uid, pod.generation, pod.restart_count) == (before.uid, 1, 0)
+    await rig.env(A, A="2")
+    updated = await rig.settled(A, Phase.RUNNING)
+    made = rig.observe(updated).pod
+    assert made is not None
+    assert made.generation == updated.generation == 4
+    rig.check_history()
+
+
 async def test_an_update_of_a_stopped_sandbox_waits_for_its_start(rig: Rig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

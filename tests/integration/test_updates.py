@@ -6,6 +6,8 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, errors
 
+from tests.support.waiting import eventually
+
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 
 
@@ -46,6 +48,18 @@ def test_an_update_takes_effect_once_and_belongs_to_one_payload(client: Client) 
             client.update("once", image="a:1" if other else "a:2", request_id=request_id, **other)
         assert caught.value.reason == "REQUEST_ID_REUSED"
     client.delete("once")
+
+
+def test_labels_alone_restart_nothing(client: Client) -> None:
+    client.create("updates", sandbox_id="kept", spec=SLEEP)
+    client.wait_until("kept", "RUNNING", timeout=30)
+    answer = client.update("kept", labels={"tier": "kept"})
+    assert (answer.applied.paths, answer.pending.paths) == (["labels"], [])
+    # The pod is of this generation as soon as it is looked at; what else carries the labels follows.
+    assert client.wait_until("kept", "RUNNING", generation=2, timeout=30).restart_count == 0
+    eventually(lambda: client.status("kept").observed_generation == 2)
+    assert [one.sandbox_id for one in client.list(label_selector="tier=kept")] == ["kept"]
+    client.delete("kept")
 
 
 def test_preconditions_of_an_update_say_what_to_do(client: Client) -> None:

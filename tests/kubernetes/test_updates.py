@@ -26,9 +26,14 @@ async def test_an_image_that_cannot_be_pulled_is_repaired_by_the_next_update_wit
     assert (container["image"], container["command"]) == (good, ["run"])
     assert pod["metadata"]["labels"]["tier"] == "web"
     assert pod["spec"]["terminationGracePeriodSeconds"] == 2
+    await rig.update(A, labels={"tier": "db", "team": "x"})
+    await rig.settled(A, Phase.RUNNING)
+    same = ground.cluster.request("GET", f"/api/v1/namespaces/{ground.namespace}/pods/{A}-0")
+    assert (same["metadata"]["uid"], same["metadata"]["labels"]) == (pod["metadata"]["uid"], pod["metadata"]["labels"])
     await rig.update(A, command=())
     cleared = await rig.settled(A, Phase.RUNNING)
     stateful_set = ground.cluster.request("GET", f"/apis/apps/v1/namespaces/{ground.namespace}/statefulsets/{A}")
-    template = stateful_set["spec"]["template"]["spec"]
-    assert "command" not in template["containers"][0]
-    assert cleared.generation == 4
+    template = stateful_set["spec"]["template"]
+    assert "command" not in template["spec"]["containers"][0]
+    assert stateful_set["metadata"]["labels"]["team"] == template["metadata"]["labels"]["team"] == "x"
+    assert cleared.generation == 5

@@ -1762,14 +1762,15 @@ class UpdateSandboxResponse(_message.Message):
     @_builtins.property
     def applied(self) -> _field_mask_pb2.FieldMask:
         """The paths of update_mask that hold now: `labels`, by which lists and watches select at once, and what a running
-        sandbox has already.
+        sandbox has already. In a cluster, the StatefulSet has new labels soon, and its pods after the next mutation that replaces
+        the pod.
         """
 
     @_builtins.property
     def pending(self) -> _field_mask_pb2.FieldMask:
         """The paths of update_mask that wait for a restart of the sandbox. With DESIRED_STATE_RUNNING the service restarts it
         now: they hold once it is PHASE_RUNNING with an observed_generation of at least `generation` in this answer's status.
-        With DESIRED_STATE_STOPPED they hold after the next Start. The objects of a cluster have new labels from then on, too.
+        With DESIRED_STATE_STOPPED they hold after the next Start.
         """
 
     def __init__(

@@ -223,8 +223,9 @@ class SandboxServiceServicer:
 
     def UpdateSandbox(self, request, context):
         """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
-        one has them at its next start. Lists and watches select by new labels at once. The answer says which fields hold
-        already and which wait for the restart.
+        one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
+        at once, and the pod has them after the next mutation that replaces it. The answer says which fields hold already and
+        which wait for the restart.
 
         Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
         such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and

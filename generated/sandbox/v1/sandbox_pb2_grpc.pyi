@@ -164,8 +164,9 @@ class SandboxServiceStub:
     """
     UpdateSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateSandboxRequest, _sandbox_pb2.UpdateSandboxResponse]
     """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
-    one has them at its next start. Lists and watches select by new labels at once. The answer says which fields hold
-    already and which wait for the restart.
+    one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
+    at once, and the pod has them after the next mutation that replaces it. The answer says which fields hold already and
+    which wait for the restart.
 
     Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
     such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
@@ -399,8 +400,9 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """
     UpdateSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateSandboxRequest, _sandbox_pb2.UpdateSandboxResponse]  # type: ignore[assignment]
     """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
-    one has them at its next start. Lists and watches select by new labels at once. The answer says which fields hold
-    already and which wait for the restart.
+    one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
+    at once, and the pod has them after the next mutation that replaces it. The answer says which fields hold already and
+    which wait for the restart.
 
     Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
     such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
@@ -673,8 +675,9 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.UpdateSandboxResponse, _abc.Awaitable[_sandbox_pb2.UpdateSandboxResponse]]:
         """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
-        one has them at its next start. Lists and watches select by new labels at once. The answer says which fields hold
-        already and which wait for the restart.
+        one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
+        at once, and the pod has them after the next mutation that replaces it. The answer says which fields hold already and
+        which wait for the restart.
 
         Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
         such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and

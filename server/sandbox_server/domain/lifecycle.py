@@ -167,7 +167,9 @@ def on_mutation(sandbox: Sandbox, now: datetime) -> Sandbox:
 
     `now` starts a new attempt to run.
     """
-    conditions = tuple(_unapplied(one, now) for one in sandbox.status.conditions)
+    conditions = sandbox.status.conditions
+    if sandbox.pod_generation == sandbox.generation:
+        conditions = tuple(_unapplied(one, now) for one in conditions)
     status = dataclasses.replace(sandbox.status, conditions=conditions)
     decision = decide(sandbox, None, now)
     return dataclasses.replace(sandbox, attempt_at=now, status=with_decision(status, decision, now))

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sandbox_server.domain import check, errors, findings
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Key, ObjectNames, Sandbox, Status
+from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Key, ObjectNames, Sandbox, Status, Template
 from sandbox_server.domain.spec import SandboxSpec, Storage
 
 
@@ -121,6 +121,15 @@ def delete(before: Sandbox, keep_volume: bool) -> Sandbox:
     # A sandbox that has ended has given its ports back: another can have them.
     ports = () if ended else before.addresses.ports
     return replace(before, keep_volume=False, addresses=replace(before.addresses, ports=ports))
+
+
+def update(before: Sandbox, spec: SandboxSpec) -> Sandbox:
+    """The spec is `spec`. For other labels alone the pod stays: it has them after the next mutation that replaces it."""
+    wanted = replace(before, spec=spec)
+    if replace(spec, labels=before.spec.labels) != before.spec:
+        return wanted
+    made_from = Template(before.pod_generation, before.pod_labels, until=before.generation + 1)
+    return before if spec == before.spec else replace(wanted, template=made_from)
 
 
 def environment(

@@ -93,10 +93,14 @@ class Pod:
     recent_until: datetime | None = None
     template: str = ""
 
-    def outdated(self, workload: Workload) -> bool:
-        """Whether the workload has another template now than the pod was made from."""
+    def outdated(self, workload: Workload, pod_generation: int) -> bool:
+        """Whether the workload has another template now than the pod was made from.
+
+        `pod_generation` is the sandbox's, which the template of a later workload has too.
+        """
         named = self.template != "" and workload.template != ""
-        return self.generation < workload.generation or (named and self.template != workload.template)
+        older = self.generation < min(workload.generation, pod_generation)
+        return older or (named and self.template != workload.template)
 
     def counts(self, now: datetime) -> bool:
         """Whether the pod is ready, and long enough after the last end of a process."""
@@ -150,13 +154,17 @@ class Observed:
     namespace: Fault | None = None
     unobservable: Fault | None = None
 
-    @property
-    def controller_due(self) -> bool:
+    def controller_due(self, pod_generation: int) -> bool:
         """Whether the controller of the workload has to act: it has not seen the workload as it is, or has left a pod that
-        is to go or that is broken and outdated. A workload without a pod that others hold waits for them alone."""
+        is to go or that is broken and outdated. A workload without a pod that others hold waits for them alone.
+
+        `pod_generation` is the sandbox's.
+        """
         workload, pod = self.workload, self.pod
         if workload is None or (pod is not None and pod.terminating):
             return False
         if pod is None:
             return not (workload.controller_caught_up or workload.held_by)
-        return not workload.controller_caught_up or workload.replicas == 0 or (pod.outdated(workload) and not pod.ready)
+        if not workload.controller_caught_up or workload.replicas == 0:
+            return True
+        return pod.outdated(workload, pod_generation) and not pod.ready

@@ -1,5 +1,6 @@
 """A sandbox as the service knows it: its name, its addresses and its status. All values are frozen."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -102,6 +103,19 @@ class Status:
     last_disruption: DisruptionStatus | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What the pod was made from, where mutations have changed nothing but the labels since: they need no restart.
+
+    `generation` and `labels` are those of the sandbox when the pod was made. Counts as long as the sandbox is at the
+    generation `until`.
+    """
+
+    generation: int
+    labels: Mapping[str, str]
+    until: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
     """A sandbox as the store has it, all but the values of its environment.
@@ -115,6 +129,7 @@ class Sandbox:
     - `filled_generation`: the first generation that was RUNNING on this disk, 0 before. Later ones find a home on it.
     - `disrupted_pod`: the uid of the pod that the last disruption ended.
     - `disruptions`: how many disruptions there were in a row.
+    - `template`: what its pod was made from, if that is not what the sandbox is now. Read `pod_generation`, `pod_labels`.
     """
 
     id: str
@@ -140,6 +155,21 @@ class Sandbox:
     filled_generation: int = 0
     disrupted_pod: str = ""
     disruptions: int = 0
+    template: Template | None = None
+
+    @property
+    def pod_generation(self) -> int:
+        """The generation from which its pod is made. Later ones have changed nothing of the pod."""
+        return self.generation if self._made_from is None else self._made_from.generation
+
+    @property
+    def pod_labels(self) -> Mapping[str, str]:
+        """The labels from which its pod is made."""
+        return self.spec.labels if self._made_from is None else self._made_from.labels
+
+    @property
+    def _made_from(self) -> Template | None:
+        return self.template if self.template is not None and self.template.until == self.generation else None
 
     @property
     def key(self) -> Key:
@@ -150,8 +180,8 @@ class Sandbox:
     def fills_home(self) -> bool:
         """Whether the pod of this generation first copies the image's home to the disk.
 
-        The answer stays the same while the generation does: another template would restart the pod.
+        The answer stays the same while the pod's generation does: another template would restart the pod.
         """
         has_ever_run = self.filled_generation != 0
-        home_is_filled = has_ever_run and self.generation > self.filled_generation
+        home_is_filled = has_ever_run and self.pod_generation > self.filled_generation
         return self.home_folder != "" and not home_is_filled and self.spec.copy_image_home

@@ -156,7 +156,7 @@ class Situation:
     def pod_current(self) -> Pod | None:
         """Returns the pod if it is of this generation and stays."""
         pod = self.pod
-        if pod is None or pod.terminating or pod.generation != self.sandbox.generation:
+        if pod is None or pod.terminating or pod.generation != self.sandbox.pod_generation:
             return None
         return pod
 
@@ -178,7 +178,7 @@ class Situation:
         pod, workload = self.pod, self.workload
         if pod is None or workload is None or pod.ready or pod.terminating:
             return False
-        return workload.generation == self.sandbox.generation and pod.outdated(workload)
+        return workload.generation == self.sandbox.generation and pod.outdated(workload, self.sandbox.pod_generation)
 
     def error_passes(self, pod: Pod) -> bool:
         """The pod's error may be over with the next try. One that was reported as an error stays so: a kubelet shows its

@@ -70,7 +70,7 @@ def _conditions(
     # A process that is between two starts, or has been ready for a moment only, has not recovered.
     if pod and (decision.reason.is_failed_run or (pod.ready and not ready)):
         reason = decision.reason
-    old = pod is not None and (pod.terminating or pod.generation != sandbox.generation)
+    old = pod is not None and (pod.terminating or pod.generation != sandbox.pod_generation)
     bound = volume is not None and volume.bound_and_kept
     found: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
         (ConditionType.SCHEDULED, pod.scheduled if pod else False, reason),

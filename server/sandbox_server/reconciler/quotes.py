@@ -19,7 +19,7 @@ async def redacted(sandbox: Sandbox, observed: Observed, env: Callable[[], Await
     last_words = pod.last_exit.message if pod.last_exit is not None else ""
     if not pod.quoted and not last_words:
         return observed
-    if pod.generation != sandbox.generation:
+    if pod.generation != sandbox.pod_generation:
         recorded = _recorded_words(sandbox.status.last_exit, pod.last_exit)
         return dataclasses.replace(observed, pod=pod.quoting("", recorded))
     values = (await env()).values()

@@ -47,7 +47,8 @@ class Timer:
     def timed(self, sandbox: Sandbox, observed: Observed, pace: Pace, now: datetime) -> Observed:
         """Returns `observed` with the times from which the pod's readiness counts and its last end is past, and when the
         workload has been left as it is for too long."""
-        workload = observed.workload and self._workload(observed.workload, observed.controller_due, pace, now)
+        controller_due = observed.controller_due(sandbox.pod_generation)
+        workload = observed.workload and self._workload(observed.workload, controller_due, pace, now)
         pod = observed.pod and self._pod(sandbox, observed.pod, pace, now)
         return dataclasses.replace(observed, workload=workload, pod=pod)
 

@@ -153,10 +153,14 @@ def stateful_set(sandbox: Sandbox, replicas: int, settings: Kubernetes) -> Resou
     """
     made = _object(sandbox, settings, resources.names(sandbox).stateful_set)
     metadata, given = made.manifest["metadata"], sandbox.spec
-    metadata["labels"] = labels = policy.labels(given.labels, settings.allowed_annotations) | metadata["labels"]
+    labels = metadata["labels"]
+    metadata["labels"] = policy.labels(given.labels, settings.allowed_annotations) | labels
     metadata["annotations"] = annotations = {**given.annotations, **metadata["annotations"]}
     annotations[GENERATION] = str(sandbox.generation)
-    named = {"labels": {**labels}, "annotations": {**annotations}}
+    named = {
+        "labels": policy.labels(sandbox.pod_labels, settings.allowed_annotations) | labels,
+        "annotations": {**annotations, GENERATION: str(sandbox.pod_generation)},
+    }
     template = pods.template(sandbox, named, sandbox.objects.secret, settings)
     if replicas:
         template = patch.apply(template, settings.pod_patch)

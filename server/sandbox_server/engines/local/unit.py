@@ -68,7 +68,7 @@ class Unit:
         self._ready = self.sandbox.status.phase is Phase.RUNNING
         while True:
             self._updated.clear()
-            generation = self.sandbox.generation if self.replicas else 0
+            generation = self.sandbox.pod_generation if self.replicas else 0
             started = process.pid != 0
             if started and not process.alive:
                 await process.ended()
