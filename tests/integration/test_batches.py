@@ -120,6 +120,8 @@ async def test_a_repeat_is_about_the_same_sandboxes_and_changes_nothing(served: 
     assert told(again) == [("a", 3, ""), ("b", 3, "")]
     assert again[1].sandbox.desired_state == pb.DESIRED_STATE_RUNNING
     assert await served.generations() == {"a": 3, "b": 3, "late": 1}
+    made = [one.cause async for one in served.client.events("b") if one.status.generation == 2]
+    assert [(one.method, one.request_id) for one in made] == [("BatchStop", request_id)]
 
 
 @pytest.mark.fault(7)

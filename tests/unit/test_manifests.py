@@ -221,7 +221,7 @@ def test_sandbox_stored_without_class_and_secret_keeps_its_hosts_and_follows_the
     stored = json.loads(msgspec.json.encode(made))
     for name in ("ingress_class", "tls_secret"):
         del stored["addresses"][name]
-    row = documents.Row(1, json.dumps(stored), None, None, None, None, None, None)
+    row = documents.Row(1, json.dumps(stored), None, None, None, None, None, None, None)
     (event,) = documents.events([row], lambda _: [])
     earlier = event.sandbox
     changed = Kubernetes(tls_secret="two", ingress_class="two", ingress_domain="two.test")

@@ -1800,8 +1800,8 @@ class BatchStartRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
-    answer which sandboxes a selector has matched. Case does not count. The events of a sandbox have the request id
-    `<request_id>/<sandbox_id>`.
+    answer which sandboxes a selector has matched. Case does not count. The events that the batch makes have it
+    in their cause (ListEvents).
     """
     label_selector: _builtins.str
     """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
@@ -1867,8 +1867,8 @@ class BatchStopRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
-    answer which sandboxes a selector has matched. Case does not count. The events of a sandbox have the request id
-    `<request_id>/<sandbox_id>`.
+    answer which sandboxes a selector has matched. Case does not count. The events that the batch makes have it
+    in their cause (ListEvents).
     """
     label_selector: _builtins.str
     """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
@@ -1935,8 +1935,8 @@ class BatchDeleteRequest(_message.Message):
     KEEP_VOLUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
-    answer which sandboxes a selector has matched. Case does not count. The events of a sandbox have the request id
-    `<request_id>/<sandbox_id>`.
+    answer which sandboxes a selector has matched. Case does not count. The events that the batch makes have it
+    in their cause (ListEvents).
     """
     label_selector: _builtins.str
     """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
