@@ -64,7 +64,7 @@ test-kubernetes: $(STAMP) ## build the control plane when needed and run its sui
 	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 # It needs the languages themselves and their package registries. What it builds is kept in .callers for the next time.
-test-callers: $(STAMP) ## build the examples in every language and run them against the service
+test-callers: $(STAMP) ## run the examples of every language, and grpcurl, buf and the health probe, against the service
 	$(BIN)/python -m pytest tests/examples -o timeout=900 $(ARGS)
 
 cluster: $(STAMP) ## a real control plane with a simulated node, until Ctrl-C; prints its kubeconfig
