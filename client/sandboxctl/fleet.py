@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client.watch import Event, Kind
 
@@ -36,6 +37,7 @@ class Order(enum.Enum):
     ID = "ID"
     REASON = "REASON"
     FOR = "FOR"
+    AGE = "AGE"
     RESTARTS = "RST"
 
     def next(self) -> "Order":
@@ -44,16 +46,22 @@ class Order(enum.Enum):
         return orders[(orders.index(self) + 1) % len(orders)]
 
 
-def age(status: pb.SandboxStatus, now: datetime) -> float:
+def in_phase(status: pb.SandboxStatus, now: datetime) -> float:
     """Returns the seconds for which a sandbox has had its phase."""
-    return max(0.0, (now - status.transition_time.ToDatetime(UTC)).total_seconds())
+    return _since(status.transition_time, now)
+
+
+def age(status: pb.SandboxStatus, now: datetime) -> float:
+    """Returns the seconds since a sandbox was created."""
+    return _since(status.create_time, now)
 
 
 _KEYS: dict[Order, Callable[[pb.SandboxStatus, datetime], Any]] = {
     Order.PHASE: lambda one, _now: _urgency(one),
     Order.ID: lambda _one, _now: 0,
     Order.REASON: lambda one, _now: show.reason(one.reason),
-    Order.FOR: age,
+    Order.FOR: in_phase,
+    Order.AGE: age,
     Order.RESTARTS: lambda one, _now: -one.restart_count,
 }
 
@@ -80,7 +88,7 @@ class Fleet:
     def rows(self, words: str, order: Order, backwards: bool, now: datetime) -> list[pb.SandboxStatus]:
         """Returns the statuses that have all of the words in one of their columns, sorted; equal ones by their ids."""
         for key, one in list(self._statuses.items()):
-            if one.phase == pb.PHASE_TERMINATED and age(one, now) > _REMEMBERED:
+            if one.phase == pb.PHASE_TERMINATED and in_phase(one, now) > _REMEMBERED:
                 del self._statuses[key]
         wanted = words.lower().split()
         found = [one for one in self._statuses.values() if all(word in _text(one) for word in wanted)]
@@ -100,6 +108,10 @@ class Fleet:
     def namespaces(self) -> int:
         """In how many namespaces the sandboxes are."""
         return len({namespace for namespace, _ in self._statuses})
+
+
+def _since(time: Timestamp, now: datetime) -> float:
+    return max(0.0, (now - time.ToDatetime(UTC)).total_seconds())
 
 
 def _text(one: pb.SandboxStatus) -> str:

@@ -3,17 +3,17 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import errors
+from sandbox_client import errors, watch
 from sandbox_client.watch import Event
 from textual import app, binding, containers, events, widgets
 
 from sandboxctl import advice, show
-from sandboxctl.fleet import Fleet, Order, age
+from sandboxctl.fleet import Fleet, Order, age, in_phase
 
 _EVERY = 0.5
 """Seconds between two drawings. A fleet can change more often than a person can read."""
@@ -91,7 +91,7 @@ class Top(app.App[None]):
             self.exit()
 
     def _lost(self, _error: errors.ServiceError) -> None:
-        self._lost_at = datetime.now(UTC)
+        self._lost_at = datetime.now(UTC) - timedelta(seconds=watch.SILENCE)
 
     def _back(self) -> None:
         self._lost_at = None
@@ -165,7 +165,7 @@ class Top(app.App[None]):
         """Returns the columns that fit the screen: the id is as wide as the longest, if there is room for it."""
         phase = _widest([show.phase(one) for one in self._shown], "PHASEv")
         reason = _widest([show.reason(one.reason) for one in self._shown], "REASONv")
-        others = [("PHASE", phase), ("REASON", reason), ("FOR", 4), ("RST", 4)]
+        others = [("PHASE", phase), ("REASON", reason), ("FOR", 4), ("AGE", 4), ("RST", 4)]
         left = self.size.width - _SCROLLBAR - sum(width + _GAP for _, width in others)
         # A quarter of the room is for the beginning of the message.
         room = left - max(12, left // 4) - 2 * _GAP
@@ -178,7 +178,8 @@ class Top(app.App[None]):
             "ID": self._label(one),
             "PHASE": show.coloured(show.phase(one)),
             "REASON": show.reason(one.reason),
-            "FOR": _length(age(one, now)),
+            "FOR": _length(in_phase(one, now)),
+            "AGE": _length(age(one, now)),
             "RST": str(one.restart_count),
             "MESSAGE": show.printable(one.message),
         }

@@ -35,6 +35,7 @@ def status(
         message=f"words of {name}",
         restart_count=restarts,
     )
+    made.create_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=2 * since))
     made.transition_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=since))
     return made
 
@@ -117,12 +118,8 @@ async def test_rows_are_filtered_and_sorted_and_the_chosen_one_stays() -> None:
         await drawn(view, at, script)
         assert column(view, 0) == ["bad", "loud", "quiet"]
         await at.press("down", "down")
-        for expected in (
-            ["bad", "loud", "quiet"],
-            ["bad", "loud", "quiet"],
-            ["bad", "loud", "quiet"],
-            ["loud", "bad", "quiet"],
-        ):
+        by_phase, by_restarts = ["bad", "loud", "quiet"], ["loud", "bad", "quiet"]
+        for expected in (by_phase, by_phase, by_phase, by_phase, by_restarts):
             await at.press("s")
             assert column(view, 0) == expected
             assert "default/quiet" in words(view, "#detail")
