@@ -1,6 +1,7 @@
 """Rules about imports that are lists of what is allowed; import-linter holds those of what is not."""
 
 import ast
+import itertools
 import subprocess
 import sys
 import tomllib
@@ -94,6 +95,36 @@ def test_the_domain_does_no_io_and_knows_no_clock() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"open", "print"}
     ]
     assert (awaits, clocks, opened) == ([], [], [])
+
+
+SECONDS_OUTSIDE_OF_PACE = {
+    # Bounds of what others ask for or say.
+    "CENTURY",
+    "GRACE_PERIOD_MOST",
+    "PATIENCE",
+    "WAIT_MOST",
+    # A rate, with a clock of its own in its test.
+    "EACH",
+    # Time-outs of one question, after which nothing is done.
+    "ANSWER",
+    "READ_MOST",
+    # The order of work on the event loop.
+    "AFTER_THE_ANSWER",
+    "TICK",
+    "TURN",
+}
+
+
+def test_module_constants_in_seconds_are_fields_of_pace_but_for_those_that_are_no_pace() -> None:
+    found = {
+        target.id
+        for path in modules(SERVER)
+        for before, after in itertools.pairwise(ast.parse(path.read_text()).body)
+        for target in (before.targets if isinstance(before, ast.Assign) else ())
+        if isinstance(target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if str(after.value.value).startswith("Seconds")
+    }
+    assert found == SECONDS_OUTSIDE_OF_PACE
 
 
 def test_settings_need_pydantic_and_nothing_of_the_server_but_the_domain() -> None:

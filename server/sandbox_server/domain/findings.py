@@ -225,10 +225,10 @@ def pod_disrupted_often(at: Situation) -> Finding | None:
 
 def start_overdue(at: Situation) -> Finding | None:
     """The start deadline has passed. The message says what was seen last."""
-    if at.now < at.attempt_at + at.start_deadline:
+    if at.now < at.start_deadline_at:
         return None
     seen = Reason.WORKLOAD_PENDING.name if at.pod is None else f"{at.pod.reason.name} {at.pod.message}"
-    said = f"not ready within {int(at.start_deadline.total_seconds())} s; last seen: {seen}"
+    said = f"not ready within {int(at.pace.start_deadline)} s; last seen: {seen}"
     return Finding(Reason.START_DEADLINE, said.rstrip())
 
 

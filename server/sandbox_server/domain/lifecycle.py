@@ -10,13 +10,14 @@ from datetime import datetime, timedelta
 
 from sandbox_server.domain import rules
 from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.rules import Relative
 from sandbox_server.domain.sandbox import Condition, Sandbox, Status
 from sandbox_server.domain.situation import Situation
 
-DEFAULT_START_DEADLINE = timedelta(minutes=10)
-"""How long an attempt to run may take before it is called failed: a cold pull of a 2 GB image fits twice."""
+PACE = Pace()
+"""The pace of a decision that depends on no setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +61,19 @@ class Decision:
 MESSAGE_MOST = 4096
 """Characters of a message: a webhook may answer with a megabyte, and each status is stored and sent many times."""
 
-NEWS = timedelta(seconds=1)
-"""How long a disruption is reported at least, if the next pod is there before the disruption was observed."""
-
 
 def decide(
-    sandbox: Sandbox,
-    observed: Observed | None,
-    now: datetime,
-    start_deadline: timedelta = DEFAULT_START_DEADLINE,
-    refusal: Fault | None = None,
+    sandbox: Sandbox, observed: Observed | None, now: datetime, pace: Pace = PACE, refusal: Fault | None = None
 ) -> Decision:
     """Returns what `sandbox` is and what to do about it.
 
     `observed` is None for a mutation that was just accepted. `refusal` says why the engine refused the last act for this
     generation; it counts for as long as there is something to do.
     """
-    at = Situation.of(sandbox, observed, now, start_deadline, refusal)
+    at = Situation.of(sandbox, observed, now, pace, refusal)
     action = _action(at) if at.seen else None
     if action is None and refusal is not None:
-        at = Situation.of(sandbox, observed, now, start_deadline)
+        at = Situation.of(sandbox, observed, now, pace)
     rule, finding = rules.first(at)
     phase = _phase(rule, at)
     return Decision(
@@ -95,7 +89,7 @@ def decide(
 
 def unexplained(sandbox: Sandbox, observed: Observed, now: datetime, refusal: Fault | None = None) -> bool:
     """Whether the end of the namespace may explain what is observed or refused, so that the engine has to look at it."""
-    at = Situation.of(sandbox, observed, now, DEFAULT_START_DEADLINE, refusal)
+    at = Situation.of(sandbox, observed, now, PACE, refusal)
     return observed.namespace is not None or at.unexplained()
 
 
@@ -104,9 +98,9 @@ def _recheck_at(at: Situation, waits: bool) -> datetime | None:
     pod = at.pod
     times: list[datetime | None] = []
     if waits:
-        times.append(at.attempt_at + at.start_deadline)
+        times.append(at.start_deadline_at)
     if at.newly_disrupted():
-        times.append(at.now + NEWS)
+        times.append(at.now + timedelta(seconds=at.pace.disruption_shown))
     if pod is not None:
         times.append(pod.recent_until)
         times.append(pod.ready_at if pod.ready else None)

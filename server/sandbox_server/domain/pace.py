@@ -6,22 +6,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Times in seconds. Those that are settings of the same name are described there.
+    """Times in seconds, each with where its number comes from. Those that are settings have the same name there.
 
-    The tests of the service run at another pace: `Pace().faster(10)`.
+    A time is here if the service does something later, again or no more because it has passed. Tests of the service run at
+    another pace: `Pace().faster(10)`.
     """
 
     start_deadline: float = 600
+    """That an attempt to run may take before it is an error. A cold pull of a 2 GB image fits twice."""
     ready_for: float = 3
+    """That a process must have been ready to count after a restart, or at a first start that no probe asks. One that ends by
+    its own mistake ends sooner."""
     contested_ready_for: float = 3
-    """That a new pod must have been ready to count while somebody takes back what the service writes."""
+    """That a new pod must have been ready to count while somebody takes back what the service writes. As `ready_for`."""
     resync: float = 60
+    """Between two looks at every sandbox, and between two lists of an informer: what a lost wake-up costs at most."""
     retry_first: float = 0.2
-    """Until a sandbox whose pass failed is tried again; doubles with each failure."""
+    """Until a sandbox whose pass failed is tried again; doubles with each failure. No caller notices it once."""
     retry_most: float = 30
     """The longest such delay: a cause that goes away is noticed within half a minute even if no event reports it."""
     busy_after: float = 3
-    """For which an engine answers that it cannot act now before this is given as a reason."""
+    """For which an engine answers that it cannot act now before this is given as a reason. An API server that has just been
+    started gives such answers for a moment."""
     touch_every: float = 20
     """For which a pod may be missing before the controller of its workload is made to try again, and between two such
     times. So a cause that goes away is noticed as by `retry_most`."""
@@ -29,11 +35,15 @@ class Pace:
     """For which the controller of a workload may leave it as it is although it has to act. It needs less than a second where
     it works."""
     sync_check_every: float = 0.1
-    """Between two looks at whether an unobservable namespace can be observed again."""
-    log_every: float = 60
-    """Between two log lines about failures with the same cause."""
+    """Between two looks at whether an unobservable namespace can be observed again. A look costs nothing, and no event tells."""
     restart_recent: float = 60
-    """For which the last end of a process is recent while the process that followed has not become ready."""
+    """For which the last end of a process is recent while the process that followed has not become ready. Longer than each
+    of the kubelet's first three delays between restarts, 10, 20 and 40 s."""
+    disruption_shown: float = 1
+    """For which a disruption is reported at least, if the next pod is there before the disruption was observed: a person
+    can see it."""
+    log_every: float = 60
+    """Between two log lines about failures with the same cause, which many sandboxes may share."""
 
     stale_after: float = 3
     """Without an answer of the API server after which what is remembered of a namespace is called stale. A list and a watch
@@ -54,14 +64,16 @@ class Pace:
     credentials_every: float = 60
     """Between two reads of the credentials of a kubeconfig. The Kubernetes client reads a pod's token as often."""
     credentials_again: float = 5
-    """Until a read of the credentials that failed is repeated."""
+    """Until a read of the credentials that failed is repeated: calls fail meanwhile, and a plugin may cost its provider a login."""
     plugin_within: float = 30
     """For a credential plugin of a kubeconfig to end: it may ask a server of its provider."""
 
     heartbeat: float = 15
+    """The longest silence of a watch, as the contract says. Proxies commonly end a stream that is silent for a minute."""
     follow: float = 1
+    """Between two looks at the log for events of other replicas that nobody announced."""
     read_again: float = 0.5
-    """Until a log that could not be read is read again."""
+    """Until a log that could not be read is read again. Sooner than `follow`, since events are known to be missing."""
 
     sqlite_busy_timeout: float = 5
     """For which a transaction waits for the lock of another process on SQLite, the default of Python's driver."""
@@ -76,20 +88,24 @@ class Pace:
     """From the end of the last call until connections are closed, for calls that were sent before their callers knew. Longer
     than a round trip around the world."""
     shutdown_grace: float = 10
+    """For calls to finish after SIGTERM. Kubernetes gives a pod 30 s by default."""
     health_every: float = 1
-    """Between two looks at whether the service can serve; a twentieth of it until it can for the first time."""
+    """Between two looks at whether the service can serve; a twentieth of it until it can for the first time. Probes
+    commonly ask no more often."""
     health_within: float = 5
-    """For the store to answer before it counts as gone."""
+    """For the store to answer before it counts as gone. As `sqlite_busy_timeout`: a lock alone is no failure."""
     trim_every: float = 3600
-    """Between two trims of the history."""
+    """Between two trims of the history, which is kept for a day at least."""
 
     local_restart_first: float = 0.5
-    """Until a local process that ended too soon is started again; doubles with each such end."""
+    """Until a local process that ended too soon is started again; doubles with each such end. The kubelet begins with
+    10 s; on one machine somebody waits for it."""
     local_restart_most: float = 30
+    """The longest such delay, and the one until a process that could not be started is tried again; as `retry_most`."""
     local_steady: float = 10
-    """That a local process must run for its earlier ends to be forgotten."""
+    """That a local process must run for its earlier ends to be forgotten. For the kubelet it is ten minutes."""
     local_after_error: float = 1
-    """Until the task of a local sandbox goes on after an unforeseen error."""
+    """Until the task of a local sandbox goes on after an unforeseen error, so that its log lines do not fill the disk."""
     local_drained_within: float = 2
     """For the output of a local process that has ended to be in its log. A child that left the process group may print for
     ever."""
@@ -103,11 +119,11 @@ class Pace:
     probe_within: float = 1
     """For an answer to a probe of a local process, the kubelet's default."""
     probe_until_ready: float = 0.2
-    """Between two probes of a local process that is not ready."""
+    """Between two probes of a local process that is not ready. The kubelet probes every 10 s; on one machine somebody waits."""
     probe_after: float = 5
-    """Between two probes of a local process that is ready."""
+    """Between two probes of a local process that is ready. Half of the kubelet's 10 s."""
     probe_again: float = 1
-    """Until a local process that was ready and missed a probe is probed again."""
+    """Until a local process that was ready and missed a probe is probed again: three misses take no longer than `probe_after`."""
 
     def faster(self, factor: float) -> "Pace":
         """Returns the same pace with every time divided by `factor`."""

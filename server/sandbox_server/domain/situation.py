@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sandbox_server.domain import disruption, ownership
 from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 
@@ -25,7 +26,7 @@ class Situation:
     accepted: bool
     unobservable: Fault | None
     now: datetime
-    start_deadline: timedelta
+    pace: Pace
     workload: Workload | None
     pod: Pod | None
     volume: Volume | None
@@ -36,12 +37,7 @@ class Situation:
 
     @classmethod
     def of(
-        cls,
-        sandbox: Sandbox,
-        observed: Observed | None,
-        now: datetime,
-        start_deadline: timedelta,
-        refusal: Fault | None = None,
+        cls, sandbox: Sandbox, observed: Observed | None, now: datetime, pace: Pace, refusal: Fault | None = None
     ) -> "Situation":
         """Returns the situation of `sandbox`. Foreign objects do not count once the sandbox is to be deleted.
 
@@ -66,7 +62,7 @@ class Situation:
             accepted=accepted,
             unobservable=observed.unobservable,
             now=now,
-            start_deadline=start_deadline,
+            pace=pace,
             workload=workload,
             pod=pod,
             volume=volume,
@@ -85,6 +81,11 @@ class Situation:
     def attempt_at(self) -> datetime:
         """When the present attempt to run began: now, if the sandbox was RUNNING when it was last reconciled."""
         return self.now if self.sandbox.status.phase is Phase.RUNNING else self.sandbox.attempt_at
+
+    @property
+    def start_deadline_at(self) -> datetime:
+        """When the present attempt to run counts as failed."""
+        return self.attempt_at + timedelta(seconds=self.pace.start_deadline)
 
     def applied_current_generation(self) -> bool:
         """The act for this generation has succeeded once."""

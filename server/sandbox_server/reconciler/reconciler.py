@@ -5,7 +5,7 @@ import collections
 import dataclasses
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import structlog
@@ -54,7 +54,6 @@ class Reconciler:
         self._engine = engine
         self._workers = workers
         self._pace = pace
-        self._start_deadline = timedelta(seconds=pace.start_deadline)
         self._now = now
         self._queue = queue.Queue(pace)
         self.outcomes = collections.Counter[tuple[str, str]]()
@@ -198,7 +197,7 @@ class Reconciler:
     def _decide(self, sandbox: Sandbox, memory: Memory, observed: Observed) -> lifecycle.Decision:
         """Decides, and comes back when time alone may change the decision."""
         now = self._now()
-        decision = lifecycle.decide(sandbox, observed, now, self._start_deadline, memory.refusal(sandbox))
+        decision = lifecycle.decide(sandbox, observed, now, self._pace, memory.refusal(sandbox))
         if decision.action is None and observed.unobservable is None:
             memory.nothing_due()
         if decision.recheck_at is not None:

@@ -110,13 +110,13 @@ class Servicer:
         page = events.writer(request.page_size or manager.PAGE_DEFAULT)
         return await self._in_time(caller, self._manager.events(selection, cursor, page))
 
-    async def _in_time(self, caller: Caller, work: Awaitable[T], waits: float = 0.0) -> T:
-        """Returns the result of `work`, which waits for `waits` seconds because it was asked to.
+    async def _in_time(self, caller: Caller, work: Awaitable[T], waiting: float = 0.0) -> T:
+        """Returns the result of `work`, of which `waiting` seconds are a wait that the caller asked for.
 
         Raises `errors.DeadlineExceeded` if it takes longer than the call may.
         """
         remaining = caller.time_remaining()
-        most = self._call_most + waits
+        most = self._call_most + waiting
         limit = most if remaining is None else min(remaining, most)
         try:
             async with asyncio.timeout(limit):

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from sandbox_server.domain import disruption, lifecycle, status
 from sandbox_server.domain.observed import Disruption, Observed, Pod, Volume, Workload
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 
@@ -85,7 +86,7 @@ def test_end_that_is_seen_with_the_successor_is_the_reason_until_the_next_look()
     assert (first.phase, first.reason, first.recheck_at) == (
         Phase.STARTING,
         Reason.EVICTED,
-        samples.NOW + lifecycle.NEWS,
+        samples.NOW + timedelta(seconds=Pace.disruption_shown),
     )
     told = after(running(), seen(successor, evicted(1)), samples.NOW)
     assert after(told, seen(successor, evicted(1)), samples.NOW).status.reason is Reason.SCHEDULING

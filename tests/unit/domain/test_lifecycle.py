@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from sandbox_server.domain import lifecycle, mutations, rules, status
 from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Key, Sandbox
 from sandbox_server.domain.situation import Situation
@@ -17,7 +18,7 @@ from tests.support.obedient import UID, ObedientEngine, settle
 
 GENERATION, KNOWN = 3, "known-volume"
 NOW = samples.NOW + timedelta(seconds=1)
-LATE = samples.NOW + lifecycle.DEFAULT_START_DEADLINE
+LATE = samples.NOW + timedelta(seconds=Pace.start_deadline)
 WANTED = {
     DesiredState.RUNNING: Phase.RUNNING,
     DesiredState.STOPPED: Phase.STOPPED,
@@ -265,7 +266,7 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     ]
     for now in (NOW, LATE):
         for sandbox, observed in everything:
-            at = Situation.of(sandbox, observed, now, lifecycle.DEFAULT_START_DEADLINE)
+            at = Situation.of(sandbox, observed, now, lifecycle.PACE)
             rule, finding = rules.first(at)
             hit.add(id(rule))
             assert rule.reason in (None, finding.reason), rule.when
@@ -346,7 +347,7 @@ def test_next_generation_begins_without_the_error_of_the_one_before() -> None:
     first = pod(ready=False, reason=Reason.IMAGE_PULL, generation=2, passing=True)
     observed = Observed(workload=workload(generation=2), pod=first, volume=volume())
     assert lifecycle.decide(at, observed, NOW).reason is Reason.CONTAINER_CREATING
-    late = NOW + lifecycle.DEFAULT_START_DEADLINE
+    late = NOW + timedelta(seconds=Pace.start_deadline)
     assert lifecycle.decide(at, observed, late).reason is Reason.START_DEADLINE
 
 
