@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import errno
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -56,6 +57,8 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period_o
     spec = rig.ground.script("trap '' TERM; echo >up; sleep MARK; sleep MARK")
     await rig.create(A, spec=dataclasses.replace(spec, grace_period_seconds=seconds))
     await rig.there((rig.ground.home(A) / "up").exists)
+    files = rig.ground.folder(A) / "main.process"
+    pid = json.loads(files.read_text())["pid"]
     began = time.monotonic()
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
@@ -63,6 +66,9 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period_o
     assert seconds <= time.monotonic() - began < seconds + 4
     said = f"the pod is being removed: waits for the process to end, at most {seconds} s"
     assert said in [one.status.message for one in rig.history]
+    # Neither a zombie keeps the pid, nor is another process that has it later taken for this one.
+    assert not files.exists()
+    assert not psutil.pid_exists(pid)
 
 
 @pytest.mark.parametrize("isolation", ["isolated"])
