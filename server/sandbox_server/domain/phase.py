@@ -71,7 +71,10 @@ class Reason(OpenEnum):
 
     @property
     def is_error(self) -> bool:
-        """Whether the reason says what prevents the desired state, so that it can occur with Phase.ERROR."""
+        """Whether the reason says what prevents the desired state, so that it can occur with Phase.ERROR.
+
+        The reasons before IMAGE_PULL are of a sandbox that is on its way or there; all later ones are errors.
+        """
         return self.value >= Reason.IMAGE_PULL.value
 
     @property

@@ -265,7 +265,11 @@ class Feed:
             )
 
     async def _events(self, topic: Topic, cursor: int, send: Send) -> None:
-        """Sends the events after `cursor` and the heartbeats of a topic, until the last event of the watch."""
+        """Sends the events after `cursor` and the heartbeats of a topic, until the last event of the watch.
+
+        Each `send` waits until the connection takes the message. Meanwhile nothing is queued for the watch: the topic goes
+        on and drops its oldest events, and a watch that comes back behind its floor reads them from the history.
+        """
         beats = topic.beats
         while not self.closed:
             if cursor < topic.floor:
@@ -299,6 +303,7 @@ class Feed:
                         raise _closing()
                     events, cursor = await self._history.matching(topic.filter, cursor, self.sequence, most)
                     sending = await history.begun(topic.send(events, send)) if events else None
+                # A slow connection loses its turn before all is sent. It sends the rest outside of any turn.
                 if sending is not None:
                     if await sending:
                         return None
