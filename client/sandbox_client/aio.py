@@ -83,6 +83,7 @@ class AsyncClient:
     page = _method(calls.page)
     wait_for_phase = _method(queries.wait_for_phase)
     events_page = _method(queries.events_page)
+    capabilities = _method(queries.capabilities)
 
     async def run(self, call: calls.Call[T]) -> T:
         """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""

@@ -1,4 +1,4 @@
-"""Calls for callers that ask instead of watching: a wait without a stream, and the history."""
+"""Calls for callers that ask instead of watching: a wait without a stream, the history, and what the service can do."""
 
 from sandbox.v1 import sandbox_pb2 as pb
 
@@ -65,3 +65,13 @@ def events_page(
         page_token=page_token,
     )
     return calls.Call("ListEvents", request, "", timeout)
+
+
+def capabilities(*, timeout: float | None = None) -> calls.Call[pb.GetCapabilitiesResponse]:
+    """Returns what the service is, who the caller is to it, its limits, and which optional parts work.
+
+    >>> found = client.capabilities()
+    >>> found.engine, found.tenant, found.default_namespace, found.limits.page_size
+    ('local', 'default', 'default', 1000)
+    """
+    return calls.Call("GetCapabilities", pb.GetCapabilitiesRequest(), "", timeout)

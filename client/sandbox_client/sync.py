@@ -85,6 +85,7 @@ class Client:
     page = _method(calls.page)
     wait_for_phase = _method(queries.wait_for_phase)
     events_page = _method(queries.events_page)
+    capabilities = _method(queries.capabilities)
 
     def run(self, call: calls.Call[T]) -> T:
         """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""

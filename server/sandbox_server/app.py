@@ -18,6 +18,7 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import auth, render, tls
 from sandbox_server.rpc.calls import Calls
+from sandbox_server.rpc.capabilities import Deployment
 from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
@@ -92,10 +93,19 @@ async def service(
     engine = engine or _engine(settings, pace)
     reconciler = Reconciler(event_feed, event_store, engine, settings.workers, pace)
     sandboxes = manager.StatefulSetManager(event_store, event_feed, engine)
-    server = Server(
-        Servicer(sandboxes, settings.defaults, settings.policy, pace), Calls(authenticator, pace), settings.reflection
-    )
     history = timedelta(seconds=settings.history)
+    deployment = Deployment(
+        engine=settings.engine,
+        history=history,
+        tls=credentials is not None,
+        tokens=authenticator.needs_token,
+        reflection=settings.reflection,
+    )
+    server = Server(
+        Servicer(sandboxes, settings.defaults, settings.policy, pace, deployment),
+        Calls(authenticator, pace),
+        settings.reflection,
+    )
     async with AsyncExitStack() as opened:
         if not store_is_given:
             opened.enter_context(store.exclusive(settings.database))

@@ -66,6 +66,12 @@ class StatefulSetManager:
         """Whether statuses of a namespace may be out of date, because the engine is not in contact with it."""
         return not self._engine.synced(namespace)
 
+    async def readable(self, namespace: str) -> bool | None:
+        """Whether the service may get a namespace itself; None if the engine cannot be asked now."""
+        if self._engine.readable(namespace) is None:
+            await self._engine.examine(namespace)
+        return self._engine.readable(namespace)
+
     @property
     def sequence(self) -> int:
         """The sequence of the last event that this replica has read."""

@@ -13,7 +13,7 @@ from sandbox_client import status as statuses
 
 from tests.support.service import Service
 
-QUERIED = ("wait_for_phase", "events_page")
+QUERIED = ("wait_for_phase", "events_page", "capabilities")
 CALLED = ("create", "start", "stop", "delete", "update_env", "status", "get", "page")
 PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.events, Client.wait_until, statuses.Status]
 CALLS: dict[str, Any] = {name: getattr(calls, name) for name in CALLED}

@@ -360,6 +360,7 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
             for field in ("patience_seconds", "timeout_seconds")
         },
     },
+    "GetCapabilities": {},
     "ListEvents": {
         "sandbox_id": [{"sandbox_id": one} for one in ("A", "a" * 53, "a\n", "é", "1a")],
         "namespace": MATCHES["namespace"],

@@ -15,6 +15,8 @@ from sandbox_server.rpc import auth, calls, server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
 
+from tests.support import samples
+
 TOKEN = "token-of-tenant-a"
 
 
@@ -23,7 +25,7 @@ async def served(authenticator: auth.Authenticator, reflects: bool = True) -> As
     """A channel to a server without a service behind it."""
     nobody: Any = None
     settings = Settings()
-    servicer = Servicer(nobody, settings.defaults, settings.policy, Pace())
+    servicer = Servicer(nobody, settings.defaults, settings.policy, Pace(), samples.DEPLOYMENT)
     serving = server.Server(servicer, calls.Calls(authenticator, Pace()), reflects)
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -123,7 +123,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "BatchStop": pb.BatchStopRequest,
             "BatchDelete": pb.BatchDeleteRequest,
         }
-        assert {*requests, *batches, "CreateSandbox", "ListSandboxes"} == set(METHODS)
+        assert {*requests, *batches, "CreateSandbox", "ListSandboxes", "GetCapabilities"} == set(METHODS)
         for name, request in requests.items():
             for namespace in ("", "a-ns"):
                 theirs = call(service, name, request("secret-one", namespace), TOKENS["b"])

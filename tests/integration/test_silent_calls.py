@@ -18,6 +18,7 @@ from sandbox_server.rpc import auth, calls, public, receive, server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
 
+from tests.support import samples
 from tests.support.waiting import PATIENCE
 
 METHODS = [one.name for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods]
@@ -38,7 +39,9 @@ async def served(
     nobody: Any = None
     chosen = Settings()
     pace = Pace(message_within=within)
-    serving = server.Server(Servicer(nobody, chosen.defaults, chosen.policy, pace), calls.Calls(who, pace))
+    serving = server.Server(
+        Servicer(nobody, chosen.defaults, chosen.policy, pace, samples.DEPLOYMENT), calls.Calls(who, pace)
+    )
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:

@@ -32,6 +32,8 @@ from sandbox_server.rpc import render, servicer
 from sandbox_server.settings import Settings
 from sandbox_server.store import connection, documents
 
+from tests.support import samples
+
 STORED = Path(__file__).parent / "stored"
 ANSWERS = json.loads((STORED / "answers.json").read_text())
 TENANTS = {name: Tenant(name, tuple(one["namespaces"])) for name, one in ANSWERS["tenants"].items()}
@@ -92,7 +94,7 @@ class Service:
         self.feed = feed.Feed(self.store, render.Encoder(), Pace(heartbeat=60))
         engine: Any = Engine()
         sandboxes = manager.StatefulSetManager(self.store, self.feed, engine)
-        self._servicer = servicer.Servicer(sandboxes, SETTINGS.defaults, SETTINGS.policy, Pace())
+        self._servicer = servicer.Servicer(sandboxes, SETTINGS.defaults, SETTINGS.policy, Pace(), samples.DEPLOYMENT)
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["Service"]:

@@ -29,6 +29,9 @@ class BlindEngine:
     async def examine(self, namespace: str) -> None:
         """Finds nothing."""
 
+    def readable(self, namespace: str) -> bool | None:
+        return True
+
     def addresses(self, sandbox: Sandbox) -> Addresses:
         return Addresses()
 

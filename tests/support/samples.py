@@ -4,7 +4,7 @@ import dataclasses
 import json
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, ObjectNames, Sandbox, Status
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
+from sandbox_server.rpc.capabilities import Deployment
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CANARY = "canary-8d1f2b"
+DEPLOYMENT = Deployment("local", timedelta(days=7), tls=False, tokens=False, reflection=True)
 
 
 def spec(**changes: Any) -> SandboxSpec:

@@ -25,6 +25,8 @@ from tests.support.blind import BlindEngine
 class As:
     """Accepts every call as one tenant, which a test may replace."""
 
+    needs_token = False
+
     def __init__(self) -> None:
         self.current = Tenant("default", ("default",))
 

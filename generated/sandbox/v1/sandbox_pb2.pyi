@@ -497,6 +497,42 @@ SANDBOX_VIEW_BASIC: SandboxView.ValueType  # 2
 """Everything but `spec` and `env_names`."""
 Global___SandboxView: _TypeAlias = SandboxView  # noqa: Y015
 
+class _PartName:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PartNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PartName.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PART_NAME_UNSPECIFIED: _PartName.ValueType  # 0
+    """Never sent."""
+    PART_NAME_TLS: _PartName.ValueType  # 1
+    """The service speaks TLS itself. Where it does not, a proxy before it may."""
+    PART_NAME_TOKENS: _PartName.ValueType  # 2
+    """Calls need a token, which decides the tenant. Where they do not, all callers are one tenant."""
+    PART_NAME_REFLECTION: _PartName.ValueType  # 3
+    """Server reflection, as grpcurl uses it."""
+    PART_NAME_NAMESPACES: _PartName.ValueType  # 4
+    """The service may get the tenant's namespaces themselves, so that it says REASON_NAMESPACE_MISSING once one is gone. As of
+    the last time that it looked: at the first call, and when something is wrong in the namespace.
+    """
+
+class PartName(_PartName, metaclass=_PartNameEnumTypeWrapper):
+    """PartName names an optional part of the service. New values may be added."""
+
+PART_NAME_UNSPECIFIED: PartName.ValueType  # 0
+"""Never sent."""
+PART_NAME_TLS: PartName.ValueType  # 1
+"""The service speaks TLS itself. Where it does not, a proxy before it may."""
+PART_NAME_TOKENS: PartName.ValueType  # 2
+"""Calls need a token, which decides the tenant. Where they do not, all callers are one tenant."""
+PART_NAME_REFLECTION: PartName.ValueType  # 3
+"""Server reflection, as grpcurl uses it."""
+PART_NAME_NAMESPACES: PartName.ValueType  # 4
+"""The service may get the tenant's namespaces themselves, so that it says REASON_NAMESPACE_MISSING once one is gone. As of
+the last time that it looked: at the first call, and when something is wrong in the namespace.
+"""
+Global___PartName: _TypeAlias = PartName  # noqa: Y015
+
 class _EventOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -2350,6 +2386,183 @@ class GetSandboxResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSandboxResponse: _TypeAlias = GetSandboxResponse  # noqa: Y015
+
+@_typing.final
+class GetCapabilitiesRequest(_message.Message):
+    """GetCapabilitiesRequest asks for what the service can do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCapabilitiesRequest: _TypeAlias = GetCapabilitiesRequest  # noqa: Y015
+
+@_typing.final
+class GetCapabilitiesResponse(_message.Message):
+    """GetCapabilitiesResponse is the answer to GetCapabilities."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    DEFAULT_NAMESPACE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version of the service."""
+    engine: _builtins.str
+    """What runs sandboxes: `kubernetes` or `local`. New values may be added."""
+    tenant: _builtins.str
+    """The tenant that the call was made for."""
+    default_namespace: _builtins.str
+    """The namespace that a request without one means."""
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tenant's namespaces."""
+
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """The limits that callers meet."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
+        """Each optional part, and whether it works here."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        default_namespace: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+        parts: _abc.Iterable[Global___Part] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "engine", b"engine", "limits", b"limits", "namespaces", b"namespaces", "parts", b"parts", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """Limits are the limits that callers meet. 0: a service of an earlier release, which does not say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_BYTES_FIELD_NUMBER: _builtins.int
+    METADATA_BYTES_FIELD_NUMBER: _builtins.int
+    CALL_SECONDS_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
+    HISTORY_SECONDS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_DEFAULT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_BYTES_FIELD_NUMBER: _builtins.int
+    WATCHED_IDS_FIELD_NUMBER: _builtins.int
+    BATCH_SANDBOXES_FIELD_NUMBER: _builtins.int
+    SELECTOR_CHARACTERS_FIELD_NUMBER: _builtins.int
+    SELECTOR_REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    ENV_VARIABLES_FIELD_NUMBER: _builtins.int
+    ENV_BYTES_FIELD_NUMBER: _builtins.int
+    request_bytes: _builtins.int
+    """Bytes of a request."""
+    metadata_bytes: _builtins.int
+    """Bytes of a request's metadata."""
+    call_seconds: _builtins.float
+    """Seconds that a unary call may take, but for the wait of WaitForPhase."""
+    wait_seconds: _builtins.float
+    """Seconds that one WaitForPhase waits."""
+    heartbeat_seconds: _builtins.float
+    """Seconds of silence in a watch, until a heartbeat is sent."""
+    history_seconds: _builtins.float
+    """Seconds for which events and sandboxes that have ended are kept, at least."""
+    page_size_default: _builtins.int
+    """Entries of a page if page_size is 0."""
+    page_size: _builtins.int
+    """Entries of a page."""
+    page_bytes: _builtins.int
+    """Bytes of a page, which ends early at more."""
+    watched_ids: _builtins.int
+    """Ids in a WatchStatusRequest."""
+    batch_sandboxes: _builtins.int
+    """Sandboxes in a batch."""
+    selector_characters: _builtins.int
+    """Characters of a label selector."""
+    selector_requirements: _builtins.int
+    """Requirements in a label selector."""
+    env_variables: _builtins.int
+    """Environment variables of a sandbox."""
+    env_bytes: _builtins.int
+    """Bytes of the names and values of all environment variables of a sandbox."""
+    def __init__(
+        self,
+        *,
+        request_bytes: _builtins.int = ...,
+        metadata_bytes: _builtins.int = ...,
+        call_seconds: _builtins.float = ...,
+        wait_seconds: _builtins.float = ...,
+        heartbeat_seconds: _builtins.float = ...,
+        history_seconds: _builtins.float = ...,
+        page_size_default: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_bytes: _builtins.int = ...,
+        watched_ids: _builtins.int = ...,
+        batch_sandboxes: _builtins.int = ...,
+        selector_characters: _builtins.int = ...,
+        selector_requirements: _builtins.int = ...,
+        env_variables: _builtins.int = ...,
+        env_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_sandboxes", b"batch_sandboxes", "call_seconds", b"call_seconds", "env_bytes", b"env_bytes", "env_variables", b"env_variables", "heartbeat_seconds", b"heartbeat_seconds", "history_seconds", b"history_seconds", "metadata_bytes", b"metadata_bytes", "page_bytes", b"page_bytes", "page_size", b"page_size", "page_size_default", b"page_size_default", "request_bytes", b"request_bytes", "selector_characters", b"selector_characters", "selector_requirements", b"selector_requirements", "wait_seconds", b"wait_seconds", "watched_ids", b"watched_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class Part(_message.Message):
+    """Part is an optional part of the service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: Global___PartName.ValueType
+    """Which part."""
+    available: _builtins.bool
+    """Whether it works here."""
+    message: _builtins.str
+    """If it does not: why not, for people."""
+    def __init__(
+        self,
+        *,
+        name: Global___PartName.ValueType = ...,
+        available: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "message", b"message", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Part: _TypeAlias = Part  # noqa: Y015
 
 @_typing.final
 class Cause(_message.Message):

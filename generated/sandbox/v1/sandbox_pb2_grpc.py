@@ -110,6 +110,11 @@ class SandboxServiceStub:
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.GetCapabilities = channel.unary_unary(
+                '/sandbox.v1.SandboxService/GetCapabilities',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.GetCapabilitiesRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.GetCapabilitiesResponse.FromString,
+                _registered_method=True)
 
 
 class SandboxServiceServicer:
@@ -406,6 +411,19 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCapabilities(self, request, context):
+        """GetCapabilities returns what this service is, who the caller is to it, its limits, and which of its optional parts work
+        here.
+
+        Answers at once, but for the first time in a namespace, when the service looks at it. A repeat is a new read: an upgrade
+        or another configuration changes the answer. Replicas of one release and configuration answer the same.
+
+        Errors: those of any call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -483,6 +501,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'GetCapabilities': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCapabilities,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.GetCapabilitiesRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.GetCapabilitiesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -891,6 +914,33 @@ class SandboxService:
             '/sandbox.v1.SandboxService/ListEvents',
             sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.SerializeToString,
             sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCapabilities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/GetCapabilities',
+            sandbox_dot_v1_dot_sandbox__pb2.GetCapabilitiesRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.GetCapabilitiesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -311,6 +311,15 @@ class SandboxServiceStub:
     Errors, besides those of any call:
       NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
     """
+    GetCapabilities: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetCapabilitiesRequest, _sandbox_pb2.GetCapabilitiesResponse]
+    """GetCapabilities returns what this service is, who the caller is to it, its limits, and which of its optional parts work
+    here.
+
+    Answers at once, but for the first time in a namespace, when the service looks at it. A repeat is a new read: an upgrade
+    or another configuration changes the answer. Replicas of one release and configuration answer the same.
+
+    Errors: those of any call.
+    """
 
 @_typing.type_check_only
 class SandboxServiceAsyncStub(SandboxServiceStub):
@@ -546,6 +555,15 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
 
     Errors, besides those of any call:
       NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
+    """
+    GetCapabilities: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetCapabilitiesRequest, _sandbox_pb2.GetCapabilitiesResponse]  # type: ignore[assignment]
+    """GetCapabilities returns what this service is, who the caller is to it, its limits, and which of its optional parts work
+    here.
+
+    Answers at once, but for the first time in a namespace, when the service looks at it. A repeat is a new read: an upgrade
+    or another configuration changes the answer. Replicas of one release and configuration answer the same.
+
+    Errors: those of any call.
     """
 
 class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -869,6 +887,21 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors, besides those of any call:
           NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCapabilities(
+        self,
+        request: _sandbox_pb2.GetCapabilitiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.GetCapabilitiesResponse, _abc.Awaitable[_sandbox_pb2.GetCapabilitiesResponse]]:
+        """GetCapabilities returns what this service is, who the caller is to it, its limits, and which of its optional parts work
+        here.
+
+        Answers at once, but for the first time in a namespace, when the service looks at it. A repeat is a new read: an upgrade
+        or another configuration changes the answer. Replicas of one release and configuration answer the same.
+
+        Errors: those of any call.
         """
 
 def add_SandboxServiceServicer_to_server(servicer: SandboxServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

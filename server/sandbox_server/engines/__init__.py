@@ -96,6 +96,10 @@ class Cluster(Protocol):
         """Looks at the namespace itself, whose end explains that what is in it goes. What is found shows in `observe`,
         `synced` and `unobservable`. A look that fails changes nothing."""
 
+    def readable(self, namespace: str) -> bool | None:
+        """Whether the service may get the namespace itself; None before the first `examine` that was answered. Without that
+        right the end of a namespace shows only in what is in it."""
+
     def observe(self, sandbox: Sandbox) -> Observed:
         """Returns what there is of this sandbox, from memory. `fault` says that what the engine writes is undone each time.
 

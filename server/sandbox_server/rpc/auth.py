@@ -18,7 +18,9 @@ Caller = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class Authenticator(Protocol):
-    """Finds the tenant of a call."""
+    """Finds the tenant of a call. `needs_token`: whether a call without a token is refused."""
+
+    needs_token: bool
 
     def follow(self, changed: Callable[[tuple[str, ...]], None]) -> None:
         """Calls `changed` with the namespaces of all tenants, now and whenever they change."""
@@ -29,6 +31,8 @@ class Authenticator(Protocol):
 
 class Anyone:
     """Accepts every call as one tenant. For loopback, where every caller is already on the machine."""
+
+    needs_token = False
 
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
@@ -63,6 +67,8 @@ class TokenFile:
     token instead of the token. Only digests are kept in memory and compared, so that the time of a look-up does not
     show how much of a wrong token is right. A replaced file takes effect with the next call; open calls go on.
     """
+
+    needs_token = True
 
     def __init__(self, path: Path, pace: Pace) -> None:
         """Raises ValueError that says what is wrong with the file, and never contains a token."""

@@ -14,9 +14,10 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import batches, convert, events, listing, render, updates, waits
+from sandbox_server.rpc import batches, capabilities, convert, events, listing, render, updates, waits
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
+from sandbox_server.rpc.capabilities import Deployment
 from sandbox_server.settings import Defaults
 
 T = TypeVar("T")
@@ -28,13 +29,22 @@ class Servicer:
     described = pb.DESCRIPTOR.services_by_name["SandboxService"]
     endless = frozenset({"WatchStatus"})
 
-    def __init__(self, sandboxes: manager.StatefulSetManager, defaults: Defaults, policy: Policy, pace: Pace) -> None:
+    def __init__(
+        self,
+        sandboxes: manager.StatefulSetManager,
+        defaults: Defaults,
+        policy: Policy,
+        pace: Pace,
+        deployment: Deployment,
+    ) -> None:
         """Raises `errors.Invalid` if the defaults do not make a valid spec."""
         convert.spec(pb.SandboxSpec(project="any", image=defaults.default_image or "any"), defaults)
         self._manager = sandboxes
         self._defaults = defaults
         self._policy = policy
         self._call_most = pace.call_most
+        self._pace = pace
+        self._deployment = deployment
 
     async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
         key, spec, env = convert.creation(tenant, request, self._defaults, self._policy)
@@ -109,6 +119,11 @@ class Servicer:
         selection, cursor = events.asked(tenant, request)
         page = events.writer(request.page_size or manager.PAGE_DEFAULT)
         return await self._in_time(caller, self._manager.events(selection, cursor, page))
+
+    async def GetCapabilities(self, tenant: Tenant, request: pb.GetCapabilitiesRequest, caller: Caller) -> Fields:
+        looks = (self._manager.readable(one) for one in tenant.namespaces)
+        readable = dict(zip(tenant.namespaces, await self._in_time(caller, asyncio.gather(*looks)), strict=True))
+        return capabilities.answer(tenant, self._deployment, self._pace, readable)
 
     async def _in_time(self, caller: Caller, work: Awaitable[T], waiting: float = 0.0) -> T:
         """Returns the result of `work`, of which `waiting` seconds are a wait that the caller asked for.

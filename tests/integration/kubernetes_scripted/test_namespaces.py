@@ -198,3 +198,16 @@ async def test_namespace_that_is_let_go_is_left_alone_until_it_is_followed_again
     assert before is not None
     assert pod is not None
     assert (pod.uid != before.uid, pod.generation) == (True, after.generation)
+
+
+@pytest.mark.parametrize("state", ["Active", "Missing"])
+@pytest.mark.parametrize("may", [False, True])
+async def test_whether_the_service_may_get_a_namespace_is_known_once_it_is_asked_for(
+    rig: Rig, api: ScriptedApi, may: bool, state: str
+) -> None:
+    api.namespace_rights = may
+    api.namespace = state
+    assert rig.engine.readable(rig.ground.namespace) in (None, may)
+    # Without the right to get it, a dry-run create that works is no right to get it.
+    assert await rig.manager.readable(rig.ground.namespace) is may
+    assert await rig.manager.readable("not-followed") is None

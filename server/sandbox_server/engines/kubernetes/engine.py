@@ -91,6 +91,11 @@ class KubernetesEngine:
         if view := self._views.get(namespace):
             await view.examine()
 
+    def readable(self, namespace: str) -> bool | None:
+        """Whether the service may get the namespace; None if that is not known."""
+        view = self._views.get(namespace)
+        return None if view is None else view.namespace.readable
+
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Names and URLs under the ingress domain."""
         return manifests.addresses(sandbox, self._settings)

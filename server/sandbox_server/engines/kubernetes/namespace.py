@@ -33,6 +33,8 @@ class Namespace:
         self._examined_at = -math.inf
         self._hidden = False
         self.ends: Fault | None = None
+        self.readable: bool | None = None
+        """Whether the service may get it; None before the API server has said."""
 
     @property
     def gone(self) -> bool:
@@ -64,41 +66,44 @@ class Namespace:
             self._examined_at = time.monotonic()
             with contextlib.suppress(engines.Unreachable):
                 try:
-                    self.ends, self._hidden = await _fault(self._api, self._name), False
+                    self.ends, self._hidden = await self._fault(), False
                 except engines.Refused:
                     # The removal of a namespace cannot be taken back. A namespace that was gone can exist again.
                     self.ends, self._hidden = None if self.gone else self.ends, True
                     self.ends = self.ends or (EMPTIED if emptied() else None)
 
+    async def _fault(self) -> Fault | None:
+        """Returns why nothing can be created in a namespace: it is being removed or does not exist. None if nothing is.
 
-async def _fault(api: client.Client, name: str) -> Fault | None:
-    """Returns why nothing can be created in a namespace: it is being removed or does not exist. None if nothing is.
-
-    Without the permission to get the namespace, a dry-run create shows it. Raises `engines.Refused` with CLUSTER_FORBIDDEN if
-    the permission to create is missing as well.
-    """
-    message = f"the namespace {name} is being terminated: everything in it is removed"
-    terminating = Fault(Reason.NAMESPACE_TERMINATING, message)
-    try:
-        async with api.call("GET", f"api/v1/namespaces/{name}", accept=client.METADATA) as response:
-            return terminating if OBJECT.decode(await response.read()).metadata.deletionTimestamp else None
-    except engines.Refused as refused:
-        if refused.fault.reason is Reason.NAMESPACE_MISSING:
-            return refused.fault
-    except rights.Withdrawn:
-        pass
-    trial = {"metadata": {"name": "trial"}}
-    try:
-        async with api.call("POST", client.path(Kind.SECRET, name), parameters={"dryRun": "All"}, body=trial):
-            return None
-    except engines.Refused as refused:
-        match refused.fault.reason:
-            case Reason.CLUSTER_FORBIDDEN:
-                raise
-            case Reason.NAMESPACE_MISSING:
+        Without the permission to get the namespace, a dry-run create shows it. Raises `engines.Refused` with CLUSTER_FORBIDDEN if
+        the permission to create is missing as well.
+        """
+        message = f"the namespace {self._name} is being terminated: everything in it is removed"
+        terminating = Fault(Reason.NAMESPACE_TERMINATING, message)
+        try:
+            async with self._api.call("GET", f"api/v1/namespaces/{self._name}", accept=client.METADATA) as response:
+                self.readable = True
+                return terminating if OBJECT.decode(await response.read()).metadata.deletionTimestamp else None
+        except engines.Refused as refused:
+            self.readable = refused.fault.reason is Reason.NAMESPACE_MISSING
+            if self.readable:
                 return refused.fault
-            case Reason.NAMESPACE_TERMINATING:
-                return terminating
-        return None
-    except rights.Withdrawn as withdrawn:
-        raise engines.Refused(Fault(Reason.CLUSTER_FORBIDDEN, str(withdrawn))) from None
+        except rights.Withdrawn:
+            pass
+        trial = {"metadata": {"name": "trial"}}
+        try:
+            async with self._api.call(
+                "POST", client.path(Kind.SECRET, self._name), parameters={"dryRun": "All"}, body=trial
+            ):
+                return None
+        except engines.Refused as refused:
+            match refused.fault.reason:
+                case Reason.CLUSTER_FORBIDDEN:
+                    raise
+                case Reason.NAMESPACE_MISSING:
+                    return refused.fault
+                case Reason.NAMESPACE_TERMINATING:
+                    return terminating
+            return None
+        except rights.Withdrawn as withdrawn:
+            raise engines.Refused(Fault(Reason.CLUSTER_FORBIDDEN, str(withdrawn))) from None

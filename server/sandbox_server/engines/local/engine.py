@@ -101,6 +101,10 @@ class LocalEngine:
     async def examine(self, namespace: str) -> None:
         """Does nothing: a namespace is only a part of names here."""
 
+    def readable(self, namespace: str) -> bool | None:
+        """Returns True: a namespace is only a part of names here."""
+        return True
+
     def addresses(self, sandbox: Sandbox) -> Addresses:
         """Returns loopback URLs with ports that belong to the sandbox until it is deleted.
 

@@ -1,0 +1,124 @@
+"""GetCapabilities through a real gRPC client, on real SQLite and real PostgreSQL: what it says is what is enforced."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_server import VERSION
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.tenant import Tenant
+from sandbox_server.rpc import capabilities
+from sandbox_server.rpc.auth import Anyone, TokenFile
+
+from tests.support import served as serving
+from tests.support.served import Served
+
+
+@pytest.fixture
+async def served(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving.served(database_url, tmp_path) as service:
+        yield service
+
+
+async def found(served: Served) -> Any:
+    return await served.stub.GetCapabilities(pb.GetCapabilitiesRequest(), timeout=20)
+
+
+def parts(answer: Any) -> dict[str, tuple[bool, str]]:
+    return {pb.PartName.Name(one.name).removeprefix("PART_NAME_"): (one.available, one.message) for one in answer.parts}
+
+
+async def test_caller_learns_the_service_and_who_it_is(served: Served) -> None:
+    served.tenant("mine", "second", "default")
+    answer = await found(served)
+    assert (answer.version, answer.engine) == (VERSION, "local")
+    assert (answer.tenant, list(answer.namespaces), answer.default_namespace) == (
+        "mine",
+        ["second", "default"],
+        "second",
+    )
+
+
+async def test_every_limit_is_set(served: Served) -> None:
+    limits = (await found(served)).limits
+    assert [field.name for field, _ in limits.ListFields()] == [one.name for one in pb.Limits.DESCRIPTOR.fields]
+    assert limits.heartbeat_seconds == Pace().heartbeat
+    assert limits.history_seconds == 7 * 86400
+
+
+async def test_one_more_than_a_limit_is_refused(served: Served) -> None:
+    limits = (await found(served)).limits
+    selector = "a" + "=" + "b" * 63
+    requirements = ",".join(["a"] * limits.selector_requirements)
+    at_limit = [
+        pb.ListSandboxesRequest(page_size=limits.page_size),
+        pb.ListEventsRequest(page_size=limits.page_size),
+        pb.ListSandboxesRequest(label_selector=requirements),
+        pb.ListSandboxesRequest(label_selector=selector.ljust(limits.selector_characters)),
+    ]
+    beyond = [
+        pb.ListSandboxesRequest(page_size=limits.page_size + 1),
+        pb.ListEventsRequest(page_size=limits.page_size + 1),
+        pb.ListSandboxesRequest(label_selector=requirements + ",a"),
+        pb.ListSandboxesRequest(label_selector=selector.ljust(limits.selector_characters + 1)),
+        pb.BatchStopRequest(sandbox_ids=[f"s{one}" for one in range(limits.batch_sandboxes + 1)]),
+        pb.CreateSandboxRequest(
+            spec=pb.SandboxSpec(project="demo"), env={f"A{one}": "" for one in range(limits.env_variables + 1)}
+        ),
+    ]
+    for request in at_limit:
+        await call(served, request)
+    for request in beyond:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(served, request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    large = pb.ListSandboxesRequest(project="a" * limits.request_bytes)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(served, large)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def call(served: Served, request: Any) -> Any:
+    return await getattr(served.stub, type(request).__name__.removesuffix("Request"))(request, timeout=20)
+
+
+async def test_the_size_of_a_page_without_one_is_the_default(served: Served) -> None:
+    default = (await found(served)).limits.page_size_default
+    await served.create("a")
+    for number in range(default):
+        await served.stub.UpdateEnvVars(pb.UpdateEnvVarsRequest(sandbox_id="a", set={"A": str(number)}), timeout=20)
+    assert len((await call(served, pb.ListEventsRequest())).events) == default
+
+
+async def test_parts_that_do_not_work_say_why(served: Served) -> None:
+    known = parts(await found(served))
+    assert known["TLS"] == (False, "the service was started without tls-cert and tls-key")
+    assert known["TOKENS"] == (False, "the service was started without a token-file")
+    assert known["REFLECTION"] == (True, "")
+    assert known["NAMESPACES"] == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("readable", "message"),
+    [
+        ({"a": True, "b": True}, ""),
+        ({"a": True, "b": False}, "the service lacks the right to get b (deploy/namespaces.yaml)"),
+        ({"a": None, "b": True}, "the service cannot look now at a"),
+        ({"a": None, "b": False}, "the service lacks the right to get b (deploy/namespaces.yaml)"),
+    ],
+)
+def test_namespaces_that_cannot_be_looked_at_are_named(readable: dict[str, bool | None], message: str) -> None:
+    deployment = capabilities.Deployment("kubernetes", timedelta(days=1), tls=True, tokens=True, reflection=False)
+    fields = capabilities.answer(Tenant("mine", ("a", "b")), deployment, Pace(), readable)
+    known = parts(pb.GetCapabilitiesResponse(**fields))
+    assert known["NAMESPACES"] == (not message, message)
+    assert [known[one][0] for one in ("TLS", "TOKENS", "REFLECTION")] == [True, True, False]
+
+
+def test_only_a_token_file_needs_a_token() -> None:
+    assert TokenFile.needs_token
+    assert not Anyone.needs_token
