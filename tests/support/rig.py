@@ -4,6 +4,7 @@ import asyncio
 import base64
 import dataclasses
 import functools
+import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -37,6 +38,14 @@ FAST = dataclasses.replace(
     local_drained_within=Pace.local_drained_within,
 )
 """The pace of most tests. Programs that are not the service's own are no faster under it."""
+
+
+@functools.cache
+def _migrated() -> bytes:
+    """Returns the file of an empty SQLite database with the schema of this release, which takes 20 ms of CPU to make."""
+    with tempfile.TemporaryDirectory() as folder:
+        store.migrate(f"sqlite:///{folder}/rig.db")
+        return Path(folder, "rig.db").read_bytes()
 
 
 class Ground(Protocol):
@@ -86,6 +95,9 @@ class Rig:
             "start_deadline": start_deadline,
             "ready_for": ready_for,
         }
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "rig.db").exists():
+            (folder / "rig.db").write_bytes(_migrated())
         self.history: list[Sandbox] = []
         self.sequences: list[int] = []
         self.listeners: list[Callable[[Sandbox], None]] = [self.history.append]
