@@ -1,6 +1,7 @@
 """The image's command, user and health check with the files that a Secret volume has, as docs/kubernetes.md configures them."""
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scripts import image_check, image_run
+from tests.support import programs
 from tests.support.certificates import certificate
 from tests.support.ports import free_port
 from tests.support.service import Service, without_coverage
@@ -74,15 +75,23 @@ def test_the_image_serves_with_the_files_of_a_secret_volume_and_its_probe_says_s
     serve, probe = ([*begin, str(BIN / words[0]), *words[1:]] for words in (ENTRYPOINT, HEALTH))
     with subprocess.Popen(serve, cwd=ground, env=env, stderr=subprocess.PIPE, text=True) as service:
         try:
-            end = time.monotonic() + 30
-            while subprocess.run(probe, env=env, cwd=ground, capture_output=True).returncode != 0:
-                assert service.poll() is None, service.stderr and service.stderr.read()
-                assert time.monotonic() < end
-                time.sleep(0.1)
+            eventually(lambda: listens(env["SANDBOX_LISTEN"]) or service.poll() is not None, within=30)
+            assert service.poll() is None, service.stderr and service.stderr.read()
+            eventually(
+                lambda: subprocess.run(probe, env=env, cwd=ground, capture_output=True).returncode == 0, within=30
+            )
         finally:
             service.terminate()
             service.wait(30)
     assert subprocess.run(probe, env=env, cwd=ground, capture_output=True).returncode == 1
+
+
+def listens(address: str) -> bool:
+    """Returns whether a probe, which takes half a second, can be answered yet."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))).close()
+        return True
+    return False
 
 
 def asked_as_by_the_kubelet(address: str) -> str:
@@ -106,9 +115,8 @@ def test_the_grpc_probe_of_the_kubelet_works_in_plaintext_alone_and_the_command_
     env = {"SANDBOX_TOKEN_FILE": str(tokens)}
     env |= {"SANDBOX_TLS_CERT": str(chain), "SANDBOX_TLS_KEY": str(key)} if tls else {}
     service = make_service(env=env).start(wait=False)
-    probe = [str(BIN / HEALTH[0]), *HEALTH[1:]]
     asked = {**os.environ, **env, "SANDBOX_LISTEN": service.address}
-    eventually(lambda: subprocess.run(probe, env=asked, capture_output=True).returncode == 0, within=30)
+    eventually(lambda: programs.run(*HEALTH, env=asked).returncode == 0, within=30)
     assert asked_as_by_the_kubelet(service.address) == ("UNAVAILABLE" if tls else "SERVING")
     with socket.create_connection(("127.0.0.1", service.port), timeout=1):
         pass
