@@ -1,4 +1,4 @@
-"""What `sandboxctl` says where the service is away, refuses, or is not spoken to as it speaks."""
+"""What `sandboxctl` prints when the service cannot be reached, refuses the call, or expects TLS."""
 
 import contextlib
 import json
@@ -60,7 +60,7 @@ def test_lost_service_is_reported_once_and_the_command_goes_on(
             if words == ("watch",):
                 client.create("lost", sandbox_id="before", spec=SLEEP)
                 assert "before" in process.stdout.readline()
-                # A snapshot that is broken off is taken anew, without who ended meanwhile: this comes after it.
+                # A snapshot that breaks off is sent again, without the sandboxes that have ended since. This follows it.
                 client.stop("before")
                 while "STOPPED" not in (told := process.stdout.readline()):
                     assert told
@@ -286,7 +286,7 @@ def test_address_that_only_grpc_can_resolve_is_reported_as_not_answering() -> No
 
 
 def full(server: socket.socket) -> list[socket.socket]:
-    """Fills a server's queue: who connects from now on gets no answer, as from behind a firewall that drops."""
+    """Fills a server's queue: later connections get no answer, as if a firewall dropped them."""
     waiting = []
     for _ in range(4):
         one = socket.socket()

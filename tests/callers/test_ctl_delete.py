@@ -1,4 +1,4 @@
-"""`sandboxctl delete`: what it asks, whom it deletes, and what it prints."""
+"""`sandboxctl delete`: what it asks, which sandboxes it deletes, and what it prints."""
 
 import json
 import os

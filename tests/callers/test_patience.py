@@ -1,4 +1,4 @@
-"""How long a wait bears with a sandbox in PHASE_ERROR: it depends on who can remove the cause."""
+"""How long a wait goes on for a sandbox in PHASE_ERROR: that depends on who can remove the cause."""
 
 import asyncio
 import subprocess

@@ -31,7 +31,7 @@ UUID = "123e4567-e89b-12d3-a456-426614174000"
 
 
 class Served:
-    """The service over an engine that sees nothing, on a loop of its own: what is created stays as it is."""
+    """The service over an engine that observes nothing, on its own loop: created sandboxes do not change."""
 
     def __init__(self, folder: Path) -> None:
         self.writes = 0

@@ -184,7 +184,7 @@ def first_release(url: str, *events: Event) -> None:
 @pytest.mark.find(34)
 async def test_a_database_of_the_first_release_is_read_and_changed_after_its_migration(empty_database_url: str) -> None:
     labelled = samples.spec(args=LARGE, labels={"a": "1"})
-    # No release stored causes then: the reason tells a mutation.
+    # No release stored causes then: the reason shows that it was a mutation.
     accepted = Cause(Kind.MUTATION, "default")
     first = samples.event(samples.sandbox("a", spec=labelled, env_names=("A",)), 1, accepted)
     other = samples.event(samples.sandbox("b"), 2, accepted)

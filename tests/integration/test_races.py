@@ -1,4 +1,4 @@
-"""Callers in each other's way, and callers that leave: what anybody was told is what holds."""
+"""Callers that race, and callers that leave: every answer that was given holds."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ async def test_of_mutations_raced_at_random_the_last_acknowledged_holds(make_ser
                     made = await client.stop("raced")
                 else:
                     made = await client.update_env("raced", set={name: str(number)})
-                # What one caller is told never goes back.
+                # The answers to one caller never go back.
                 assert heard(made) >= last
                 last = heard(made)
             return last

@@ -318,7 +318,7 @@ def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
         client.page()
     with pytest.raises(errors.Unavailable), Client(service.address, timeout=1) as plain:
         plain.page()
-    # Half replaced, the pair does not fit: what was served goes on.
+    # The key does not fit a certificate that is replaced alone: the former pair is still served.
     served[0].write_bytes(second[0].read_bytes())
     with Client(service.address, ca_file=first[0], timeout=20, contact_timeout=20) as client:
         client.page()

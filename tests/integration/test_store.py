@@ -156,7 +156,7 @@ async def test_a_change_that_cannot_be_written_fails_alone_in_its_group(opened: 
 
 
 async def test_what_a_caller_keeps_of_a_change_holds_nothing_of_the_connection(opened: Opened) -> None:
-    # As a refusal does with its traceback. Let go of on another thread, an open cursor breaks whoever writes meanwhile.
+    # As the traceback of a refusal does. An open cursor that is released on another thread breaks a write at that time.
     made = await opened.insert(samples.sandbox())
     kept: list[store.Reader] = []
 

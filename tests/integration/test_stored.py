@@ -348,7 +348,7 @@ async def test_what_a_newer_release_stored_is_kept_in_the_next_events(service: S
         await service.store.write(moved)
         expected = stored | {"status": stored["status"] | {"phase": Phase.UPDATING.value, "restart_count": 2}}
         assert service.document(RUNNING) == expected
-        # Two in one transaction, and what this release says anew of the status.
+        # Two events in one transaction, and the status as this release writes it.
         await asyncio.gather(service.ask(pb.StopRequest(sandbox_id="running")), service.store.write(moved))
         written = service.document(RUNNING)
         assert written["version"] == documents.VERSION + 1

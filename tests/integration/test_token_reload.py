@@ -49,7 +49,7 @@ def test_replaced_token_file_counts_from_the_next_call_on(make_service: Callable
         assert made.namespace == "b-ns"
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20, fail_on_error=True)
 
-    # Half written: what counted goes on counting.
+    # The file is half written: the former tokens stay valid.
     path.write_text(path.read_text()[:-20])
     assert accepted(service, A)
     assert accepted(service, B)

@@ -1,4 +1,4 @@
-"""What must hold after a random run: of the log, of every watcher, of what callers were told, and on the ground."""
+"""What must hold after a random run: for the log, each watcher, the answers to callers, and the processes."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def check_log(log: list[pb.SandboxStatus], ledger: Ledger) -> None:
 
 
 def check_watcher(watcher: Watcher, log: list[pb.SandboxStatus]) -> None:
-    """What it heard is the log after its snapshot, and its snapshot is the log before."""
+    """The events of a watcher are the log after its snapshot, and its snapshot is the log before."""
     history = watcher.history
     (synced,) = [number for number, one in enumerate(history) if one.kind is Kind.SYNCED]
     start = history[synced].sequence
@@ -97,7 +97,7 @@ class Disks:
     def look(self) -> None:
         for folder in self.service.sandboxes():
             uid, born = _label(folder), _read(folder / "volume" / "home" / "born")
-            # Looked at twice: between the two the disk may have been another's.
+            # Checked twice: in between, the disk may have belonged to another sandbox.
             if uid and uid == _label(folder) and (born or uid in self.born):
                 assert self.born.setdefault(uid, born) == born, f"{folder} was emptied"
 

@@ -36,7 +36,7 @@ def spec(name: str) -> pb.SandboxSpec:
 
 @dataclass
 class Ledger:
-    """What callers were told, and what they asked for."""
+    """The answers that callers got, and what they asked for."""
 
     desired: dict[tuple[str, int], int] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Ledger:
     counts: Counter[str] = field(default_factory=Counter)
 
     def heard(self, told: pb.Sandbox) -> pb.Sandbox:
-        """Nobody is told two things of one generation."""
+        """Checks that no two answers about one generation differ."""
         assert self.desired.setdefault((told.uid, told.status.generation), told.desired_state) == told.desired_state
         return told
 

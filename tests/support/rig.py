@@ -130,7 +130,7 @@ class Rig:
 
     @property
     def stale(self) -> bool:
-        """Whether callers are told that what they read may be out of date."""
+        """Whether the answers to callers are marked as possibly out of date."""
         return self.manager.stale(self.ground.namespace)
 
     def mutation(self, sandbox_id: str) -> manager.Mutation:

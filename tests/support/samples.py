@@ -68,12 +68,12 @@ def event(value: Sandbox, sequence: int = 1, cause: Cause = OBSERVED) -> Event:
 
 
 def changed(last: Event, **changes: Any) -> Event:
-    """`last` with another sandbox, as who decides on it has it."""
+    """Returns `last` with a changed sandbox, as a writer passes it on."""
     return dataclasses.replace(last, sandbox=dataclasses.replace(last.sandbox, **changes))
 
 
 def mutated(last: Event, **changes: Any) -> Event:
-    """As `changed`, at the next generation."""
+    """Returns the same as `changed`, at the next generation."""
     return changed(last, generation=last.sandbox.generation + 1, **changes)
 
 

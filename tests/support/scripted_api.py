@@ -185,7 +185,7 @@ class ScriptedApi:
                     if kind not in ("ERROR", "BOOKMARK") and not chosen(request, value):
                         if kind != "MODIFIED":
                             continue
-                        # To who watches by a label, an API server tells as a removal that it was taken away.
+                        # To a watch by label, an API server reports the loss of the label as a removal.
                         kind = "DELETED"
                     if kind != "ERROR" or told > begun:  # an earlier error ended another watch
                         event = {"type": kind, "object": value}
@@ -198,7 +198,7 @@ class ScriptedApi:
         return copy.deepcopy((self.version, self.objects, self._owned))
 
     def restore(self, version: int, objects: dict[str, Any], owned: dict[Any, Any]) -> None:
-        """Goes back to a backup, as etcd does, or to a cluster that was made anew: versions count on from there."""
+        """Goes back to a backup, as a restored etcd or another cluster does: versions count on from there."""
         self.version, self.objects, self._owned = copy.deepcopy((version, objects, owned))
         self.history = []
         self._epoch += 1

@@ -17,7 +17,7 @@ QUICK = {"SANDBOX_READY_FOR": "0", "SANDBOX_LOCAL_PORTS": LOCAL_PORTS}
 
 
 def without_coverage() -> dict[str, str]:
-    """The environment for a process of another user, who may not write this tree: coverage would fail at its end."""
+    """Returns the environment for a process of another user. Without coverage, whose files that user may not write."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 

@@ -1,4 +1,4 @@
-"""Waiting for what comes about by itself."""
+"""Waits for conditions that become true without further action."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every call has in common: how long it may take, and how its errors are told."""
+"""What all calls have in common: how long they may take, and the form of their errors."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""How a database is opened: what a commit promises, who may write, and how long one that is silent is waited for."""
+"""How a database is opened: what a commit promises, who may write, and how soon a silent database is given up."""
 
 import socket
 import sqlite3
@@ -45,7 +45,7 @@ def test_only_a_writing_connection_takes_the_lock_at_the_beginning(tmp_path: Pat
 
 
 def test_a_postgresql_that_never_answers_is_given_up() -> None:
-    # Its URL says how long; without that ten seconds are what libpq is told.
+    # The URL says how long to wait. Without that, libpq waits for ten seconds.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://a:b@127.0.0.1:{silent.getsockname()[1]}/c"
         engine = connection.connect(url, writes=True, busy_timeout=1)

@@ -1,4 +1,4 @@
-"""What is said of acts that are undone, and when they may be repeated."""
+"""The fault of acts that somebody undoes each time, and when they may be repeated."""
 
 import asyncio
 import dataclasses

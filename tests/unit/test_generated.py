@@ -56,7 +56,7 @@ def message_parts(message: descriptor_pb2.DescriptorProto, name: str, path: tupl
     yield name, path
     for index, field in enumerate(message.field):
         yield f"{name}.{field.name}", (*path, FIELDS, index)
-    # An `optional` field stands in a oneof of its own, which nobody wrote either.
+    # An `optional` field is in a generated oneof of its own.
     optional = {field.oneof_index for field in message.field if field.proto3_optional}
     for index, oneof in enumerate(message.oneof_decl):
         if index not in optional:

@@ -17,7 +17,7 @@ from sandbox_server.domain.observed import Observed
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import HOME_FOLDER, Key, Sandbox
 from sandbox_server.engines.kubernetes import containers, home, manifests
-from sandbox_server.engines.kubernetes.objects import Said, Status
+from sandbox_server.engines.kubernetes.objects import State, Status
 from sandbox_server.rpc import convert
 from sandbox_server.settings import Defaults, Kubernetes
 
@@ -247,7 +247,7 @@ def test_disk_that_cannot_be_filled_is_reported_with_the_output_of_the_copy_and_
     filling = {"name": home.CONTAINER, "state": {"terminated": ended}}
     own = {"name": "sandbox", "state": {"waiting": {"reason": "PodInitializing"}}}
     found = msgspec.convert({"initContainerStatuses": [filling], "containerStatuses": [own]}, Status)
-    cause = containers.cause(found, Said())
+    cause = containers.cause(found, State())
     assert cause.reason is Reason.CONTAINER_CONFIG
     assert words in cause.message
     assert "copy_image_home=false" in cause.message

@@ -1,4 +1,4 @@
-"""What an informer remembers when news comes twice, late or from two sides."""
+"""What an informer remembers when an event comes twice, late, or after the answer to a write."""
 
 import asyncio
 import contextlib
@@ -45,13 +45,13 @@ class Pages:
         return json.dumps(page).encode()
 
 
-class Told:
-    """An informer without an API server, or with `api`, and what it says of its cache."""
+class Reporting:
+    """An informer without an API server, or with `api`, and the changes that its cache reports."""
 
     def __init__(self, api: Any = None) -> None:
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.cache: Cache[str] = Cache(
-            observe.identify, lambda found: found.metadata.annotations["is"], self.told.append, lambda: None
+            observe.identify, lambda found: found.metadata.annotations["is"], self.reported.append, lambda: None
         )
         self.informer = Informer(api, "/", {"labelSelector": "x"}, self.cache, Pace())
 
@@ -67,69 +67,69 @@ def line(kind: str, version: int, value: str = "", **more: str) -> bytes:
     return json.dumps({"type": kind, "object": item(version, value, **more)}).encode()
 
 
-def test_news_that_comes_late_or_twice_changes_nothing() -> None:
-    made = Told()
+def test_event_that_comes_late_or_twice_changes_nothing() -> None:
+    made = Reporting()
     made.hear(line("ADDED", 5, "new"))
     made.answered(9, "newer")
     made.hear(line("MODIFIED", 7, "old"))
     made.hear(line("MODIFIED", 9, "newer"))
     made.hear(line("BOOKMARK", 12, name=""))
     assert made.cache.get(NAME) == "newer"
-    assert made.told == ["a"]
+    assert made.reported == ["a"]
 
 
 def test_what_was_removed_is_not_brought_back_by_the_late_answer_to_a_write() -> None:
-    made = Told()
+    made = Reporting()
     made.hear(line("ADDED", 5, "new"))
     made.hear(line("MODIFIED", 6, "ours"))
     made.hear(line("DELETED", 7))
     made.answered(6, "ours")
     assert made.cache.get(NAME) is None
-    assert made.told == ["a", "a", "a"]
+    assert made.reported == ["a", "a", "a"]
 
 
 def test_removed_entry_is_not_restored_by_an_event_that_comes_again() -> None:
-    made = Told()
+    made = Reporting()
     news = [line("ADDED", 5, "new"), line("MODIFIED", 6, "ours"), line("DELETED", 7)]
     for one in news:
         made.hear(one)
-    made.told.clear()
+    made.reported.clear()
     made.hear(line("BOOKMARK", 4, name=""))
     for one in news:
         made.hear(one)
     assert made.cache.get(NAME) is None
-    assert made.told == []
+    assert made.reported == []
 
 
 def test_the_removal_of_a_former_object_leaves_its_successor() -> None:
-    made = Told()
+    made = Reporting()
     made.hear(line("ADDED", 5, "former"))
     made.answered(9, "successor", uid="second")
     made.hear(line("DELETED", 8, "former"))
     assert (made.cache.get(NAME), made.cache.uid(NAME)) == ("successor", "second")
 
 
-def test_one_that_lost_its_label_is_not_gone_once_a_write_of_ours_put_that_back() -> None:
-    made = Told()
+def test_object_without_its_label_is_not_removed_once_our_write_has_restored_it() -> None:
+    made = Reporting()
     made.hear(line("ADDED", 5, "ours"))
     made.answered(9, "ours")
     made.hear(line("DELETED", 8, "ours"))
     assert made.cache.get(NAME) == "ours"
     made.hear(line("DELETED", 10, "ours"))
     assert made.cache.get(NAME) is None
-    assert made.told == ["a", "a"]
+    assert made.reported == ["a", "a"]
 
 
-async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newer_write() -> None:
+async def test_list_reads_all_pages_reports_what_a_watch_missed_and_keeps_a_newer_write() -> None:
     api = Pages(
         {"metadata": {"resourceVersion": "20", "continue": "more"}, "items": [item(3, "same", name="same")]},
         {"metadata": {"resourceVersion": "20"}, "items": [item(18, "changed", name="changed")]},
         {"metadata": {"resourceVersion": "30"}, "items": []},
     )
-    made = Told(api)
+    made = Reporting(api)
     for version, name in enumerate(("same", "changed", "missed"), 3):
         made.hear(line("ADDED", version, "same", name=name))
-    made.told.clear()
+    made.reported.clear()
     api.meanwhile = lambda: made.answered(21, "ours", name="written")
     await made.informer._list()
     assert {name: made.cache.get(name) for name in ("same", "changed", "missed", "written")} == {
@@ -138,7 +138,7 @@ async def test_a_list_takes_all_pages_tells_what_a_watch_missed_and_keeps_a_newe
         "missed": None,
         "written": "ours",
     }
-    assert made.told == ["a"] * 2
+    assert made.reported == ["a"] * 2
     assert [one.get("continue") for one in api.asked] == [None, "more"]
     assert {one["labelSelector"] for one in api.asked} == {"x"}
     api.meanwhile = lambda: None
@@ -153,15 +153,15 @@ async def test_a_list_whose_next_page_is_gone_changes_nothing_and_begins_anew() 
         client.Gone("the provided continue parameter is too old"),
         {"metadata": {"resourceVersion": "30"}, "items": [item(5, "same")]},
     )
-    made = Told(api)
+    made = Reporting(api)
     made.hear(line("ADDED", 5, "same"))
-    made.told.clear()
+    made.reported.clear()
     with pytest.raises(client.Gone):
         await made.informer._list()
     assert (made.cache.get(NAME), made.cache.get("half")) == ("same", None)
     await made.informer._list()
     assert [one.get("continue") for one in api.asked] == [None, "more", None]
-    assert (made.cache.get(NAME), made.told) == ("same", [])
+    assert (made.cache.get(NAME), made.reported) == ("same", [])
 
 
 class Silence:
@@ -180,7 +180,7 @@ class Silence:
 
 
 async def test_watch_that_ends_because_a_list_is_due_has_not_failed() -> None:
-    made = Told(Silence())
+    made = Reporting(Silence())
     made.informer._list_at = time.monotonic() + 0.05
     async with asyncio.timeout(5):
         await made.informer._watch()
@@ -210,7 +210,7 @@ def test_answer_to_a_write_that_changed_nothing_puts_nothing_in_doubt() -> None:
 
 @pytest.mark.fault(58)
 async def test_cache_is_emptied_from_the_last_removal_until_an_object_comes() -> None:
-    made = Told(Pages({"metadata": {"resourceVersion": "20"}, "items": []}))
+    made = Reporting(Pages({"metadata": {"resourceVersion": "20"}, "items": []}))
     made.hear(line("ADDED", 5, "first"))
     assert not made.cache.emptied
     made.hear(line("DELETED", 6, "first"))
@@ -223,7 +223,7 @@ async def test_cache_is_emptied_from_the_last_removal_until_an_object_comes() ->
 
 async def test_list_of_another_history_replaces_what_is_newer_than_it() -> None:
     api = Pages({"metadata": {"resourceVersion": "4"}, "items": [item(3, "restored")]})
-    made = Told(api)
+    made = Reporting(api)
     made.hear(line("ADDED", 9, "old"))
     made.hear(line("ADDED", 10, "old", name="other"))
     await made.informer._list()

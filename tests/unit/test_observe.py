@@ -8,7 +8,7 @@ import pytest
 from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import events, observe
-from sandbox_server.engines.kubernetes.objects import OBJECT, Meta, Object, Said
+from sandbox_server.engines.kubernetes.objects import OBJECT, Meta, Object, State
 
 MAKING = "the container is being made"
 READY = {"type": "Ready", "status": "True"}
@@ -408,7 +408,7 @@ def test_failing_other_container_is_named_with_its_state_and_message(
 )
 def test_what_a_pod_waits_for_beside_its_own_container_is_reported(found: Object, reason: Reason, words: str) -> None:
     begun = {"type": "PodReadyToStartContainers", "status": "True"}
-    status = msgspec.structs.replace(found.status, conditions=[*found.status.conditions, msgspec.convert(begun, Said)])
+    status = msgspec.structs.replace(found.status, conditions=[*found.status.conditions, msgspec.convert(begun, State)])
     seen = observe.pod(msgspec.structs.replace(found, status=status))
     assert (seen.reason, seen.message[: len(words)]) == (reason, words)
 

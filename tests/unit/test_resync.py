@@ -1,4 +1,4 @@
-"""What no wake-up told of is seen all the same: by the resync, and when a namespace comes into sight."""
+"""The reconciler notices what no wake-up reports: at the resync, and when a namespace is synced again."""
 
 import asyncio
 import dataclasses
@@ -27,7 +27,7 @@ TOUCH_EVERY = 0.4
 
 
 class SilentEngine:
-    """Does what it is asked, and tells of nothing by itself."""
+    """An engine that obeys and reports no change."""
 
     def __init__(self) -> None:
         self.world = ObedientEngine(Observed())
@@ -65,7 +65,7 @@ class SilentEngine:
 
 
 class Silence:
-    """A reconciler that nobody tells anything, and the one sandbox that it has."""
+    """A reconciler without wake-ups, over one sandbox."""
 
     def __init__(self, folder: Path) -> None:
         self.engine = SilentEngine()
@@ -140,10 +140,10 @@ async def test_a_wall_clock_that_steps_by_an_hour_leaves_the_order_and_what_runs
     while silence.engine.world.step():
         pass
     await silence.until(lambda one: one.status.phase is Phase.RUNNING)
-    told = silence.memory.sequence
+    sequence = silence.memory.sequence
     await asyncio.sleep(0.2)
-    assert silence.memory.sequence == told
-    assert [one.sequence for one in await silence.database.events(0, told + 1)] == list(range(1, told + 1))
+    assert silence.memory.sequence == sequence
+    assert [one.sequence for one in await silence.database.events(0, sequence + 1)] == list(range(1, sequence + 1))
 
 
 @pytest.mark.fault(29)
@@ -170,9 +170,9 @@ async def test_repeated_refusal_of_the_engine_is_one_event(silence: Silence) -> 
     silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
     await silence.run(resync=0.02)
     await silence.until(lambda one: one.status.phase is Phase.ERROR)
-    told = silence.memory.sequence
+    sequence = silence.memory.sequence
     await asyncio.sleep(0.3)
-    assert silence.memory.sequence == told
+    assert silence.memory.sequence == sequence
 
 
 @pytest.mark.fault(10)
@@ -227,11 +227,11 @@ async def test_restart_reports_no_end_of_an_error_before_its_act_was_tried_again
     await silence.until(lambda one: one.status.phase is Phase.ERROR)
     silence.task.cancel()
     await asyncio.gather(silence.task, return_exceptions=True)
-    told = silence.memory.sequence
+    sequence = silence.memory.sequence
     silence.engine.fails = answer
     await silence.start(resync=0.02)
     await asyncio.sleep(0.3)
-    assert silence.memory.sequence == told
+    assert silence.memory.sequence == sequence
     silence.engine.fails = None
     await silence.until(lambda one: one.applied_generation == 1 and one.status.phase is Phase.STARTING)
 
@@ -240,10 +240,10 @@ async def test_refusal_stays_while_the_engine_gives_no_answer(silence: Silence) 
     silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
     await silence.run(resync=0.02)
     await silence.until(lambda one: one.status.phase is Phase.ERROR)
-    told = silence.memory.sequence
+    sequence = silence.memory.sequence
     silence.engine.fails = engines.Unreachable("no answer")
     await asyncio.sleep(0.3)
-    assert silence.memory.sequence == told
+    assert silence.memory.sequence == sequence
 
 
 async def test_refusal_outlives_a_time_in_which_the_namespace_cannot_be_observed(silence: Silence) -> None:
@@ -252,10 +252,10 @@ async def test_refusal_outlives_a_time_in_which_the_namespace_cannot_be_observed
     await silence.until(lambda one: one.status.reason is Reason.QUOTA_EXCEEDED)
     silence.engine.sighted, silence.engine.why = False, Fault(Reason.CLUSTER_FORBIDDEN, "a right")
     await silence.until(lambda one: one.status.reason is Reason.CLUSTER_FORBIDDEN)
-    told = silence.memory.sequence
+    sequence = silence.memory.sequence
     silence.engine.sighted, silence.engine.why = True, None
     await silence.until(lambda one: one.status.reason is Reason.QUOTA_EXCEEDED)
-    since = await silence.database.events(told, 100)
+    since = await silence.database.events(sequence, 100)
     assert {one.sandbox.status.phase for one in since} == {Phase.ERROR}
 
 

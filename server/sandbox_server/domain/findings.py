@@ -81,8 +81,8 @@ def namespace_holds(at: Situation) -> Finding | None:
 def foreign_object(at: Situation) -> Finding | None:
     """An object of the sandbox's name was not made for it."""
     kind = at.foreign_kind()
-    said = f"a {kind} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
-    return _if(kind is not None, Reason.NAME_CONFLICT, said)
+    message = f"a {kind} of this name belongs to somebody else; it is left alone. Remove it or choose another id"
+    return _if(kind is not None, Reason.NAME_CONFLICT, message)
 
 
 def refused(at: Situation) -> Finding | None:
@@ -100,23 +100,23 @@ def busy(at: Situation) -> Finding | None:
 
 def controller_idle(at: Situation) -> Finding | None:
     """The controller of the workload has had enough time to act on it, and has not done so."""
-    said = (
+    message = (
         "waiting for the cluster's StatefulSet controller, which has not acted on the workload: the controller manager is "
         "down, or something denies what it writes, such as ControllerRevisions"
     )
-    return _if(at.unattended(), Reason.WORKLOAD_PENDING, said)
+    return _if(at.unattended(), Reason.WORKLOAD_PENDING, message)
 
 
 def volume_lost(at: Situation) -> Finding | None:
     """The disk with the data is gone, or on its way with no pod left to hold it."""
-    said = "the disk was lost, removed or replaced; Start with accept_data_loss begins on an empty one"
-    return _if(at.volume_lost(), Reason.VOLUME_LOST, said)
+    message = "the disk was lost, removed or replaced; Start with accept_data_loss begins on an empty one"
+    return _if(at.volume_lost(), Reason.VOLUME_LOST, message)
 
 
 def volume_going(at: Situation) -> Finding | None:
     """The disk with the data goes as soon as the pod that holds it does."""
-    said = "the disk is being removed and goes with the pod: save your work now"
-    return _if(at.volume_going(), Reason.VOLUME_TERMINATING, said)
+    message = "the disk is being removed and goes with the pod: save your work now"
+    return _if(at.volume_going(), Reason.VOLUME_TERMINATING, message)
 
 
 def ready_on_doomed_volume(at: Situation) -> Finding | None:
@@ -137,8 +137,8 @@ def volume_kept(at: Situation) -> Finding | None:
 def volume_kept_lost(at: Situation) -> Finding | None:
     """The claim is there and stays, without its volume."""
     lost = at.volume is not None and at.volume.lost
-    said = "removed; the claim is kept, but the volume that it was bound to no longer exists"
-    return _if(at.volume_kept() and lost, Reason.VOLUME_KEPT, said)
+    message = "removed; the claim is kept, but the volume that it was bound to no longer exists"
+    return _if(at.volume_kept() and lost, Reason.VOLUME_KEPT, message)
 
 
 def volume_left(at: Situation) -> Finding | None:
@@ -228,8 +228,8 @@ def start_overdue(at: Situation) -> Finding | None:
     if at.now < at.start_deadline_at:
         return None
     seen = Reason.WORKLOAD_PENDING.name if at.pod is None else f"{at.pod.reason.name} {at.pod.message}"
-    said = f"not ready within {int(at.pace.start_deadline)} s; last seen: {seen}"
-    return Finding(Reason.START_DEADLINE, said.rstrip())
+    message = f"not ready within {int(at.pace.start_deadline)} s; last seen: {seen}"
+    return Finding(Reason.START_DEADLINE, message.rstrip())
 
 
 def pod_disrupted(at: Situation) -> Finding | None:

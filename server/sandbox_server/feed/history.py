@@ -95,8 +95,8 @@ class History:
             yield
             return
         if self._readers >= READERS_MOST:
-            said = "too many watches catch up at once: open again later with the last sequence seen"
-            raise errors.Unavailable("TOO_FAR_BEHIND", said)
+            message = "too many watches catch up at once: open again later with the last sequence seen"
+            raise errors.Unavailable("TOO_FAR_BEHIND", message)
         self._readers += 1
         try:
             yield

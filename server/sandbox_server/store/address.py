@@ -33,8 +33,8 @@ def parse(location: Location) -> Place:
             return _postgresql(found[1])
         parsed = sa.make_url(location)
     except (sa.exc.ArgumentError, ValueError) as error:
-        said = str(error)
-        raise ValueError(said if said.startswith("database-url: ") else _WRONG) from None
+        message = str(error)
+        raise ValueError(message if message.startswith("database-url: ") else _WRONG) from None
     if parsed.get_backend_name() != "sqlite":
         raise ValueError(_WRONG)
     if parsed.database in (None, "", ":memory:"):

@@ -133,8 +133,8 @@ class Group(Reader):
             return self.committed[sequence - self._stands - 1]
         found = self._events(rows.EVENT, {"of_sequence": sequence})
         if not found:
-            said = f"the sandbox {sandbox_id!r} was deleted: create another"
-            raise errors.NotFound("SANDBOX_NOT_FOUND", said, sandbox_id=sandbox_id)
+            message = f"the sandbox {sandbox_id!r} was deleted: create another"
+            raise errors.NotFound("SANDBOX_NOT_FOUND", message, sandbox_id=sandbox_id)
         return found[0]
 
     def _take(self, write: Write) -> Event:

@@ -121,7 +121,7 @@ async def test_stop_and_delete_name_the_manager_that_scales_up_again(rig: Rig, a
 
 
 async def test_apply_that_cannot_be_done_is_contested_too(rig: Rig, api: ScriptedApi) -> None:
-    """A claim has to go before there can be a fresh one, and whoever scales the workload up keeps it."""
+    """A claim has to be removed before a fresh one is made, and somebody who scales the workload up prevents that."""
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     claim = api.objects[CLAIMS][f"vn-homevn-agent-{A}-0"]

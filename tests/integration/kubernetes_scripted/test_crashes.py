@@ -1,4 +1,4 @@
-"""Rows 2 to 5: the service is killed with each of its writes in turn, and the one that comes after it goes on."""
+"""Rows 2 to 5: the service is killed at each of its writes in turn, and the next process finishes the work."""
 
 import asyncio
 import base64

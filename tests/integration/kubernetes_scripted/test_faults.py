@@ -451,12 +451,12 @@ async def test_warning_about_a_pod_is_not_reported_for_its_successor(rig: Rig, a
     api.unmade.clear()
     api.control("default", A)
     await rig.settled(A, Phase.RUNNING)
-    told = len(rig.history)
+    reported = len(rig.history)
     api.delete(PODS, f"{A}-0")
     await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING)
     api.control("default", A)
     await rig.settled(A, Phase.RUNNING)
-    assert Phase.ERROR not in {one.status.phase for one in rig.history[told:]}
+    assert Phase.ERROR not in {one.status.phase for one in rig.history[reported:]}
 
 
 @pytest.mark.find(13)
@@ -473,11 +473,11 @@ async def test_event_of_any_clock_is_reported_and_none_of_a_former_pod(rig: Rig,
     await rig.settled(A, Phase.RUNNING)
     # A former pod's event, while the pod goes and does not come back; then the same words again, of the new pod.
     api.unmade.add(A)
-    told = len(rig.history)
+    reported = len(rig.history)
     api.delete(PODS, f"{A}-0")
     await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING)
     await asyncio.sleep(0.3)
-    assert Phase.ERROR not in {one.status.phase for one in rig.history[told:]}
+    assert Phase.ERROR not in {one.status.phase for one in rig.history[reported:]}
     api.put(EVENTS, event("e", found, "StatefulSet", DENIED, times) | {"count": 2})
     await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED, within=5)
 
@@ -491,10 +491,10 @@ async def test_event_from_before_a_stop_is_not_reported_after_the_start(rig: Rig
     await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
-    told = len(rig.history)
+    reported = len(rig.history)
     await rig.begin(A, Phase.RUNNING)
     await asyncio.sleep(0.5)
-    assert Phase.ERROR not in {one.status.phase for one in rig.history[told:]}
+    assert Phase.ERROR not in {one.status.phase for one in rig.history[reported:]}
     api.unmade.clear()
     api.control("default", A)
     await rig.settled(A, Phase.RUNNING)
@@ -510,11 +510,11 @@ async def test_warning_from_before_a_restart_is_reported_until_there_is_a_pod(ri
     api.put(EVENTS, event("e", api.objects[SETS][A], "StatefulSet", DENIED))
     await rig.start()
     await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
-    told = len(rig.history)
+    reported = len(rig.history)
     for _ in range(3):
         rig.reconciler.wake(rig.key(A))
         await asyncio.sleep(0.2)
-    assert len(rig.history) == told
+    assert len(rig.history) == reported
     api.unmade.clear()
     api.control("default", A)
     await rig.settled(A, Phase.RUNNING)
@@ -634,9 +634,9 @@ async def test_output_of_another_container_is_reported_without_the_environment(r
     found["status"]["conditions"] = [ready, *found["status"]["conditions"][1:]]
     found["status"]["containerStatuses"].append(beside)
     api.put(PODS, found)
-    told = (await rig.until(A, lambda one: one.status.reason is Reason.OTHER_CONTAINER)).status
-    assert told.message == "the container mesh: ended with exit code 1 (Error): refused [redacted]"
-    assert told.restart_count == 1
+    reported = (await rig.until(A, lambda one: one.status.reason is Reason.OTHER_CONTAINER)).status
+    assert reported.message == "the container mesh: ended with exit code 1 (Error): refused [redacted]"
+    assert reported.restart_count == 1
     assert all(samples.CANARY not in str(one.status) for one in rig.history)
 
 
@@ -656,9 +656,9 @@ async def test_secret_that_the_kubelet_misses_is_no_error_while_the_service_make
     found["status"]["containerStatuses"][0] |= {"ready": False, "state": {"waiting": missing}}
     noticed = time.monotonic()
     api.put(PODS, found)
-    told = (await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING)).status
-    assert (told.phase, told.reason) == (Phase.STARTING, Reason.CONTAINER_CREATING)
-    assert (told.message, remedy.of(told.reason)) == (missing["message"], remedy.Remedy.WAIT)
+    reported = (await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING)).status
+    assert (reported.phase, reported.reason) == (Phase.STARTING, Reason.CONTAINER_CREATING)
+    assert (reported.message, remedy.of(reported.reason)) == (missing["message"], remedy.Remedy.WAIT)
     await until(lambda: f"{A}-env" in api.objects[SECRETS])
     assert api.objects[SECRETS][f"{A}-env"]["data"] == secret["data"]
     # It is not written again before the kubelet can have looked again.
@@ -725,20 +725,20 @@ async def test_answer_to_a_probe_is_reported_without_the_environment(rig: Rig, a
     found["status"]["conditions"] = [ready, *found["status"]["conditions"][1:]]
     found["status"]["containerStatuses"][0]["ready"] = False
     found = api.put(PODS, found)
-    told = await rig.until(A, lambda one: one.status.reason is Reason.NOT_READY)
-    assert told.status.message == "the container runs; it is not ready yet"
+    reported = await rig.until(A, lambda one: one.status.reason is Reason.NOT_READY)
+    assert reported.status.message == "the container runs; it is not ready yet"
     words = "Readiness probe failed: HTTP probe failed with statuscode: 404"
     api.put(EVENTS, warning("probe", found, "Unhealthy", f"{words} {samples.CANARY}"))
     api.put(EVENTS, warning("dns", found, "MissingClusterDNS", "kubelet does not have ClusterDNS IP configured"))
-    told = await rig.until(A, lambda one: words in one.status.message)
-    assert told.status.message == f"the container runs; it is not ready yet: {words} [redacted]"
+    reported = await rig.until(A, lambda one: words in one.status.message)
+    assert reported.status.message == f"the container runs; it is not ready yet: {words} [redacted]"
     count = len(rig.history)
     await asyncio.sleep(0.3)
     assert len(rig.history) == count
     # Another pod has another probe.
     api.delete(PODS, f"{A}-0")
     api.put(PODS, found | {"metadata": {**found["metadata"], "uid": "another"}})
-    told = await rig.until(A, lambda one: one.status.reason is Reason.NOT_READY and words not in one.status.message)
+    reported = await rig.until(A, lambda one: one.status.reason is Reason.NOT_READY and words not in one.status.message)
     assert samples.CANARY not in str(rig.history)
 
 

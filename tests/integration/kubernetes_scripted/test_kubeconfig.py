@@ -1,4 +1,4 @@
-"""What a kubeconfig can say of the way to the API server, and of who we are."""
+"""How a kubeconfig leads to the API server, and which identity it gives the service."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ AT_ONCE = Pace(credentials_every=0, credentials_again=0)
 async def asking(
     api: ScriptedApi, folder: Path, cluster: Mapping[str, Any], user: Mapping[str, Any], pace: Pace = FAST
 ) -> AsyncIterator[Callable[[], Awaitable[web.Request]]]:
-    """What the API server hears from a client with that kubeconfig, each time that it is had to ask."""
+    """Returns what the API server receives from a client with that kubeconfig, for each call."""
     named = {"clusters": [{"name": "t", "cluster": cluster}], "users": [{"name": "t", "user": user}]}
     contexts = [{"name": "t", "context": {"cluster": "t", "user": "t"}}]
     path = folder / "kubeconfig"

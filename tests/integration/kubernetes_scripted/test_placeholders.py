@@ -16,7 +16,7 @@ OTHERS = [f"vn-homevn-agent-{A}-{ordinal}" for ordinal in range(1, 12)]
 
 
 async def scaled(rig: Rig, api: ScriptedApi) -> None:
-    """A sandbox that runs again as it should after somebody scaled its StatefulSet to twelve."""
+    """Makes a sandbox whose StatefulSet somebody has scaled to twelve, and that runs with one pod again."""
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     await rig.stop()

@@ -71,7 +71,7 @@ async def test_repaired_template_of_the_same_generation_replaces_broken_pod(
 
 
 def inject(api: ScriptedApi, **spec: str) -> None:
-    """Adds to the pod's template, as somebody else does."""
+    """Adds to the pod's template, as another manager does."""
     template = api.objects[SETS][A]["spec"]["template"]
     api.edit(SETS, A, template=template | {"spec": template["spec"] | spec})
     api.control("default", A)

@@ -1,4 +1,4 @@
-"""A pod that the StatefulSet controller could not make: who wakes the controller once the cause is gone."""
+"""A pod that the StatefulSet controller could not make: the service wakes the controller when the cause may be gone."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""Versions that go backwards: etcd restored from a backup, or a cluster made anew behind the same address."""
+"""Versions that go backwards: etcd is restored from a backup, or another cluster has the same address."""
 
 import asyncio
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""The story of a sandbox on a local engine that is not root's, whoever starts this; a folder of nobody's is argument."""
+"""Runs a sandbox on a local engine as the user nobody. The argument is a folder that belongs to that user."""
 
 import asyncio
 import os
 import sys
 from pathlib import Path
 
-# Where nobody may look: that of the interpreter may be in root's home.
+# A path that the user nobody can read: the interpreter's own may be in root's home.
 sys.base_prefix = "/usr"
 
 from sandbox_server.domain.phase import Phase  # noqa: E402 - after what it is to see

@@ -1,4 +1,4 @@
-"""What becomes of processes without the service: found again, told of, never doubled, and nobody else's."""
+"""Processes outlive the service: the next service finds and reports its own, and starts none twice."""
 
 import asyncio
 import json

@@ -44,7 +44,7 @@ async def test_a_sandbox_that_prints_without_end_has_a_bounded_log(rig: LocalRig
     while time.monotonic() < end:
         assert size(rig) <= 2 * output.MOST
         await asyncio.sleep(0.01)
-    # It goes on while there is no service, and is found again by the next.
+    # The process goes on without a service, and the next service finds it.
     await rig.stop()
     await asyncio.sleep(1)
     assert size(rig) <= 2 * output.MOST

@@ -84,7 +84,7 @@ async def test_one_bad_answer_of_a_ready_sandbox_is_forgiven(rig: LocalRig, monk
 
 @pytest.mark.parametrize("first", [True, False])
 async def test_a_tcp_port_is_ready_once_it_is_open(rig: LocalRig, first: bool) -> None:
-    # The first port of the spec stands for PORT; another is itself.
+    # The first port of the spec means PORT; any other port means itself.
     other = free_port()
     ports = (Port("app", 3000), Port("other", other))
     spec = serving("$PORT" if first else str(other), ports, tcp_port=3000 if first else other)

@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 PYTHON = f"{sys.base_prefix}/bin/python3"
 
-# Stands for a terminal program: whoever connects is told which processes it sees.
+# Stands for a terminal program: it sends each connection the processes that it can see.
 TERMINAL = """
 import pathlib, socket, sys
 server = socket.create_server(('127.0.0.1', int(sys.argv[1])))
@@ -172,7 +172,7 @@ def test_the_terminal_runs_in_its_sandbox_and_again_when_it_ended(make_service: 
     service = make_service("--local-terminal", f"{PYTHON} -c {word} {{port}}").start()
 
     def seen(port: int) -> list[str]:
-        """The names of the processes in sight; none where nobody answers."""
+        """Returns the names of the processes that the terminal can see; none if it does not answer."""
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=5) as terminal:
                 return terminal.makefile().read().split()

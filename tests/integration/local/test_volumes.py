@@ -48,7 +48,7 @@ async def test_a_folder_and_a_process_of_another_sandbox_are_left_alone(rig: Loc
     await rig.create(A, spec=rig.ground.script("echo theirs >work; exec sleep MARK"))
     await rig.there(rig.ground.marked)
     theirs, before = rig.ground.marked(), everything(rig.ground.folder(A))
-    # The database is lost, and with it who that was.
+    # The database is lost, and with it the sandbox of the volume.
     await rig.stop()
     (rig.ground.settings.data_dir.parent / "rig.db").unlink()
     await rig.start()

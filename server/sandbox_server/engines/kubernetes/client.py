@@ -61,15 +61,15 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
     """Returns the exception for a failed call or the ERROR of a watch: `engines.Refused`, or `Busy` if a repetition may
     succeed."""
     try:
-        said = FAILURE.decode(answer)
+        decoded = FAILURE.decode(answer)
     except msgspec.DecodeError:
-        said = Failure(bytes(answer).decode(errors="replace")[:500])
-    code = status or said.code
+        decoded = Failure(bytes(answer).decode(errors="replace")[:500])
+    code = status or decoded.code
     if code in (409, 410, 429) or code >= 500:
         wait = min(float(retry_after), WAIT_MOST) if retry_after.isdecimal() else 0.0
         busy = {409: Conflict, 410: Gone}.get(code, engines.Busy)
-        return busy(f"{what}: {code} {said.message}", wait)
-    return (Missing if code == 404 else engines.Refused)(observe.refused(said.message or f"{what}: {code}"))
+        return busy(f"{what}: {code} {decoded.message}", wait)
+    return (Missing if code == 404 else engines.Refused)(observe.refused(decoded.message or f"{what}: {code}"))
 
 
 def path(kind: Kind, namespace: str, name: str = "") -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import home, pods
-from sandbox_server.engines.kubernetes.objects import Container, Said, Status
+from sandbox_server.engines.kubernetes.objects import Container, State, Status
 
 _WAITING = {
     # kubelet/container/sync_result.go
@@ -73,7 +73,7 @@ def restarts(status: Status) -> int:
     return sum(one.restartCount for one in (*status.initContainerStatuses, *status.containerStatuses))
 
 
-def cause(status: Status, ready: Said) -> Cause:
+def cause(status: Status, ready: State) -> Cause:
     """Returns why the pod is not ready: an error of the sandbox's container, an error of another one, or what is pending."""
     container = own(status)
     found = _cause(container)
@@ -104,7 +104,7 @@ def _cause(container: Container) -> Cause:
     return Cause(Reason.CONTAINER_CREATING, "")
 
 
-def _waiting(waiting: Said, last: Said | None) -> Cause:
+def _waiting(waiting: State, last: State | None) -> Cause:
     reason = _WAITING.get(waiting.reason)
     if reason is Reason.CRASH_LOOP and last is not None:
         return _ended(last, reason)
@@ -120,16 +120,18 @@ def _waiting(waiting: Said, last: Said | None) -> Cause:
     return Cause(reason or Reason.CONTAINER_CONFIG, waiting.message or waiting.reason, waiting.message, passing)
 
 
-def _passing(waiting: Said) -> bool:
+def _passing(waiting: State) -> bool:
     return waiting.reason == "ErrImagePull" or _PASSING.search(waiting.message) is not None
 
 
-def _ended(ended: Said, otherwise: Reason) -> Cause:
+def _ended(ended: State, otherwise: Reason) -> Cause:
     """Returns why a container ended: `otherwise`, unless it was out of memory or its process could not be started."""
     if ended.reason in _NOT_STARTED:
         return Cause(Reason.CONTAINER_CONFIG, ended.message or ended.reason, ended.message)
-    said = f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
-    return Cause(Reason.OUT_OF_MEMORY if ended.reason == "OOMKilled" else otherwise, said)
+    message = (
+        f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
+    )
+    return Cause(Reason.OUT_OF_MEMORY if ended.reason == "OOMKilled" else otherwise, message)
 
 
 def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iterator[Cause]:
@@ -154,7 +156,7 @@ def _fails(found: Cause) -> bool:
 
 def _failing(kind: str, container: Container) -> Cause:
     """Returns the error of another container, with its name, its state and its message."""
-    waiting = container.state.get("waiting", Said())
+    waiting = container.state.get("waiting", State())
     ended = container.state.get("terminated") or container.lastState.get("terminated")
     states = [waiting.reason] if waiting.reason else []
     if ended is not None:
@@ -167,7 +169,7 @@ def _failing(kind: str, container: Container) -> Cause:
     return Cause(reason, ": ".join(filter(None, (named, quoted))), quoted, passing)
 
 
-def _gates(status: Status, ready: Said) -> str:
+def _gates(status: Status, ready: State) -> str:
     """Returns which readiness gates are not passed, with the messages of the kubelet and of their conditions."""
     closed = [one for one in status.conditions if f'"{one.type}"' in ready.message and one.status != "True"]
     return "; ".join(filter(None, (ready.message, *(one.message or one.reason for one in closed))))

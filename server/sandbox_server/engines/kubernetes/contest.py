@@ -61,9 +61,12 @@ class Contest:
             return
         owned = dict(_owned(found))
         lost = self._fields[reference] - owned.pop((FIELD_MANAGER, "Apply"), set())
-        for manager, of in sorted({who: lost & theirs for (who, _), theirs in owned.items()}.items()):
-            if of:
-                self._undone.append(f"{manager} changes {_listed(of)} of the {reference} each time the service sets it")
+        taken = {manager: lost & fields for (manager, _), fields in owned.items()}
+        for manager, fields in sorted(taken.items()):
+            if fields:
+                self._undone.append(
+                    f"{manager} changes {_listed(fields)} of the {reference} each time the service sets it"
+                )
         if removed := lost.difference(*owned.values()):
             self._undone.append(f"somebody removes {_listed(removed)} of the {reference} each time the service sets it")
 
@@ -77,15 +80,17 @@ class Contest:
         """Notes that the service has removed an object. `found` is the object as it was."""
         self.wrote = True
         if self._removed.get(reference, found.metadata.uid) != found.metadata.uid:
-            who = ", ".join(sorted({one.manager for one in found.metadata.managedFields})) or "somebody"
-            self._undone.append(f"{who} makes the {reference} again each time the service removes it")
+            managers = sorted({entry.manager for entry in found.metadata.managedFields})
+            self._undone.append(
+                f"{', '.join(managers) or 'somebody'} makes the {reference} again each time the service removes it"
+            )
         self._removed[reference] = found.metadata.uid
 
     def done(self, now: float) -> None:
         """Counts one repetition. What was undone before it and before the previous one is undone each time."""
         self.count += 1
         self.last = now
-        each_time = [one for one in self._undone if one in self._undone_before]
+        each_time = [act for act in self._undone if act in self._undone_before]
         self.fault = Fault(Reason.FIELD_CONFLICT, "; ".join(each_time)) if each_time else None
         self._undone_before, self._undone = self._undone, []
 
@@ -165,8 +170,8 @@ class Contests:
 
 def _owned(found: Object) -> Iterator[tuple[tuple[str, str], set[str]]]:
     """Yields each manager with its operation, and the fields that it owns."""
-    for one in found.metadata.managedFields:
-        yield (one.manager, one.operation), set(_paths(msgspec.json.decode(one.fieldsV1 or b"{}"), ""))
+    for entry in found.metadata.managedFields:
+        yield (entry.manager, entry.operation), set(_paths(msgspec.json.decode(entry.fieldsV1 or b"{}"), ""))
 
 
 def _paths(fields: dict[str, Any], at: str) -> Iterator[str]:

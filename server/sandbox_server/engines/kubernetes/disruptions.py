@@ -6,7 +6,7 @@ API sets the condition DisruptionTarget.
 
 from sandbox_server.domain.observed import Disruption
 from sandbox_server.domain.phase import Reason
-from sandbox_server.engines.kubernetes.objects import Object, Said
+from sandbox_server.engines.kubernetes.objects import Object, State
 
 _FAILED = {
     # kubelet/eviction/eviction_manager.go, and kubelet/lifecycle/predicate.go for a pod that is not admitted
@@ -36,7 +36,7 @@ def of(found: Object) -> Disruption | None:
     """Returns why the cluster ends a pod or has ended it; None if it has not."""
     status, meta = found.status, found.metadata
     conditions = {one.type: one for one in status.conditions}
-    target, ready = conditions.get("DisruptionTarget", Said()), conditions.get("Ready", Said())
+    target, ready = conditions.get("DisruptionTarget", State()), conditions.get("Ready", State())
     # The condition is set before the deletion, and removed again if the deletion fails.
     is_going = target.status == "True" and (meta.deletionTimestamp is not None or ready.status != "True")
     if status.phase == "Failed" and status.reason:

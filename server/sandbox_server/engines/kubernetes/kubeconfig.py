@@ -110,7 +110,7 @@ async def _run(plugin: Mapping[str, Any], folder: Path, within: float) -> Mappin
         raise ConfigException(f"exec: {command}: {error.strerror}{hint and '. '}{hint}") from None
     try:
         async with asyncio.timeout(within):
-            printed, said = await process.communicate()
+            printed, complaints = await process.communicate()
     except (TimeoutError, asyncio.CancelledError) as error:
         # With its child processes, which would keep the pipes open.
         with contextlib.suppress(ProcessLookupError):
@@ -120,7 +120,7 @@ async def _run(plugin: Mapping[str, Any], folder: Path, within: float) -> Mappin
             raise
         raise ConfigException(f"exec: {command} did not end within {within:.0f} s") from None
     if process.returncode:
-        words = " ".join(said.decode(errors="replace").split())[:500]
+        words = " ".join(complaints.decode(errors="replace").split())[:500]
         raise ConfigException(f"exec: {command} ended with {process.returncode}: {words or 'it says nothing'}")
     try:
         answer = json.loads(printed)

@@ -37,7 +37,7 @@ class Meta(msgspec.Struct, frozen=True):
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class Said(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True):
     """A condition of a pod, or a state of a container."""
 
     type: str = ""
@@ -54,8 +54,8 @@ class Container(msgspec.Struct, frozen=True):
     ready: bool = False
     restartCount: int = 0
     imageID: str = ""
-    state: dict[str, Said] = {}
-    lastState: dict[str, Said] = {}
+    state: dict[str, State] = {}
+    lastState: dict[str, State] = {}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class Status(msgspec.Struct, frozen=True):
     phase: str = ""
     reason: str = ""
     message: str = ""
-    conditions: list[Said] = []
+    conditions: list[State] = []
     containerStatuses: list[Container] = []
     initContainerStatuses: list[Container] = []
     capacity: dict[str, str] = {}

@@ -14,7 +14,7 @@ from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import containers, disruptions, manifests, resources
 from sandbox_server.engines.kubernetes.containers import Cause
-from sandbox_server.engines.kubernetes.objects import Container, Object, Said, Status
+from sandbox_server.engines.kubernetes.objects import Container, Object, State, Status
 
 _REFUSALS: tuple[tuple[str, Reason], ...] = (
     # apiserver/pkg/admission/plugin/resourcequota/controller.go, in an answer or in a controller's event
@@ -135,8 +135,8 @@ def pod(found: Object) -> Pod:
     meta, status = found.metadata, found.status
     container = containers.own(status)
     conditions = {one.type: one for one in status.conditions}
-    ready, scheduled = conditions.get("Ready", Said()), conditions.get("PodScheduled", Said())
-    begun = conditions.get("PodReadyToStartContainers", Said()).status == "True"
+    ready, scheduled = conditions.get("Ready", State()), conditions.get("PodScheduled", State())
+    begun = conditions.get("PodReadyToStartContainers", State()).status == "True"
     last = container.state.get("terminated") or container.lastState.get("terminated")
     ended = disruptions.of(found)
     cause = Cause(ended.reason, ended.message) if ended else _cause(status, container, ready, scheduled)
@@ -162,7 +162,7 @@ def pod(found: Object) -> Pod:
     )
 
 
-def _cause(status: Status, container: Container, ready: Said, scheduled: Said) -> Cause:
+def _cause(status: Status, container: Container, ready: State, scheduled: State) -> Cause:
     """Returns why the pod is not ready: the domain's reason and the cluster's message."""
     if ready.status == "True":
         return Cause(Reason.READY, "the pod is ready")
@@ -175,7 +175,7 @@ def _cause(status: Status, container: Container, ready: Said, scheduled: Said) -
     return containers.cause(status, ready)
 
 
-def _unscheduled(scheduled: Said) -> Cause:
+def _unscheduled(scheduled: State) -> Cause:
     # scheduler/framework/plugins/volumebinding/volume_binding.go: the first passes when the claim is bound, the others
     # (not found, being deleted, bound to a volume that is gone) do not.
     unbound = "unbound immediate PersistentVolumeClaims" in scheduled.message

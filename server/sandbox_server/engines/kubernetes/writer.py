@@ -81,10 +81,10 @@ def check_owned(sandbox: Sandbox, reference: Reference, found: Object | None) ->
         return
     if found.metadata.deletionTimestamp:
         # For example the Ingress of the previous sandbox with this id, still held by its load balancer's finalizer.
-        said = f"the {reference} of a former owner is being removed and has to go first"
-        raise engines.Busy(f"{said}; its finalizers: {listed(found.metadata.finalizers)}") from None
-    said = f"the {reference} belongs to somebody else; it is left alone. Remove it or choose another id"
-    raise engines.Refused(Fault(Reason.NAME_CONFLICT, said)) from None
+        message = f"the {reference} of a former owner is being removed and has to go first"
+        raise engines.Busy(f"{message}; its finalizers: {listed(found.metadata.finalizers)}") from None
+    message = f"the {reference} belongs to somebody else; it is left alone. Remove it or choose another id"
+    raise engines.Refused(Fault(Reason.NAME_CONFLICT, message)) from None
 
 
 def listed(finalizers: Iterable[str]) -> str:
