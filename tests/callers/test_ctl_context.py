@@ -159,7 +159,7 @@ def test_bash_itself_completes(service: Service, client: Client, tmp_path: Path)
     client.create("a-project", sandbox_id="in-bash", command=["sleep", "100"])
     program = Path(command.__file__).parents[2] / ".venv" / "bin"
     script = (
-        'eval "$(sandboxctl --show-completion bash)"\n'
+        'eval "$(sandboxctl --show-completion)"\n'
         "COMP_WORDS=(sandboxctl stop in-b); COMP_CWORD=2; COMPREPLY=()\n"
         "_sandboxctl_completion sandboxctl; echo ${COMPREPLY[@]}\n"
     )
