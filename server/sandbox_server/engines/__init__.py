@@ -1,4 +1,4 @@
-"""The contract of an engine in its roles: `Names` and `Cluster`. It obeys and reports, and never decides.
+"""The contract of an engine in its roles: `Names`, `Cluster` and `Access`. It obeys and reports, and never decides.
 
 Both engines keep it and pass one suite, `tests/contract/suite.py`.
 """
@@ -135,5 +135,9 @@ class Cluster(Protocol):
         """
 
 
-class Engine(Names, Cluster, Protocol):
-    """What runs sandboxes, in both roles. Whoever uses an engine takes the role that it needs."""
+class Access(Protocol):
+    """Enters what runs: its commands, files, ports and terminal. No engine lets anybody in yet."""
+
+
+class Engine(Names, Cluster, Access, Protocol):
+    """What runs sandboxes, in all roles. Whoever uses an engine takes the role that it needs."""
