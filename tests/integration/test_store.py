@@ -192,11 +192,14 @@ async def test_history_of_a_scope_has_its_entries_alone(opened: Opened) -> None:
                 key = Key(namespace, sandbox_id)
                 before = await opened.store.read(lambda reader, key=key: reader.last(key))  # type: ignore[misc]
                 if before is None:
-                    await opened.insert(samples.sandbox(sandbox_id, namespace=namespace, tenant=tenant))
+                    spec = samples.spec(project=namespace)
+                    await opened.insert(samples.sandbox(sandbox_id, namespace=namespace, tenant=tenant, spec=spec))
                 else:
                     await opened.update(samples.mutated(before))
     scopes = {
         "tenant": (store.Scope("first"), lambda one: one.sandbox.tenant == "first"),
+        "project": (store.Scope("first", project="b"), lambda one: one.sandbox.key.namespace == "b"),
+        "no project": (store.Scope("first", project="c"), lambda _: False),
         "one": (store.Scope("first", frozenset({Key("a", "x")})), lambda one: one.sandbox.key == Key("a", "x")),
         "some": (
             store.Scope("first", frozenset({Key("a", "x"), Key("b", "y"), Key("b", "none")})),

@@ -39,6 +39,7 @@ class MemoryLog:
             for one in await self.events(after, len(self.entries))
             if one.sequence <= until
             and (one.sandbox.key in scope.keys if scope.keys else one.sandbox.tenant == scope.tenant)
+            and scope.project in ("", one.sandbox.spec.project)
         ][:most]
         self.read += len(found)
         return found

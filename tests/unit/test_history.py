@@ -91,14 +91,25 @@ async def test_watches_of_a_tenant_share_what_they_read() -> None:
     log = filled(2000)
     async with restarted(log) as memory:
         readers = [Reader() for _ in range(SANDBOXES)]
-        # From places of their own within the first page.
+        # From places of their own within the first page, with as many filters.
         tasks = [
-            watch(memory, reader, number % 3, feed.Filter(MINE, project=f"p{number}"))
-            for number, reader in enumerate(readers[2:], 2)
+            watch(memory, reader, number % 3, feed.Filter(MINE, labels=selector.parse("labels", f"tier!=t{number}")))
+            for number, reader in enumerate(readers)
         ]
-        await finished(tasks, readers[2:], 100)
+        await finished(tasks, readers, 1990)
     # The entries of the other tenant are not read; the first watch may have begun behind another.
     assert log.read <= 2000 + 2 * history.PAGE
+
+
+async def test_watch_of_a_project_reads_its_entries_alone() -> None:
+    log = filled(2000)
+    async with restarted(log) as memory:
+        readers = [Reader() for _ in range(SANDBOXES)]
+        tasks = [
+            watch(memory, reader, 0, feed.Filter(MINE, project=f"p{number}")) for number, reader in enumerate(readers)
+        ]
+        await finished(tasks, readers, 100)
+    assert log.read == 2000
 
 
 async def test_watch_of_some_sandboxes_reads_their_entries_alone() -> None:

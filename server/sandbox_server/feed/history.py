@@ -1,7 +1,7 @@
 """The log as watches read it that are behind: in pages, and in turns.
 
-The newest events are in memory, all others in the store. Watches of the same tenant, or of the same sandboxes, share a
-page wherever it covers their place; after the first page they are at the same place. One watch at a time has a turn, so
+The newest events are in memory, all others in the store. Watches of the same tenant, of the same project or of the same
+sandboxes share a page wherever it covers their place; after the first page they are at the same place. One watch at a time has a turn, so
 that any other call waits for one turn at most. The next turn of a watch comes after those of all others.
 """
 
@@ -9,14 +9,12 @@ import asyncio
 import bisect
 import collections
 import contextlib
-import functools
 import itertools
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 
 from sandbox_server import store
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Key
 from sandbox_server.feed.topic import Encoded, Encoder, Filter, newer
 
 PAGE = 100
@@ -35,30 +33,21 @@ SENT_MOST = 100_000
 """Messages sent until each waiting watch has had a turn. That takes some seconds: less than a heartbeat period."""
 
 
-_Place = tuple[str, frozenset[Key], int]
-"""A tenant, keys of its sandboxes (empty: all of them), and a sequence."""
+_Place = tuple[store.Scope, int]
+"""What a page is of, and the sequence after which it begins."""
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """All events of a tenant, or of some of its sandboxes, after `after` and up to `until`."""
+    """All events of a scope, or of all sandboxes, after `after` and up to `until`."""
 
     after: int
     until: int
     events: Sequence[Encoded]
 
-    @functools.cached_property
-    def _of_project(self) -> dict[str, list[Encoded]]:
-        found = collections.defaultdict(list)
-        for one in self.events:
-            found[one.event.sandbox.spec.project].append(one)
-        return found
-
     def matching(self, selection: Filter, cursor: int) -> list[Encoded]:
         """Returns the events after `cursor` that a filter matches."""
-        events = self._of_project.get(selection.project, ()) if selection.project else self.events
-        if cursor > self.after:
-            events = newer(events, cursor)
+        events = newer(self.events, cursor) if cursor > self.after else self.events
         return [one for one in events if selection.matches(one.event.sandbox)]
 
 
@@ -139,31 +128,28 @@ class History:
         return Page(cursor, _reached(events, stands), events)
 
     async def _page(self, selection: Filter, cursor: int, stands: int) -> Page:
-        place = (selection.tenant.name, selection.keys, cursor)
-        if (found := self._known(place)) is not None:
+        scope = store.Scope(selection.tenant.name, selection.keys, "" if selection.keys else selection.project)
+        if (found := self._known(scope, cursor)) is not None:
             return found
-        scope = store.Scope(selection.tenant.name, selection.keys)
         events = []
         for event in await self._store.history(scope, cursor, stands, PAGE):
             events.append(Encoded(event, self._encoder))
             if len(events) % AT_ONCE == 0:
                 # Other calls go on between.
                 await asyncio.sleep(0)
-        made = self._pages[place] = Page(cursor, _reached(events, stands), events)
+        made = self._pages[scope, cursor] = Page(cursor, _reached(events, stands), events)
         if len(self._pages) > PAGES:
             self._pages.popitem(last=False)
         return made
 
-    def _known(self, place: _Place) -> Page | None:
-        if (found := self._pages.get(place)) is None:
+    def _known(self, scope: store.Scope, cursor: int) -> Page | None:
+        found = self._pages.get((scope, cursor))
+        if found is None:
             # Look for a page that covers the place: the watch has just begun, or could not send all of a page.
-            tenant, keys, cursor = place
-            for one, page in self._pages.items():
-                if one[2] < cursor < page.until and one[0] == tenant and one[1] == keys:
-                    place, found = one, page
-                    break
+            covering = (page for of, page in self._pages.items() if page.after < cursor < page.until and of[0] == scope)
+            found = next(covering, None)
         if found is not None:
-            self._pages.move_to_end(place)
+            self._pages.move_to_end((scope, found.after))
         return found
 
 

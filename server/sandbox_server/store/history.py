@@ -16,10 +16,11 @@ from sandbox_server.store import rows, tables
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The events of a tenant, or of some sandboxes of that tenant."""
+    """The events of a tenant, of a project of that tenant, or of some of its sandboxes (whatever their project)."""
 
     tenant: str
     keys: frozenset[Key] = frozenset()
+    project: str = ""
 
 
 _GIVEN: tuple[Any, Any, Any] = (sa.bindparam("after"), sa.bindparam("until"), sa.bindparam("most"))
@@ -38,6 +39,10 @@ def _page(concerned: sa.ColumnElement[bool], after: Any, until: Any, most: Any) 
 
 
 OF_TENANT = _page(tables.EVENT.c.tenant == sa.bindparam("of_tenant"), *_GIVEN)
+OF_PROJECT = _page(
+    sa.and_(tables.EVENT.c.tenant == sa.bindparam("of_tenant"), tables.EVENT.c.project == sa.bindparam("of_project")),
+    *_GIVEN,
+)
 OF_SANDBOX = _page(
     sa.and_(
         tables.EVENT.c.namespace == sa.bindparam("of_namespace"), tables.EVENT.c.sandbox_id == sa.bindparam("of_id")

@@ -93,11 +93,16 @@ class Reader:
         """
         self._check_history(after)
         place = {"after": after, "until": until, "most": most}
-        if not scope.keys:
-            return self._decoded(self._cursor.rows(history.OF_TENANT, place | {"of_tenant": scope.tenant}))
-        if len(scope.keys) == 1:
-            return self._decoded(self._cursor.rows(history.OF_SANDBOX, place | rows.of(next(iter(scope.keys)))))
-        return self._decoded(self._cursor.find(history.of_sandboxes(scope.keys, **place)))
+        if len(scope.keys) > 1:
+            return self._decoded(self._cursor.find(history.of_sandboxes(scope.keys, **place)))
+        if scope.keys:
+            found = self._cursor.rows(history.OF_SANDBOX, place | rows.of(next(iter(scope.keys))))
+        elif scope.project:
+            of_project = {"of_tenant": scope.tenant, "of_project": scope.project}
+            found = self._cursor.rows(history.OF_PROJECT, place | of_project)
+        else:
+            found = self._cursor.rows(history.OF_TENANT, place | {"of_tenant": scope.tenant})
+        return self._decoded(found)
 
     def recorded(
         self, selection: timeline.Selection, cursor: int | None
