@@ -64,7 +64,7 @@ def secured(make_service: Callable[..., Service], tmp_path: Path) -> Secured:
 def test_grpcurl_lists_and_describes_the_services(run: Run, service: Service) -> None:
     listed = run("grpcurl", "-plaintext", service.address, "list").stdout.split()
     assert {SERVICE, "grpc.health.v1.Health"} <= set(listed)
-    described = run("grpcurl", "-plaintext", service.address, "describe", SERVICE).stdout
+    described = run("grpcurl", "-plaintext", service.address, "describe", f"{SERVICE}.Stop").stdout
     assert "rpc Stop ( .sandbox.v1.StopRequest ) returns ( .sandbox.v1.StopResponse );" in described
     described = run("grpcurl", "-plaintext", service.address, "describe", "sandbox.v1.StopRequest").stdout
     assert "optional int64 expected_generation = 4;" in described

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -93,4 +94,15 @@ class Reflection:
                 return
             if written is None:
                 return
-            yield receive.parsed(reflection_pb2.ServerReflectionRequest, written)
+            request: Any = receive.parsed(reflection_pb2.ServerReflectionRequest, written)
+            if request.file_containing_symbol:
+                request.file_containing_symbol = _indexed(request.file_containing_symbol)
+            yield request
+
+
+def _indexed(symbol: str) -> str:
+    """Returns the service of a method, else the symbol itself. The reflection package finds no file by a method."""
+    try:
+        return str(descriptor_pool.Default().FindMethodByName(symbol).containing_service.full_name)
+    except KeyError:
+        return symbol
