@@ -276,3 +276,14 @@ async def test_controller_has_its_time_again_when_another_pod_is_missing(silence
         while engine.touches == touches:
             await asyncio.sleep(0.01)
     assert time.monotonic() - began >= TOUCH_EVERY
+
+
+async def test_sandbox_that_has_ended_is_forgotten(silence: Silence) -> None:
+    await silence.run(resync=3600)
+    await silence.until(lambda one: one.applied_generation == 1)
+    last = silence.memory.catalogue.get(silence.key)
+    assert last is not None
+    assert silence.key in silence.reconciler._memories
+    ended = samples.changed(last.event, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
+    await silence.database.write(lambda _: samples.write(ended, {}))
+    assert silence.reconciler._memories == {}
