@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,7 @@ def block(heading: str) -> list[str]:
     return found[1].splitlines()
 
 
+Tell = Callable[[str], subprocess.Popen[str]]
 STORY = block("Callers in other languages")
 
 
@@ -45,6 +46,12 @@ def copied() -> Path:
     for folder in ("examples", "protos"):
         shutil.copytree(ROOT / folder, BUILT / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*MADE))
     return BUILT / "examples"
+
+
+@pytest.fixture
+def service(make_service: Callable[..., Service]) -> Service:
+    """A service to which a process that ends at once is never ready."""
+    return make_service(env={"SANDBOX_READY_FOR": "1"}).start()
 
 
 @pytest.fixture
@@ -64,26 +71,46 @@ def between(service: Service) -> Iterator[relay.Relay]:
         cutting.join()
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_caller_tells_the_story_over_connections_that_break(
-    language: str, copied: Path, between: relay.Relay
-) -> None:
-    *build, run = block(heading(language))
+@pytest.fixture(scope="session", params=LANGUAGES)
+def told(request: pytest.FixtureRequest, copied: Path) -> Tell:
+    """Builds an example, and starts it with the address of a service."""
+    *build, run = block(heading(request.param))
+    folder = copied / request.param
     for command in build:
-        subprocess.run(["bash", "-ec", command], cwd=copied / language, env=ENVIRONMENT, check=True)
+        subprocess.run(["bash", "-ec", command], cwd=folder, env=ENVIRONMENT, check=True)
+
+    def tell(address: str) -> subprocess.Popen[str]:
+        environment = {**ENVIRONMENT, "SANDBOX_SERVER": address}
+        return subprocess.Popen(
+            ["timeout", "180", "bash", "-ec", run], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        )
+
+    return tell
+
+
+def lines(output: str) -> list[str]:
+    """Returns the lines of what was printed. Maven writes the codes of colours even where there are none."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
+
+
+def test_a_caller_tells_the_story_over_connections_that_break(told: Tell, between: relay.Relay) -> None:
     before = between.connections
-    done = subprocess.run(
-        ["bash", "-ec", run],
-        cwd=copied / language,
-        env={**ENVIRONMENT, "SANDBOX_SERVER": between.address},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=180,
-    )
-    # Maven writes the codes of colours even where there are none.
-    assert re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines() == STORY
-    assert done.returncode == 0
+    with told(between.address) as process:
+        output, _ = process.communicate()
+    assert lines(output) == STORY
+    assert process.returncode == 0
     assert between.connections - before > 3
+
+
+def test_a_caller_tells_the_story_across_a_restart_of_the_service(told: Tell, service: Service) -> None:
+    with told(service.address) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        service.kill()
+        service.start()
+        rest, _ = process.communicate()
+    assert lines(first + rest) == STORY
+    assert process.returncode == 0
 
 
 def heading(language: str) -> str:
