@@ -21,7 +21,7 @@ from sandbox_server.domain.sandbox import Addresses
 from sandbox_server.store import connection, rows, tables
 from sqlmodel import Session, SQLModel
 
-from benchmarks import behind, events, load, servers
+from benchmarks import behind, events, load, servers, waits
 from benchmarks.report import Figure, report
 
 MUTATION = Cause(Kind.MUTATION, "default")
@@ -243,6 +243,7 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
         ten_thousand_sandboxes,
         behind.watches_behind,
         events.pages_of_events,
+        waits.waits_for_a_phase,
     )
 }
 

@@ -37,7 +37,7 @@ def watches_behind() -> Iterator[Figure]:
     All resume from before the first change, at a service that has just started and has none of it in memory.
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        load.run(_fill(Path(folder)))
+        load.run(fill(Path(folder)))
         with load.service("--local-isolation", "none", folder=Path(folder)) as process:
             process.serving()
             time.sleep(4)
@@ -46,7 +46,8 @@ def watches_behind() -> Iterator[Figure]:
     yield Figure("GetStatus while those watches catch up, p99; idle", busy * 1e3, idle * 1e3, "ms", 3)
 
 
-async def _fill(folder: Path) -> None:
+async def fill(folder: Path) -> None:
+    """Makes the stopped sandboxes, with their changes."""
     cipher = store.Cipher.from_file(folder / "encryption.key", create=True)
     opened = store.Store(f"sqlite:///{folder}/sandbox.db", cipher)
     await opened.open(lambda _committed: None)
