@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from sandbox_client import AsyncClient, Client, errors
-from sandboxctl.options import Chosen
+from sandboxctl.options import Chosen, Given
 
 from tests.support.certificates import certificate
 from tests.support.service import Service
@@ -76,7 +76,8 @@ def test_a_file_without_a_certificate_is_no_authority(content: bytes | str, tmp_
 def test_a_token_file_has_a_token_or_is_refused(content: bytes, token: str, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
-    chosen = Chosen(server="localhost:1", token_file=file)
+    chosen = Chosen()
+    chosen.begin(Given(server="localhost:1", token_file=file))
     if token == TOKEN:
         with chosen.client as client:
             assert client._metadata == (("authorization", f"Bearer {TOKEN}"),)
