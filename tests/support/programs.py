@@ -28,6 +28,8 @@ MODULES = {
         "rich.table",
         "rich.text",
         "google.protobuf.json_format",
+        "importlib.metadata",
+        "yaml",
     ),
 }
 """What each program imports, whatever its environment is."""
