@@ -109,7 +109,7 @@ def test_removal_of_a_kept_volume_leaves_the_ports_of_others_alone(make_service:
         client.wait_until("second", "RUNNING", timeout=30)
         while True:
             try:
-                client.create("kept", sandbox_id=f"third-{uuid.uuid4().hex[:6]}", spec=SLEEP)
+                client.create("kept", sandbox_id=f"third-{uuid.uuid4().hex[:6]}", spec=SLEEP, timeout=3)
             except errors.Unavailable as full:
                 assert full.reason == "NO_FREE_PORT"
                 break
