@@ -77,7 +77,10 @@ def told(request: pytest.FixtureRequest, copied: Path) -> Tell:
     *build, run = block(heading(request.param))
     folder = copied / request.param
     for command in build:
-        subprocess.run(["bash", "-ec", command], cwd=folder, env=ENVIRONMENT, check=True)
+        built = subprocess.run(["bash", "-ec", command], cwd=folder, env=ENVIRONMENT)
+        if built.returncode != 0 and request.param == "java" and PLUGIN is None:
+            pytest.skip("neither Maven's registry nor the machine has the plugin of protoc for Java: see the page")
+        assert built.returncode == 0
 
     def tell(address: str) -> subprocess.Popen[str]:
         environment = {**ENVIRONMENT, "SANDBOX_SERVER": address}
