@@ -1,6 +1,5 @@
 """What `sandboxctl` prints, and when it stops, against the live service."""
 
-import io
 import json
 import os
 import signal
@@ -324,7 +323,7 @@ def test_the_clusters_words_are_shown_as_they_are_and_move_no_cursor(
 
 @pytest.mark.fault(62)
 @pytest.mark.find(10)
-def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_disruption_is_a_row_of_a_status(capsys: pytest.CaptureFixture[str]) -> None:
     seen = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ended = DisruptionStatus(Reason.EVICTED, "Evicted: low on memory\n; the disk is kept", seen, 2)
     disrupted = samples.sandbox(status=samples.status(last_disruption=ended))
@@ -336,10 +335,8 @@ def test_last_disruption_is_a_row_of_a_status(monkeypatch: pytest.MonkeyPatch) -
         "count": 2,
     }
     assert not pb.SandboxStatus(**render.status(samples.event(samples.sandbox()))).HasField("last_disruption")
-    printed = io.StringIO()
-    monkeypatch.setattr(show.out, "file", printed)
     show.out.print(details.status(message))
-    (line,) = [one for one in printed.getvalue().splitlines() if one.startswith("last disruption")]
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("last disruption")]
     assert "EVICTED at 2026-01-02T03:04:05+00:00, 2 in a row: Evicted: low on memory ; the disk is kept" in line
 
 
