@@ -16,7 +16,7 @@ AGAINST ?= $(shell git log --format=%H -S'option go_package' -- protos/sandbox/v
 # Further arguments of pytest: make test ARGS=tests/unit
 ARGS ?=
 # The tests wait more than they compute, so that several run at once: JOBS=0 runs them one by one, as -s needs it.
-JOBS ?= 4
+JOBS ?= 6
 PARALLEL := -n $(JOBS)
 COVERAGE := --cov --cov-report=term:skip-covered --no-cov-on-fail
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
@@ -48,7 +48,7 @@ demo: $(STAMP) ## show the life of a sandbox, unattended, on a temporary data di
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## run the suite without its slow tests
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal -m "not slow" $(ARGS)
 
 test-all: $(STAMP) ## run the whole suite and measure the coverage
 	$(BIN)/python -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
