@@ -23,6 +23,10 @@ class Tenant:
         (key,) = self.keys(namespace, (sandbox_id,))
         return key
 
+    def among(self, namespace: str) -> frozenset[str]:
+        """Returns the tenant's namespaces that a filter by `namespace` selects: all of them if it is empty."""
+        return frozenset(one for one in self.namespaces if namespace in ("", one))
+
     def keys(self, namespace: str, sandbox_ids: Collection[str]) -> frozenset[Key]:
         """Returns the keys of sandboxes in one of its namespaces. Raises as `key`, unless there are no ids."""
         if sandbox_ids and namespace and namespace not in self.namespaces:

@@ -49,7 +49,7 @@ class Filter:
 
     def search(self, phases: frozenset[Phase], volume_kept: bool = False) -> store.Search:
         """Returns the same filter for the store. It must not name sandboxes."""
-        namespaces = frozenset(name for name in self.tenant.namespaces if self.namespace in ("", name))
+        namespaces = self.tenant.among(self.namespace)
         return store.Search(self.tenant.name, namespaces, phases, self.project, self.labels, volume_kept)
 
     def matches(self, sandbox: Sandbox) -> bool:

@@ -19,6 +19,8 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.settings import Defaults
 
 WATCHED_MOST = 1000
+PHASES = {one.value: one for one in Phase}
+"""The phases by their numbers in the contract."""
 
 ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest | pb.UpdateSandboxRequest
 BatchRequest = pb.BatchStartRequest | pb.BatchStopRequest | pb.BatchDeleteRequest
@@ -226,18 +228,16 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
 
     Raises `errors.Invalid`.
     """
-    known = {one.value: one for one in Phase}
     namespace, _, sandbox_id = request.page_token.partition("/")
     with _collecting() as found:
-        for index, phase in enumerate(request.phases[: len(known)]):
-            if phase not in known:
+        for index, phase in enumerate(request.phases[: len(PHASES)]):
+            if phase not in PHASES:
                 found.append(Violation(f"phases[{index}]", "must be a phase"))
         if request.volume_kept and request.phases and pb.PHASE_TERMINATED not in request.phases:
             found.append(Violation("volume_kept", "takes PHASE_TERMINATED among the phases, or no phases"))
-        if len(request.phases) > len(known):
-            found.append(Violation("phases", f"must have at most {len(known)} phases"))
-        if not 0 <= request.page_size <= manager.PAGE_MOST:
-            found.append(Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default"))
+        if len(request.phases) > len(PHASES):
+            found.append(Violation("phases", f"must have at most {len(PHASES)} phases"))
+        found += bad_page_size(request.page_size)
         if request.view not in pb.SandboxView.values():
             found.append(Violation("view", f"must be {' or '.join(pb.SandboxView.keys()[1:])}, or unset"))
         if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
@@ -246,7 +246,13 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
     selection = feed.Filter(tenant, frozenset(), request.namespace, request.project, labels)
     after = Key(namespace, sandbox_id) if request.page_token else None
     phases = [pb.PHASE_TERMINATED] if request.volume_kept else request.phases
-    return selection, frozenset(known[one] for one in phases), after
+    return selection, frozenset(PHASES[one] for one in phases), after
+
+
+def bad_page_size(page_size: int) -> Iterator[Violation]:
+    """Yields the violation of the size of a page of a list."""
+    if not 0 <= page_size <= manager.PAGE_MOST:
+        yield Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default")
 
 
 def page_token(after: Key | None) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_server import manager, store
+from sandbox_server import store
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import listing, render
+from sandbox_server.rpc import convert, listing, render
 
 _SEQUENCE_MOST = 2**63 - 1
 
@@ -25,8 +25,7 @@ def asked(tenant: Tenant, request: pb.ListEventsRequest) -> tuple[store.Selectio
         found.append(Violation("after_sequence", "must not be negative"))
     if request.order not in pb.EventOrder.values():
         found.append(Violation("order", f"must be {' or '.join(pb.EventOrder.keys()[1:])}, or unset"))
-    if not 0 <= request.page_size <= manager.PAGE_MOST:
-        found.append(Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default"))
+    found += convert.bad_page_size(request.page_size)
     token = request.page_token
     cursor = int(token) if token.isascii() and token.isdigit() and len(token) < 20 else None
     if token and (cursor is None or cursor > _SEQUENCE_MOST):
@@ -36,7 +35,7 @@ def asked(tenant: Tenant, request: pb.ListEventsRequest) -> tuple[store.Selectio
     key = tenant.key(request.namespace, request.sandbox_id) if request.sandbox_id else None
     selection = store.Selection(
         tenant=tenant.name,
-        namespaces=frozenset(one for one in tenant.namespaces if request.namespace in ("", one)),
+        namespaces=tenant.among(request.namespace),
         key=key,
         project=request.project,
         after=request.after_sequence,

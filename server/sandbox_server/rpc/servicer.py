@@ -42,7 +42,6 @@ class Servicer:
         self._manager = sandboxes
         self._defaults = defaults
         self._policy = policy
-        self._call_most = pace.call_most
         self._pace = pace
         self._deployment = deployment
 
@@ -131,7 +130,7 @@ class Servicer:
         Raises `errors.DeadlineExceeded` if it takes longer than the call may.
         """
         remaining = caller.time_remaining()
-        most = self._call_most + waiting
+        most = self._pace.call_most + waiting
         limit = most if remaining is None else min(remaining, most)
         try:
             async with asyncio.timeout(limit):

@@ -9,16 +9,13 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed
 from sandbox_server.domain import check, errors, wait
 from sandbox_server.domain.errors import Violation
-from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import render
+from sandbox_server.rpc import convert, render
 
 WAIT_MOST = 30.0
 """Seconds that one call waits. Proxies and load balancers often end a call that is silent for a minute."""
 _PATIENCE_MOST = timedelta(days=365)
-
-_PHASES = {one.value: one for one in Phase}
 
 
 def asked(tenant: Tenant, request: pb.WaitForPhaseRequest) -> tuple[Key, wait.Wait]:
@@ -28,7 +25,7 @@ def asked(tenant: Tenant, request: pb.WaitForPhaseRequest) -> tuple[Key, wait.Wa
         *check.sandbox_id("sandbox_id", request.sandbox_id, True),
         *check.namespace("namespace", request.namespace),
     ]
-    if request.phase not in _PHASES:
+    if request.phase not in convert.PHASES:
         found.append(Violation("phase", "must be a phase"))
     if request.generation < 0:
         found.append(Violation("generation", "must not be negative"))
@@ -38,7 +35,7 @@ def asked(tenant: Tenant, request: pb.WaitForPhaseRequest) -> tuple[Key, wait.Wa
         raise errors.Invalid(tuple(found))
     patience = request.patience_seconds if request.HasField("patience_seconds") else wait.PATIENCE
     awaited = wait.Wait(
-        _PHASES[request.phase],
+        convert.PHASES[request.phase],
         request.generation,
         request.fail_on_error,
         timedelta(seconds=min(patience, _PATIENCE_MOST.total_seconds())),
