@@ -10,8 +10,9 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, calls, server
+from sandbox_server.rpc import server
 
+from tests.support import bare
 from tests.support.waiting import PATIENCE
 
 METHODS = {
@@ -76,15 +77,8 @@ def written(text: str) -> bytes:
 @contextlib.asynccontextmanager
 async def served(within: float = Pace.message_within) -> AsyncIterator[tuple[Streams, server.Server, grpc.aio.Channel]]:
     streams = Streams()
-    serving = server.Server(
-        streams, calls.Calls(auth.Anyone(Tenant("default", ("default",))), Pace(message_within=within))
-    )
-    port = await serving.start("127.0.0.1:0", None)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            yield streams, serving, channel
-        finally:
-            await serving.close()
+    async with bare.served(servicer=streams, within=within) as (serving, channel):
+        yield streams, serving, channel
 
 
 async def begun(streams: Streams, channel: grpc.aio.Channel, method: str) -> Any:

@@ -2,38 +2,18 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, calls, server
-from sandbox_server.rpc.servicer import Servicer
-from sandbox_server.settings import Settings
+from sandbox_server.rpc import auth
 
-from tests.support import samples
+from tests.support.bare import served
 
 TOKEN = "token-of-tenant-a"
-
-
-@contextlib.asynccontextmanager
-async def served(authenticator: auth.Authenticator, reflects: bool = True) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a server without a service behind it."""
-    nobody: Any = None
-    settings = Settings()
-    servicer = Servicer(nobody, settings.defaults, settings.policy, Pace(), samples.DEPLOYMENT)
-    serving = server.Server(servicer, calls.Calls(authenticator, Pace()), reflects)
-    port = await serving.start("127.0.0.1:0", None)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            yield channel
-        finally:
-            await serving.close()
 
 
 async def reflected(
@@ -52,7 +32,7 @@ async def reflected(
 async def test_reflection_needs_a_token_where_calls_do_and_health_needs_none(tmp_path: Path) -> None:
     file = tmp_path / "tokens.json"
     file.write_text(json.dumps({"tenants": [{"name": "a", "namespaces": ["team-a"], "tokens": [TOKEN]}]}))
-    async with served(auth.TokenFile(file, Pace())) as channel:
+    async with served(auth.TokenFile(file, Pace())) as (_, channel):
         assert await reflected(channel, TOKEN) is grpc.StatusCode.OK
         for wrong in ("", "another-token-than-his"):
             assert await reflected(channel, wrong) is grpc.StatusCode.UNAUTHENTICATED
@@ -62,12 +42,12 @@ async def test_reflection_needs_a_token_where_calls_do_and_health_needs_none(tmp
 
 @pytest.mark.parametrize("symbol", ["sandbox.v1.SandboxService.Stop", "sandbox.v1.StopRequest", "sandbox.v1.Phase"])
 async def test_reflection_finds_the_contract_by_methods_and_types(symbol: str) -> None:
-    async with served(auth.Anyone(Tenant("default", ("default",)))) as channel:
+    async with served() as (_, channel):
         assert await reflected(channel, symbol=symbol) is grpc.StatusCode.OK
 
 
 async def test_reflection_says_which_symbol_it_does_not_know() -> None:
-    async with served(auth.Anyone(Tenant("default", ("default",)))) as channel:
+    async with served() as (_, channel):
         ask = reflection_pb2.ServerReflectionRequest(file_containing_symbol="sandbox.v1.SandboxService.Nothing")
         call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]))
         (answer,) = [answer async for answer in call]
@@ -75,6 +55,6 @@ async def test_reflection_says_which_symbol_it_does_not_know() -> None:
 
 
 async def test_reflection_can_be_turned_off() -> None:
-    async with served(auth.Anyone(Tenant("default", ("default",))), reflects=False) as channel:
+    async with served(reflects=False) as (_, channel):
         assert await reflected(channel) is grpc.StatusCode.UNIMPLEMENTED
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())

@@ -1,9 +1,8 @@
 """Calls whose message does not come: counted, bounded and ended, with a token or without."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,9 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import auth, calls, public, receive, server
-from sandbox_server.rpc.servicer import Servicer
-from sandbox_server.settings import Settings
+from sandbox_server.rpc import auth, public, receive, server
 
-from tests.support import samples
+from tests.support.bare import served
 from tests.support.waiting import PATIENCE
 
 METHODS = [one.name for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods]
@@ -31,26 +27,6 @@ async def until(holds: Callable[[], bool], within: float = 20) -> None:
             await asyncio.sleep(0.02)
 
 
-@contextlib.asynccontextmanager
-async def served(
-    who: auth.Authenticator, within: float = Pace.message_within
-) -> AsyncIterator[tuple[server.Server, grpc.aio.Channel]]:
-    """A server without a service behind it, and a channel to it."""
-    nobody: Any = None
-    chosen = Settings()
-    pace = Pace(message_within=within)
-    serving = server.Server(
-        Servicer(nobody, chosen.defaults, chosen.policy, pace, samples.DEPLOYMENT), calls.Calls(who, pace)
-    )
-    port = await serving.start("127.0.0.1:0", None)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            yield serving, channel
-        finally:
-            await serving.close()
-
-
-ANYONE = auth.Anyone(Tenant("default", ("default",)))
 SILENT = [f"/sandbox.v1.SandboxService/{method}" for method in METHODS]
 SILENT += ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]
 SILENT += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
@@ -59,7 +35,7 @@ SILENT += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_calls_whose_message_never_comes_are_counted_and_ended() -> None:
-    async with served(ANYONE, 2 * PATIENCE) as (serving, channel):
+    async with served(within=2 * PATIENCE) as (serving, channel):
         # As a stream, so that the call begins without a message.
         calls = [channel.stream_stream(path)() for path in SILENT for _ in range(50)]
         await until(lambda: serving.calls.open.total() == len(calls))
@@ -73,7 +49,7 @@ async def test_calls_whose_message_never_comes_are_counted_and_ended() -> None:
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_reflection_ends_in_order_if_no_further_request_comes() -> None:
-    async with served(ANYONE, 0.3) as (serving, channel):
+    async with served(within=0.3) as (serving, channel):
         call = channel.stream_stream(SILENT[-1])()
         await call.write(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
         answer = reflection_pb2.ServerReflectionResponse.FromString(await call.read())
@@ -89,7 +65,7 @@ async def test_reflection_ends_in_order_if_no_further_request_comes() -> None:
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_shutdown_ends_calls_whose_message_has_not_come() -> None:
-    async with served(ANYONE, 60) as (serving, channel):
+    async with served(within=60) as (serving, channel):
         calls = [channel.stream_stream(path)() for path in SILENT]
         await until(lambda: serving.calls.open.total() == len(calls))
         began = asyncio.get_running_loop().time()
@@ -115,7 +91,7 @@ async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
 @pytest.mark.find(35)
 async def test_one_connection_carries_a_bounded_number_of_calls() -> None:
     most = int(dict(server.OPTIONS)["grpc.max_concurrent_streams"])
-    async with served(ANYONE, 2 * PATIENCE) as (serving, channel):
+    async with served(within=2 * PATIENCE) as (serving, channel):
         calls = [channel.stream_stream("/grpc.health.v1.Health/Check")() for _ in range(most + 100)]
         await until(lambda: serving.calls.open.total() >= most)
         assert serving.calls.open.total() == most
