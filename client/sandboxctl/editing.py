@@ -53,7 +53,7 @@ def env(
     if not edited.values and not gone:
         show.err.print("nothing was changed")
         return
-    # Only what was edited: a variable that somebody else has set meanwhile stays.
+    # Send the edited variables alone, so that one which somebody else has set in the meantime stays as it is.
     changed = chosen.client.update_env(found, set=edited.values, unset=gone)
     settling.settled(changed, Waiting(wait, patience, timeout))
 
@@ -83,9 +83,9 @@ def _edited(text: str, names: list[str]) -> envfile.Lines:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder that nobody else can enter, in memory where there is such a place, with all that an editor leaves in it.
+    """A folder that no other user can open, on a file system in memory if there is one.
 
-    It is removed whatever happens, also when the terminal is closed.
+    It is removed with everything that the editor left in it, whatever happens, also when the terminal is closed.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     folder = Path(tempfile.mkdtemp(prefix="sandboxctl-", dir=runtime if Path(runtime).is_dir() and runtime else None))

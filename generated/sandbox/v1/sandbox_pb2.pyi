@@ -9,8 +9,8 @@ it observes.
 
 What holds for every call:
 
-  Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). Another
-             tenant's sandbox is answered exactly like one that does not exist.
+  Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). A call
+             for another tenant's sandbox gets the same answer as one for a sandbox that does not exist.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
   Fields     An empty field is unset: it has its default, or is invalid if the field is required.
   Mutations  A mutation answers as soon as it is committed and never waits for the engine. A failed call has a gRPC
@@ -390,7 +390,7 @@ class _RemedyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Remedy.ValueTy
     REMEDY_UNSPECIFIED: _Remedy.ValueType  # 0
     """There is no cause to remove: the sandbox is in its desired state."""
     REMEDY_WAIT: _Remedy.ValueType  # 1
-    """Nobody has to act: the service and the cluster are at work or try again by themselves, and the cause may pass."""
+    """Nobody has to act: the service and the cluster are still working, or they will try again and the cause may go away."""
     REMEDY_CALLER: _Remedy.ValueType  # 2
     """The caller: the spec, the env or the command has to change, or Start has to accept the loss of the disk."""
     REMEDY_OPERATOR: _Remedy.ValueType  # 3
@@ -402,7 +402,7 @@ class Remedy(_Remedy, metaclass=_RemedyEnumTypeWrapper):
 REMEDY_UNSPECIFIED: Remedy.ValueType  # 0
 """There is no cause to remove: the sandbox is in its desired state."""
 REMEDY_WAIT: Remedy.ValueType  # 1
-"""Nobody has to act: the service and the cluster are at work or try again by themselves, and the cause may pass."""
+"""Nobody has to act: the service and the cluster are still working, or they will try again and the cause may go away."""
 REMEDY_CALLER: Remedy.ValueType  # 2
 """The caller: the spec, the env or the command has to change, or Start has to accept the loss of the disk."""
 REMEDY_OPERATOR: Remedy.ValueType  # 3
@@ -810,8 +810,8 @@ class SandboxSpec(_message.Message):
     image: _builtins.str
     """The container image, at most 512 characters. Empty: the service's default. The local engine does not use it."""
     runtime_class: _builtins.str
-    """The runtime class of the pod, a DNS name: one that the service's operators allow (allowed-runtime-classes, by
-    default none). Empty: the cluster's default. The local engine does not use it.
+    """The runtime class of the pod, a DNS name. It must be one that the operators of the service allow (the setting
+    allowed-runtime-classes; none by default). Empty: the cluster's default. The local engine does not use it.
     """
     grace_period_seconds: _builtins.int
     """Seconds that its processes have to end after SIGTERM before they are killed, 0 to 3600. Unset: the service's
@@ -835,8 +835,8 @@ class SandboxSpec(_message.Message):
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:
-        """Ports, at most 16; the first is the one that public_url reaches. Empty: 3000. The local engine gives the process
-        a loopback port for the first one in the variable PORT.
+        """Ports, at most 16. public_url leads to the first. Empty: 3000. On the local engine, a loopback port takes the place of
+        the first: the process has its number in the variable PORT.
         """
 
     @_builtins.property
@@ -1679,7 +1679,7 @@ class UpdateEnvVarsRequest(_message.Message):
 
     @_builtins.property
     def unset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names to remove, at most 1000; one that is not there is no error. A name may not be in `set` too."""
+        """Names to remove, at most 1000. Removing a name that does not exist is no error. A name may not be in `set` too."""
 
     def __init__(
         self,
@@ -1835,9 +1835,9 @@ class BatchStartRequest(_message.Message):
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
-    answer which sandboxes a selector has matched. Case does not count. The events that the batch makes have it
-    in their cause (ListEvents).
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: if an answer is lost, only
+    a repeat with the same id shows which sandboxes a selector has matched. Case does not count. The events that the
+    batch makes have it in their cause (ListEvents).
     """
     label_selector: _builtins.str
     """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
@@ -1902,9 +1902,9 @@ class BatchStopRequest(_message.Message):
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
-    answer which sandboxes a selector has matched. Case does not count. The events that the batch makes have it
-    in their cause (ListEvents).
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: if an answer is lost, only
+    a repeat with the same id shows which sandboxes a selector has matched. Case does not count. The events that the
+    batch makes have it in their cause (ListEvents).
     """
     label_selector: _builtins.str
     """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
@@ -1970,9 +1970,9 @@ class BatchDeleteRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     KEEP_VOLUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: without it, nobody can tell after a lost
-    answer which sandboxes a selector has matched. Case does not count. The events that the batch makes have it
-    in their cause (ListEvents).
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended: if an answer is lost, only
+    a repeat with the same id shows which sandboxes a selector has matched. Case does not count. The events that the
+    batch makes have it in their cause (ListEvents).
     """
     label_selector: _builtins.str
     """The sandboxes by label, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096 characters and 32
@@ -2660,7 +2660,7 @@ class ListEventsRequest(_message.Message):
     project: _builtins.str
     """Events of sandboxes of this project."""
     after_sequence: _builtins.int
-    """Events after this sequence alone, such as the newest one that a job has seen."""
+    """Only events after this sequence, for example after the newest one that a job has seen."""
     order: Global___EventOrder.ValueType
     """The order."""
     page_size: _builtins.int
@@ -2750,9 +2750,9 @@ class WaitForPhaseRequest(_message.Message):
     patience_seconds. Unset: PHASE_ERROR is waited out, since the service keeps trying.
     """
     patience_seconds: _builtins.float
-    """With fail_on_error: seconds that the sandbox may be in PHASE_ERROR while the caller is not the one who has to act. They
-    count from the status's transition_time, so that calls in a row are one wait. At least 0. Unset: 120, in which an
-    autoscaler adds a node.
+    """With fail_on_error: how many seconds an error is tolerated that the caller does not have to remove (its remedy is not
+    REMEDY_CALLER). They count from the status's transition_time, so that several calls in a row are one wait. At least 0.
+    Unset: 120, which is enough for an autoscaler to add a node.
     """
     timeout_seconds: _builtins.float
     """Seconds to wait, at least 0. Unset or more than 30: 30. 0: answer at once."""

@@ -9,8 +9,8 @@ it observes.
 
 What holds for every call:
 
-  Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). Another
-             tenant's sandbox is answered exactly like one that does not exist.
+  Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). A call
+             for another tenant's sandbox gets the same answer as one for a sandbox that does not exist.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
   Fields     An empty field is unset: it has its default, or is invalid if the field is required.
   Mutations  A mutation answers as soon as it is committed and never waits for the engine. A failed call has a gRPC
