@@ -267,11 +267,11 @@ class StatefulSetManager:
         return await self._store.read(query, store.Lane.LISTS)
 
     async def watch(self, selection: feed.Filter, after: int | None, send: feed.Send, ended: bool = False) -> None:
-        """Sends a snapshot and events, with `after` only the events after it. Raises as `feed.Feed.watch`.
+        """Sends a snapshot and events, with `after` only the events after it. Raises as `feed.Watch.run`.
 
         `ended`: the snapshot has sandboxes that have ended, too.
         """
-        await self._feed.watch(selection, after, send, ended)
+        await feed.Watch(self._feed, selection, send).run(after, ended)
 
     async def wait(self, tenant: Tenant, key: Key, awaited: Wait, seconds: float) -> tuple[feed.Encoded, Outcome]:
         """Waits until `awaited` has an outcome, for `seconds` at most. Returns the event that decided it, or the last one.

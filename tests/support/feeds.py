@@ -86,4 +86,4 @@ async def until(reader: Reader, count: int) -> None:
 
 
 def watch(memory: feed.Feed, reader: Reader, after: int, selection: feed.Filter = ALL) -> asyncio.Task[None]:
-    return asyncio.create_task(memory.watch(selection, after, reader.send))
+    return asyncio.create_task(feed.Watch(memory, selection, reader.send).run(after))

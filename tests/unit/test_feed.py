@@ -85,7 +85,7 @@ async def test_trimmed_history_and_a_future_sequence_are_out_of_range(memory: fe
     log.trimmed = 20
     for after in (10, 10**6):
         with pytest.raises(errors.OutOfRange):
-            await memory.watch(ALL, after, Reader().send)
+            await feed.Watch(memory, ALL, Reader().send).run(after)
 
 
 async def test_only_those_whose_filter_matches_are_woken(memory: feed.Feed, log: MemoryLog) -> None:
@@ -350,7 +350,7 @@ async def test_snapshot_of_named_sandboxes_and_its_events_miss_and_repeat_nothin
 
     monkeypatch.setattr(log, "last", slow)
     reader = Reader()
-    task = asyncio.create_task(memory.watch(PAIR, None, reader.send))
+    task = asyncio.create_task(feed.Watch(memory, PAIR, reader.send).run(None))
     await asked.wait()
     # All of it changes meanwhile: one is made again and ends again, the other ends.
     for name, status in (("a", samples.status()), ("a", ENDED), ("b", ENDED)):
@@ -379,6 +379,6 @@ async def test_watch_of_sandboxes_that_are_missing_names_all_of_them(memory: fee
     named = feed.Filter(MINE, keys=frozenset(Key("default", name) for name in ("a", "foreign", "none")))
     for after in (None, 0):
         with pytest.raises(errors.NotFound) as caught:
-            await memory.watch(named, after, Reader().send)
+            await feed.Watch(memory, named, Reader().send).run(after)
         assert caught.value.facts["sandbox_ids"] == "foreign,none"
     assert not memory._topics._topics

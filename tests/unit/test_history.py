@@ -137,7 +137,7 @@ async def test_watches_beyond_the_bound_are_sent_away_until_others_have_caught_u
         tasks = [watch(memory, reader, 0) for reader in readers[:2]]
         await asyncio.sleep(0.1)
         with pytest.raises(errors.Unavailable) as caught:
-            await memory.watch(ALL, 0, readers[2].send)
+            await feed.Watch(memory, ALL, readers[2].send).run(0)
         assert caught.value.reason == "TOO_FAR_BEHIND"
         # What memory has needs no reading.
         publish(memory, log, 3)
@@ -157,7 +157,7 @@ async def test_caller_that_does_not_read_holds_no_other_up(remembered: bool) -> 
     log = filled(RECENT // 4)
     async with restarted(log if not remembered else filled(1)) as memory:
         if remembered:
-            log = memory._store  # type: ignore[assignment]
+            log = memory.store  # type: ignore[assignment]
             publish(memory, log, RECENT // 2)
         stuck, others = [Reader() for _ in range(20)], [Reader() for _ in range(5)]
         for reader in stuck:
@@ -198,7 +198,7 @@ async def test_watch_of_one_sandbox_that_resumes_ends_with_its_end() -> None:
     log.append(samples.sandbox("s3"))
     async with restarted(log) as memory:
         reader = Reader()
-        await asyncio.wait_for(memory.watch(FILTERS["one"], 100, reader.send), 10)
+        await asyncio.wait_for(feed.Watch(memory, FILTERS["one"], reader.send).run(100), 10)
         assert reader.sequences()[-1] == 201
 
 
