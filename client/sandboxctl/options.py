@@ -1,6 +1,8 @@
 """The options of every command. They may come before or after the command; the last one counts."""
 
+import contextlib
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -17,8 +19,10 @@ from sandboxctl import contexts, reach, show
 T = TypeVar("T")
 C = TypeVar("C")
 
-PATIENCE = 10.0
-"""Seconds for a call: longer than a restart of the service takes, and not too long for a person to wait."""
+REQUEST_TIMEOUT = 10.0
+"""Seconds for a call by default: longer than a restart of the service takes, and not too long for a person to wait."""
+_LONGEST = 86_400.0
+"""Seconds for a call at most."""
 
 
 class Output(StrEnum):
@@ -34,13 +38,23 @@ class Output(StrEnum):
 class _Client(Client):
     """Reports a service that does not answer, and goes on trying."""
 
-    def __init__(self, server: str, **options: Any) -> None:
-        super().__init__(server, timeout=PATIENCE, contact_timeout=PATIENCE, **options)
+    def __init__(self, server: str, *, request_timeout: float, **options: Any) -> None:
+        super().__init__(server, timeout=request_timeout, contact_timeout=request_timeout, **options)
         self._server = server
+        self._request_timeout = request_timeout
 
     def run(self, call: calls.Call[T]) -> T:
-        with reach.patiently(self._server, lambda: show.unanswered(self._server, PATIENCE)):
+        with reach.patiently(self._server, lambda: show.unanswered(self._server, self._request_timeout)):
             return super().run(call)
+
+
+def _seconds(text: str) -> float:
+    """Returns the value of `--request-timeout`. Raises BadParameter for what is no time for a call."""
+    with contextlib.suppress(ValueError):
+        seconds = float(text)
+        if 0 < seconds <= _LONGEST:
+            return seconds
+    raise typer.BadParameter(f"{text!r} must be seconds: a number above 0 and of at most {_LONGEST:.0f}")
 
 
 def _token(file: Path) -> str:
@@ -65,6 +79,7 @@ class Given:
     ca_file: Path | None = None
     namespace: str = ""
     context_name: str | None = None
+    request_timeout: float = REQUEST_TIMEOUT
     output: Output = Output.TABLE
 
 
@@ -98,7 +113,7 @@ class Chosen:
     @cached_property
     def client(self) -> Client:
         """The client. Raises OSError or ValueError for an address, a token or an authority that cannot be used."""
-        return self.connected(_Client)
+        return self.connected(functools.partial(_Client, request_timeout=self.given.request_timeout))
 
     def connected(self, kind: Callable[..., C]) -> C:
         """Returns a client of that kind. Raises as `client`."""
@@ -176,6 +191,15 @@ def declared(
             "--context", envvar="SANDBOX_CONTEXT", help="a service of the config file", autocompletion=_contexts
         ),
     ] = None,
+    request_timeout: Annotated[
+        float,
+        typer.Option(
+            envvar="SANDBOX_REQUEST_TIMEOUT",
+            parser=_seconds,
+            metavar="SECONDS",
+            help="for each call with all its tries; not for --wait and watches",
+        ),
+    ] = REQUEST_TIMEOUT,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="json and yaml have every field; name is namespace/id")
     ] = Output.TABLE,

@@ -77,9 +77,9 @@ def lost(_error: errors.ServiceError) -> None:
     )
 
 
-def unanswered(server: str, patience: float) -> None:
-    """Prints on standard error that nothing answers yet and that the command goes on for `patience` seconds in all."""
-    err.print(f"nothing answers at {printable(server)} yet: trying for {patience:.0f} s in all (Ctrl-C ends this)")
+def unanswered(server: str, within: float) -> None:
+    """Prints on standard error that nothing answers yet and that the command goes on for `within` seconds in all."""
+    err.print(f"nothing answers at {printable(server)} yet: trying for {within:g} s in all (Ctrl-C ends this)")
 
 
 def back() -> None:

@@ -56,7 +56,7 @@ def test_the_first_minute(ctl, tmp_path: Path) -> None:  # type: ignore[no-untyp
         (("list", "--phase", "nonsense"), 2, "phase"),
         (("list", "--selector", "a=b=c"), 2, "label_selector"),
         (("nonsense",), 2, "nonsense"),
-        (("--server", "127.0.0.1:1", "list"), 5, "make run"),
+        (("--server", "127.0.0.1:1", "--request-timeout", "0.5", "list"), 5, "make run"),
         (("--server", "example.com:1", "--token", "t", "list"), 2, "TLS"),
         (("--token-file", "/nowhere", "list"), 2, "/nowhere"),
     ],

@@ -141,6 +141,8 @@ def test_shells_complete_ids_phases_and_contexts(
         "sandboxctl context use a": "away",
         "sandboxctl list --context h": "here",
         "sandboxctl desc": "describe",
+        "sandboxctl --req": "--request-timeout",
+        "sandboxctl list --req": "--request-timeout",
     }
     for line, found in ends.items():
         assert found in completed(shell, line, run, monkeypatch), line

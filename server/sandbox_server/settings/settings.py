@@ -128,7 +128,12 @@ def _need(holds: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-CLIENTS = frozenset({"SERVER", "TOKEN", "TLS", "CA_FILE", "NAMESPACE", "CLIENT_TOKEN_FILE"})
+CLIENTS = frozenset(
+    {
+        *("SERVER", "TOKEN", "TLS", "CA_FILE", "NAMESPACE", "CLIENT_TOKEN_FILE"),
+        *("CONFIG", "CONTEXT", "REQUEST_TIMEOUT"),
+    }
+)
 """What `sandboxctl` takes from variables of the same prefix."""
 _LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 """What follows the name of a Service in the variables that Kubernetes sets for it."""
