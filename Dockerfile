@@ -28,6 +28,6 @@ WORKDIR /data
 VOLUME ["/data"]
 USER 1001:1001
 EXPOSE 50051
-# A cluster runs the same command as an exec probe (see docs/kubernetes.md): the kubelet's own gRPC probe speaks no TLS.
+# For Docker. The probes of a cluster ask /readyz and /healthz at metrics-listen (see docs/kubernetes.md).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["sandbox-server", "health"]
 ENTRYPOINT ["sandbox-server"]

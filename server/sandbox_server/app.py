@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from sandbox_server import VERSION, engines, feed, manager, metrics, store
+from sandbox_server import VERSION, engines, feed, manager, metrics, monitoring, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
@@ -116,7 +116,11 @@ async def service(
         opened.push_async_callback(server.close)
         if settings.metrics_listen:
             opened.enter_context(
-                metrics.served(settings.metrics_listen, metrics.Service(server.calls, event_feed, reconciler, engine))
+                monitoring.served(
+                    settings.metrics_listen,
+                    metrics.Service(server.calls, event_feed, reconciler, engine),
+                    monitoring.Health(lambda: server.is_serving),
+                )
             )
         await engine.open(event_feed.catalogue.sandboxes(), reconciler.wake)
         opened.push_async_callback(engine.close)

@@ -1,12 +1,11 @@
-"""The metrics of the service, served to Prometheus. The parts of the service keep counters, which are read at a scrape."""
+"""The metrics of the service, for Prometheus. The parts of the service keep counters, which are read at a scrape."""
 
 import asyncio
 import collections
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily as Counter
 from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
@@ -63,19 +62,9 @@ def _family(
     return family
 
 
-@contextlib.contextmanager
-def served(listen: str, service: Service) -> Iterator[None]:
-    """Serves the metrics of the service and of the process at `listen` during the body. Raises OSError if it cannot."""
-    registry = CollectorRegistry()
-    registry.register(service)
-    ProcessCollector(registry=registry)
-    host, _, port = listen.rpartition(":")
-    try:
-        server, _ = start_http_server(int(port), host.strip("[]"), registry)
-    except OSError as error:
-        raise OSError(f"metrics-listen: {listen} cannot be had: {error}") from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
+def registry(service: Service) -> CollectorRegistry:
+    """Returns what a scrape reads: the metrics of the service and of its process."""
+    made = CollectorRegistry()
+    made.register(service)
+    ProcessCollector(registry=made)
+    return made

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,20 +107,22 @@ def asked_as_by_the_kubelet(address: str) -> str:
 
 @pytest.mark.find(46)
 @pytest.mark.parametrize("tls", [True, False])
-def test_the_grpc_probe_of_the_kubelet_works_in_plaintext_alone_and_the_command_always(
+def test_the_grpc_probe_of_the_kubelet_works_in_plaintext_alone_and_the_others_always(
     make_service: Callable[..., Service], tmp_path: Path, tls: bool
 ) -> None:
     chain, key = certificate(tmp_path, "served")
     tokens = tmp_path / "tenants.json"
     tokens.write_text(json.dumps({"tenants": [{"name": "a", "namespaces": ["a"], "tokens": ["a-token-that-is-long"]}]}))
-    env = {"SANDBOX_TOKEN_FILE": str(tokens)}
+    pages = f"127.0.0.1:{free_port()}"
+    env = {"SANDBOX_TOKEN_FILE": str(tokens), "SANDBOX_METRICS_LISTEN": pages}
     env |= {"SANDBOX_TLS_CERT": str(chain), "SANDBOX_TLS_KEY": str(key)} if tls else {}
     service = make_service(env=env).start(wait=False)
     asked = {**os.environ, **env, "SANDBOX_LISTEN": service.address}
     eventually(lambda: programs.run(*HEALTH, env=asked).returncode == 0, within=30)
     assert asked_as_by_the_kubelet(service.address) == ("UNAVAILABLE" if tls else "SERVING")
-    with socket.create_connection(("127.0.0.1", service.port), timeout=1):
-        pass
+    for path, told in (("healthz", "ok\n"), ("readyz", "SERVING\n")):
+        with urllib.request.urlopen(f"http://{pages}/{path}", timeout=5) as answer:
+            assert (answer.status, answer.read().decode()) == (200, told)
 
 
 @pytest.mark.fault(71)

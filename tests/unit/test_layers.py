@@ -107,6 +107,7 @@ SECONDS_OUTSIDE_OF_PACE = {
     "EACH",
     # Time-outs of one question, after which nothing is done.
     "ANSWER",
+    "PROBE_MOST",
     "READ_MOST",
     # The order of work on the event loop.
     "AFTER_THE_ANSWER",

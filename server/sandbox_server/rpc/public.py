@@ -34,6 +34,11 @@ class Health:
         self._status: Any = Answer.NOT_SERVING
         self._changed = asyncio.Event()
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether the health is SERVING."""
+        return bool(self._status == Answer.SERVING)
+
     def serving(self, ready: bool) -> None:
         """Sets the health to SERVING or NOT_SERVING and sends a change to every watch."""
         status = Answer.SERVING if ready else Answer.NOT_SERVING

@@ -75,6 +75,11 @@ class Server:
         await self._server.start()
         return port
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether health checks are answered with SERVING."""
+        return self._health.is_serving
+
     async def serving(self, ready: bool) -> None:
         """Sets whether health checks are answered with SERVING. Once the service stops they never are."""
         self._health.serving(ready and not self.calls.draining)

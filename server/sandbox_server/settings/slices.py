@@ -78,7 +78,7 @@ class Serving(Slice):
     """Serve the contract to tools such as grpcurl, to callers that may call."""
 
     metrics_listen: str = ""
-    """Address and port to serve metrics on, for Prometheus; empty: none."""
+    """Address and port to serve /metrics, /healthz and /readyz on, over HTTP; empty: none."""
     log_format: Literal["console", "json"] = "console"
     """How log lines are written."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
