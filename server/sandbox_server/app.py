@@ -122,7 +122,7 @@ async def service(
                     monitoring.Health(lambda: server.is_serving),
                 )
             )
-        await engine.open(event_feed.catalogue.sandboxes(), reconciler.wake)
+        await engine.open(event_feed.catalogue.sandboxes(), reconciler.wake, lambda _namespace: 1)
         opened.push_async_callback(engine.close)
         authenticator.follow(engine.follow)
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from sandbox_server import engines
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 
@@ -309,3 +310,39 @@ async def test_mutations_in_a_row_end_in_the_last(rig: Rig) -> None:
     gone = await rig.settled(A, Phase.TERMINATED)
     assert rig.observe(gone).volume is None
     rig.check_history()
+
+
+@pytest.mark.fault(11)
+async def test_replica_that_does_not_hold_the_namespace_changes_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    before = rig.observe(running)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(rig.engine, "_held", lambda _namespace: 0)
+        for act in (
+            rig.engine.apply(dataclasses.replace(running, generation=2), {"A": "2"}, 0),
+            rig.engine.touch(running),
+            rig.engine.remove_workload(running),
+            rig.engine.delete(running),
+        ):
+            with pytest.raises(engines.NotHeld):
+                await act
+        await rig.begin(A, Phase.STOPPED)
+        await rig.until(A, lambda _: rig.reconciler.outcomes["not_held", ""] > 0 and rig.reconciler.backlog == 0)
+        assert rig.observe(running) == before
+    rig.reconciler.wake(rig.key(A))
+    await rig.settled(A, Phase.STOPPED)
+
+
+async def test_act_that_began_under_an_earlier_epoch_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.create(A)
+    running = await rig.settled(A, Phase.RUNNING)
+    before = rig.observe(running)
+    epochs = iter((1, 2))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(rig.engine, "_held", lambda _namespace: next(epochs))
+        with pytest.raises(engines.NotHeld):
+            await rig.engine.apply(dataclasses.replace(running, generation=2), {"A": "2"}, 0)
+    assert rig.observe(running) == before

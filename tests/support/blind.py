@@ -11,7 +11,7 @@ class BlindEngine:
 
     any_synced = False
 
-    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
+    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None], held: Callable[[str], int]) -> None:
         """Has nothing to observe."""
 
     def follow(self, namespaces: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import client, manifests
 from sandbox_server.engines.kubernetes.contest import Contests
 from sandbox_server.engines.kubernetes.objects import OBJECT, Object
@@ -16,6 +17,9 @@ from sandbox_server.engines.kubernetes.writer import Writer
 from sandbox_server.settings import Settings
 
 _versions = itertools.count(1)
+
+HELD = Fence(lambda _namespace: 1, "")
+"""The fence of a replica that holds every namespace."""
 
 
 def read(value: dict[str, Any]) -> Object:
@@ -53,7 +57,8 @@ class Api:
     async def labelled(self, kind: Kind, namespace: str, label: str, value: str) -> list[Object]:
         return [one for one in self.objects.values() if one.metadata.labels.get(label) == value]
 
-    async def apply(self, resource: Resource, uid: str) -> Object:
+    async def apply(self, resource: Resource, uid: str, fence: Fence) -> Object:
+        fence.check()
         name = resource.reference.name
         self.calls.append(("apply", name))
         known = self.objects.get(name)
@@ -63,7 +68,10 @@ class Api:
         self.meanwhile()
         return answer
 
-    async def delete(self, reference: Reference, uid: str, *, version: str = "", foreground: bool = False) -> None:
+    async def delete(
+        self, reference: Reference, uid: str, fence: Fence, *, version: str = "", foreground: bool = False
+    ) -> None:
+        fence.check()
         self.calls.append(("delete", reference.name))
         self.preconditions.append((uid, version, foreground))
 
@@ -73,4 +81,4 @@ def begun(view: View, api: Api, sandbox: Sandbox) -> Writer:
     calls: Any = api
     contests = Contests(lambda _: None, Pace())
     contest = contests.begin(sandbox.key, (sandbox.generation, None))
-    return Writer(calls, view, Settings().kubernetes, sandbox, contests, contest)
+    return Writer(calls, view, Settings().kubernetes, sandbox, contests, contest, HELD)

@@ -40,6 +40,7 @@ def engine(api: Api, view: View) -> KubernetesEngine:
     engine = KubernetesEngine(Settings().kubernetes, Pace())
     calls: Any = api
     engine._api = calls
+    engine._held = lambda _namespace: 1
     engine._views[SANDBOX.namespace] = view
     return engine
 

@@ -11,7 +11,7 @@ from sandbox_server.engines.kubernetes import manifests, removal, resources
 from sandbox_server.engines.kubernetes.view import View
 
 from tests.support import samples
-from tests.support.objects import Api, begun, made
+from tests.support.objects import HELD, Api, begun, made
 
 SANDBOX = samples.sandbox(desired=DesiredState.DELETED)
 KEEPS = dataclasses.replace(SANDBOX, keep_volume=True)
@@ -57,7 +57,7 @@ async def test_workload_is_removed_as_it_was_seen_and_after_its_pod(view: View) 
     view.stateful_sets.shown(workload)
     api = Api(claim(), workload)
     write = begun(view, api, SANDBOX)
-    await removal.remove_workload(write.api, view, SANDBOX)
+    await removal.remove_workload(write.api, view, SANDBOX, HELD)
     assert api.calls == [("delete", SANDBOX.id)]
     assert api.preconditions == [(workload.metadata.uid, workload.metadata.resourceVersion, True)]
 
@@ -72,12 +72,12 @@ async def test_workload_is_not_removed_when_a_disk_that_stays_would_go_with_it(
     api = Api(claim(**OWNED), workload)
     kept = dataclasses.replace(KEEPS, desired=desired)
     with pytest.raises(engines.Busy, match="would go with its owner: StatefulSet demo-1"):
-        await removal.remove_workload(begun(view, api, kept).api, view, kept)
+        await removal.remove_workload(begun(view, api, kept).api, view, kept, HELD)
     freed = dataclasses.replace(SANDBOX, desired=desired)
     if desired is not DesiredState.DELETED:
         with pytest.raises(engines.Busy):
-            await removal.remove_workload(begun(view, api, freed).api, view, freed)
+            await removal.remove_workload(begun(view, api, freed).api, view, freed, HELD)
         assert api.calls == []
     else:
-        await removal.remove_workload(begun(view, api, freed).api, view, freed)
+        await removal.remove_workload(begun(view, api, freed).api, view, freed, HELD)
         assert api.calls == [("delete", SANDBOX.id)]

@@ -47,6 +47,11 @@ class Busy(Unreachable):
         return Fault(Reason.CLUSTER_BUSY, str(self))
 
 
+class NotHeld(Exception):
+    """This replica does not hold the namespace, or no longer under the epoch in which the act began. Nothing was written
+    since."""
+
+
 class Names(Protocol):
     """Names of what a sandbox will have. Every replica may ask, from any thread, before the cluster is opened."""
 
@@ -61,14 +66,16 @@ class Cluster(Protocol):
     """Observes and changes what runs. It states facts and carries out acts; it judges nothing.
 
     All calls come from one event loop. `observe`, `apply`, `touch` and `delete` are for sandboxes of a namespace that is
-    synced. They raise `Unreachable` for a namespace that is not followed or not listed yet.
+    synced. They raise `Unreachable` for a namespace that is not followed or not listed yet. Those that act ask `held`
+    immediately before each write, and raise `NotHeld` in place of the write unless the epoch is the one in which they began.
     """
 
-    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
+    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None], held: Callable[[str], int]) -> None:
         """Begins to observe. Returns when `synced` can be asked.
 
         `live` are all sandboxes that are not TERMINATED. `changed` is called on the loop whenever what `observe`
-        returns for a key may have changed.
+        returns for a key may have changed. `held` returns the epoch under which this replica holds a namespace now, 0
+        while it does not. Epochs of one namespace only grow.
         """
 
     def follow(self, namespaces: Iterable[str]) -> None:

@@ -116,6 +116,9 @@ class Reconciler:
             self.outcomes[outcome.name, outcome.reason] += 1
             if outcome.name == "done":
                 self._queue.succeeded(key)
+            elif outcome.name == "not_held":
+                # Whoever holds the namespace queues all of its sandboxes, and so does this replica if it holds it again.
+                self._forget(key)
             else:
                 self._queue.retry(key, outcome.retry_after)
             self._queue.done(key)
@@ -128,6 +131,8 @@ class Reconciler:
             # There is a newer event, and it wakes the key: a mutation of this replica has done so, another replica's will when
             # the feed reads it.
             return _Outcome("stale")
+        except engines.NotHeld:
+            return _Outcome("not_held")
         except engines.Refused as refused:
             self._warn(refused.fault.reason.name, key, str(refused))
             return _Outcome("refused", refused.fault.reason.name)

@@ -107,7 +107,7 @@ async def test_an_engine_that_is_open_can_be_asked_at_once(rig: LocalRig) -> Non
     await rig.stop()
     chosen = rig.ground.settings
     engine = local.LocalEngine(chosen.local, chosen.data_dir, chosen.pace)
-    await engine.open([running], lambda _: None)
+    await engine.open([running], lambda _: None, lambda _: 1)
     observed = engine.observe(running)
     await engine.close()
     assert observed.pod is not None

@@ -20,6 +20,7 @@ from kubernetes.aio.client import Configuration
 from sandbox_server import engines, files
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
+from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy, rights
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
@@ -145,11 +146,12 @@ class Client:
         body: Any = None,
         accept: str = JSON,
         watch: bool = False,
+        fence: Fence | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Makes one call and yields its answer, which may pause for longer if it is a watch.
 
-        Raises what `failure` returns, `engines.Unreachable` if there is no answer in time, `Away` if there is not even a
-        connection, and `Silent` if an answer stops.
+        `fence` is that of a write. Raises what it raises and what `failure` returns, `engines.Unreachable` if there is no
+        answer in time, `Away` if there is not even a connection, and `Silent` if an answer stops.
         """
         right = rights.right(method, path, watch)
         data = None if body is None else _ENCODER.encode(body)
@@ -162,6 +164,8 @@ class Client:
                 if token := await self._account.get_api_key_with_prefix("BearerToken", "authorization"):
                     # A token from a file ends with a line break.
                     headers["Authorization"] = token.strip()
+                if fence is not None:
+                    fence.check()
                 response = await self._session.request(
                     method,
                     path,
@@ -203,7 +207,7 @@ class Client:
         async with self.call("GET", path(kind, namespace), parameters=parameters, accept=METADATA_LIST) as response:
             return PAGE.decode(await response.read()).objects
 
-    async def apply(self, resource: Resource, uid: str) -> Object:
+    async def apply(self, resource: Resource, uid: str, fence: Fence) -> Object:
         """Applies to the object with that uid or, if `uid` is empty, makes one. Returns the object as it then is.
 
         Raises `Conflict` if another object has the name or, if `uid` is empty, any.
@@ -211,10 +215,13 @@ class Client:
         parameters = {"fieldManager": manifests.FIELD_MANAGER, "force": "true"}
         precondition = {"uid": uid} if uid else {"resourceVersion": NEVER}
         body = resource.manifest | {"metadata": resource.manifest["metadata"] | precondition}
-        async with self.call("PATCH", path(*resource.reference), parameters=parameters, body=body) as response:
+        where = path(*resource.reference)
+        async with self.call("PATCH", where, parameters=parameters, body=body, fence=fence) as response:
             return OBJECT.decode(await response.read())
 
-    async def delete(self, reference: Reference, uid: str, *, version: str = "", foreground: bool = False) -> None:
+    async def delete(
+        self, reference: Reference, uid: str, fence: Fence, *, version: str = "", foreground: bool = False
+    ) -> None:
         """Asks for the removal of that very object; one that is gone is no error.
 
         `version`: the one that it has to have, or `Conflict` is raised; empty: any. `foreground`: what it owns goes before
@@ -223,5 +230,5 @@ class Client:
         preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
         body = {"propagationPolicy": "Foreground" if foreground else "Background", "preconditions": preconditions}
         with contextlib.suppress(Missing):
-            async with self.call("DELETE", path(*reference), body=body):
+            async with self.call("DELETE", path(*reference), body=body, fence=fence):
                 pass

@@ -16,7 +16,7 @@ async def make(write: Writer, claim: Resource) -> None:
     sandbox, view = write.sandbox, write.view
     position = view.claims.position(claim.reference.name)
     try:
-        await writer.apply(write.api, view.claims, claim, "")
+        await writer.apply(write.api, view.claims, claim, "", write.fence)
         return
     except client.Conflict:
         found = await write.api.find(claim.reference, whole=True)
@@ -33,7 +33,7 @@ async def make(write: Writer, claim: Resource) -> None:
     finally:
         # The apply will not be done, and yet somebody may undo this part of it each time.
         write.done()
-    await write.api.delete(claim.reference, found.metadata.uid)
+    await write.api.delete(claim.reference, found.metadata.uid, write.fence)
     message = f"the claim {volume.name} has to go before there can be a fresh one"
     if view.pods.get(resources.pod_name(sandbox)) is not None:
         # The cluster keeps the claim until the pod ends, which takes no more than its grace period.

@@ -9,6 +9,7 @@ from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import (
     client,
     contest,
@@ -38,11 +39,13 @@ class KubernetesEngine:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._contests = contest.Contests(lambda _: None, pace)
+        self._held: Callable[[str], int] = lambda _namespace: 0
 
-    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
+    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None], held: Callable[[str], int]) -> None:
         """Connects; `follow` begins to list and watch. Raises ValueError if there is no usable kubeconfig."""
         await self._api.open()
         self._changed = changed
+        self._held = held
         self._contests = contest.Contests(changed, self._pace)
 
     def follow(self, namespaces: Iterable[str]) -> None:
@@ -128,7 +131,8 @@ class KubernetesEngine:
         """Applies the StatefulSet with the present time in an annotation."""
         view = self._view(sandbox.namespace)
         touched = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat())
-        await writer.apply(self._api, view.stateful_sets, touched, view.stateful_sets.uid(sandbox.id))
+        fence = Fence(self._held, sandbox.namespace)
+        await writer.apply(self._api, view.stateful_sets, touched, view.stateful_sets.uid(sandbox.id), fence)
         # Never INCOMPLETE: while an object is missing, what is observed must not seem to be what was applied.
         return observe.revision([found for found in view.watched(sandbox) if found is not None])
 
@@ -136,7 +140,7 @@ class KubernetesEngine:
         """Deletes the StatefulSet in the foreground, as `removal` explains."""
         view = self._view(sandbox.namespace)
         if not view.namespace.ends:
-            await removal.remove_workload(self._api, view, sandbox)
+            await removal.remove_workload(self._api, view, sandbox, Fence(self._held, sandbox.namespace))
 
     async def delete(self, sandbox: Sandbox) -> None:
         """Asks for the removal of what is the sandbox's, in the order that `removal` explains.
@@ -158,7 +162,8 @@ class KubernetesEngine:
         """Returns the writer of an act that is about to be done. Raises what `Contests.begin` raises."""
         view = self._view(sandbox.namespace)
         begun = self._contests.begin(sandbox.key, (sandbox.generation, replicas))
-        return writer.Writer(self._api, view, self._settings, sandbox, self._contests, begun)
+        fence = Fence(self._held, sandbox.namespace)
+        return writer.Writer(self._api, view, self._settings, sandbox, self._contests, begun, fence)
 
     def _view(self, namespace: str) -> View:
         """Returns the view of a namespace that has been listed. Raises `engines.Unreachable` if there is none.

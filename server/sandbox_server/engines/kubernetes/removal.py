@@ -13,6 +13,7 @@ becomes of claims.
 from sandbox_server import engines
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import client, manifests, observe, resources, writer
 from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
@@ -33,7 +34,7 @@ async def remove(write: Writer) -> None:
         await _remove(write, names.stateful_set)
 
 
-async def remove_workload(api: client.Client, view: View, sandbox: Sandbox) -> None:
+async def remove_workload(api: client.Client, view: View, sandbox: Sandbox, fence: Fence) -> None:
     """Asks for the removal of the StatefulSet, and of its pod before it.
 
     Raises `engines.Busy` if a disk that is to stay would go with it.
@@ -46,13 +47,13 @@ async def remove_workload(api: client.Client, view: View, sandbox: Sandbox) -> N
         raise engines.Busy(f"the claim {disk.metadata.name} would go with its owner: {owners}")
     if uid := view.uid(sandbox, names.stateful_set):
         version = str(view.stateful_sets.position(sandbox.id))
-        await api.delete(names.stateful_set, uid, version=version, foreground=True)
+        await api.delete(names.stateful_set, uid, fence, version=version, foreground=True)
 
 
 async def _remove(write: Writer, reference: Reference) -> None:
     """Asks for the removal of the object if it is the sandbox's and not being removed already."""
     if (found := await _removable(write, reference)) is not None:
-        await write.api.delete(reference, found.metadata.uid)
+        await write.api.delete(reference, found.metadata.uid, write.fence)
         write.contest.removed(reference, found)
 
 
@@ -63,7 +64,7 @@ async def _remove_claim(write: Writer, claim: Reference) -> None:
         return
     is_placeholder = observe.volume(found).uid == ""
     if is_placeholder or not write.sandbox.keep_volume:
-        await write.api.delete(claim, found.metadata.uid)
+        await write.api.delete(claim, found.metadata.uid, write.fence)
         write.contest.removed(claim, found)
 
 
@@ -86,7 +87,8 @@ async def _remove_placeholders(write: Writer) -> bool:
         name = claim.metadata.name
         held = {*claim.metadata.finalizers} - {observe.PROTECTION}
         if claim.metadata.deletionTimestamp is None:
-            await write.api.delete(Reference(Kind.CLAIM, sandbox.namespace, name), claim.metadata.uid)
+            reference = Reference(Kind.CLAIM, sandbox.namespace, name)
+            await write.api.delete(reference, claim.metadata.uid, write.fence)
         elif held:
             raise engines.Busy(f"the claim {name} has to go first; its finalizers: {writer.listed(sorted(held))}")
     return bool(placeholders)

@@ -8,6 +8,7 @@ from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import client, contest, manifests, observe, resources
 from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.objects import Object
@@ -26,6 +27,7 @@ class Writer:
     sandbox: Sandbox
     contests: contest.Contests
     contest: contest.Contest
+    fence: Fence
 
     async def write(self, resource: Resource) -> Object:
         """Applies to the object that is known as the sandbox's, or makes one; never to a foreign object.
@@ -37,11 +39,11 @@ class Writer:
         if self.contest.watched:
             self.contest.compare(reference, await self.api.find(reference))
         try:
-            written = await apply(self.api, cache, resource, self.view.uid(self.sandbox, reference))
+            written = await apply(self.api, cache, resource, self.view.uid(self.sandbox, reference), self.fence)
         except client.Conflict:
             found = await self.api.find(reference)
             check_owned(self.sandbox, reference, found)
-            written = await apply(self.api, cache, resource, found.metadata.uid if found else "")
+            written = await apply(self.api, cache, resource, found.metadata.uid if found else "", self.fence)
         self.contest.written(reference, written)
         return written
 
@@ -67,10 +69,10 @@ class Writer:
         self.contests.done(self.sandbox.key, self.contest)
 
 
-async def apply(api: client.Client, cache: Cache[object], resource: Resource, uid: str) -> Object:
+async def apply(api: client.Client, cache: Cache[object], resource: Resource, uid: str, fence: Fence) -> Object:
     """Applies to the object with that uid, or makes one where `uid` is empty, and gives the answer to the cache."""
     position = cache.position(resource.reference.name)
-    written = await api.apply(resource, uid)
+    written = await api.apply(resource, uid, fence)
     cache.answered(written, position)
     return written
 

@@ -13,6 +13,7 @@ from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.local import launch
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
@@ -39,9 +40,10 @@ class LocalEngine:
         self._units: dict[Key, Unit] = {}
         self.any_synced = False
 
-    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None]) -> None:
+    async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None], held: Callable[[str], int]) -> None:
         """Adopts the processes that run. Raises OSError if another service has locked the data directory."""
         self._changed = changed
+        self._held = held
         root = self._data_dir
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = lock.take(root / "lock", "data-dir", root)
@@ -141,6 +143,7 @@ class LocalEngine:
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Prepares the folder; the task of the unit then starts or ends the process."""
+        Fence(self._held, sandbox.namespace).check()
         folder = Folder(self._data_dir, sandbox.key)
         self._ports.reserve(sandbox.addresses.ports)
         await asyncio.to_thread(folder.prepare, sandbox, replicas)
@@ -148,14 +151,17 @@ class LocalEngine:
         return APPLIED
 
     async def touch(self, sandbox: Sandbox) -> int:
-        """Does nothing: the task of the unit acts by itself."""
+        """Changes nothing: the task of the unit acts by itself."""
+        Fence(self._held, sandbox.namespace).check()
         return APPLIED
 
     async def remove_workload(self, sandbox: Sandbox) -> None:
-        """Does nothing: the task of the unit acts by itself."""
+        """Changes nothing: the task of the unit acts by itself."""
+        Fence(self._held, sandbox.namespace).check()
 
     async def delete(self, sandbox: Sandbox) -> None:
         """Ends the process. Called again when nothing runs, it removes the folder and releases the ports."""
+        Fence(self._held, sandbox.namespace).check()
         unit = self._units.get(sandbox.key)
         if unit is None or not unit.idle:
             self._update(sandbox, 0)
