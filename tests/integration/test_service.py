@@ -467,23 +467,36 @@ def test_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
 
 
 @pytest.mark.fault(12)
-def test_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: Callable[..., Service]) -> None:
-    service = make_service().start()
-    acknowledged: list[str] = []
-    stop = False
+def test_sigterm_under_load_ends_calls_with_unavailable_and_their_repeat_takes_effect_once(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service("--local-isolation", "none").start()
+    spec = pb.SandboxSpec(project="load", command=SLEEP.command)
+    acknowledged: dict[str, str] = {}
+    refused: dict[str, grpc.StatusCode] = {}
+    restarted = False
 
-    def create() -> None:
-        with service.client(timeout=5) as client:
-            while not stop:
+    def create(stub: sandbox_pb2_grpc.SandboxServiceStub, request_id: str) -> pb.Sandbox:
+        request = pb.CreateSandboxRequest(spec=spec, request_id=request_id)
+        made: pb.Sandbox = stub.CreateSandbox(request, timeout=30, wait_for_ready=True).sandbox
+        return made
+
+    def load() -> None:
+        # A bare stub: nothing is repeated.
+        with grpc.insecure_channel(service.address) as channel:
+            stub = sandbox_pb2_grpc.SandboxServiceStub(channel)
+            request_id = ""
+            while request_id not in refused and not restarted:
+                request_id = str(uuid.uuid4())
                 try:
-                    acknowledged.append(client.create("load", spec=SLEEP).sandbox_id)
-                except (errors.Unavailable, errors.TimedOut):
-                    return
+                    acknowledged[request_id] = create(stub, request_id).uid
+                except grpc.RpcError as error:
+                    refused[request_id] = error.code()
 
     with grpc.insecure_channel(service.address) as channel, ThreadPoolExecutor(4) as pool:
         stream = sandbox_pb2_grpc.SandboxServiceStub(channel).WatchStatus(pb.WatchStatusRequest())
         assert next(stream).WhichOneof("event") == "snapshot_complete"
-        workers = [pool.submit(create) for _ in range(4)]
+        workers = [pool.submit(load) for _ in range(4)]
         eventually(lambda: len(acknowledged) > 10)
         began = time.monotonic()
         assert service.terminate() == 0
@@ -492,12 +505,16 @@ def test_sigterm_ends_watches_with_unavailable_and_loses_nothing(make_service: C
             for _ in stream:
                 pass
         assert errors.from_rpc(caught.value).code is grpc.StatusCode.UNAVAILABLE
-        stop = True
+        service.start()
+        restarted = True
         for one in workers:
             one.result()
-    service.start()
-    with service.client() as client:
-        assert set(acknowledged) <= {one.sandbox_id for one in client.list()}
+    assert set(refused.values()) == {grpc.StatusCode.UNAVAILABLE}
+    with service.client() as client, grpc.insecure_channel(service.address) as channel:
+        stub = sandbox_pb2_grpc.SandboxServiceStub(channel)
+        repeated = {request_id: create(stub, request_id).uid for request_id in {**acknowledged, **refused}}
+        assert acknowledged.items() <= repeated.items()
+        assert sorted(repeated.values()) == sorted(one.uid for one in client.list())
 
 
 def test_a_client_watch_resumes_across_a_restart(make_service: Callable[..., Service]) -> None:

@@ -129,6 +129,7 @@ class Database:
         dialect: Any = self.engine.dialect
         self.Error: type[Exception] = dialect.loaded_dbapi.Error
         self.IntegrityError: type[Exception] = dialect.loaded_dbapi.IntegrityError
+        self._OperationalError: type[Exception] = dialect.loaded_dbapi.OperationalError
         self._begin = _BEGIN[writes] if dialect.name == "sqlite" else ""
         # Parameters are named on both databases, so that a row is written from a mapping.
         self._dialect: sa.Dialect = type(dialect)(paramstyle="named") if dialect.name == "sqlite" else dialect
@@ -151,11 +152,17 @@ class Database:
         with contextlib.closing(self.engine.raw_connection()) as raw:
             # Close the cursor here: an exception that a caller keeps holds a reference to it. Its end on another thread
             # could fall into the next transaction's use of the same statement.
-            with contextlib.closing(raw.cursor()) as cursor:
-                if self._begin:
-                    cursor.execute(self._begin)
-                yield Cursor(cursor, self._text, self._with_values)
-            raw.commit()
+            try:
+                with contextlib.closing(raw.cursor()) as cursor:
+                    if self._begin:
+                        cursor.execute(self._begin)
+                    yield Cursor(cursor, self._text, self._with_values)
+                raw.commit()
+            except self._OperationalError:
+                # The next transaction connects again. A SQLite file that could not be written when it was opened would be
+                # read-only for the life of the connection.
+                raw.invalidate()
+                raise
 
     def close(self) -> None:
         """Closes the connection."""
