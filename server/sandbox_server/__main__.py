@@ -8,6 +8,8 @@ commands:
   migrate      migrate the database to the schema of this release
   rotate-keys  encrypt all environments with the first key
   health       print the version of the service at --listen; exit 0 if it is SERVING
+  doctor       check what the service needs and print the remedy of each failure; exit 1 if there is one
+               (--output json for programs)
 
 Every setting is a flag and an environment variable: --data-dir is SANDBOX_DATA_DIR. `sandbox-server config` lists them,
 `sandbox-server serve --help` describes them. A warning names each other variable that begins with SANDBOX_.
@@ -58,7 +60,7 @@ def main() -> None:
     if command is None:
         sys.exit(f"sandbox-server: there is no command {name!r}\n\n{__doc__}")
     try:
-        chosen = settings.load(arguments)
+        chosen = settings.load(arguments, settings.Doctor if command is commands.doctor else settings.Settings)
     except ValidationError as error:
         for found in error.errors(include_input=False, include_url=False):
             flag = [str(part).replace("_", "-") for part in found["loc"]]
@@ -66,7 +68,7 @@ def main() -> None:
             sys.stderr.write(f"sandbox-server: {': '.join([*flag, message])}\n")
         sys.exit(2)
     configure_logs(chosen)
-    if command is not commands.health:
+    if command not in (commands.health, commands.doctor):
         warn_of_unknown_variables()
     try:
         command(chosen)
@@ -126,13 +128,14 @@ def _printable(_logger: Any, _method: str, line: Any) -> str:
     return "".join(one if one.isprintable() else rf"\u{ord(one):04x}" for one in line)
 
 
-COMMANDS: dict[str, Callable[[settings.Settings], None]] = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "serve": commands.serve,
     "config": commands.config,
     "render": commands.render,
     "migrate": commands.migrate,
     "rotate-keys": commands.rotate_keys,
     "health": commands.health,
+    "doctor": commands.doctor,
 }
 
 if __name__ == "__main__":

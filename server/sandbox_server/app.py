@@ -47,7 +47,13 @@ def cipher(settings: Settings) -> store.Cipher:
         return store.Cipher.from_file(settings.encryption_key_file)
     if not isinstance(settings.database, Path) and not settings.database.startswith("sqlite"):
         raise ValueError("encryption-key-file: is needed with a database that others share")
-    return store.Cipher.from_file(settings.data_dir / "encryption.key", create=True)
+    return store.Cipher.from_file(settings.own_key_file, create=True)
+
+
+def has_keys(settings: Settings) -> bool:
+    """Returns whether the settings name keys, or the service has made its key file."""
+    given = settings.encryption_keys.get_secret_value() or settings.encryption_key_file
+    return bool(given) or settings.own_key_file.exists()
 
 
 @dataclass(frozen=True, slots=True)

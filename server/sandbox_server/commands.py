@@ -5,6 +5,7 @@ Each imports what it needs: a probe that runs `health` every few seconds must no
 
 import asyncio
 import json
+import os
 import sys
 import uuid
 from datetime import UTC, datetime
@@ -83,3 +84,14 @@ def health(chosen: settings.Settings) -> None:
     if answer != "SERVING":
         sys.exit(f"sandbox-server: health: {answer}")
     sys.stdout.write(f"{answer} {version}\n")
+
+
+def doctor(chosen: settings.Doctor) -> None:
+    """Prints what is well and what is not. Exits 1 if a check failed."""
+    from sandbox_server import doctor
+    from sandbox_server.doctor import report
+
+    results = asyncio.run(doctor.examine(chosen, os.environ))
+    sys.stdout.write(report.json(results) if chosen.output == "json" else report.table(results, sys.stdout))
+    if report.failed(results):
+        sys.exit(1)

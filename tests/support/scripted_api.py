@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.support import samples
+from tests.support.scripted_cluster import ScriptedCluster
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"
@@ -34,6 +35,7 @@ class ScriptedApi:
     The pods of sandboxes in `unmade` are not made, those in `crashing` crash; while `unbound`, no claim binds.
     `namespace` is the state of every namespace: Active, Terminating or Missing. The service has rights in it while there
     is a `role`, and with `namespace_rights` may get the namespace itself.
+    What is outside of namespaces is in `cluster`.
     Of its `controllers`, that of StatefulSets and the garbage collector can be taken away.
     `keeps_broken_pods`: a pod that is not ready is not replaced when the template changes, as on Kubernetes 1.35.0 to
     1.35.3 (kubernetes#137409).
@@ -56,6 +58,7 @@ class ScriptedApi:
         self.role = True
         self.namespace_rights = False
         self.namespace = "Active"
+        self.cluster = ScriptedCluster()
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
         self._changed = asyncio.Event()
         self._epoch = 0
@@ -106,6 +109,8 @@ class ScriptedApi:
     async def obey(self, request: web.Request) -> web.StreamResponse:
         """What a good server answers."""
         parts = request.path.strip("/").split("/")
+        if "namespaces" not in parts:
+            return await self.cluster.answer(request)
         at = parts.index("namespaces")
         if refused := self._refused(request.method, parts[at + 1], parts[at + 2] if parts[at + 2 :] else ""):
             return refused

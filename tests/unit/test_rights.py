@@ -1,7 +1,10 @@
 """Which refusals of the API server may pass."""
 
+from pathlib import Path
+
 import pytest
-from sandbox_server.engines.kubernetes.rights import Rights, right
+import yaml
+from sandbox_server.engines.kubernetes.rights import ROLE, Rights, right
 
 GET = right("GET", "api/v1/namespaces/default/pods/a", watch=False)
 
@@ -46,3 +49,15 @@ def test_rights_differ_by_verb_kind_and_whether_an_object_is_named() -> None:
     ]
     assert len(set(named)) == len(named)
     assert right("GET", f"{pods}/a", watch=False) == right("GET", f"{pods}/b", watch=False)
+
+
+def test_the_role_grants_what_the_service_needs_and_no_more() -> None:
+    file = Path(__file__).parents[2] / "deploy" / "role.yaml"
+    granted = {
+        (group, resource, verb)
+        for rule in yaml.safe_load(file.read_text())["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == {(kind.group, kind.plural, verb) for kind, verbs in ROLE.items() for verb in verbs}

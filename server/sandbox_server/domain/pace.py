@@ -94,6 +94,9 @@ class Pace:
     commonly ask no more often."""
     health_within: float = 5
     """For the store to answer before it counts as gone. As `sqlite_busy_timeout`: a lock alone is no failure."""
+    checked_within: float = 15
+    """For a check of `sandbox-server doctor` to end. Longer than libpq and the API server are waited for, whose errors say
+    more."""
     trim_every: float = 3600
     """Between two trims of the history, which is kept for a day at least."""
 

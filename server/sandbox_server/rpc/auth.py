@@ -72,7 +72,7 @@ class TokenFile:
 
     def __init__(self, path: Path, pace: Pace) -> None:
         """Raises ValueError that says what is wrong with the file, and never contains a token."""
-        self._content = files.Reloaded(lambda: _read(path), path, again=pace.files_again)
+        self._content = files.Reloaded(lambda: read(path), path, again=pace.files_again)
         self._changed: Callable[[tuple[str, ...]], None] = lambda _namespaces: None
         self._namespaces: tuple[str, ...] = ()
 
@@ -104,14 +104,15 @@ class TokenFile:
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
+class Content:
     """The content of a token file: tenants by the digests of their tokens, and the namespaces of all tenants."""
 
     tenants: Mapping[bytes, Tenant]
     namespaces: tuple[str, ...]
 
 
-def _read(path: Path) -> _Content:
+def read(path: Path) -> Content:
+    """Returns the content of a token file. Raises ValueError that says what is wrong with it, and never shows a token."""
     content = files.read("token file", path)
     tenants: dict[bytes, Tenant] = {}
     owners: dict[str, str] = {}
@@ -130,7 +131,7 @@ def _read(path: Path) -> _Content:
                     raise ValueError(f"tenant {entry.name!r} shares a token with another")
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ValueError(f"token file {path}: {error}: {_FORM}") from None
-    return _Content(tenants, tuple(sorted(owners)))
+    return Content(tenants, tuple(sorted(owners)))
 
 
 _FORM = 'it must be {"tenants": [{"name": ..., "namespaces": [...], "tokens": [...]}]}, each namespace with one tenant'

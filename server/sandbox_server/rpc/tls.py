@@ -34,6 +34,12 @@ def credentials(certificate: Path, key: Path, pace: Pace) -> grpc.ServerCredenti
     return grpc.dynamic_ssl_server_credentials(first, fetch)  # type: ignore[arg-type]
 
 
+def expiry(certificate: Path, key: Path) -> datetime:
+    """Returns until when a certificate is valid. Raises ValueError for files that would not be served; see `credentials`."""
+    _, chain = _read(certificate, key)
+    return x509.load_pem_x509_certificate(chain).not_valid_after_utc
+
+
 def _read(certificate: Path, key: Path) -> tuple[bytes, bytes]:
     """Returns the key and the certificate chain, in gRPC's order. Raises ValueError; see `credentials`."""
     # OpenSSL ignores a byte order mark; gRPC finds no certificate behind it.

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, CliSuppress, SettingsConfigDict
@@ -97,6 +98,18 @@ class Settings(BaseSettings, Local, Kubernetes, Timing, Defaults, Serving):
         """The URL of the database, or the file of one in the data directory, whatever characters its path has."""
         return self.database_url.get_secret_value() or self.data_dir / "sandbox.db"
 
+    @property
+    def own_key_file(self) -> Path:
+        """The key file that the service makes with SQLite where the settings name no keys."""
+        return self.data_dir / "encryption.key"
+
+
+class Doctor(Settings):
+    """The settings of the service, and how its examination is printed."""
+
+    output: Literal["table", "json"] = "table"
+    """How the results of `sandbox-server doctor` are written."""
+
 
 _ADDRESS = "must be an address and a port of at most 65535, such as 127.0.0.1:50051"
 
@@ -157,6 +170,6 @@ def unknown(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def load(arguments: list[str]) -> Settings:
+def load(arguments: list[str], kind: type[Settings] = Settings) -> Settings:
     """Settings from the environment and flags such as `--listen 127.0.0.1:1`. Raises pydantic's ValidationError."""
-    return Settings(_cli_parse_args=arguments)
+    return kind(_cli_parse_args=arguments)

@@ -4,8 +4,9 @@ The code is synchronous. One thread commits in groups, and each lane of readers 
 """
 
 from sandbox_server.store.cipher import Cipher
-from sandbox_server.store.connection import SchemaMismatch, exclusive, migrate
+from sandbox_server.store.connection import Schema, SchemaMismatch, exclusive, migrate
 from sandbox_server.store.history import Scope
+from sandbox_server.store.inspection import Inspection, file, inspect
 from sandbox_server.store.lanes import Lane
 from sandbox_server.store.reader import Reader
 from sandbox_server.store.search import Search
@@ -16,10 +17,12 @@ from sandbox_server.store.transaction import Request, Stale, Write
 __all__ = [
     "Cipher",
     "Extent",
+    "Inspection",
     "Lane",
     "Reader",
     "Recorded",
     "Request",
+    "Schema",
     "SchemaMismatch",
     "Scope",
     "Search",
@@ -28,5 +31,7 @@ __all__ = [
     "Store",
     "Write",
     "exclusive",
+    "file",
+    "inspect",
     "migrate",
 ]

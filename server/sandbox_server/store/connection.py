@@ -1,6 +1,7 @@
 """Opening the database: SQLite or PostgreSQL by URL, and its schema."""
 
 import contextlib
+import enum
 import functools
 import os
 import sqlite3
@@ -35,6 +36,15 @@ milliseconds. By default libpq waits for ever for a connection, and hours for an
 PREPARED_AFTER = 5
 """Uses of a statement until it is prepared. Prepared statements more than double the rate of writes."""
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Schema(enum.Enum):
+    """How the schema of a database compares to that of this release. A value that is not empty says what to run."""
+
+    CURRENT = ""
+    EMPTY = "the database is empty: the service makes its schema when it starts"
+    OLDER = "the database has an older schema: run `sandbox-server migrate` with the same settings"
+    NEWER = "the database has a newer schema than this release: run the newer release"
 
 
 class SchemaMismatch(ValueError):
@@ -169,10 +179,17 @@ class Database:
         self.engine.dispose()
 
 
+def _once(url: Location, *, writes: bool) -> contextlib.AbstractContextManager[sa.Connection]:
+    """Returns the context of one transaction. Raises as `transaction`."""
+    return transaction(connect(url, writes=writes, busy_timeout=30))
+
+
 @contextlib.contextmanager
-def _once(url: Location, *, writes: bool) -> Iterator[sa.Connection]:
-    """Yields a connection for one transaction. Raises OSError, with the cause, if the database cannot be used."""
-    engine = connect(url, writes=writes, busy_timeout=30)
+def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yields a connection for one transaction, and closes the engine after it.
+
+    Raises OSError, with the cause and without the password, if the database cannot be used.
+    """
     try:
         with engine.begin() as connection:
             yield connection
@@ -220,18 +237,23 @@ def check(url: Location) -> None:
     Raises `SchemaMismatch` for the schema of another release, else as `migrate`.
     """
     with _once(url, writes=False) as connection:
-        present = MigrationContext.configure(connection).get_current_revision()
-        tables = set(sa.inspect(connection).get_table_names())
-    script = ScriptDirectory.from_config(_config(None))
-    known = {one.revision for one in script.walk_revisions()}
-    if present == script.get_current_head():
-        return
-    if present is None and not tables & {"sandbox", "status_event"}:
+        present = schema(connection)
+    if present is Schema.EMPTY:
         migrate(url)
-    elif present is None or present in known:
-        raise SchemaMismatch("the database has an older schema: run `sandbox-server migrate` with the same settings")
-    else:
-        raise SchemaMismatch("the database has a newer schema than this release: run the newer release")
+    elif present is not Schema.CURRENT:
+        raise SchemaMismatch(present.value)
+
+
+def schema(connection: sa.Connection) -> Schema:
+    """Returns how the schema of a database compares to that of this release."""
+    present = MigrationContext.configure(connection).get_current_revision()
+    script = ScriptDirectory.from_config(_config(None))
+    if present == script.get_current_head():
+        return Schema.CURRENT
+    if present is None and not set(sa.inspect(connection).get_table_names()) & {"sandbox", "status_event"}:
+        return Schema.EMPTY
+    known = {one.revision for one in script.walk_revisions()}
+    return Schema.OLDER if present is None or present in known else Schema.NEWER
 
 
 def _config(connection: sa.Connection | None) -> Config:

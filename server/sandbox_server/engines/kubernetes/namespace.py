@@ -66,13 +66,13 @@ class Namespace:
             self._examined_at = time.monotonic()
             with contextlib.suppress(engines.Unreachable):
                 try:
-                    self.ends, self._hidden = await self._fault(), False
+                    self.ends, self._hidden = await self.look(), False
                 except engines.Refused:
                     # The removal of a namespace cannot be taken back. A namespace that was gone can exist again.
                     self.ends, self._hidden = None if self.gone else self.ends, True
                     self.ends = self.ends or (EMPTIED if emptied() else None)
 
-    async def _fault(self) -> Fault | None:
+    async def look(self) -> Fault | None:
         """Returns why nothing can be created in a namespace: it is being removed or does not exist. None if nothing is.
 
         Without the permission to get the namespace, a dry-run create shows it. Raises `engines.Refused` with CLUSTER_FORBIDDEN if

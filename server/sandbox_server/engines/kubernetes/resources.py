@@ -29,6 +29,11 @@ class Kind(enum.Enum):
         self.api_version = api_version
         self.plural = plural
 
+    @property
+    def group(self) -> str:
+        """The API group, as a Role names it; empty for the first one."""
+        return self.api_version.rpartition("/")[0]
+
 
 class Reference(NamedTuple):
     """Where an object is. Messages name it as `str` does: `Service demo-service`."""

@@ -1,10 +1,23 @@
-"""What the API server has let the service do. For a moment after its start an API server knows no roles, and answers 403 to
+"""What the service may do in a namespace of sandboxes: what it needs, and what the API server has let it do. For a moment after its start an API server knows no roles, and answers 403 to
 what it allowed before: such a refusal counts once it has lasted."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sandbox_server import engines
+from sandbox_server.engines.kubernetes.resources import Kind
+
+_CHANGED = ("get", "list", "watch", "create", "patch", "delete")
+ROLE: Mapping[Kind, tuple[str, ...]] = {
+    Kind.STATEFUL_SET: _CHANGED,
+    Kind.INGRESS: _CHANGED,
+    Kind.SERVICE: _CHANGED,
+    Kind.CLAIM: _CHANGED,
+    Kind.SECRET: ("get", "create", "patch", "delete"),
+    Kind.POD: ("list", "watch"),
+    Kind.EVENT: ("list", "watch"),
+}
+"""The verbs that the service needs for each kind, and no more. `deploy/role.yaml` grants exactly these."""
 
 
 class Withdrawn(engines.Busy):

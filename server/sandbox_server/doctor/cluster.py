@@ -1,0 +1,97 @@
+"""Checks the cluster: that it answers, its clock, and in each namespace that it exists and what the service may do."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from sandbox_server import engines
+from sandbox_server.doctor import clock
+from sandbox_server.doctor.examination import Check, Examination, Failed
+from sandbox_server.doctor.report import Result
+from sandbox_server.domain.phase import Reason
+from sandbox_server.engines.kubernetes import inspection, preflight, rights
+from sandbox_server.engines.kubernetes.namespace import Namespace
+from sandbox_server.settings import Settings
+
+
+async def examine(examination: Examination, settings: Settings, namespaces: Sequence[str]) -> None:
+    """Checks the cluster of the settings. `namespaces` is empty if the token file cannot be used."""
+    async with AsyncExitStack() as opened:
+        cluster = _Cluster(settings, opened)
+        await examination.check("pod-patch", "", cluster.pod_patch)
+        answers = await examination.check("cluster", "", cluster.answers)
+        away = "" if answers else "the cluster does not answer"
+        await examination.check("clock", "cluster", cluster.clock, needs=away)
+        unknown = "" if namespaces else "the token file cannot be used"
+        for namespace in namespaces or ("",):
+            await examination.check("namespace", namespace, cluster.namespace, needs=away or unknown)
+            await examination.check("rights", namespace, cluster.rights, needs=away or unknown)
+
+
+class _Cluster:
+    """The checks after `answers` need it. The subject of a check of a namespace is its name."""
+
+    def __init__(self, settings: Settings, opened: AsyncExitStack) -> None:
+        """`opened` closes the connections."""
+        self._settings = settings
+        self._opened = opened
+
+    async def pod_patch(self, check: Check) -> list[Result]:
+        preflight.check(self._settings.kubernetes)
+        return [check.ok("applies to every sandbox" if self._settings.pod_patch else "not used")]
+
+    async def answers(self, check: Check) -> list[Result]:
+        connected = inspection.connected(self._settings.kubernetes, self._settings.pace)
+        try:
+            self._api = await self._opened.enter_async_context(connected)
+        except ValueError as error:
+            raise Failed(str(error), "outside a cluster, give a kubeconfig that kubectl accepts") from None
+        try:
+            self._server = await inspection.server(self._api)
+        except engines.Unreachable as error:
+            raise Failed(str(error), "see whether kubectl version answers on this machine") from None
+        except engines.Refused as error:
+            message = f"the API server refuses the credentials: {error}"
+            raise Failed(message, "give a kubeconfig with valid credentials: kubectl auth whoami tries them") from None
+        user = f"; the service is {self._server.user}" if self._server.user else ""
+        return [check.ok(f"Kubernetes {self._server.version} answers{user}")]
+
+    async def clock(self, check: Check) -> list[Result]:
+        return [clock.judge(check, self._server.ahead)]
+
+    async def namespace(self, check: Check) -> list[Result]:
+        name = check.subject
+        try:
+            ends = await Namespace(self._api, name).look()
+        except engines.Refused:
+            why = "the service may not get it (an optional right: deploy/namespaces.yaml)"
+            return [check.not_checked(why, f"kubectl get namespace {name}")]
+        if ends is None:
+            return [check.ok("exists")]
+        if ends.reason is Reason.NAMESPACE_MISSING:
+            raise Failed("does not exist", f"kubectl create namespace {name}, then {_apply(name)}")
+        raise Failed(ends.message, "wait until it is gone, or give the tenant another namespace")
+
+    async def rights(self, check: Check) -> list[Result]:
+        """Checks each verb of the Role. Where none is allowed, the Role is not bound."""
+        name = check.subject
+        number = sum(map(len, rights.ROLE.values()))
+        missing = await inspection.missing_rights(self._api, name)
+        if not missing:
+            return [check.ok(f"all {number} rights of the Role are granted")]
+        if len(missing) == number:
+            bind = f"kubectl create rolebinding -n {name} sandbox-service --role=sandbox-service"
+            raise Failed("no right of the Role is granted", f"{_apply(name)} && {bind} {_subject(self._server.user)}")
+        return [
+            check.failure(f"the service may not {verb} {kind.plural}{kind.group and f'.{kind.group}'}", _apply(name))
+            for kind, verb in missing
+        ]
+
+
+def _apply(namespace: str) -> str:
+    return f"kubectl apply -n {namespace} -f deploy/role.yaml"
+
+
+def _subject(user: str) -> str:
+    """Returns the user as `kubectl create rolebinding` takes it."""
+    account = user.removeprefix("system:serviceaccount:")
+    return f"--serviceaccount={account}" if account != user else f"--user={user or 'USER'}"

@@ -1,0 +1,103 @@
+"""Looks at a cluster without changing it: the server, its clock, and what the service may do there."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from sandbox_server.domain.pace import Pace
+from sandbox_server.engines.kubernetes import client, rights
+from sandbox_server.engines.kubernetes.resources import Kind
+from sandbox_server.settings import Kubernetes
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An API server that answers. `user` is who the service is to it; empty if it does not say.
+
+    `ahead` is how far its clock is ahead of this machine's, at least.
+    """
+
+    version: str
+    user: str
+    ahead: timedelta
+
+
+class _Version(msgspec.Struct):
+    gitVersion: str = ""
+
+
+class _User(msgspec.Struct):
+    username: str = ""
+
+
+class _Status(msgspec.Struct):
+    allowed: bool = False
+    userInfo: _User = msgspec.field(default_factory=_User)
+
+
+class _Review(msgspec.Struct):
+    status: _Status
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Kubernetes, pace: Pace) -> AsyncIterator[client.Client]:
+    """Yields a client of the API server. Raises ValueError if there is no usable kubeconfig."""
+    api = client.Client(settings, pace)
+    await api.open()
+    try:
+        yield api
+    finally:
+        await api.close()
+
+
+async def server(api: client.Client) -> Server:
+    """Asks the API server who it is, and who the service is. Raises `engines.Refused` for bad credentials."""
+    before = datetime.now(UTC)
+    async with api.call("GET", "version") as response:
+        ahead = _ahead(response.headers.get("Date", ""), before, datetime.now(UTC))
+        version = msgspec.json.decode(await response.read(), type=_Version).gitVersion
+    try:
+        user = (await _review(api, "authentication", "SelfSubjectReview")).userInfo.username
+    except client.Missing:
+        # Kubernetes before 1.28.
+        user = ""
+    return Server(version, user, ahead)
+
+
+def _ahead(date: str, before: datetime, after: datetime) -> timedelta:
+    """Returns how far a clock is ahead, at least: the header has whole seconds, and was written between the two times."""
+    try:
+        earliest = parsedate_to_datetime(date)
+    except ValueError:
+        return timedelta()
+    latest = earliest + timedelta(seconds=1)
+    if earliest > after:
+        return earliest - after
+    return latest - before if latest < before else timedelta()
+
+
+async def allowed(api: client.Client, namespace: str, kind: Kind, verb: str) -> bool:
+    """Returns whether the API server lets the service do so in a namespace. Every user may ask this."""
+    what = {"namespace": namespace, "group": kind.group, "resource": kind.plural, "verb": verb}
+    spec = {"resourceAttributes": what}
+    return (await _review(api, "authorization", "SelfSubjectAccessReview", spec=spec)).allowed
+
+
+async def missing_rights(api: client.Client, namespace: str) -> list[tuple[Kind, str]]:
+    """Returns the rights of `rights.ROLE` that the service does not have in a namespace."""
+    needed = [(kind, verb) for kind, verbs in rights.ROLE.items() for verb in verbs]
+    answers = await asyncio.gather(*(allowed(api, namespace, *one) for one in needed))
+    return [one for one, is_allowed in zip(needed, answers, strict=True) if not is_allowed]
+
+
+async def _review(api: client.Client, group: str, kind: str, **content: Any) -> _Status:
+    version = f"{group}.k8s.io/v1"
+    body = {"apiVersion": version, "kind": kind, **content}
+    async with api.call("POST", f"apis/{version}/{kind.lower()}s", body=body) as response:
+        return msgspec.json.decode(await response.read(), type=_Review).status

@@ -1,0 +1,97 @@
+"""`sandbox-server doctor` on a real control plane, with the rights of the service's Role."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from sandbox_server.doctor.report import Status
+from sandbox_server.engines.kubernetes import rights
+from sandbox_server.engines.kubernetes.resources import Kind
+
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.ground import RBAC, SERVICE, make_namespace, may, namespace_rights
+from tests.kubernetes.node import MERGE
+from tests.support.examined import Found, examined, not_well, only
+from tests.support.waiting import eventually
+
+RIGHTS = [(kind, verb) for kind, verbs in rights.ROLE.items() for verb in verbs]
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster) -> str:
+    return make_namespace(cluster)
+
+
+async def examine(cluster: Cluster, folder: Path, namespace: str, token: str = SERVICE, **settings: object) -> Found:
+    kubeconfig = cluster.kubeconfig(folder / "kubeconfig", token)
+    given = {"engine": "kubernetes", "kubeconfig": kubeconfig, "namespaces": namespace, "data_dir": folder}
+    return await examined({}, **given | settings)
+
+
+async def test_role_of_deploy_is_enough(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    found = await examine(cluster, tmp_path, namespace)
+    assert {one.status for one in not_well(found)} <= {Status.NOT_CHECKED}
+    assert only(found, "cluster").message.endswith("; the service is sandbox-service")
+    assert only(found, "namespace", namespace).status is Status.OK
+    assert only(found, "rights", namespace).message == f"all {len(RIGHTS)} rights of the Role are granted"
+
+
+@pytest.mark.parametrize(("kind", "verb"), RIGHTS)
+async def test_each_verb_that_is_missing_is_named(
+    cluster: Cluster, namespace: str, tmp_path: Path, kind: Kind, verb: str
+) -> None:
+    rules = [
+        {"apiGroups": [one.group], "resources": [one.plural], "verbs": [what]}
+        for one, what in RIGHTS
+        if (one, what) != (kind, verb)
+    ]
+    path = f"{RBAC}/namespaces/{namespace}/roles/sandbox-service"
+    before = await asyncio.to_thread(cluster.request, "GET", path)
+    await asyncio.to_thread(cluster.request, "PATCH", path, {"rules": rules}, kind=MERGE)
+    try:
+        await asyncio.to_thread(eventually, lambda: not may(cluster, namespace, verb, kind.plural, kind.group))
+        found = await examine(cluster, tmp_path, namespace)
+    finally:
+        await asyncio.to_thread(cluster.request, "PATCH", path, {"rules": before["rules"]}, kind=MERGE)
+        await asyncio.to_thread(eventually, lambda: may(cluster, namespace, verb, kind.plural, kind.group))
+    result = only(found, "rights", namespace)
+    name = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
+    assert (result.status, result.message) == (Status.FAILURE, f"the service may not {verb} {name}")
+    assert result.remedy == f"kubectl apply -n {namespace} -f deploy/role.yaml"
+
+
+async def test_namespace_without_the_role(cluster: Cluster, tmp_path: Path) -> None:
+    found = await examine(cluster, tmp_path, "default")
+    assert only(found, "namespace", "default").status is Status.NOT_CHECKED
+    result = only(found, "rights", "default")
+    assert result.message == "no right of the Role is granted"
+    assert result.remedy.endswith("--role=sandbox-service --user=sandbox-service")
+
+
+async def test_namespace_that_is_missing(cluster: Cluster, tmp_path: Path) -> None:
+    with namespace_rights(cluster, "missing-ns"):
+        found = await examine(cluster, tmp_path, "missing-ns")
+    assert only(found, "namespace", "missing-ns").message == "does not exist"
+
+
+async def test_credentials_that_are_not_known(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    found = await examine(cluster, tmp_path, namespace, token="nobody")
+    assert only(found, "cluster").message == "the API server refuses the credentials: Unauthorized"
+    assert only(found, "rights", namespace).status is Status.NOT_CHECKED
+
+
+async def test_certificate_of_another_authority(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    path = cluster.kubeconfig(tmp_path / "other", SERVICE)
+    config = json.loads(path.read_text())
+    del config["clusters"][0]["cluster"]["certificate-authority-data"]
+    path.write_text(json.dumps(config))
+    found = await examine(cluster, tmp_path, namespace, kubeconfig=path)
+    assert "certificate verify failed" in only(found, "cluster").message
+
+
+async def test_examination_changes_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    fresh = make_namespace(cluster)
+    await examine(cluster, tmp_path, fresh)
+    written = [one for one in cluster.audited(fresh) if one["verb"] in ("create", "patch", "delete")]
+    assert all("dryRun=All" in one["requestURI"] for one in written)

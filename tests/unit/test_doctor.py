@@ -1,0 +1,135 @@
+"""How checks are run, and how their results are printed."""
+
+import asyncio
+import io
+import json
+import time
+
+import pytest
+from sandbox_server.doctor import report
+from sandbox_server.doctor.examination import Check, Examination, Failed, in_thread
+from sandbox_server.doctor.report import Result, Status
+
+from tests.support.samples import CANARY
+
+LONG = "kubectl create rolebinding -n sandboxes sandbox-service --role=sandbox-service --serviceaccount=a:b"
+RESULTS = [
+    Result("disk", Status.OK, "/data", "12.0 GiB of 20.0 GiB are free"),
+    Result("rights", Status.FAILURE, "sandboxes", "no right of the Role is granted", LONG),
+    Result("storage class", Status.NOT_CHECKED, "", "the service may not list storage classes"),
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_table_is_as_wide_as_the_terminal_and_breaks_no_word(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    printed = report.table(RESULTS, io.StringIO())
+    lines = printed.splitlines()
+    assert all(len(line) <= columns for line in lines)
+    assert " ".join(printed.replace("->", "").split()).count(LONG) == 1
+    assert lines[0] == "ok           disk           /data: 12.0 GiB of 20.0 GiB are free"
+    assert lines[-1] == "3 results: 1 ok, 1 failure, 1 not checked"
+
+
+def test_table_is_coloured_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[1;31mfailure" in report.table(RESULTS, Terminal())
+    assert "\x1b" not in report.table(RESULTS, io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in report.table(RESULTS, Terminal())
+
+
+def test_table_escapes_what_would_control_the_terminal() -> None:
+    hostile = Result("cluster", Status.FAILURE, "a\x1b[2J", "b\r\nc\x9b", "d\x07")
+    lines = report.table([hostile], io.StringIO()).splitlines()
+    assert len(lines) == 4
+    assert all(line.isprintable() for line in lines)
+
+
+def test_json_is_a_list_of_all_fields() -> None:
+    assert json.loads(report.json(RESULTS))[1] == {
+        "check": "rights",
+        "status": "failure",
+        "subject": "sandboxes",
+        "message": "no right of the Role is granted",
+        "remedy": LONG,
+    }
+    assert json.loads(report.json([])) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "fails"),
+    [(Status.OK, False), (Status.WARNING, False), (Status.NOT_CHECKED, False), (Status.FAILURE, True)],
+)
+def test_only_a_failure_fails(status: Status, fails: bool) -> None:
+    assert report.failed([Result("a", Status.OK, "", ""), Result("b", status, "", "")]) is fails
+
+
+async def ran(act: object, within: float = 5) -> Result:
+    examination = Examination(within)
+    await examination.check("name", "subject", act)  # type: ignore[arg-type]
+    (result,) = examination.results
+    return result
+
+
+async def test_check_that_does_not_end_is_a_failure_and_the_next_one_runs() -> None:
+    async def hangs(_: Check) -> list[Result]:
+        await in_thread(lambda: time.sleep(1))
+        return []
+
+    async def ends(check: Check) -> list[Result]:
+        return [check.ok("fine")]
+
+    examination = Examination(0.05)
+    assert not await examination.check("first", "", hangs)
+    assert await examination.check("second", "", ends)
+    first, second = examination.results
+    assert (first.status, first.message) == (Status.FAILURE, "no answer within 0.05 s")
+    assert second.status is Status.OK
+
+
+async def test_check_that_needs_a_failed_one_is_not_run_and_says_why() -> None:
+    async def never(_: Check) -> list[Result]:
+        raise AssertionError
+
+    examination = Examination(1)
+    assert not await examination.check("schema", "", never, needs="the database does not answer")
+    (result,) = examination.results
+    assert result == Result("schema", Status.NOT_CHECKED, "", "the database does not answer")
+
+
+async def test_failed_check_has_its_remedy() -> None:
+    async def fails(_: Check) -> list[Result]:
+        raise Failed("it is gone", "make it")
+
+    assert await ran(fails) == Result("name", Status.FAILURE, "subject", "it is gone", "make it")
+
+
+async def test_unforeseen_error_is_named_and_its_text_is_not_shown() -> None:
+    async def breaks(_: Check) -> list[Result]:
+        raise KeyError(CANARY)
+
+    result = await ran(breaks)
+    assert result.status is Status.FAILURE
+    assert "KeyError" in result.message
+    assert CANARY not in str(result)
+
+
+async def test_examination_that_is_cancelled_ends() -> None:
+    started = asyncio.Event()
+
+    async def waits(_: Check) -> list[Result]:
+        started.set()
+        await asyncio.Event().wait()
+        return []
+
+    running = asyncio.create_task(ran(waits))
+    await started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
