@@ -1,7 +1,7 @@
 """Servers to measure, each a process of its own: `python -m benchmarks.servers KIND PORT [NUMBER]`.
 
-`echo` and `fanout` are the baselines: the least that grpc.aio with uvloop can do. `watch` is the service over a log
-that is only in memory and without its reconciler, so that what is measured is the watch and nothing else.
+`echo` and `fanout` are the baselines: the least that grpc.aio with uvloop can do. `watch` and `start` are the service over
+a log that is only in memory and without its reconciler, so that what is measured is the watch and nothing else.
 """
 
 import asyncio
@@ -132,9 +132,9 @@ async def fanout(port: int) -> None:
 class _MemoryStore:
     """A store whose log is only in memory: all that it holds is what it was made with."""
 
-    def __init__(self, sandboxes: int) -> None:
-        self._live = [event(number, number + 1, "bench" if number == 0 else "others") for number in range(sandboxes)]
-        self._sequence = sandboxes
+    def __init__(self, live: Sequence[Sandbox]) -> None:
+        self._live = [Event(number, one, OBSERVED) for number, one in enumerate(live, 1)]
+        self._sequence = len(live)
 
     async def open(self, committed: Callable[[Sequence[Event]], None]) -> None:
         self._committed = committed
@@ -154,10 +154,11 @@ class _MemoryStore:
     async def events(self, after: int, limit: int) -> list[Event]:
         return []
 
-    def change(self) -> None:
-        """Publishes an event of the first sandbox."""
-        self._sequence += 1
-        self._committed([dataclasses.replace(self._live[0], sequence=self._sequence)])
+    def publish(self, *sandboxes: Sandbox) -> None:
+        """Publishes an event of each."""
+        events = [Event(sequence, one, OBSERVED) for sequence, one in enumerate(sandboxes, self._sequence + 1)]
+        self._sequence += len(events)
+        self._committed(events)
 
 
 class _IdleEngine:
@@ -180,21 +181,33 @@ class _IdleEngine:
 
 async def watch(port: int, sandboxes: int) -> None:
     """The service's watch over so many sandboxes; one of them changes at each SIGUSR1."""
-    memory = _MemoryStore(sandboxes)
+    live = [sandbox(number, "bench" if number == 0 else "others") for number in range(sandboxes)]
+    await _served(Settings(listen=f"127.0.0.1:{port}", heartbeat=3600, follow=3600, shutdown_grace=0), live, live[:1])
+
+
+async def start(port: int, sandboxes: int) -> None:
+    """The service over so many sandboxes that were just asked for; all of them run at a SIGUSR1."""
+    live = [accepted(number) for number in range(sandboxes)]
+    runs = [sandbox(number) for number in range(sandboxes)]
+    await _served(Settings(listen=f"127.0.0.1:{port}", follow=3600, shutdown_grace=0), live, runs)
+
+
+async def _served(settings: Settings, live: Sequence[Sandbox], following: Sequence[Sandbox]) -> None:
+    """Serves live sandboxes, and at each SIGUSR1 an event of each that follows."""
+    memory = _MemoryStore(live)
     database: Any = memory
     engine: Any = _IdleEngine()
-    settings = Settings(listen=f"127.0.0.1:{port}", heartbeat=3600, follow=3600, shutdown_grace=0)
     async with app.service(settings, event_store=database, engine=engine) as running:
         # Nothing but the watch is measured.
         running.reconciling.cancel()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, memory.change)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, memory.publish, *following)
         await _terminated()
 
 
 if __name__ == "__main__":
     kind, port = sys.argv[1], int(sys.argv[2])
-    if kind == "watch":
+    if kind in ("watch", "start"):
         app.tune()
-        uvloop.run(watch(port, int(sys.argv[3])))
+        uvloop.run({"watch": watch, "start": start}[kind](port, int(sys.argv[3])))
     else:
         uvloop.run({"echo": echo, "fanout": fanout}[kind](port))

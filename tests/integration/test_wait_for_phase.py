@@ -104,5 +104,5 @@ async def test_a_caller_that_leaves_ends_its_wait(served: Waiter) -> None:
         await asyncio.sleep(0.01)
     call.cancel()
     async with asyncio.timeout(5):
-        while served.running.server.calls.open["WaitForPhase"] or served.running.feed._topics._topics:
+        while served.running.server.calls.open["WaitForPhase"] or served.running.feed.waits._waits:
             await asyncio.sleep(0.01)

@@ -82,20 +82,20 @@ async def test_heartbeats_and_other_sandboxes_end_no_wait(memory: feed.Feed, log
     beating.cancel()
 
 
-async def test_waits_of_one_sandbox_share_a_topic_that_goes_with_the_last_of_them(
+async def test_waits_of_one_sandbox_are_ended_by_one_event_and_leave_nothing_behind(
     memory: feed.Feed, log: MemoryLog
 ) -> None:
     publish(memory, log, 1)
     waits = [await begun(memory, Judge()) for _ in range(3)]
-    (topic,) = memory._topics._topics.values()
-    assert topic.readers == 3
+    (opened,) = memory.waits._waits.values()
+    assert len(opened) == 3
     waits[0].cancel()
     await asyncio.sleep(0)
-    assert topic.readers == 2
+    assert len(opened) == 2
     memory.publish([enters(log, Phase.RUNNING)])
     found = await asyncio.gather(*waits[1:])
     assert found[0] is found[1]
-    assert not memory._topics._topics
+    assert not memory.waits._waits
 
 
 async def test_a_wait_that_missed_events_reads_the_last_one(memory: feed.Feed, log: MemoryLog) -> None:

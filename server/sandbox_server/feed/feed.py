@@ -16,6 +16,7 @@ from sandbox_server.feed import history
 from sandbox_server.feed.catalogue import Catalogue
 from sandbox_server.feed.topic import Encoded, Encoder, Filter, Topic
 from sandbox_server.feed.topics import Topics
+from sandbox_server.feed.waits import Waits
 
 RECENT = 4096
 """Events kept in memory for watches that resume: some seconds of a busy service, about 8 MB."""
@@ -60,6 +61,7 @@ class Feed:
         self.heartbeat = pace.heartbeat
         self._read_again = pace.read_again
         self._topics = Topics(pace.heartbeat)
+        self.waits = Waits()
         self._grown = asyncio.Event()
         self._listeners: list[Callable[[Event], None]] = []
         self.closed = False
@@ -145,6 +147,7 @@ class Feed:
         self.load(sequence, live)
         self.history.forget()
         self._topics.skip(sequence)
+        self.waits.interrupt()
         for event in live:
             for listener in self._listeners:
                 listener(event)
@@ -157,6 +160,7 @@ class Feed:
         self.history.append(encoded)
         self.catalogue.take(encoded)
         matching = self._topics.append(encoded)
+        self.waits.append(encoded)
         for listener in self._listeners:
             listener(event)
         return matching
@@ -200,6 +204,7 @@ class Feed:
             self._gap.cancel()
         self._grown.set()
         self._topics.wake()
+        self.waits.interrupt()
 
 
 def closing() -> errors.Unavailable:
