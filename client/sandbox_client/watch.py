@@ -28,11 +28,16 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a watch. `status` is None for SYNCED and RESYNC; `sequence` is the log's at this event, or 0."""
+    """An event of a watch. `status` is None for SYNCED and RESYNC; `sequence` is the log's at this event, or 0.
+
+    `changed` has the names of the fields of a CHANGE's status that differ from the sandbox's event before it; None if that is
+    not known, as for its first event.
+    """
 
     kind: Kind
     sequence: int
     status: pb.SandboxStatus | None = None
+    changed: tuple[str, ...] | None = None
 
 
 class Cursor:
@@ -73,7 +78,8 @@ class Cursor:
             self._request.after_sequence = message.sequence
         if kind == "status":
             self._snapshot_begun = True
-            return Event(Kind.CHANGE if self._synced else Kind.SNAPSHOT, message.sequence, message.status)
+            changed = tuple(message.changed_fields.paths) if message.HasField("changed_fields") else None
+            return Event(Kind.CHANGE if self._synced else Kind.SNAPSHOT, message.sequence, message.status, changed)
         if kind == "snapshot_complete":
             return Event(Kind.SYNCED, message.sequence)
         return None

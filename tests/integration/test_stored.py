@@ -252,7 +252,8 @@ def test_members_of_documents_are_those_of_their_version() -> None:
 
 def test_documents_have_every_field_of_a_sandbox_and_its_spec() -> None:
     fields = {one.name for one in dataclasses.fields(Sandbox)}
-    assert {*documents.Document.__struct_fields__, *documents.PARTS} == fields
+    of_the_event = {"changed"}
+    assert {*documents.Document.__struct_fields__, *documents.PARTS} == fields | of_the_event
     assert {*documents.Spec.__struct_fields__} == {one.name for one in dataclasses.fields(SandboxSpec)}
 
 
@@ -345,8 +346,11 @@ async def test_what_a_newer_release_stored_is_kept_in_the_next_events(service: S
             status = dataclasses.replace(last.sandbox.status, phase=Phase.UPDATING, restart_count=2)
             return store.Write(dataclasses.replace(last.sandbox, status=status), last.sequence, last.cause)
 
-        await service.store.write(moved)
-        expected = stored | {"status": stored["status"] | {"phase": Phase.UPDATING.value, "restart_count": 2}}
+        sequence = (await service.store.write(moved)).sequence
+        expected = stored | {
+            "status": stored["status"] | {"phase": Phase.UPDATING.value, "restart_count": 2},
+            "changed": {"sequence": sequence, "fields": ["phase", "restart_count"]},
+        }
         assert service.document(RUNNING) == expected
         # Two events in one transaction, and the status as this release writes it.
         await asyncio.gather(service.ask(pb.StopRequest(sandbox_id="running")), service.store.write(moved))
@@ -380,3 +384,31 @@ async def test_fields_of_a_newer_release_about_a_former_process_or_sandbox_are_n
         made = service.document(Key("ns-a", "deleted"))
         assert made["uid"] != ended["uid"]
         assert (made["version"], made.get("epoch")) == (documents.VERSION, None)
+
+
+async def test_fields_changed_by_a_stored_event_are_not_known_and_those_of_the_next_are(service: Service) -> None:
+    async with service.opened():
+        stored = await service.store.events(0, 100)
+        assert {one.changed for one in stored} == {None}
+        mine = len(ANSWERS["tenants"]["team-a"]["watch"])
+        assert "changedFields" not in str(await service.watch(mine, after_sequence=0))
+        await service.ask(pb.StopRequest(sandbox_id="running"))
+        (event,) = await service.store.events(len(stored), 100)
+        assert {"desired_state", "generation"} <= set(event.changed or ())
+        (message,) = await service.watch(1, after_sequence=len(stored))
+        assert "desiredState" in message["changedFields"].split(",")
+
+
+async def test_changed_fields_that_an_older_release_left_as_they_were_are_about_no_other_event(
+    service: Service,
+) -> None:
+    async with service.opened():
+        await service.ask(pb.StopRequest(sandbox_id="running"))
+        (former,) = await service.store.events(service.feed.sequence - 1, 1)
+        await service.ask(pb.StartRequest(sandbox_id="running"))
+    kept = {"sequence": former.sequence, "fields": list(former.changed or ())}
+    service.store_document(RUNNING, lambda document: document.update(changed=kept))
+    async with service.opened():
+        *_, last = await service.store.events(former.sequence - 1, 10)
+        assert former.changed
+        assert last.changed is None

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Kind
@@ -57,6 +58,29 @@ def check_watcher(watcher: Watcher, log: list[pb.SandboxStatus]) -> None:
         assert one.status is not None
         assert _written(one) == latest.pop(one.status.sandbox_id).SerializeToString(deterministic=True)
     assert {one.phase for one in latest.values()} <= {pb.PHASE_TERMINATED}
+
+
+def check_changes(watcher: Watcher) -> None:
+    """Each event names exactly the fields that differ from the event of the sandbox before it."""
+    latest: dict[str, pb.SandboxStatus] = {}
+    for one in watcher.history:
+        if one.status is None:
+            continue
+        former = latest.get(one.status.uid)
+        if one.kind is Kind.CHANGE and former is not None:
+            assert one.changed is not None
+            assert set(one.changed) == differing(former, one.status)
+        latest[one.status.uid] = one.status
+
+
+def differing(former: pb.SandboxStatus, status: pb.SandboxStatus) -> set[str]:
+    """The fields that differ, without the sequence."""
+
+    def value(of: pb.SandboxStatus, field: Any) -> Any:
+        return getattr(of, field.name), field.has_presence and of.HasField(field.name)
+
+    fields = [one for one in status.DESCRIPTOR.fields if one.name != "sequence"]
+    return {one.name for one in fields if value(former, one) != value(status, one)}
 
 
 def _written(event: Event) -> bytes:

@@ -74,6 +74,7 @@ async def go(service: Service) -> Ledger:
         checker.check_log(log, ledger)
         for one in watchers:
             checker.check_watcher(one, log)
+            checker.check_changes(one)
         await checker.check_ground(client, service, log)
         disks.look()
     ledger.counts["events"] = last

@@ -2167,6 +2167,7 @@ class WatchStatusResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_COMPLETE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """With a status the sequence of its event, else that of the log. From snapshot_complete on, the point to resume at."""
     @_builtins.property
@@ -2181,6 +2182,14 @@ class WatchStatusResponse(_message.Message):
     def heartbeat(self) -> Global___Heartbeat:
         """Nothing happened for a while; the stream is alive."""
 
+    @_builtins.property
+    def changed_fields(self) -> _field_mask_pb2.FieldMask:
+        """With an event: the fields of `status`, by their names in SandboxStatus, that differ from the sandbox's event before it,
+        whether that was sent in this stream or not; all others are equal, but for `sequence`. It is the same on every replica
+        and after a resume. An event that has changed none of them has no paths. Unset: not known, so compare the status
+        yourself. That is so in a snapshot, for the first event of a sandbox, and for events of releases before this field.
+        """
+
     def __init__(
         self,
         *,
@@ -2188,10 +2197,11 @@ class WatchStatusResponse(_message.Message):
         status: Global___SandboxStatus | None = ...,
         snapshot_complete: Global___SnapshotComplete | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        changed_fields: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "snapshot_complete", b"snapshot_complete", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_fields", b"changed_fields", "event", b"event", "heartbeat", b"heartbeat", "snapshot_complete", b"snapshot_complete", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "sequence", b"sequence", "snapshot_complete", b"snapshot_complete", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_fields", b"changed_fields", "event", b"event", "heartbeat", b"heartbeat", "sequence", b"sequence", "snapshot_complete", b"snapshot_complete", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["status", "snapshot_complete", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015

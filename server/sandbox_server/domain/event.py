@@ -37,11 +37,16 @@ OBSERVED = Cause(Kind.OBSERVED)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An entry of the log. `sequence` orders the events of all sandboxes, without gaps."""
+    """An entry of the log. `sequence` orders the events of all sandboxes, without gaps.
+
+    `changed` has the fields of the status that differ from the sandbox's event before it: see `changes.between`. It is None
+    for the first event of a sandbox, and if the release that recorded the event stored none.
+    """
 
     sequence: int
     sandbox: Sandbox
     cause: Cause
+    changed: tuple[str, ...] | None = None
 
     @property
     def terminated(self) -> bool:

@@ -30,6 +30,9 @@ class Encoder(Protocol):
     def event(self, event: Event) -> bytes:
         """Returns the message of a watch that has an event."""
 
+    def snapshot(self, event: Event) -> bytes:
+        """Returns the message of a watch that has the last event of a sandbox before the watch began."""
+
     def snapshot_complete(self, sequence: int, count: int, heartbeat: float) -> bytes:
         """Returns the message after a snapshot of `count` sandboxes. `heartbeat` is the longest silence in seconds."""
 
@@ -75,6 +78,11 @@ class Encoded:
     def message(self) -> bytes:
         """The message of a watch."""
         return self._encoder.event(self.event)
+
+    @functools.cached_property
+    def snapshot(self) -> bytes:
+        """The message of a snapshot."""
+        return self._encoder.snapshot(self.event)
 
     @functools.cached_property
     def status(self) -> bytes:

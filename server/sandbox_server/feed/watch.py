@@ -61,10 +61,10 @@ class Watch:
         encoder = self._feed.encoder
         count = len(snapshot.events)
         for one in snapshot.events:
-            await self._send(one.message)
+            await self._send(one.snapshot)
         if ended:
             async for event in self._ended(snapshot.sequence):
-                await self._send(encoder.event(event))
+                await self._send(encoder.snapshot(event))
                 count += 1
         await self._send(encoder.snapshot_complete(snapshot.sequence, count, self._feed.heartbeat))
 

@@ -157,6 +157,12 @@ class Encoder:
         return pb.GetStatusResponse(status=status(event)).SerializeToString()
 
     def event(self, event: Event) -> bytes:
+        """Returns a message of a watch with the status after `event`, and what has changed with it."""
+        changed: Any = None if event.changed is None else {"paths": event.changed}
+        message = pb.WatchStatusResponse(sequence=event.sequence, status=status(event), changed_fields=changed)
+        return message.SerializeToString()
+
+    def snapshot(self, event: Event) -> bytes:
         """Returns a message of a watch with the status after `event`."""
         return pb.WatchStatusResponse(sequence=event.sequence, status=status(event)).SerializeToString()
 

@@ -11,6 +11,7 @@ today do not apply to a spec that is stored.
 """
 
 import functools
+import sys
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -23,7 +24,7 @@ from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, ObjectNames, Sandbox, Status, Template
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 
-VERSION = 4
+VERSION = 5
 """Of the documents that this release writes: the next one with each member that is added. Documents of version 1 say none.
 They have a sequence, which is the row's, and in the first release also the parts."""
 PARTS = ("spec", "env_names")
@@ -63,6 +64,16 @@ class Spec(msgspec.Struct, kw_only=True):
     copy_image_home: bool = True
 
 
+class Changes(msgspec.Struct):
+    """The fields of the status that changed with the event of a sequence.
+
+    A release of before version 5 that writes the next event leaves this as it is: it is about no other event.
+    """
+
+    sequence: int
+    fields: tuple[str, ...]
+
+
 class Document(msgspec.Struct, kw_only=True):
     """The document of an event. A member with a default is not in the documents of every release."""
 
@@ -88,6 +99,7 @@ class Document(msgspec.Struct, kw_only=True):
     disruptions: int = 0
     objects: ObjectNames | None = None
     template: Template | None = None
+    changed: Changes | None = None
 
 
 class _Whole(Document):
@@ -101,7 +113,8 @@ class _Versioned(msgspec.Struct):
     version: int = 1
 
 
-_MEMBERS = Document.__struct_fields__
+_MEMBERS = tuple(name for name in Document.__struct_fields__ if name != "changed")
+"""Those that are of the sandbox."""
 _SPEC_MEMBERS = Spec.__struct_fields__
 _KINDS = {one.value: one for one in Kind}
 _LASTING = ("objects", "addresses", "status")
@@ -125,12 +138,14 @@ def of_newer_release(document: str) -> bool:
     return not document.startswith(_BEGINNING) and _VERSION_DECODER.decode(document).version > VERSION
 
 
-def document(value: Sandbox, newer: str | None = None) -> str:
+def document(event: Event, newer: str | None = None) -> str:
     """Returns the document of an event: all but the parts. It has no value of an environment variable.
 
     `newer` is the document of the sandbox's event before it, if a newer release wrote that.
     """
-    made = _ENCODER.encode({"version": VERSION} | {name: getattr(value, name) for name in _MEMBERS})
+    changed = None if event.changed is None else Changes(event.sequence, event.changed)
+    members = {name: getattr(event.sandbox, name) for name in _MEMBERS}
+    made = _ENCODER.encode({"version": VERSION, "changed": changed} | members)
     if newer is not None:
         stored = msgspec.json.decode(newer)
         read = msgspec.json.decode(_ENCODER.encode(msgspec.json.decode(newer, type=Document)))
@@ -178,7 +193,16 @@ def _event(known: Mapping[int, SandboxSpec], row: Row, stored: _Whole) -> Event:
         env_names=stored.env_names or () if row.env_names is None else _NAMES_DECODER.decode(row.env_names),
         **members,
     )
-    return Event(row.sequence, sandbox, _cause(row, sandbox))
+    return Event(row.sequence, sandbox, _cause(row, sandbox), _changed(row, stored))
+
+
+def _changed(row: Row, stored: Document) -> tuple[str, ...] | None:
+    """Returns the fields of the status that the event has changed; None if that was not stored."""
+    changed = stored.changed
+    if changed is None or changed.sequence != row.sequence:
+        return None
+    # Memory has one copy of each name.
+    return tuple(map(sys.intern, changed.fields))
 
 
 def _spec(stored: Any) -> SandboxSpec:

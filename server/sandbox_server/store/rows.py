@@ -114,7 +114,7 @@ def columns(event: Event, newer: str | None = None) -> dict[str, Any]:
         "phase": value.status.phase.name,
         "generation": value.generation,
         "sequence": event.sequence,
-        "document": documents.document(value, newer),
+        "document": documents.document(event, newer),
         "cause": event.cause.kind.value,
         "actor": event.cause.actor,
         "request_id": event.cause.request_id,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sandbox_server.domain import errors
+from sandbox_server.domain import changes, errors
 from sandbox_server.domain.event import Cause, Event
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.store import documents, rows
@@ -154,7 +154,8 @@ class Group(Reader):
         if before is not None and before.spec is not after.spec and before.spec == after.spec:
             # Equal specs are one object: the feed keeps some thousand events in memory.
             after = replace(after, spec=before.spec)
-        event = Event(self._stands + len(self.committed) + 1, after, write.cause)
+        changed_fields = changes.between(before, after) if before is not None and same else None
+        event = Event(self._stands + len(self.committed) + 1, after, write.cause, changed_fields)
         newer = row.newer if same else None
         columns = rows.columns(event, newer)
         columns["env"] = row.columns.get("env")
