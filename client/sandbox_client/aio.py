@@ -119,12 +119,14 @@ class AsyncClient:
         project: str = "",
         label_selector: str = "",
         phases: Iterable[str | int] = (),
+        tenant: str = "",
         volume_kept: bool = False,
         basic: bool = False,
     ) -> AsyncIterator[pb.Sandbox]:
         """Yields all sandboxes that match, and reads them page by page.
 
         `volume_kept`: only deleted sandboxes whose disk was kept. `basic`: without specs and the names of variables.
+        `tenant` is for operators, who see the sandboxes of all tenants.
         """
         token = ""
         wanted = tuple(phases)
@@ -134,6 +136,7 @@ class AsyncClient:
                 project=project,
                 label_selector=label_selector,
                 phases=wanted,
+                tenant=tenant,
                 page_size=500,
                 page_token=token,
                 volume_kept=volume_kept,
@@ -151,6 +154,7 @@ class AsyncClient:
         *,
         namespace: str = "",
         project: str = "",
+        tenant: str = "",
         after_sequence: int = 0,
         oldest_first: bool = False,
     ) -> AsyncIterator[pb.Event]:
@@ -161,6 +165,7 @@ class AsyncClient:
                 sandbox,
                 namespace=namespace,
                 project=project,
+                tenant=tenant,
                 after_sequence=after_sequence,
                 oldest_first=oldest_first,
                 page_size=500,
@@ -181,12 +186,15 @@ class AsyncClient:
         label_selector: str = "",
         after_sequence: int | None = None,
         include_terminated: bool = False,
+        tenant: str = "",
         timeout: float | None = None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[watch.Event, None]:
         """See `Client.watch`."""
-        request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated)
+        request = watch.request(
+            sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated, tenant
+        )
         cursor = watch.Cursor(request, timeout, lost, back)
         await self._contact(timeout)
         while True:

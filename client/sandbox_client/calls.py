@@ -222,6 +222,7 @@ def page(
     project: str = "",
     label_selector: str = "",
     phases: Iterable[str | int] = (),
+    tenant: str = "",
     page_size: int = 0,
     page_token: str = "",
     volume_kept: bool = False,
@@ -231,12 +232,14 @@ def page(
     """Returns a page of sandboxes and the token of the next page.
 
     `volume_kept`: only deleted sandboxes whose disk was kept. `basic`: without specs and the names of variables.
+    `tenant` is for operators.
     """
     request = pb.ListSandboxesRequest(
         namespace=namespace,
         project=project,
         label_selector=label_selector,
         phases=[phase(one) for one in phases],
+        tenant=tenant,
         page_size=page_size,
         page_token=page_token,
         volume_kept=volume_kept,

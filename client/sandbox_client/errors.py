@@ -65,6 +65,10 @@ class Unauthenticated(ServiceError):
     """The call had no token, or the service does not know its token."""
 
 
+class PermissionDenied(ServiceError):
+    """The token is known and may not be used for this call: that of an operator, for a mutation. See `reason`."""
+
+
 class Unavailable(ServiceError):
     """The service could not be reached in time, or was not ready."""
 
@@ -90,6 +94,7 @@ _TYPES: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.ABORTED: Aborted,
     grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
 }

@@ -44,6 +44,7 @@ def events_page(
     *,
     namespace: str = "",
     project: str = "",
+    tenant: str = "",
     after_sequence: int = 0,
     oldest_first: bool = False,
     page_size: int = 0,
@@ -52,13 +53,14 @@ def events_page(
 ) -> calls.Call[pb.ListEventsResponse]:
     """Returns a page of the history, the newest events first, and the token of the next page.
 
-    Without a sandbox and a project: of everything that the caller may see.
+    Without a sandbox and a project: of everything that the caller may see. `tenant` is for operators.
     """
     sandbox_id, namespace = calls.target(sandbox, namespace)
     request = pb.ListEventsRequest(
         sandbox_id=sandbox_id,
         namespace=namespace,
         project=project,
+        tenant=tenant,
         after_sequence=after_sequence,
         order=pb.EVENT_ORDER_OLDEST_FIRST if oldest_first else pb.EVENT_ORDER_NEWEST_FIRST,
         page_size=page_size,

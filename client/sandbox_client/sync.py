@@ -123,12 +123,14 @@ class Client:
         project: str = "",
         label_selector: str = "",
         phases: Iterable[str | int] = (),
+        tenant: str = "",
         volume_kept: bool = False,
         basic: bool = False,
     ) -> Iterator[pb.Sandbox]:
         """Yields all sandboxes that match, and reads them page by page.
 
         `volume_kept`: only deleted sandboxes whose disk was kept. `basic`: without specs and the names of variables.
+        `tenant` is for operators, who see the sandboxes of all tenants.
         """
         token = ""
         wanted = tuple(phases)
@@ -138,6 +140,7 @@ class Client:
                 project=project,
                 label_selector=label_selector,
                 phases=wanted,
+                tenant=tenant,
                 page_size=500,
                 page_token=token,
                 volume_kept=volume_kept,
@@ -154,6 +157,7 @@ class Client:
         *,
         namespace: str = "",
         project: str = "",
+        tenant: str = "",
         after_sequence: int = 0,
         oldest_first: bool = False,
     ) -> Iterator[pb.Event]:
@@ -170,6 +174,7 @@ class Client:
                 sandbox,
                 namespace=namespace,
                 project=project,
+                tenant=tenant,
                 after_sequence=after_sequence,
                 oldest_first=oldest_first,
                 page_size=500,
@@ -189,6 +194,7 @@ class Client:
         label_selector: str = "",
         after_sequence: int | None = None,
         include_terminated: bool = False,
+        tenant: str = "",
         timeout: float | None = None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
@@ -204,7 +210,9 @@ class Client:
         once in an outage, when the service has not been reached for `watch.SILENCE` seconds, and `back` when it is
         reached again.
         """
-        request = watch.request(sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated)
+        request = watch.request(
+            sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated, tenant
+        )
         cursor = watch.Cursor(request, timeout, lost, back)
         self._contact(timeout)
         while True:

@@ -114,6 +114,7 @@ def request(
     label_selector: str,
     after_sequence: int | None,
     include_terminated: bool = False,
+    tenant: str = "",
 ) -> pb.WatchStatusRequest:
     """Returns the first request of a watch."""
     return pb.WatchStatusRequest(
@@ -123,6 +124,7 @@ def request(
         label_selector=label_selector,
         after_sequence=after_sequence,
         include_terminated=include_terminated,
+        tenant=tenant,
     )
 
 

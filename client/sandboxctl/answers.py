@@ -19,6 +19,7 @@ from sandboxctl.options import Output, chosen
 
 _Cell = str | Text
 _COLUMNS: dict[str, Callable[[pb.Sandbox], _Cell]] = {
+    "TENANT": lambda one: show.printable(one.status.tenant or "-"),
     "NAMESPACE": lambda one: one.namespace,
     "ID": lambda one: one.sandbox_id,
     "PROJECT": lambda one: one.status.project,

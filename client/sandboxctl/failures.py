@@ -11,6 +11,7 @@ _EXIT_CODES: dict[type[Exception], int] = {
     errors.TimedOut: 4,
     errors.Unavailable: 5,
     errors.Unauthenticated: 5,
+    errors.PermissionDenied: 5,
 }
 
 

@@ -14,9 +14,10 @@ from sandbox_server import engines, feed, store
 from sandbox_server.domain import batch, errors, lifecycle, mutations
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
+from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.spec import SandboxSpec, made_id
-from sandbox_server.domain.tenant import Tenant, not_found
+from sandbox_server.domain.tenant import not_found
 from sandbox_server.domain.wait import Outcome, Wait
 
 PAGE_DEFAULT = 100
@@ -36,7 +37,7 @@ class Mutation:
     RPC that was called.
     """
 
-    tenant: str
+    principal: Principal
     key: Key
     request: store.Request | None
     expected_generation: int | None
@@ -47,7 +48,7 @@ class Mutation:
         """The cause of the event that the mutation makes."""
         # Each sandbox of a batch has a request of its own, whose id begins with that of the call.
         request_id, _, _ = (self.request.id if self.request else "").partition("/")
-        return Cause(Kind.MUTATION, self.tenant, request_id, self.method)
+        return Cause(Kind.MUTATION, self.principal.name, request_id, self.method)
 
 
 Changed = tuple[Sandbox, Mapping[str, str] | None]
@@ -55,7 +56,7 @@ Changed = tuple[Sandbox, Mapping[str, str] | None]
 
 
 class StatefulSetManager:
-    """Creates, starts, stops, deletes, updates and reads sandboxes on behalf of tenants."""
+    """Creates, starts, stops, deletes, updates and reads sandboxes on behalf of principals."""
 
     def __init__(self, store: store.Store, feed: feed.Feed, engine: engines.Engine) -> None:
         self._store = store
@@ -92,7 +93,7 @@ class StatefulSetManager:
         key = Key(mutation.key.namespace, mutation.key.id or made_id(spec.project, _random(6)))
         uid = str(uuid.uuid4())
         host = _RANDOM.choice(string.ascii_lowercase) + _random(11)
-        sandbox = mutations.new(key, mutation.tenant, uid, host, spec, env, datetime.now(UTC))
+        sandbox = mutations.new(key, mutation.principal.tenant, uid, host, spec, env, datetime.now(UTC))
 
         def write(reader: store.Reader) -> store.Write:
             former = reader.last(key)
@@ -171,7 +172,7 @@ class StatefulSetManager:
 
         def write(reader: store.Reader) -> store.Write:
             last = reader.last(mutation.key)
-            if last is None or last.sandbox.tenant != mutation.tenant:
+            if last is None or not mutation.principal.sees(last.sandbox):
                 raise not_found(mutation.key.id)
             before = last.sandbox
             if mutation.expected_generation not in (None, before.generation):
@@ -193,18 +194,16 @@ class StatefulSetManager:
 
         return await self._store.write(write, mutation.request)
 
-    def find(self, tenant: Tenant, key: Key, min_sequence: int) -> feed.Encoded | None:
+    def find(self, principal: Principal, key: Key, min_sequence: int) -> feed.Encoded | None:
         """Returns the last event of a live sandbox without waiting. None if the answer needs `get`."""
-        if key.namespace not in tenant.namespaces:
-            return None
         if min_sequence < 0 or min_sequence > self._feed.sequence:
             return None
         found = self._feed.catalogue.get(key)
-        if found is None or found.event.sandbox.tenant != tenant.name:
+        if found is None or not principal.sees(found.event.sandbox):
             return None
         return found
 
-    async def get(self, tenant: Tenant, key: Key, min_sequence: int = 0) -> feed.Encoded:
+    async def get(self, principal: Principal, key: Key, min_sequence: int = 0) -> feed.Encoded:
         """Waits until this replica has read `min_sequence`, and returns the last event of a sandbox, even a TERMINATED one.
 
         Raises `errors.NotFound`.
@@ -217,7 +216,7 @@ class StatefulSetManager:
                 raise not_found(key.id)
             # A new sandbox with this id may have been created during the read.
             found = self._feed.catalogue.get(key) or self._feed.encoded(last)
-        if found.event.sandbox.tenant != tenant.name:
+        if not principal.sees(found.event.sandbox):
             raise not_found(key.id)
         return found
 
@@ -247,20 +246,21 @@ class StatefulSetManager:
 
     async def events(
         self,
+        principal: Principal,
         selection: store.Selection,
         cursor: int | None,
         page: Callable[[store.Extent, Iterator[store.Recorded]], T],
     ) -> T:
         """Calls `page` with the events that match beyond the sequence `cursor`, and returns its result.
 
-        `page` is called on a thread of the store. Raises `errors.NotFound` if a sandbox is selected that the tenant does
-        not have.
+        `page` is called on a thread of the store. Raises `errors.NotFound` if a sandbox is selected that the principal
+        does not see.
         """
 
         def query(reader: store.Reader) -> T:
             if selection.key is not None:
                 last = reader.last(selection.key)
-                if last is None or last.sandbox.tenant != selection.tenant:
+                if last is None or not principal.sees(last.sandbox):
                     raise not_found(selection.key.id)
             return page(*reader.recorded(selection, cursor))
 
@@ -273,7 +273,7 @@ class StatefulSetManager:
         """
         await feed.Watch(self._feed, selection, send).run(after, ended)
 
-    async def wait(self, tenant: Tenant, key: Key, awaited: Wait, seconds: float) -> tuple[feed.Encoded, Outcome]:
+    async def wait(self, principal: Principal, key: Key, awaited: Wait, seconds: float) -> tuple[feed.Encoded, Outcome]:
         """Waits until `awaited` has an outcome, for `seconds` at most. Returns the event that decided it, or the last one.
 
         A service that stops ends the wait, with PENDING. Raises `errors.NotFound`.
@@ -288,7 +288,7 @@ class StatefulSetManager:
             patience_end = awaited.patience_end(event.sandbox)
             return left if patience_end is None else min(left, (patience_end - now).total_seconds())
 
-        last = await feed.until(self._feed, feed.Filter(tenant, frozenset({key})), remaining)
+        last = await feed.until(self._feed, feed.Filter(principal, frozenset({key})), remaining)
         return last, awaited.outcome(last.event.sandbox, datetime.now(UTC))
 
 

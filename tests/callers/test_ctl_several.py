@@ -77,10 +77,10 @@ def test_formats_are_for_people_and_programs(run: Run, pair: list[str], group: s
     assert run(*listing, "-o", "name").out.split() == [f"default/{one}" for one in pair]
     wide = run(*listing, "-o", "wide").out.splitlines()
     assert wide[0].split() == [
-        *("NAMESPACE", "ID", "PROJECT", "PHASE", "REASON", "REMEDY", "GENERATION"),
+        *("TENANT", "NAMESPACE", "ID", "PROJECT", "PHASE", "REASON", "REMEDY", "GENERATION"),
         *("RESTARTS", "AGE", "DISK", "URL", "TERMINAL", "MESSAGE"),
     ]
-    assert wide[1].split()[:7] == ["default", pair[0], "several", "RUNNING", "READY", "-", "1/1"]
+    assert wide[1].split()[:8] == ["default", "default", pair[0], "several", "RUNNING", "READY", "-", "1/1"]
     assert yaml.safe_load(run(*listing, "-o", "yaml").out) == run(*listing, "-o", "json").json
     assert yaml.safe_load(run("get", pair[0], "-o", "yaml").out)["spec"]["command"] == list(SLEEP)
     assert run("status", f"default/{pair[0]}", "-o", "name").out == f"default/{pair[0]}\n"

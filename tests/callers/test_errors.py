@@ -20,6 +20,7 @@ TYPES = {
     grpc.StatusCode.ABORTED: errors.Aborted,
     grpc.StatusCode.OUT_OF_RANGE: errors.OutOfRange,
     grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.TimedOut,
 }
 

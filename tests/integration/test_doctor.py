@@ -259,7 +259,7 @@ async def test_token_file(tmp_path: Path) -> None:
     tenant = {"name": "a", "namespaces": ["a-ns", "b-ns"], "tokens": [CANARY * 2]}
     path.write_text(json.dumps({"tenants": [tenant]}))
     good = only(await check(), "tokens", str(path))
-    assert (good.status, good.message) == (Status.OK, "1 tenants with 1 tokens for 2 namespaces")
+    assert (good.status, good.message) == (Status.OK, "1 tenants and 0 operators with 1 tokens for 2 namespaces")
     path.write_text(json.dumps({"tenants": [tenant | {"tokens": []}]}))
     assert only(await check(), "tokens", str(path)).status is Status.WARNING
     path.write_text(json.dumps({"tenants": [tenant | {"namespaces": ["A B"]}]}))

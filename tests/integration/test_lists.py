@@ -250,7 +250,7 @@ async def test_a_list_reads_the_rows_of_its_page_by_the_primary_key(tmp_path: Pa
         "default", frozenset({"default"}), frozenset(Phase), "demo", selector.parse("labels", "a=b")
     )
     with contextlib.closing(connection.Database(f"sqlite:///{path}", writes=False, busy_timeout=1)) as database:
-        text, values = database._with_values(search.page(selection, "default", "demo-1", 10))
+        text, values = database._with_values(search.page(selection, "default", Key("default", "demo-1"), 10))
         with database.begin() as cursor:
             plan = [detail for *_, detail in cursor._raw.execute(f"EXPLAIN QUERY PLAN {text}", values)]
     assert plan[0] == "SEARCH sandbox USING PRIMARY KEY (namespace=? AND id>?)"

@@ -135,7 +135,7 @@ class Rig:
 
     def mutation(self, sandbox_id: str) -> manager.Mutation:
         request = store.Request(self.tenant.name, str(uuid.uuid4()), b"")
-        return manager.Mutation(self.tenant.name, self.key(sandbox_id), request, None)
+        return manager.Mutation(self.tenant, self.key(sandbox_id), request, None)
 
     def key(self, sandbox_id: str) -> Key:
         return Key(self.ground.namespace, sandbox_id)

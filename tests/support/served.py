@@ -14,6 +14,7 @@ from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_server import app, store
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.principal import Operator, Principal
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.settings import Settings
@@ -23,17 +24,17 @@ from tests.support.blind import BlindEngine
 
 
 class As:
-    """Accepts every call as one tenant, which a test may replace."""
+    """Accepts every call as one tenant, or an operator, which a test may replace."""
 
     needs_token = False
 
     def __init__(self) -> None:
-        self.current = Tenant("default", ("default",))
+        self.current: Principal = Tenant("default", ("default",))
 
     def follow(self, changed: Callable[[tuple[str, ...]], None]) -> None:
         changed(self.current.namespaces)
 
-    def tenant(self, _caller: Any) -> Tenant:
+    def principal(self, _caller: Any) -> Principal:
         return self.current
 
 
@@ -48,6 +49,10 @@ class Served:
     def tenant(self, name: str, *namespaces: str) -> None:
         """Makes the following calls those of another tenant, or of one with other namespaces."""
         self.caller.current = Tenant(name, namespaces)
+
+    def operator(self, name: str, *namespaces: str, writes: bool = False) -> None:
+        """Makes the following calls those of an operator of the service."""
+        self.caller.current = Operator(name, namespaces, writes)
 
     async def create(self, sandbox_id: str, project: str = "demo", **fields: Any) -> pb.Sandbox:
         spec = pb.SandboxSpec(project=project)

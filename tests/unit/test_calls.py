@@ -15,7 +15,7 @@ GET = pb.DESCRIPTOR.services_by_name["SandboxService"].methods_by_name["GetStatu
 class Nobody:
     """An authenticator that knows no token."""
 
-    def tenant(self, _caller: Any) -> Any:
+    def principal(self, _caller: Any) -> Any:
         raise errors.Unauthenticated("UNAUTHENTICATED", "send a valid token")
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sandbox_server import feed
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.principal import Operator
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.feed.catalogue import Catalogue
@@ -50,7 +51,7 @@ def test_index_agrees_with_a_look_at_all(
     expected = [known[key] for key in sorted(known) if key > place]
     assert catalogue.sandboxes() == [known[key].event.sandbox for key in sorted(known)]
     assert all(catalogue.get(one.event.sandbox.key) is known.get(one.event.sandbox.key) for one in events)
-    for tenant in TENANTS:
+    for tenant in (*TENANTS, Operator("operator", ("a",))):
         for namespace in ("", *OWNERS):
             selection = feed.Filter(tenant, namespace=namespace)
             found = list(catalogue.matching(selection, place if after else None))

@@ -68,7 +68,7 @@ async def test_event_of_a_mutation_has_its_tenant_and_request_id(request_id: str
     kept: Any = Kept()
     request = store.Request(sandbox.tenant, request_id, b"") if request_id else None
     sandboxes = manager.StatefulSetManager(kept, kept, kept)
-    await sandboxes.stop(manager.Mutation(sandbox.tenant, sandbox.key, request, None))
+    await sandboxes.stop(manager.Mutation(Tenant(sandbox.tenant, (sandbox.namespace,)), sandbox.key, request, None))
     assert [(one.decided_on, one.cause) for one in written] == [(7, Cause(Kind.MUTATION, sandbox.tenant, request_id))]
 
 

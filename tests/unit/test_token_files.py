@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sandbox_server.domain import operator
+from sandbox_server.domain import errors, operator, principal
 from sandbox_server.domain.pace import Pace
 from sandbox_server.rpc import auth
 from structlog.testing import capture_logs
@@ -31,7 +31,7 @@ def document(*tokens: str) -> str:
 
 
 def tenant(authenticator: auth.TokenFile, token: str = TOKEN) -> str:
-    return authenticator.tenant(cast(Any, Caller(token))).name
+    return authenticator.principal(cast(Any, Caller(token))).name
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,58 @@ def test_two_tenants_share_no_name_no_namespace_and_no_token(
     with pytest.raises(ValueError, match=words) as refused:
         auth.TokenFile(path, Pace())
     assert "canary" not in str(refused.value)
+
+
+def operators(*entries: dict[str, Any]) -> str:
+    return json.dumps({**json.loads(document(TOKEN)), "operators": entries})
+
+
+@pytest.mark.parametrize(("access", "writes"), [({}, False), ({"access": "read"}, False), ({"access": "write"}, True)])
+def test_an_operator_has_the_namespaces_of_all_tenants_and_writes_only_if_it_says_so(
+    access: dict[str, str], writes: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(operators({"name": "billing", "tokens": ["canary-token-of-billing"], **access}))
+    authenticator = auth.TokenFile(path, Pace())
+    found = authenticator.principal(cast(Any, Caller("canary-token-of-billing")))
+    assert found == principal.Operator("billing", ("a-ns",), writes)
+    followed: list[tuple[str, ...]] = []
+    authenticator.follow(followed.append)
+    assert followed == [("a-ns",)]
+    assert tenant(authenticator) == "a"
+    path.write_text(document(TOKEN))
+    with pytest.raises(errors.Unauthenticated):
+        authenticator.principal(cast(Any, Caller("canary-token-of-billing")))
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"name": "b", "tokens": [], "namespaces": ["b-ns"]}, r"unknown field `namespaces` - at `\$.operators\[0\]`"),
+        ({"name": "b", "tokens": [], "access": "admin"}, r"'admin' - at `\$.operators\[0\].access`"),
+        ({"name": "", "tokens": []}, r"at `\$.operators\[0\].name`"),
+        ({"name": "b", "tokens": ["short"]}, r"at `\$.operators\[0\].tokens\[0\]`"),
+        ({"name": "b"}, "missing required field `tokens`"),
+        ({"name": "a", "tokens": []}, "operator 'a' has the name of a tenant"),
+        ({"name": "b", "tokens": [TOKEN]}, "operator 'b' shares a token with another"),
+    ],
+)
+def test_a_bad_operator_is_refused_with_its_place_and_the_form(
+    entry: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(operators(entry))
+    with pytest.raises(ValueError, match=words) as refused:
+        auth.TokenFile(path, Pace())
+    assert 'may have "operators": [{' in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+def test_two_operators_have_two_names(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(operators({"name": "b", "tokens": []}, {"name": "b", "tokens": []}))
+    with pytest.raises(ValueError, match="operator 'b' is there twice"):
+        auth.TokenFile(path, Pace())
 
 
 @pytest.mark.find(42)

@@ -11,7 +11,12 @@ What holds for every call:
 
   Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). A call
              for another tenant's sandbox gets the same answer as one for a sandbox that does not exist.
-  Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
+  Operators  The token of an operator, for those who run the service and for jobs such as billing, sees the sandboxes of
+             all tenants. It changes nothing, unless it is one that may write: then a mutation acts for the tenant that
+             owns the sandbox, and its event names the operator. No operator creates sandboxes.
+  Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first. An operator
+             has no first one: where a request names sandboxes, its namespace is required; elsewhere an empty one
+             means all.
   Fields     An empty field is unset: it has its default, or is invalid if the field is required.
   Mutations  A mutation answers as soon as it is committed and never waits for the engine. A failed call has a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
@@ -32,6 +37,8 @@ the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or R
 request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `namespace`. Any call can answer:
 
   UNAUTHENTICATED     UNAUTHENTICATED: the token is missing or not known. Send a valid one.
+  PERMISSION_DENIED   OPERATOR_READS_ONLY: a mutation with the token of an operator that only reads. Use a token of the
+                      tenant, or of an operator that may write. The metadata of ErrorInfo has the `operator`.
   INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it must be, never its value.
                       If they do not all fit an answer, the last one is `request` and says how many are left out.
                       Nothing was changed. Correct them; repeating does not help.
@@ -512,7 +519,7 @@ class _PartNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PartName.Val
     PART_NAME_REFLECTION: _PartName.ValueType  # 3
     """Server reflection, as grpcurl uses it."""
     PART_NAME_NAMESPACES: _PartName.ValueType  # 4
-    """The service may get the tenant's namespaces themselves, so that it says REASON_NAMESPACE_MISSING once one is gone. As of
+    """The service may get the caller's namespaces themselves, so that it says REASON_NAMESPACE_MISSING once one is gone. As of
     the last time that it looked: at the first call, and when something is wrong in the namespace.
     """
 
@@ -528,7 +535,7 @@ PART_NAME_TOKENS: PartName.ValueType  # 2
 PART_NAME_REFLECTION: PartName.ValueType  # 3
 """Server reflection, as grpcurl uses it."""
 PART_NAME_NAMESPACES: PartName.ValueType  # 4
-"""The service may get the tenant's namespaces themselves, so that it says REASON_NAMESPACE_MISSING once one is gone. As of
+"""The service may get the caller's namespaces themselves, so that it says REASON_NAMESPACE_MISSING once one is gone. As of
 the last time that it looked: at the first call, and when something is wrong in the namespace.
 """
 Global___PartName: _TypeAlias = PartName  # noqa: Y015
@@ -2104,8 +2111,8 @@ Global___BatchError: _TypeAlias = BatchError  # noqa: Y015
 
 @_typing.final
 class WatchStatusRequest(_message.Message):
-    """WatchStatusRequest says what to watch. All that is given must match. If nothing is given, all sandboxes of the tenant
-    are watched.
+    """WatchStatusRequest says what to watch. All that is given must match. If nothing is given, all sandboxes that the caller
+    sees are watched.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2116,8 +2123,11 @@ class WatchStatusRequest(_message.Message):
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     INCLUDE_TERMINATED_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Their namespace. Empty: with sandbox_ids the tenant's first, otherwise all of the tenant's."""
+    """Their namespace. Empty: with sandbox_ids the tenant's first, otherwise all that the caller sees. An operator must name
+    one with sandbox_ids.
+    """
     project: _builtins.str
     """Sandboxes of this project."""
     label_selector: _builtins.str
@@ -2133,6 +2143,8 @@ class WatchStatusRequest(_message.Message):
     """Have sandboxes in PHASE_TERMINATED in the snapshot too, for as long as they are remembered (see Delete). With
     sandbox_ids they are there anyway; with after_sequence there is no snapshot.
     """
+    tenant: _builtins.str
+    """Sandboxes of this tenant, at most 1024 characters: for operators. To a tenant there are none but its own."""
     @_builtins.property
     def sandbox_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sandboxes by id, at most 1000."""
@@ -2146,10 +2158,11 @@ class WatchStatusRequest(_message.Message):
         label_selector: _builtins.str = ...,
         after_sequence: _builtins.int | None = ...,
         include_terminated: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "include_terminated", b"include_terminated", "label_selector", b"label_selector", "namespace", b"namespace", "project", b"project", "sandbox_ids", b"sandbox_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "include_terminated", b"include_terminated", "label_selector", b"label_selector", "namespace", b"namespace", "project", b"project", "sandbox_ids", b"sandbox_ids", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_sequence: _TypeAlias = _typing.Literal["after_sequence"]  # noqa: Y015
     _WhichOneofArgType__after_sequence: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015
@@ -2268,8 +2281,9 @@ class ListSandboxesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     VOLUME_KEPT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Sandboxes of this namespace; another tenant's namespace has none. Empty: all of the tenant's."""
+    """Sandboxes of this namespace; another tenant's namespace has none. Empty: all that the caller sees."""
     project: _builtins.str
     """Those of this project."""
     label_selector: _builtins.str
@@ -2284,6 +2298,8 @@ class ListSandboxesRequest(_message.Message):
     """Only deleted sandboxes whose disk was kept: PHASE_TERMINATED with REASON_VOLUME_KEPT. `phases` is then empty or
     has PHASE_TERMINATED.
     """
+    tenant: _builtins.str
+    """Those of this tenant, at most 1024 characters: for operators. To a tenant there are none but its own."""
     @_builtins.property
     def phases(self) -> _containers.RepeatedScalarFieldContainer[Global___Phase.ValueType]:
         """Those in any of these phases, at most 9. Empty: all but PHASE_TERMINATED."""
@@ -2299,10 +2315,11 @@ class ListSandboxesRequest(_message.Message):
         page_token: _builtins.str = ...,
         view: Global___SandboxView.ValueType = ...,
         volume_kept: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "phases", b"phases", "project", b"project", "view", b"view", "volume_kept", b"volume_kept"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "phases", b"phases", "project", b"project", "tenant", b"tenant", "view", b"view", "volume_kept", b"volume_kept"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2427,17 +2444,23 @@ class GetCapabilitiesResponse(_message.Message):
     DEFAULT_NAMESPACE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    READS_ONLY_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the service."""
     engine: _builtins.str
     """What runs sandboxes: `kubernetes` or `local`. New values may be added."""
     tenant: _builtins.str
-    """The tenant that the call was made for."""
+    """The tenant that the call was made for. Empty for an operator."""
     default_namespace: _builtins.str
-    """The namespace that a request without one means."""
+    """The namespace that a request without one means. Empty for an operator, which has none."""
+    operator: _builtins.str
+    """The operator that the call was made for. Empty for a tenant."""
+    reads_only: _builtins.bool
+    """Whether the caller's mutations are refused: an operator that may not write."""
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The tenant's namespaces."""
+        """The tenant's namespaces; for an operator those of all tenants."""
 
     @_builtins.property
     def limits(self) -> Global___Limits:
@@ -2457,10 +2480,12 @@ class GetCapabilitiesResponse(_message.Message):
         default_namespace: _builtins.str = ...,
         limits: Global___Limits | None = ...,
         parts: _abc.Iterable[Global___Part] | None = ...,
+        operator: _builtins.str = ...,
+        reads_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "engine", b"engine", "limits", b"limits", "namespaces", b"namespaces", "parts", b"parts", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "engine", b"engine", "limits", b"limits", "namespaces", b"namespaces", "operator", b"operator", "parts", b"parts", "reads_only", b"reads_only", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2587,7 +2612,7 @@ class Cause(_message.Message):
     kind: Global___CauseKind.ValueType
     """What it was."""
     actor: _builtins.str
-    """With CAUSE_KIND_MUTATION: the tenant that called."""
+    """With CAUSE_KIND_MUTATION: the tenant that called, or the operator."""
     method: _builtins.str
     """With CAUSE_KIND_MUTATION: the RPC, such as `Start`. Empty if the release that recorded the event kept none."""
     request_id: _builtins.str
@@ -2661,11 +2686,12 @@ class ListEventsRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """Events of this sandbox, and of earlier ones of the same id (their `uid` differs). Empty: of all sandboxes."""
     namespace: _builtins.str
     """Events in this namespace; another tenant's namespace has none. Empty: with sandbox_id the tenant's first, otherwise all
-    of the tenant's.
+    that the caller sees. An operator must name one with sandbox_id.
     """
     project: _builtins.str
     """Events of sandboxes of this project."""
@@ -2677,6 +2703,8 @@ class ListEventsRequest(_message.Message):
     """At most so many, 1 to 1000. 0: 100."""
     page_token: _builtins.str
     """The next_page_token of the page before. Empty: the first page."""
+    tenant: _builtins.str
+    """Events of sandboxes of this tenant, at most 1024 characters: for operators. To a tenant there are none but its own."""
     def __init__(
         self,
         *,
@@ -2687,10 +2715,11 @@ class ListEventsRequest(_message.Message):
         order: Global___EventOrder.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "namespace", b"namespace", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "namespace", b"namespace", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "sandbox_id", b"sandbox_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

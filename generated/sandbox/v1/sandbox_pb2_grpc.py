@@ -137,6 +137,8 @@ class SandboxServiceServicer:
         VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
         spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
         `access_mode`. Leave the field empty, or choose another id.
+        PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
+        token of the tenant.
         UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -348,8 +350,9 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSandboxes(self, request, context):
-        """ListSandboxes returns one page of the tenant's sandboxes, ordered by namespace and id. Those in PHASE_TERMINATED are
-        included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was kept.
+        """ListSandboxes returns one page of the sandboxes that the caller sees, ordered by namespace and id. Those in
+        PHASE_TERMINATED are included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was
+        kept.
 
         Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
         in every phase; a repeat is a new read.
@@ -395,7 +398,7 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the tenant may see. Each
+        """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the caller sees. Each
         event has the status from then on, and what caused it.
 
         Answers at once, from the database. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.

@@ -11,7 +11,12 @@ What holds for every call:
 
   Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). A call
              for another tenant's sandbox gets the same answer as one for a sandbox that does not exist.
-  Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first.
+  Operators  The token of an operator, for those who run the service and for jobs such as billing, sees the sandboxes of
+             all tenants. It changes nothing, unless it is one that may write: then a mutation acts for the tenant that
+             owns the sandbox, and its event names the operator. No operator creates sandboxes.
+  Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first. An operator
+             has no first one: where a request names sandboxes, its namespace is required; elsewhere an empty one
+             means all.
   Fields     An empty field is unset: it has its default, or is invalid if the field is required.
   Mutations  A mutation answers as soon as it is committed and never waits for the engine. A failed call has a gRPC
              status; a failed sandbox is PHASE_ERROR with a reason, on an OK call.
@@ -32,6 +37,8 @@ the word in capitals below), and google.rpc.BadRequest, PreconditionFailure or R
 request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `namespace`. Any call can answer:
 
   UNAUTHENTICATED     UNAUTHENTICATED: the token is missing or not known. Send a valid one.
+  PERMISSION_DENIED   OPERATOR_READS_ONLY: a mutation with the token of an operator that only reads. Use a token of the
+                      tenant, or of an operator that may write. The metadata of ErrorInfo has the `operator`.
   INVALID_ARGUMENT    INVALID_FIELDS: BadRequest names each bad field once and what it must be, never its value.
                       If they do not all fit an answer, the last one is `request` and says how many are left out.
                       Nothing was changed. Correct them; repeating does not help.
@@ -97,6 +104,8 @@ class SandboxServiceStub:
                            VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                            spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                            `access_mode`. Leave the field empty, or choose another id.
+      PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
+                           token of the tenant.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]
@@ -264,8 +273,9 @@ class SandboxServiceStub:
                     again with the last sequence seen, after RetryInfo's delay and with back-off.
     """
     ListSandboxes: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]
-    """ListSandboxes returns one page of the tenant's sandboxes, ordered by namespace and id. Those in PHASE_TERMINATED are
-    included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was kept.
+    """ListSandboxes returns one page of the sandboxes that the caller sees, ordered by namespace and id. Those in
+    PHASE_TERMINATED are included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was
+    kept.
 
     Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
     in every phase; a repeat is a new read.
@@ -299,7 +309,7 @@ class SandboxServiceStub:
       UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListEventsRequest, _sandbox_pb2.ListEventsResponse]
-    """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the tenant may see. Each
+    """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the caller sees. Each
     event has the status from then on, and what caused it.
 
     Answers at once, from the database. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
@@ -342,6 +352,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                            VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                            spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                            `access_mode`. Leave the field empty, or choose another id.
+      PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
+                           token of the tenant.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
     """
     Start: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]  # type: ignore[assignment]
@@ -509,8 +521,9 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                     again with the last sequence seen, after RetryInfo's delay and with back-off.
     """
     ListSandboxes: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]  # type: ignore[assignment]
-    """ListSandboxes returns one page of the tenant's sandboxes, ordered by namespace and id. Those in PHASE_TERMINATED are
-    included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was kept.
+    """ListSandboxes returns one page of the sandboxes that the caller sees, ordered by namespace and id. Those in
+    PHASE_TERMINATED are included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was
+    kept.
 
     Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
     in every phase; a repeat is a new read.
@@ -544,7 +557,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       UNAVAILABLE  SHUTTING_DOWN: the service is stopping. Repeat, after RetryInfo's delay.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListEventsRequest, _sandbox_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the tenant may see. Each
+    """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the caller sees. Each
     event has the status from then on, and what caused it.
 
     Answers at once, from the database. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
@@ -590,6 +603,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
                                VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                                spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                                `access_mode`. Leave the field empty, or choose another id.
+          PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
+                               token of the tenant.
           UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
         """
 
@@ -823,8 +838,9 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.ListSandboxesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.ListSandboxesResponse, _abc.Awaitable[_sandbox_pb2.ListSandboxesResponse]]:
-        """ListSandboxes returns one page of the tenant's sandboxes, ordered by namespace and id. Those in PHASE_TERMINATED are
-        included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was kept.
+        """ListSandboxes returns one page of the sandboxes that the caller sees, ordered by namespace and id. Those in
+        PHASE_TERMINATED are included only if the phases contain it. With volume_kept: the deleted sandboxes whose disk was
+        kept.
 
         Answers at once: from memory or, with PHASE_TERMINATED among the phases or volume_kept, from the database. Allowed
         in every phase; a repeat is a new read.
@@ -876,7 +892,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.ListEventsResponse, _abc.Awaitable[_sandbox_pb2.ListEventsResponse]]:
-        """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the tenant may see. Each
+        """ListEvents returns one page of the history: of a sandbox, of a project, or of everything that the caller sees. Each
         event has the status from then on, and what caused it.
 
         Answers at once, from the database. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.

@@ -10,6 +10,7 @@ from pathlib import Path
 from sandbox_server import app, store
 from sandbox_server.doctor.examination import Check, Failed
 from sandbox_server.doctor.report import Result
+from sandbox_server.domain.tenant import ANY
 from sandbox_server.rpc import auth, tls
 from sandbox_server.settings import Settings, unknown
 
@@ -119,9 +120,13 @@ async def tokens(check: Check, settings: Settings) -> list[Result]:
         content = auth.read(settings.token_file)
     except ValueError as error:
         raise Failed(str(error), "correct the file: docs/kubernetes.md has an example") from None
-    tenants = {one.name for one in content.tenants.values()}
-    message = f"{len(tenants)} tenants with {len(content.tenants)} tokens for {len(content.namespaces)} namespaces"
-    if not content.tenants:
+    tenants = {one.name for one in content.principals.values() if one.tenant != ANY}
+    operators = {one.name for one in content.principals.values() if one.tenant == ANY}
+    message = (
+        f"{len(tenants)} tenants and {len(operators)} operators with {len(content.principals)} tokens "
+        f"for {len(content.namespaces)} namespaces"
+    )
+    if not content.principals:
         return [check.warning(f"{message}: nobody can call", "add a token: `sha256:` and the digest of a secret")]
     return [check.ok(message)]
 

@@ -58,6 +58,10 @@ class Unauthenticated(ServiceError):
     """The call has no credentials, or unknown ones."""
 
 
+class PermissionDenied(ServiceError):
+    """The caller is known, and may not make this call, whatever it is about."""
+
+
 class Unavailable(ServiceError):
     """The service cannot serve the call now. The same call may succeed later."""
 

@@ -3,17 +3,60 @@
 import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sandbox_server.domain import errors
-from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.sandbox import Key, Sandbox
+
+ANY = ""
+"""Stands for the sandboxes of every tenant where a tenant's name is expected. No tenant has this name."""
+
+
+class Reach(NamedTuple):
+    """The sandboxes of a tenant, or of `ANY`, that are in `namespaces`, or in any namespace if that is None."""
+
+    tenant: str
+    namespaces: frozenset[str] | None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no namespace, and so no sandbox."""
+        return self.namespaces is not None and not self.namespaces
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """The owner of one or more namespaces. The first is the default for requests without a namespace."""
+    """The owner of one or more namespaces. See `principal.Principal` for what it may see and change."""
 
     name: str
     namespaces: tuple[str, ...]
+
+    @property
+    def tenant(self) -> str:
+        """The tenant whose sandboxes alone it sees: itself."""
+        return self.name
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change what it sees: always."""
+        return True
+
+    @property
+    def default_namespace(self) -> str:
+        """The namespace of requests without one: its first."""
+        return self.namespaces[0]
+
+    def permit(self, method: str) -> None:
+        """Permits every call."""
+
+    def sees(self, sandbox: Sandbox) -> bool:
+        """Whether the sandbox belongs to it and is in one of its namespaces."""
+        return sandbox.tenant == self.name and sandbox.namespace in self.namespaces
+
+    def reach(self, namespace: str = "", tenant: str = ANY) -> Reach:
+        """Returns what it sees in a namespace, or in all of its own. Nothing belongs to it as another tenant."""
+        selected = (one for one in self.namespaces if namespace in ("", one) and tenant in (ANY, self.name))
+        return Reach(self.name, frozenset(selected))
 
     def key(self, namespace: str, sandbox_id: str) -> Key:
         """Returns the key of a sandbox in one of its namespaces.
@@ -23,15 +66,11 @@ class Tenant:
         (key,) = self.keys(namespace, (sandbox_id,))
         return key
 
-    def among(self, namespace: str) -> frozenset[str]:
-        """Returns the tenant's namespaces that a filter by `namespace` selects: all of them if it is empty."""
-        return frozenset(one for one in self.namespaces if namespace in ("", one))
-
     def keys(self, namespace: str, sandbox_ids: Collection[str]) -> frozenset[Key]:
         """Returns the keys of sandboxes in one of its namespaces. Raises as `key`, unless there are no ids."""
         if sandbox_ids and namespace and namespace not in self.namespaces:
             raise not_found(*sandbox_ids)
-        return frozenset(Key(namespace or self.namespaces[0], sandbox_id) for sandbox_id in sandbox_ids)
+        return frozenset(Key(namespace or self.default_namespace, sandbox_id) for sandbox_id in sandbox_ids)
 
 
 NAMED = 3

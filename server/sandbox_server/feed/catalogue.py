@@ -1,10 +1,10 @@
 """The live sandboxes: those that are not TERMINATED, by key and by tenant."""
 
 import bisect
-import itertools
 from collections.abc import Iterable, Iterator
 
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.tenant import ANY
 from sandbox_server.feed.topic import Encoded, Filter
 
 
@@ -18,9 +18,10 @@ class Catalogue:
         """Begins anew with the last events of all live sandboxes."""
         self._events = {one.event.sandbox.key: one for one in events}
         self._keys: dict[str, list[Key]] = {}
-        """Those of each tenant, in order."""
+        """Those of each tenant, and those of `ANY`, in order."""
         for key, one in self._events.items():
-            self._keys.setdefault(one.event.sandbox.tenant, []).append(key)
+            for tenant in (one.event.sandbox.tenant, ANY):
+                self._keys.setdefault(tenant, []).append(key)
         for keys in self._keys.values():
             keys.sort()
 
@@ -41,28 +42,28 @@ class Catalogue:
             before = None
         self._events[sandbox.key] = encoded
         if before is None:
-            bisect.insort(self._keys.setdefault(sandbox.tenant, []), sandbox.key)
+            for tenant in (sandbox.tenant, ANY):
+                bisect.insort(self._keys.setdefault(tenant, []), sandbox.key)
 
     def _remove(self, encoded: Encoded) -> None:
         key = encoded.event.sandbox.key
-        tenant = encoded.event.sandbox.tenant
-        keys = self._keys[tenant]
-        del keys[bisect.bisect_left(keys, key)]
-        if not keys:
-            del self._keys[tenant]
+        for tenant in (encoded.event.sandbox.tenant, ANY):
+            keys = self._keys[tenant]
+            del keys[bisect.bisect_left(keys, key)]
+            if not keys:
+                del self._keys[tenant]
         del self._events[key]
 
     def sandboxes(self) -> list[Sandbox]:
         """Returns the live sandboxes of all tenants in the order of their keys."""
-        keys = sorted(itertools.chain.from_iterable(self._keys.values()))
-        return [self._events[key].event.sandbox for key in keys]
+        return [self._events[key].event.sandbox for key in self._keys.get(ANY, [])]
 
     def matching(self, selection: Filter, after: Key | None = None) -> Iterator[Encoded]:
         """The last events of the sandboxes that a filter matches, in the order of their keys, after `after`.
 
         They are taken at once, without an `await` between them: the catalogue changes with every event.
         """
-        keys = self._keys.get(selection.tenant.name, [])
+        keys = self._keys.get(selection.only_tenant, [])
         if selection.namespace:
             # No id is empty, so that these are the places before the first key of the namespace and after its last.
             first = bisect.bisect_left(keys, Key(selection.namespace, ""))

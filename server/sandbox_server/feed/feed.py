@@ -192,7 +192,7 @@ class Feed:
             # The store alone has the sandboxes that have ended. It can be ahead of the feed, and then has others as well.
             sequence, stored = await self.store.last(keys)
             found = [self.encoded(one) for one in stored]
-        known = {one.event.sandbox.key for one in found if one.event.sandbox.tenant == selection.tenant.name}
+        known = {one.event.sandbox.key for one in found if selection.principal.sees(one.event.sandbox)}
         if missing := [key.id for key in keys if key not in known]:
             raise not_found(*missing)
         return Snapshot(sequence, found)

@@ -1,8 +1,8 @@
 """The log as watches read it that are behind: in pages, and in turns.
 
-The newest events are in memory, all others in the store. Watches of the same tenant, of the same project or of the same
-sandboxes share a page wherever it covers their place; after the first page they are at the same place. One watch at a time has a turn, so
-that any other call waits for one turn at most. The next turn of a watch comes after those of all others.
+The newest events are in memory, all others in the store. Watches of the same scope, such as
+a tenant, share a page wherever it covers their place; after the first page they are at the same place. One watch at a
+time has a turn, so that any other call waits for one turn at most. The next turn of a watch comes after those of all others.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sandbox_server import store
 from sandbox_server.domain import errors
+from sandbox_server.domain.tenant import ANY
 from sandbox_server.feed.topic import Encoded, Encoder, Filter, newer
 
 PAGE = 100
@@ -128,7 +129,13 @@ class History:
         return Page(cursor, _reached(events, stands), events)
 
     async def _page(self, selection: Filter, cursor: int, stands: int) -> Page:
-        scope = store.Scope(selection.tenant.name, selection.keys, "" if selection.keys else selection.project)
+        scope = store.Scope(selection.only_tenant)
+        if selection.keys:
+            scope = store.Scope(selection.only_tenant, selection.keys)
+        elif selection.only_tenant != ANY:
+            scope = store.Scope(selection.only_tenant, project=selection.project)
+        elif selection.namespace:
+            scope = store.Scope(ANY, namespace=selection.namespace)
         if (found := self._known(scope, cursor)) is not None:
             return found
         events = []

@@ -12,8 +12,9 @@ from sandbox_server import store
 from sandbox_server.domain import selector
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.domain.tenant import Tenant
+from sandbox_server.domain.tenant import ANY
 
 SHARED = 256
 """Events a topic keeps for its readers; a reader that is further behind catches up from the recent events or the store."""
@@ -42,24 +43,30 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Selects the sandboxes of a tenant, in its namespaces, that match every field that is not empty."""
+    """Selects the sandboxes that a principal sees and that match every field that is not empty."""
 
-    tenant: Tenant
+    principal: Principal
     keys: frozenset[Key] = frozenset()
     namespace: str = ""
     project: str = ""
     labels: selector.Selector = selector.EVERYTHING
+    tenant: str = ANY
+
+    @property
+    def only_tenant(self) -> str:
+        """The tenant whose sandboxes alone can match, or `ANY`."""
+        return self.principal.tenant or self.tenant
 
     def search(self, phases: frozenset[Phase], volume_kept: bool = False) -> store.Search:
         """Returns the same filter for the store. It must not name sandboxes."""
-        namespaces = self.tenant.among(self.namespace)
-        return store.Search(self.tenant.name, namespaces, phases, self.project, self.labels, volume_kept)
+        reach = self.principal.reach(self.namespace, self.tenant)
+        return store.Search(reach.tenant, reach.namespaces, phases, self.project, self.labels, volume_kept)
 
     def matches(self, sandbox: Sandbox) -> bool:
         """Returns whether the filter selects the sandbox."""
         return (
-            sandbox.tenant == self.tenant.name
-            and sandbox.namespace in self.tenant.namespaces
+            self.principal.sees(sandbox)
+            and (not self.tenant or sandbox.tenant == self.tenant)
             and (not self.keys or sandbox.key in self.keys)
             and (not self.namespace or sandbox.namespace == self.namespace)
             and (not self.project or sandbox.spec.project == self.project)
@@ -100,15 +107,15 @@ def newer(events: Reversible[Encoded], sequence: int) -> list[Encoded]:
 class Topic:
     """The matching events after the sequence `floor`, and the wake-up of the watchers.
 
-    `subjects` are the keys that the filter names, or its tenant. `beats` counts heartbeats; `due` is the time of the next
-    one on the monotonic clock. `woken` is set, and replaced, when there is something to send.
+    `subjects` are the keys that the filter names, or its only tenant, which can be `ANY`. `beats` counts heartbeats; `due`
+    is the time of the next one on the monotonic clock. `woken` is set, and replaced, when there is something to send.
     """
 
     __slots__ = ("beats", "due", "events", "filter", "floor", "readers", "subjects", "woken")
 
     def __init__(self, selection: Filter, floor: int, due: float) -> None:
         self.filter = selection
-        self.subjects = selection.keys or {selection.tenant.name}
+        self.subjects = selection.keys or {selection.only_tenant}
         self.events: deque[Encoded] = deque()
         self.floor = floor
         self.readers = 0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.tenant import ANY
 from sandbox_server.feed.topic import Encoded, Filter, Topic
 
 TICK = 0.01
@@ -52,7 +53,8 @@ class Topics:
         """Gives the next event of the log to the topics whose filter matches; returns these, which are to be woken."""
         sandbox = encoded.event.sandbox
         by_subject = self._topics_by_subject
-        candidates = by_subject.get(sandbox.key, set()) | by_subject.get(sandbox.tenant, set())
+        subjects = (sandbox.key, sandbox.tenant, ANY)
+        candidates = set[Topic]().union(*(by_subject.get(one, ()) for one in subjects))
         matching = {topic for topic in candidates if topic.filter.matches(sandbox)}
         for topic in matching:
             topic.append(encoded)

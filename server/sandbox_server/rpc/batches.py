@@ -11,8 +11,9 @@ from sandbox_server import feed, manager, store
 from sandbox_server.domain import batch, check, errors, selector
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.event import Event
+from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.tenant import Tenant, not_found
+from sandbox_server.domain.tenant import not_found
 from sandbox_server.rpc import convert, render
 from sandbox_server.rpc import errors as rpc_errors
 
@@ -37,13 +38,13 @@ class Batch:
     sandbox_ids: tuple[str, ...]
 
 
-def asked(tenant: Tenant, request: convert.BatchRequest) -> Batch:
+def asked(principal: Principal, request: convert.BatchRequest) -> Batch:
     """Returns the batch that is asked for. Raises `errors.Invalid` with every bad field."""
-    namespace = request.namespace or tenant.namespaces[0]
+    namespace = request.namespace or principal.default_namespace
     labels = selector.EVERYTHING
     found = [
         *check.request_id("request_id", request.request_id),
-        *check.namespace("namespace", request.namespace),
+        *convert.bad_namespace(principal, request.namespace),
         *_bad_ids(request),
     ]
     try:
@@ -53,8 +54,8 @@ def asked(tenant: Tenant, request: convert.BatchRequest) -> Batch:
     if found:
         raise errors.Invalid(tuple(found))
     sandbox_ids = tuple(request.sandbox_ids)
-    mutation = convert.mutation(tenant, Key(namespace, ""), request)
-    return Batch(mutation, feed.Filter(tenant, namespace=namespace, labels=labels), sandbox_ids)
+    mutation = convert.mutation(principal, Key(namespace, ""), request)
+    return Batch(mutation, feed.Filter(principal, namespace=namespace, labels=labels), sandbox_ids)
 
 
 def _bad_ids(request: convert.BatchRequest) -> Iterator[Violation]:
@@ -89,7 +90,7 @@ async def outcomes(sandboxes: manager.StatefulSetManager, whole: Batch, act: Act
     have ended.
     """
     namespace = whole.selection.namespace
-    if namespace not in whole.selection.tenant.namespaces:
+    if whole.selection.principal.reach(namespace).empty:
         return [(Key(namespace, one), not_found(one)) for one in whole.sandbox_ids]
     request = whole.mutation.request
     keys = [Key(namespace, one) for one in await sandboxes.batch(request, whole.selection, whole.sandbox_ids)]

@@ -1,4 +1,4 @@
-"""The wrapper of each RPC: it authenticates the caller, receives the message, maps errors to statuses, and counts and
+"""The wrapper of each RPC: it authenticates the caller, receives the message, permits mutations, maps errors to statuses, and counts and
 logs the call.
 
 It costs a function call; a `grpc.aio` interceptor would cost 10 us.
@@ -18,7 +18,7 @@ from google.rpc import code_pb2
 
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.tenant import Tenant
+from sandbox_server.domain.principal import Principal
 from sandbox_server.rpc import auth, convert, journal, receive
 from sandbox_server.rpc import errors as rpc_errors
 from sandbox_server.rpc.auth import Caller
@@ -31,7 +31,7 @@ callers, and the size of a page has to be known. A server stream returns None.""
 class Servicer(Protocol):
     """Implements a service of the contract: it has a method for each RPC, with the RPC's name.
 
-    Each is called with the tenant, the request and the call. Of a client stream, the request is an iterator of messages.
+    Each is called with who makes the call, the request and the call. Of a client stream, the request is an iterator of messages.
     """
 
     described: ServiceDescriptor
@@ -74,19 +74,19 @@ class Calls:
         return {name: self._handler(one, getattr(servicer, name)) for name, one in methods.items()}
 
     def _handler(
-        self, described: MethodDescriptor, call: Callable[[Tenant, Any, Caller], Awaitable[Fields | bytes | None]]
+        self, described: MethodDescriptor, call: Callable[[Principal, Any, Caller], Awaitable[Fields | bytes | None]]
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         method = described.name
         request = GetMessageClass(described.input_type)
         response = GetMessageClass(described.output_type)
         # Only mutations are logged: a line for each read would add a third to the cost of the read.
-        logged = "request_id" in described.input_type.fields_by_name
+        mutates = "request_id" in described.input_type.fields_by_name
 
         async def handle(_messages: object, context: Caller) -> bytes | None:
             began = time.monotonic()
             # The outcome of a call that ends by neither an answer nor an error.
             outcome = (method, "CANCELLED", "")
-            tenant: Tenant | None = None
+            principal: Principal | None = None
             message: Message | None = None
             request_id = ""
             sandbox: dict[str, str] = {}
@@ -94,36 +94,37 @@ class Calls:
             try:
                 if self.draining:
                     raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: repeat the call")
-                tenant = self.authenticator.tenant(context)
+                principal = self.authenticator.principal(context)
                 message = receive.parsed(request, await self.inbox.message(context))
-                if logged:
+                if mutates:
                     # Read now, because the call clears it in the message.
                     request_id = convert.valid_request_id(message)
-                    sandbox = convert.named(tenant, message)
+                    sandbox = convert.named(principal, message)
+                    principal.permit(method)
                 received = _stream(message, context) if described.client_streaming else message
-                answer = await call(tenant, received, context)
+                answer = await call(principal, received, context)
                 if isinstance(answer, dict):
-                    if logged:
+                    if mutates:
                         sandbox = {name: answer["sandbox"][name] for name in ("sandbox_id", "namespace")}
                     answer = response(**answer).SerializeToString()
                 outcome = (method, "OK", "")
                 return answer
             except Exception as error:
-                if tenant is not None and message is not None and not logged:
-                    sandbox = convert.named(tenant, message)
+                if principal is not None and message is not None and not mutates:
+                    sandbox = convert.named(principal, message)
                 status = rpc_errors.status(method, error, sandbox)
                 reason = error.reason if isinstance(error, errors.ServiceError) else "INTERNAL"
                 outcome = (method, code_pb2.Code.Name(status.code), reason)
             finally:
                 self.ended[outcome] += 1
                 self.open[method] -= 1
-                if tenant is None and outcome[1] == "UNAUTHENTICATED":
+                if principal is None and outcome[1] == "UNAUTHENTICATED":
                     self._refusals.add(method, context.peer())
-                elif logged:
+                elif mutates:
                     # Logged after the answer is sent: writing a line takes as long as reading the request.
                     seconds = time.monotonic() - began
                     asyncio.get_running_loop().call_soon(
-                        journal.mutation, outcome, tenant, sandbox, request_id, context.peer(), seconds
+                        journal.mutation, outcome, principal, sandbox, request_id, context.peer(), seconds
                     )
                 if self.draining:
                     self._idle.set()

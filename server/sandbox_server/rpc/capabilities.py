@@ -10,7 +10,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import VERSION, manager
 from sandbox_server.domain import batch, check, selector
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.tenant import Tenant
+from sandbox_server.domain.principal import Principal
+from sandbox_server.domain.tenant import ANY
 from sandbox_server.rpc import convert, listing, server, waits
 from sandbox_server.rpc.calls import Fields
 
@@ -31,15 +32,17 @@ class Deployment:
     reflection: bool
 
 
-def answer(tenant: Tenant, deployment: Deployment, pace: Pace, readable: Mapping[str, bool | None]) -> Fields:
-    """Returns the answer for a tenant. `readable` has for each of its namespaces whether the service may get it, or None
+def answer(principal: Principal, deployment: Deployment, pace: Pace, readable: Mapping[str, bool | None]) -> Fields:
+    """Returns the answer for a caller. `readable` has for each of its namespaces whether the service may get it, or None
     if the engine could not be asked."""
     return {
         "version": VERSION,
         "engine": deployment.engine,
-        "tenant": tenant.name,
-        "namespaces": tenant.namespaces,
-        "default_namespace": tenant.namespaces[0],
+        "tenant": principal.tenant,
+        "namespaces": principal.namespaces,
+        "default_namespace": principal.default_namespace,
+        "operator": principal.name if principal.tenant == ANY else "",
+        "reads_only": not principal.writes,
         "limits": _limits(deployment, pace),
         "parts": list(_parts(deployment, readable)),
     }

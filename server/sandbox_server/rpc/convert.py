@@ -13,12 +13,14 @@ from sandbox_server.domain import check, errors, selector
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.policy import Policy
+from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
-from sandbox_server.domain.tenant import Tenant
 from sandbox_server.settings import Defaults
 
 WATCHED_MOST = 1000
+TENANT_MOST = 1024
+"""Characters of the tenant of a filter, which stays in memory with a watch."""
 PHASES = {one.value: one for one in Phase}
 """The phases by their numbers in the contract."""
 
@@ -43,7 +45,7 @@ def _collecting() -> Iterator[list[Violation]]:
         raise errors.Invalid(tuple(found))
 
 
-def named(tenant: Tenant, request: Message) -> dict[str, str]:
+def named(principal: Principal, request: Message) -> dict[str, str]:
     """Returns `sandbox_id` and `namespace` of the sandbox that a request is about, without missing or invalid values."""
     sandbox_id: str = getattr(request, "sandbox_id", "")
     namespace: str = getattr(request, "namespace", "")
@@ -52,7 +54,7 @@ def named(tenant: Tenant, request: Message) -> dict[str, str]:
         found["sandbox_id"] = sandbox_id
     names_several = bool(getattr(request, "sandbox_ids", ()))
     if not namespace and (sandbox_id or names_several):
-        namespace = tenant.namespaces[0]
+        namespace = principal.default_namespace
     if namespace and check.namespace.fits(namespace):
         found["namespace"] = namespace
     return found
@@ -73,19 +75,19 @@ def from_json(text: str) -> pb.CreateSandboxRequest:
 
 
 def creation(
-    tenant: Tenant, request: pb.CreateSandboxRequest, defaults: Defaults, policy: Policy
+    principal: Principal, request: pb.CreateSandboxRequest, defaults: Defaults, policy: Policy
 ) -> tuple[Key, SandboxSpec, dict[str, str]]:
     """Returns the key, the spec and the environment of a new sandbox. The id of the key is empty if the caller gave none.
 
     Raises `errors.Invalid` with every bad field.
     """
     env = dict(request.env)
-    namespace = request.namespace or tenant.namespaces[0]
+    namespace = request.namespace or principal.default_namespace
     with _collecting() as found:
         found += check.request_id("request_id", request.request_id)
         found += check.sandbox_id("sandbox_id", request.sandbox_id)
         found += check.env("env", env)
-        if namespace not in tenant.namespaces:
+        if principal.reach(namespace).empty:
             found.append(Violation("namespace", "must be one of the tenant's namespaces, or empty for its first"))
         asked = request.spec
         found += policy.violations(asked.annotations, asked.runtime_class, asked.storage.storage_class)
@@ -160,7 +162,7 @@ def _pair(request: str, limit: str, default_request: str, default_limit: str, ki
     return request or default_request, limit or default_limit
 
 
-def change(tenant: Tenant, request: ChangeRequest, violations: Iterable[Violation] = ()) -> manager.Mutation:
+def change(principal: Principal, request: ChangeRequest, violations: Iterable[Violation] = ()) -> manager.Mutation:
     """Returns the mutation of a sandbox that exists.
 
     Raises `errors.Invalid` with `violations` and every other bad field, and `errors.NotFound` for another tenant's
@@ -174,38 +176,51 @@ def change(tenant: Tenant, request: ChangeRequest, violations: Iterable[Violatio
         if isinstance(request, pb.UpdateEnvVarsRequest):
             found += check.env_change(request.set, request.unset, request.replace)
         found += violations
-        found += _bad_names(request)
-    return mutation(tenant, tenant.key(request.namespace, request.sandbox_id), request, expected)
+        found += _bad_names(principal, request)
+    return mutation(principal, principal.key(request.namespace, request.sandbox_id), request, expected)
 
 
 def mutation(
-    tenant: Tenant, key: Key, request: MutationRequest, expected_generation: int | None = None
+    principal: Principal, key: Key, request: MutationRequest, expected_generation: int | None = None
 ) -> manager.Mutation:
     """Returns what all mutations have in common. Clears `request.request_id`: what is left is the payload."""
     request_id = request.request_id.lower()
     request.ClearField("request_id")
     payload = type(request).__name__.encode() + b"\0" + request.SerializeToString(deterministic=True)
-    stored = store.Request(tenant.name, request_id, payload) if request_id else None
+    stored = store.Request(principal.name, request_id, payload) if request_id else None
     method = type(request).__name__.removesuffix("Request")
-    return manager.Mutation(tenant.name, key, stored, expected_generation, method)
+    return manager.Mutation(principal, key, stored, expected_generation, method)
 
 
-def read(tenant: Tenant, request: ReadRequest) -> Key:
+def read(principal: Principal, request: ReadRequest) -> Key:
     """Returns the key of a sandbox to read. Raises `errors.Invalid`, and `errors.NotFound` for another tenant's
     namespace."""
     with _collecting() as found:
         if request.min_sequence < 0:
             found.append(Violation("min_sequence", "must not be negative"))
-        found += _bad_names(request)
-    return tenant.key(request.namespace, request.sandbox_id)
+        found += _bad_names(principal, request)
+    return principal.key(request.namespace, request.sandbox_id)
 
 
-def _bad_names(request: ChangeRequest | ReadRequest) -> Iterator[Violation]:
+def _bad_names(principal: Principal, request: ChangeRequest | ReadRequest) -> Iterator[Violation]:
     yield from check.sandbox_id("sandbox_id", request.sandbox_id, True)
-    yield from check.namespace("namespace", request.namespace)
+    yield from bad_namespace(principal, request.namespace)
 
 
-def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter, int | None]:
+def bad_namespace(principal: Principal, namespace: str, names_sandboxes: bool = True) -> Iterator[Violation]:
+    """Yields the violation of a namespace. An operator that `names_sandboxes` must say where they are."""
+    if names_sandboxes and not namespace and not principal.default_namespace:
+        yield Violation("namespace", "is required with an operator's token: an id can be in any tenant's namespace")
+    yield from check.namespace("namespace", namespace)
+
+
+def bad_tenant(tenant: str) -> Iterator[Violation]:
+    """Yields the violation of the tenant of a filter."""
+    if len(tenant) > TENANT_MOST or "\0" in tenant:
+        yield Violation("tenant", f"must have at most {TENANT_MOST} characters, and no NUL")
+
+
+def watched(principal: Principal, request: pb.WatchStatusRequest) -> tuple[feed.Filter, int | None]:
     """Returns what to watch, and the sequence to resume after: None to begin with a snapshot.
 
     Raises `errors.Invalid`, and `errors.NotFound` for ids in another tenant's namespace.
@@ -218,12 +233,12 @@ def watched(tenant: Tenant, request: pb.WatchStatusRequest) -> tuple[feed.Filter
             found.append(Violation("sandbox_ids", f"must have at most {WATCHED_MOST} ids"))
         if after is not None and after < 0:
             found.append(Violation("after_sequence", "must not be negative"))
-        labels = _label_selector(request, found)
-    keys = tenant.keys(request.namespace, request.sandbox_ids)
-    return feed.Filter(tenant, keys, request.namespace, request.project, labels), after
+        labels = _label_selector(principal, request, found, names_sandboxes=bool(request.sandbox_ids))
+    keys = principal.keys(request.namespace, request.sandbox_ids)
+    return feed.Filter(principal, keys, request.namespace, request.project, labels, request.tenant), after
 
 
-def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], Key | None]:
+def listed(principal: Principal, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], Key | None]:
     """Returns what to list: a filter, the phases (all if empty), and the key that the page begins after.
 
     Raises `errors.Invalid`.
@@ -242,8 +257,8 @@ def listed(tenant: Tenant, request: pb.ListSandboxesRequest) -> tuple[feed.Filte
             found.append(Violation("view", f"must be {' or '.join(pb.SandboxView.keys()[1:])}, or unset"))
         if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
             found.append(Violation("page_token", "must be the next_page_token of the page before"))
-        labels = _label_selector(request, found)
-    selection = feed.Filter(tenant, frozenset(), request.namespace, request.project, labels)
+        labels = _label_selector(principal, request, found, names_sandboxes=False)
+    selection = feed.Filter(principal, frozenset(), request.namespace, request.project, labels, request.tenant)
     after = Key(namespace, sandbox_id) if request.page_token else None
     phases = [pb.PHASE_TERMINATED] if request.volume_kept else request.phases
     return selection, frozenset(PHASES[one] for one in phases), after
@@ -261,12 +276,17 @@ def page_token(after: Key | None) -> str:
 
 
 def _label_selector(
-    request: pb.WatchStatusRequest | pb.ListSandboxesRequest, found: list[Violation]
+    principal: Principal,
+    request: pb.WatchStatusRequest | pb.ListSandboxesRequest,
+    found: list[Violation],
+    *,
+    names_sandboxes: bool,
 ) -> selector.Selector:
     """Checks the fields of a filter, adds their violations to `found` and returns the label selector.
 
     Raises `errors.Invalid` for a bad label selector, so that it has to be the last check.
     """
-    found += check.namespace("namespace", request.namespace)
+    found += bad_namespace(principal, request.namespace, names_sandboxes)
+    found += bad_tenant(request.tenant)
     found += check.project("project", request.project)
     return selector.parse("label_selector", request.label_selector)

@@ -30,6 +30,7 @@ CODES: dict[type[errors.ServiceError], int] = {
     errors.Aborted: code_pb2.ABORTED,
     errors.OutOfRange: code_pb2.OUT_OF_RANGE,
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
+    errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
     errors.Unavailable: code_pb2.UNAVAILABLE,
     errors.DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
     errors.ServiceError: code_pb2.INTERNAL,

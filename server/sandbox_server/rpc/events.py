@@ -7,18 +7,22 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import store
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.errors import Violation
-from sandbox_server.domain.tenant import Tenant
+from sandbox_server.domain.principal import Principal
 from sandbox_server.rpc import convert, listing, render
 
 _SEQUENCE_MOST = 2**63 - 1
 
 
-def asked(tenant: Tenant, request: pb.ListEventsRequest) -> tuple[store.Selection, int | None]:
+def asked(principal: Principal, request: pb.ListEventsRequest) -> tuple[store.Selection, int | None]:
     """Returns what to list, and the sequence that the page begins beyond: None for the first page.
 
     Raises `errors.Invalid`, and `errors.NotFound` for a sandbox in another tenant's namespace.
     """
-    found = [*check.namespace("namespace", request.namespace), *check.project("project", request.project)]
+    found = [
+        *convert.bad_namespace(principal, request.namespace, names_sandboxes=bool(request.sandbox_id)),
+        *check.project("project", request.project),
+        *convert.bad_tenant(request.tenant),
+    ]
     if request.sandbox_id:
         found += check.sandbox_id("sandbox_id", request.sandbox_id)
     if request.after_sequence < 0:
@@ -32,10 +36,11 @@ def asked(tenant: Tenant, request: pb.ListEventsRequest) -> tuple[store.Selectio
         found.append(Violation("page_token", "must be the next_page_token of the page before"))
     if found:
         raise errors.Invalid(tuple(found))
-    key = tenant.key(request.namespace, request.sandbox_id) if request.sandbox_id else None
+    key = principal.key(request.namespace, request.sandbox_id) if request.sandbox_id else None
+    reach = principal.reach(request.namespace, request.tenant)
     selection = store.Selection(
-        tenant=tenant.name,
-        namespaces=tenant.among(request.namespace),
+        tenant=reach.tenant,
+        namespaces=reach.namespaces,
         key=key,
         project=request.project,
         after=request.after_sequence,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from sandbox_server.domain.tenant import Tenant
+from sandbox_server.domain.principal import Principal
 
 log = structlog.get_logger()
 
@@ -17,18 +17,18 @@ EACH = 1.0
 
 def mutation(
     outcome: tuple[str, str, str],
-    tenant: Tenant | None,
+    principal: Principal | None,
     sandbox: dict[str, str],
     request_id: str,
     peer: str,
     seconds: float,
 ) -> None:
-    """Logs a mutation. `outcome` is its method, code and reason, `seconds` the time it took."""
+    """Logs a mutation. `outcome` is its method, code and reason, `seconds` the time it took. `tenant` may be an operator."""
     method, code, reason = outcome
     log.info(
         "call",
         method=method,
-        tenant=tenant.name if tenant else "",
+        tenant=principal.name if principal else "",
         namespace=sandbox.get("namespace", ""),
         sandbox=sandbox.get("sandbox_id", ""),
         request_id=request_id,

@@ -84,7 +84,7 @@ class Reflection:
 
         Raises `errors.DeadlineExceeded` if not even the first request arrives in that time, and `errors.Unauthenticated`.
         """
-        self._authenticator.tenant(context)
+        self._authenticator.principal(context)
         async for answer in self._servicer.ServerReflectionInfo(self._requests(context), context):
             await context.write(answer.SerializeToString())
 

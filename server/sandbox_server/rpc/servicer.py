@@ -12,8 +12,8 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.policy import Policy
+from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import batches, capabilities, convert, events, listing, render, updates, waits
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
@@ -45,84 +45,86 @@ class Servicer:
         self._pace = pace
         self._deployment = deployment
 
-    async def CreateSandbox(self, tenant: Tenant, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
-        key, spec, env = convert.creation(tenant, request, self._defaults, self._policy)
-        mutation = convert.mutation(tenant, key, request)
+    async def CreateSandbox(self, principal: Principal, request: pb.CreateSandboxRequest, caller: Caller) -> Fields:
+        key, spec, env = convert.creation(principal, request, self._defaults, self._policy)
+        mutation = convert.mutation(principal, key, request)
         unset = convert.unset_storage(request.spec.storage)
         created = self._manager.create(mutation, spec, env, request.adopt_volume, unset)
         return await self._answer(caller, created)
 
-    async def Start(self, tenant: Tenant, request: pb.StartRequest, caller: Caller) -> Fields:
-        mutation = convert.change(tenant, request)
+    async def Start(self, principal: Principal, request: pb.StartRequest, caller: Caller) -> Fields:
+        mutation = convert.change(principal, request)
         return await self._answer(caller, self._manager.start(mutation, request.accept_data_loss))
 
-    async def Stop(self, tenant: Tenant, request: pb.StopRequest, caller: Caller) -> Fields:
-        mutation = convert.change(tenant, request)
+    async def Stop(self, principal: Principal, request: pb.StopRequest, caller: Caller) -> Fields:
+        mutation = convert.change(principal, request)
         return await self._answer(caller, self._manager.stop(mutation))
 
-    async def Delete(self, tenant: Tenant, request: pb.DeleteRequest, caller: Caller) -> Fields:
-        mutation = convert.change(tenant, request)
+    async def Delete(self, principal: Principal, request: pb.DeleteRequest, caller: Caller) -> Fields:
+        mutation = convert.change(principal, request)
         return await self._answer(caller, self._manager.delete(mutation, request.keep_volume))
 
-    async def UpdateEnvVars(self, tenant: Tenant, request: pb.UpdateEnvVarsRequest, caller: Caller) -> Fields:
-        mutation = convert.change(tenant, request)
+    async def UpdateEnvVars(self, principal: Principal, request: pb.UpdateEnvVarsRequest, caller: Caller) -> Fields:
+        mutation = convert.change(principal, request)
         updated = self._manager.update_env(mutation, request.set, request.unset, request.replace)
         return await self._answer(caller, updated)
 
-    async def UpdateSandbox(self, tenant: Tenant, request: pb.UpdateSandboxRequest, caller: Caller) -> Fields:
-        mutation = convert.change(tenant, request, updates.violations(request, self._defaults, self._policy))
+    async def UpdateSandbox(self, principal: Principal, request: pb.UpdateSandboxRequest, caller: Caller) -> Fields:
+        mutation = convert.change(principal, request, updates.violations(request, self._defaults, self._policy))
         change = functools.partial(updates.changed, request, self._defaults)
         event = await self._in_time(caller, self._manager.update(mutation, change))
         return {"sandbox": self._whole(event)} | updates.progress(request.update_mask.paths, event.sandbox)
 
-    async def BatchStart(self, tenant: Tenant, request: pb.BatchStartRequest, caller: Caller) -> bytes:
-        return await self._batch(tenant, request, caller, lambda one: self._manager.start(one, False))
+    async def BatchStart(self, principal: Principal, request: pb.BatchStartRequest, caller: Caller) -> bytes:
+        return await self._batch(principal, request, caller, lambda one: self._manager.start(one, False))
 
-    async def BatchStop(self, tenant: Tenant, request: pb.BatchStopRequest, caller: Caller) -> bytes:
-        return await self._batch(tenant, request, caller, self._manager.stop)
+    async def BatchStop(self, principal: Principal, request: pb.BatchStopRequest, caller: Caller) -> bytes:
+        return await self._batch(principal, request, caller, self._manager.stop)
 
-    async def BatchDelete(self, tenant: Tenant, request: pb.BatchDeleteRequest, caller: Caller) -> bytes:
-        return await self._batch(tenant, request, caller, lambda one: self._manager.delete(one, request.keep_volume))
+    async def BatchDelete(self, principal: Principal, request: pb.BatchDeleteRequest, caller: Caller) -> bytes:
+        return await self._batch(principal, request, caller, lambda one: self._manager.delete(one, request.keep_volume))
 
-    async def _batch(self, tenant: Tenant, request: convert.BatchRequest, caller: Caller, act: batches.Act) -> bytes:
-        asked = batches.asked(tenant, request)
+    async def _batch(
+        self, principal: Principal, request: convert.BatchRequest, caller: Caller, act: batches.Act
+    ) -> bytes:
+        asked = batches.asked(principal, request)
         found = await self._in_time(caller, batches.outcomes(self._manager, asked, act))
         return await batches.answer(found, self._manager.stale(asked.selection.namespace))
 
-    async def GetStatus(self, tenant: Tenant, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
-        last = await self._last(tenant, request, caller)
+    async def GetStatus(self, principal: Principal, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
+        last = await self._last(principal, request, caller)
         stale = self._manager.stale(last.event.sandbox.namespace)
         return {"status": render.status(last.event, stale=True)} if stale else last.status
 
-    async def GetSandbox(self, tenant: Tenant, request: pb.GetSandboxRequest, caller: Caller) -> Fields:
-        last = await self._last(tenant, request, caller)
+    async def GetSandbox(self, principal: Principal, request: pb.GetSandboxRequest, caller: Caller) -> Fields:
+        last = await self._last(principal, request, caller)
         return {"sandbox": self._whole(last.event)}
 
-    async def ListSandboxes(self, tenant: Tenant, request: pb.ListSandboxesRequest, caller: Caller) -> bytes:
-        selection, phases, after = convert.listed(tenant, request)
+    async def ListSandboxes(self, principal: Principal, request: pb.ListSandboxesRequest, caller: Caller) -> bytes:
+        selection, phases, after = convert.listed(principal, request)
         whole = functools.partial(self._whole, basic=request.view == pb.SANDBOX_VIEW_BASIC)
         page = listing.writer(request.page_size or manager.PAGE_DEFAULT, whole)
         return await self._in_time(caller, self._manager.list(selection, phases, after, page, request.volume_kept))
 
-    async def WatchStatus(self, tenant: Tenant, request: pb.WatchStatusRequest, caller: Caller) -> None:
-        selection, after = convert.watched(tenant, request)
+    async def WatchStatus(self, principal: Principal, request: pb.WatchStatusRequest, caller: Caller) -> None:
+        selection, after = convert.watched(principal, request)
         await self._manager.watch(selection, after, caller.write, request.include_terminated)
 
-    async def WaitForPhase(self, tenant: Tenant, request: pb.WaitForPhaseRequest, caller: Caller) -> bytes:
-        key, awaited = waits.asked(tenant, request)
+    async def WaitForPhase(self, principal: Principal, request: pb.WaitForPhaseRequest, caller: Caller) -> bytes:
+        key, awaited = waits.asked(principal, request)
         seconds = waits.seconds(request, caller.time_remaining())
-        last, outcome = await self._in_time(caller, self._manager.wait(tenant, key, awaited, seconds), seconds)
+        last, outcome = await self._in_time(caller, self._manager.wait(principal, key, awaited, seconds), seconds)
         return waits.answer(last, outcome, self._manager.stale(key.namespace))
 
-    async def ListEvents(self, tenant: Tenant, request: pb.ListEventsRequest, caller: Caller) -> bytes:
-        selection, cursor = events.asked(tenant, request)
+    async def ListEvents(self, principal: Principal, request: pb.ListEventsRequest, caller: Caller) -> bytes:
+        selection, cursor = events.asked(principal, request)
         page = events.writer(request.page_size or manager.PAGE_DEFAULT)
-        return await self._in_time(caller, self._manager.events(selection, cursor, page))
+        return await self._in_time(caller, self._manager.events(principal, selection, cursor, page))
 
-    async def GetCapabilities(self, tenant: Tenant, request: pb.GetCapabilitiesRequest, caller: Caller) -> Fields:
-        looks = (self._manager.readable(one) for one in tenant.namespaces)
-        readable = dict(zip(tenant.namespaces, await self._in_time(caller, asyncio.gather(*looks)), strict=True))
-        return capabilities.answer(tenant, self._deployment, self._pace, readable)
+    async def GetCapabilities(self, principal: Principal, request: pb.GetCapabilitiesRequest, caller: Caller) -> Fields:
+        looks = (self._manager.readable(one) for one in principal.namespaces)
+        readable = dict(zip(principal.namespaces, await self._in_time(caller, asyncio.gather(*looks)), strict=True))
+        return capabilities.answer(principal, self._deployment, self._pace, readable)
 
     async def _in_time(self, caller: Caller, work: Awaitable[T], waiting: float = 0.0) -> T:
         """Returns the result of `work`, of which `waiting` seconds are a wait that the caller asked for.
@@ -147,16 +149,16 @@ class Servicer:
     def _whole(self, event: Event, basic: bool = False) -> Any:
         return render.whole(event, self._manager.stale(event.sandbox.namespace), basic)
 
-    async def _last(self, tenant: Tenant, request: convert.ReadRequest, caller: Caller) -> feed.Encoded:
+    async def _last(self, principal: Principal, request: convert.ReadRequest, caller: Caller) -> feed.Encoded:
         """Returns the last event of the sandbox. Raises `errors.NotFound`, `errors.Invalid`, `errors.DeadlineExceeded`."""
         # A name that is found is valid. Checking it first would be most of the cost of a read.
-        key = Key(request.namespace or tenant.namespaces[0], request.sandbox_id)
-        found = self._manager.find(tenant, key, request.min_sequence)
+        key = Key(request.namespace or principal.default_namespace, request.sandbox_id)
+        found = self._manager.find(principal, key, request.min_sequence)
         if found is not None:
             return found
-        key = convert.read(tenant, request)
+        key = convert.read(principal, request)
         try:
-            return await self._in_time(caller, self._manager.get(tenant, key, request.min_sequence))
+            return await self._in_time(caller, self._manager.get(principal, key, request.min_sequence))
         except errors.DeadlineExceeded:
             if request.min_sequence <= self._manager.sequence:
                 raise

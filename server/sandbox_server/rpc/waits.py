@@ -9,8 +9,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed
 from sandbox_server.domain import check, errors, wait
 from sandbox_server.domain.errors import Violation
+from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import convert, render
 
 WAIT_MOST = 30.0
@@ -18,12 +18,12 @@ WAIT_MOST = 30.0
 _PATIENCE_MOST = timedelta(days=365)
 
 
-def asked(tenant: Tenant, request: pb.WaitForPhaseRequest) -> tuple[Key, wait.Wait]:
+def asked(principal: Principal, request: pb.WaitForPhaseRequest) -> tuple[Key, wait.Wait]:
     """Returns the sandbox and what to wait for. Raises `errors.Invalid`, and `errors.NotFound` for another tenant's
     namespace."""
     found = [
         *check.sandbox_id("sandbox_id", request.sandbox_id, True),
-        *check.namespace("namespace", request.namespace),
+        *convert.bad_namespace(principal, request.namespace),
     ]
     if request.phase not in convert.PHASES:
         found.append(Violation("phase", "must be a phase"))
@@ -40,7 +40,7 @@ def asked(tenant: Tenant, request: pb.WaitForPhaseRequest) -> tuple[Key, wait.Wa
         request.fail_on_error,
         timedelta(seconds=min(patience, _PATIENCE_MOST.total_seconds())),
     )
-    return tenant.key(request.namespace, request.sandbox_id), awaited
+    return principal.key(request.namespace, request.sandbox_id), awaited
 
 
 def _bad_seconds(field: str, value: float) -> Iterator[Violation]:

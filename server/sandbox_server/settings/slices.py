@@ -67,10 +67,10 @@ class Serving(Slice):
     allow_plaintext: bool = False
     """Serve without TLS on an address that is not loopback."""
     token_file: File = None
-    """JSON file of tenants, their namespaces and tokens; one that is replaced counts from the next call on."""
+    """JSON file of tenants and operators with their tokens; one that is replaced counts from the next call on."""
     allow_anonymous: bool = False
     """Serve without tokens on an address that is not loopback."""
-    tenant: str = "default"
+    tenant: str = Field(default="default", min_length=1)
     """The one tenant where there is no token file."""
     namespaces: str = "default"
     """Its namespaces, comma-separated; the first is its default."""

@@ -16,11 +16,15 @@ from sandbox_server.store import rows, tables
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The events of a tenant, of a project of that tenant, or of some of its sandboxes (whatever their project)."""
+    """The events of a tenant, of a project of that tenant, or of some of its sandboxes (whatever their project).
+
+    With the tenant `ANY`: all events, those of a namespace, or those of some sandboxes.
+    """
 
     tenant: str
     keys: frozenset[Key] = frozenset()
     project: str = ""
+    namespace: str = ""
 
 
 _GIVEN: tuple[Any, Any, Any] = (sa.bindparam("after"), sa.bindparam("until"), sa.bindparam("most"))
@@ -38,6 +42,8 @@ def _page(concerned: sa.ColumnElement[bool], after: Any, until: Any, most: Any) 
     return rows.EVENTS.where(tables.EVENT.c.sequence.in_(sequences)).order_by(tables.EVENT.c.sequence)
 
 
+OF_ALL = _page(sa.true(), *_GIVEN)
+OF_NAMESPACE = _page(tables.EVENT.c.namespace == sa.bindparam("of_namespace"), *_GIVEN)
 OF_TENANT = _page(tables.EVENT.c.tenant == sa.bindparam("of_tenant"), *_GIVEN)
 OF_PROJECT = _page(
     sa.and_(tables.EVENT.c.tenant == sa.bindparam("of_tenant"), tables.EVENT.c.project == sa.bindparam("of_project")),

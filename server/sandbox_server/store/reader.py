@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.tenant import ANY
 from sandbox_server.store import documents, history, rows, search, timeline
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor
@@ -68,13 +69,13 @@ class Reader:
 
         Rows are read as the events are taken.
         """
-        for namespace in sorted(selection.namespaces):
-            if after is not None and namespace < after.namespace:
+        for namespace in selection.places:
+            last = after or Key("", "")
+            if namespace < last.namespace and namespace != search.EVERYWHERE:
                 continue
-            last = after.id if after is not None and namespace == after.namespace else ""
             while found := self._cursor.find(search.page(selection, namespace, last, CHUNK)):
                 yield from (events := list(self._decoded(found)))
-                last = events[-1].sandbox.id
+                last = events[-1].sandbox.key
 
     def live(self) -> tuple[int, list[Event]]:
         """Returns the log's sequence, and the last event of every sandbox that is not TERMINATED."""
@@ -100,6 +101,10 @@ class Reader:
         elif scope.project:
             of_project = {"of_tenant": scope.tenant, "of_project": scope.project}
             found = self._cursor.rows(history.OF_PROJECT, place | of_project)
+        elif scope.namespace:
+            found = self._cursor.rows(history.OF_NAMESPACE, place | {"of_namespace": scope.namespace})
+        elif scope.tenant == ANY:
+            found = self._cursor.rows(history.OF_ALL, place)
         else:
             found = self._cursor.rows(history.OF_TENANT, place | {"of_tenant": scope.tenant})
         return self._decoded(found)
@@ -113,7 +118,7 @@ class Reader:
         """
         trimmed = self._cursor.rows(rows.TRIMMED)[0][0]
         sequence = self.sequence()
-        if not selection.namespaces:
+        if selection.namespaces is not None and not selection.namespaces:
             return timeline.Extent(trimmed + 1, sequence, None), iter(())
         span = timeline.Span(max(selection.after, trimmed), sequence + 1)
         if cursor is not None:

@@ -1,5 +1,6 @@
 """The statement that finds the sandboxes of a list, on SQLite and on PostgreSQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,24 +9,36 @@ from sqlalchemy.ext.compiler import compiles
 
 from sandbox_server.domain import selector
 from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.tenant import ANY
 from sandbox_server.store import rows, tables
 
 _SPEC = tables.PART.alias("spec")
 
 
+EVERYWHERE = ""
+"""Stands for all namespaces where a namespace is expected."""
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Selects the sandboxes of a tenant in `namespaces` that match all fields. An empty project is any project.
+    """Selects the sandboxes of a tenant, or of `ANY`, in `namespaces` that match all fields.
 
-    With `volume_kept`, only sandboxes that have ended and whose volume is kept.
+    No namespaces (None) are all of them, and an empty project is any project. With `volume_kept`, only sandboxes that have
+    ended and whose volume is kept.
     """
 
     tenant: str
-    namespaces: frozenset[str]
+    namespaces: frozenset[str] | None
     phases: frozenset[Phase]
     project: str = ""
     labels: selector.Selector = selector.EVERYTHING
     volume_kept: bool = False
+
+    @property
+    def places(self) -> Sequence[str]:
+        """The namespaces in their order, each of which takes statements of its own, or `EVERYWHERE` alone."""
+        return (EVERYWHERE,) if self.namespaces is None else sorted(self.namespaces)
 
 
 class _Member(sa.ColumnElement[str]):
@@ -52,21 +65,26 @@ def _member_postgresql(element: _Member, compiler: Any, **words: Any) -> str:
     return str(compiler.process(sa.func.json_extract_path_text(document, *element.path), **words))
 
 
-def page(search: Search, namespace: str, after: str, limit: int) -> sa.Select[Any]:
-    """The last events of at most `limit` sandboxes of one namespace, in the order of their ids, after an id.
+def page(search: Search, namespace: str, after: Key, limit: int) -> sa.Select[Any]:
+    """The last events of at most `limit` sandboxes of a namespace or `EVERYWHERE`, in the order of their keys, after a key.
 
-    One namespace a statement: the primary key then gives the rows in their order, and a page reads no more than it needs.
+    Of several namespaces one a statement: the primary key then gives the rows in their order, and a page reads no more than
+    it needs.
     """
+    columns = tables.SANDBOX.c
+    place = [sa.tuple_(columns.namespace, columns.id) > sa.tuple_(after.namespace, after.id)]
+    if namespace != EVERYWHERE:
+        place = [columns.namespace == namespace, columns.id > (after.id if after.namespace == namespace else "")]
+    if search.tenant != ANY:
+        place.append(columns.tenant == search.tenant)
     found = (
-        rows.EVENTS.join(tables.SANDBOX, tables.SANDBOX.c.sequence == tables.EVENT.c.sequence)
+        rows.EVENTS.join(tables.SANDBOX, columns.sequence == tables.EVENT.c.sequence)
         .where(
-            tables.SANDBOX.c.tenant == search.tenant,
-            tables.SANDBOX.c.namespace == namespace,
-            tables.SANDBOX.c.id > after,
-            tables.SANDBOX.c.phase.in_(sorted(one.name for one in search.phases)),
+            *place,
+            columns.phase.in_(sorted(one.name for one in search.phases)),
             *(_holds(one) for one in search.labels.requirements),
         )
-        .order_by(tables.SANDBOX.c.id)
+        .order_by(columns.namespace, columns.id)
         .limit(limit)
     )
     if search.volume_kept:

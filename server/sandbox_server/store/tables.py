@@ -25,7 +25,7 @@ class SandboxRow(SQLModel, table=True):
 
     __tablename__ = "sandbox"
 
-    namespace: str = Field(primary_key=True)
+    namespace: str = Field(primary_key=True, sa_type=_BYTEWISE)
     id: str = Field(primary_key=True, sa_type=_BYTEWISE)
     uid: str
     host: str = Field(unique=True)
@@ -53,7 +53,7 @@ class StatusEventRow(SQLModel, table=True):
 
     `cause` is the number of an `event.Kind`; NULL in events of releases that stored none. `actor` and `request_id` are a
     mutation's, and so is `method`, NULL in events of releases that stored none. `project` is that of the spec. The indexes
-    are for watches and lists, which read only the events of a tenant, of a project or of some sandboxes.
+    are for watches and lists, which read only the events of a tenant, of a project, of a namespace or of some sandboxes.
     """
 
     __tablename__ = "status_event"
@@ -61,6 +61,7 @@ class StatusEventRow(SQLModel, table=True):
         sa.Index("status_event_of_tenant", "tenant", "sequence"),
         sa.Index("status_event_of_project", "tenant", "project", "sequence"),
         sa.Index("status_event_of_sandbox", "namespace", "sandbox_id", "sequence"),
+        sa.Index("status_event_of_namespace", "namespace", "sequence"),
     )
 
     sequence: int = Field(primary_key=True, sa_type=sa.BigInteger, sa_column_kwargs={"autoincrement": False})

@@ -1,4 +1,5 @@
-"""The statements that find a page of the history: the events of a tenant, a project or a sandbox, in either order.
+"""The statements that find a page of the history: the events of a tenant, a project, a namespace, a sandbox or all of them,
+in either order.
 
 One index leads to the events of a scope in their order, however long the log is. What the index does not decide, such as
 one of several namespaces, is compared in at most `SCANNED_MOST` events: a page ends there, and the next goes on.
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.tenant import ANY
 from sandbox_server.store import documents, tables
 
 SCANNED_MOST = 2_000
@@ -30,11 +32,11 @@ class Recorded(NamedTuple):
 class Selection:
     """Selects the events of a tenant in `namespaces`, or of the sandbox `key`, that match every field that is not empty.
 
-    Only events after the sequence `after`. The newest come first, or the oldest with `oldest_first`.
+    The tenant can be `ANY`. No namespaces (None) are all of them. Only events after the sequence `after`. The newest come first, or the oldest with `oldest_first`.
     """
 
     tenant: str
-    namespaces: frozenset[str]
+    namespaces: frozenset[str] | None
     key: Key | None = None
     project: str = ""
     after: int = 0
@@ -82,26 +84,39 @@ class Statements(NamedTuple):
 
 def statements(selection: Selection) -> Statements:
     """Returns the statements of a selection, without its values."""
+    compared = selection.key is None and selection.namespaces is not None
     return _statements(
-        selection.key is not None, selection.project != "", len(selection.namespaces), selection.oldest_first
+        selection.key is not None,
+        selection.tenant != ANY,
+        selection.project != "",
+        len(selection.namespaces or ()) if compared else None,
+        selection.oldest_first,
     )
 
 
 @functools.lru_cache(maxsize=256)
-def _statements(of_sandbox: bool, of_project: bool, namespaces: int, oldest_first: bool) -> Statements:
+def _statements(
+    of_sandbox: bool, of_tenant: bool, of_project: bool, namespaces: int | None, oldest_first: bool
+) -> Statements:
+    """Returns the statements of selections with these fields. `namespaces`: how many are compared; None if none are."""
     event = tables.EVENT.c
+    tenant = event.tenant == sa.bindparam("of_tenant")
     project = event.project == sa.bindparam("of_project")
+    # Each namespace is a parameter: a statement with a list of values is compiled for each use.
+    namespace = event.namespace.in_([sa.bindparam(f"namespace_{one}") for one in range(namespaces or 0)])
     place = [event.sequence > sa.bindparam("above"), event.sequence < sa.bindparam("below")]
-    compared = []
+    compared: list[sa.ColumnElement[bool]] = []
     if of_sandbox:
         place += [event.namespace == sa.bindparam("of_namespace"), event.sandbox_id == sa.bindparam("of_id")]
         # As an expression, so that SQLite does not take the index of the tenant.
-        of_tenant = event.tenant.concat(sa.literal_column("''")) == sa.bindparam("of_tenant")
-        compared += [of_tenant, *([project] if of_project else [])]
+        is_of_tenant = event.tenant.concat(sa.literal_column("''")) == sa.bindparam("of_tenant")
+        compared += [*([is_of_tenant] if of_tenant else []), *([project] if of_project else [])]
+    elif of_tenant:
+        place += [tenant, *([project] if of_project else [])]
+        compared += [namespace] if namespaces is not None else []
     else:
-        place += [event.tenant == sa.bindparam("of_tenant"), *([project] if of_project else [])]
-        # Each namespace is a parameter: a statement with a list of values is compiled for each use.
-        compared.append(event.namespace.in_([sa.bindparam(f"namespace_{one}") for one in range(namespaces)]))
+        place += [namespace] if namespaces is not None else []
+        compared += [project] if of_project else []
     order = event.sequence.asc() if oldest_first else event.sequence.desc()
     sequences = sa.select(event.sequence).where(*place).order_by(order)
     found = sequences.where(*compared).limit(sa.bindparam("most")).offset(sa.literal_column("0"))
@@ -115,12 +130,14 @@ def _statements(of_sandbox: bool, of_project: bool, namespaces: int, oldest_firs
 
 def parameters(selection: Selection, span: Span) -> dict[str, Any]:
     """Returns the parameters of the statements of a selection, all but `most`."""
-    given: dict[str, Any] = {"of_tenant": selection.tenant, "above": span.above, "below": span.below}
+    given: dict[str, Any] = {"above": span.above, "below": span.below}
+    if selection.tenant != ANY:
+        given["of_tenant"] = selection.tenant
     if selection.project:
         given["of_project"] = selection.project
     if selection.key is not None:
         return given | {"of_namespace": selection.key.namespace, "of_id": selection.key.id}
-    return given | {f"namespace_{number}": one for number, one in enumerate(sorted(selection.namespaces))}
+    return given | {f"namespace_{number}": one for number, one in enumerate(sorted(selection.namespaces or ()))}
 
 
 def moment(stored: datetime | str) -> datetime:

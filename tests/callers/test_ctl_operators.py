@@ -1,0 +1,58 @@
+"""`sandboxctl` with the token of an operator."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sandbox_client import Kind, errors
+
+from tests.support import ctl
+from tests.support.service import Service
+from tests.support.specs import SLEEP
+
+RED, BLUE, BILLING = "token-of-the-tenant-red", "token-of-the-tenant-blue", "token-of-the-billing-job"
+
+
+def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
+    make_service: Callable[..., Service],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = tmp_path / "tokens.json"
+    tenants = [
+        {"name": name, "namespaces": [name], "tokens": [token]} for name, token in (("red", RED), ("blue", BLUE))
+    ]
+    tokens.write_text(json.dumps({"tenants": tenants, "operators": [{"name": "billing", "tokens": [BILLING]}]}))
+    service = make_service("--token-file", str(tokens)).start(wait=False)
+    for token in (RED, BLUE):
+        with service.client(token=token) as client:
+            client.create("demo", sandbox_id="a", spec=SLEEP)
+            client.wait_until("a", "RUNNING", timeout=30)
+    monkeypatch.setenv("SANDBOX_SERVER", service.address)
+    monkeypatch.setenv("SANDBOX_TOKEN", BILLING)
+    run = ctl.runner(capsys)
+    wide = run("list", "-o", "wide")
+    assert [line.split()[:3] for line in wide.out.splitlines()] == [
+        ["TENANT", "NAMESPACE", "ID"],
+        ["blue", "blue", "a"],
+        ["red", "red", "a"],
+    ]
+    assert run("list").column(0) == ["blue", "red"]
+    told = run("events", "-o", "json").json["events"]
+    assert {one["status"]["tenant"] for one in told} == {"red", "blue"}
+    assert run("status", "red/a", "-o", "json").json["tenant"] == "red"
+    unnamed = run("status", "a")
+    assert (unnamed.code, "namespace is required with an operator's token" in unnamed.err) == (2, True)
+    refused = run("stop", "red/a")
+    assert (refused.code, "only reads" in refused.err) == (5, True)
+    with service.client(token=BILLING) as client:
+        assert [one.namespace for one in client.list(tenant="red")] == ["red"]
+        assert {one.status.namespace for one in client.events(tenant="blue")} == {"blue"}
+        events = client.watch(tenant="blue")
+        first, synced = next(events), next(events)
+        assert (first.status and first.status.tenant, synced.kind) == ("blue", Kind.SYNCED)
+        events.close()
+        with pytest.raises(errors.PermissionDenied):
+            client.delete("a", namespace="red")
