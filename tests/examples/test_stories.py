@@ -1,29 +1,23 @@
 """The examples in every language: built as their page says, each tells the same story, over connections that break."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.examples.conftest import ENVIRONMENT
 from tests.support import relay
 from tests.support.service import Service
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "examples" / "README.md").read_text()
-BUILT = ROOT / ".callers"
-"""A copy of the examples, with what was built of them."""
-MADE = (".venv", "gen", "node_modules", "target")
-"""What somebody who followed the page has in the examples themselves."""
-LANGUAGES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
-ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-if PLUGIN := shutil.which("grpc_java_plugin"):
-    ENVIRONMENT["MAVEN_OPTS"] = f"-DprotocPluginExecutable={PLUGIN}"
+LANGUAGES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name != "web")
+PLUGIN = shutil.which("grpc_java_plugin")
+BUILDING = {**ENVIRONMENT, "MAVEN_OPTS": f"-DprotocPluginExecutable={PLUGIN}"} if PLUGIN else ENVIRONMENT
 CUTS_APART = 0.5
 """Seconds. A call reaches the service in between, so that each step is done in the end."""
 
@@ -38,14 +32,6 @@ def block(heading: str) -> list[str]:
 
 Tell = Callable[[str], subprocess.Popen[str]]
 STORY = block("Callers in other languages")
-
-
-@pytest.fixture(scope="session")
-def copied() -> Path:
-    """A copy of what a caller has. Files keep their times, so that builds do again only what has changed."""
-    for folder in ("examples", "protos"):
-        shutil.copytree(ROOT / folder, BUILT / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*MADE))
-    return BUILT / "examples"
 
 
 @pytest.fixture
@@ -77,13 +63,13 @@ def told(request: pytest.FixtureRequest, copied: Path) -> Tell:
     *build, run = block(heading(request.param))
     folder = copied / request.param
     for command in build:
-        built = subprocess.run(["bash", "-ec", command], cwd=folder, env=ENVIRONMENT)
+        built = subprocess.run(["bash", "-ec", command], cwd=folder, env=BUILDING)
         if built.returncode != 0 and request.param == "java" and PLUGIN is None:
             pytest.skip("neither Maven's registry nor the machine has the plugin of protoc for Java: see the page")
         assert built.returncode == 0
 
     def tell(address: str) -> subprocess.Popen[str]:
-        environment = {**ENVIRONMENT, "SANDBOX_SERVER": address}
+        environment = {**BUILDING, "SANDBOX_SERVER": address}
         return subprocess.Popen(
             ["timeout", "180", "bash", "-ec", run], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
         )
