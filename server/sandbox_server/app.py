@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from sandbox_server import VERSION, engines, feed, manager, metrics, monitoring, store
+from sandbox_server import VERSION, engines, feed, leases, manager, metrics, monitoring, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
@@ -73,6 +73,7 @@ class Service:
     port: int
     secured: bool
     reconciling: asyncio.Task[None]
+    leases: leases.Leases
 
 
 @asynccontextmanager
@@ -97,8 +98,9 @@ async def service(
     event_store = event_store or store.Store(settings.database, cipher(settings), busy_timeout=pace.sqlite_busy_timeout)
     event_feed = feed.Feed(event_store, render.Encoder(), pace)
     engine = engine or _engine(settings, pace)
-    reconciler = Reconciler(event_feed, event_store, engine, settings.workers, pace)
-    sandboxes = manager.StatefulSetManager(event_store, event_feed, engine)
+    namespaces = _leases(settings, event_store, event_feed, engine)
+    reconciler = Reconciler(event_feed, event_store, engine, namespaces, settings.workers, pace)
+    sandboxes = manager.StatefulSetManager(event_store, event_feed, engine, namespaces)
     history = timedelta(seconds=settings.history)
     deployment = Deployment(
         engine=settings.engine,
@@ -124,22 +126,31 @@ async def service(
             opened.enter_context(
                 monitoring.served(
                     settings.metrics_listen,
-                    metrics.Service(server.calls, event_feed, reconciler, engine),
+                    metrics.Service(server.calls, event_feed, reconciler, namespaces),
                     monitoring.Health(lambda: server.is_serving),
                 )
             )
-        await engine.open(event_feed.catalogue.sandboxes(), reconciler.wake, lambda _namespace: 1)
+        await engine.open(event_feed.catalogue.sandboxes(), reconciler.wake, namespaces.held)
         opened.push_async_callback(engine.close)
-        authenticator.follow(engine.follow)
+        authenticator.follow(namespaces.serve)
+        await namespaces.open()
 
         async def trim() -> None:
             await event_store.trim(datetime.now(UTC) - history)
 
+        def hear(notice: store.Notice | None) -> None:
+            if notice is None or notice.sequence is None:
+                namespaces.wake()
+            if notice is not None and notice.sequence is not None:
+                event_feed.announce(notice.sequence)
+
         async with asyncio.TaskGroup() as group:
             reconciling = group.create_task(reconciler.run())
+            holding = group.create_task(namespaces.run())
             others = [
                 group.create_task(event_feed.beat()),
-                group.create_task(_health(server, event_store, engine, pace)),
+                group.create_task(event_store.listen(hear, pace.listen_again)),
+                group.create_task(_health(server, event_store, namespaces, pace)),
                 group.create_task(_every(pace.follow, "log_not_read", event_feed.follow)),
                 group.create_task(_every(pace.trim_every, "history_not_trimmed", trim)),
             ]
@@ -153,10 +164,16 @@ async def service(
                 port=port,
                 secured=credentials is not None,
                 reconciling=reconciling,
+                leases=namespaces,
             )
+            # Other replicas go on with the sandboxes while this one still answers its last calls.
+            for task in (reconciling, holding):
+                task.cancel()
+            await asyncio.wait((reconciling, holding))
+            await namespaces.close()
             event_feed.close()
             await server.stop(pace.shutdown_grace)
-            for task in (reconciling, *others):
+            for task in others:
                 task.cancel()
 
 
@@ -190,6 +207,19 @@ def _engine(settings: Settings, pace: Pace) -> engines.Engine:
     return local.LocalEngine(settings.local, settings.data_dir, pace)
 
 
+def _leases(
+    settings: Settings, event_store: store.Store, event_feed: feed.Feed, cluster: engines.Cluster
+) -> leases.Leases:
+    """Returns the leases of a replica on PostgreSQL, or of a service alone on SQLite."""
+    if event_store.shared:
+        from sandbox_server.leases.shared import Shared
+
+        return Shared(event_store, event_feed, cluster, settings.engine, settings.pace)
+    from sandbox_server.leases.sole import Sole
+
+    return Sole(cluster)
+
+
 def _authenticator(settings: Settings, pace: Pace) -> auth.Authenticator:
     """Returns the authenticator of the settings. Raises ValueError for a bad token file."""
     if settings.token_file is not None:
@@ -207,14 +237,14 @@ async def _every(seconds: float, failure: str, act: Callable[[], Awaitable[None]
         await asyncio.sleep(seconds)
 
 
-async def _health(server: Server, event_store: store.Store, cluster: engines.Cluster, pace: Pace) -> None:
-    """Reports SERVING while the store answers, but not before a namespace was synced for the first time.
+async def _health(server: Server, event_store: store.Store, namespaces: leases.Leases, pace: Pace) -> None:
+    """Reports SERVING while the store answers, but not before a namespace was synced for the first time, by any replica.
 
     A namespace that is no longer synced later makes statuses stale, and calls are still served.
     """
     synced = False
     while True:
-        synced = synced or cluster.any_synced
+        synced = synced or namespaces.any_synced
         try:
             async with asyncio.timeout(pace.health_within):
                 await event_store.read(lambda reader: reader.ping(), store.Lane.HEALTH)

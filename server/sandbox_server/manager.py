@@ -19,6 +19,7 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.spec import SandboxSpec, made_id
 from sandbox_server.domain.tenant import not_found
 from sandbox_server.domain.wait import Outcome, Wait
+from sandbox_server.leases import Leases
 
 PAGE_DEFAULT = 100
 PAGE_MOST = 1000
@@ -58,20 +59,19 @@ Changed = tuple[Sandbox, Mapping[str, str] | None]
 class StatefulSetManager:
     """Creates, starts, stops, deletes, updates and reads sandboxes on behalf of principals."""
 
-    def __init__(self, store: store.Store, feed: feed.Feed, engine: engines.Engine) -> None:
+    def __init__(self, store: store.Store, feed: feed.Feed, names: engines.Names, leases: Leases) -> None:
         self._store = store
         self._feed = feed
-        self._engine = engine
+        self._names = names
+        self._leases = leases
 
     def stale(self, namespace: str) -> bool:
-        """Whether statuses of a namespace may be out of date, because the engine is not in contact with it."""
-        return not self._engine.synced(namespace)
+        """Whether statuses of a namespace may be out of date, because no engine is in contact with it."""
+        return not self._leases.synced(namespace)
 
     async def readable(self, namespace: str) -> bool | None:
-        """Whether the service may get a namespace itself; None if the engine cannot be asked now."""
-        if self._engine.readable(namespace) is None:
-            await self._engine.examine(namespace)
-        return self._engine.readable(namespace)
+        """Whether the service may get a namespace itself; None if that is not known now."""
+        return await self._leases.readable(namespace)
 
     @property
     def sequence(self) -> int:
@@ -99,7 +99,7 @@ class StatefulSetManager:
             former = reader.last(key)
             made = mutations.claimed(former.sandbox if former else None, sandbox, adopt_volume, unset)
             # Not before: a refused sandbox must not use up an address, and a local engine has few.
-            made = dataclasses.replace(made, addresses=self._engine.addresses(made))
+            made = dataclasses.replace(made, addresses=self._names.addresses(made))
             return store.Write(made, 0, mutation.cause, env)
 
         try:

@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily as Counter
 from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
-from sandbox_server import VERSION, engines, feed
+from sandbox_server import VERSION, feed
+from sandbox_server.leases import Leases
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc.calls import Calls
 
@@ -21,13 +22,13 @@ READ_MOST = 5.0
 class Service(Collector):
     """Reads the metrics on the event loop, for the thread that serves them."""
 
-    def __init__(self, calls: Calls, event_feed: feed.Feed, reconciler: Reconciler, cluster: engines.Cluster) -> None:
+    def __init__(self, calls: Calls, event_feed: feed.Feed, reconciler: Reconciler, leases: Leases) -> None:
         """Must be called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._calls = calls
         self._feed = event_feed
         self._reconciler = reconciler
-        self._cluster = cluster
+        self._leases = leases
 
     def collect(self) -> Iterable[Metric]:
         """Returns every metric, all of the same moment. Raises TimeoutError if the loop does not answer in time."""
@@ -43,7 +44,7 @@ class Service(Collector):
             (sandbox.status.phase.name, sandbox.status.reason.name) for sandbox in self._feed.catalogue.sandboxes()
         )
         waiting = {(): self._reconciler.backlog}
-        synced = {(): self._cluster.any_synced}
+        synced = {(): self._leases.any_synced}
         yield _family(Gauge, "build_info", "1, with the version of the service", {(VERSION,): 1}, "version")
         yield _family(Counter, "calls", "Calls that ended", self._calls.ended, "method", "code", "reason")
         yield _family(Gauge, "calls_open", "Calls and streams under way", open_calls, "method")

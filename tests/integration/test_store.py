@@ -442,10 +442,11 @@ async def test_a_lost_key_refuses_to_open_and_is_named(opened: Opened, database_
 
 @pytest.mark.fault(40)
 async def test_a_schema_of_another_release_refuses_to_open(opened: Opened, database_url: str) -> None:
-    def stamp(revision: str | None) -> None:
+    def stamp(revision: str | None, oldest: str = "9998") -> None:
         engine = connection.connect(database_url, writes=True, busy_timeout=1)
         with engine.begin() as raw:
             raw.execute(sa.text("DELETE FROM alembic_version"))
+            raw.execute(sa.text("UPDATE compatibility SET oldest = :it"), {"it": oldest})
             if revision:
                 raw.execute(sa.text("INSERT INTO alembic_version VALUES (:it)"), {"it": revision})
         engine.dispose()
@@ -453,6 +454,9 @@ async def test_a_schema_of_another_release_refuses_to_open(opened: Opened, datab
     stamp("9999")
     with pytest.raises(store.SchemaMismatch, match="newer"):
         connection.check(database_url)
+    # The newer release says that this one may run beside it.
+    stamp("9999", oldest="leases")
+    connection.check(database_url)
     stamp(None)
     with pytest.raises(store.SchemaMismatch, match="sandbox-server migrate"):
         connection.check(database_url)

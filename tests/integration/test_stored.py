@@ -28,6 +28,7 @@ from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, ObjectNames, Sandbox
 from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.domain.tenant import Tenant
+from sandbox_server.leases.sole import Sole
 from sandbox_server.rpc import render, servicer
 from sandbox_server.settings import Settings
 from sandbox_server.store import connection, documents
@@ -93,7 +94,7 @@ class Service:
         self.store = store.Store(f"sqlite:///{folder}/sandbox.db", store.Cipher.from_file(folder / "encryption.key"))
         self.feed = feed.Feed(self.store, render.Encoder(), Pace(heartbeat=60))
         engine: Any = Engine()
-        sandboxes = manager.StatefulSetManager(self.store, self.feed, engine)
+        sandboxes = manager.StatefulSetManager(self.store, self.feed, engine, Sole(engine))
         self._servicer = servicer.Servicer(sandboxes, SETTINGS.defaults, SETTINGS.policy, Pace(), samples.DEPLOYMENT)
 
     @contextlib.asynccontextmanager

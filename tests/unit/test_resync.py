@@ -17,6 +17,7 @@ from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.leases.sole import Sole
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
 
@@ -79,7 +80,7 @@ class Silence:
     async def start(self, resync: float, now: Callable[[], datetime] = lambda: samples.NOW) -> None:
         engine: Any = self.engine
         pace = Pace(resync=resync, start_deadline=60, touch_every=TOUCH_EVERY)
-        self.reconciler = Reconciler(self.memory, self.database, engine, 1, pace, now)
+        self.reconciler = Reconciler(self.memory, self.database, engine, Sole(engine), 1, pace, now)
         self.task = asyncio.create_task(self.reconciler.run())
 
     def stopped(self, reader: store.Reader) -> store.Write:

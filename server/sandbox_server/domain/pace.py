@@ -75,6 +75,14 @@ class Pace:
     read_again: float = 0.5
     """Until a log that could not be read is read again. Sooner than `follow`, since events are known to be missing."""
 
+    lease: float = 4
+    """For which a replica holds a namespace after it last renewed the lease. Another replica takes over within five seconds of
+    a kill, and a transaction that takes a second, or a pause of the process, loses no lease."""
+    lease_every: float = 1
+    """Between two renewals of all leases of a replica: three may fail."""
+    listen_again: float = 1
+    """Until a replica whose connection for notices broke connects again. Meanwhile it looks as often as `follow` says."""
+
     sqlite_busy_timeout: float = 5
     """For which a transaction waits for the lock of another process on SQLite, the default of Python's driver."""
     files_again: float = 1

@@ -93,13 +93,17 @@ class Feed:
         for event in committed:
             expected = self.sequence + len(following) + 1
             if event.sequence > expected:
-                self._published = max(self._published, committed[-1].sequence)
-                if self._gap is None or self._gap.done():
-                    self._gap = asyncio.create_task(self._close_gap())
+                self.announce(committed[-1].sequence)
                 break
             if event.sequence == expected:
                 following.append(event)
         self._take(following)
+
+    def announce(self, sequence: int) -> None:
+        """Reads the log at once if this replica has not read `sequence` yet, which the log is known to have."""
+        self._published = max(self._published, sequence)
+        if self._published > self.sequence and (self._gap is None or self._gap.done()):
+            self._gap = asyncio.create_task(self._close_gap())
 
     async def follow(self) -> None:
         """Reads the events of the log after `sequence`."""

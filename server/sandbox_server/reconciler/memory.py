@@ -19,8 +19,9 @@ from sandbox_server.reconciler.runs import Timer
 
 @dataclass(eq=False)
 class Memory:
-    """`touch_at`: when the workload is touched next."""
+    """`epoch`: that of the lease under which the sandbox is worked on. `touch_at`: when the workload is touched next."""
 
+    epoch: int
     now: Callable[[], float] = time.monotonic
     touch_at: float | None = None
     timer: Timer = field(default_factory=Timer)
@@ -31,9 +32,9 @@ class Memory:
     _answer_holds_until: float = 0.0
 
     @classmethod
-    def of(cls, sandbox: Sandbox) -> "Memory":
-        """Returns the memory of a sandbox that this process has not worked on yet."""
-        memory = cls()
+    def of(cls, sandbox: Sandbox, epoch: int) -> "Memory":
+        """Returns the memory of a sandbox that this process has not worked on yet, under this lease."""
+        memory = cls(epoch)
         if sandbox.status.phase is Phase.ERROR:
             memory.refuse(sandbox, Fault(sandbox.status.reason, sandbox.status.message))
         return memory

@@ -17,6 +17,7 @@ from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.leases import Leases
 from sandbox_server.reconciler import queue, quotes
 from sandbox_server.reconciler.memory import Memory
 
@@ -45,6 +46,7 @@ class Reconciler:
         feed: feed.Feed,
         store: store.Store,
         engine: engines.Cluster,
+        leases: Leases,
         workers: int,
         pace: Pace,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -52,6 +54,7 @@ class Reconciler:
         self._feed = feed
         self._store = store
         self._engine = engine
+        self._leases = leases
         self._workers = workers
         self._pace = pace
         self._now = now
@@ -61,10 +64,17 @@ class Reconciler:
         self._quiet_until: dict[str, float] = {}
         self._memories: dict[Key, Memory] = {}
         feed.on_event(self._heard)
+        leases.on_taken(self._taken)
 
     def wake(self, key: Key) -> None:
         """Queues a sandbox that may have changed."""
         self._queue.add(key)
+
+    def _taken(self, namespace: str) -> None:
+        """Queues every sandbox of a namespace that another replica held."""
+        for sandbox in self._feed.catalogue.sandboxes():
+            if sandbox.namespace == namespace:
+                self._queue.add(sandbox.key)
 
     @property
     def backlog(self) -> int:
@@ -73,7 +83,7 @@ class Reconciler:
 
     def _heard(self, event: Event) -> None:
         key = event.sandbox.key
-        if event.cause.kind is Kind.MUTATION:
+        if event.cause.kind is Kind.MUTATION and self._leases.held(key.namespace):
             self._queue.succeeded(key)
             self._queue.add_after(key, AFTER_THE_ANSWER)
         elif event.terminated:
@@ -84,7 +94,10 @@ class Reconciler:
         self._memories.pop(key, None)
 
     async def run(self) -> None:
-        """Works until it is cancelled. Every live sandbox is queued at once: there is no other recovery."""
+        """Works until it is cancelled. Every live sandbox is queued at once: there is no other recovery.
+
+        A sandbox of a namespace that another replica holds is dropped when its turn comes.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._resyncing())
@@ -148,18 +161,19 @@ class Reconciler:
         return _Outcome("done")
 
     async def _reconcile(self, key: Key) -> None:
-        """One pass over a sandbox: observe, decide, act, record.
+        """One pass over a sandbox whose namespace this replica holds: observe, decide, act, record.
 
         What an act has done, or why it was refused, is observed and decided on before it is recorded.
         """
         known = self._feed.catalogue.get(key)
-        if known is None:
+        epoch = self._leases.held(key.namespace)
+        if known is None or not epoch:
             self._forget(key)
             return
         event = known.event
         memory = self._memories.get(key)
-        if memory is None:
-            memory = self._memories[key] = Memory.of(event.sandbox)
+        if memory is None or memory.epoch != epoch:
+            memory = self._memories[key] = Memory.of(event.sandbox, epoch)
         observed = await self._observe(event, memory)
         if observed is None:
             return
@@ -168,11 +182,11 @@ class Reconciler:
         if decision.action is not None:
             # Before the act, which may take long or never be answered.
             if decision.phase is Phase.RUNNING or decision.phase is not event.sandbox.status.phase:
-                event = await self._record(event, observed, decision)
+                event = await self._record(event, memory, observed, decision)
             event, failure = await self._act(event, memory, decision.action)
             observed = await self._look(event, memory)
             decision = self._decide(event.sandbox, memory, observed)
-        event = await self._record(event, observed, decision)
+        event = await self._record(event, memory, observed, decision)
         if failure is not None:
             raise failure
         if decision.awaits_pod:
@@ -218,6 +232,8 @@ class Reconciler:
         `engines.Unreachable` where there is no answer, and the status stays as it is.
         """
         sandbox = event.sandbox
+        if self._leases.held(sandbox.namespace) != memory.epoch:
+            raise engines.NotHeld(f"another replica may hold {sandbox.namespace} by now")
         revision = sandbox.applied_revision
         try:
             with memory.asking():
@@ -252,7 +268,7 @@ class Reconciler:
             memory.touch_at = now + self._pace.touch_every
             with memory.asking():
                 revision = await self._engine.touch(sandbox)
-            await self._write(event, dataclasses.replace(sandbox, applied_revision=revision))
+            await self._write(event, memory, dataclasses.replace(sandbox, applied_revision=revision))
         self._queue.add_after(sandbox.key, memory.touch_at - now)
 
     async def _env(self, event: Event) -> dict[str, str]:
@@ -267,18 +283,21 @@ class Reconciler:
 
         return await self._store.read(query, store.Lane.RECONCILER)
 
-    async def _record(self, event: Event, observed: Observed, decision: lifecycle.Decision) -> Event:
+    async def _record(self, event: Event, memory: Memory, observed: Observed, decision: lifecycle.Decision) -> Event:
         """Writes what changed of the status; returns the sandbox's last event."""
-        return await self._write(event, status.record(event.sandbox, observed, decision, self._now()))
+        return await self._write(event, memory, status.record(event.sandbox, observed, decision, self._now()))
 
-    async def _write(self, event: Event, after: Sandbox) -> Event:
-        """Writes `after`, which was decided on `event`, unless the sandbox stands so. Raises `store.Stale`."""
+    async def _write(self, event: Event, memory: Memory, after: Sandbox) -> Event:
+        """Writes `after`, which was decided on `event`, unless the sandbox stands so.
+
+        Raises `store.Stale`, also if another replica has taken the namespace meanwhile.
+        """
         known = self._feed.catalogue.get(after.key)
         if known is not None and known.event.sequence == event.sequence and known.event.sandbox == after:
             return known.event
         # A sandbox that is gone needs no environment.
         env: dict[str, str] | None = {} if after.status.phase is Phase.TERMINATED else None
-        written = await self._store.write(lambda _: store.Write(after, event.sequence, OBSERVED, env))
+        written = await self._store.write(lambda _: store.Write(after, event.sequence, OBSERVED, env, memory.epoch))
         sandbox = written.sandbox
         if known is None or known.event.sandbox.status.phase is not sandbox.status.phase:
             log.info(

@@ -1,13 +1,15 @@
-"""The database: sandboxes, their events, requests. Only this package has SQL.
+"""The database: sandboxes, their events, requests, and the leases of replicas. Only this package has SQL.
 
 The code is synchronous. One thread commits in groups, and each lane of readers has a thread; callers await the answers.
 """
 
+from sandbox_server.store import leases
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Schema, SchemaMismatch, exclusive, migrate
 from sandbox_server.store.history import Scope
 from sandbox_server.store.inspection import Inspection, file, inspect
 from sandbox_server.store.lanes import Lane
+from sandbox_server.store.notices import Notice
 from sandbox_server.store.reader import Reader
 from sandbox_server.store.search import Search
 from sandbox_server.store.store import Store
@@ -19,6 +21,7 @@ __all__ = [
     "Extent",
     "Inspection",
     "Lane",
+    "Notice",
     "Reader",
     "Recorded",
     "Request",
@@ -33,5 +36,6 @@ __all__ = [
     "exclusive",
     "file",
     "inspect",
+    "leases",
     "migrate",
 ]

@@ -14,9 +14,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from sandbox_server import lock
-from sandbox_server.store import address
+from sandbox_server.store import address, tables
 from sandbox_server.store.address import Location
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
@@ -44,7 +45,7 @@ class Schema(enum.Enum):
     CURRENT = ""
     EMPTY = "the database is empty: the service makes its schema when it starts"
     OLDER = "the database has an older schema: run `sandbox-server migrate` with the same settings"
-    NEWER = "the database has a newer schema than this release: run the newer release"
+    NEWER = "the database has a newer schema than this release may use: run the newer release"
 
 
 class SchemaMismatch(ValueError):
@@ -59,10 +60,9 @@ def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
     """
     place = address.parse(url)
     if place.url.get_backend_name() == "postgresql":
-        parsed = place.url.set(query=WAITS | dict(place.url.query))
         options = {"prepare_threshold": None, **place.options}
         engine = sa.create_engine(
-            parsed, connect_args=options, pool_pre_ping=True, isolation_level=_ISOLATION[writes], **_ONE
+            _patient(place), connect_args=options, pool_pre_ping=True, isolation_level=_ISOLATION[writes], **_ONE
         )
         sa.event.listen(engine, "connect", _prepare)
         return engine
@@ -81,6 +81,21 @@ def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
         connection.exec_driver_sql(_BEGIN[writes])
 
     return engine
+
+
+def _patient(place: address.Place) -> sa.URL:
+    """Returns the URL of a PostgreSQL with the times after which it is given up."""
+    return place.url.set(query=WAITS | dict(place.url.query))
+
+
+def driver_arguments(url: Location) -> Mapping[str, Any] | None:
+    """Returns the arguments with which the driver connects to a PostgreSQL; None for SQLite. Raises ValueError as `connect`."""
+    place = address.parse(url)
+    if place.url.get_backend_name() != "postgresql":
+        return None
+    dialect: Any = PGDialect_psycopg
+    _, named = dialect().create_connect_args(_patient(place))
+    return {**named, **place.options}
 
 
 def _prepare(raw: Any, _record: Any) -> None:
@@ -234,7 +249,8 @@ def migrate(url: Location) -> None:
 def check(url: Location) -> None:
     """Makes the schema in an empty database.
 
-    Raises `SchemaMismatch` for the schema of another release, else as `migrate`.
+    The schema of a newer release may be used if it says so: both releases run during an upgrade. Raises `SchemaMismatch`
+    for the schema of another release, else as `migrate`.
     """
     with _once(url, writes=False) as connection:
         present = schema(connection)
@@ -245,14 +261,19 @@ def check(url: Location) -> None:
 
 
 def schema(connection: sa.Connection) -> Schema:
-    """Returns how the schema of a database compares to that of this release."""
+    """Returns how the schema of a database compares to that of this release.
+
+    A newer schema that this release may use, as during an upgrade, is as good as its own.
+    """
     present = MigrationContext.configure(connection).get_current_revision()
-    script = ScriptDirectory.from_config(_config(None))
-    if present == script.get_current_head():
-        return Schema.CURRENT
-    if present is None and not set(sa.inspect(connection).get_table_names()) & {"sandbox", "status_event"}:
+    named = set(sa.inspect(connection).get_table_names())
+    if present is None and not named & {"sandbox", "status_event"}:
         return Schema.EMPTY
+    script = ScriptDirectory.from_config(_config(None))
     known = {one.revision for one in script.walk_revisions()}
+    oldest = connection.scalar(sa.select(tables.COMPATIBILITY.c.oldest)) if tables.COMPATIBILITY.name in named else None
+    if present == script.get_current_head() or (present not in known and oldest in known):
+        return Schema.CURRENT
     return Schema.OLDER if present is None or present in known else Schema.NEWER
 
 

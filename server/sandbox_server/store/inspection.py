@@ -16,7 +16,16 @@ from sandbox_server.store import address, connection, rows, tables
 from sandbox_server.store.address import Location
 from sandbox_server.store.connection import Schema
 
-_TABLES = (tables.SANDBOX, tables.ENVIRONMENT, tables.EVENT, tables.PART, tables.LOG, tables.REQUEST)
+_TABLES = (
+    tables.SANDBOX,
+    tables.ENVIRONMENT,
+    tables.EVENT,
+    tables.PART,
+    tables.LOG,
+    tables.REQUEST,
+    tables.REPLICA,
+    tables.LEASE,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import queue
+import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -15,7 +17,7 @@ import sqlalchemy as sa
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.store import batches, connection, housekeeping
+from sandbox_server.store import batches, connection, housekeeping, leases, notices
 from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
@@ -61,6 +63,10 @@ class Store:
         self._busy_timeout = busy_timeout
         self._group_most = group_most
         self._jobs: queue.SimpleQueue[_Job | _Chore | None] = queue.SimpleQueue()
+        self.name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        """Of this replica, to tell it from every other that uses the database, now or at another time."""
+        self.shared = connection.driver_arguments(url) is not None
+        """Whether other replicas may use the database as well."""
 
     async def open(self, committed: Callable[[Sequence[Event]], None]) -> None:
         """Opens the database, and makes the schema in an empty one.
@@ -103,7 +109,7 @@ class Store:
 
     async def decided(self, request: Request, namespace: str, sandbox_ids: Sequence[str]) -> tuple[str, ...]:
         """Returns the ids of the sandboxes that a batch is about: see `batches.decided`. Raises `errors.Unavailable` too."""
-        return await self._exclusively(
+        return await self.exclusively(
             functools.partial(
                 batches.decided, cipher=self._cipher, request=request, namespace=namespace, sandbox_ids=sandbox_ids
             )
@@ -136,33 +142,42 @@ class Store:
         """
         return await self.read(lambda reader: reader.history(scope, after, until, most), Lane.HISTORY)
 
+    async def listen(self, heard: Callable[[notices.Notice | None], None], again: float) -> None:
+        """Calls `heard` with what other replicas announce, as `notices.listen`. Runs until it is cancelled."""
+
+        def others(notice: notices.Notice | None) -> None:
+            if notice is None or notice.sender != self.name:
+                heard(notice)
+
+        await notices.listen(self._url, others, again)
+
     async def trim(self, before: datetime) -> None:
         """Removes events and requests from before that time, and the sandboxes that ended before it.
 
         A sandbox whose volume is kept stays. Raises `errors.Unavailable`.
         """
         for page in (housekeeping.trim_history, housekeeping.trim_requests):
-            while await self._exclusively(functools.partial(page, before=before)):
+            while await self.exclusively(functools.partial(page, before=before)):
                 pass
 
     async def reencrypt(self) -> int:
         """Encrypts with the first key the environments that another key wrote. Returns their number."""
         count = 0
         after = ""
-        while page := await self._exclusively(
+        while page := await self.exclusively(
             functools.partial(housekeeping.reencrypt, cipher=self._cipher, after=after)
         ):
             reencrypted, after = page
             count += reencrypted
         return count
 
-    async def _exclusively(self, work: Callable[[sa.Connection], T]) -> T:
-        """Runs `work` on the writing thread, in a transaction of its own. Raises `errors.Unavailable`.
+    async def exclusively(self, work: Callable[..., T], *arguments: object) -> T:
+        """Runs `work` on the writing thread with a connection, in a transaction of its own. Raises `errors.Unavailable`.
 
         Mutations that wait are committed first. Long work must be asked for in pages: a mutation waits for one page at
         most.
         """
-        chore = _Chore(work, Future())
+        chore = _Chore(lambda connection: work(connection, *arguments), Future())
         self._jobs.put(chore)
         return await asyncio.wrap_future(chore.future)
 
@@ -209,6 +224,8 @@ class Store:
                     except Exception as error:
                         job.outcome = error
                 group.flush()
+                if self.shared:
+                    self._share(cursor, group)
             return group.committed
         except (Stale, self._writer.IntegrityError):
             if len(jobs) > 1:
@@ -221,6 +238,17 @@ class Store:
         for job in jobs:
             job.outcome = failure
         return []
+
+    def _share(self, cursor: connection.Cursor, group: Group) -> None:
+        """Makes sure that this replica still holds what it has decided on, and tells the others of the events.
+
+        Raises `Stale`.
+        """
+        if not leases.hold(cursor, group.epochs):
+            raise Stale
+        if group.committed:
+            notice = notices.Notice(self.name, group.committed[-1].sequence)
+            cursor.rows(notices.SEND, {"notice": str(notice)})
 
     def _deliver(self, jobs: list[_Job], committed: list[Event]) -> None:
         """Publishes a commit, then answers its callers. Runs on the loop."""

@@ -120,6 +120,47 @@ class RequestRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
 
 
+class ReplicaRow(SQLModel, table=True):
+    """A running process of the service. `namespaces` are those of its tenants, joined by commas.
+
+    `alive_until` is in seconds since 1970 by the clock of the database, as every time of replicas and leases.
+    """
+
+    __tablename__ = "replica"
+
+    id: str = Field(primary_key=True)
+    release: str
+    engine: str
+    namespaces: str
+    alive_until: float = Field(sa_type=sa.Double)
+
+
+class LeaseRow(SQLModel, table=True):
+    """A namespace and the replica that holds it; `holder` is empty after a replica gave it up.
+
+    `synced`, `fault` and `readable` are what the holder says of the namespace.
+    """
+
+    __tablename__ = "lease"
+
+    namespace: str = Field(primary_key=True)
+    holder: str
+    epoch: int = Field(sa_type=sa.BigInteger)
+    expires_at: float = Field(sa_type=sa.Double)
+    synced: bool
+    fault: str
+    readable: bool | None
+
+
+class CompatibilityRow(SQLModel, table=True):
+    """Which releases may use this schema: those that know the revision `oldest` and all before it."""
+
+    __tablename__ = "compatibility"
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    oldest: str
+
+
 def _core(kind: type[SQLModel]) -> sa.Table:
     return SQLModel.metadata.tables[str(kind.__tablename__)]
 
@@ -131,3 +172,6 @@ EVENT = _core(StatusEventRow)
 LOG = _core(WatchLogRow)
 REQUEST = _core(RequestRow)
 PART = _core(PartRow)
+REPLICA = _core(ReplicaRow)
+LEASE = _core(LeaseRow)
+COMPATIBILITY = _core(CompatibilityRow)

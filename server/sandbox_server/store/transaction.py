@@ -18,7 +18,8 @@ from sandbox_server.store.reader import Reader
 
 
 class Stale(Exception):
-    """The sandbox has a newer event than the one that was decided on, or a unique name is taken. Read and decide again."""
+    """The sandbox has a newer event than the one that was decided on, a unique name is taken, or another replica holds the
+    namespace. Read and decide again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,15 @@ class Write:
     """The next event of a sandbox, with its environment if that changes.
 
     `decided_on` is the sequence of the sandbox's event from which `sandbox` was made; 0 for a new sandbox. A sandbox
-    equal to that of the event, without an environment, writes nothing.
+    equal to that of the event, without an environment, writes nothing. With `epoch`, the lease of the namespace, where there
+    are leases, must still be of that epoch.
     """
 
     sandbox: Sandbox
     decided_on: int
     cause: Cause
     env: Mapping[str, str] | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Group(Reader):
         self._replaced: list[dict[str, Any]] = []
         self.committed: list[Event] = []
         """The events of the group, in order."""
+        self.epochs: set[tuple[str, int]] = set()
+        """Namespaces and the epochs of their leases under which events were decided."""
 
     def last(self, key: Key) -> Event | None:
         """Returns the last event of a sandbox as the group leaves it so far."""
@@ -173,6 +178,8 @@ class Group(Reader):
             self._added.append({"sequence": event.sequence, "name": name, "document": text})
             row.parts[name] = event.sequence
         columns |= {f"{name}_sequence": sequence for name, sequence in row.parts.items()}
+        if write.epoch is not None:
+            self.epochs.add((after.namespace, write.epoch))
         row.now = event
         row.newer = newer and columns["document"]
         row.columns = columns

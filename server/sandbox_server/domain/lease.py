@@ -1,0 +1,71 @@
+"""Leases: which replica observes and reconciles a namespace. All values are frozen."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A running process of the service. `namespaces` are those of its tenants: a replica with an older token file lacks some."""
+
+    id: str
+    engine: str
+    namespaces: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the holder of a namespace says of it.
+
+    - `synced`: whether it observes the present.
+    - `fault`: why not, as a message, where that is known.
+    - `readable`: whether it may get the namespace itself; None if that is not known.
+    """
+
+    synced: bool = False
+    fault: str = ""
+    readable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A namespace and who holds it.
+
+    `epoch` grows whenever the namespace gets another holder, so that writes of a former holder are recognized. `remaining`,
+    in seconds, is counted by the clock of the database; the lease has ended when none are left.
+    """
+
+    namespace: str
+    holder: str
+    epoch: int
+    remaining: float
+    sight: Sight
+
+
+def shares(namespaces: Collection[str], replicas: Iterable[Replica]) -> Mapping[str, str]:
+    """Returns for each namespace the id of the replica that is to hold it.
+
+    Every replica computes the same from the same replicas. Each gets the same number of namespaces, or one more or less.
+    A replica that comes or goes moves few namespaces: each goes to the replica that ranks highest for it by a hash of both
+    names (rendezvous hashing), among those that have room. A namespace that no replica has in its tenants is held too,
+    since its sandboxes have a status that says so.
+    """
+    left = sorted(replicas, key=lambda one: one.id)
+    shared: dict[str, str] = {}
+    if not left:
+        return shared
+    room = -(-len(namespaces) // len(left))
+    held = dict.fromkeys((one.id for one in left), 0)
+    for namespace in sorted(namespaces):
+        able = [one for one in left if namespace in one.namespaces] or left
+        # A namespace that only full replicas can take goes to one of them all the same.
+        free = [one for one in able if held[one.id] < room] or able
+        chosen = max(free, key=lambda one: _rank(namespace, one.id))
+        held[chosen.id] += 1
+        shared[namespace] = chosen.id
+    return shared
+
+
+def _rank(namespace: str, replica: str) -> bytes:
+    return hashlib.sha256(f"{namespace} {replica}".encode()).digest()

@@ -1,0 +1,40 @@
+"""Which namespaces this replica holds. Only their holder observes and reconciles them; every replica answers calls for all."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+
+class Leases(Protocol):
+    """All methods belong to the event loop."""
+
+    def on_taken(self, listener: Callable[[str], None]) -> None:
+        """Calls `listener` with each namespace that this replica has taken, once its feed has read all that the former
+        holder wrote."""
+
+    def serve(self, namespaces: Iterable[str]) -> None:
+        """Sets the namespaces of the tenants."""
+
+    def wake(self) -> None:
+        """Looks at the leases soon: another replica says that they have changed."""
+
+    def held(self, namespace: str) -> int:
+        """Returns the epoch under which this replica holds a namespace now; 0 if it does not hold it."""
+
+    def synced(self, namespace: str) -> bool:
+        """Whether the holder of a namespace observes the present: the same on every replica."""
+
+    @property
+    def any_synced(self) -> bool:
+        """Whether the holder of one namespace at least observes the present."""
+
+    async def readable(self, namespace: str) -> bool | None:
+        """Whether the service may get a namespace itself; None if that is not known now."""
+
+    async def open(self) -> None:
+        """Joins the other replicas. Raises OSError if this replica must not run beside them."""
+
+    async def run(self) -> None:
+        """Takes and keeps this replica's share. Runs until it is cancelled."""
+
+    async def close(self) -> None:
+        """Gives up everything, so that other replicas take it at once."""

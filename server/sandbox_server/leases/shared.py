@@ -1,0 +1,208 @@
+"""The leases of a replica that shares its database with others.
+
+Every replica renews its leases, and looks at those of the others, once in `Pace.lease_every`. A replica that is stopped or
+cut off from the database holds nothing any more once `Pace.lease` has passed since it last asked for a renewal, by its own
+monotonic clock, which is before the database lets another replica take over.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from sandbox_server import engines, feed, store
+from sandbox_server.domain import errors
+from sandbox_server.domain.lease import Lease, Replica, Sight
+from sandbox_server.domain.pace import Pace
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    epoch: int
+    until: float
+
+
+class Shared:
+    """See `leases.Leases`. Times are of `time.monotonic`."""
+
+    def __init__(
+        self, event_store: store.Store, event_feed: feed.Feed, cluster: engines.Cluster, engine: str, pace: Pace
+    ) -> None:
+        """`engine` is the name of the engine. Replicas with the local engine do not share: its sandboxes are of one machine."""
+        self._store = event_store
+        self._feed = event_feed
+        self._cluster = cluster
+        self._engine = engine
+        self._pace = pace
+        self._served: frozenset[str] = frozenset()
+        self._followed: frozenset[str] = frozenset()
+        self._held: dict[str, _Held] = {}
+        self._leases: Mapping[str, Lease] = {}
+        self._read_at = 0.0
+        self._said: dict[str, Sight] = {}
+        self._listeners: list[Callable[[str], None]] = []
+        self._woken = asyncio.Event()
+
+    def on_taken(self, listener: Callable[[str], None]) -> None:
+        """See `leases.Leases`."""
+        self._listeners.append(listener)
+
+    def serve(self, namespaces: Iterable[str]) -> None:
+        """Has the next turn share these namespaces with the other replicas, and makes it the next thing to do."""
+        self._served = frozenset(namespaces)
+        self.wake()
+
+    def wake(self) -> None:
+        """See `leases.Leases`."""
+        self._woken.set()
+
+    def held(self, namespace: str) -> int:
+        """See `leases.Leases`."""
+        held = self._held.get(namespace)
+        return 0 if held is None or held.until <= time.monotonic() else held.epoch
+
+    def synced(self, namespace: str) -> bool:
+        """See `leases.Leases`. A holder that is gone observes nothing."""
+        lease = self._leases.get(namespace)
+        return lease is not None and self._sees(lease)
+
+    @property
+    def any_synced(self) -> bool:
+        """See `leases.Leases`."""
+        return any(self._sees(lease) for lease in self._leases.values())
+
+    def _sees(self, lease: Lease) -> bool:
+        return lease.sight.synced and lease.remaining > time.monotonic() - self._read_at
+
+    async def readable(self, namespace: str) -> bool | None:
+        """Asks the engine about a namespace that is held; of others, returns what their holder has said."""
+        if namespace in self._followed:
+            if self._cluster.readable(namespace) is None:
+                await self._cluster.examine(namespace)
+            return self._cluster.readable(namespace)
+        lease = self._leases.get(namespace)
+        return None if lease is None else lease.sight.readable
+
+    @property
+    def _me(self) -> Replica:
+        return Replica(self._store.name, self._engine, self._served)
+
+    async def open(self) -> None:
+        """Waits while another service that cannot share the database may still be alive. Raises OSError if it is."""
+        patience = time.monotonic() + 2 * self._pace.lease
+        while rivals := [one for one in await self._store.exclusively(store.leases.living) if self._rival(one)]:
+            if time.monotonic() > patience:
+                theirs = sorted({one.engine for one in rivals})
+                raise OSError(
+                    f"database-url: another service uses it with engine={theirs[0]}: stop that one, or give this one "
+                    "another database. Several replicas need engine=kubernetes, all of them"
+                )
+            await asyncio.sleep(self._pace.lease / 10)
+        await self._turn()
+
+    def _rival(self, other: Replica) -> bool:
+        return self._engine != other.engine or self._engine == "local"
+
+    async def run(self) -> None:
+        """See `leases.Leases`."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep())
+            tasks.create_task(self._examine())
+
+    async def _examine(self) -> None:
+        """Looks at each namespace that is held, once, so that the others know as well whether it can be looked at."""
+        while True:
+            for namespace in self._followed:
+                if self._cluster.readable(namespace) is None:
+                    await self._cluster.examine(namespace)
+            await asyncio.sleep(self._pace.lease_every)
+
+    async def _keep(self) -> None:
+        due = time.monotonic()
+        while True:
+            if self._woken.is_set() or time.monotonic() >= due or self._news():
+                self._woken.clear()
+                # What ends meanwhile can be taken at once.
+                due = time.monotonic() + min([self._pace.lease_every, *self._endings()])
+                try:
+                    await self._turn()
+                except errors.Unavailable:
+                    # The store has said why. What is held ends by itself.
+                    await asyncio.sleep(self._pace.lease_every)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.sync_check_every):
+                await self._woken.wait()
+
+    def _endings(self) -> list[float]:
+        """Returns the seconds until each lease of others that can be taken then."""
+        passed = time.monotonic() - self._read_at
+        left = (
+            one.remaining - passed for one in self._leases.values() if one.namespace not in self._held and one.holder
+        )
+        return [seconds for seconds in left if seconds > 0]
+
+    def _sights(self) -> dict[str, Sight]:
+        """Returns what there is to say of each namespace that is held."""
+        sights = {}
+        for namespace in self._held:
+            fault = self._cluster.unobservable(namespace)
+            readable = self._cluster.readable(namespace)
+            sights[namespace] = Sight(self._cluster.synced(namespace), fault.message if fault else "", readable)
+        return sights
+
+    def _news(self) -> dict[str, Sight]:
+        """Returns what has changed of that since the others were told."""
+        return {name: sight for name, sight in self._sights().items() if self._said.get(name) != sight}
+
+    async def _turn(self) -> None:
+        """Renews, takes and gives up leases."""
+        asked = time.monotonic()
+        news = self._news()
+        live = {sandbox.namespace for sandbox in self._feed.catalogue.sandboxes()}
+        standing = await self._store.exclusively(store.leases.turn, self._me, self._pace.lease, news, live)
+        self._leases, self._read_at = standing.leases, asked
+        self._said |= news
+        mine = {name: one for name, one in standing.leases.items() if one.holder == self._store.name}
+        kept = {name: one for name, one in mine.items() if name in standing.share}
+        # A lease that ended is taken anew even if nobody else has had it: its sandboxes were dropped meanwhile.
+        self._let_go({name for name in self._held if name not in kept or self.held(name) != kept[name].epoch})
+        taken = kept.keys() - self._held.keys()
+        if taken:
+            # What the former holder has written is decided on, and nothing older.
+            await self._feed.follow()
+        for name, lease in kept.items():
+            self._held[name] = _Held(lease.epoch, asked + self._pace.lease)
+        self._follow(self._served & self._held.keys())
+        for name in sorted(taken):
+            log.info("namespace_taken", namespace=name, epoch=kept[name].epoch)
+            for listener in self._listeners:
+                listener(name)
+        if given_up := mine.keys() - kept.keys():
+            await self._store.exclusively(store.leases.give_up, self._store.name, given_up)
+
+    def _follow(self, namespaces: frozenset[str]) -> None:
+        """Has the engine observe these namespaces. Those of no tenant are held and not observed, and their status says so."""
+        if namespaces != self._followed:
+            self._followed = namespaces
+            self._cluster.follow(namespaces)
+
+    def _let_go(self, namespaces: set[str]) -> None:
+        for name in sorted(namespaces):
+            log.info("namespace_let_go", namespace=name, epoch=self._held[name].epoch)
+            del self._held[name]
+            self._said.pop(name, None)
+
+    async def close(self) -> None:
+        """See `leases.Leases`. Where the database does not answer, the leases end by themselves."""
+        held = list(self._held)
+        self._let_go(set(held))
+        with contextlib.suppress(errors.Unavailable):
+            await self._store.exclusively(store.leases.leave, self._store.name, held)

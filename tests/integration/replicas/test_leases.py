@@ -1,0 +1,147 @@
+"""Namespaces are shared between live replicas. Each is held by one replica at a time, and every replica serves them all."""
+
+import asyncio
+import collections
+import time
+from typing import Any
+
+import pytest
+from sandbox_server import store
+from sandbox_server.domain.event import OBSERVED
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.sandbox import Key, Sandbox
+
+from tests.support import relay, samples
+from tests.support.replicas import NAMESPACES, PACE, Replica, Replicas
+from tests.support.scripted import hang
+
+
+async def test_three_replicas_share_the_namespaces_and_each_answers_for_all(replicas: Replicas) -> None:
+    three = [await replicas.start() for _ in range(3)]
+    await replicas.until(replicas.shared)
+    for index, namespace in enumerate(NAMESPACES):
+        await three[index % 3].create(namespace, "box")
+    for replica in three:
+        for namespace in NAMESPACES:
+            await replica.settled(namespace, "box", Phase.RUNNING)
+            assert not replica.running.manager.stale(namespace)
+            assert replica.running.server.is_serving
+    await replicas.until(lambda: len({one.running.feed.sequence for one in three}) == 1)
+    for replica in three:
+        assert [one.sequence for one in replica.events] == list(range(1, replica.running.feed.sequence + 1))
+    assert three[0].events == three[1].events == three[2].events
+    # Nothing is written twice: each object has one writer.
+    writes = collections.Counter(path for method, path in replicas.api.calls if method in ("PATCH", "POST"))
+    assert {path: count for path, count in writes.items() if count > 1} == {}
+
+
+async def test_replica_that_joins_gets_its_share_and_one_that_stops_hands_over_at_once(replicas: Replicas) -> None:
+    first = await replicas.start()
+    await replicas.until(replicas.shared)
+    await first.create("a", "box")
+    await first.settled("a", "box", Phase.RUNNING)
+    second = await replicas.start()
+    await replicas.until(replicas.shared)
+    assert len(second.held()) == 3
+    before = dict(replicas.api.objects)
+    began = time.monotonic()
+    await replicas.stop(first)
+    await replicas.until(lambda: second.held() == set(NAMESPACES))
+    assert time.monotonic() - began < PACE.lease
+    await second.env("a", "box", A="2")
+    await second.settled("a", "box", Phase.RUNNING)
+    assert before.keys() <= replicas.api.objects.keys()
+
+
+async def test_replica_that_is_cut_off_from_the_database_holds_nothing_before_another_takes_over(
+    replicas: Replicas,
+) -> None:
+    with relay.postgresql(replicas.url) as (between, url):
+        cut = await replicas.start(url)
+        other = await replicas.start()
+        await replicas.until(replicas.shared)
+        lost = cut.held()
+        (namespace, *_) = sorted(lost)
+        await other.create(namespace, "box")
+        decided = await other.settled(namespace, "box", Phase.RUNNING)
+        epoch = cut.running.leases.held(namespace)
+        between.hold_answers()
+        overlaps = []
+
+        def taken_over() -> bool:
+            overlaps.extend(cut.held() & other.held())
+            return other.held() == set(NAMESPACES)
+
+        await replicas.until(taken_over)
+        assert overlaps == []
+        assert other.running.leases.held(namespace) == epoch + 1
+        await other.env(namespace, "box", A="2")
+        await other.settled(namespace, "box", Phase.RUNNING)
+        between.cut()
+        await replicas.until(replicas.shared)
+        await cut.settled(namespace, "box", Phase.RUNNING)
+
+        # What the former holder decided under its epoch is refused, even if it was decided on the last event.
+        def late(reader: store.Reader) -> store.Write:
+            last = reader.last(Key(namespace, "box"))
+            assert last is not None
+            return store.Write(samples.changed(last, host="other").sandbox, last.sequence, OBSERVED, None, epoch)
+
+        with pytest.raises(store.Stale):
+            await cut.running.store.write(late)
+        assert decided.host == (await cut.settled(namespace, "box", Phase.RUNNING)).host
+
+
+async def test_stale_is_the_same_on_every_replica(replicas: Replicas) -> None:
+    three = [await replicas.start() for _ in range(3)]
+    await replicas.until(lambda: replicas.shared() and not any(stale(one, "a") for one in three))
+
+    replicas.api.lasting.append((lambda request: "/namespaces/a/" in request.path, hang))
+    await replicas.until(lambda: all(stale(one, "a") and not stale(one, "b") for one in three))
+    replicas.api.lasting.clear()
+    await replicas.until(lambda: not any(stale(one, "a") for one in three))
+
+
+def stale(replica: Replica, namespace: str) -> bool:
+    return replica.running.manager.stale(namespace)
+
+
+async def test_events_reach_every_replica_although_no_notice_does(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deaf(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(store.Store, "listen", deaf)
+    first, second = await replicas.start(), await replicas.start()
+    await replicas.until(replicas.shared)
+    await first.create("a", "box")
+    await second.settled("a", "box", Phase.RUNNING)
+    await replicas.stop(second)
+    await replicas.until(lambda: first.held() == set(NAMESPACES), within=3 * PACE.lease)
+
+
+async def test_sandbox_of_a_namespace_that_no_tenant_has_any_more_says_so(replicas: Replicas) -> None:
+    first = await replicas.start()
+    await replicas.until(replicas.shared)
+    await first.create("a", "box")
+    await first.settled("a", "box", Phase.RUNNING)
+    await replicas.stop(first)
+    others = [await replicas.start(namespaces="b,c,d,e,f") for _ in range(2)]
+    await others[0].env("a", "box", A="2")
+    for one in others:
+        await replicas.until(lambda one=one: last(one, "a").status.reason is Reason.NAMESPACE_MISSING)  # type: ignore[misc]
+
+
+def last(replica: Replica, namespace: str) -> Sandbox:
+    found = replica.running.feed.catalogue.get(Key(namespace, "box"))
+    assert found is not None
+    return found.event.sandbox
+
+
+async def test_second_service_with_the_local_engine_refuses_to_start(replicas: Replicas) -> None:
+    await replicas.start(engine="local", data_dir=replicas.folder / "one")
+    with pytest.raises(OSError, match="another service uses it with engine=local"):
+        await replicas.start(engine="local", data_dir=replicas.folder / "two")
+    with pytest.raises(OSError, match="another service uses it with engine=local"):
+        await replicas.start()
