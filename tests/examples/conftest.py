@@ -1,18 +1,11 @@
 """What the tests of examples share: a copy of them, in which they are built."""
 
-import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-BUILT = ROOT / ".callers"
-"""A copy of the examples, with what was built of them."""
-MADE = (".venv", "gen", "dist", "node_modules", "target")
-"""What somebody who followed the page has in the examples themselves."""
-ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+from tests.support.examples import BUILT, MADE, ROOT
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.conftest import ENVIRONMENT
 from tests.support import relay
+from tests.support.examples import ENVIRONMENT
 from tests.support.service import Service
 
 ROOT = Path(__file__).parents[2]

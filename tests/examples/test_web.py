@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sandbox_client import Client
 from selenium import webdriver
 
-from tests.examples.conftest import ENVIRONMENT, ROOT
 from tests.support import browser, relay
 from tests.support.browser import Page
 from tests.support.certificates import certificate
 from tests.support.envoy import Envoy, tls
+from tests.support.examples import ENVIRONMENT, ROOT
 from tests.support.ports import free_port
 from tests.support.service import Service
 from tests.support.waiting import eventually
