@@ -103,19 +103,19 @@ def _statements(
     tenant = event.tenant == sa.bindparam("of_tenant")
     project = event.project == sa.bindparam("of_project")
     # Each namespace is a parameter: a statement with a list of values is compiled for each use.
-    namespace = event.namespace.in_([sa.bindparam(f"namespace_{one}") for one in range(namespaces or 0)])
+    among: list[sa.ColumnElement[str]] = [sa.bindparam(f"namespace_{one}") for one in range(namespaces or 0)]
     place = [event.sequence > sa.bindparam("above"), event.sequence < sa.bindparam("below")]
     compared: list[sa.ColumnElement[bool]] = []
+    # What is compared is an expression, so that SQLite does not take an index of it.
     if of_sandbox:
         place += [event.namespace == sa.bindparam("of_namespace"), event.sandbox_id == sa.bindparam("of_id")]
-        # As an expression, so that SQLite does not take the index of the tenant.
-        is_of_tenant = event.tenant.concat(sa.literal_column("''")) == sa.bindparam("of_tenant")
-        compared += [*([is_of_tenant] if of_tenant else []), *([project] if of_project else [])]
+        compared += [_expression(event.tenant) == sa.bindparam("of_tenant")] if of_tenant else []
+        compared += [project] if of_project else []
     elif of_tenant:
         place += [tenant, *([project] if of_project else [])]
-        compared += [namespace] if namespaces is not None else []
+        compared += [_expression(event.namespace).in_(among)] if namespaces is not None else []
     else:
-        place += [namespace] if namespaces is not None else []
+        place += [event.namespace.in_(among)] if namespaces is not None else []
         compared += [project] if of_project else []
     order = event.sequence.asc() if oldest_first else event.sequence.desc()
     sequences = sa.select(event.sequence).where(*place).order_by(order)
@@ -126,6 +126,10 @@ def _statements(
         # A status has no names of variables, which can be 256 KiB.
         page=sa.select(*columns, sa.null(), event.at).where(event.sequence.in_(found)).order_by(order),
     )
+
+
+def _expression(column: sa.Column[str]) -> sa.ColumnElement[str]:
+    return column.concat(sa.literal_column("''"))
 
 
 def parameters(selection: Selection, span: Span) -> dict[str, Any]:
