@@ -20,13 +20,21 @@ from typing import Any
 BIN = Path(sys.executable).parent
 MODULES = {
     "sandbox-server": ("sandbox_server.__main__", "sandbox_server.app", "uvloop"),
-    # The command's own modules look at the terminal when they are imported.
+    # The command's own modules look at the terminal when they are imported. Typer imports pydantic when a command runs.
     "sandboxctl": (
         "sandbox_client",
+        "grpc.experimental",
         "typer.main",
+        "pydantic.fields",
+        "pydantic.type_adapter",
+        "pydantic.types",
         "rich.console",
+        "rich.json",
+        "rich.markdown",
+        "rich.panel",
         "rich.table",
         "rich.text",
+        "rich.traceback",
         "google.protobuf.json_format",
         "importlib.metadata",
         "yaml",

@@ -16,14 +16,17 @@ from tests.support.scripted import CLAIMS, INGRESSES, SERVICES, SETS, until, wri
 from tests.support.scripted_api import ScriptedApi
 
 pytestmark = [pytest.mark.find(21), pytest.mark.fault(67)]
+FIRST = Pace.retry_first / 4
+"""The first delay here: long beside the time that an act takes."""
+WHILE = 15 * FIRST
 MOST = 9
-"""Acts in the first three seconds: three without a delay, and those after 0.2, 0.4, 0.8 and 1.6 s, with one to spare."""
+"""Acts within `WHILE`: three without a delay, and those after 1, 2, 4 and 8 times `FIRST`, with two to spare."""
 Undo = Callable[[ScriptedApi], None]
 
 
 @pytest.fixture
 def pace() -> Pace:
-    return dataclasses.replace(FAST, retry_first=Pace.retry_first, retry_most=Pace.retry_most)
+    return dataclasses.replace(FAST, retry_first=FIRST, retry_most=Pace.retry_most / 4)
 
 
 @contextlib.asynccontextmanager
@@ -82,7 +85,7 @@ async def test_replicas_that_are_taken_back_each_time_cost_few_writes_and_name_t
         words = f"keda-operator changes spec.replicas of the StatefulSet {A} each time the service sets it"
         assert failed.status.message == words
         told = len(rig.history)
-        await asyncio.sleep(3)
+        await asyncio.sleep(WHILE)
         assert acts(api, since, A) <= MOST
         assert {(one.status.phase, one.status.reason) for one in rig.history[told:]} <= {
             (Phase.ERROR, Reason.FIELD_CONFLICT)
@@ -91,6 +94,9 @@ async def test_replicas_that_are_taken_back_each_time_cost_few_writes_and_name_t
     assert after.status.reason in (Reason.READY, Reason.FIELD_CONFLICT)
 
 
+@pytest.mark.parametrize(
+    "pace", [dataclasses.replace(FAST, retry_first=Pace.retry_first, retry_most=Pace.retry_most)], ids=["production"]
+)
 async def test_mutation_is_acted_on_at_once_while_a_field_is_contested(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -115,7 +121,7 @@ async def test_stop_and_delete_name_the_manager_that_scales_up_again(rig: Rig, a
             await begin()
             failed = await rig.until(A, contested)
             assert "keda-operator changes spec.replicas" in failed.status.message
-            await asyncio.sleep(2)
+            await asyncio.sleep(WHILE)
             assert acts(api, since, A) <= MOST
     await rig.settled(A, Phase.TERMINATED)
 
@@ -135,7 +141,7 @@ async def test_apply_that_cannot_be_done_is_contested_too(rig: Rig, api: Scripte
     async with fought(api, scale(1)):
         since = len(writes(api))
         await rig.manager.start(rig.mutation(A), accept_data_loss=True)
-        await asyncio.sleep(3)
+        await asyncio.sleep(WHILE)
         assert acts(api, since, A) <= 2 * MOST
     api.lasting.clear()
     await rig.settled(A, Phase.RUNNING, within=60)
@@ -177,7 +183,7 @@ async def test_every_object_that_is_undone_each_time_costs_few_writes_while_the_
         running = await rig.until(A, contested)
         assert running.status.phase is Phase.RUNNING
         assert words in running.status.message
-        await asyncio.sleep(2)
+        await asyncio.sleep(WHILE)
         assert acts(api, since, name) <= MOST
     assert {one.status.phase for one in rig.history[begun:]} == {Phase.RUNNING}
 

@@ -1,10 +1,12 @@
 """An API server that refuses what it allowed a moment ago: it has just started, or the right was taken away."""
 
 import asyncio
+import dataclasses
 import time
 
 import pytest
 from aiohttp import web
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.rig import FAST, A, Rig
@@ -12,6 +14,10 @@ from tests.support.scripted import CLAIMS, SETS
 from tests.support.scripted_api import ScriptedApi, status
 
 B = "suite-b"
+WITHOUT_ROLES = 0.3
+"""Seconds for which an API server that has just started refuses everything. By then many calls have been tried again."""
+PATIENT = dataclasses.replace(FAST, busy_after=Pace.busy_after)
+"""Refusals become a reason long after `WITHOUT_ROLES`, however late a loaded machine has the last of them read."""
 
 
 def reasons(rig: Rig) -> set[Reason]:
@@ -19,11 +25,12 @@ def reasons(rig: Rig) -> set[Reason]:
 
 
 @pytest.mark.fault(18)
+@pytest.mark.parametrize("pace", [PATIENT], ids=["patient"])
 async def test_restarted_api_server_without_its_roles_shows_in_no_status(rig: Rig, api: ScriptedApi) -> None:
     for name in (A, B):
         await rig.create(name)
         await rig.settled(name, Phase.RUNNING)
-    api.restart(without_roles=FAST.busy_after / 2)
+    api.restart(without_roles=WITHOUT_ROLES)
     await rig.env(A, AFTER="1")
     await rig.begin(B, Phase.STOPPED)
     await rig.settled(A, Phase.RUNNING, within=20)
@@ -33,13 +40,14 @@ async def test_restarted_api_server_without_its_roles_shows_in_no_status(rig: Ri
 
 
 @pytest.mark.fault(18)
+@pytest.mark.parametrize("pace", [PATIENT], ids=["patient"])
 async def test_restarted_api_server_does_not_make_an_empty_namespace_look_removed(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     await rig.delete(A)
     await rig.settled(A, Phase.TERMINATED)
-    api.restart(without_roles=FAST.busy_after / 2)
-    await asyncio.sleep(FAST.busy_after / 4)
+    api.restart(without_roles=WITHOUT_ROLES)
+    await asyncio.sleep(WITHOUT_ROLES / 2)
     await rig.create(B)
     await rig.settled(B, Phase.RUNNING, within=20)
     assert Phase.ERROR not in {one.status.phase for one in rig.history}
