@@ -111,7 +111,7 @@ async def test_schema_of_an_empty_and_of_a_migrated_database(tmp_path: Path, emp
     assert (only(found, "schema").status, only(found, "schema").message) == (Status.OK, store.Schema.EMPTY.value)
     await asyncio.to_thread(store.migrate, empty_database_url)
     found = await examine(tmp_path, **settings)
-    assert only(found, "schema").message == "is that of this release"
+    assert only(found, "schema").message == "this release can use it"
     assert not_well(found) == []
 
 
@@ -126,6 +126,7 @@ async def test_schema_of_another_release_is_a_failure(
     engine = sa.create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as opened:
         opened.execute(sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+        opened.execute(sa.text("UPDATE compatibility SET oldest = :revision"), {"revision": revision})
     engine.dispose()
     found = await examine(tmp_path, database_url=database_url, encryption_keys=text(OLD))
     assert (only(found, "schema").status, only(found, "schema").remedy) == (Status.FAILURE, remedy)
@@ -138,7 +139,7 @@ async def test_stored_key_that_is_not_given_is_a_failure_and_an_old_one_a_warnin
     check = functools.partial(examine, tmp_path, database_url=database_url)
     assert only(await check(encryption_keys=text(OLD)), "stored keys").status is Status.OK
     old = only(await check(encryption_keys=text(NEW, OLD)), "stored keys")
-    assert (old.status, old.remedy) == (Status.WARNING, "sandbox-server rotate-keys")
+    assert (old.status, old.remedy) == (Status.WARNING, "run `sandbox-server rotate-keys`")
     missing = only(await check(encryption_keys=text(NEW)), "stored keys")
     assert missing.status is Status.FAILURE
     assert "a key that is not given" in missing.message
@@ -259,7 +260,7 @@ async def test_token_file(tmp_path: Path) -> None:
     tenant = {"name": "a", "namespaces": ["a-ns", "b-ns"], "tokens": [CANARY * 2]}
     path.write_text(json.dumps({"tenants": [tenant]}))
     good = only(await check(), "tokens", str(path))
-    assert (good.status, good.message) == (Status.OK, "1 tenants and 0 operators with 1 tokens for 2 namespaces")
+    assert (good.status, good.message) == (Status.OK, "tenants: 1, operators: 0, tokens: 1, namespaces: 2")
     path.write_text(json.dumps({"tenants": [tenant | {"tokens": []}]}))
     assert only(await check(), "tokens", str(path)).status is Status.WARNING
     path.write_text(json.dumps({"tenants": [tenant | {"namespaces": ["A B"]}]}))

@@ -116,7 +116,7 @@ class ScriptedApi:
             return refused
         if not parts[at + 2 :]:
             going = {"deletionTimestamp": "2026-01-02T03:04:05Z"} if self.namespace == "Terminating" else {}
-            return web.json_response({"metadata": {"name": parts[at + 1]} | going})
+            return web.json_response({"metadata": {"name": parts[at + 1], "labels": self.cluster.labels} | going})
         collection, name = "/".join(parts[: at + 3]), "/".join(parts[at + 3 :])
         if request.method == "GET" and not name:
             watched = request.query.get("watch") == "true"

@@ -15,12 +15,13 @@ class ScriptedCluster:
     """`denied` has what the service may not do in any namespace: a resource with its group, and a verb.
 
     `ahead` is how far the clock is ahead. `objects` has the objects outside of namespaces by their plural; a plural that
-    is missing may not be listed.
+    is missing may not be listed. `labels` are those of each namespace.
     """
 
-    denied: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+    denied: set[tuple[str, str]] = dataclasses.field(default_factory=lambda: {("pods", "create")})
     ahead: timedelta = timedelta()
     objects: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
 
     async def answer(self, request: web.Request) -> web.Response:
         answered = await self._answer(request)

@@ -18,5 +18,5 @@ def judge(check: Check, ahead: timedelta) -> Result:
         return check.ok(message)
     behind = "ahead of" if seconds > 0 else "behind"
     message = f"its clock is {abs(seconds):.0f} s {behind} this machine's"
-    remedy = "set both by NTP: timedatectl status, or chronyc tracking"
+    remedy = "set both by NTP; see `timedatectl status`"
     return check.failure(message, remedy) if abs(ahead) >= HARMFUL else check.warning(message, remedy)

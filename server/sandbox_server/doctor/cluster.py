@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from sandbox_server import engines
-from sandbox_server.doctor import clock
+from sandbox_server.doctor import admission, classes, clock
 from sandbox_server.doctor.examination import Check, Examination, Failed
 from sandbox_server.doctor.report import Result
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import inspection, preflight, rights
 from sandbox_server.engines.kubernetes.namespace import Namespace
+from sandbox_server.engines.kubernetes.resources import Kind, Reference
 from sandbox_server.settings import Settings
 
 
@@ -21,10 +22,18 @@ async def examine(examination: Examination, settings: Settings, namespaces: Sequ
         answers = await examination.check("cluster", "", cluster.answers)
         away = "" if answers else "the cluster does not answer"
         await examination.check("clock", "cluster", cluster.clock, needs=away)
-        unknown = "" if namespaces else "the token file cannot be used"
-        for namespace in namespaces or ("",):
-            await examination.check("namespace", namespace, cluster.namespace, needs=away or unknown)
-            await examination.check("rights", namespace, cluster.rights, needs=away or unknown)
+        for name in dict.fromkeys((settings.storage_class or classes.DEFAULT, *settings.allowed_storage_classes)):
+            await examination.check("storage class", name, cluster.storage_class, needs=away)
+        name = settings.ingress_class or classes.DEFAULT
+        await examination.check("ingress class", name, cluster.ingress_class, needs=away)
+        needs = away or ("" if namespaces else "the token file cannot be used")
+        for name in namespaces or ("",):
+            exists = await examination.check("namespace", name, cluster.namespace, needs=needs)
+            in_it = needs or ("" if exists else "the namespace is missing or is being removed")
+            await examination.check("rights", name, cluster.rights, needs=in_it)
+            await examination.check("secrets", name, cluster.secrets, needs=in_it)
+            await examination.check("pod security", name, cluster.pod_security, needs=in_it)
+            await examination.check("pod", name, cluster.pod, needs=in_it)
 
 
 class _Cluster:
@@ -48,15 +57,23 @@ class _Cluster:
         try:
             self._server = await inspection.server(self._api)
         except engines.Unreachable as error:
-            raise Failed(str(error), "see whether kubectl version answers on this machine") from None
+            raise Failed(str(error), "see whether `kubectl version` answers on this machine") from None
         except engines.Refused as error:
             message = f"the API server refuses the credentials: {error}"
-            raise Failed(message, "give a kubeconfig with valid credentials: kubectl auth whoami tries them") from None
+            raise Failed(
+                message, "give a kubeconfig with valid credentials; `kubectl auth whoami` tries them"
+            ) from None
         user = f"; the service is {self._server.user}" if self._server.user else ""
         return [check.ok(f"Kubernetes {self._server.version} answers{user}")]
 
     async def clock(self, check: Check) -> list[Result]:
         return [clock.judge(check, self._server.ahead)]
+
+    async def storage_class(self, check: Check) -> list[Result]:
+        return await classes.storage(check, self._api)
+
+    async def ingress_class(self, check: Check) -> list[Result]:
+        return await classes.ingress(check, self._api)
 
     async def namespace(self, check: Check) -> list[Result]:
         name = check.subject
@@ -64,11 +81,11 @@ class _Cluster:
             ends = await Namespace(self._api, name).look()
         except engines.Refused:
             why = "the service may not get it (an optional right: deploy/namespaces.yaml)"
-            return [check.not_checked(why, f"kubectl get namespace {name}")]
+            return [check.not_checked(why, f"see `kubectl get namespace {name}`")]
         if ends is None:
             return [check.ok("exists")]
         if ends.reason is Reason.NAMESPACE_MISSING:
-            raise Failed("does not exist", f"kubectl create namespace {name}, then {_apply(name)}")
+            raise Failed("does not exist", f"run `kubectl create namespace {name}`, then `{_apply(name)}`")
         raise Failed(ends.message, "wait until it is gone, or give the tenant another namespace")
 
     async def rights(self, check: Check) -> list[Result]:
@@ -80,11 +97,34 @@ class _Cluster:
             return [check.ok(f"all {number} rights of the Role are granted")]
         if len(missing) == number:
             bind = f"kubectl create rolebinding -n {name} sandbox-service --role=sandbox-service"
-            raise Failed("no right of the Role is granted", f"{_apply(name)} && {bind} {_subject(self._server.user)}")
+            remedy = f"run `{_apply(name)}`, then `{bind} {_subject(self._server.user)}`"
+            raise Failed("no right of the Role is granted", remedy)
+        remedy = f"run `{_apply(name)}`"
         return [
-            check.failure(f"the service may not {verb} {kind.plural}{kind.group and f'.{kind.group}'}", _apply(name))
+            check.failure(f"the service may not {verb} {kind.plural}{kind.group and f'.{kind.group}'}", remedy)
             for kind, verb in missing
         ]
+
+    async def secrets(self, check: Check) -> list[Result]:
+        """Checks that the Secrets of the settings, which the service does not make, are in the namespace."""
+        settings, namespace = self._settings.kubernetes, check.subject
+        names = [one for one in (settings.tls_secret, *settings.pull_secrets) if one]
+        if not names:
+            return [check.ok("tls-secret and pull-secrets name none")]
+        try:
+            found = [await self._api.find(Reference(Kind.SECRET, namespace, one)) for one in names]
+        except engines.Refused:
+            return [check.not_checked("the service may not get Secrets", f"see `kubectl get secrets -n {namespace}`")]
+        remedy = f"copy it into the namespace, or correct tls-secret and pull-secrets; see `kubectl get secrets -n {namespace}`"
+        missing = [name for name, secret in zip(names, found, strict=True) if secret is None]
+        failures = [check.failure(f"there is no Secret {one}", remedy) for one in missing]
+        return failures or [check.ok(f"{', '.join(names)}: there")]
+
+    async def pod_security(self, check: Check) -> list[Result]:
+        return await admission.pod_security(check, self._api)
+
+    async def pod(self, check: Check) -> list[Result]:
+        return await admission.pod(check, self._api, self._settings)
 
 
 def _apply(namespace: str) -> str:

@@ -38,7 +38,7 @@ class _Database:
     async def schema(self, check: Check) -> list[Result]:
         schema = self._found.schema
         if schema is store.Schema.CURRENT:
-            return [check.ok("is that of this release")]
+            return [check.ok("this release can use it")]
         if schema is store.Schema.EMPTY:
             return [check.ok(schema.value)]
         message, _, remedy = schema.value.partition(": ")
@@ -61,7 +61,7 @@ class _Database:
             raise Failed(message, "add that key to encryption-key-file, after the first")
         if not all(map(cipher.is_current, stored)):
             message = "environments are encrypted with a key that is not the first"
-            return [check.warning(message, "sandbox-server rotate-keys")]
+            return [check.warning(message, "run `sandbox-server rotate-keys`")]
         return [check.ok("each stored environment has its key")]
 
     async def clock(self, check: Check) -> list[Result]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from sandbox_server import engines
 from sandbox_server.doctor.report import Result, Status
+from sandbox_server.domain import errors
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ class Examination:
         check = Check(name, subject)
         found = [check.not_checked(needs)] if needs else await self._found(check, act)
         self.results += found
-        return all(one.status in (Status.OK, Status.WARNING) for one in found)
+        return all(one.status is not Status.FAILURE for one in found)
 
     async def _found(self, check: Check, act: Act) -> list[Result]:
         try:
@@ -71,12 +72,12 @@ class Examination:
         except TimeoutError:
             remedy = "see what keeps it from answering, such as a firewall or a server that hangs"
             return [check.failure(f"no answer within {self._within:g} s", remedy)]
-        except (engines.Unreachable, engines.Refused, ValueError, OSError) as error:
-            return [check.failure(str(error), "correct that, and run sandbox-server doctor again")]
+        except (engines.Unreachable, engines.Refused, errors.ServiceError, ValueError, OSError) as error:
+            return [check.failure(str(error), "correct that, and run `sandbox-server doctor` again")]
         except Exception as error:
             # Its text may contain anything, a secret too.
             message = f"the check itself failed: {type(error).__name__}"
-            return [check.failure(message, "report it with the version: sandbox-server --version")]
+            return [check.failure(message, "report it with the version, which `sandbox-server --version` prints")]
 
 
 async def in_thread(work: Callable[[], T]) -> T:

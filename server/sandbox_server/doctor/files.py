@@ -66,7 +66,7 @@ async def folder(check: Check) -> list[Result]:
 def _space(check: Check, path: Path, begin: str) -> Result:
     usage = shutil.disk_usage(path)
     message = f"{begin}{_size(usage.free)} of {_size(usage.total)} are free"
-    remedy = f"free space, or use a larger disk: du -xh {path} | sort -h | tail shows what is large"
+    remedy = f"free space, or use a larger disk; `du -xh {path} | sort -h | tail` shows what is large"
     entries = os.statvfs(path)
     if usage.free < SPACE_FAILURE:
         return check.failure(message, remedy)
@@ -87,7 +87,7 @@ async def keys(check: Check, settings: Settings) -> list[Result]:
         app.cipher(settings)
     except ValueError as error:
         raise Failed(
-            str(error), "openssl rand -base64 32 makes a key: put it into a file and name that in encryption-key-file"
+            str(error), "`openssl rand -base64 32` makes a key: put it into a file and name that in encryption-key-file"
         ) from None
     return [check.ok("every key can be used")]
 
@@ -120,14 +120,14 @@ async def tokens(check: Check, settings: Settings) -> list[Result]:
         content = auth.read(settings.token_file)
     except ValueError as error:
         raise Failed(str(error), "correct the file: docs/kubernetes.md has an example") from None
-    tenants = {one.name for one in content.principals.values() if one.tenant != ANY}
-    operators = {one.name for one in content.principals.values() if one.tenant == ANY}
+    names = {(one.name, one.tenant == ANY) for one in content.principals.values()}
+    operators = sum(is_operator for _, is_operator in names)
     message = (
-        f"{len(tenants)} tenants and {len(operators)} operators with {len(content.principals)} tokens "
-        f"for {len(content.namespaces)} namespaces"
+        f"tenants: {len(names) - operators}, operators: {operators}, tokens: {len(content.principals)}, "
+        f"namespaces: {len(content.namespaces)}"
     )
     if not content.principals:
-        return [check.warning(f"{message}: nobody can call", "add a token: `sha256:` and the digest of a secret")]
+        return [check.warning(f"{message}; nobody can call", "add a token: `sha256:` and the digest of a secret")]
     return [check.ok(message)]
 
 

@@ -20,7 +20,7 @@ async def examine(examination: Examination, settings: Settings) -> None:
             return [check.ok(described)]
         if settings.local_isolation == "none":
             return [check.warning(described, "give local-isolation=auto")]
-        remedy = "allow user namespaces: sysctl kernel.unprivileged_userns_clone user.max_user_namespaces"
+        remedy = "allow user namespaces; see `sysctl kernel.unprivileged_userns_clone user.max_user_namespaces`"
         return [check.warning(described, remedy)]
 
     async def ports(check: Check) -> list[Result]:

@@ -3,6 +3,7 @@
 import enum
 import json as _json
 import os
+import re
 import shutil
 import textwrap
 from collections import Counter
@@ -28,11 +29,13 @@ class Status(enum.Enum):
 _COLOURS = {Status.OK: "32", Status.WARNING: "33", Status.FAILURE: "1;31", Status.NOT_CHECKED: "2"}
 _WIDTH_WITHOUT_TERMINAL = 120
 _WIDTH_LEAST = 60
+_COMMAND = re.compile("`[^`]+`")
+_JOINT = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check found out about its subject, and what to do about it: a command, or a sentence with the next step."""
+    """What a check found out about its subject, and what to do about it: the next step, with commands in backticks."""
 
     check: str
     status: Status
@@ -87,5 +90,7 @@ def _printable(text: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Returns the lines of a text. No word is broken, so that paths and names can be copied."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+    """Returns the lines of a text. No word and no command in backticks is broken, so that both can be copied."""
+    whole = _COMMAND.sub(lambda command: command[0].replace(" ", _JOINT), text)
+    lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False) or [""]
+    return [line.replace(_JOINT, " ") for line in lines]

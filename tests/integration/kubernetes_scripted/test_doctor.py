@@ -93,10 +93,10 @@ async def test_clock_of_the_api_server(examine: Examine, api: ScriptedApi, ahead
 @pytest.mark.parametrize(("kind", "verb"), [(kind, verb) for kind, verbs in rights.ROLE.items() for verb in verbs])
 async def test_each_verb_that_is_missing_is_named(examine: Examine, api: ScriptedApi, kind: Any, verb: str) -> None:
     name = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
-    api.cluster.denied = {(name, verb)}
+    api.cluster.denied |= {(name, verb)}
     result = only(await examine(), "rights", "a-ns")
     assert (result.status, result.message) == (Status.FAILURE, f"the service may not {verb} {name}")
-    assert result.remedy == "kubectl apply -n a-ns -f deploy/role.yaml"
+    assert result.remedy == "run `kubectl apply -n a-ns -f deploy/role.yaml`"
 
 
 async def test_role_that_is_not_bound_is_one_failure_that_says_how_to_bind_it(
@@ -109,7 +109,7 @@ async def test_role_that_is_not_bound_is_one_failure_that_says_how_to_bind_it(
     }
     result = only(await examine(), "rights", "a-ns")
     assert result.message == "no right of the Role is granted"
-    assert result.remedy.endswith("--role=sandbox-service --serviceaccount=sandbox-system:sandbox-service")
+    assert result.remedy.endswith("--role=sandbox-service --serviceaccount=sandbox-system:sandbox-service`")
 
 
 async def test_namespaces_are_those_of_the_token_file(examine: Examine, tmp_path: Path) -> None:
@@ -134,18 +134,134 @@ async def test_namespace_that_is_missing_or_going_is_a_failure(examine: Examine,
     api.namespace = "Missing"
     missing = only(await examine(), "namespace", "a-ns")
     assert missing.message == "does not exist"
-    assert missing.remedy.startswith("kubectl create namespace a-ns")
+    assert missing.remedy.startswith("run `kubectl create namespace a-ns`")
     api.namespace = "Terminating"
-    assert "is being terminated" in only(await examine(), "namespace", "a-ns").message
+    found = await examine()
+    assert "is being terminated" in only(found, "namespace", "a-ns").message
+    assert only(found, "rights", "a-ns").message == "the namespace is missing or is being removed"
 
 
 async def test_namespace_that_cannot_be_seen_is_not_checked(examine: Examine, api: ScriptedApi) -> None:
     api.role = False
     result = only(await examine(), "namespace", "a-ns")
-    assert (result.status, result.remedy) == (Status.NOT_CHECKED, "kubectl get namespace a-ns")
+    assert (result.status, result.remedy) == (Status.NOT_CHECKED, "see `kubectl get namespace a-ns`")
 
 
 async def test_pod_patch_that_applies_to_no_sandbox_is_a_failure(examine: Examine) -> None:
     found = await examine(pod_patch='[{"op": "remove", "path": "/spec/nothing"}]')
     (result,) = not_well({("pod-patch", ""): found["pod-patch", ""]})
     assert result.status is Status.FAILURE
+
+
+# --- classes
+
+DEFAULT = "the default"
+
+
+def storage_class(name: str, default: bool = False, **fields: Any) -> dict[str, Any]:
+    metadata = {"name": name} | (
+        {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}} if default else {}
+    )
+    usual = {"provisioner": "csi.example", "allowVolumeExpansion": True, "volumeBindingMode": "WaitForFirstConsumer"}
+    return {"metadata": metadata, **usual, **fields}
+
+
+async def test_classes_that_may_not_be_listed_are_not_checked_and_the_message_says_how_to_look(
+    examine: Examine,
+) -> None:
+    found = await examine()
+    for check, subject, command in (
+        ("storage class", DEFAULT, "see `kubectl get storageclasses`"),
+        ("ingress class", "nginx", "see `kubectl get ingressclasses`"),
+    ):
+        assert (only(found, check, subject).status, only(found, check, subject).remedy) == (Status.NOT_CHECKED, command)
+
+
+async def test_storage_class(examine: Examine, api: ScriptedApi) -> None:
+    api.cluster.objects["storageclasses"] = [storage_class("slow", default=True), storage_class("fast")]
+    found = await examine(storage_class="fast", allowed_storage_classes="slow,gone")
+    assert only(found, "storage class", "fast").status is Status.OK
+    assert only(found, "storage class", "slow").status is Status.OK
+    gone = only(found, "storage class", "gone")
+    assert (gone.status, gone.message) == (Status.FAILURE, "does not exist; there are: slow, fast")
+    found = await examine()
+    assert only(found, "storage class", DEFAULT).message.startswith("slow of csi.example is there")
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected", "words"),
+    [
+        ([], Status.FAILURE, "no default storage class; there are: none"),
+        ([storage_class("fast")], Status.FAILURE, "no default storage class; there are: fast"),
+        ([storage_class("a", True), storage_class("b", True)], Status.WARNING, "several are the default: a, b"),
+        ([storage_class("a", True, allowVolumeExpansion=False)], Status.WARNING, "a: its disks cannot grow"),
+        ([storage_class("a", True, volumeBindingMode="Immediate")], Status.WARNING, "a: a disk is made before its pod"),
+    ],
+)
+async def test_default_storage_class(
+    examine: Examine, api: ScriptedApi, listed: list[dict[str, Any]], expected: Status, words: str
+) -> None:
+    api.cluster.objects["storageclasses"] = listed
+    result = only(await examine(), "storage class", DEFAULT)
+    assert result.status is expected
+    assert words in result.message
+    assert result.remedy
+
+
+async def test_ingress_class(examine: Examine, api: ScriptedApi) -> None:
+    annotations = {"ingressclass.kubernetes.io/is-default-class": "true"}
+    api.cluster.objects["ingressclasses"] = [{"metadata": {"name": "traefik", "annotations": annotations}}]
+    missing = only(await examine(), "ingress class", "nginx")
+    assert (missing.status, missing.message) == (Status.FAILURE, "does not exist; there are: traefik")
+    assert only(await examine(ingress_class="traefik"), "ingress class", "traefik").status is Status.OK
+    assert only(await examine(ingress_class=""), "ingress class", DEFAULT).message == "traefik is there"
+    api.cluster.objects["ingressclasses"] = []
+    assert only(await examine(ingress_class=""), "ingress class", DEFAULT).status is Status.FAILURE
+
+
+# --- what a namespace has and demands
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [({}, Status.WARNING), ({"enforce": "privileged"}, Status.WARNING)]
+    + [({"enforce": level}, Status.OK) for level in ("baseline", "restricted")],
+)
+async def test_level_of_pod_security(
+    examine: Examine, api: ScriptedApi, labels: dict[str, str], expected: Status
+) -> None:
+    api.namespace_rights = True
+    api.cluster.labels = {f"pod-security.kubernetes.io/{name}": level for name, level in labels.items()}
+    assert only(await examine(), "pod security", "a-ns").status is expected
+
+
+async def test_level_of_pod_security_that_cannot_be_seen_is_not_checked(examine: Examine) -> None:
+    result = only(await examine(), "pod security", "a-ns")
+    assert (result.status, result.remedy) == (Status.NOT_CHECKED, "see `kubectl get namespace a-ns --show-labels`")
+
+
+async def test_pod_is_tried_with_the_right_to_create_pods_alone(examine: Examine, api: ScriptedApi) -> None:
+    assert only(await examine(), "pod", "a-ns").status is Status.NOT_CHECKED
+    assert not [path for method, path in api.calls if method == "TRIAL" and path.endswith("/pods")]
+    api.cluster.denied = set()
+    assert only(await examine(), "pod", "a-ns").status is Status.OK
+
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return status(403, 'pods "doctor" is forbidden: exceeded quota: small')
+
+    api.once(lambda request: request.path.endswith("/pods"), refuse)
+    result = only(await examine(), "pod", "a-ns")
+    assert result.status is Status.FAILURE
+    assert "exceeded quota: small" in result.message
+    assert result.remedy
+
+
+async def test_secret_that_the_settings_name_and_that_is_missing_is_a_failure(
+    examine: Examine, api: ScriptedApi
+) -> None:
+    api.put("/api/v1/namespaces/a-ns/secrets".strip("/"), {"metadata": {"name": "wildcard"}, "data": {}})
+    found = await examine(tls_secret="wildcard", pull_secrets="registry")
+    assert only(found, "secrets", "a-ns").message == "there is no Secret registry"
+    assert only(await examine(tls_secret="wildcard"), "secrets", "a-ns").message == "wildcard: there"
+    api.role = False
+    assert only(await examine(tls_secret="wildcard"), "secrets", "a-ns").status is Status.NOT_CHECKED

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 
 from sandbox_server.domain.pace import Pace
-from sandbox_server.engines.kubernetes import client, rights
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes import client, manifests, pods, resources, rights
+from sandbox_server.engines.kubernetes.objects import OBJECT, Meta
 from sandbox_server.engines.kubernetes.resources import Kind
 from sandbox_server.settings import Kubernetes
 
@@ -43,6 +45,31 @@ class _Status(msgspec.Struct):
 
 class _Review(msgspec.Struct):
     status: _Status
+
+
+class Class(msgspec.Struct, frozen=True):
+    """A storage class or an ingress class. The last three fields are a storage class's."""
+
+    metadata: Meta = Meta()
+    provisioner: str = ""
+    allowVolumeExpansion: bool = False
+    volumeBindingMode: str = ""
+
+    @property
+    def is_default(self) -> bool:
+        """Whether objects that name no class get this one."""
+        return any(
+            value == "true" for name, value in self.metadata.annotations.items() if name.endswith("/is-default-class")
+        )
+
+
+class _Classes(msgspec.Struct):
+    items: list[Class] | None = None
+
+
+STORAGE_CLASSES = "apis/storage.k8s.io/v1/storageclasses"
+INGRESS_CLASSES = "apis/networking.k8s.io/v1/ingressclasses"
+_CLASSES = msgspec.json.Decoder(_Classes)
 
 
 @contextlib.asynccontextmanager
@@ -94,6 +121,33 @@ async def missing_rights(api: client.Client, namespace: str) -> list[tuple[Kind,
     needed = [(kind, verb) for kind, verbs in rights.ROLE.items() for verb in verbs]
     answers = await asyncio.gather(*(allowed(api, namespace, *one) for one in needed))
     return [one for one, is_allowed in zip(needed, answers, strict=True) if not is_allowed]
+
+
+async def labels(api: client.Client, namespace: str) -> Mapping[str, str]:
+    """Returns the labels of a namespace. Raises `engines.Refused` without the right to get it, or if it is missing."""
+    async with api.call("GET", f"api/v1/namespaces/{namespace}", accept=client.METADATA) as response:
+        return OBJECT.decode(await response.read()).metadata.labels
+
+
+async def classes(api: client.Client, path: str) -> Sequence[Class]:
+    """Returns the classes at `STORAGE_CLASSES` or `INGRESS_CLASSES`. Raises `engines.Refused` without the right to list them."""
+    async with api.call("GET", path) as response:
+        return _CLASSES.decode(await response.read()).items or ()
+
+
+async def try_pod(api: client.Client, sandbox: Sandbox, settings: Kubernetes) -> None:
+    """Has the API server admit the pod of a sandbox without making it. Raises `engines.Refused` with the cause if it does not.
+
+    The pod is as the StatefulSet controller would make it.
+    """
+    template = manifests.stateful_set(sandbox, 1, settings).manifest["spec"]["template"]
+    volume = {"name": pods.VOLUME, "persistentVolumeClaim": {"claimName": resources.claim_name(sandbox)}}
+    metadata = template["metadata"] | {"name": resources.pod_name(sandbox)}
+    spec = template["spec"] | {"volumes": [*template["spec"].get("volumes", ()), volume]}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    path = client.path(Kind.POD, sandbox.namespace)
+    async with api.call("POST", path, parameters={"dryRun": "All"}, body=body):
+        pass
 
 
 async def _review(api: client.Client, group: str, kind: str, **content: Any) -> _Status:
