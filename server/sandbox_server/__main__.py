@@ -39,7 +39,7 @@ try:
     import structlog
     from pydantic import ValidationError
 
-    from sandbox_server import VERSION, commands, settings
+    from sandbox_server import VERSION, commands, failpoints, settings
     from sandbox_server.domain import errors
 except ModuleNotFoundError as error:
     _incomplete(error)
@@ -70,6 +70,7 @@ def main() -> None:
     configure_logs(chosen)
     if command not in (commands.health, commands.doctor):
         warn_of_unknown_variables()
+    failpoints.arm(chosen.failpoints)
     try:
         command(chosen)
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from sandbox_server import VERSION, engines, feed, leases, manager, metrics, monitoring, store
+from sandbox_server import VERSION, engines, failpoints, feed, leases, manager, metrics, monitoring, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
@@ -171,10 +171,15 @@ async def service(
                 task.cancel()
             await asyncio.wait((reconciling, holding))
             await namespaces.close()
+            failpoints.hit("shutdown_handed_over")
             event_feed.close()
+            failpoints.hit("shutdown_watches_ended")
             await server.stop(pace.shutdown_grace)
+            failpoints.hit("shutdown_calls_ended")
             for task in others:
                 task.cancel()
+        failpoints.hit("shutdown_tasks_ended")
+    failpoints.hit("shutdown_closed")
 
 
 async def serve(settings: Settings) -> None:

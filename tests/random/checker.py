@@ -10,7 +10,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Kind
 from sandbox_client.watch import Event
 
-from tests.random.traffic import Ledger, Watcher, programs
+from tests.random.traffic import Ledger, Watcher
+from tests.support.marked import programs
 from tests.support.service import Service
 
 SETTLED = {

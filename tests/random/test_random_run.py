@@ -11,8 +11,9 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient
 
 from tests.random import checker
-from tests.random.traffic import NAMES, Caller, Faults, Ledger, Watcher, end_programs, project, spec
+from tests.random.traffic import NAMES, Caller, Faults, Ledger, Watcher, project, spec
 from tests.support.log import whole_log
+from tests.support.marked import end_programs
 from tests.support.service import Service
 
 SECONDS = float(os.environ.get("SECONDS", "20"))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import time
@@ -17,10 +16,10 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Kind, errors
 from sandbox_client.watch import Event
 
+from tests.support.marked import MARK, kill, programs
 from tests.support.service import Service
 
 NAMES = [f"r-{number}" for number in range(12)]
-MARK = f"random-{uuid.uuid4().hex}"
 # Ends when it is told to; what is in `born` is as old as the disk.
 SCRIPT = "test -e born || date +%s.%N >born; while sleep 0.2; do test -e die && rm die && exit 3; done"
 REFUSALS = (errors.NotFound, errors.AlreadyExists, errors.FailedPrecondition, errors.Aborted)
@@ -212,35 +211,14 @@ class Faults:
 
     def kill_inside(self) -> None:
         for pid in self.choose.sample(found := list(programs()), min(1, len(found))):
-            _kill(pid)
+            kill(pid)
 
     def kill_around(self) -> None:
         for pid in self.choose.sample(found := list(programs()), min(1, len(found))):
             with contextlib.suppress(psutil.Error):
-                _kill(psutil.Process(pid).parents()[1].pid)
+                kill(psutil.Process(pid).parents()[1].pid)
 
     def crash(self) -> None:
         for folder in self.choose.sample(found := self.service.sandboxes(), min(1, len(found))):
             with contextlib.suppress(OSError):
                 (folder / "volume" / "home" / "die").touch()
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def end_programs() -> None:
-    """Also of what the service lost sight of."""
-    for pid in programs():
-        _kill(pid)
-
-
-def programs() -> dict[int, str]:
-    """What runs of the sandboxes' programs: pid and id of the sandbox."""
-    found = {}
-    for one in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, KeyError):
-            if one.cmdline()[-1:] == [MARK] and one.name() == "sh" and one.status() != psutil.STATUS_ZOMBIE:
-                found[one.pid] = one.environ()["ID"]
-    return found

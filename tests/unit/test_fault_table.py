@@ -1,4 +1,4 @@
-"""Every row of the fault table in tests/FAULTS.md has a test, marked with the row's number."""
+"""Every row of the fault table and every failpoint has a test that is marked with it."""
 
 import re
 import subprocess
@@ -8,18 +8,18 @@ from tests import faults
 from tests.faults import Row
 
 
-def test_every_row_that_can_be_tested_has_a_test_and_every_mark_names_a_row() -> None:
+def test_every_row_and_every_failpoint_has_a_test_and_every_mark_names_one() -> None:
     # A process of its own: pytest does not collect within a test.
     done = subprocess.run([sys.executable, "-m", "tests.faults"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    printed = re.findall(r"^ *(\d+)  ", done.stdout, re.MULTILINE)
-    assert printed == [str(row.number) for row in faults.rows()]
+    printed = re.findall(r"^ {0,2}(\w+)  ", done.stdout, re.MULTILINE)
+    assert printed == [str(row.name) for row in (*faults.rows(), *faults.crashes())]
 
 
 def test_a_row_without_a_test_and_a_mark_without_a_row_are_failures() -> None:
-    table = [Row(1, "a kill", "yes"), Row(2, "a cut", "yes"), Row(3, "two replicas", "not yet: several replicas")]
-    assert list(faults.failures(table, {1: ["test_a"], 4: ["test_b", "test_c"]})) == [
-        "row 2 has no test: a cut",
-        "test_b, test_c: there is no row 4",
+    table = [Row(1, "a kill", ""), Row(2, "a cut", ""), Row(3, "two replicas", "several replicas"), Row("here", "", "")]
+    assert list(faults.failures(table, {1: ["test_a"], "here": ["test_a"], 4: ["test_b", "test_c"]})) == [
+        "2 has no test: a cut",
+        "test_b, test_c: there is neither a row nor a failpoint 4",
     ]
-    assert list(faults.failures(table, {1: ["test_a"], 2: ["test_a"]})) == []
+    assert list(faults.failures(table, {1: ["test_a"], 2: ["test_a"], "here": ["test_b"]})) == []

@@ -128,8 +128,9 @@ def test_module_constants_in_seconds_are_fields_of_pace_but_for_those_that_are_n
     assert found == SECONDS_OUTSIDE_OF_PACE
 
 
-def test_settings_need_pydantic_and_nothing_of_the_server_but_the_domain() -> None:
-    allowed = ("pydantic", "pydantic_settings", "sandbox_server.domain", "sandbox_server.settings")
+def test_settings_need_pydantic_and_nothing_of_the_server_but_the_domain_and_failpoints() -> None:
+    own = ("domain", "failpoints", "settings")
+    allowed = ("pydantic", "pydantic_settings", *(f"sandbox_server.{one}" for one in own))
     assert outside(imports(modules(SERVER / "settings")), *allowed) == []
 
 

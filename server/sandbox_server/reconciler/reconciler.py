@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
-from sandbox_server import engines, feed, store
+from sandbox_server import engines, failpoints, feed, store
 from sandbox_server.domain import errors, lifecycle, status
 from sandbox_server.domain.event import OBSERVED, Event, Kind
 from sandbox_server.domain.observed import Fault, Observed
@@ -236,6 +236,7 @@ class Reconciler:
             raise engines.NotHeld(f"another replica may hold {sandbox.namespace} by now")
         revision = sandbox.applied_revision
         try:
+            failpoints.hit("before_act")
             with memory.asking():
                 match action:
                     case lifecycle.Apply(replicas):
@@ -244,6 +245,7 @@ class Reconciler:
                         await self._engine.remove_workload(sandbox)
                     case lifecycle.Delete():
                         await self._engine.delete(sandbox)
+            failpoints.hit("after_act")
         except engines.Refused as refused:
             memory.refuse(sandbox, refused.fault)
             return event, refused

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2
 
+from sandbox_server import failpoints
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
@@ -107,6 +108,8 @@ class Calls:
                     if mutates:
                         sandbox = {name: answer["sandbox"][name] for name in ("sandbox_id", "namespace")}
                     answer = response(**answer).SerializeToString()
+                if mutates:
+                    failpoints.hit("before_answer")
                 outcome = (method, "OK", "")
                 return answer
             except Exception as error:

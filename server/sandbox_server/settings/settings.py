@@ -7,14 +7,17 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, CliSuppress, SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, CliSuppress, NoDecode, SettingsConfigDict
 
 from sandbox_server.domain import check, policy
 from sandbox_server.domain.pace import Pace
+from sandbox_server.failpoints import Failpoint, parsed
 from sandbox_server.settings.slices import Defaults, Kubernetes, Local, Serving, Timing
+
+Failpoints = Annotated[tuple[Failpoint, ...], NoDecode, BeforeValidator(lambda given: parsed(given or ""))]
 
 
 # Pydantic reads the fields of the last base first, and flags are described in that order.
@@ -33,6 +36,8 @@ class Settings(BaseSettings, Local, Kubernetes, Timing, Defaults, Serving):
 
     base_pace: CliSuppress[Pace] = Field(Pace(), exclude=True)
     """The time constants that are no settings, as JSON; for tests alone."""
+    failpoints: CliSuppress[Failpoints] = Field((), exclude=True)
+    """Places at which the service is to fail; for tests alone."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

@@ -16,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from sandbox_server import lock
+from sandbox_server import failpoints, lock
 from sandbox_server.store import address, tables
 from sandbox_server.store.address import Location
 
@@ -244,6 +244,7 @@ def migrate(url: Location) -> None:
             # Of two replicas that start on an empty database, one makes the schema and the other finds it.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
         command.upgrade(_config(connection), "head")
+        failpoints.hit("migrated_before_commit")
 
 
 def check(url: Location) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
+from sandbox_server import failpoints
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.store import tables
 from sandbox_server.store.cipher import Cipher
@@ -65,6 +66,7 @@ def trim_history(connection: sa.Connection, before: datetime) -> bool:
     connection.execute(sa.delete(tables.EVENT).where(page, ~sa.exists(sa.select(1).where(_OF_EVENT))))
     connection.execute(sa.delete(tables.PART).where(tables.PART.c.replaced_at <= last))
     connection.execute(sa.update(tables.LOG).values(trimmed_sequence=last))
+    failpoints.hit("trimmed_before_commit")
     return bool(last == log.trimmed_sequence + PAGE)
 
 
@@ -94,4 +96,5 @@ def reencrypt(connection: sa.Connection, cipher: Cipher, after: str) -> tuple[in
     for one in old:
         env = cipher.encrypt(cipher.decrypt(one.env, one.uid), one.uid)
         connection.execute(sa.update(tables.ENVIRONMENT).where(tables.ENVIRONMENT.c.uid == one.uid).values(env=env))
+    failpoints.hit("reencrypted_before_commit")
     return (len(old), found[-1].uid) if found else None

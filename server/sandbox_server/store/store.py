@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from sandbox_server import failpoints
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
@@ -158,7 +159,7 @@ class Store:
         """
         for page in (housekeeping.trim_history, housekeeping.trim_requests):
             while await self.exclusively(functools.partial(page, before=before)):
-                pass
+                failpoints.hit("trimmed_page")
 
     async def reencrypt(self) -> int:
         """Encrypts with the first key the environments that another key wrote. Returns their number."""
@@ -169,6 +170,7 @@ class Store:
         ):
             reencrypted, after = page
             count += reencrypted
+            failpoints.hit("reencrypted_page")
         return count
 
     async def exclusively(self, work: Callable[..., T], *arguments: object) -> T:
@@ -226,6 +228,8 @@ class Store:
                 group.flush()
                 if self.shared:
                     self._share(cursor, group)
+                failpoints.hit("before_commit")
+            failpoints.hit("after_commit")
             return group.committed
         except (Stale, self._writer.IntegrityError):
             if len(jobs) > 1:
@@ -254,6 +258,7 @@ class Store:
         """Publishes a commit, then answers its callers. Runs on the loop."""
         if committed:
             self._committed(committed)
+            failpoints.hit("after_publish")
         for job in jobs:
             if job.future.cancelled():
                 continue

@@ -17,7 +17,7 @@ import msgspec
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import Configuration
 
-from sandbox_server import engines, files
+from sandbox_server import engines, failpoints, files
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.fence import Fence
@@ -166,6 +166,7 @@ class Client:
                     headers["Authorization"] = token.strip()
                 if fence is not None:
                     fence.check()
+                    failpoints.hit("kubernetes_before_write")
                 response = await self._session.request(
                     method,
                     path,
@@ -175,6 +176,8 @@ class Client:
                     timeout=limits,
                     server_hostname=self._account.tls_server_name or None,
                 )
+            if fence is not None:
+                failpoints.hit("kubernetes_after_write")
             async with response:
                 if response.status >= 400:
                     retry_after = response.headers.get("Retry-After", "")

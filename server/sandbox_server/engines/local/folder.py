@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sandbox_server import engines
+from sandbox_server import engines, failpoints
 from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
@@ -62,6 +62,7 @@ class Folder:
         """Creates the folder and, before the first start, the volume. Raises `engines.Refused`."""
         self._check_links(self._volume)
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        failpoints.hit("local_folder_made")
         if replicas == 0 or sandbox.volume_uid or self.has_volume:
             return
         if self._volume.exists() and self._owns_volume(sandbox):
@@ -78,7 +79,9 @@ class Folder:
             json.dump({"owner": sandbox.uid, "uid": str(uuid.uuid4())}, file)
             file.flush()
             os.fsync(file.fileno())
+        failpoints.hit("local_volume_labelled")
         fresh.rename(self._volume)
+        failpoints.hit("local_volume_made")
 
     @_refusing()
     def clear(self, sandbox: Sandbox) -> None:
@@ -92,8 +95,10 @@ class Folder:
         for entry in list(self.path.iterdir()):
             if entry != self._volume or not sandbox.keep_volume:
                 _remove(entry, self.path)
+                failpoints.hit("local_entry_removed")
         if not any(self.path.iterdir()):
             self.path.rmdir()
+            failpoints.hit("local_folder_removed")
 
     def _check_links(self, path: Path) -> None:
         """Raises OSError if there is a link between the data directory and `path`."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox_server import failpoints
 from sandbox_server.engines.local import folder, launch, output
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -81,14 +82,17 @@ class Process:
                 spawned.append(pump_pid)
                 pid = launch.spawn(words, launched.env, (printing, 1), (1, 2), (gate, 0), (options, 4))
                 spawned.append(pid)
+                failpoints.hit("local_process_spawned")
                 started = dataclasses.replace(
                     self, pid=pid, began=_began(pid), pump=pump_pid, pump_began=_began(pump_pid)
                 )
                 identity = dataclasses.asdict(started) | {"boot": BOOT}
                 del identity["files"]
                 Path(f"{self.files}.process").write_text(json.dumps(identity))
+                failpoints.hit("local_process_recorded")
                 # The process has waited for this line.
                 os.write(opener, b"\n")
+                failpoints.hit("local_process_started")
             except OSError:
                 for child in spawned:
                     os.killpg(child, signal.SIGKILL)

@@ -1,0 +1,352 @@
+"""The service is killed at each of its failpoints, again and again, and keeps what it promises when it is started again."""
+
+import ast
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import os
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import AsyncClient, Kind
+from sandbox_server import failpoints, store
+from sandbox_server.domain.event import Event
+from sandbox_server.engines.kubernetes import manifests
+from sandbox_server.store import connection, housekeeping
+
+from tests.support import programs, samples
+from tests.support.log import whole_log
+from tests.support.marked import MARK, end_programs
+from tests.support.marked import programs as marked
+from tests.support.opened import KEY, Opened
+from tests.support.ports import free_port
+from tests.support.scripted import PODS, SETS
+from tests.support.scripted_api import ScriptedApi
+from tests.support.service import Service
+from tests.support.waiting import PATIENCE
+
+SERVER = Path(failpoints.__file__).parent
+NUMBERS = (1, 2, 4, 8, 16)
+"""At which hit each process in turn is killed. They grow, so that each process gets further than the one before."""
+WITHIN = 30 * PATIENCE
+A, B = "crash-a", "crash-b"
+NEW_KEY = b"n" * 32
+SPEC = pb.SandboxSpec(image="any", command=["/bin/sh", "-c", "while sleep 0.2; do :; done", MARK])
+
+COMMON = ["before_commit", "after_commit", "after_publish", "before_answer", "before_act", "after_act"]
+LOCAL = [
+    "local_folder_made",
+    "local_volume_labelled",
+    "local_volume_made",
+    "local_process_spawned",
+    "local_process_recorded",
+    "local_process_started",
+    "local_entry_removed",
+    "local_folder_removed",
+]
+KUBERNETES = ["kubernetes_before_write", "kubernetes_after_write"]
+SHUTDOWN = [
+    "shutdown_handed_over",
+    "shutdown_watches_ended",
+    "shutdown_calls_ended",
+    "shutdown_tasks_ended",
+    "shutdown_closed",
+]
+
+
+def crashes(*names: str) -> pytest.MarkDecorator:
+    """Runs a test for each name, marked with it."""
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.crash(name)) for name in names])
+
+
+def armed(name: str, number: int = 1) -> dict[str, str]:
+    return {"SANDBOX_FAILPOINTS": f"{name}=kill@{number}"}
+
+
+def hits() -> list[str]:
+    """Returns the name at each place in the source."""
+    calls = [
+        node
+        for path in sorted(SERVER.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "failpoints.hit"
+    ]
+    return [ast.literal_eval(one.args[0]) for one in calls]
+
+
+def test_every_failpoint_has_one_place_and_every_place_a_name() -> None:
+    assert sorted(hits()) == sorted(failpoints.NAMES)
+
+
+class Killed:
+    """The service, killed at the failpoint `name` in process after process, and started again each time."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self.service = service
+        self.kills = 0
+        self._name = name
+        self._numbers = iter(NUMBERS)
+        self._start()
+        self._task = asyncio.create_task(self._supervise())
+
+    def _start(self) -> None:
+        number = next(self._numbers, 0)
+        self.service.env = armed(self._name, number) if number else {}
+        self.service.start(wait=False)
+
+    async def _supervise(self) -> None:
+        while True:
+            await asyncio.sleep(0.02)
+            assert self.service.process is not None
+            code = self.service.process.poll()
+            if code is not None:
+                # Only a service that was asked to end ends by itself.
+                assert code in ((0, -9) if self._name in SHUTDOWN else (-9,)), self.service.log.read_text()[-3000:]
+                self.kills += code == -9
+                self._start()
+
+    def terminate(self) -> None:
+        assert self.service.process is not None
+        self.service.process.terminate()
+
+    async def end(self) -> None:
+        """Kills the service no more."""
+        assert not self._task.done(), self._task.exception()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@dataclasses.dataclass
+class Story:
+    """What a caller asks for and is told while the service is killed. Each mutation is repeated with its request id."""
+
+    client: AsyncClient
+    told: list[pb.Sandbox] = dataclasses.field(default_factory=list)
+    repeats: list[Callable[[], Any]] = dataclasses.field(default_factory=list)
+
+    async def ask(self, method: str, *words: str, until: str, **payload: Any) -> None:
+        """Makes a mutation, and waits for the phase that it leads to."""
+        payload["request_id"] = str(uuid.uuid4())
+
+        async def repeat() -> pb.Sandbox:
+            made: pb.Sandbox = await getattr(self.client, method)(*words, **payload)
+            return made
+
+        made = await repeat()
+        self.told.append(made)
+        self.repeats.append(repeat)
+        await self.client.wait_until(made.sandbox_id, until, generation=made.status.generation, timeout=WITHIN)
+
+    async def tell(self, between: Callable[[], None]) -> None:
+        for name in (A, B):
+            await self.ask("create", "demo", sandbox_id=name, spec=SPEC, env={"ID": name}, until="RUNNING")
+            between()
+        await self.ask("update_env", A, set={"N": "1"}, until="RUNNING")
+        between()
+        await self.ask("stop", B, until="STOPPED")
+        between()
+        await self.ask("start", B, until="RUNNING")
+        between()
+        await self.ask("delete", A, until="TERMINATED")
+
+    async def check(self, heard: list[tuple[int, pb.SandboxStatus]]) -> None:
+        """What was acknowledged is kept, in its order; each request took effect once; the watch has the whole log."""
+        generations = {name: [one.status.generation for one in self.told if one.sandbox_id == name] for name in (A, B)}
+        assert generations == {A: [1, 2, 3], B: [1, 2, 3]}
+        for sandbox, repeat in zip(self.told, self.repeats, strict=True):
+            again = await repeat()
+            assert (again.uid, again.status.generation) == (sandbox.uid, 3)
+        last = (await self.client.page()).sequence
+        log = await whole_log(self.client, last)
+        assert len({one.uid for one in log}) == 2
+        async with asyncio.timeout(WITHIN):
+            while not heard or heard[-1][0] < last:
+                await asyncio.sleep(0.02)
+        assert [sequence for sequence, _ in heard] == list(range(1, last + 1))
+        assert [status for _, status in heard] == log
+        for sandbox in self.told:
+            of_generation = [
+                one for one in log if (one.uid, one.generation) == (sandbox.uid, sandbox.status.generation)
+            ]
+            assert {one.desired_state for one in of_generation} == {sandbox.desired_state}
+
+
+async def run(service: Service, name: str) -> None:
+    """Tells the story to a service that is killed at a failpoint."""
+    killed = Killed(service, name)
+    heard: list[tuple[int, pb.SandboxStatus]] = []
+
+    async def watch() -> None:
+        async with AsyncClient(service.address, contact_timeout=WITHIN) as client:
+            async for event in client.watch(after_sequence=0):
+                assert event.kind is Kind.CHANGE
+                assert event.status is not None
+                heard.append((event.sequence, event.status))
+
+    async with AsyncClient(service.address, contact_timeout=WITHIN, timeout=WITHIN) as client:
+        watching = asyncio.create_task(watch())
+        story = Story(client)
+        await story.tell(killed.terminate if name in SHUTDOWN else lambda: None)
+        await story.check(heard)
+        assert not watching.done()
+        watching.cancel()
+        await killed.end()
+    assert killed.kills > 0
+
+
+@pytest.mark.slow
+@pytest.mark.fault(1)
+@pytest.mark.fault(2)
+@crashes(*COMMON, *LOCAL, *SHUTDOWN)
+async def test_killed_at_a_failpoint_the_service_keeps_its_promises(
+    make_service: Callable[..., Service], name: str
+) -> None:
+    service = make_service("--resync", "1")
+    try:
+        await run(service, name)
+        # One sandbox is left: its folder and one process.
+        async with asyncio.timeout(WITHIN):
+            while sorted(marked().values()) != [B]:
+                await asyncio.sleep(0.1)
+        assert [folder.name for folder in service.sandboxes()] == [B]
+    finally:
+        end_programs()
+
+
+@contextlib.asynccontextmanager
+async def scripted() -> AsyncIterator[ScriptedApi]:
+    api = ScriptedApi()
+    await api.start()
+    try:
+        yield api
+    finally:
+        await api.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.fault(3)
+@pytest.mark.fault(4)
+@crashes(*COMMON, *KUBERNETES)
+async def test_killed_at_a_failpoint_over_kubernetes_the_service_keeps_its_promises(
+    make_service: Callable[..., Service], tmp_path: Path, name: str
+) -> None:
+    async with scripted() as api:
+        flags = ("--engine", "kubernetes", "--kubeconfig", str(api.kubeconfig(tmp_path)), "--resync", "1")
+        await run(make_service(*flags), name)
+        left = [name for found in api.objects.values() for name in found]
+        assert len(left) == 7
+        assert all(B in name for name in left)
+        (stateful_set,) = api.objects[SETS].values()
+        (pod,) = api.objects[PODS].values()
+        assert {one["metadata"]["annotations"][manifests.GENERATION] for one in (stateful_set, pod)} == {"3"}
+
+
+def older(url: str) -> None:
+    """Makes the schema of an earlier release, with an event whose project the migration has to find."""
+    engine = connection.connect(url, writes=True, busy_timeout=5)
+    with engine.begin() as raw:
+        command.upgrade(connection._config(raw), "causes")
+        values = '(1, \'default\', \'a\', \'default\', \'{"id":"a","spec":{"project":"kept"}}\')'
+        raw.execute(
+            sa.text(f"INSERT INTO status_event (sequence, namespace, sandbox_id, tenant, document) VALUES {values}")
+        )
+    engine.dispose()
+
+
+@crashes("migrated_before_commit")
+def test_a_migration_that_is_killed_is_made_by_the_next(empty_database_url: str, name: str) -> None:
+    older(empty_database_url)
+    words = ("migrate", "--database-url", empty_database_url)
+    killed = programs.run("sandbox-server", *words, env=os.environ | armed(name))
+    assert killed.returncode == -9
+    with pytest.raises(store.SchemaMismatch, match="older"):
+        connection.check(empty_database_url)
+    assert programs.run("sandbox-server", *words).returncode == 0
+    connection.check(empty_database_url)
+    engine = connection.connect(empty_database_url, writes=False, busy_timeout=5)
+    with engine.begin() as raw:
+        assert raw.scalar(sa.text("SELECT project FROM status_event")) == "kept"
+    engine.dispose()
+
+
+async def fill(opened: Opened, count: int) -> list[Event]:
+    """Makes so many sandboxes and changes each once. Returns their last events."""
+    await opened.store.open(opened.committed.extend)
+    made = await asyncio.gather(
+        *(opened.insert(samples.sandbox(f"demo-{number}", env_names=("A",)), {"A": "1"}) for number in range(count))
+    )
+    last = await asyncio.gather(*(opened.update(samples.mutated(one)) for one in made))
+    await opened.store.close()
+    return sorted(last, key=lambda one: one.sequence)
+
+
+async def left(opened: Opened) -> list[Event]:
+    """Returns the last event of every sandbox. Fails if an environment is not as it was."""
+    await opened.store.open(opened.committed.extend)
+    events = (await opened.store.load())[1]
+    for one in events:
+        key = one.sandbox.key
+        assert await opened.store.read(lambda reader, key=key: reader.env(key)) == {"A": "1"}  # type: ignore[misc]
+    await opened.store.close()
+    return sorted(events, key=lambda one: one.sequence)
+
+
+@crashes("trimmed_before_commit", "trimmed_page")
+async def test_a_trim_that_is_killed_leaves_whole_pages_and_the_next_goes_on(
+    make_service: Callable[..., Service], tmp_path: Path, name: str
+) -> None:
+    kubeconfig = samples.kubeconfig(tmp_path, free_port())
+    keys = base64.b64encode(KEY).decode()
+    service = make_service("--engine", "kubernetes", "--kubeconfig", str(kubeconfig), "--encryption-keys", keys)
+    file = service.folder / "data" / "sandbox.db"
+    count = housekeeping.PAGE // 2 + 20
+    last = await fill(Opened(f"sqlite:///{file}"), count)
+
+    def stored() -> tuple[int, int]:
+        with contextlib.closing(sqlite3.connect(file)) as raw:
+            (trimmed,) = raw.execute("SELECT trimmed_sequence FROM watch_log").fetchone()
+            (events,) = raw.execute("SELECT count(*) FROM status_event").fetchone()
+            return trimmed, events
+
+    with contextlib.closing(sqlite3.connect(file)) as raw:
+        raw.execute("UPDATE status_event SET at = '2020-01-01 00:00:00'")
+        raw.commit()
+    service.env = armed(name)
+    service.start(wait=False)
+    assert service.process is not None
+    assert await asyncio.to_thread(service.process.wait, WITHIN) == -9
+    page = housekeeping.PAGE if name == "trimmed_page" else 0
+    # The last event of each sandbox stays.
+    assert stored() == (page, 2 * count - min(page, count))
+    service.env = {}
+    await asyncio.to_thread(service.start)
+    async with asyncio.timeout(WITHIN):
+        while stored() != (2 * count, count):
+            await asyncio.sleep(0.05)
+    service.kill()
+    assert await left(Opened(f"sqlite:///{file}")) == last
+
+
+@crashes("reencrypted_before_commit", "reencrypted_page")
+async def test_a_rotation_of_keys_that_is_killed_leaves_every_environment_readable_and_the_next_goes_on(
+    database_url: str, name: str
+) -> None:
+    count = housekeeping.ENVIRONMENTS + 10
+    last = await fill(Opened(database_url), count)
+    keys = ",".join(base64.b64encode(one).decode() for one in (NEW_KEY, KEY))
+    words = ("rotate-keys", "--database-url", database_url, "--encryption-keys", keys)
+    killed = await asyncio.to_thread(programs.run, "sandbox-server", *words, env=os.environ | armed(name))
+    assert killed.returncode == -9
+    assert await left(Opened(database_url, store.Cipher([NEW_KEY, KEY]))) == last
+    done = await asyncio.to_thread(programs.run, "sandbox-server", *words)
+    again = count - (housekeeping.ENVIRONMENTS if name == "reencrypted_page" else 0)
+    assert (done.returncode, done.stdout) == (0, f"{again} environments encrypted anew\n")
+    assert await left(Opened(database_url, store.Cipher([NEW_KEY]))) == last
