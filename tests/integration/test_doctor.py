@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sandbox_server import store
-from sandbox_server.doctor import files
+from sandbox_server.doctor import files, local
 from sandbox_server.doctor.report import Result, Status
 from sandbox_server.domain.pace import Pace
 
@@ -23,6 +23,7 @@ from tests.support.examined import Found, examined, not_well, only
 from tests.support.ports import free_port
 from tests.support.samples import CANARY
 from tests.support.service import Service
+from tests.support.waiting import eventually
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
@@ -130,6 +131,7 @@ async def test_schema_of_another_release_is_a_failure(
     engine.dispose()
     found = await examine(tmp_path, database_url=database_url, encryption_keys=text(OLD))
     assert (only(found, "schema").status, only(found, "schema").remedy) == (Status.FAILURE, remedy)
+    assert only(found, "stored keys").status is Status.NOT_CHECKED
 
 
 async def test_stored_key_that_is_not_given_is_a_failure_and_an_old_one_a_warning(
@@ -195,6 +197,23 @@ async def test_silent_database_is_a_failure_within_the_time_limit(tmp_path: Path
         found = await examine(tmp_path, database_url=url, encryption_keys=text(OLD), base_pace=pace)
     assert only(found, "database").message == "no answer within 0.3 s"
     assert only(found, "clock", "database").status is Status.NOT_CHECKED
+
+
+def test_leases_of_a_running_service_on_postgresql(
+    make_service: Callable[..., Service], postgres: Callable[..., str], migrated: str, tmp_path: Path
+) -> None:
+    settings = ("--database-url", postgres(migrated), "--encryption-keys", text(OLD))
+
+    def check() -> Result:
+        found = asyncio.run(examine(tmp_path, database_url=settings[1], encryption_keys=settings[3]))
+        assert only(found, "stored keys").status is Status.OK
+        return only(found, "leases")
+
+    assert check().message == "no replica runs"
+    service = make_service(*settings).start()
+    eventually(lambda: check().message == "replicas: 1; each of the namespaces is held and observed", within=20)
+    assert service.terminate() == 0
+    assert check().message == "no replica runs"
 
 
 @pytest.fixture
@@ -306,11 +325,26 @@ async def test_data_directory_that_cannot_be_written_is_a_failure(tmp_path: Path
 # --- the local engine
 
 
-async def test_ports_in_use_are_counted_and_none_left_is_a_failure(tmp_path: Path) -> None:
-    low = free_port()
-    with closing(await asyncio.start_server(lambda *_: None, "127.0.0.1", low)):
-        found = await examine(tmp_path, local_ports=f"{low}-{low + 1}")
-        assert only(found, "ports", f"{low}-{low + 1}").message.startswith("1 of 2 are free")
+async def test_port_that_a_program_listens_on_is_in_use() -> None:
+    port = free_port()
+    with closing(await asyncio.start_server(lambda *_: None, "127.0.0.1", port)):
+        assert port in local.listening()
+
+
+@pytest.mark.parametrize(
+    ("used", "status", "message"),
+    [
+        (range(20005), Status.OK, "95 of 100 are free"),
+        (range(20095), Status.WARNING, "5 of 100 are free"),
+        (range(30000), Status.FAILURE, "0 of 100 are free"),
+    ],
+)
+async def test_ports_that_are_free_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: range, status: Status, message: str
+) -> None:
+    monkeypatch.setattr(local, "listening", lambda: set(used))
+    result = only(await examine(tmp_path, local_ports="20000-20099"), "ports", "20000-20099")
+    assert (result.status, result.message) == (status, message)
 
 
 async def test_missing_isolation_is_a_warning(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import json
 import time
 
 import pytest
-from sandbox_server.doctor import report
+from sandbox_server.doctor import leases, report
 from sandbox_server.doctor.examination import Check, Examination, Failed, in_thread
 from sandbox_server.doctor.report import Result, Status
+from sandbox_server.domain.lease import Lease, Replica, Sight
 
 from tests.support.samples import CANARY
 
@@ -137,3 +138,48 @@ async def test_examination_that_is_cancelled_ends() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+SYNCED = Sight(synced=True)
+
+
+def lease(namespace: str, holder: str = "one", remaining: float = 3, sight: Sight = SYNCED) -> Lease:
+    return Lease(namespace, holder, 1, remaining, sight)
+
+
+ONE = Replica("one", "kubernetes", frozenset({"a", "b"}))
+
+
+@pytest.mark.parametrize(
+    ("held", "status", "message"),
+    [
+        ([lease("a"), lease("b")], Status.OK, "replicas: 1; each of the namespaces is held and observed"),
+        ([lease("a")], Status.WARNING, "b: no replica holds it"),
+        ([lease("a"), lease("b", remaining=-1)], Status.WARNING, "b: no replica holds it"),
+        ([lease("a"), lease("b", holder="")], Status.WARNING, "b: no replica holds it"),
+        ([lease("a"), lease("b", holder="two")], Status.WARNING, "b: no replica holds it"),
+        ([lease("a"), lease("b", sight=Sight())], Status.WARNING, "b: its holder one does not observe it"),
+        (
+            [lease("a"), lease("b", sight=Sight(fault="pods is forbidden"))],
+            Status.FAILURE,
+            "b: its holder one does not observe it: pods is forbidden",
+        ),
+    ],
+)
+def test_leases_are_judged(held: list[Lease], status: Status, message: str) -> None:
+    (result,) = leases.judge(Check("leases", ""), [ONE], held, "kubernetes", ["a", "b"])
+    assert (result.status, result.message) == (status, message)
+
+
+def test_replicas_with_other_settings_are_a_warning() -> None:
+    said = leases.judge(Check("leases", ""), [ONE], [lease("a")], "local", ["a", "c"])
+    assert [one.message for one in said] == [
+        "the replica one runs the engine kubernetes, and these settings say local",
+        "c: no running replica has it among its tenants' namespaces",
+    ]
+    assert {one.status for one in said} == {Status.WARNING}
+
+
+def test_no_replica_is_no_failure() -> None:
+    (result,) = leases.judge(Check("leases", ""), [], [lease("a", remaining=-99)], "kubernetes", ["a"])
+    assert (result.status, result.message) == (Status.OK, "no replica runs")

@@ -1,9 +1,9 @@
-"""Checks the database: that it answers, its schema, what its user may do, the keys of what is stored, and its clock."""
+"""Checks the database: that it answers, its schema, what its user may do, the keys of what is stored, its clock and its leases."""
 
 import functools
 
 from sandbox_server import app, store
-from sandbox_server.doctor import clock, files
+from sandbox_server.doctor import clock, files, leases
 from sandbox_server.doctor.examination import Check, Examination, Failed, in_thread
 from sandbox_server.doctor.report import Result
 from sandbox_server.settings import Settings
@@ -13,13 +13,16 @@ async def examine(examination: Examination, settings: Settings, *, keys_usable: 
     """Checks the database of the settings."""
     database = _Database(settings)
     answers = await examination.check("database", "", database.answers)
-    away = "" if answers else "the database does not answer"
-    await examination.check("schema", "", database.schema, needs=away)
-    await examination.check("permissions", "database", database.permissions, needs=away)
-    keys_away = "" if keys_usable else "the keys cannot be used"
-    await examination.check("stored keys", "", database.keys, needs=away or keys_away)
+    needs = "" if answers else "the database does not answer"
+    usable = await examination.check("schema", "", database.schema, needs=needs)
+    permitted = await examination.check("permissions", "database", database.permissions, needs=needs)
+    if not (usable and permitted):
+        needs = "the schema or the permissions are not as the service needs them"
+    keys_failed = "" if keys_usable else "the keys cannot be used"
+    await examination.check("stored keys", "", database.keys, needs=needs or keys_failed)
     if files.sqlite_file(settings) is None:
-        await examination.check("clock", "database", database.clock, needs=away)
+        await examination.check("clock", "database", database.clock, needs="" if answers else needs)
+        await examination.check("leases", "", database.leases, needs=needs)
 
 
 class _Database:
@@ -66,3 +69,7 @@ class _Database:
 
     async def clock(self, check: Check) -> list[Result]:
         return [clock.judge(check, self._found.ahead)]
+
+    async def leases(self, check: Check) -> list[Result]:
+        engine, namespaces = self._settings.engine, files.namespaces(self._settings)
+        return leases.judge(check, self._found.replicas, self._found.leases, engine, namespaces)

@@ -32,7 +32,7 @@ async def examine(examination: Examination, settings: Settings) -> None:
 
 def _ports(check: Check, ports: range) -> Result:
     """Judges how many ports are free. None is opened: a sandbox may be about to use it."""
-    free = len(ports) - len(_listening() & set(ports))
+    free = len(ports) - len(listening() & set(ports))
     message = f"{free} of {len(ports)} are free"
     if not free:
         return check.failure(message, "delete sandboxes, or widen local-ports")
@@ -43,7 +43,7 @@ def _ports(check: Check, ports: range) -> Result:
     return check.warning(message, "widen local-ports") if free < len(ports) / 10 else check.ok(message)
 
 
-def _listening() -> set[int]:
+def listening() -> set[int]:
     """Returns the ports that programs of this machine listen on."""
     found = set()
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):

@@ -1,5 +1,6 @@
 """Looks at a database without changing it, also beside a service that uses it."""
 
+import dataclasses
 import itertools
 import os
 import sqlite3
@@ -12,7 +13,8 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from sandbox_server.store import address, connection, rows, tables
+from sandbox_server.domain.lease import Lease, Replica
+from sandbox_server.store import address, connection, leases, rows, tables
 from sandbox_server.store.address import Location
 from sandbox_server.store.connection import Schema
 
@@ -33,9 +35,11 @@ class Inspection:
     """What there is to know of a database.
 
     - `product`: its name and version, such as `PostgreSQL 16.2`.
-    - `missing_rights`: what its user may not do, such as `INSERT on sandbox`.
+    - `missing_rights`: what its user may not do, such as `INSERT on sandbox`. If anything is missing, or the schema cannot be
+      used, what follows is not read but for `ahead`.
     - `key_ids`: the ids of the keys of the stored environments.
     - `ahead`: how far its clock is ahead of this machine's. SQLite has no clock of its own.
+    - `replicas`, `leases`: the replicas that live, and every lease. None with SQLite, which one service has alone.
     """
 
     product: str
@@ -43,6 +47,8 @@ class Inspection:
     missing_rights: Sequence[str] = ()
     key_ids: Sequence[bytes] = ()
     ahead: timedelta = timedelta()
+    replicas: Sequence[Replica] = ()
+    leases: Sequence[Lease] = ()
 
 
 def file(url: Location) -> Path | None:
@@ -66,15 +72,27 @@ def inspect(url: Location) -> Inspection:
         return Inspection(product, Schema.EMPTY)
     with connection.transaction(engine) as opened:
         schema = connection.schema(opened)
-        stored = opened.scalars(rows.KEYS).all() if schema is Schema.CURRENT else ()
-        key_ids = [bytes(one) for one in stored]
-        if path is not None:
-            missing = [] if os.access(path, os.W_OK) else [f"write {path}"]
-            return Inspection(product, schema, missing, key_ids)
-        before = datetime.now(UTC)
-        version, now = opened.execute(sa.text("SELECT current_setting('server_version'), clock_timestamp()")).one()
-        ahead = now - (before + (datetime.now(UTC) - before) / 2)
-        return Inspection(f"PostgreSQL {version.split()[0]}", schema, _missing_rights(opened, schema), key_ids, ahead)
+        if path is None:
+            return _postgresql(opened, schema)
+        missing = [] if os.access(path, os.W_OK) else [f"write {path}"]
+        return Inspection(product, schema, missing, _key_ids(opened) if schema is Schema.CURRENT else ())
+
+
+def _postgresql(opened: sa.Connection, schema: Schema) -> Inspection:
+    before = datetime.now(UTC)
+    version, now = opened.execute(sa.text("SELECT current_setting('server_version'), clock_timestamp()")).one()
+    ahead = now - (before + (datetime.now(UTC) - before) / 2)
+    missing = _missing_rights(opened, schema)
+    found = Inspection(f"PostgreSQL {version.split()[0]}", schema, missing, ahead=ahead)
+    if schema is not Schema.CURRENT or missing:
+        return found
+    return dataclasses.replace(
+        found, key_ids=_key_ids(opened), replicas=leases.living(opened), leases=tuple(leases.known(opened))
+    )
+
+
+def _key_ids(opened: sa.Connection) -> list[bytes]:
+    return [bytes(one) for one in opened.scalars(rows.KEYS)]
 
 
 def _read_only(url: Location, path: Path) -> sa.Engine:

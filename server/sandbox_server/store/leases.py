@@ -115,7 +115,7 @@ def turn(
         changed += connection.execute(TAKE, named | {"of_namespace": namespace}).rowcount
     if changed:
         notices.announce(connection, me.id)
-    return Standing({one.namespace: one for one in _leases(connection)}, replicas, share)
+    return Standing({one.namespace: one for one in known(connection)}, replicas, share)
 
 
 def give_up(connection: sa.Connection, me: str, namespaces: Collection[str]) -> None:
@@ -137,7 +137,8 @@ def living(connection: sa.Connection) -> list[Replica]:
     ]
 
 
-def _leases(connection: sa.Connection) -> Iterable[Lease]:
+def known(connection: sa.Connection) -> Iterable[Lease]:
+    """Yields every lease, those that have ended too."""
     for one in connection.execute(LEASES):
         sight = Sight(one.synced, one.fault, one.readable)
         yield Lease(one.namespace, one.holder, one.epoch, one.remaining, sight)
