@@ -10,6 +10,7 @@ import pytest
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.spec import Port, Readiness, SandboxSpec
+from sandbox_server.engines import local
 from sandbox_server.engines.local import readiness
 
 from tests.support import samples
@@ -144,3 +145,28 @@ async def test_the_web_server_of_a_sandbox_without_a_command_answers_once_it_run
     _, writer = await asyncio.open_connection("127.0.0.1", made.addresses.ports[0])
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("says", [Phase.RUNNING, Phase.STARTING])
+async def test_adopted_process_is_as_ready_as_it_was_until_its_first_probe_whatever_the_status_says(
+    rig: LocalRig, says: Phase
+) -> None:
+    await rig.create(A, spec=serving(http_path="/health"))
+    home, ready = rig.ground.home(A), []
+    await not_ready(rig)
+    (home / "listen").touch()
+    for code, reason in (("500", Reason.NOT_READY), ("200", Reason.READY), ("500", Reason.NOT_READY)):
+        (home / "code").write_text(code)
+        await rig.until(A, lambda one, reason=reason: one.status.reason is reason)
+        sandbox = await rig.get(A)
+        await rig.stop()
+        chosen = rig.ground.settings
+        engine = local.LocalEngine(chosen.local, chosen.data_dir, chosen.pace)
+        status = dataclasses.replace(sandbox.status, phase=says)
+        await engine.open([dataclasses.replace(sandbox, status=status)], lambda _: None, lambda _: 1)
+        pod = engine.observe(sandbox).pod
+        await engine.close()
+        assert pod is not None
+        ready.append(pod.ready)
+        await rig.start()
+    assert ready == [False, True, False]

@@ -58,6 +58,31 @@ class Process:
         return Path(f"{self.files}.log")
 
     @property
+    def _ready_mark(self) -> Path:
+        return Path(f"{self.files}.ready")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process was ready when that was last noted."""
+        with contextlib.suppress(OSError):
+            return self._ready_mark.read_text() == self._identity
+        return False
+
+    def note(self, ready: bool) -> None:
+        """Notes whether the process is ready, for a service that adopts it."""
+        # In a file of its own, since an earlier release takes no further field of a process. Without the file, the
+        # adopted process is ready after its first probe.
+        with contextlib.suppress(OSError):
+            if ready:
+                self._ready_mark.write_text(self._identity)
+            else:
+                self._ready_mark.unlink(missing_ok=True)
+
+    @property
+    def _identity(self) -> str:
+        return f"{self.pid} {self.began}\n"
+
+    @property
     def alive(self) -> bool:
         """Whether the leader of the group runs."""
         return _runs(self.pid, self.began)
@@ -178,7 +203,7 @@ class Process:
 
     def forget(self) -> None:
         """Removes the files by which `find` finds the process."""
-        for suffix in (".process", ".exit"):
+        for suffix in (".process", ".exit", ".ready"):
             Path(f"{self.files}{suffix}").unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from sandbox_server.domain.observed import Exit, Pod
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import launch, processes, readiness
 from sandbox_server.engines.local.folder import Folder
@@ -64,8 +64,8 @@ class Unit:
         files = self.folder.process
         owner = self.sandbox.uid
         process = processes.find(files, owner)
-        # What the last status said, until the first probe, which follows at once.
-        self._ready = self.sandbox.status.phase is Phase.RUNNING
+        # Until the first probe, which follows at once.
+        self._ready = process.ready
         while True:
             self._updated.clear()
             generation = self.sandbox.pod_generation if self.replicas else 0
@@ -137,6 +137,8 @@ class Unit:
         """Shows whether the process is ready, until it ends or there is an update."""
 
         def show(ready: bool) -> None:
+            if ready is not self._ready:
+                process.note(ready)
             self._ready = ready
             if ready:
                 self._show(process, Reason.READY, "the process runs")
