@@ -13,6 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # The commit, tag or branch whose contract `make breaking` compares with: by default the commit that named the packages of
 # the generated code, which must never change again.
 AGAINST ?= $(shell git log --format=%H -S'option go_package' -- protos/sandbox/v1/sandbox.proto | tail -1)
+# What `make manifests` prints the objects of.
+VALUES ?= deploy/production.yaml
+NAMESPACE ?= sandbox-system
 # Further arguments of pytest: make test ARGS=tests/unit
 ARGS ?=
 # The tests wait more than they compute, so that several run at once: JOBS=0 runs them one by one, as -s needs it.
@@ -23,7 +26,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-all coverage test-random test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes lint breaking format generate docs requirements image-check clean
+.PHONY: help setup run demo test test-all coverage test-random test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes lint breaking format generate docs manifests requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -100,9 +103,13 @@ format: $(STAMP) ## format Python and the contract
 generate: $(STAMP) docs ## regenerate the stubs and the docs
 	$(BIN)/python scripts/generate.py generated
 
-docs: $(STAMP) ## write docs/api.md and docs/errors.md from the contract, and the tables of docs/lifecycle.md from the code
+docs: $(STAMP) ## write docs/api.md and docs/errors.md from the contract, and from the code the tables of docs/lifecycle.md and the settings of the chart
 	$(BIN)/python scripts/reference.py docs
 	$(BIN)/python scripts/diagram.py docs/lifecycle.md
+	$(BIN)/python scripts/chart_schema.py deploy/chart/values.schema.json
+
+manifests: ## print the objects of the chart, for kubectl: VALUES=values.yaml NAMESPACE=sandbox-system
+	@"$$(tests/kubernetes/helm/build.sh)" template sandbox-service deploy/chart --namespace $(NAMESPACE) --values $(VALUES) --skip-tests
 
 requirements: $(STAMP) ## lock the dependencies again; UPGRADE=--upgrade takes the newest
 	$(BIN)/$(COMPILE) $(UPGRADE) pyproject.toml --extra server -o requirements.txt

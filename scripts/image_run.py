@@ -4,6 +4,7 @@ import os
 import shlex
 import stat
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,10 +29,12 @@ def secret_volume(folder: Path, content: Mapping[str, bytes], mode: int, user: s
     return folder
 
 
-def command(user: str) -> list[str]:
+def command(user: str, volumes: Mapping[str, Path] | None = None) -> list[str]:
     """Returns the words before a command that run it as `user`, such as 1001:1001. Empty if this process is not root.
 
-    If the interpreter or the repository is in a directory that other users may not enter, it is mounted over it.
+    If the interpreter or the repository is in a directory that other users may not enter, it is mounted over it. With
+    `volumes`, folders by the paths below /run where they are mounted, every file outside of the folder for temporary files
+    is read-only, as with `readOnlyRootFilesystem`.
     """
     if os.geteuid() != 0:
         return []
@@ -49,5 +52,18 @@ def command(user: str) -> list[str]:
         f"mkdir -p {name}; mount --no-canonicalize --bind /proc/self/fd/{fd} {name}; exec {fd}<&-"
         for fd, name in enumerate(map(shlex.quote, map(str, places)), 3)
     ]
-    script = "; ".join(["set -e", *opened, *hidden, *mounted, f'{change} -- "$@"'])
+    script = "; ".join(["set -e", *opened, *hidden, *mounted, *_as_in_a_pod(volumes), f'{change} -- "$@"'])
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+
+
+def _as_in_a_pod(volumes: Mapping[str, Path] | None) -> list[str]:
+    """Returns commands that mount the volumes and make all else read-only."""
+    if volumes is None:
+        return []
+    temporary = shlex.quote(tempfile.gettempdir())
+    commands = ["mount -t tmpfs -o mode=755 tmpfs /run"]
+    for target, folder in volumes.items():
+        commands.append(
+            f"mkdir -p {shlex.quote(target)}; mount --bind {shlex.quote(str(folder))} {shlex.quote(target)}"
+        )
+    return [*commands, f"mount --bind {temporary} {temporary}", "mount -o remount,bind,ro /"]

@@ -1,6 +1,8 @@
 """`python -m tests.kubernetes [KUBECONFIG]`: a control plane and a simulated node, until Ctrl-C or SIGTERM."""
 
 import asyncio
+import contextlib
+import functools
 import os
 import signal
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 
 from tests.kubernetes.cluster import ADMIN, Cluster
 from tests.kubernetes.node import Node
+from tests.kubernetes.processes import Processes
 
 
 async def keep(kubeconfig: Path) -> None:
@@ -17,7 +20,10 @@ async def keep(kubeconfig: Path) -> None:
     cluster = Cluster()
     cluster.start()
     try:
-        async with Node(cluster):
+        async with contextlib.AsyncExitStack() as running:
+            await running.enter_async_context(Node(cluster))
+            if os.geteuid() == 0:
+                await running.enter_async_context(Processes(cluster, functools.partial(print, flush=True)))
             kubeconfig.parent.mkdir(parents=True, exist_ok=True)
             cluster.kubeconfig(kubeconfig, ADMIN)
             print(f"export KUBECONFIG={kubeconfig.absolute()}")

@@ -51,6 +51,11 @@ class Container:
         }
 
 
+def is_sandbox(pod: dict[str, Any]) -> bool:
+    """Whether a pod is of a sandbox."""
+    return any(one["name"] == CONTAINER for one in pod["spec"]["containers"])
+
+
 def own(pod: dict[str, Any]) -> Any:
     """The spec of the sandbox's container."""
     return next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)

@@ -136,6 +136,9 @@ class Node:
                 self._see(value)
 
     def _see(self, pod: dict[str, Any]) -> None:
+        if not kubelet.is_sandbox(pod):
+            # `Processes` may run it.
+            return
         uid = pod["metadata"]["uid"]
         self._pods[uid] = pod
         deleted = "deletionTimestamp" in pod["metadata"]

@@ -6,7 +6,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 from sandbox_server import monitoring
 from sandbox_server.rpc import probe
 
@@ -105,17 +104,16 @@ def test_the_image_starts_the_service_and_asks_after_its_health() -> None:
 
 @pytest.mark.find(46)
 def test_the_probes_of_a_pod_ask_what_the_service_answers_and_are_given_the_time_that_it_takes() -> None:
-    text = (ROOT / "docs" / "kubernetes.md").read_text()
-    (described,) = re.findall(r"```yaml\n(readinessProbe:.*?)```", text, re.DOTALL)
-    probes = yaml.safe_load(described)
-    assert {name: one["httpGet"]["path"] for name, one in probes.items()} == {
-        "readinessProbe": "/readyz",
-        "livenessProbe": "/healthz",
-    }
-    for one in probes.values():
-        # The default of the kubelet is one second.
-        assert monitoring.PROBE_MOST < one["timeoutSeconds"] <= one["periodSeconds"]
-        assert f"SANDBOX_METRICS_LISTEN=0.0.0.0:{one['httpGet']['port']} " in text
+    text = (ROOT / "deploy" / "chart" / "templates" / "deployment.yaml").read_text()
+    probes = re.findall(
+        r"(\w+Probe):\n +httpGet: \{path: (\S+), port: http\}\n +periodSeconds: (\d+)\n +timeoutSeconds: (\d+)\n", text
+    )
+    asked = {"startupProbe": "/healthz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
+    assert {name: path for name, path, *_ in probes} == asked
+    # The default of the kubelet is one second.
+    assert all(int(limit) > monitoring.PROBE_MOST for *_, limit in probes)
+    (port,) = every("EXPOSE", LAST)
+    assert f"{{name: grpc, containerPort: {port.rest}}}" in text
     (health,) = every("HEALTHCHECK", LAST)
     (limit,) = re.findall(r"--timeout=(\d+)s", health.rest)
     assert int(limit) > probe.ANSWER

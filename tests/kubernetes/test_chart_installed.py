@@ -1,0 +1,199 @@
+"""The chart, installed by helm on the real control plane: its pods run as processes, and a caller has a sandbox."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import AsyncClient
+
+from tests.kubernetes import charts
+from tests.kubernetes.cluster import ADMIN, Cluster
+from tests.kubernetes.ground import RBAC
+from tests.kubernetes.node import Node
+from tests.kubernetes.processes import Processes
+from tests.support.certificates import certificate
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a process as the image's user")
+
+TOKEN = "the-token-of-tenant-a"
+NAME = "r-sandbox-service"
+
+
+class Installation:
+    """A namespace for the release `r`, which enforces Pod Security "restricted", and one for sandboxes of a tenant."""
+
+    def __init__(self, cluster: Cluster, processes: Processes, folder: Path) -> None:
+        self.cluster = cluster
+        self.processes = processes
+        self.namespace, self.tenant = f"system-{os.urandom(3).hex()}", f"tenant-{os.urandom(3).hex()}"
+        self.kubeconfig = cluster.kubeconfig(folder / "admin", ADMIN)
+        for name in (self.namespace, self.tenant):
+            labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+            cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
+
+    def secret(self, name: str, content: dict[str, bytes], kind: str = "Opaque") -> None:
+        data = {key: base64.b64encode(value).decode() for key, value in content.items()}
+        self.cluster.request("POST", self.path("secrets"), {"metadata": {"name": name}, "type": kind, "data": data})
+
+    def path(self, resource: str, name: str = "", group: str = "api/v1", namespace: str = "") -> str:
+        return f"/{group}/namespaces/{namespace or self.namespace}/{resource}" + (f"/{name}" if name else "")
+
+    def get(self, *words: str, **more: str) -> dict[str, Any]:
+        return dict(self.cluster.request("GET", self.path(*words, **more)))
+
+    def sandbox_objects(self) -> dict[str, tuple[str, int]]:
+        """The uid and the generation of the workload, the pod and the disk of each sandbox."""
+        found = {}
+        for resource, group in (
+            ("statefulsets", "apis/apps/v1"),
+            ("pods", "api/v1"),
+            ("persistentvolumeclaims", "api/v1"),
+        ):
+            for one in self.get(resource, group=group, namespace=self.tenant)["items"]:
+                meta = one["metadata"]
+                found[f"{resource}/{meta['name']}"] = meta["uid"], meta.get("generation", 0)
+        return found
+
+    def replica(self) -> str:
+        """The name of a pod that serves, and goes on doing so."""
+        pods = self.get("pods")["items"]
+        staying = [one for one in pods if "deletionTimestamp" not in one["metadata"]]
+        return str(next(one["metadata"]["name"] for one in staying if one["status"]["phase"] == "Running"))
+
+    async def helm(self, *words: str | Path) -> str:
+        words = (*words, "--namespace", self.namespace)
+        try:
+            return await asyncio.to_thread(charts.helm, *words, kubeconfig=self.kubeconfig)
+        except charts.HelmFailed as error:
+            logs = [one.read_text()[-2000:] for one in self.processes.folder.glob(f"{self.namespace}-*.log")]
+            raise charts.HelmFailed("\n".join([str(error), *logs])) from None
+
+    async def install(self, values: dict[str, Any]) -> str:
+        """Installs the release or upgrades it, and returns when its pods are ready."""
+        words = ["--wait", "--timeout", "4m", *charts.given(values)]
+        return await self.helm("upgrade", "--install", "r", charts.CHART, *words)
+
+
+@contextlib.asynccontextmanager
+async def called(installed: Installation, **options: Any) -> AsyncIterator[AsyncClient]:
+    """A client of one of the replicas."""
+    port = installed.processes.ports[installed.namespace, installed.replica()][50051]
+    async with AsyncClient(f"127.0.0.1:{port}", contact_timeout=30, **options) as client:
+        yield client
+
+
+async def reached(client: AsyncClient, sandbox_id: str, phase: "pb.Phase.ValueType") -> None:
+    async with asyncio.timeout(60):
+        while (await client.status(sandbox_id)).phase != phase:
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def processes(cluster: Cluster, node: Node) -> AsyncIterator[Processes]:
+    async with Processes(cluster) as made:
+        yield made
+
+
+async def test_replicas_on_postgresql_with_tls_and_tokens_run_sandboxes_which_no_release_touches(
+    cluster: Cluster, processes: Processes, postgres: Callable[[], str], tmp_path: Path
+) -> None:
+    installed = Installation(cluster, processes, tmp_path)
+    chain, key = certificate(tmp_path, "served")
+    tenants = {"tenants": [{"name": "a", "namespaces": [installed.tenant], "tokens": [TOKEN]}]}
+    installed.secret("database", {"url": postgres().encode()})
+    installed.secret("keys", {"env.keys": base64.b64encode(b"k" * 32)})
+    installed.secret("tokens", {"tenants.json": json.dumps(tenants).encode()})
+    installed.secret("tls", {"tls.crt": chain.read_bytes(), "tls.key": key.read_bytes()}, "kubernetes.io/tls")
+    values = {
+        "image.repository": "registry.example.com/sandbox-service",
+        "tenantNamespaces": [installed.tenant],
+        "namespaceRights": True,
+        "settings.ready-for": 0,
+        **{f"{name}.secret": name for name in ("database", "keys", "tokens", "tls")},
+    }
+    notes = await installed.install(values)
+    assert f"r serves {NAME}.{installed.namespace}.svc:50051 with TLS, with 2 replica(s)." in notes
+    deployment = installed.get("deployments", NAME, group="apis/apps/v1")
+    assert deployment["status"]["readyReplicas"] == 2
+    # The hook has migrated the database and is gone.
+    assert installed.get("jobs", group="apis/batch/v1")["items"] == []
+    assert installed.get("poddisruptionbudgets", NAME, group="apis/policy/v1")["status"]["desiredHealthy"] == 1
+    tested = await installed.helm("test", "r")
+    assert tested.count("Phase:          Succeeded") == 2, processes.log(installed.namespace, f"{NAME}-doctor")
+    assert processes.log(installed.namespace, f"{NAME}-health").startswith("SERVING ")
+    told = processes.log(installed.namespace, f"{NAME}-doctor")
+    assert f"system:serviceaccount:{installed.namespace}:{NAME}" in told
+    assert f"{installed.tenant}: exists" in told
+    async with called(installed, token=TOKEN, ca_file=chain) as client:
+        await client.create("demo", sandbox_id="demo", env={"A": "1"})
+        await reached(client, "demo", pb.PHASE_RUNNING)
+    before = installed.sandbox_objects()
+    assert set(before) == {"statefulsets/demo", "pods/demo-0", "persistentvolumeclaims/vn-homevn-agent-demo-0"}
+    await installed.install(values | {"settings.resync": 5, "podAnnotations": {"release": "2"}})
+    await installed.helm("rollback", "r", "1", "--wait", "--timeout", "4m")
+    assert "release" not in installed.get("deployments", NAME, group="apis/apps/v1")["spec"]["template"]["metadata"]
+    assert installed.sandbox_objects() == before
+    async with called(installed, token=TOKEN, ca_file=chain) as client:
+        await client.create("other", sandbox_id="other")
+        await reached(client, "other", pb.PHASE_RUNNING)
+        await client.delete("other")
+        await reached(client, "other", pb.PHASE_TERMINATED)
+        await reached(client, "demo", pb.PHASE_RUNNING)
+    await installed.helm("uninstall", "r", "--wait")
+    assert installed.sandbox_objects() == before
+    for resource in ("roles", "rolebindings"):
+        assert installed.get(resource, group=RBAC.strip("/"), namespace=installed.tenant)["items"] == []
+
+
+async def test_one_replica_on_sqlite_keeps_its_database_over_upgrade_and_uninstall(
+    cluster: Cluster, processes: Processes, tmp_path: Path
+) -> None:
+    installed = Installation(cluster, processes, tmp_path)
+    values = {
+        "image.repository": "registry.example.com/sandbox-service",
+        "replicas": 1,
+        "tenantNamespaces": [installed.tenant],
+        "database.sqlite.enabled": True,
+        "allowAnonymous": True,
+        "allowPlaintext": True,
+        "settings.ready-for": 0,
+    }
+    assert "in plaintext, with 1 replica(s)" in await installed.install(values)
+    assert (await installed.helm("test", "r")).count("Phase:          Succeeded") == 1
+    async with called(installed) as client:
+        await client.create("demo", sandbox_id="demo")
+        await reached(client, "demo", pb.PHASE_RUNNING)
+    before = installed.sandbox_objects()
+    await installed.install(values | {"podAnnotations": {"release": "2"}})
+    async with called(installed) as client:
+        await reached(client, "demo", pb.PHASE_RUNNING)
+    await installed.helm("uninstall", "r", "--wait")
+    await installed.install(values)
+    async with called(installed) as client:
+        await reached(client, "demo", pb.PHASE_RUNNING)
+        assert installed.sandbox_objects() == before
+        await client.delete("demo")
+        await reached(client, "demo", pb.PHASE_TERMINATED)
+
+
+async def test_a_namespace_that_is_not_there_fails_the_installation_by_its_name(
+    cluster: Cluster, processes: Processes, tmp_path: Path
+) -> None:
+    installed = Installation(cluster, processes, tmp_path)
+    values = {
+        "image.repository": "registry.example.com/sandbox-service",
+        "replicas": 1,
+        "tenantNamespaces": [installed.tenant, "not-there"],
+        "database.sqlite.enabled": True,
+        "allowAnonymous": True,
+        "allowPlaintext": True,
+    }
+    with pytest.raises(charts.HelmFailed, match='namespaces "not-there" not found'):
+        await installed.install(values)
