@@ -11,7 +11,7 @@ import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import batches, calls, channel, contact, errors, policy, queries, retry, updates, watch
+from sandbox_client import batches, calls, channel, contact, errors, policy, queries, retry, updates, volumes, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,6 +83,8 @@ class AsyncClient:
     page = _method(calls.page)
     wait_for_phase = _method(queries.wait_for_phase)
     events_page = _method(queries.events_page)
+    volumes_page = _method(volumes.volumes_page)
+    delete_volume = _method(volumes.delete_volume)
     capabilities = _method(queries.capabilities)
 
     async def run(self, call: calls.Call[T]) -> T:
@@ -173,6 +175,26 @@ class AsyncClient:
             )
             for event in page.events:
                 yield event
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def volumes(
+        self, *, namespace: str = "", project: str = "", label_selector: str = "", tenant: str = ""
+    ) -> AsyncIterator[pb.KeptVolume]:
+        """Yields the disks that deleted sandboxes left, and reads them page by page."""
+        token = ""
+        while True:
+            page = await self.volumes_page(
+                namespace=namespace,
+                project=project,
+                label_selector=label_selector,
+                tenant=tenant,
+                page_size=500,
+                page_token=token,
+            )
+            for volume in page.volumes:
+                yield volume
             token = page.next_page_token
             if not token:
                 return

@@ -50,7 +50,7 @@ def signature(make: Callable[..., Any]) -> inspect.Signature:
     return own.replace(parameters=[first, *own.parameters.values()], return_annotation=answer)
 
 
-def target(sandbox: Named, namespace: str) -> tuple[str, str]:
+def target(sandbox: Named | pb.KeptVolume, namespace: str) -> tuple[str, str]:
     """Returns the id of a sandbox, and `namespace` or else the namespace that the sandbox comes with."""
     if isinstance(sandbox, str):
         return sandbox, namespace

@@ -11,7 +11,7 @@ import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import batches, calls, channel, contact, errors, policy, queries, retry, updates, watch
+from sandbox_client import batches, calls, channel, contact, errors, policy, queries, retry, updates, volumes, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,6 +85,8 @@ class Client:
     page = _method(calls.page)
     wait_for_phase = _method(queries.wait_for_phase)
     events_page = _method(queries.events_page)
+    volumes_page = _method(volumes.volumes_page)
+    delete_volume = _method(volumes.delete_volume)
     capabilities = _method(queries.capabilities)
 
     def run(self, call: calls.Call[T]) -> T:
@@ -181,6 +183,25 @@ class Client:
                 page_token=token,
             )
             yield from page.events
+            token = page.next_page_token
+            if not token:
+                return
+
+    def volumes(
+        self, *, namespace: str = "", project: str = "", label_selector: str = "", tenant: str = ""
+    ) -> Iterator[pb.KeptVolume]:
+        """Yields the disks that deleted sandboxes left, and reads them page by page."""
+        token = ""
+        while True:
+            page = self.volumes_page(
+                namespace=namespace,
+                project=project,
+                label_selector=label_selector,
+                tenant=tenant,
+                page_size=500,
+                page_token=token,
+            )
+            yield from page.volumes
             token = page.next_page_token
             if not token:
                 return

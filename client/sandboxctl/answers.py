@@ -1,9 +1,9 @@
 """The answer of a command in the chosen format: tables for people, JSON, YAML and names for programs."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from google.protobuf import json_format
@@ -17,8 +17,8 @@ from sandbox_client import words
 from sandboxctl import details, show
 from sandboxctl.options import Output, chosen
 
-_Cell = str | Text
-_COLUMNS: dict[str, Callable[[pb.Sandbox], _Cell]] = {
+Cell = str | Text
+_COLUMNS: dict[str, Callable[[pb.Sandbox], Cell]] = {
     "TENANT": lambda one: show.printable(one.status.tenant or "-"),
     "NAMESPACE": lambda one: one.namespace,
     "ID": lambda one: one.sandbox_id,
@@ -35,6 +35,7 @@ _COLUMNS: dict[str, Callable[[pb.Sandbox], _Cell]] = {
     "MESSAGE": lambda one: show.printable(one.status.message),
 }
 _NARROW = ("ID", "PROJECT", "PHASE", "REASON", "AGE", "URL")
+_Row = TypeVar("_Row", bound=pb.Sandbox | pb.KeptVolume)
 
 
 def structured(value: Any) -> bool:
@@ -114,18 +115,23 @@ def age(since: Timestamp) -> str:
 
 def _rows(found: Sequence[pb.Sandbox]) -> None:
     """Prints a line for each sandbox."""
+    rows(found, _COLUMNS, _NARROW)
+
+
+def rows(found: Sequence[_Row], columns: Mapping[str, Callable[[_Row], Cell]], narrow_columns: Sequence[str]) -> None:
+    """Prints a line for each entry of a list: its name, all `columns`, or the narrow ones."""
     if chosen.output is Output.NAME:
         for one in found:
             show.out.print(f"{one.namespace}/{one.sandbox_id}")
         return
     several = len({one.namespace for one in found}) > 1
-    narrow = (*["NAMESPACE"] * several, *_NARROW)
-    headings = tuple(_COLUMNS) if chosen.output is Output.WIDE else narrow
+    narrow = (*["NAMESPACE"] * several, *narrow_columns)
+    headings = tuple(columns) if chosen.output is Output.WIDE else narrow
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, no_wrap=True)
     for one in found:
-        table.add_row(*(_COLUMNS[heading](one) for heading in headings))
+        table.add_row(*(columns[heading](one) for heading in headings))
     show.out.print(table)
 
 

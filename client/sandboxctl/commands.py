@@ -23,6 +23,7 @@ from sandboxctl import (
     show,
     targets,
     top,
+    volumes,
 )
 from sandboxctl import env as variables
 from sandboxctl.options import chosen
@@ -113,6 +114,8 @@ def stop(
 
 
 app.command()(deletion.delete)
+app.command()(volumes.volumes)
+app.command("delete-volume")(volumes.delete_volume)
 app.command()(applying.apply)
 app.command()(history.events)
 app.command()(top.top)

@@ -28,6 +28,14 @@ def first_id(context: typer.Context, incomplete: str) -> list[str]:
     return [] if context.params.get("words") else ids(context, incomplete)
 
 
+def volumes(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns the ids of kept disks that begin so."""
+    with contextlib.suppress(Exception), _connected(context) as reached:
+        found = reached.volumes_page(namespace=options.chosen.namespace, page_size=1000).volumes
+        return sorted({one.sandbox_id for one in found if one.sandbox_id.startswith(incomplete)})
+    return []
+
+
 def ids_and_projects(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the ids and projects that begin so."""
     with contextlib.suppress(Exception):
@@ -52,14 +60,19 @@ def context_names(incomplete: str) -> list[str]:
 
 
 def _sandboxes(context: typer.Context) -> Iterator[pb.Sandbox]:
-    """Yields sandboxes from one page, by the options that are typed already."""
+    """Yields sandboxes from one page."""
+    with _connected(context) as reached:
+        yield from reached.page(namespace=options.chosen.namespace, page_size=1000, basic=True).sandboxes
+
+
+def _connected(context: typer.Context) -> contextlib.AbstractContextManager[Client]:
+    """Returns a client by the options that are typed already."""
     _take(context.find_root().params)
 
     def client(server: str, **secrets: Any) -> Client:
         return Client(server, timeout=WITHIN, contact_timeout=WITHIN, **secrets)
 
-    with options.chosen.connected(client) as reached:
-        yield from reached.page(namespace=options.chosen.namespace, page_size=1000, basic=True).sandboxes
+    return options.chosen.connected(client)
 
 
 def _take(params: dict[str, Any]) -> None:

@@ -37,12 +37,16 @@ def delete(
 
 
 def _ask(names: list[tuple[str, str]], keep_volume: bool) -> None:
+    disks = "each disk is kept" if keep_volume else "each disk goes too, with all that is on it"
+    many = "this sandbox" if len(names) == 1 else f"these {len(names)} sandboxes"
+    confirmed(names, f"Delete {many}? {disks}")
+
+
+def confirmed(names: list[tuple[str, str]], question: str) -> None:
     """Asks on standard error, where standard output is for programs. Ends the command at every answer but yes."""
     for namespace, sandbox_id in names:
         show.err.print(show.printable(f"  {namespace}/{sandbox_id}" if namespace else f"  {sandbox_id}"))
-    disks = "each disk is kept" if keep_volume else "each disk goes too, with all that is on it"
-    many = "this sandbox" if len(names) == 1 else f"these {len(names)} sandboxes"
-    show.err.print(f"Delete {many}? {disks} [y/N] ", end="")
+    show.err.print(f"{question} [y/N] ", end="")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         show.err.print("nothing was deleted")
         raise typer.Exit(1)

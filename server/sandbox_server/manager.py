@@ -124,6 +124,12 @@ class StatefulSetManager:
             mutation, lambda _, before: (mutations.delete(before, keep_volume), None), deleted=True
         )
 
+    async def delete_volume(self, mutation: Mutation, uid: str) -> Event:
+        """Removes the volume that a deleted sandbox left. Raises `errors.Aborted` and `errors.FailedPrecondition`."""
+        return await self._change(
+            mutation, lambda _, before: (mutations.delete_volume(before, uid), None), deleted=True
+        )
+
     async def update_env(
         self, mutation: Mutation, values: Mapping[str, str], unset: Sequence[str], replace: bool
     ) -> Event:

@@ -132,6 +132,36 @@ def test_a_kept_disk_is_removed_by_another_delete(ctl: Ctl, client: Client) -> N
     assert client.status(name).reason == pb.REASON_DELETED
 
 
+def test_kept_disks_are_listed_and_deleted(ctl: Ctl, client: Client) -> None:
+    name = made(client)
+    uid = client.wait_until(name, "RUNNING", timeout=20).uid
+    assert ctl("delete", name, "--keep-volume", "--wait").returncode == 0
+    table = [line.split() for line in ctl("volumes", "-p", "gone").stdout.splitlines()]
+    assert table[0] == ["ID", "PROJECT", "SIZE", "CLASS", "KEPT", "VOLUME"]
+    assert [name, "gone", "5Gi", "-"] in [one[:4] for one in table]
+    wide = [line.split() for line in ctl("-o", "wide", "volumes").stdout.splitlines()]
+    assert wide[0][:4] == ["TENANT", "NAMESPACE", "ID", "PROJECT"]
+    assert uid in [one[9] for one in wide]
+    assert f"default/{name}" in ctl("-o", "name", "volumes").stdout.split()
+    assert name in [one["sandbox_id"] for one in json.loads(ctl("-o", "json", "volumes").stdout)["volumes"]]
+    refused = ctl("delete-volume", name, answer="n\n")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "all that is on it goes" in refused.stderr
+    done = ctl("-o", "json", "delete-volume", name, "--wait", answer="y\n")
+    assert (done.returncode, json.loads(done.stdout)["status"]["reason"]) == (0, "REASON_DELETED"), done.stderr
+    assert ctl("delete-volume", name).returncode == 0
+    assert name not in ctl("volumes").stdout
+    assert "no kept disk matches" in ctl("volumes", "-p", "none").stderr
+
+
+def test_the_disk_of_a_sandbox_that_was_not_deleted_stays(ctl: Ctl, client: Client) -> None:
+    name = made(client)
+    done = ctl("delete-volume", name, "never-was")
+    assert (done.returncode, "was not deleted" in done.stderr) == (3, True)
+    assert desired(client, name) == pb.DESIRED_STATE_RUNNING
+    client.delete(name)
+
+
 def test_an_unknown_sandbox_has_the_exit_code_of_one_that_is_not_found(ctl: Ctl, client: Client) -> None:
     with pytest.raises(NotFound):
         client.get("never-was")

@@ -370,6 +370,13 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
         "page_size": [{"page_size": one} for one in (-1, 1001, -(2**31))],
         "page_token": [{"page_token": one} for one in ("?", "-1", "1.0", "\u0661", "1\n", " 1", "9" * 19, "1" * 5000)],
     },
+    "DeleteVolume": {name: several for name, several in CHANGES.items() if name != "expected_generation"},
+    "ListVolumes": MATCHES
+    | {
+        "page_size": [{"page_size": one} for one in (-1, 1001, -(2**31))],
+        "page_token": [{"page_token": one} for one in ("?", "a", "/", "a/", "a/b/c", "a/\n")],
+        "tenant": [{"tenant": one} for one in ("a\0", "x" * 1025)],
+    },
     "ListSandboxes": MATCHES
     | {
         "phases[1]": [{"phases": [3, one]} for one in (0, 10, -1, 2**31 - 1)],

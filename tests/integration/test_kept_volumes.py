@@ -100,6 +100,19 @@ def test_removal_of_a_kept_volume_is_seen_by_watches_and_takes_effect_once(clien
     assert heard[-1] == (pb.PHASE_TERMINATED, 3)
 
 
+def test_a_kept_volume_is_listed_and_deleted_by_its_own_calls(client: Client, service: Service) -> None:
+    made = keep(client, "own-calls", size="2Gi")
+    folder = next(one for one in service.sandboxes() if one.name == "own-calls")
+    (volume,) = client.volumes(project="kept")
+    assert (volume.sandbox_id, volume.uid, volume.size, volume.tenant) == ("own-calls", made.uid, "2Gi", "default")
+    assert volume.keep_time == made.status.transition_time
+    assert volume.name == made.status.volume.name
+    client.wait_until(client.delete_volume(volume), "TERMINATED", timeout=30)
+    assert not folder.exists()
+    assert list(client.volumes()) == []
+    assert client.delete_volume(volume).status.reason == pb.REASON_DELETED
+
+
 def test_removal_of_a_kept_volume_leaves_the_ports_of_others_alone(make_service: Callable[..., Service]) -> None:
     service = make_service("--local-ports", "27310-27311").start()
     with service.client() as client:

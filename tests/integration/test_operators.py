@@ -23,7 +23,16 @@ from tests.support import served as serving
 from tests.support.served import Served
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"]
-READS = {"GetStatus", "GetSandbox", "ListSandboxes", "WatchStatus", "WaitForPhase", "ListEvents", "GetCapabilities"}
+READS = {
+    "GetStatus",
+    "GetSandbox",
+    "ListSandboxes",
+    "WatchStatus",
+    "WaitForPhase",
+    "ListEvents",
+    "ListVolumes",
+    "GetCapabilities",
+}
 """Every RPC that is not here changes something: an operator that only reads must not be able to call it."""
 SANDBOXES = [("red-1", "a"), ("red-1", "b"), ("red-2", "a"), ("blue-1", "a"), ("blue-1", "ended")]
 

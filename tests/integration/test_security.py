@@ -116,6 +116,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "GetSandbox": lambda name, ns: pb.GetSandboxRequest(sandbox_id=name, namespace=ns),
             "WatchStatus": lambda name, ns: pb.WatchStatusRequest(sandbox_ids=[name], namespace=ns, after_sequence=0),
             "ListEvents": lambda name, ns: pb.ListEventsRequest(sandbox_id=name, namespace=ns),
+            "DeleteVolume": lambda name, ns: pb.DeleteVolumeRequest(sandbox_id=name, namespace=ns, uid="none"),
             "WaitForPhase": lambda name, ns: pb.WaitForPhaseRequest(sandbox_id=name, namespace=ns, phase=3),
         }
         batches = {
@@ -123,7 +124,8 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "BatchStop": pb.BatchStopRequest,
             "BatchDelete": pb.BatchDeleteRequest,
         }
-        assert {*requests, *batches, "CreateSandbox", "ListSandboxes", "GetCapabilities"} == set(METHODS)
+        lists = {"ListSandboxes", "ListVolumes"}
+        assert {*requests, *batches, *lists, "CreateSandbox", "GetCapabilities"} == set(METHODS)
         for name, request in requests.items():
             for namespace in ("", "a-ns"):
                 theirs = call(service, name, request("secret-one", namespace), TOKENS["b"])

@@ -69,7 +69,7 @@ class Served:
         **changes: Any,
     ) -> Event:
         """Writes the next event of a sandbox. `changes` are its, or its status's."""
-        of_status = {name: changes.pop(name) for name in ("transition_time", "message") if name in changes}
+        of_status = {name: changes.pop(name) for name in ("transition_time", "message", "volume") if name in changes}
 
         def change(reader: store.Reader) -> store.Write:
             last = reader.last(Key(namespace, sandbox_id))

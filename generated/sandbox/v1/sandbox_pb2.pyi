@@ -99,7 +99,7 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     PHASE_TERMINATING: _Phase.ValueType  # 7
     """Everything is being removed."""
     PHASE_TERMINATED: _Phase.ValueType  # 8
-    """The pod and, unless kept, the disk are gone. Final, except that a kept disk can be removed by another Delete."""
+    """The pod and, unless kept, the disk are gone. Final, except that a kept disk can be removed by DeleteVolume or Delete."""
     PHASE_ERROR: _Phase.ValueType  # 9
     """Something prevents the desired state; the reason says what. Not final: the service keeps trying."""
 
@@ -123,7 +123,7 @@ PHASE_STOPPED: Phase.ValueType  # 6
 PHASE_TERMINATING: Phase.ValueType  # 7
 """Everything is being removed."""
 PHASE_TERMINATED: Phase.ValueType  # 8
-"""The pod and, unless kept, the disk are gone. Final, except that a kept disk can be removed by another Delete."""
+"""The pod and, unless kept, the disk are gone. Final, except that a kept disk can be removed by DeleteVolume or Delete."""
 PHASE_ERROR: Phase.ValueType  # 9
 """Something prevents the desired state; the reason says what. Not final: the service keeps trying."""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
@@ -198,8 +198,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_DELETED: _Reason.ValueType  # 13
     """Everything is gone; the disk was removed."""
     REASON_VOLUME_KEPT: _Reason.ValueType  # 14
-    """Everything but the disk is gone. The disk is kept until a CreateSandbox adopts it or a Delete without keep_volume
-    removes it. The message says if the claim had lost its volume.
+    """Everything but the disk is gone. The disk is kept until a CreateSandbox adopts it, or a DeleteVolume or a Delete without
+    keep_volume removes it. The message says if the claim had lost its volume.
     """
     REASON_IMAGE_PULL: _Reason.ValueType  # 15
     """PHASE_ERROR: the image could not be pulled more than once. Check its name and the registry's credentials."""
@@ -313,8 +313,8 @@ still uses it. In the latter case save your work: the disk is removed as soon as
 REASON_DELETED: Reason.ValueType  # 13
 """Everything is gone; the disk was removed."""
 REASON_VOLUME_KEPT: Reason.ValueType  # 14
-"""Everything but the disk is gone. The disk is kept until a CreateSandbox adopts it or a Delete without keep_volume
-removes it. The message says if the claim had lost its volume.
+"""Everything but the disk is gone. The disk is kept until a CreateSandbox adopts it, or a DeleteVolume or a Delete without
+keep_volume removes it. The message says if the claim had lost its volume.
 """
 REASON_IMAGE_PULL: Reason.ValueType  # 15
 """PHASE_ERROR: the image could not be pulled more than once. Check its name and the registry's credentials."""
@@ -1537,8 +1537,8 @@ class DeleteRequest(_message.Message):
     expected_generation: _builtins.int
     """Refuse with ABORTED unless this is the current generation. Unset: whatever it is."""
     keep_volume: _builtins.bool
-    """Keep the disk; a later CreateSandbox of the same id can adopt it, a Delete without keep_volume removes it. A disk
-    that is being removed is not kept by a repeat.
+    """Keep the disk: ListVolumes has it, a later CreateSandbox of the same id can adopt it, and DeleteVolume or a Delete
+    without keep_volume removes it. A disk that is being removed is not kept by a repeat.
     """
     def __init__(
         self,
@@ -2762,6 +2762,232 @@ class ListEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class KeptVolume(_message.Message):
+    """KeptVolume is the disk of a deleted sandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    STORAGE_CLASS_FIELD_NUMBER: _builtins.int
+    ACCESS_MODE_FIELD_NUMBER: _builtins.int
+    KEEP_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The id of the sandbox whose disk it was. A new sandbox of this id can adopt it."""
+    namespace: _builtins.str
+    """Its namespace."""
+    uid: _builtins.str
+    """The uid of that sandbox."""
+    tenant: _builtins.str
+    """The tenant that it belongs to."""
+    project: _builtins.str
+    """The project of that sandbox."""
+    name: _builtins.str
+    """The name of the claim or directory."""
+    size: _builtins.str
+    """Its size as a Kubernetes quantity: the observed one or, if there is none, the one that was asked for."""
+    storage_class: _builtins.str
+    """The storage class that was asked for. Empty: the cluster's default as of then."""
+    access_mode: _builtins.str
+    """The access mode that was asked for."""
+    message: _builtins.str
+    """What to know about it, for people; its wording may change. It says if the claim had lost its volume."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels of that sandbox."""
+
+    @_builtins.property
+    def keep_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is kept: when its sandbox became PHASE_TERMINATED."""
+
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        project: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        name: _builtins.str = ...,
+        size: _builtins.str = ...,
+        storage_class: _builtins.str = ...,
+        access_mode: _builtins.str = ...,
+        keep_time: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_time", b"keep_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_mode", b"access_mode", "keep_time", b"keep_time", "labels", b"labels", "message", b"message", "name", b"name", "namespace", b"namespace", "project", b"project", "sandbox_id", b"sandbox_id", "size", b"size", "storage_class", b"storage_class", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptVolume: _TypeAlias = KeptVolume  # noqa: Y015
+
+@_typing.final
+class ListVolumesRequest(_message.Message):
+    """ListVolumesRequest asks for a page of kept disks. All that is given must match."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Disks in this namespace; another tenant's namespace has none. Empty: all that the caller sees."""
+    project: _builtins.str
+    """Those of sandboxes of this project."""
+    label_selector: _builtins.str
+    """Those of sandboxes with these labels, in Kubernetes' syntax: `tier=web,env in (dev,test),!legacy`. At most 4096
+    characters and 32 requirements.
+    """
+    page_size: _builtins.int
+    """At most so many, 1 to 1000. 0: 100."""
+    page_token: _builtins.str
+    """The next_page_token of the page before. Empty: the first page."""
+    tenant: _builtins.str
+    """Those of this tenant, at most 1024 characters: for operators. To a tenant there are none but its own."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        project: _builtins.str = ...,
+        label_selector: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVolumesRequest: _TypeAlias = ListVolumesRequest  # noqa: Y015
+
+@_typing.final
+class ListVolumesResponse(_message.Message):
+    """ListVolumesResponse is one page of kept disks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page; empty on the last."""
+    sequence: _builtins.int
+    """The log's sequence as of this page."""
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptVolume]:
+        """The disks, ordered by namespace and sandbox id. A page ends early, with a next_page_token, if one more disk would make it
+        larger than 3 MiB.
+        """
+
+    def __init__(
+        self,
+        *,
+        volumes: _abc.Iterable[Global___KeptVolume] | None = ...,
+        next_page_token: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sequence", b"sequence", "volumes", b"volumes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVolumesResponse: _TypeAlias = ListVolumesResponse  # noqa: Y015
+
+@_typing.final
+class DeleteVolumeRequest(_message.Message):
+    """DeleteVolumeRequest asks that a kept disk be removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
+    sandbox_id: _builtins.str
+    """The deleted sandbox whose disk it was. Required."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    uid: _builtins.str
+    """Refuse with ABORTED unless this is the uid of the sandbox, as KeptVolume has it. Empty: whatever it is."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        uid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteVolumeRequest: _TypeAlias = DeleteVolumeRequest  # noqa: Y015
+
+@_typing.final
+class DeleteVolumeResponse(_message.Message):
+    """DeleteVolumeResponse is the answer to DeleteVolume."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sandbox(self) -> Global___Sandbox:
+        """The deleted sandbox as it is now."""
+
+    def __init__(
+        self,
+        *,
+        sandbox: Global___Sandbox | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteVolumeResponse: _TypeAlias = DeleteVolumeResponse  # noqa: Y015
 
 @_typing.final
 class WaitForPhaseRequest(_message.Message):

@@ -110,6 +110,16 @@ class SandboxServiceStub:
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.ListVolumes = channel.unary_unary(
+                '/sandbox.v1.SandboxService/ListVolumes',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.ListVolumesRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.ListVolumesResponse.FromString,
+                _registered_method=True)
+        self.DeleteVolume = channel.unary_unary(
+                '/sandbox.v1.SandboxService/DeleteVolume',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.DeleteVolumeRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.DeleteVolumeResponse.FromString,
+                _registered_method=True)
         self.GetCapabilities = channel.unary_unary(
                 '/sandbox.v1.SandboxService/GetCapabilities',
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.GetCapabilitiesRequest.SerializeToString,
@@ -183,7 +193,7 @@ class SandboxServiceServicer:
 
         Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
-        whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
+        whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
         for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
         until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
 
@@ -414,6 +424,39 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVolumes(self, request, context):
+        """ListVolumes returns one page of the kept disks: those of sandboxes that were deleted with keep_volume. They are ordered
+        by namespace and sandbox id.
+
+        Answers at once, from the database. A disk is in the list once its sandbox is in PHASE_TERMINATED, until a
+        CreateSandbox adopts it or a DeleteVolume or a Delete removes it. A repeat is a new read.
+        A page token stays valid while disks are kept and removed. A page can have fewer disks than page_size: the list is
+        complete only when next_page_token is empty.
+
+        Errors: those of any call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVolume(self, request, context):
+        """DeleteVolume removes the kept disk of a deleted sandbox, as a Delete of that sandbox without keep_volume does. It never
+        deletes a sandbox.
+
+        Answers when the mutation is committed. The sandbox is then in PHASE_TERMINATING, and PHASE_TERMINATED follows again once
+        the disk is gone. Allowed in every phase after Delete. A repeat, like any DeleteVolume of a sandbox whose disk is gone or
+        on its way out, is OK and changes nothing.
+
+        Errors, besides those of any mutation:
+        NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
+        FAILED_PRECONDITION  SANDBOX_NOT_DELETED: the disk is that of a sandbox that was not deleted. Call Delete to remove both.
+        ABORTED              UID_MISMATCH: the sandbox of that id has another uid than `uid`: it was created later. The metadata
+        of ErrorInfo has its `uid`. List the disks again and decide again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCapabilities(self, request, context):
         """GetCapabilities returns what this service is, who the caller is to it, its limits, and which of its optional parts work
         here.
@@ -504,6 +547,16 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'ListVolumes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVolumes,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.ListVolumesRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.ListVolumesResponse.SerializeToString,
+            ),
+            'DeleteVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVolume,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.DeleteVolumeRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.DeleteVolumeResponse.SerializeToString,
             ),
             'GetCapabilities': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCapabilities,
@@ -917,6 +970,60 @@ class SandboxService:
             '/sandbox.v1.SandboxService/ListEvents',
             sandbox_dot_v1_dot_sandbox__pb2.ListEventsRequest.SerializeToString,
             sandbox_dot_v1_dot_sandbox__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/ListVolumes',
+            sandbox_dot_v1_dot_sandbox__pb2.ListVolumesRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.ListVolumesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/DeleteVolume',
+            sandbox_dot_v1_dot_sandbox__pb2.DeleteVolumeRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.DeleteVolumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

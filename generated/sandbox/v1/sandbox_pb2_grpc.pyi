@@ -138,7 +138,7 @@ class SandboxServiceStub:
 
     Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
-    whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
+    whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
     for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
     until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
 
@@ -321,6 +321,31 @@ class SandboxServiceStub:
     Errors, besides those of any call:
       NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
     """
+    ListVolumes: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListVolumesRequest, _sandbox_pb2.ListVolumesResponse]
+    """ListVolumes returns one page of the kept disks: those of sandboxes that were deleted with keep_volume. They are ordered
+    by namespace and sandbox id.
+
+    Answers at once, from the database. A disk is in the list once its sandbox is in PHASE_TERMINATED, until a
+    CreateSandbox adopts it or a DeleteVolume or a Delete removes it. A repeat is a new read.
+    A page token stays valid while disks are kept and removed. A page can have fewer disks than page_size: the list is
+    complete only when next_page_token is empty.
+
+    Errors: those of any call.
+    """
+    DeleteVolume: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.DeleteVolumeRequest, _sandbox_pb2.DeleteVolumeResponse]
+    """DeleteVolume removes the kept disk of a deleted sandbox, as a Delete of that sandbox without keep_volume does. It never
+    deletes a sandbox.
+
+    Answers when the mutation is committed. The sandbox is then in PHASE_TERMINATING, and PHASE_TERMINATED follows again once
+    the disk is gone. Allowed in every phase after Delete. A repeat, like any DeleteVolume of a sandbox whose disk is gone or
+    on its way out, is OK and changes nothing.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
+      FAILED_PRECONDITION  SANDBOX_NOT_DELETED: the disk is that of a sandbox that was not deleted. Call Delete to remove both.
+      ABORTED              UID_MISMATCH: the sandbox of that id has another uid than `uid`: it was created later. The metadata
+                           of ErrorInfo has its `uid`. List the disks again and decide again.
+    """
     GetCapabilities: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetCapabilitiesRequest, _sandbox_pb2.GetCapabilitiesResponse]
     """GetCapabilities returns what this service is, who the caller is to it, its limits, and which of its optional parts work
     here.
@@ -386,7 +411,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
 
     Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
-    whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
+    whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
     for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
     until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
 
@@ -569,6 +594,31 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Errors, besides those of any call:
       NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
     """
+    ListVolumes: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListVolumesRequest, _sandbox_pb2.ListVolumesResponse]  # type: ignore[assignment]
+    """ListVolumes returns one page of the kept disks: those of sandboxes that were deleted with keep_volume. They are ordered
+    by namespace and sandbox id.
+
+    Answers at once, from the database. A disk is in the list once its sandbox is in PHASE_TERMINATED, until a
+    CreateSandbox adopts it or a DeleteVolume or a Delete removes it. A repeat is a new read.
+    A page token stays valid while disks are kept and removed. A page can have fewer disks than page_size: the list is
+    complete only when next_page_token is empty.
+
+    Errors: those of any call.
+    """
+    DeleteVolume: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.DeleteVolumeRequest, _sandbox_pb2.DeleteVolumeResponse]  # type: ignore[assignment]
+    """DeleteVolume removes the kept disk of a deleted sandbox, as a Delete of that sandbox without keep_volume does. It never
+    deletes a sandbox.
+
+    Answers when the mutation is committed. The sandbox is then in PHASE_TERMINATING, and PHASE_TERMINATED follows again once
+    the disk is gone. Allowed in every phase after Delete. A repeat, like any DeleteVolume of a sandbox whose disk is gone or
+    on its way out, is OK and changes nothing.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
+      FAILED_PRECONDITION  SANDBOX_NOT_DELETED: the disk is that of a sandbox that was not deleted. Call Delete to remove both.
+      ABORTED              UID_MISMATCH: the sandbox of that id has another uid than `uid`: it was created later. The metadata
+                           of ErrorInfo has its `uid`. List the disks again and decide again.
+    """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetCapabilitiesRequest, _sandbox_pb2.GetCapabilitiesResponse]  # type: ignore[assignment]
     """GetCapabilities returns what this service is, who the caller is to it, its limits, and which of its optional parts work
     here.
@@ -655,7 +705,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
-        whose disk was kept removes that disk, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
+        whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
         for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
         until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
 
@@ -903,6 +953,43 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors, besides those of any call:
           NOT_FOUND  SANDBOX_NOT_FOUND: there is no sandbox with that sandbox_id. Check its id and namespace.
+        """
+
+    @_abc_1.abstractmethod
+    def ListVolumes(
+        self,
+        request: _sandbox_pb2.ListVolumesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.ListVolumesResponse, _abc.Awaitable[_sandbox_pb2.ListVolumesResponse]]:
+        """ListVolumes returns one page of the kept disks: those of sandboxes that were deleted with keep_volume. They are ordered
+        by namespace and sandbox id.
+
+        Answers at once, from the database. A disk is in the list once its sandbox is in PHASE_TERMINATED, until a
+        CreateSandbox adopts it or a DeleteVolume or a Delete removes it. A repeat is a new read.
+        A page token stays valid while disks are kept and removed. A page can have fewer disks than page_size: the list is
+        complete only when next_page_token is empty.
+
+        Errors: those of any call.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteVolume(
+        self,
+        request: _sandbox_pb2.DeleteVolumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.DeleteVolumeResponse, _abc.Awaitable[_sandbox_pb2.DeleteVolumeResponse]]:
+        """DeleteVolume removes the kept disk of a deleted sandbox, as a Delete of that sandbox without keep_volume does. It never
+        deletes a sandbox.
+
+        Answers when the mutation is committed. The sandbox is then in PHASE_TERMINATING, and PHASE_TERMINATED follows again once
+        the disk is gone. Allowed in every phase after Delete. A repeat, like any DeleteVolume of a sandbox whose disk is gone or
+        on its way out, is OK and changes nothing.
+
+        Errors, besides those of any mutation:
+          NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
+          FAILED_PRECONDITION  SANDBOX_NOT_DELETED: the disk is that of a sandbox that was not deleted. Call Delete to remove both.
+          ABORTED              UID_MISMATCH: the sandbox of that id has another uid than `uid`: it was created later. The metadata
+                               of ErrorInfo has its `uid`. List the disks again and decide again.
         """
 
     @_abc_1.abstractmethod

@@ -123,6 +123,25 @@ def delete(before: Sandbox, keep_volume: bool) -> Sandbox:
     return replace(before, keep_volume=False, addresses=replace(before.addresses, ports=ports))
 
 
+def delete_volume(before: Sandbox, uid: str) -> Sandbox:
+    """The volume that a deleted sandbox left is given up. An empty `uid` is that of any sandbox.
+
+    Raises `errors.Aborted` for a sandbox with another uid, and `errors.FailedPrecondition` for one that was not deleted.
+    """
+    if uid not in ("", before.uid):
+        raise errors.Aborted(
+            "UID_MISMATCH",
+            f"the sandbox {before.id!r} has another uid, since it was created later: list the volumes and decide again",
+            uid=before.uid,
+        )
+    if before.desired is not DesiredState.DELETED:
+        raise errors.FailedPrecondition(
+            "SANDBOX_NOT_DELETED",
+            f"the sandbox {before.id!r} was not deleted, and its volume is in use: delete the sandbox to remove both",
+        )
+    return delete(before, keep_volume=False)
+
+
 def update(before: Sandbox, spec: SandboxSpec) -> Sandbox:
     """The spec is `spec`. For other labels alone the pod stays: it has them after the next mutation that replaces it."""
     wanted = replace(before, spec=spec)

@@ -12,7 +12,7 @@ from sandbox_server.domain import batch, check, selector
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.tenant import ANY
-from sandbox_server.rpc import convert, listing, server, waits
+from sandbox_server.rpc import filters, listing, server, waits
 from sandbox_server.rpc.calls import Fields
 
 
@@ -59,7 +59,7 @@ def _limits(deployment: Deployment, pace: Pace) -> dict[str, Any]:
         "page_size_default": manager.PAGE_DEFAULT,
         "page_size": manager.PAGE_MOST,
         "page_bytes": listing.PAGE_BYTES,
-        "watched_ids": convert.WATCHED_MOST,
+        "watched_ids": filters.WATCHED_MOST,
         "batch_sandboxes": batch.MOST,
         "selector_characters": selector.LENGTH_MOST,
         "selector_requirements": selector.REQUIREMENTS_MOST,

@@ -8,8 +8,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_server import feed, manager, store
-from sandbox_server.domain import check, errors, selector
+from sandbox_server import manager, store
+from sandbox_server.domain import check, errors
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.policy import Policy
@@ -18,20 +18,17 @@ from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 from sandbox_server.settings import Defaults
 
-WATCHED_MOST = 1000
-TENANT_MOST = 1024
-"""Characters of the tenant of a filter, which stays in memory with a watch."""
 PHASES = {one.value: one for one in Phase}
 """The phases by their numbers in the contract."""
 
 ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest | pb.UpdateSandboxRequest
 BatchRequest = pb.BatchStartRequest | pb.BatchStopRequest | pb.BatchDeleteRequest
-MutationRequest = pb.CreateSandboxRequest | ChangeRequest | BatchRequest
+MutationRequest = pb.CreateSandboxRequest | ChangeRequest | BatchRequest | pb.DeleteVolumeRequest
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 
 
 @contextlib.contextmanager
-def _collecting() -> Iterator[list[Violation]]:
+def collecting() -> Iterator[list[Violation]]:
     """Yields a list for violations, and adds those of an `errors.Invalid` that the body raises.
 
     Raises `errors.Invalid` with all of them, if there are any.
@@ -83,7 +80,7 @@ def creation(
     """
     env = dict(request.env)
     namespace = request.namespace or principal.default_namespace
-    with _collecting() as found:
+    with collecting() as found:
         found += check.request_id("request_id", request.request_id)
         found += check.sandbox_id("sandbox_id", request.sandbox_id)
         found += check.env("env", env)
@@ -169,7 +166,7 @@ def change(principal: Principal, request: ChangeRequest, violations: Iterable[Vi
     namespace.
     """
     expected = request.expected_generation if request.HasField("expected_generation") else None
-    with _collecting() as found:
+    with collecting() as found:
         found += check.request_id("request_id", request.request_id)
         if expected is not None and expected < 1:
             found.append(Violation("expected_generation", "must be a generation: 1 or more"))
@@ -178,6 +175,14 @@ def change(principal: Principal, request: ChangeRequest, violations: Iterable[Vi
         found += violations
         found += _bad_names(principal, request)
     return mutation(principal, principal.key(request.namespace, request.sandbox_id), request, expected)
+
+
+def volume_deletion(principal: Principal, request: pb.DeleteVolumeRequest) -> manager.Mutation:
+    """Returns the mutation of a deleted sandbox whose disk is to be removed. Raises as `change`."""
+    with collecting() as found:
+        found += check.request_id("request_id", request.request_id)
+        found += _bad_names(principal, request)
+    return mutation(principal, principal.key(request.namespace, request.sandbox_id), request)
 
 
 def mutation(
@@ -195,14 +200,16 @@ def mutation(
 def read(principal: Principal, request: ReadRequest) -> Key:
     """Returns the key of a sandbox to read. Raises `errors.Invalid`, and `errors.NotFound` for another tenant's
     namespace."""
-    with _collecting() as found:
+    with collecting() as found:
         if request.min_sequence < 0:
             found.append(Violation("min_sequence", "must not be negative"))
         found += _bad_names(principal, request)
     return principal.key(request.namespace, request.sandbox_id)
 
 
-def _bad_names(principal: Principal, request: ChangeRequest | ReadRequest) -> Iterator[Violation]:
+def _bad_names(
+    principal: Principal, request: ChangeRequest | ReadRequest | pb.DeleteVolumeRequest
+) -> Iterator[Violation]:
     yield from check.sandbox_id("sandbox_id", request.sandbox_id, True)
     yield from bad_namespace(principal, request.namespace)
 
@@ -212,81 +219,3 @@ def bad_namespace(principal: Principal, namespace: str, names_sandboxes: bool = 
     if names_sandboxes and not namespace and not principal.default_namespace:
         yield Violation("namespace", "is required with an operator's token: an id can be in any tenant's namespace")
     yield from check.namespace("namespace", namespace)
-
-
-def bad_tenant(tenant: str) -> Iterator[Violation]:
-    """Yields the violation of the tenant of a filter."""
-    if len(tenant) > TENANT_MOST or "\0" in tenant:
-        yield Violation("tenant", f"must have at most {TENANT_MOST} characters, and no NUL")
-
-
-def watched(principal: Principal, request: pb.WatchStatusRequest) -> tuple[feed.Filter, int | None]:
-    """Returns what to watch, and the sequence to resume after: None to begin with a snapshot.
-
-    Raises `errors.Invalid`, and `errors.NotFound` for ids in another tenant's namespace.
-    """
-    after = request.after_sequence if request.HasField("after_sequence") else None
-    with _collecting() as found:
-        for index, sandbox_id in enumerate(request.sandbox_ids[:WATCHED_MOST]):
-            found += check.sandbox_id(f"sandbox_ids[{index}]", sandbox_id, True)
-        if len(request.sandbox_ids) > WATCHED_MOST:
-            found.append(Violation("sandbox_ids", f"must have at most {WATCHED_MOST} ids"))
-        if after is not None and after < 0:
-            found.append(Violation("after_sequence", "must not be negative"))
-        labels = _label_selector(principal, request, found, names_sandboxes=bool(request.sandbox_ids))
-    keys = principal.keys(request.namespace, request.sandbox_ids)
-    return feed.Filter(principal, keys, request.namespace, request.project, labels, request.tenant), after
-
-
-def listed(principal: Principal, request: pb.ListSandboxesRequest) -> tuple[feed.Filter, frozenset[Phase], Key | None]:
-    """Returns what to list: a filter, the phases (all if empty), and the key that the page begins after.
-
-    Raises `errors.Invalid`.
-    """
-    namespace, _, sandbox_id = request.page_token.partition("/")
-    with _collecting() as found:
-        for index, phase in enumerate(request.phases[: len(PHASES)]):
-            if phase not in PHASES:
-                found.append(Violation(f"phases[{index}]", "must be a phase"))
-        if request.volume_kept and request.phases and pb.PHASE_TERMINATED not in request.phases:
-            found.append(Violation("volume_kept", "takes PHASE_TERMINATED among the phases, or no phases"))
-        if len(request.phases) > len(PHASES):
-            found.append(Violation("phases", f"must have at most {len(PHASES)} phases"))
-        found += bad_page_size(request.page_size)
-        if request.view not in pb.SandboxView.values():
-            found.append(Violation("view", f"must be {' or '.join(pb.SandboxView.keys()[1:])}, or unset"))
-        if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
-            found.append(Violation("page_token", "must be the next_page_token of the page before"))
-        labels = _label_selector(principal, request, found, names_sandboxes=False)
-    selection = feed.Filter(principal, frozenset(), request.namespace, request.project, labels, request.tenant)
-    after = Key(namespace, sandbox_id) if request.page_token else None
-    phases = [pb.PHASE_TERMINATED] if request.volume_kept else request.phases
-    return selection, frozenset(PHASES[one] for one in phases), after
-
-
-def bad_page_size(page_size: int) -> Iterator[Violation]:
-    """Yields the violation of the size of a page of a list."""
-    if not 0 <= page_size <= manager.PAGE_MOST:
-        yield Violation("page_size", f"must be from 1 to {manager.PAGE_MOST}, or 0 for the default")
-
-
-def page_token(after: Key | None) -> str:
-    """Returns the token of the page that begins after `after`; empty for None, after the last page."""
-    return "" if after is None else "/".join(after)
-
-
-def _label_selector(
-    principal: Principal,
-    request: pb.WatchStatusRequest | pb.ListSandboxesRequest,
-    found: list[Violation],
-    *,
-    names_sandboxes: bool,
-) -> selector.Selector:
-    """Checks the fields of a filter, adds their violations to `found` and returns the label selector.
-
-    Raises `errors.Invalid` for a bad label selector, so that it has to be the last check.
-    """
-    found += bad_namespace(principal, request.namespace, names_sandboxes)
-    found += bad_tenant(request.tenant)
-    found += check.project("project", request.project)
-    return selector.parse("label_selector", request.label_selector)

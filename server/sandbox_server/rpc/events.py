@@ -8,7 +8,7 @@ from sandbox_server import store
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.principal import Principal
-from sandbox_server.rpc import convert, listing, render
+from sandbox_server.rpc import convert, filters, listing, render
 
 _SEQUENCE_MOST = 2**63 - 1
 
@@ -21,7 +21,7 @@ def asked(principal: Principal, request: pb.ListEventsRequest) -> tuple[store.Se
     found = [
         *convert.bad_namespace(principal, request.namespace, names_sandboxes=bool(request.sandbox_id)),
         *check.project("project", request.project),
-        *convert.bad_tenant(request.tenant),
+        *filters.bad_tenant(request.tenant),
     ]
     if request.sandbox_id:
         found += check.sandbox_id("sandbox_id", request.sandbox_id)
@@ -29,7 +29,7 @@ def asked(principal: Principal, request: pb.ListEventsRequest) -> tuple[store.Se
         found.append(Violation("after_sequence", "must not be negative"))
     if request.order not in pb.EventOrder.values():
         found.append(Violation("order", f"must be {' or '.join(pb.EventOrder.keys()[1:])}, or unset"))
-    found += convert.bad_page_size(request.page_size)
+    found += filters.bad_page_size(request.page_size)
     token = request.page_token
     cursor = int(token) if token.isascii() and token.isdigit() and len(token) < 20 else None
     if token and (cursor is None or cursor > _SEQUENCE_MOST):

@@ -7,9 +7,11 @@ from typing import Any, Generic, TypeVar
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server.domain.event import Event
-from sandbox_server.rpc import convert
+from sandbox_server.rpc import filters
 
 T = TypeVar("T")
+Answer = type[pb.ListSandboxesResponse] | type[pb.ListVolumesResponse]
+"""The answer to a list. Both have a token and a sequence beside their entries."""
 PAGE_BYTES = 3 * 1024 * 1024
 """gRPC clients receive 4 MiB unless configured otherwise. A sandbox at its limits is smaller than half of this."""
 _REST = 256
@@ -46,20 +48,27 @@ def filled(most: int, found: Iterable[T], encoded: Callable[[T], bytes]) -> Fill
 
 
 def writer(most: int, whole: Callable[[Event], Any]) -> Callable[[int, Iterator[Event]], bytes]:
-    """Returns a function that encodes a page of ListSandboxes from the log's sequence and the last events of sandboxes.
+    """Returns the `paged` function for ListSandboxes. `whole` returns the Sandbox message of an event."""
+    return paged(most, pb.ListSandboxesResponse, lambda event: pb.ListSandboxesResponse(sandboxes=[whole(event)]))
 
-    The page has at most `most` sandboxes, fewer if they are large. `whole` returns the Sandbox message of an event; it
-    is called on the thread that reads the sandboxes.
+
+def paged(
+    most: int, answer: Answer, one: Callable[[Event], pb.ListSandboxesResponse | pb.ListVolumesResponse]
+) -> Callable[[int, Iterator[Event]], bytes]:
+    """Returns a function that encodes a page of a list from the log's sequence and the last events of sandboxes.
+
+    The page has at most `most` entries, fewer if they are large. `one` returns an answer with the entry of an event alone;
+    it is called on the thread that reads the sandboxes.
     """
 
     def encoded(event: Event) -> bytes:
-        # Protobuf reads concatenated messages as one message with all their sandboxes.
-        return pb.ListSandboxesResponse(sandboxes=[whole(event)]).SerializeToString()
+        # Protobuf reads concatenated messages as one message with all their entries.
+        return one(event).SerializeToString()
 
     def write(sequence: int, found: Iterator[Event]) -> bytes:
         page = filled(most, found, encoded)
         following = page.last.sandbox.key if page.more and page.last is not None else None
-        rest = pb.ListSandboxesResponse(next_page_token=convert.page_token(following), sequence=sequence)
+        rest = answer(next_page_token=filters.page_token(following), sequence=sequence)
         return b"".join((*page.written, rest.SerializeToString()))
 
     return write

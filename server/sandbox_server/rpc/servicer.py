@@ -11,10 +11,11 @@ from sandbox_server import feed, manager
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.rpc import batches, capabilities, convert, events, listing, render, updates, waits
+from sandbox_server.rpc import batches, capabilities, convert, events, filters, listing, render, updates, volumes, waits
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.rpc.capabilities import Deployment
@@ -101,13 +102,13 @@ class Servicer:
         return {"sandbox": self._whole(last.event)}
 
     async def ListSandboxes(self, principal: Principal, request: pb.ListSandboxesRequest, caller: Caller) -> bytes:
-        selection, phases, after = convert.listed(principal, request)
+        selection, phases, after = filters.listed(principal, request)
         whole = functools.partial(self._whole, basic=request.view == pb.SANDBOX_VIEW_BASIC)
         page = listing.writer(request.page_size or manager.PAGE_DEFAULT, whole)
         return await self._in_time(caller, self._manager.list(selection, phases, after, page, request.volume_kept))
 
     async def WatchStatus(self, principal: Principal, request: pb.WatchStatusRequest, caller: Caller) -> None:
-        selection, after = convert.watched(principal, request)
+        selection, after = filters.watched(principal, request)
         await self._manager.watch(selection, after, caller.write, request.include_terminated)
 
     async def WaitForPhase(self, principal: Principal, request: pb.WaitForPhaseRequest, caller: Caller) -> bytes:
@@ -120,6 +121,16 @@ class Servicer:
         selection, cursor = events.asked(principal, request)
         page = events.writer(request.page_size or manager.PAGE_DEFAULT)
         return await self._in_time(caller, self._manager.events(principal, selection, cursor, page))
+
+    async def ListVolumes(self, principal: Principal, request: pb.ListVolumesRequest, caller: Caller) -> bytes:
+        selection, after = filters.listed_volumes(principal, request)
+        page = volumes.writer(request.page_size or manager.PAGE_DEFAULT)
+        listed = self._manager.list(selection, frozenset({Phase.TERMINATED}), after, page, volume_kept=True)
+        return await self._in_time(caller, listed)
+
+    async def DeleteVolume(self, principal: Principal, request: pb.DeleteVolumeRequest, caller: Caller) -> Fields:
+        mutation = convert.volume_deletion(principal, request)
+        return await self._answer(caller, self._manager.delete_volume(mutation, request.uid))
 
     async def GetCapabilities(self, principal: Principal, request: pb.GetCapabilitiesRequest, caller: Caller) -> Fields:
         looks = (self._manager.readable(one) for one in principal.namespaces)
