@@ -81,6 +81,22 @@ async def test_a_taken_id_is_refused_and_a_terminated_one_is_replaced(opened: Op
     assert (await opened.store.load())[1] == [second]
 
 
+async def test_former_sandbox_of_a_key_is_found_by_its_uid(opened: Opened) -> None:
+    first = await opened.insert(samples.sandbox())
+    gone = await opened.update(samples.changed(first, status=samples.status(phase=Phase.TERMINATED)))
+    second = await opened.insert(samples.sandbox())
+    later = await opened.update(samples.mutated(second))
+    key = first.sandbox.key
+
+    async def last_of(uid: str) -> Event | None:
+        return await opened.store.read(lambda reader: reader.last_of(key, uid))
+
+    assert await last_of(first.sandbox.uid) == gone
+    assert await last_of(second.sandbox.uid) == later
+    assert await last_of("another") is None
+    assert await opened.store.read(lambda reader: reader.last_of(Key("default", "other"), first.sandbox.uid)) is None
+
+
 async def test_a_taken_host_asks_for_another(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
     with pytest.raises(store.Stale):

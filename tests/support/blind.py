@@ -49,3 +49,9 @@ class BlindEngine:
 
     async def delete(self, sandbox: Sandbox) -> None:
         raise NotImplementedError
+
+    def leftovers(self, key: Key, living: Sandbox | None) -> set[str]:
+        return set()
+
+    async def remove_leftovers(self, former: Sandbox) -> None:
+        raise NotImplementedError

@@ -8,9 +8,9 @@ from typing import Any
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, manifests
+from sandbox_server.engines.kubernetes import client, manifests, resources
 from sandbox_server.engines.kubernetes.contest import Contests
-from sandbox_server.engines.kubernetes.objects import OBJECT, Object
+from sandbox_server.engines.kubernetes.objects import OBJECT, Known, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.engines.kubernetes.writer import Writer
@@ -57,23 +57,21 @@ class Api:
     async def labelled(self, kind: Kind, namespace: str, label: str, value: str) -> list[Object]:
         return [one for one in self.objects.values() if one.metadata.labels.get(label) == value]
 
-    async def apply(self, resource: Resource, uid: str, fence: Fence) -> Object:
+    async def apply(self, resource: Resource, known: Known | None, fence: Fence) -> Object:
         fence.check()
         name = resource.reference.name
         self.calls.append(("apply", name))
-        known = self.objects.get(name)
-        if uid != ("" if known is None else known.metadata.uid):
+        found = self.objects.get(name)
+        if known != (None if found is None else Known.of(found)):
             raise client.Conflict("409")
         answer = self.objects[name] = read(resource.manifest)
         self.meanwhile()
         return answer
 
-    async def delete(
-        self, reference: Reference, uid: str, fence: Fence, *, version: str = "", foreground: bool = False
-    ) -> None:
+    async def delete(self, reference: Reference, known: Known, fence: Fence, *, foreground: bool = False) -> None:
         fence.check()
         self.calls.append(("delete", reference.name))
-        self.preconditions.append((uid, version, foreground))
+        self.preconditions.append((*known, foreground))
 
 
 def begun(view: View, api: Api, sandbox: Sandbox) -> Writer:
@@ -81,4 +79,5 @@ def begun(view: View, api: Api, sandbox: Sandbox) -> Writer:
     calls: Any = api
     contests = Contests(lambda _: None, Pace())
     contest = contests.begin(sandbox.key, (sandbox.generation, None))
-    return Writer(calls, view, Settings().kubernetes, sandbox, contests, contest, HELD)
+    known = {one: found for one in resources.names(sandbox).written if (found := view.known(sandbox, one))}
+    return Writer(calls, view, Settings().kubernetes, sandbox, contests, contest, HELD, known)

@@ -255,7 +255,19 @@ class ScriptedApi:
         meta["resourceVersion"] = str(self.version)
         self.objects[collection][name] = value
         self.tell(collection, "MODIFIED" if known else "ADDED", value)
+        if "ownerReferences" in meta:
+            asyncio.get_running_loop().call_later(0.01, self._collect, collection, name)
         return value
+
+    def _collect(self, collection: str, name: str) -> None:
+        """Removes an object whose owners are all gone, as the garbage collector does."""
+        found = self.objects.get(collection, {}).get(name)
+        if found is None or "garbage" not in self.controllers:
+            return
+        there = {one["metadata"]["uid"] for objects in self.objects.values() for one in objects.values()}
+        owners = {one["uid"] for one in found["metadata"].get("ownerReferences", [])}
+        if owners and not owners & there:
+            self.remove(collection, name)
 
     def edit(self, collection: str, name: str, manager: str = "somebody", **spec: Any) -> dict[str, Any]:
         """Changes fields of an object's spec by hand."""
@@ -298,6 +310,10 @@ class ScriptedApi:
         self.version += 1
         gone["metadata"]["resourceVersion"] = str(self.version)
         self.tell(collection, "DELETED", gone)
+        for where, objects in self.objects.items():
+            for dependent, one in objects.items():
+                if "ownerReferences" in one["metadata"]:
+                    asyncio.get_running_loop().call_later(0.01, self._collect, where, dependent)
         if collection.endswith("statefulsets"):
             self._control(collection.split("/")[-2], name)
         if collection.endswith("pods"):

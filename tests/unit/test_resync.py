@@ -16,7 +16,7 @@ from sandbox_server.domain.event import Cause, Kind
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.leases.sole import Sole
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import render
@@ -59,6 +59,9 @@ class SilentEngine:
 
     async def examine(self, _namespace: str) -> None:
         pass
+
+    def leftovers(self, _key: Key, _living: Sandbox | None) -> set[str]:
+        return set()
 
     async def touch(self, sandbox: Sandbox) -> int:
         self.touches += 1

@@ -64,9 +64,10 @@ def observed(view: View, sandbox: Sandbox = SANDBOX) -> Observed:
 
 @pytest.mark.fault(24)
 def test_object_of_a_former_sandbox_is_never_written_over(view: View) -> None:
-    assert view.uid(SANDBOX, NAMES.service) == "demo-1-service-uid"
+    known = view.known(SANDBOX, NAMES.service)
+    assert known is not None and known.uid == "demo-1-service-uid"
     view.services.shown(made(FORMER, NAMES.service.name))
-    assert view.uid(SANDBOX, NAMES.service) == ""
+    assert view.known(SANDBOX, NAMES.service) is None
 
 
 @pytest.mark.find(10)

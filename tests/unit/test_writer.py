@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import manifests, resources, writer
-from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.objects import Known, Object
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Settings
 
@@ -75,5 +75,5 @@ async def test_change_by_others_during_a_write_does_not_put_the_version_of_the_a
     api.meanwhile = lambda: view.services.shown(made(SANDBOX, NAMES.service.name))
     resource = manifests.objects(SANDBOX, {}, 1, Settings().kubernetes).service
     write = begun(view, api, SANDBOX)
-    await writer.apply(write.api, view.services, resource, ours.metadata.uid, write.fence)
+    await writer.apply(write.api, view.services, resource, Known.of(ours), write.fence)
     assert (api.calls, doubts) == ([("apply", NAMES.service.name)], [])

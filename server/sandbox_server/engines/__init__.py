@@ -52,6 +52,10 @@ class NotHeld(Exception):
     since."""
 
 
+class Outdated(Exception):
+    """What the act was decided on has changed since. It has to be observed and decided again."""
+
+
 class Names(Protocol):
     """Names of what a sandbox will have. Every replica may ask, from any thread, before the cluster is opened."""
 
@@ -68,6 +72,7 @@ class Cluster(Protocol):
     All calls come from one event loop. `observe`, `apply`, `touch` and `delete` are for sandboxes of a namespace that is
     synced. They raise `Unreachable` for a namespace that is not followed or not listed yet. Those that act ask `held`
     immediately before each write, and raise `NotHeld` in place of the write unless the epoch is the one in which they began.
+    They raise `Outdated` if what runs has changed since it was observed.
     """
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None], held: Callable[[str], int]) -> None:
@@ -140,6 +145,16 @@ class Cluster(Protocol):
         It is asked again, whenever what `observe` shows has changed, until nothing is left that is not going.
         What is already gone is no error. A foreign object is left alone.
         """
+
+    def leftovers(self, key: Key, living: Sandbox | None) -> set[str]:
+        """Returns the uids of the sandboxes other than `living` for which something was made that has a name of `key`, from
+        memory.
+
+        A write that was sent before a sandbox ended may arrive afterwards. `living` is the live sandbox that has the key.
+        """
+
+    async def remove_leftovers(self, former: Sandbox) -> None:
+        """Asks for the removal of what was made for a sandbox that is TERMINATED, but for a volume that it keeps."""
 
 
 class Access(Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -144,6 +145,9 @@ class Reconciler:
             # There is a newer event, and it wakes the key: a mutation of this replica has done so, another replica's will when
             # the feed reads it.
             return _Outcome("stale")
+        except engines.Outdated:
+            # What has changed wakes the key as well, if it can change the decision.
+            return _Outcome("outdated")
         except engines.NotHeld:
             return _Outcome("not_held")
         except engines.Refused as refused:
@@ -169,6 +173,8 @@ class Reconciler:
         epoch = self._leases.held(key.namespace)
         if known is None or not epoch:
             self._forget(key)
+            if epoch:
+                await self._remove_leftovers(key, None)
             return
         event = known.event
         memory = self._memories.get(key)
@@ -187,12 +193,20 @@ class Reconciler:
             observed = await self._look(event, memory)
             decision = self._decide(event.sandbox, memory, observed)
         event = await self._record(event, memory, observed, decision)
+        await self._remove_leftovers(key, event.sandbox)
         if failure is not None:
             raise failure
         if decision.awaits_pod:
             await self._touch(event, memory)
         else:
             memory.touch_at = None
+
+    async def _remove_leftovers(self, key: Key, living: Sandbox | None) -> None:
+        """Has the engine remove what was made for former sandboxes of the key, if the store knows that they have ended."""
+        for uid in self._engine.leftovers(key, living):
+            former = await self._store.read(functools.partial(_ended, key=key, uid=uid), store.Lane.RECONCILER)
+            if former is not None:
+                await self._engine.remove_leftovers(former)
 
     async def _observe(self, event: Event, memory: Memory) -> Observed | None:
         """Returns what there is of the sandbox now; None while its namespace is not synced and nothing says why."""
@@ -319,3 +333,9 @@ class Reconciler:
         if now >= self._quiet_until.get(reason, now):
             self._quiet_until[reason] = now + self._pace.log_every
             log.warning("engine_failed", reason=reason, sandbox=key.id, namespace=key.namespace, message=message)
+
+
+def _ended(reader: store.Reader, key: Key, uid: str) -> Sandbox | None:
+    """Returns the TERMINATED sandbox with that key and uid; None if there is none, or the log has it no longer."""
+    event = reader.last_of(key, uid)
+    return event.sandbox if event is not None and event.terminated else None

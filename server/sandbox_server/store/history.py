@@ -56,6 +56,16 @@ OF_SANDBOX = _page(
     *_GIVEN,
 )
 
+BACKWARDS = (
+    rows.EVENTS.where(
+        tables.EVENT.c.namespace == sa.bindparam("of_namespace"), tables.EVENT.c.sandbox_id == sa.bindparam("of_id")
+    )
+    .order_by(tables.EVENT.c.sequence.desc())
+    .limit(sa.bindparam("most"))
+    .offset(sa.literal_column("0"))
+)
+"""The newest events of a sandbox and of those that had its key before, the last first."""
+
 
 def of_sandboxes(keys: Collection[Key], after: int, until: int, most: int) -> sa.Select[Any]:
     """Returns the statement for several sandboxes. It contains its values."""

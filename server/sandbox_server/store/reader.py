@@ -16,6 +16,9 @@ from sandbox_server.store.connection import Cursor
 CHUNK = 25
 """Sandboxes or events that a list reads at once. A spec can be 256 KiB, and a page may end after a few of them."""
 
+FORMER_MOST = 500
+"""Events that are looked through for a former sandbox: what is made too late is seen soon after its end."""
+
 
 class Reader:
     """Reads as of one moment."""
@@ -28,6 +31,17 @@ class Reader:
         """Returns the last event of a sandbox, TERMINATED or not; None if no sandbox has that key."""
         found = self._last_row(key)
         return None if found is None else next(documents.events([found], self._specs))
+
+    def last_of(self, key: Key, uid: str) -> Event | None:
+        """Returns the last event of the sandbox with that key and uid, which others with the key may have followed.
+
+        Returns None if there is none, or it is not among the newest events.
+        """
+        last = self.last(key)
+        if last is None or last.sandbox.uid == uid:
+            return last
+        events = self._decoded(self._cursor.rows(history.BACKWARDS, {"most": FORMER_MOST} | rows.of(key)))
+        return next((event for event in events if event.sandbox.uid == uid), None)
 
     def _last_row(self, key: Key) -> documents.Row | None:
         found = self._cursor.first(rows.LAST, rows.of(key))

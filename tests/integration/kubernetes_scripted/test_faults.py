@@ -41,7 +41,7 @@ from tests.support.scripted_api import ScriptedApi, status
 async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
-    names = [f"vn-homevn-agent-{A}-0", f"{A}-env", f"{A}-service", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
+    names = [f"vn-homevn-agent-{A}-0", f"{A}-service", f"{A}-env", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
     assert writes(api) == [("PATCH", one) for one in names]
     assert looked_up(api, 0) == []
     count = len(api.calls)
@@ -255,6 +255,23 @@ async def test_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedAp
     assert (await rig.get(A)).status.phase is Phase.RUNNING
 
 
+@pytest.mark.fault(22)
+async def test_secret_that_goes_with_a_removed_service_comes_back_with_it(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A, {"A": "1"})
+    await rig.settled(A, Phase.RUNNING)
+    secret, service = api.objects[SECRETS][f"{A}-env"], api.objects[SERVICES][f"{A}-service"]
+    (pod,) = api.objects[PODS].values()
+    api.delete(SERVICES, f"{A}-service")
+    await until(lambda: f"{A}-service" in api.objects[SERVICES] and f"{A}-env" in api.objects[SECRETS])
+    await rig.settled(A, Phase.RUNNING)
+    await asyncio.sleep(0.2)
+    successor = api.objects[SECRETS][f"{A}-env"]
+    assert successor["data"] == secret["data"]
+    (owner,) = successor["metadata"]["ownerReferences"]
+    assert owner["uid"] == api.objects[SERVICES][f"{A}-service"]["metadata"]["uid"] != service["metadata"]["uid"]
+    assert list(api.objects[PODS].values()) == [pod]
+
+
 @pytest.mark.fault(21)
 @pytest.mark.fault(22)
 async def test_drift_is_repaired_once_even_if_it_is_reported_late_and_often(rig: Rig, api: ScriptedApi) -> None:
@@ -262,7 +279,7 @@ async def test_drift_is_repaired_once_even_if_it_is_reported_late_and_often(rig:
     await rig.settled(A, Phase.RUNNING)
     one_apply = [(method, name) for method, name in writes(api) if not name.startswith("vn-")]
     for mend, change in (
-        (1, lambda: api.delete(SERVICES, f"{A}-service")),
+        (1, lambda: api.delete(INGRESSES, f"{A}-app-ingress")),
         (2, lambda: api.delete(INGRESSES, f"{A}-ttyd-ingress")),
         (3, lambda: api.edit(SERVICES, f"{A}-service", publishNotReadyAddresses=False)),
         (4, lambda: api.edit(SETS, A, updateStrategy={"type": "OnDelete"})),

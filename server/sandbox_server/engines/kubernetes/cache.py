@@ -7,7 +7,7 @@ backup, or where a cluster is made anew behind the same address: then everything
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.objects import Known, Object
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -53,6 +53,11 @@ class Cache(Generic[T_co]):
         """Returns the uid of the object that is remembered by `name`; empty if there is none."""
         entry = self._entries.get(name)
         return "" if entry is None else entry.uid
+
+    def known(self, name: str) -> Known | None:
+        """Returns the object that is remembered by `name`, for a write to it."""
+        entry = self._entries.get(name)
+        return None if entry is None else Known(entry.uid, str(entry.version))
 
     @property
     def version(self) -> int:

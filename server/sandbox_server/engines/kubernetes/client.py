@@ -22,7 +22,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy, rights
-from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Object
+from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Known, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
 from sandbox_server.settings import Kubernetes
 
@@ -31,7 +31,8 @@ APPLY = "application/apply-patch+yaml"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 NEVER = "1"
-"""The version that no object has: etcd's before its first write. An apply with it makes an object, or conflicts."""
+"""The version that no object has: etcd's before its first write. An apply with it makes an object, or conflicts. With the
+uid of an object that is gone it conflicts as well."""
 WAIT_MOST = 300.0
 """Seconds: a longer Retry-After counts as this one."""
 
@@ -210,28 +211,29 @@ class Client:
         async with self.call("GET", path(kind, namespace), parameters=parameters, accept=METADATA_LIST) as response:
             return PAGE.decode(await response.read()).objects
 
-    async def apply(self, resource: Resource, uid: str, fence: Fence) -> Object:
-        """Applies to the object with that uid or, if `uid` is empty, makes one. Returns the object as it then is.
+    async def apply(self, resource: Resource, known: Known | None, fence: Fence) -> Object:
+        """Applies to the object that is known or, if `known` is None, makes one. Returns the object as it then is.
 
-        Raises `Conflict` if another object has the name or, if `uid` is empty, any.
+        Raises `Conflict` if the object is gone or is not as it is known or, if `known` is None, if there is one.
         """
         parameters = {"fieldManager": manifests.FIELD_MANAGER, "force": "true"}
-        precondition = {"uid": uid} if uid else {"resourceVersion": NEVER}
+        precondition = {"uid": known.uid, "resourceVersion": known.version} if known else {"resourceVersion": NEVER}
         body = resource.manifest | {"metadata": resource.manifest["metadata"] | precondition}
         where = path(*resource.reference)
         async with self.call("PATCH", where, parameters=parameters, body=body, fence=fence) as response:
             return OBJECT.decode(await response.read())
 
-    async def delete(
-        self, reference: Reference, uid: str, fence: Fence, *, version: str = "", foreground: bool = False
-    ) -> None:
-        """Asks for the removal of that very object; one that is gone is no error.
+    async def delete(self, reference: Reference, known: Known, fence: Fence, *, foreground: bool = False) -> None:
+        """Asks for the removal of the object that is known; one that is gone is no error.
 
-        `version`: the one that it has to have, or `Conflict` is raised; empty: any. `foreground`: what it owns goes before
-        it.
+        Raises `engines.Outdated` if it is not as it is known. `foreground`: what it owns goes before it.
         """
-        preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
+        preconditions = {"uid": known.uid, "resourceVersion": known.version}
         body = {"propagationPolicy": "Foreground" if foreground else "Background", "preconditions": preconditions}
-        with contextlib.suppress(Missing):
+        try:
             async with self.call("DELETE", path(*reference), body=body, fence=fence):
                 pass
+        except Missing:
+            pass
+        except Conflict as conflict:
+            raise engines.Outdated(str(conflict)) from None

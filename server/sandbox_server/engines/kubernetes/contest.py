@@ -57,18 +57,21 @@ class Contest:
         if reference not in self._fields:
             return
         if found is None:
-            self._undone.append(f"somebody removes the {reference} each time the service makes it")
+            self._note(f"somebody removes the {reference} each time the service makes it")
             return
         owned = dict(_owned(found))
         lost = self._fields[reference] - owned.pop((FIELD_MANAGER, "Apply"), set())
         taken = {manager: lost & fields for (manager, _), fields in owned.items()}
         for manager, fields in sorted(taken.items()):
             if fields:
-                self._undone.append(
-                    f"{manager} changes {_listed(fields)} of the {reference} each time the service sets it"
-                )
+                self._note(f"{manager} changes {_listed(fields)} of the {reference} each time the service sets it")
         if removed := lost.difference(*owned.values()):
-            self._undone.append(f"somebody removes {_listed(removed)} of the {reference} each time the service sets it")
+            self._note(f"somebody removes {_listed(removed)} of the {reference} each time the service sets it")
+
+    def _note(self, undone: str) -> None:
+        # An act that was begun and not done is begun again, and finds the same.
+        if undone not in self._undone:
+            self._undone.append(undone)
 
     def written(self, reference: Reference, answer: Object) -> None:
         """Notes which fields of an object the service owns after a write. `answer` is the object as it was answered."""
@@ -81,7 +84,7 @@ class Contest:
         self.wrote = True
         if self._removed.get(reference, found.metadata.uid) != found.metadata.uid:
             managers = sorted({entry.manager for entry in found.metadata.managedFields})
-            self._undone.append(
+            self._note(
                 f"{', '.join(managers) or 'somebody'} makes the {reference} again each time the service removes it"
             )
         self._removed[reference] = found.metadata.uid

@@ -2,6 +2,7 @@
 
 from sandbox_server import engines
 from sandbox_server.engines.kubernetes import client, observe, resources, writer
+from sandbox_server.engines.kubernetes.objects import Known
 from sandbox_server.engines.kubernetes.resources import Resource
 from sandbox_server.engines.kubernetes.writer import Writer
 
@@ -16,7 +17,7 @@ async def make(write: Writer, claim: Resource) -> None:
     sandbox, view = write.sandbox, write.view
     position = view.claims.position(claim.reference.name)
     try:
-        await writer.apply(write.api, view.claims, claim, "", write.fence)
+        await writer.apply(write.api, view.claims, claim, None, write.fence)
         return
     except client.Conflict:
         found = await write.api.find(claim.reference, whole=True)
@@ -33,7 +34,7 @@ async def make(write: Writer, claim: Resource) -> None:
     finally:
         # The apply will not be done, and yet somebody may undo this part of it each time.
         write.done()
-    await write.api.delete(claim.reference, found.metadata.uid, write.fence)
+    await write.api.delete(claim.reference, Known.of(found), write.fence)
     message = f"the claim {volume.name} has to go before there can be a fresh one"
     if view.pods.get(resources.pod_name(sandbox)) is not None:
         # The cluster keeps the claim until the pod ends, which takes no more than its grace period.

@@ -14,11 +14,13 @@ from sandbox_server.engines.kubernetes import (
     client,
     contest,
     disk,
+    leftovers,
     manifests,
     observe,
     patch,
     preflight,
     removal,
+    resources,
     writer,
 )
 from sandbox_server.engines.kubernetes.view import View
@@ -108,7 +110,11 @@ class KubernetesEngine:
         return self._view(sandbox.namespace).observe(sandbox, self._contests.fault(sandbox))
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
-        """Applies the claim, unless the sandbox has its disk, the Secret, and the StatefulSet last."""
+        """Applies the claim, unless the sandbox has its disk, the Service, the Secret, and the StatefulSet last.
+
+        The Secret goes with the Service. So one that is made late, when the sandbox has been deleted, goes as well: the
+        service may not watch Secrets, and would never see it.
+        """
         write = self._begin(sandbox, replicas)
         try:
             objects = manifests.objects(sandbox, env, replicas, self._settings)
@@ -116,23 +122,30 @@ class KubernetesEngine:
             raise engines.Refused(Fault(Reason.ENGINE_REFUSED, str(error))) from None
         if not sandbox.volume_uid:
             await disk.make(write, objects.claim)
-        await write.write(objects.secret)
+        service = await write.write(objects.service)
+        await write.write(manifests.owned_by(objects.secret, objects.service.reference, service.metadata.uid))
         view = write.view
         if view.secret_missing(sandbox):
             view.supplied(sandbox)
         before = view.stateful_sets.get(sandbox.id)
         if before is not None and before.replicas < replicas:
             view.events.pass_by(sandbox.id)
-        written = [observe.workload(await write.write(resource)) for resource in objects.watched]
+        later = [await write.write(resource) for resource in objects.watched[1:]]
         write.done()
-        return observe.revision(written)
+        return observe.revision(observe.workload(written) for written in (service, *later))
 
     async def touch(self, sandbox: Sandbox) -> int:
         """Applies the StatefulSet with the present time in an annotation."""
         view = self._view(sandbox.namespace)
         touched = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat())
         fence = Fence(self._held, sandbox.namespace)
-        await writer.apply(self._api, view.stateful_sets, touched, view.stateful_sets.uid(sandbox.id), fence)
+        known = view.known(sandbox, touched.reference)
+        if known is None:
+            raise engines.Outdated(f"the {touched.reference} is gone")
+        try:
+            await writer.apply(self._api, view.stateful_sets, touched, known, fence)
+        except client.Conflict as conflict:
+            raise engines.Outdated(str(conflict)) from None
         # Never INCOMPLETE: while an object is missing, what is observed must not seem to be what was applied.
         return observe.revision([found for found in view.watched(sandbox) if found is not None])
 
@@ -158,12 +171,22 @@ class KubernetesEngine:
             write.done()
         view.forget(sandbox)
 
+    def leftovers(self, key: Key, living: Sandbox | None) -> set[str]:
+        """Returns what the informers remember."""
+        view = self._views.get(key.namespace)
+        return leftovers.owners(view, key, living) if view is not None and not view.namespace.ends else set()
+
+    async def remove_leftovers(self, former: Sandbox) -> None:
+        """Deletes what the informers remember. The garbage collector removes the Secret."""
+        await leftovers.remove(self._api, self._view(former.namespace), former, Fence(self._held, former.namespace))
+
     def _begin(self, sandbox: Sandbox, replicas: int | None) -> writer.Writer:
         """Returns the writer of an act that is about to be done. Raises what `Contests.begin` raises."""
         view = self._view(sandbox.namespace)
         begun = self._contests.begin(sandbox.key, (sandbox.generation, replicas))
         fence = Fence(self._held, sandbox.namespace)
-        return writer.Writer(self._api, view, self._settings, sandbox, self._contests, begun, fence)
+        known = {one: found for one in resources.names(sandbox).written if (found := view.known(sandbox, one))}
+        return writer.Writer(self._api, view, self._settings, sandbox, self._contests, begun, fence, known)
 
     def _view(self, namespace: str) -> View:
         """Returns the view of a namespace that has been listed. Raises `engines.Unreachable` if there is none.

@@ -50,12 +50,19 @@ def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: K
     app_host, ttyd_host = _hosts(sandbox, settings)
     return Resources(
         claim=_claim(sandbox, names.claim),
-        secret=_object(sandbox, settings, names.secret, type="Opaque", data=_data(env)),
         service=_object(sandbox, settings, names.service, spec=_service(sandbox)),
+        secret=_object(sandbox, settings, names.secret, type="Opaque", data=_data(env)),
         app_ingress=_ingress(sandbox, settings, names.app_ingress, app_host, sandbox.spec.ports[0].number),
         ttyd_ingress=_ingress(sandbox, settings, names.ttyd_ingress, ttyd_host, TERMINAL_PORT),
         stateful_set=stateful_set(sandbox, replicas, settings),
     )
+
+
+def owned_by(resource: Resource, owner: Reference, uid: str) -> Resource:
+    """Returns the object so that the garbage collector removes it when its owner is gone, or has been gone already."""
+    reference = {"apiVersion": owner.kind.api_version, "kind": owner.kind.title, "name": owner.name, "uid": uid}
+    metadata = resource.manifest["metadata"] | {"ownerReferences": [reference]}
+    return Resource(resource.reference, resource.manifest | {"metadata": metadata})
 
 
 def render(sandbox: Sandbox, env: Mapping[str, str], settings: Kubernetes) -> str:
@@ -65,8 +72,13 @@ def render(sandbox: Sandbox, env: Mapping[str, str], settings: Kubernetes) -> st
 
 
 def _object(sandbox: Sandbox, settings: Kubernetes, reference: Reference, **content: Any) -> Resource:
-    """Returns an object without the caller's labels and annotations: only the StatefulSet and its pods have those."""
-    metadata = {"labels": _labels(sandbox, settings), "annotations": {UID: sandbox.uid}}
+    """Returns an object without the caller's labels and annotations: only the StatefulSet and its pods have those.
+
+    With the generation in it, the object has another version after each mutation: a write for an earlier generation, which
+    names the version that it was decided on, comes too late even where the mutations took each other back.
+    """
+    annotations = {UID: sandbox.uid, GENERATION: str(sandbox.generation)}
+    metadata = {"labels": _labels(sandbox, settings), "annotations": annotations}
     return _resource(reference, metadata, **content)
 
 
@@ -156,7 +168,6 @@ def stateful_set(sandbox: Sandbox, replicas: int, settings: Kubernetes) -> Resou
     labels = metadata["labels"]
     metadata["labels"] = policy.labels(given.labels, settings.allowed_annotations) | labels
     metadata["annotations"] = annotations = {**given.annotations, **metadata["annotations"]}
-    annotations[GENERATION] = str(sandbox.generation)
     named = {
         "labels": policy.labels(sandbox.pod_labels, settings.allowed_annotations) | labels,
         "annotations": {**annotations, GENERATION: str(sandbox.pod_generation)},

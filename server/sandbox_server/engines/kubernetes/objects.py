@@ -3,6 +3,8 @@
 The typed models of the `kubernetes` package take 80 times as long, and refuse what they do not know.
 """
 
+from typing import NamedTuple, Self
+
 import msgspec
 
 
@@ -103,6 +105,18 @@ class Object(msgspec.Struct, frozen=True):
     involvedObject: Involved = Involved()
     reason: str = ""
     message: str = ""
+
+
+class Known(NamedTuple):
+    """An object as it was when it was last shown. A write that names it changes that very object, and no later state."""
+
+    uid: str
+    version: str
+
+    @classmethod
+    def of(cls, found: Object) -> Self:
+        """Returns what is known of an object by `found`."""
+        return cls(found.metadata.uid, found.metadata.resourceVersion)
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Removes the objects of a sandbox, each by its uid, so that nothing that took its name meanwhile is hit.
+"""Removes the objects of a sandbox, each as it was last shown, so that nothing that took its name meanwhile is hit.
 
 The StatefulSet is scaled down before it and the claim go. They are asked for again once its controller has seen that there
 is nothing to make and the pod is gone: deleted under a controller that is at work, the StatefulSet would get a pod, and a
@@ -15,7 +15,7 @@ from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import client, manifests, observe, resources, writer
-from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.objects import Known, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.engines.kubernetes.writer import Writer
@@ -40,20 +40,20 @@ async def remove_workload(api: client.Client, view: View, sandbox: Sandbox, fenc
     Raises `engines.Busy` if a disk that is to stay would go with it.
     """
     names = resources.names(sandbox)
+    known = view.known(sandbox, names.stateful_set)
     disk = await api.find(names.claim)
     keeps_disk = sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume
     if disk is not None and disk.metadata.ownerReferences and keeps_disk:
         owners = ", ".join(f"{owner.kind} {owner.name}" for owner in disk.metadata.ownerReferences)
         raise engines.Busy(f"the claim {disk.metadata.name} would go with its owner: {owners}")
-    if uid := view.uid(sandbox, names.stateful_set):
-        version = str(view.stateful_sets.position(sandbox.id))
-        await api.delete(names.stateful_set, uid, fence, version=version, foreground=True)
+    if known is not None:
+        await api.delete(names.stateful_set, known, fence, foreground=True)
 
 
 async def _remove(write: Writer, reference: Reference) -> None:
     """Asks for the removal of the object if it is the sandbox's and not being removed already."""
     if (found := await _removable(write, reference)) is not None:
-        await write.api.delete(reference, found.metadata.uid, write.fence)
+        await write.api.delete(reference, Known.of(found), write.fence)
         write.contest.removed(reference, found)
 
 
@@ -64,7 +64,7 @@ async def _remove_claim(write: Writer, claim: Reference) -> None:
         return
     is_placeholder = observe.volume(found).uid == ""
     if is_placeholder or not write.sandbox.keep_volume:
-        await write.api.delete(claim, found.metadata.uid, write.fence)
+        await write.api.delete(claim, Known.of(found), write.fence)
         write.contest.removed(claim, found)
 
 
@@ -88,7 +88,7 @@ async def _remove_placeholders(write: Writer) -> bool:
         held = {*claim.metadata.finalizers} - {observe.PROTECTION}
         if claim.metadata.deletionTimestamp is None:
             reference = Reference(Kind.CLAIM, sandbox.namespace, name)
-            await write.api.delete(reference, claim.metadata.uid, write.fence)
+            await write.api.delete(reference, Known.of(claim), write.fence)
         elif held:
             raise engines.Busy(f"the claim {name} has to go first; its finalizers: {writer.listed(sorted(held))}")
     return bool(placeholders)

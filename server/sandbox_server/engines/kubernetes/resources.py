@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import ObjectNames, Sandbox
 from sandbox_server.engines.kubernetes import pods
 from sandbox_server.engines.kubernetes.patch import Manifest
 
@@ -59,8 +59,8 @@ class Resources(Generic[T]):
     """One value for each object of a sandbox, in the order in which the objects are applied."""
 
     claim: T
-    secret: T
     service: T
+    secret: T
     app_ingress: T
     ttyd_ingress: T
     stateful_set: T
@@ -70,25 +70,34 @@ class Resources(Generic[T]):
         """Those of the objects that are written again and again and may be watched, the StatefulSet last."""
         return self.service, self.app_ingress, self.ttyd_ingress, self.stateful_set
 
+    @property
+    def written(self) -> tuple[T, T, T, T, T]:
+        """Those of the objects that are written again and again: all but the claim."""
+        return self.service, self.secret, self.app_ingress, self.ttyd_ingress, self.stateful_set
+
     def __iter__(self) -> Iterator[T]:
         yield self.claim
-        yield self.secret
-        yield from self.watched
+        yield from self.written
 
 
 def names(sandbox: Sandbox) -> Resources[Reference]:
     """Returns where the objects of the sandbox are."""
+    return named(sandbox.namespace, sandbox.objects)
+
+
+def named(namespace: str, objects: ObjectNames) -> Resources[Reference]:
+    """Returns where the objects with these names are."""
 
     def reference(kind: Kind, name: str) -> Reference:
-        return Reference(kind, sandbox.namespace, name)
+        return Reference(kind, namespace, name)
 
     return Resources(
-        claim=reference(Kind.CLAIM, claim_name(sandbox)),
-        secret=reference(Kind.SECRET, sandbox.objects.secret),
-        service=reference(Kind.SERVICE, sandbox.objects.service),
-        app_ingress=reference(Kind.INGRESS, sandbox.objects.app_ingress),
-        ttyd_ingress=reference(Kind.INGRESS, sandbox.objects.ttyd_ingress),
-        stateful_set=reference(Kind.STATEFUL_SET, sandbox.objects.stateful_set),
+        claim=reference(Kind.CLAIM, f"{pods.VOLUME}-{objects.stateful_set}-0"),
+        service=reference(Kind.SERVICE, objects.service),
+        secret=reference(Kind.SECRET, objects.secret),
+        app_ingress=reference(Kind.INGRESS, objects.app_ingress),
+        ttyd_ingress=reference(Kind.INGRESS, objects.ttyd_ingress),
+        stateful_set=reference(Kind.STATEFUL_SET, objects.stateful_set),
     )
 
 
@@ -99,7 +108,7 @@ def pod_name(sandbox: Sandbox) -> str:
 
 def claim_name(sandbox: Sandbox) -> str:
     """Returns the name of the claim that the pod uses, as the StatefulSet controller derives it."""
-    return f"{pods.VOLUME}-{pod_name(sandbox)}"
+    return names(sandbox).claim.name
 
 
 def sandbox_of_claim(name: str) -> str:

@@ -17,7 +17,7 @@ from sandbox_server.engines.kubernetes import client, containers, events, manife
 from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.namespace import Namespace
-from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.engines.kubernetes.objects import Known, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 
 log = structlog.get_logger()
@@ -60,6 +60,7 @@ class View:
             Kind.STATEFUL_SET: self.stateful_sets,
         }
         """The objects that are written again and again: all but claims."""
+        self.caches: dict[Kind, Cache[Workload] | Cache[Volume]] = {**self.written, Kind.CLAIM: self.claims}
         event_caches = [Cache(events.identify, events.read, sandbox_changed, rewound) for _ in events.SELECTORS]
         self.events = events.Events(event_caches)
         labelled = {"labelSelector": manifests.ID}
@@ -137,11 +138,11 @@ class View:
         """Returns the objects that are `watched`, each None while it is missing."""
         return [self.written[reference.kind].get(reference.name) for reference in resources.names(sandbox).watched]
 
-    def uid(self, sandbox: Sandbox, reference: Reference) -> str:
-        """Returns the uid of the object to write to; empty if the sandbox has none of that name yet."""
+    def known(self, sandbox: Sandbox, reference: Reference) -> Known | None:
+        """Returns the object to write to; None if the sandbox has none of that name yet."""
         cache = self.written[reference.kind]
         found = cache.get(reference.name)
-        return cache.uid(reference.name) if found is not None and ownership.owned(sandbox, found) else ""
+        return cache.known(reference.name) if found is not None and ownership.owned(sandbox, found) else None
 
     def secret_missing(self, sandbox: Sandbox) -> bool:
         """Whether the pod's kubelet misses the Secret, and the Secret was not supplied for a while.

@@ -1,6 +1,6 @@
 """Writes the objects of a sandbox: each to the very object that is known as the sandbox's, or as a new one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sandbox_server import engines
@@ -11,8 +11,8 @@ from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import client, contest, manifests, observe, resources
 from sandbox_server.engines.kubernetes.cache import Cache
-from sandbox_server.engines.kubernetes.objects import Object
-from sandbox_server.engines.kubernetes.resources import Reference, Resource
+from sandbox_server.engines.kubernetes.objects import Known, Object
+from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Kubernetes
 
@@ -28,24 +28,41 @@ class Writer:
     contests: contest.Contests
     contest: contest.Contest
     fence: Fence
+    known: Mapping[Reference, Known]
+    """The objects to which the act writes, as they were known when it began."""
 
     async def write(self, resource: Resource) -> Object:
-        """Applies to the object that is known as the sandbox's, or makes one; never to a foreign object.
+        """Applies to the object as it is known, or makes one if none is; never to a foreign object.
 
-        Raises what `check_owned` raises.
+        An object that turns out to be another is read, and written if it still is the sandbox's and of no later
+        generation: what is written follows from the sandbox alone. A StatefulSet has to be observed and decided on again.
+
+        Raises what `check_owned` raises, and `engines.Outdated`.
         """
         reference = resource.reference
-        cache = self.view.written[reference.kind]
         if self.contest.watched:
             self.contest.compare(reference, await self.api.find(reference))
         try:
-            written = await apply(self.api, cache, resource, self.view.uid(self.sandbox, reference), self.fence)
-        except client.Conflict:
+            written = await self._apply(resource, self.known.get(reference))
+        except client.Conflict as conflict:
             found = await self.api.find(reference)
             check_owned(self.sandbox, reference, found)
-            written = await apply(self.api, cache, resource, found.metadata.uid if found else "", self.fence)
+            if self._decided_on_another(reference, found):
+                raise engines.Outdated(str(conflict)) from None
+            written = await self._apply(resource, Known.of(found) if found else None)
         self.contest.written(reference, written)
         return written
+
+    async def _apply(self, resource: Resource, known: Known | None) -> Object:
+        return await apply(self.api, self.view.written[resource.reference.kind], resource, known, self.fence)
+
+    def _decided_on_another(self, reference: Reference, found: Object | None) -> bool:
+        """Whether an object that is not as it was known has to be observed before it is written."""
+        if found is None:
+            return reference.kind is Kind.STATEFUL_SET
+        # Without its label it is never observed.
+        observed = reference.kind is Kind.STATEFUL_SET and manifests.ID in found.metadata.labels
+        return observed or observe.workload(found).generation > self.sandbox.generation
 
     async def scale_down(self) -> bool:
         """Asks for no pod where that was not done. Returns whether nothing is made any more and the pod is gone."""
@@ -69,10 +86,12 @@ class Writer:
         self.contests.done(self.sandbox.key, self.contest)
 
 
-async def apply(api: client.Client, cache: Cache[object], resource: Resource, uid: str, fence: Fence) -> Object:
-    """Applies to the object with that uid, or makes one where `uid` is empty, and gives the answer to the cache."""
+async def apply(
+    api: client.Client, cache: Cache[object], resource: Resource, known: Known | None, fence: Fence
+) -> Object:
+    """Applies to the object that is known, or makes one if none is, and gives the answer to the cache."""
     position = cache.position(resource.reference.name)
-    written = await api.apply(resource, uid, fence)
+    written = await api.apply(resource, known, fence)
     cache.answered(written, position)
     return written
 
