@@ -101,7 +101,8 @@ async def test_22_23_what_is_removed_or_edited_is_put_back_once(
     assert made["metadata"]["uid"] != uid
     await cluster_of.rig.settled(A, Phase.RUNNING)
     after = await cluster_of.writes()
-    assert after - before == ONE_APPLY
+    # The Secret goes with its Service: where it has gone already, the write to it finds none, and it is made again.
+    assert after - before in ((ONE_APPLY, ONE_APPLY + 1) if resource == "services" else (ONE_APPLY,))
 
     edited = await cluster_of.request("PATCH", path, edit, MERGE)
     assert not owned(edited)

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.support.rig import Rig
 A = "traffic-a"
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 FLEET, OF_THEM_RUNNING = 1000, 100
+MANY = 50
 RESYNC, NEVER = 5.0, 3600.0
 
 
@@ -28,6 +30,28 @@ async def test_a_create_costs_at_most_six_writes(rig: Rig, ground: KubernetesGro
     asked = verbs(ground)
     assert 0 < sum(asked[one] for one in WRITES) <= 6
     print(f"a create: {dict(asked)}")
+
+
+async def test_writes_that_name_a_version_seldom_conflict(rig: Rig, ground: KubernetesGround) -> None:
+    names = [f"busy-{number}" for number in range(MANY)]
+    began = time.monotonic()
+    await asyncio.gather(*(rig.create(name, {"A": "1"}) for name in names))
+    for name in names:
+        await rig.settled(name, Phase.RUNNING, 120)
+    for act, phase in (
+        (lambda name: rig.env(name, A="2"), Phase.RUNNING),
+        (lambda name: rig.begin(name, Phase.STOPPED), Phase.STOPPED),
+        (lambda name: rig.begin(name, Phase.RUNNING), Phase.RUNNING),
+    ):
+        await asyncio.gather(*map(act, names))
+        for name in names:
+            await rig.settled(name, phase, 120)
+    await asyncio.sleep(1)
+    conflicts = [one for one in ground.cluster.audited(ground.namespace) if one["responseStatus"]["code"] == 409]
+    outdated = rig.reconciler.outcomes["outdated", ""]
+    took = time.monotonic() - began
+    print(f"{4 * MANY} acts in {took:.1f} s: {len(conflicts)} conflicts, {outdated} times decided again")
+    assert len(conflicts) <= 0.1 * 4 * MANY
 
 
 async def test_an_idle_fleet_of_a_thousand_costs_no_requests_but_its_watches(

@@ -1,0 +1,170 @@
+"""A former holder of a namespace that resumes changes nothing, whichever write it was about, on the real control plane.
+
+Once with two engines in one process, where the write is held on its way; and with a process that is stopped (SIGSTOP)
+between the question whether it holds the namespace and the sending.
+"""
+
+import asyncio
+import pickle
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Sandbox
+
+from tests.kubernetes.ground import KubernetesGround
+from tests.support import fencing
+from tests.support.fencing import Act
+from tests.support.rig import A, Rig
+
+GROUPS = {
+    "statefulsets": "apis/apps/v1",
+    "services": "api/v1",
+    "ingresses": "apis/networking.k8s.io/v1",
+    "secrets": "api/v1",
+    "persistentvolumeclaims": "api/v1",
+}
+
+
+class Cluster:
+    """What there is of sandboxes in the namespace."""
+
+    def __init__(self, ground: KubernetesGround) -> None:
+        self.ground = ground
+
+    async def look(self) -> fencing.Objects:
+        found: fencing.Objects = {}
+        for resource, group in GROUPS.items():
+            path = self.ground.path(resource, group=group)
+            listed = await asyncio.to_thread(self.ground.cluster.request, "GET", path)
+            for one in listed["items"]:
+                found[f"{path[1:]}/{one['metadata']['name']}"] = fencing.of_interest(one)
+        return found
+
+
+@pytest.fixture
+def cluster_of(ground: KubernetesGround) -> Cluster:
+    return Cluster(ground)
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("act", Act)
+async def test_late_write_of_a_former_holder_changes_nothing(rig: Rig, cluster_of: Cluster, act: Act) -> None:
+    some = [case for case in fencing.cases() if case.act is act]
+    async with fencing.handover(rig, cluster_of.look) as made:
+        answers = await made.run(some, quiet=2)
+    assert answers.keys() == set(some)
+    for case, answer in answers.items():
+        print(f"{answer} {case}")
+
+
+HOLDER = """
+import asyncio, os, pickle, signal, sys
+from sandbox_server.domain.pace import Pace
+from sandbox_server.engines import NotHeld
+from sandbox_server.engines.fence import Fence
+from sandbox_server.engines.kubernetes import KubernetesEngine
+
+settings, sandbox, nth = pickle.load(open(sys.argv[1], "rb"))
+holds, count, check = True, 0, Fence.check
+
+def stop(fence):
+    global holds, count
+    check(fence)
+    count += 1
+    if count == nth:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        holds = False
+
+async def main():
+    engine = KubernetesEngine(settings, Pace())
+    await engine.open([], lambda _: None, lambda _: int(holds))
+    engine.follow([sandbox.namespace])
+    while not engine.synced(sandbox.namespace):
+        await asyncio.sleep(0.02)
+    Fence.check = stop
+    try:
+        await engine.apply(sandbox, {"A": "former"}, 1)
+    except Exception as error:
+        print(type(error).__name__)
+    finally:
+        await engine.close()
+
+asyncio.run(main())
+"""
+"""Applies a sandbox, and is stopped at its nth write."""
+
+
+@asynccontextmanager
+async def stopped_at(rig: Rig, sandbox: Sandbox, nth: int, folder: Path) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+    """A process that stands still at its nth write for a sandbox. Yields what has it go on, and returns how it ended."""
+    settings = rig.ground.settings.model_copy(update=rig.settings)
+    (folder / "act").write_bytes(pickle.dumps((settings.kubernetes, sandbox, nth)))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDER, str(folder / "act"), stdout=asyncio.subprocess.PIPE
+    )
+
+    async def go_on() -> str:
+        process.send_signal(signal.SIGCONT)
+        output, _ = await process.communicate()
+        return output.decode().strip()
+
+    try:
+        await fencing.until(lambda: stands_still(process.pid))
+        yield go_on
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+def stands_still(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize(
+    ("nth", "ends"),
+    [(1, "Outdated"), (3, "Conflict"), (6, "Outdated")],
+    # It knows no Secret, so that its second write finds the Secret there.
+    ids=["at the Service", "at the Secret", "at the StatefulSet"],
+)
+async def test_process_that_was_stopped_in_an_update_changes_nothing_when_it_goes_on(
+    rig: Rig, cluster_of: Cluster, tmp_path: Path, nth: int, ends: str
+) -> None:
+    await rig.create(A, {"A": "first"})
+    await rig.settled(A, Phase.RUNNING)
+    await rig.suspend()
+    changed = await rig.env(A, A="former")
+    async with stopped_at(rig, changed, nth, tmp_path) as go_on:
+        await rig.restart()
+        await rig.env(A, A="first")
+        await rig.settled(A, Phase.RUNNING)
+        await asyncio.sleep(2)
+        before = await cluster_of.look()
+        assert await go_on() == ends
+        await asyncio.sleep(2)
+        assert fencing.difference(before, await cluster_of.look()) == {}
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("nth", [1, 3, 6], ids=["at the claim", "at the Secret", "at the StatefulSet"])
+async def test_process_that_was_stopped_in_a_create_leaves_nothing_of_a_deleted_sandbox(
+    rig: Rig, cluster_of: Cluster, tmp_path: Path, nth: int
+) -> None:
+    await rig.suspend()
+    made = await rig.create(A, {"A": "first"})
+    async with stopped_at(rig, made, nth, tmp_path) as go_on:
+        await rig.restart()
+        await rig.delete(A)
+        await rig.settled(A, Phase.TERMINATED)
+        await go_on()
+        async with asyncio.timeout(fencing.WITHIN):
+            while await cluster_of.look():
+                await asyncio.sleep(0.2)
+    again = await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    assert (await rig.get(A)).uid == again.uid
