@@ -7,8 +7,10 @@ import http.server
 import json
 import re
 import shutil
+import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +34,13 @@ HEARTBEAT = "1"
 SLEEP = ["sleep", "1000000"]
 FIRST, SECOND = "token-of-the-first-tenant", "token-of-the-second-tenant"
 METHODS = "/sandbox.v1.SandboxService"
+
+_FROM_THE_FIRST = b"\0\0\0\0\2\x28\0"  # A WatchStatusRequest with after_sequence 0, and before it its length.
+WHOLE_HISTORY = (
+    f"POST {METHODS}/WatchStatus HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc-web+proto\r\n"
+    f"content-length: {len(_FROM_THE_FIRST)}\r\n\r\n"
+).encode() + _FROM_THE_FIRST
+"""A watch of everything since the beginning, as a browser sends it."""
 
 MakeEnvoy = Callable[[int], Envoy]
 
@@ -140,6 +149,15 @@ def test_no_event_is_missing_or_repeated_when_the_proxy_and_the_service_are_kill
     client.wait_until(client.delete(made), "TERMINATED")
     eventually(lambda: page.sequences() == history(client))
     assert page.rows() == {}
+
+
+def test_a_service_that_stops_says_so_and_the_watch_goes_on_when_it_is_back(page: Page, service: Service) -> None:
+    assert service.process is not None
+    service.process.terminate()
+    eventually(lambda: page.says("Connecting again.", "SHUTTING_DOWN: "))
+    service.terminate()
+    service.start()
+    eventually(lambda: page.says("Watching."), within=40)
 
 
 def test_a_silent_stream_is_opened_again_where_it_was(
@@ -279,6 +297,25 @@ def test_envoy_calls_no_service_whose_certificate_has_another_name(chrome: webdr
     page = Page(chrome, secured.envoy.origin).watch(FIRST)
     eventually(lambda: page.says("Connecting again.", "The service cannot be reached"))
     assert secured.open_watches() == 0
+
+
+def test_browsers_that_read_nothing_hold_no_other_one_up(
+    chrome: webdriver.Chrome, envoy: Envoy, service: Service, client: Client
+) -> None:
+    """All of them share a connection from Envoy to the service, and what they do not read stays in it."""
+    made = client.create("demo", sandbox_id="busy", command=SLEEP)
+    labels = {f"label-{number}": 60 * "x" for number in range(50)}
+    for turn in range(800):
+        client.update(made, labels={**labels, "turn": str(turn)})
+    with contextlib.ExitStack() as silent:
+        for _ in range(24):
+            connection = silent.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", envoy.port))
+            connection.sendall(WHOLE_HISTORY)
+        time.sleep(3)
+        page = Page(chrome, envoy.origin).watch()
+        eventually(shows(page, "busy", "RUNNING"))
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
