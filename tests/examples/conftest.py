@@ -1,10 +1,14 @@
 """What the tests of examples share: a copy of them, in which they are built."""
 
+import functools
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support import examples
 from tests.support.examples import BUILT, MADE, ROOT
 
 
@@ -14,3 +18,19 @@ def copied() -> Path:
     for folder in ("examples", "protos"):
         shutil.copytree(ROOT / folder, BUILT / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*MADE))
     return BUILT / "examples"
+
+
+@pytest.fixture(scope="session")
+def build(copied: Path) -> Callable[[str], Path]:
+    """Builds the example of a language, once, and returns its folder."""
+
+    @functools.cache
+    def built(language: str) -> Path:
+        for command in examples.commands(language)[:-1]:
+            done = subprocess.run(["bash", "-ec", command], cwd=copied / language, env=examples.BUILDING)
+            if done.returncode != 0 and language == "java" and examples.PLUGIN is None:
+                pytest.skip("neither Maven's registry nor the machine has the plugin of protoc for Java: see the page")
+            assert done.returncode == 0
+        return copied / language
+
+    return built

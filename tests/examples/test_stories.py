@@ -1,7 +1,6 @@
 """The examples in every language: built as their page says, each tells the same story, over connections that break."""
 
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -9,29 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import relay
-from tests.support.examples import ENVIRONMENT
+from tests.support import examples, relay
 from tests.support.service import Service
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "examples" / "README.md").read_text()
-LANGUAGES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name != "web")
-PLUGIN = shutil.which("grpc_java_plugin")
-BUILDING = {**ENVIRONMENT, "MAVEN_OPTS": f"-DprotocPluginExecutable={PLUGIN}"} if PLUGIN else ENVIRONMENT
 CUTS_APART = 0.5
 """Seconds. A call reaches the service in between, so that each step is done in the end."""
 
 
-def block(heading: str) -> list[str]:
-    """Returns the lines of the first code block after a heading of the page."""
-    _, _, after = PAGE.partition(f"# {heading}\n")
-    found = re.search(r"```\n(.*?)```", after, re.DOTALL)
-    assert found is not None
-    return found[1].splitlines()
-
-
 Tell = Callable[[str], subprocess.Popen[str]]
-STORY = block("Callers in other languages")
+STORY = examples.block("Callers in other languages")
 
 
 @pytest.fixture
@@ -57,19 +42,14 @@ def between(service: Service) -> Iterator[relay.Relay]:
         cutting.join()
 
 
-@pytest.fixture(scope="session", params=LANGUAGES)
-def told(request: pytest.FixtureRequest, copied: Path) -> Tell:
+@pytest.fixture(scope="session", params=examples.LANGUAGES)
+def told(request: pytest.FixtureRequest, build: Callable[[str], Path]) -> Tell:
     """Builds an example, and starts it with the address of a service."""
-    *build, run = block(heading(request.param))
-    folder = copied / request.param
-    for command in build:
-        built = subprocess.run(["bash", "-ec", command], cwd=folder, env=BUILDING)
-        if built.returncode != 0 and request.param == "java" and PLUGIN is None:
-            pytest.skip("neither Maven's registry nor the machine has the plugin of protoc for Java: see the page")
-        assert built.returncode == 0
+    folder = build(request.param)
+    run = examples.commands(request.param)[-1]
 
     def tell(address: str) -> subprocess.Popen[str]:
-        environment = {**BUILDING, "SANDBOX_SERVER": address}
+        environment = {**examples.BUILDING, "SANDBOX_SERVER": address}
         return subprocess.Popen(
             ["timeout", "180", "bash", "-ec", run], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
         )
@@ -102,11 +82,6 @@ def test_a_caller_tells_the_story_across_a_restart_of_the_service(told: Tell, se
     assert process.returncode == 0
 
 
-def heading(language: str) -> str:
-    """Returns the heading of a language's part of the page."""
-    (found,) = (one for one in re.findall(r"^## (.+)$", PAGE, re.MULTILINE) if one.lower() == language)
-    return str(found)
-
-
 def test_each_part_of_the_page_is_an_example() -> None:
-    assert sorted(one.lower() for one in re.findall(r"^## (.+)$", PAGE, re.MULTILINE)) == LANGUAGES
+    headings = re.findall(r"^## (.+)$", examples.PAGE, re.MULTILINE)
+    assert sorted(one.lower() for one in headings) == examples.LANGUAGES

@@ -57,17 +57,26 @@ class Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            if isinstance(self._target, Path):
-                far = socket.socket(socket.AF_UNIX)
-                far.connect(str(self._target))
-            else:
-                far = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                far = self._reached()
+            except ConnectionRefusedError:
+                # The server is down, and may come back.
+                near.close()
+                continue
             self.connections += 1
             self._open += [near, far]
             for source, sink, answers in ((near, far, False), (far, near, True)):
                 thread = threading.Thread(target=self._pass, args=(source, sink, answers), daemon=True)
                 self._threads.append(thread)
                 thread.start()
+
+    def _reached(self) -> socket.socket:
+        """Returns a connection to the target."""
+        if isinstance(self._target, int):
+            return socket.create_connection(("127.0.0.1", self._target))
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(str(self._target))
+        return far
 
     def _pass(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with contextlib.suppress(OSError):

@@ -2136,8 +2136,8 @@ class WatchStatusRequest(_message.Message):
     says that a sandbox has ceased to match.
     """
     after_sequence: _builtins.int
-    """Resume: the sequence of the last message seen, after snapshot_complete. Unset: begin with a snapshot. 0: the whole
-    history, OUT_OF_RANGE if its beginning is no longer kept.
+    """Resume: the sequence of the last message seen, after snapshot_complete, or that of the first page of a list. Unset:
+    begin with a snapshot. 0: the whole history, OUT_OF_RANGE if its beginning is no longer kept.
     """
     include_terminated: _builtins.bool
     """Have sandboxes in PHASE_TERMINATED in the snapshot too, for as long as they are remembered (see Delete). With
@@ -2337,7 +2337,10 @@ class ListSandboxesResponse(_message.Message):
     next_page_token: _builtins.str
     """The token of the next page; empty on the last."""
     sequence: _builtins.int
-    """The log's sequence as of this page."""
+    """The log's sequence as of this page. To go on from a list, open a WatchStatus with the sequence of its first page as
+    after_sequence: it sends every event since then. Skip those that a later page has already: an event whose sequence is
+    not higher than that of the listed status.
+    """
     @_builtins.property
     def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sandbox]:
         """The sandboxes, ordered by namespace and id. A page ends early, with a next_page_token, if one more sandbox would make
