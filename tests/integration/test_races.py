@@ -27,9 +27,9 @@ def chance() -> random.Random:
 
 async def gone(client: AsyncClient, service: Service) -> None:
     """Deletes everything, and nothing of it is left."""
-    for one in [one async for one in client.list()]:
-        await client.delete(one.sandbox_id)
-        await client.wait_until(one.sandbox_id, "TERMINATED", timeout=60)
+    names = [one.sandbox_id async for one in client.list()]
+    await asyncio.gather(*(client.delete(name) for name in names))
+    await asyncio.gather(*(client.wait_until(name, "TERMINATED", timeout=60) for name in names))
     assert service.sandboxes() == []
 
 
@@ -110,8 +110,7 @@ async def test_a_create_that_its_caller_leaves_is_all_or_nothing(make_service: C
         assert len(uids) == 200
         assert made.items() <= uids.items()
         assert {one.sandbox_id: one.uid async for one in client.list()} == uids
-        for name in uids:
-            await client.wait_until(name, "RUNNING", timeout=90)
+        await asyncio.gather(*(client.wait_until(name, "RUNNING", timeout=90) for name in uids))
         log = await whole_log(client, (await client.page()).sequence)
         assert {(one.sandbox_id, one.uid) for one in log} == set(uids.items())
         await gone(client, service)

@@ -84,10 +84,10 @@ async def test_replicas_that_are_taken_back_each_time_cost_few_writes_and_name_t
         assert failed.status.phase is Phase.ERROR
         words = f"keda-operator changes spec.replicas of the StatefulSet {A} each time the service sets it"
         assert failed.status.message == words
-        told = len(rig.history)
+        before = len(rig.history)
         await asyncio.sleep(WHILE)
         assert acts(api, since, A) <= MOST
-        assert {(one.status.phase, one.status.reason) for one in rig.history[told:]} <= {
+        assert {(one.status.phase, one.status.reason) for one in rig.history[before:]} <= {
             (Phase.ERROR, Reason.FIELD_CONFLICT)
         }
     after = await rig.settled(A, Phase.RUNNING)
@@ -188,7 +188,7 @@ async def test_every_object_that_is_undone_each_time_costs_few_writes_while_the_
     assert {one.status.phase for one in rig.history[begun:]} == {Phase.RUNNING}
 
 
-@pytest.mark.parametrize("pace", [FAST])
+@pytest.mark.parametrize("pace", [dataclasses.replace(FAST, retry_most=0.5, contest_quiet=1)], ids=["soon quiet"])
 async def test_contest_is_over_once_it_has_been_quiet(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
