@@ -14,6 +14,7 @@ from sandbox_server.engines.kubernetes.resources import Kind
 from tests.kubernetes.cluster import ADMIN, Cluster
 from tests.kubernetes.ground import DEPLOY, RBAC, SERVICE, make_namespace, may, namespace_rights
 from tests.kubernetes.node import MERGE
+from tests.support import programs
 from tests.support.examined import Found, examined, not_well, only
 from tests.support.waiting import eventually
 
@@ -47,6 +48,16 @@ async def test_role_of_deploy_is_enough_and_what_it_does_not_show_is_not_checked
     assert only(found, "rights", namespace).message == f"all {len(RIGHTS)} rights of the Role are granted"
 
 
+def test_command_passes_with_the_role_of_deploy(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    kubeconfig = str(cluster.kubeconfig(tmp_path / "kubeconfig", SERVICE))
+    settings = ("--kubeconfig", kubeconfig, "--namespaces", namespace, "--data-dir", str(tmp_path))
+    done = programs.run("sandbox-server", "doctor", "--engine", "kubernetes", *settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert SERVICE not in done.stdout
+    settings = ("--kubeconfig", kubeconfig, "--namespaces", "default", "--data-dir", str(tmp_path))
+    assert programs.run("sandbox-server", "doctor", "--engine", "kubernetes", *settings).returncode == 1
+
+
 @pytest.mark.parametrize(("kind", "verb"), RIGHTS)
 async def test_each_verb_that_is_missing_is_named(
     cluster: Cluster, namespace: str, tmp_path: Path, kind: Kind, verb: str
@@ -68,7 +79,7 @@ async def test_each_verb_that_is_missing_is_named(
     result = only(found, "rights", namespace)
     name = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
     assert (result.status, result.message) == (Status.FAILURE, f"the service may not {verb} {name}")
-    assert result.remedy == f"run `kubectl apply -n {namespace} -f deploy/role.yaml`"
+    assert result.remedy.endswith(f"run `kubectl apply -n {namespace} -f deploy/role.yaml`")
 
 
 async def test_namespace_without_the_role(cluster: Cluster, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_table_escapes_what_would_control_the_terminal() -> None:
     lines = report.table([hostile], io.StringIO()).splitlines()
     assert len(lines) == 4
     assert all(line.isprintable() for line in lines)
+    assert "b c" in lines[0]
 
 
 def test_json_is_a_list_of_all_fields() -> None:

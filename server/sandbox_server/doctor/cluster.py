@@ -85,7 +85,7 @@ class _Cluster:
         if ends is None:
             return [check.ok("exists")]
         if ends.reason is Reason.NAMESPACE_MISSING:
-            raise Failed("does not exist", f"run `kubectl create namespace {name}`, then `{_apply(name)}`")
+            raise Failed("does not exist", f"run `kubectl create namespace {name}`, then {_grant(name)}")
         raise Failed(ends.message, "wait until it is gone, or give the tenant another namespace")
 
     async def rights(self, check: Check) -> list[Result]:
@@ -97,9 +97,9 @@ class _Cluster:
             return [check.ok(f"all {number} rights of the Role are granted")]
         if len(missing) == number:
             bind = f"kubectl create rolebinding -n {name} sandbox-service --role=sandbox-service"
-            remedy = f"run `{_apply(name)}`, then `{bind} {_subject(self._server.user)}`"
+            remedy = f"{_grant(name)}, then `{bind} {_subject(self._server.user)}`"
             raise Failed("no right of the Role is granted", remedy)
-        remedy = f"run `{_apply(name)}`"
+        remedy = _grant(name)
         return [
             check.failure(f"the service may not {verb} {kind.plural}{kind.group and f'.{kind.group}'}", remedy)
             for kind, verb in missing
@@ -127,8 +127,9 @@ class _Cluster:
         return await admission.pod(check, self._api, self._settings)
 
 
-def _apply(namespace: str) -> str:
-    return f"kubectl apply -n {namespace} -f deploy/role.yaml"
+def _grant(namespace: str) -> str:
+    """Returns how to grant the Role: both ways to install the service."""
+    return f"upgrade the chart with {namespace} in tenantNamespaces, or run `kubectl apply -n {namespace} -f deploy/role.yaml`"
 
 
 def _subject(user: str) -> str:

@@ -85,8 +85,9 @@ def _words(one: Result) -> tuple[str, str, str, str, str]:
 
 
 def _printable(text: str) -> str:
-    """Returns the text with control characters escaped: text from a cluster must not control a terminal."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    """Returns the text on one line, with control characters escaped: text from a cluster must not control a terminal."""
+    line = " ".join(text.split())
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -1,6 +1,7 @@
 """`sandbox-server doctor` against a scripted API server."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,19 @@ from tests.support.ports import free_port
 from tests.support.samples import CANARY
 from tests.support.scripted_api import ScriptedApi, status
 from tests.support.scripted_cluster import USER
+
+EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/echo", "args": [CANARY]}
+
+
+def named(user: object) -> dict[str, Any]:
+    """A kubeconfig with that user."""
+    return {
+        "current-context": "t",
+        "users": [{"name": "t", "user": user}],
+        "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
+        "clusters": [{"name": "t", "cluster": {"server": "https://127.0.0.1:1"}}],
+    }
+
 
 Examine = Callable[..., Awaitable[Found]]
 
@@ -73,6 +87,26 @@ async def test_kubeconfig_that_is_missing_is_a_failure(examine: Examine, tmp_pat
     assert only(found, "cluster").remedy
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"users:\n- name: a\n  user: {{token: {CANARY}\n: : {CANARY}",
+        f"users:\n\t- token: {CANARY}",
+        json.dumps(named({"client-certificate-data": CANARY, "client-key-data": CANARY})),
+        json.dumps(named(CANARY)),
+        json.dumps(named({"exec": EXEC})),
+    ],
+    ids=["flow", "tab", "certificate", "user", "exec"],
+)
+async def test_kubeconfig_that_is_broken_is_a_failure_that_shows_no_secret(
+    examine: Examine, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "broken").write_text(content)
+    found = await examine(kubeconfig=tmp_path / "broken")
+    assert only(found, "cluster").status is Status.FAILURE
+    assert CANARY not in str(found)
+
+
 async def test_credentials_that_are_refused_are_a_failure(examine: Examine, api: ScriptedApi) -> None:
     async def refuse(_: web.Request) -> web.StreamResponse:
         return status(401, "Unauthorized")
@@ -96,7 +130,7 @@ async def test_each_verb_that_is_missing_is_named(examine: Examine, api: Scripte
     api.cluster.denied |= {(name, verb)}
     result = only(await examine(), "rights", "a-ns")
     assert (result.status, result.message) == (Status.FAILURE, f"the service may not {verb} {name}")
-    assert result.remedy == "run `kubectl apply -n a-ns -f deploy/role.yaml`"
+    assert result.remedy.endswith("run `kubectl apply -n a-ns -f deploy/role.yaml`")
 
 
 async def test_role_that_is_not_bound_is_one_failure_that_says_how_to_bind_it(
