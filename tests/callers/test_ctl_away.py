@@ -64,26 +64,26 @@ def test_lost_service_is_reported_once_and_the_command_goes_on(
                 assert "before" in process.stdout.readline()
                 # A snapshot that breaks off is sent again, without the sandboxes that have ended since. This follows it.
                 client.stop("before")
-                while "STOPPED" not in (told := process.stdout.readline()):
-                    assert told
+                while "STOPPED" not in (line := process.stdout.readline()):
+                    assert line
             else:
                 assert "ING" in process.stderr.readline()
             service.kill()
-            while "not reached" not in (told := process.stderr.readline()):
-                assert told
+            while "not reached" not in (line := process.stderr.readline()):
+                assert line
             service.start()
             client.create("lost", sandbox_id="after", spec=SLEEP)
             (made,) = (one for one in client.list() if one.sandbox_id != "after")
             client.delete(made.sandbox_id)
-            heard, said = process.stdout if words == ("watch",) else process.stderr, list[str]()
-            while "TERMINATED" not in (told := heard.readline()):
-                assert told
-                assert "not reached" not in told
-                said.append(told)
-            while words == ("watch",) and "back" not in "".join(said):
-                said.append(process.stderr.readline())
-                assert said[-1]
-            assert [one for one in said if "back" in one] == ["the service is back\n"]
+            output, lines = process.stdout if words == ("watch",) else process.stderr, list[str]()
+            while "TERMINATED" not in (line := output.readline()):
+                assert line
+                assert "not reached" not in line
+                lines.append(line)
+            while words == ("watch",) and "back" not in "".join(lines):
+                lines.append(process.stderr.readline())
+                assert lines[-1]
+            assert [line for line in lines if "back" in line] == ["the service is back\n"]
         finally:
             process.kill()
 
@@ -91,15 +91,15 @@ def test_lost_service_is_reported_once_and_the_command_goes_on(
 def test_outage_is_reported_once_and_a_restart_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(watch.time, "monotonic", lambda: now)
-    told: list[float] = []
+    lost: list[float] = []
     back: list[float] = []
-    cursor = watch.Cursor(pb.WatchStatusRequest(), None, lambda _error: told.append(now), lambda: back.append(now))
+    cursor = watch.Cursor(pb.WatchStatusRequest(), None, lambda _error: lost.append(now), lambda: back.append(now))
     for failures in ((100.0, 101.0, 102.9), (103.5, 105.0, 106.5, 107.0, 200.0), (300.0, 301.0, 304.0)):
         for at in failures:
             now = at
             cursor.failed(GONE)
         cursor.take(pb.WatchStatusResponse())
-    assert told == [106.5, 304.0]
+    assert lost == [106.5, 304.0]
     assert back == [200.0, 304.0]
 
 

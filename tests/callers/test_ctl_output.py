@@ -189,20 +189,20 @@ def test_wait_prints_progress_and_a_timeout_names_the_last_status(ctl: Ctl) -> N
     done = ctl("create", "-p", "demo", "--id", "slow", *words)
     assert done.returncode == 4
     assert done.stdout == ""
-    *told, last = done.stderr.splitlines()
+    *steps, last = done.stderr.splitlines()
     # The watch begins after the answer to the create: CREATING may be over by then.
-    phases = [one.split()[0] for one in told]
+    phases = [step.split()[0] for step in steps]
     assert (phases[-1], set(phases) <= {"CREATING", "STARTING"}) == ("STARTING", True)
     assert phases == sorted(phases)
     assert "slow is STARTING: NOT_READY" in last
     # Nothing that redraws: this is no terminal.
     assert "\x1b" not in done.stderr
-    told = ctl("delete", "slow", "--wait").stderr.splitlines()
+    steps = ctl("delete", "slow", "--wait").stderr.splitlines()
     # What differs in a condition alone is no step.
-    assert [one for one in told if "POD_TERMINATING" in one] == [
+    assert [step for step in steps if "POD_TERMINATING" in step] == [
         "TERMINATING POD_TERMINATING      the pod is being removed: waits for the process to end, at most 10 s"
     ]
-    assert len(set(told)) == len(told)
+    assert len(set(steps)) == len(steps)
 
 
 @pytest.mark.parametrize("command", ["list", "watch"])
