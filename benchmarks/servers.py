@@ -132,6 +132,8 @@ async def fanout(port: int) -> None:
 class _MemoryStore:
     """A store whose log is only in memory: all that it holds is what it was made with."""
 
+    shared = False
+
     def __init__(self, live: Sequence[Sandbox]) -> None:
         self._live = [Event(number, one, OBSERVED) for number, one in enumerate(live, 1)]
         self._sequence = len(live)
@@ -147,6 +149,9 @@ class _MemoryStore:
 
     async def read(self, query: Any, lane: Any = None) -> None:
         """Answers the health check."""
+
+    async def listen(self, heard: Any, again: float) -> None:
+        """Has no other replicas."""
 
     async def trim(self, before: datetime) -> None:
         """Has no history."""
@@ -166,7 +171,7 @@ class _IdleEngine:
 
     any_synced = True
 
-    async def open(self, live: Iterable[Sandbox], changed: Any) -> None:
+    async def open(self, live: Iterable[Sandbox], changed: Any, held: Any) -> None:
         """Has nothing to observe."""
 
     def follow(self, namespaces: Iterable[str]) -> None:
