@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from sandbox_server import engines, feed, store
+from sandbox_server import engines, failpoints, feed, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.lease import Lease, Replica, Sight
 from sandbox_server.domain.pace import Pace
@@ -168,6 +168,7 @@ class Shared:
         news = self._news()
         live = {sandbox.namespace for sandbox in self._feed.catalogue.sandboxes()}
         standing = await self._store.exclusively(store.leases.turn, self._me, self._pace.lease, news, live)
+        failpoints.hit("leases_after_commit")
         self._leases, self._read_at = standing.leases, asked
         self._said |= news
         mine = {name: one for name, one in standing.leases.items() if one.holder == self._store.name}
@@ -185,7 +186,9 @@ class Shared:
             log.info("namespace_taken", namespace=name, epoch=kept[name].epoch)
             for listener in self._listeners:
                 listener(name)
+            failpoints.hit("leases_taken")
         if given_up := mine.keys() - kept.keys():
+            failpoints.hit("leases_before_give_up")
             await self._store.exclusively(store.leases.give_up, self._store.name, given_up)
 
     def _follow(self, namespaces: frozenset[str]) -> None:

@@ -34,6 +34,9 @@ WAITS = {
 }
 """Parameters of libpq, unless the URL has others: how soon a silent PostgreSQL is given up. In seconds, the last in
 milliseconds. By default libpq waits for ever for a connection, and hours for an answer."""
+BOUNDED = "SET idle_in_transaction_session_timeout = '3s'"
+"""Has PostgreSQL roll back a transaction that waits for its replica for longer than this, which is less than a lease lasts. A
+replica that was stopped in the middle of one would keep the lock of the log for as long, and no other could write."""
 PREPARED_AFTER = 5
 """Uses of a statement until it is prepared. Prepared statements more than double the rate of writes."""
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -99,15 +102,17 @@ def driver_arguments(url: Location) -> Mapping[str, Any] | None:
 
 
 def _prepare(raw: Any, _record: Any) -> None:
-    """Makes a new connection prepare the statements that it repeats, if its session of PostgreSQL is its own.
+    """Makes a new connection prepare the statements that it repeats, and bounds its transactions, if its session of
+    PostgreSQL is its own.
 
     Behind PgBouncer each transaction can have another session, without the statements that were prepared before. Such a
     pool gives a connection a process id that is not the session's.
     """
     (session,) = raw.execute("SELECT pg_backend_pid()").fetchone()
-    raw.rollback()
     if session == raw.info.backend_pid:
+        raw.execute(BOUNDED)
         raw.prepare_threshold = PREPARED_AFTER
+    raw.commit()
 
 
 class Cursor:

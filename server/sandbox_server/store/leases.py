@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from sandbox_server import VERSION
+from sandbox_server import VERSION, failpoints
 from sandbox_server.domain import lease
 from sandbox_server.domain.lease import Lease, Replica, Sight
 from sandbox_server.store import notices, tables
@@ -115,6 +115,7 @@ def turn(
         changed += connection.execute(TAKE, named | {"of_namespace": namespace}).rowcount
     if changed:
         notices.announce(connection, me.id)
+    failpoints.hit("leases_before_commit")
     return Standing({one.namespace: one for one in known(connection)}, replicas, share)
 
 
