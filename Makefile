@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell for p in python3.11 python3; do if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
 ENGINE ?= local
+export MINUTES ?= 2
 export SECONDS ?= 20
 export SEED ?= 0
 # The Kubernetes release of the control plane under the tests: 1.36, or 1.34, 1.35 or 1.37, which CI does not build.
@@ -26,7 +27,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-all coverage test-random test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes lint breaking format generate docs manifests requirements image-check clean
+.PHONY: help setup run demo test test-all coverage robustness test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes lint breaking format generate docs manifests requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -59,8 +60,9 @@ test-all: $(STAMP) ## run the whole suite and measure the coverage
 coverage: $(STAMP) ## measure what `make test` covers
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(COVERAGE) --cov-fail-under=0 $(ARGS)
 
-test-random: $(STAMP) ## random traffic with kills and a checker: SECONDS=300 SEED=1
-	$(BIN)/python -m pytest tests/random -s
+# It kills API servers, as the suite on a control plane does.
+robustness: $(STAMP) ## random traffic and faults over three replicas, and over SQLite: MINUTES=30 SEED=1
+	$(BIN)/python -m pytest tests/robustness -s -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 # These tests kill API servers. The garbage collector then closes their TLS connections with a warning, which is no failure.
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite

@@ -7,7 +7,7 @@ from typing import Any
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.random.checker import differing
+from tests.robustness.checker import differing
 from tests.support import served as serving
 from tests.support.served import Served
 

@@ -58,9 +58,9 @@ class Relay:
             except OSError:
                 return
             try:
-                far = self._reached()
-            except ConnectionRefusedError:
-                # The server is down, and may come back.
+                far = self._connect()
+            except OSError:
+                # The target is away: the caller finds a connection that ends at once.
                 near.close()
                 continue
             self.connections += 1
@@ -70,12 +70,15 @@ class Relay:
                 self._threads.append(thread)
                 thread.start()
 
-    def _reached(self) -> socket.socket:
-        """Returns a connection to the target."""
+    def _connect(self) -> socket.socket:
         if isinstance(self._target, int):
             return socket.create_connection(("127.0.0.1", self._target))
         far = socket.socket(socket.AF_UNIX)
-        far.connect(str(self._target))
+        try:
+            far.connect(str(self._target))
+        except OSError:
+            far.close()
+            raise
         return far
 
     def _pass(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:

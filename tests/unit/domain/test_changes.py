@@ -15,7 +15,7 @@ from sandbox_server.domain.sandbox import Condition, DisruptionStatus, Sandbox, 
 from sandbox_server.domain.spec import Resources
 from sandbox_server.rpc import render
 
-from tests.random.checker import differing
+from tests.robustness.checker import differing
 from tests.support import samples
 
 TIMES = st.sampled_from([samples.NOW, samples.NOW + timedelta(seconds=1)])
