@@ -9,18 +9,18 @@ import contextlib
 import json
 import random
 import signal
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_server.engines.kubernetes.manifests import GENERATION, ID, UID
+from sandbox_server.engines.kubernetes.manifests import GENERATION, ID
 
-from tests.kubernetes import watching
-from tests.kubernetes.cluster import ADMIN, Cluster
+from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import SERVICE, make_namespace
 from tests.kubernetes.node import Node
+from tests.robustness.history import History
 from tests.robustness.run import Fault
 from tests.support import relay
 from tests.support.postgres import Postgres
@@ -71,7 +71,7 @@ class Replicas:
         self.namespaces = namespaces
         self.addresses = [one.service.address for one in replicas]
         self.choose = choose
-        self.history = History(cluster)
+        self.history = History()
 
     def faults(self) -> Sequence[Fault]:
         often = [self.kill, self.suspend, self.crash, self.database_cut, self.database_silent]
@@ -198,56 +198,6 @@ class Replicas:
         return found
 
 
-class History:
-    """What the API server showed of every StatefulSet and pod. Use as an async context manager."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self.generations: dict[tuple[str, str], list[int]] = defaultdict(list)
-        """Of each object, by its kind and the uid of its sandbox, the generations in turn."""
-        self.pods: dict[str, set[str]] = defaultdict(set)
-        """Of each sandbox, by its uid, the pods that there are now."""
-        self.doubled: Counter[str] = Counter()
-
-    async def __aenter__(self) -> Self:
-        self._session = self._cluster.session(ADMIN)
-        self._tasks = [asyncio.create_task(self._follow(one)) for one in ("statefulsets", "pods")]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await watching.close(self._session)
-
-    async def _follow(self, resource: str) -> None:
-        async for kind, value in watching.follow(
-            self._session, f"/{OBJECTS[resource]}/{resource}", f"labelSelector={ID}"
-        ):
-            if kind == watching.LISTED:
-                self.pods.clear()
-            for one in value if kind == watching.LISTED else [value]:
-                self._see(resource, kind, one["metadata"])
-
-    def _see(self, resource: str, kind: str, meta: dict[str, Any]) -> None:
-        uid = meta["annotations"][UID]
-        if resource == "pods":
-            pods = self.pods[uid]
-            (pods.discard if kind == "DELETED" else pods.add)(meta["uid"])
-            self.doubled[uid] += len(pods) > 1
-        seen = self.generations[resource, uid]
-        generation = int(meta["annotations"][GENERATION])
-        if not seen or seen[-1] != generation:
-            seen.append(generation)
-
-    def check(self, generations: Mapping[str, int]) -> None:
-        """Fails if a generation went back or was above the sandbox's, or if a sandbox had two pods at once."""
-        for (resource, uid), seen in self.generations.items():
-            assert seen == sorted(seen), f"{resource} of {uid} went back: {seen}"
-            assert seen[-1] <= generations[uid], f"{resource} of {uid} is ahead: {seen} {generations[uid]}"
-        assert +self.doubled == Counter(), "two pods at once"
-
-
 @contextlib.asynccontextmanager
 async def world(
     make_service: Callable[..., Service], folder: Path, choose: random.Random, count: int = COUNT
@@ -277,5 +227,5 @@ async def world(
             await asyncio.to_thread(replica.service.start)
             replicas.append(replica)
         made = Replicas(replicas, postgres, cluster, node, namespaces, choose)
-        await opened.enter_async_context(made.history)
+        await opened.enter_async_context(made.history.follow(cluster))
         yield made

@@ -97,6 +97,19 @@ def test_the_domain_does_no_io_and_knows_no_clock() -> None:
     assert (awaits, clocks, opened) == ([], [], [])
 
 
+@pytest.mark.fault(41)
+def test_leases_know_the_clock_of_the_database_and_the_monotonic_one_alone() -> None:
+    files = [*modules(SERVER / "leases"), SERVER / "store" / "leases.py", SERVER / "domain" / "lease.py"]
+    clocks = {
+        node.attr
+        for _, node in trees(files)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in {"time", "datetime"}
+    }
+    assert clocks == {"monotonic"}
+
+
 SECONDS_OUTSIDE_OF_PACE = {
     # Bounds of what others ask for or say.
     "CENTURY",
