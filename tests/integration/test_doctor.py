@@ -352,6 +352,14 @@ async def test_ports_that_are_free_are_counted(
     assert (result.status, result.message) == (status, message)
 
 
+@pytest.mark.skipif(not Path("/proc/sys/net/ipv4/ip_local_port_range").exists(), reason="the kernel does not say")
+async def test_ports_that_the_kernel_gives_to_connections_are_a_warning(tmp_path: Path) -> None:
+    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    result = only(await examine(tmp_path, local_ports=f"{low}-{high}"), "ports", f"{low}-{high}")
+    assert result.status is Status.WARNING
+    assert f"the kernel gives {low}-{high} to outgoing connections" in result.message
+
+
 async def test_missing_isolation_is_a_warning(tmp_path: Path) -> None:
     found = await examine(tmp_path, local_isolation="none")
     assert only(found, "isolation").status is Status.WARNING

@@ -36,11 +36,18 @@ def _ports(check: Check, ports: range) -> Result:
     message = f"{free} of {len(ports)} are free"
     if not free:
         return check.failure(message, "delete sandboxes, or widen local-ports")
-    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    if ports.start <= high and low < ports.stop:
-        between = f"the kernel gives {low}-{high} to outgoing connections"
+    outgoing = _outgoing()
+    if ports.start < outgoing.stop and outgoing.start < ports.stop:
+        between = f"the kernel gives {outgoing.start}-{outgoing.stop - 1} to outgoing connections"
         return check.warning(f"{message}, but {between}", "give local-ports outside of that range")
     return check.warning(message, "widen local-ports") if free < len(ports) / 10 else check.ok(message)
+
+
+def _outgoing() -> range:
+    """Returns the ports that the kernel gives to outgoing connections; empty where it does not say."""
+    file = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    low, high = map(int, file.read_text().split()) if file.exists() else (0, -1)
+    return range(low, high + 1)
 
 
 def listening() -> set[int]:
