@@ -63,8 +63,8 @@ TAKE = _TAKEN.on_conflict_do_update(
         "readable": None,
     },
     where=_LEASE.expires_at < _NOW,
-)
-"""Takes a namespace whose lease has ended, or that had none. Changes no row if another replica holds the namespace."""
+).returning(_LEASE.epoch)
+"""Takes a namespace whose lease has ended, or that had none. Returns no row if a replica holds the namespace."""
 LEASES = sa.select(
     _LEASE.namespace,
     _LEASE.holder,
@@ -103,17 +103,19 @@ def turn(
     connection.execute(ALIVE, named | {"engine": me.engine, "served": ",".join(sorted(me.namespaces))})
     connection.execute(FORGET, named)
     connection.execute(RENEW, named)
-    changed = 0
     for namespace, sight in sights.items():
         said = {"synced": sight.synced, "fault": sight.fault, "readable": sight.readable}
-        changed += connection.execute(REPORT, named | said | {"of_namespace": namespace}).rowcount
+        connection.execute(REPORT, named | said | {"of_namespace": namespace})
     replicas = living(connection)
     shared = lease.shares({*namespaces}.union(*(one.namespaces for one in replicas)), replicas)
     share = frozenset(namespace for namespace, holder in shared.items() if holder == me.id)
     # In one order on every replica, so that no two wait for one another.
-    for namespace in sorted(share):
-        changed += connection.execute(TAKE, named | {"of_namespace": namespace}).rowcount
-    if changed:
+    taken = [
+        namespace
+        for namespace in sorted(share)
+        if connection.execute(TAKE, named | {"of_namespace": namespace}).first() is not None
+    ]
+    if sights or taken:
         notices.announce(connection, me.id)
     failpoints.hit("leases_before_commit")
     return Standing({one.namespace: one for one in known(connection)}, replicas, share)

@@ -10,6 +10,7 @@ from sandbox_server import store
 from sandbox_server.domain.event import OBSERVED
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.store import notices
 
 from tests.support import relay, samples
 from tests.support.replicas import NAMESPACES, PACE, Replica, Replicas
@@ -104,6 +105,22 @@ async def test_stale_is_the_same_on_every_replica(replicas: Replicas) -> None:
 
 def stale(replica: Replica, namespace: str) -> bool:
     return replica.running.manager.stale(namespace)
+
+
+async def test_replicas_that_have_nothing_to_do_tell_one_another_nothing(replicas: Replicas) -> None:
+    first, second = await replicas.start(), await replicas.start()
+    await replicas.until(lambda: replicas.shared() and not any(stale(first, one) for one in NAMESPACES))
+    await asyncio.sleep(2 * PACE.lease_every)
+    heard: list[object] = []
+    listening = asyncio.create_task(notices.listen(replicas.url, heard.append, 1))
+    await replicas.until(lambda: heard == [None])
+    await asyncio.sleep(5 * PACE.lease_every)
+    assert heard == [None]
+    # What there is to tell is told at once: no replica would look by itself so soon.
+    made = await first.create("a", "box")
+    await replicas.until(lambda: notices.Notice(first.name, 1) in heard)
+    await second.settled("a", made.id, Phase.RUNNING)
+    listening.cancel()
 
 
 async def test_events_reach_every_replica_although_no_notice_does(
