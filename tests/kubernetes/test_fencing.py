@@ -13,12 +13,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes import client
 
 from tests.kubernetes.ground import KubernetesGround
 from tests.support import fencing
 from tests.support.fencing import Act
+from tests.support.preconditions import Preconditions
 from tests.support.rig import A, Rig
 
 GROUPS = {
@@ -49,6 +52,16 @@ class Cluster:
 @pytest.fixture
 def cluster_of(ground: KubernetesGround) -> Cluster:
     return Cluster(ground)
+
+
+async def test_api_server_refuses_writes_to_what_is_not_as_they_say(ground: KubernetesGround) -> None:
+    """As the scripted one does, on which most tests rely."""
+    made = client.Client(ground.settings.kubernetes, Pace())
+    await made.open()
+    try:
+        await Preconditions(made, ground.namespace).check()
+    finally:
+        await made.close()
 
 
 @pytest.mark.fault(11)

@@ -179,6 +179,18 @@ async def test_repeated_refusal_of_the_engine_is_one_event(silence: Silence) -> 
     assert silence.memory.sequence == sequence
 
 
+@pytest.mark.fault(11)
+async def test_act_on_what_has_changed_since_is_decided_again_and_reported_as_no_error(silence: Silence) -> None:
+    silence.engine.fails = engines.Outdated("the StatefulSet has changed")
+    await silence.run(resync=3600)
+    await asyncio.sleep(0.5)
+    assert 0 < silence.reconciler.outcomes["outdated", ""] < 6
+    silence.engine.fails = None
+    await silence.until(lambda one: one.applied_generation == 1)
+    log = await silence.database.events(0, 100)
+    assert {one.sandbox.status.phase for one in log} <= {Phase.CREATING, Phase.STARTING}
+
+
 @pytest.mark.fault(10)
 async def test_a_mutation_that_another_replica_took_is_waited_for_without_a_hot_loop(silence: Silence) -> None:
     await silence.run(resync=3600)

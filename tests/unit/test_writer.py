@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sandbox_server import engines
 from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import manifests, resources, writer
 from sandbox_server.engines.kubernetes.objects import Known, Object
@@ -77,3 +78,53 @@ async def test_change_by_others_during_a_write_does_not_put_the_version_of_the_a
     write = begun(view, api, SANDBOX)
     await writer.apply(write.api, view.services, resource, Known.of(ours), write.fence)
     assert (api.calls, doubts) == ([("apply", NAMES.service.name)], [])
+
+
+def edited(found: Object, generation: int = SANDBOX.generation, **metadata: Any) -> Object:
+    """The object after somebody has changed it."""
+    annotations = {manifests.UID: SANDBOX.uid, manifests.GENERATION: str(generation)}
+    return made(SANDBOX, found.metadata.name, {"annotations": annotations, **metadata})
+
+
+@pytest.mark.fault(11)
+async def test_stateful_set_that_has_changed_is_not_written_before_it_is_decided_on_again(view: View) -> None:
+    known = workload(1)
+    view.stateful_sets.shown(known)
+    write = begun(view, Api(edited(known)), SANDBOX)
+    with pytest.raises(engines.Outdated):
+        await write.write(manifests.stateful_set(SANDBOX, 0, Settings().kubernetes))
+
+
+async def test_stateful_set_that_lost_its_label_is_written_since_it_is_never_shown(view: View) -> None:
+    api = Api(edited(workload(1), labels={}))
+    await begun(view, api, SANDBOX).write(manifests.stateful_set(SANDBOX, 1, Settings().kubernetes))
+    assert api.objects[SANDBOX.id].metadata.labels[manifests.ID] == SANDBOX.id
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize(("generation", "written"), [(SANDBOX.generation, True), (SANDBOX.generation + 1, False)])
+async def test_other_object_that_has_changed_is_written_unless_it_is_of_a_later_generation(
+    view: View, generation: int, written: bool
+) -> None:
+    known = made(SANDBOX, NAMES.service.name)
+    view.services.shown(known)
+    api = Api(changed := edited(known, generation))
+    write = begun(view, api, SANDBOX).write(manifests.objects(SANDBOX, {}, 1, Settings().kubernetes).service)
+    if written:
+        assert await write is not changed
+    else:
+        with pytest.raises(engines.Outdated):
+            await write
+        assert api.objects[NAMES.service.name] is changed
+
+
+@pytest.mark.fault(11)
+async def test_act_writes_to_the_objects_as_they_were_when_it_began(view: View) -> None:
+    known = workload(1)
+    view.stateful_sets.shown(known)
+    api = Api(known)
+    write = begun(view, api, SANDBOX)
+    api.objects[SANDBOX.id] = later = edited(known)
+    view.stateful_sets.shown(later)
+    with pytest.raises(engines.Outdated):
+        await write.write(manifests.stateful_set(SANDBOX, 0, Settings().kubernetes))
