@@ -4,8 +4,8 @@ Mutations, what becomes of pods, pods deleted by hand, components of the control
 restarts of the service, all at random. `history` says what is checked, and why that is sound. The seed gives each party
 its own choices again; how they interleave is up to the machine.
 
-No restart falls into such a standstill: a write of a service that is gone, which the API server only then takes up, may
-land after its successor has looked, and nothing can fence it.
+No restart falls into such a standstill: what a service that is gone makes when its successor has looked is removed again
+(see `test_fencing`), and until then contradicts what was announced.
 """
 
 import asyncio
