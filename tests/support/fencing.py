@@ -148,21 +148,22 @@ class Former:
         case.task = asyncio.create_task(self._act(case, sandbox))
 
     async def _act(self, case: Case, sandbox: Sandbox) -> None:
-        # A sender that waits for long is told that there is no answer; one that resumes finds that it holds nothing.
-        with contextlib.suppress(engines.NotHeld, engines.Outdated, engines.Unreachable, engines.Refused):
-            match case.act:
-                case Act.CREATE | Act.UPDATE:
-                    await self.engine.apply(sandbox, {"A": "former"}, 1)
-                case Act.STOP:
-                    await self.engine.apply(sandbox, {"A": "former"}, 0)
-                case Act.TOUCH:
-                    await self.engine.touch(sandbox)
-                case Act.REMOVE_WORKLOAD:
-                    await self.engine.remove_workload(sandbox)
-                case Act.DELETE:
-                    while not case.reached.is_set():
+        while not case.reached.is_set():
+            # A sender that waits for long is told that there is no answer; one that resumes finds that it holds nothing.
+            # Before the write is reached, what has changed meanwhile is decided on again.
+            with contextlib.suppress(engines.NotHeld, engines.Outdated, engines.Unreachable, engines.Refused):
+                match case.act:
+                    case Act.CREATE | Act.UPDATE:
+                        await self.engine.apply(sandbox, {"A": "former"}, 1)
+                    case Act.STOP:
+                        await self.engine.apply(sandbox, {"A": "former"}, 0)
+                    case Act.TOUCH:
+                        await self.engine.touch(sandbox)
+                    case Act.REMOVE_WORKLOAD:
+                        await self.engine.remove_workload(sandbox)
+                    case Act.DELETE:
                         await self.engine.delete(sandbox)
-                        await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)
 
 
 async def until(holds: Callable[[], bool]) -> None:

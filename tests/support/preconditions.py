@@ -45,7 +45,8 @@ class Preconditions:
         assert await self._apply("2", second) == second, "a write that changes nothing gives another version"
         assert await self._refused(self._apply("3", first)), "takes a write to an earlier version"
         assert await self._refused(self._apply("2", first)), "takes a write to an earlier version if it changes nothing"
-        other = Known("another", second.version)
+        # An object of another uid has another version as well.
+        other = Known("another", first.version)
         assert await self._refused(self._apply("3", other)), "takes a write to another object"
         for known in (first, other):
             assert await self._refused(self._api.delete(self._service, known, HELD)), "removes what was not named"
