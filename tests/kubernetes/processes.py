@@ -6,9 +6,7 @@ Probes ask for real. The pods of sandboxes are the simulated node's.
 """
 
 import asyncio
-import base64
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -16,14 +14,13 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
 from scripts import image_run
-from tests.kubernetes import kubelet, watching
+from tests.kubernetes import kubelet, prepared, watching
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.node import NAME, STRATEGIC
 from tests.support.ports import free_port
@@ -35,18 +32,6 @@ BIN = Path(sys.executable).parent
 DATA = "/data"
 """Where the image has its data. The machine has no such folder, so that variables name another."""
 PROBED_EVERY = 0.2
-
-
-class Removed(Exception):
-    """The pod was deleted before it could start."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a kubelet prepares before it starts the containers of a pod: folders by volume, variables by container."""
-
-    volumes: Mapping[str, Path]
-    variables: Mapping[str, Mapping[str, str]]
 
 
 class Processes:
@@ -65,6 +50,7 @@ class Processes:
 
     async def __aenter__(self) -> Self:
         self._session = self._cluster.session("node-token-for-tests")
+        self._kubelet = prepared.Kubelet(self._session, self.folder)
         self._watching = asyncio.create_task(self._watch())
         return self
 
@@ -96,28 +82,22 @@ class Processes:
         if uid in self._deleted and (gone or "deletionTimestamp" in pod["metadata"]):
             self._deleted[uid].set()
 
-    async def _call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
-        async with self._session.request(method, path, json=body, headers={"Content-Type": kind}) as answer:
-            if answer.status >= 400 and not (method in ("PATCH", "DELETE") and answer.status == 404):
-                raise OSError(f"{method} {path}: {answer.status} {await answer.text()}")
-            return await answer.json()
-
     async def _run(self, pod: dict[str, Any], deleted: asyncio.Event) -> None:
         """Runs a pod, and removes it once it is deleted."""
         meta = pod["metadata"]
         try:
-            with contextlib.suppress(Removed):
+            with contextlib.suppress(prepared.Removed):
                 await self._contain(pod, deleted)
         finally:
             self.ports.pop((meta["namespace"], meta["name"]), None)
         await deleted.wait()
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-        await self._call("DELETE", path, {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}})
+        await self._kubelet.call("DELETE", path, {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}})
 
     async def _contain(self, pod: dict[str, Any], deleted: asyncio.Event) -> None:
         """Runs the containers of a pod to their end, or until the pod is deleted."""
         spec = pod["spec"]
-        made = await self._made(pod, deleted)
+        made = await self._kubelet.made(pod, deleted)
         code = 0
         for container in spec.get("initContainers", []):
             code = code or await self._to_its_end(pod, container, made, deleted)
@@ -132,7 +112,7 @@ class Processes:
             await self._report(pod, "Succeeded" if code == 0 else "Failed", state, ready=False)
 
     async def _to_its_end(
-        self, pod: dict[str, Any], container: dict[str, Any], made: "Made", deleted: asyncio.Event
+        self, pod: dict[str, Any], container: dict[str, Any], made: prepared.Made, deleted: asyncio.Event
     ) -> int:
         """Returns the exit code of a container that ends by itself."""
         process = await self._start(pod, container, made)
@@ -145,7 +125,7 @@ class Processes:
         return process.returncode
 
     async def _while_it_serves(
-        self, pod: dict[str, Any], container: dict[str, Any], made: "Made", deleted: asyncio.Event
+        self, pod: dict[str, Any], container: dict[str, Any], made: prepared.Made, deleted: asyncio.Event
     ) -> int:
         """Reports a container as ready while its probes say so, until it ends or the pod is deleted. Returns its exit code.
 
@@ -172,28 +152,9 @@ class Processes:
             process.wait()
         return process.returncode
 
-    async def _made(self, pod: dict[str, Any], deleted: asyncio.Event) -> "Made":
-        """Makes the volumes and finds the variables of a pod. Waits for what is not there yet, as a kubelet does."""
-        spec, meta = pod["spec"], pod["metadata"]
-        while True:
-            folder = Path(tempfile.mkdtemp(dir=self.folder))
-            folder.chmod(0o755)
-            try:
-                volumes = {one["name"]: await self._volume(one, folder, pod) for one in spec["volumes"]}
-                containers = [*spec.get("initContainers", []), *spec["containers"]]
-                variables = {
-                    container["name"]: {
-                        one["name"]: await self._value(one, meta["namespace"]) for one in container["env"]
-                    }
-                    for container in containers
-                }
-                return Made(volumes, variables)
-            except (OSError, KeyError):
-                if deleted.is_set():
-                    raise Removed from None
-                await asyncio.sleep(PROBED_EVERY)
-
-    async def _start(self, pod: dict[str, Any], container: dict[str, Any], made: "Made") -> "subprocess.Popen[bytes]":
+    async def _start(
+        self, pod: dict[str, Any], container: dict[str, Any], made: prepared.Made
+    ) -> "subprocess.Popen[bytes]":
         meta = pod["metadata"]
         ports = {one["containerPort"]: free_port() for one in container.get("ports", [])}
         self.ports[meta["namespace"], meta["name"]] = ports
@@ -227,51 +188,6 @@ class Processes:
         found = next(behind, None)
         return address if found is None else f"127.0.0.1:{found[int(port)]}"
 
-    async def _value(self, variable: dict[str, Any], namespace: str) -> str:
-        """The value of a variable. As in a kubelet, `$$` is one `$`."""
-        if "valueFrom" not in variable:
-            return str(variable.get("value", "")).replace("$$", "$")
-        chosen = variable["valueFrom"]["secretKeyRef"]
-        return (await self._secret(namespace, chosen["name"]))[chosen["key"]].decode()
-
-    async def _secret(self, namespace: str, name: str) -> dict[str, bytes]:
-        secret = await self._call("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
-        return {key: base64.b64decode(value) for key, value in secret["data"].items()}
-
-    async def _volume(self, volume: dict[str, Any], folder: Path, pod: dict[str, Any]) -> Path:
-        """Makes a volume as a kubelet does, and returns its folder."""
-        namespace, place = pod["metadata"]["namespace"], folder / volume["name"]
-        user = f"{pod['spec']['securityContext']['runAsUser']}:{pod['spec']['securityContext']['fsGroup']}"
-        if "secret" in volume:
-            source = volume["secret"]
-            content = await self._secret(namespace, source["secretName"])
-            return image_run.secret_volume(place, content, source["defaultMode"], user)
-        if "projected" in volume:
-            account = await self._account(volume["projected"]["sources"], pod)
-            return image_run.secret_volume(place, account, 0o440, user)
-        if "persistentVolumeClaim" in volume:
-            place = self.folder / f"{namespace}-{volume['persistentVolumeClaim']['claimName']}"
-        if not place.exists():
-            place.mkdir()
-            os.chown(place, 0, int(user.partition(":")[2]))
-            place.chmod(0o2775)
-        return place
-
-    async def _account(self, sources: list[dict[str, Any]], pod: dict[str, Any]) -> dict[str, bytes]:
-        """The files of the pod's ServiceAccount."""
-        namespace, files = pod["metadata"]["namespace"], {"namespace": pod["metadata"]["namespace"].encode()}
-        for source in sources:
-            if "serviceAccountToken" in source:
-                path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{pod['spec']['serviceAccountName']}/token"
-                bound = {"kind": "Pod", "apiVersion": "v1"} | {one: pod["metadata"][one] for one in ("name", "uid")}
-                made = await self._call("POST", path, {"spec": {"boundObjectRef": bound, "expirationSeconds": 3600}})
-                files[source["serviceAccountToken"]["path"]] = made["status"]["token"].encode()
-            if "configMap" in source:
-                path = f"/api/v1/namespaces/{namespace}/configmaps/{source['configMap']['name']}"
-                data = (await self._call("GET", path))["data"]
-                files |= {one["path"]: data[one["key"]].encode() for one in source["configMap"]["items"]}
-        return files
-
     async def _report(self, pod: dict[str, Any], phase: str, state: dict[str, Any], *, ready: bool) -> None:
         meta = pod["metadata"]
         told = [kubelet.Container(state, ready=ready).status(one) for one in pod["spec"]["containers"]]
@@ -287,7 +203,7 @@ class Processes:
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
         while True:
             with contextlib.suppress(OSError, aiohttp.ClientError):
-                await self._call("PATCH", path, {"metadata": {"uid": meta["uid"]}, "status": status}, STRATEGIC)
+                await self._kubelet.call("PATCH", path, {"metadata": {"uid": meta["uid"]}, "status": status}, STRATEGIC)
                 return
             await asyncio.sleep(PROBED_EVERY)
 

@@ -202,9 +202,10 @@ def test_each_tenant_namespace_has_the_one_role_and_its_binding() -> None:
         assert (one["roleRef"]["kind"], one["roleRef"]["name"], one["subjects"]) == ("Role", NAME, [account])
     assert objects["ServiceAccount"][0]["metadata"]["name"] == NAME
     assert "ClusterRole" not in objects
-    (role,) = production(tenantNamespaces=["a", "b"], namespaceRights=True)["ClusterRole"]
+    (role,) = production(tenantNamespaces=["a", "b"], clusterRights=True)["ClusterRole"]
     (rule,) = yaml.safe_load((charts.DEPLOY / "namespaces.yaml").read_text())["rules"]
-    assert role["rules"] == [rule | {"resourceNames": ["a", "b"]}]
+    classes = yaml.safe_load((charts.DEPLOY / "doctor.yaml").read_text())["rules"]
+    assert role["rules"] == [rule | {"resourceNames": ["a", "b"]}, *classes]
 
 
 def test_settings_of_every_kind_arrive_as_they_were_given() -> None:
@@ -248,6 +249,8 @@ REFUSED = [
     ({"image.repository": ""}, "at '/image/repository': minLength: got 0, want 1"),
     ({"tenantNamespaces": []}, "at '/tenantNamespaces': minItems: got 0, want 1"),
     ({"tenantNamespaces": ["A"]}, "at '/tenantNamespaces/0': 'A' does not match pattern"),
+    # A number loses its zeros: 1.10 would be 1.1.
+    ({"image.tag": 1.10}, "at '/image/tag': got number, want string"),
     ({"replica": 1}, "additional properties 'replica' not allowed"),
     ({"database.sqllite": {}}, "at '/database': additional properties 'sqllite' not allowed"),
     ({"strategy": "RollingUpdate"}, "additional properties 'strategy' not allowed"),

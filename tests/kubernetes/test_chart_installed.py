@@ -5,6 +5,10 @@ import base64
 import contextlib
 import json
 import os
+import re
+import shutil
+import subprocess
+import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -111,10 +115,14 @@ async def test_replicas_on_postgresql_with_tls_and_tokens_run_sandboxes_which_no
     installed.secret("keys", {"env.keys": base64.b64encode(b"k" * 32)})
     installed.secret("tokens", {"tenants.json": json.dumps(tenants).encode()})
     installed.secret("tls", {"tls.crt": chain.read_bytes(), "tls.key": key.read_bytes()}, "kubernetes.io/tls")
+    # The doctor fails without it.
+    ingress_class = {"metadata": {"name": installed.namespace}, "spec": {"controller": "example.com/none"}}
+    cluster.request("POST", "/apis/networking.k8s.io/v1/ingressclasses", ingress_class)
     values = {
         "image.repository": "registry.example.com/sandbox-service",
         "tenantNamespaces": [installed.tenant],
-        "namespaceRights": True,
+        "clusterRights": True,
+        "settings.ingress-class": installed.namespace,
         "settings.ready-for": 0,
         **{f"{name}.secret": name for name in ("database", "keys", "tokens", "tls")},
     }
@@ -197,3 +205,59 @@ async def test_a_namespace_that_is_not_there_fails_the_installation_by_its_name(
     }
     with pytest.raises(charts.HelmFailed, match='namespaces "not-there" not found'):
         await installed.install(values)
+
+
+def commands(first_word: str) -> str:
+    """The block of commands of the page that begins with these words."""
+    page = (charts.DEPLOY.parent / "docs" / "kubernetes.md").read_text()
+    blocks = [textwrap.dedent(one) for one in re.findall(r"^   ```\n(.*?)^   ```$", page, re.DOTALL | re.MULTILINE)]
+    (found,) = [one for one in blocks if one.startswith(first_word)]
+    return found
+
+
+async def test_the_commands_of_the_page_install_the_service_from_an_empty_folder(
+    cluster: Cluster, processes: Processes, postgres: Callable[[], str], tmp_path: Path
+) -> None:
+    tools, clone = tmp_path / "tools", tmp_path / "clone"
+    tools.mkdir()
+    for name, words in (("kubectl", f"{cluster.binary} kubectl"), ("helm", str(charts.build()))):
+        (tools / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (tools / name).chmod(0o755)
+    shutil.copytree(charts.DEPLOY, clone / "deploy", symlinks=True)
+    shutil.copy(charts.PRODUCTION, clone / "values.yaml")
+    secrets, count = re.subn("postgresql://[^']+", lambda _: postgres(), commands("mkdir"))
+    assert count == 1
+    # No kubelet serves the logs.
+    install = commands("helm").replace(" --logs", "")
+    script = "\n".join(["set -eu", commands("kubectl create namespace"), secrets, install])
+    env = {
+        **os.environ,
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "KUBECONFIG": str(cluster.kubeconfig(tmp_path / "admin", ADMIN)),
+    }
+    words = ["bash", "-c", script]
+    done = await asyncio.to_thread(subprocess.run, words, cwd=clone, env=env, capture_output=True, text=True)
+    logs = [one.read_text()[-1000:] for one in processes.folder.glob("sandbox-system-*.log")]
+    assert done.returncode == 0, "\n".join([done.stderr, *logs])
+    assert done.stdout.count("Phase:          Succeeded") == 2
+    token = (tmp_path / "sandbox-secrets" / "team-a.token").read_text().strip()
+    pods = cluster.request(
+        "GET", "/api/v1/namespaces/sandbox-system/pods?labelSelector=app.kubernetes.io/component=server"
+    )
+    port = processes.ports["sandbox-system", pods["items"][0]["metadata"]["name"]][50051]
+    authority = tmp_path / "sandbox-secrets" / "tls.crt"
+    async with AsyncClient(f"localhost:{port}", contact_timeout=30, token=token, ca_file=authority) as client:
+        await client.create("demo", sandbox_id="demo-1")
+        await reached(client, "demo-1", pb.PHASE_RUNNING)
+        await client.delete("demo-1")
+        await reached(client, "demo-1", pb.PHASE_TERMINATED)
+    await asyncio.to_thread(
+        charts.helm,
+        "uninstall",
+        "sandbox-service",
+        "--namespace",
+        "sandbox-system",
+        "--wait",
+        kubeconfig=tmp_path / "admin",
+    )

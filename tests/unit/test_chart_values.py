@@ -49,8 +49,8 @@ def test_the_chart_has_the_version_of_the_service() -> None:
     assert (chart["version"], chart["appVersion"]) == (version, version)
 
 
-def test_there_is_one_role_and_the_chart_has_it() -> None:
-    for name in ("role.yaml", "namespaces.yaml"):
+def test_each_role_is_one_file_and_the_chart_has_it() -> None:
+    for name in ("role.yaml", "namespaces.yaml", "doctor.yaml"):
         assert (ROOT / "deploy" / name).resolve() == CHART / "files" / name
 
 
