@@ -94,15 +94,21 @@ class Program(subprocess.Popen[Any]):
     def poll(self) -> int | None:
         """Returns the exit code, or None if the process has not ended. It is no child, so that its parent tells the status."""
         with self._lock:
-            if self.returncode is None and select.select([self._told], [], [], 0)[0]:
+            if self.returncode is None and self._is_told(0):
                 self.returncode = os.waitstatus_to_exitcode(int(self._told.recv(20)))
                 self._told.close()
             return self.returncode
 
+    def _is_told(self, timeout: float | None) -> bool:
+        """Returns whether the status can be read within that time. Unlike `select`, for a descriptor of any number."""
+        poll = select.poll()
+        poll.register(self._told, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
+
     def wait(self, timeout: float | None = None) -> int:
         """Returns the exit code when the process has ended."""
         if self.returncode is None:
-            select.select([self._told], [], [], timeout)
+            self._is_told(timeout)
         code = self.poll()
         if code is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)

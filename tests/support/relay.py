@@ -22,7 +22,7 @@ class Relay:
         self._passing.set()
         self._fatal = b""
         self._losing = False
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -46,10 +46,8 @@ class Relay:
         self._accepting.join()
         self._listener.close()
         self.cut()
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join()
-        for one in self._open:
-            one.close()
 
     def _accept(self) -> None:
         while True:
@@ -65,10 +63,9 @@ class Relay:
                 continue
             self.connections += 1
             self._open += [near, far]
-            for source, sink, answers in ((near, far, False), (far, near, True)):
-                thread = threading.Thread(target=self._pass, args=(source, sink, answers), daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            thread = threading.Thread(target=self._carry, args=(near, far), daemon=True)
+            self._threads.add(thread)
+            thread.start()
 
     def _connect(self) -> socket.socket:
         if isinstance(self._target, int):
@@ -80,6 +77,17 @@ class Relay:
             far.close()
             raise
         return far
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        """Passes both ways until a side ends, and closes the connection."""
+        back = threading.Thread(target=self._pass, args=(far, near, True), daemon=True)
+        back.start()
+        self._pass(near, far, False)
+        back.join()
+        for one in (near, far):
+            self._open.remove(one)
+            one.close()
+        self._threads.discard(threading.current_thread())
 
     def _pass(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with contextlib.suppress(OSError):
