@@ -30,6 +30,7 @@ TESTS = {
     ),
     "feed": (
         f"{UNIT}/test_feed.py",
+        f"{UNIT}/test_feed_wait.py",
         f"{UNIT}/test_history.py",
         f"{UNIT}/test_catalogue.py",
         f"{UNIT}/test_listing.py",
@@ -42,6 +43,7 @@ TESTS = {
         f"{INTEGRATION}/test_log.py",
         f"{INTEGRATION}/test_lists.py",
         f"{INTEGRATION}/test_stored.py",
+        f"{INTEGRATION}/test_changed_fields.py",
         f"{INTEGRATION}/test_commands.py",
     ),
     "reconciler": (
