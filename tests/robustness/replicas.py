@@ -9,6 +9,7 @@ import contextlib
 import json
 import random
 import signal
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,8 +32,11 @@ API = "kube-apiserver"
 COUNT, NAMESPACES = 3, 4
 LEASE = 4.0
 """Seconds after which a replica that is suspended holds nothing any more: `Pace.lease`."""
+LEFTOVERS_WITHIN = 30.0
+"""Seconds for what a suspended replica made too late to be removed."""
 CRASHES = ("before_commit", "after_commit", "after_publish", "before_answer", "before_act", "after_act")
 CRASHES += ("kubernetes_before_write", "kubernetes_after_write")
+CRASHES += ("leases_before_commit", "leases_after_commit", "leases_taken", "leases_before_give_up")
 OBJECTS = {
     "statefulsets": "apis/apps/v1",
     "pods": "api/v1",
@@ -41,6 +45,15 @@ OBJECTS = {
     "persistentvolumeclaims": "api/v1",
     "ingresses": "apis/networking.k8s.io/v1",
 }
+
+
+Found = dict[str, dict[str, list[dict[str, Any]]]]
+"""Objects by their kind and the id of their sandbox."""
+
+
+def names(found: Found) -> dict[str, set[str]]:
+    """Returns the ids of the sandboxes that have an object of each kind."""
+    return {resource: set(of) for resource, of in found.items()}
 
 
 class Replica:
@@ -165,16 +178,16 @@ class Replicas:
         latest = {one.sandbox_id: one for one in log}
         kept = {name for name, one in latest.items() if one.reason == pb.REASON_VOLUME_KEPT}
         running = {name for name, one in rows.items() if one.desired_state == pb.DESIRED_STATE_RUNNING}
-        found = await asyncio.to_thread(self._found)
         generations = {name: str(one.status.generation) for name, one in rows.items()}
-        assert {name: set(by) for name, by in found.items()} == {
-            "statefulsets": {*rows},
-            "pods": running,
-            "services": {*rows},
-            "secrets": {*rows},
-            "persistentvolumeclaims": {*rows, *kept},
-            "ingresses": {*rows},
-        }
+        expected = {resource: {*rows} for resource in OBJECTS}
+        expected["pods"] = running
+        expected["persistentvolumeclaims"] = {*rows, *kept}
+        found = await asyncio.to_thread(self._found)
+        end = time.monotonic() + LEFTOVERS_WITHIN
+        while names(found) != expected and time.monotonic() < end:
+            await asyncio.sleep(0.5)
+            found = await asyncio.to_thread(self._found)
+        assert names(found) == expected
         for name, objects in found["statefulsets"].items():
             (one,) = objects
             row = rows[name]
@@ -186,9 +199,8 @@ class Replicas:
             said = replica.service.log.read_text()
             assert not [word for word in ("Traceback", "reconcile_failed") if word in said], said[-3000:]
 
-    def _found(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """Returns the objects that are no sandbox's of another namespace, by kind and sandbox."""
-        found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    def _found(self) -> Found:
+        found: Found = {}
         for resource, group in OBJECTS.items():
             of = found[resource] = defaultdict(list)
             for namespace in self.namespaces:
