@@ -456,6 +456,8 @@ async def _propagated(made: Ground, count: int) -> tuple[list[float], list[float
             await writer.commit()
             await anext(notices)
             bare.append(time.perf_counter() - began)
+        # It has the connection, which could not be closed otherwise.
+        await notices.aclose()
     watching.cancel()
     return mine, bare
 
