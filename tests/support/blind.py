@@ -20,6 +20,9 @@ class BlindEngine:
     async def close(self) -> None:
         """Has nothing to close."""
 
+    async def reachable(self) -> bool:
+        return True
+
     def synced(self, namespace: str) -> bool:
         return False
 

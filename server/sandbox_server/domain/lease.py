@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A running process of the service. `namespaces` are those of its tenants: a replica with an older token file lacks some."""
+    """A running process of the service.
+
+    - `namespaces`: those of its tenants. A replica with an older token file lacks some.
+    - `cut_off`: whether it gets no answer from the cluster.
+    """
 
     id: str
     engine: str
     namespaces: frozenset[str]
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +53,18 @@ def shares(namespaces: Collection[str], replicas: Iterable[Replica]) -> Mapping[
 
     Every replica computes the same from the same replicas. Each gets the same number of namespaces, or one more or less.
     A replica that comes or goes moves few namespaces: each goes to the replica that ranks highest for it by a hash of both
-    names (rendezvous hashing), among those that have room. A namespace that no replica has in its tenants is held too,
-    since its sandboxes have a status that says so.
+    names (rendezvous hashing), among those that have room. Replicas that are cut off get a share only if all are. A namespace
+    that no replica has in its tenants is held too, since its sandboxes have a status that says so.
     """
     left = sorted(replicas, key=lambda one: one.id)
     shared: dict[str, str] = {}
     if not left:
         return shared
-    room = -(-len(namespaces) // len(left))
+    room = -(-len(namespaces) // (sum(not one.cut_off for one in left) or len(left)))
     held = dict.fromkeys((one.id for one in left), 0)
     for namespace in sorted(namespaces):
         able = [one for one in left if namespace in one.namespaces] or left
+        able = [one for one in able if not one.cut_off] or able
         # A namespace that only full replicas can take goes to one of them all the same.
         free = [one for one in able if held[one.id] < room] or able
         chosen = max(free, key=lambda one: _rank(namespace, one.id))

@@ -80,6 +80,9 @@ class Pace:
     a kill, and a transaction that takes a second, or a pause of the process, loses no lease."""
     lease_every: float = 1
     """Between two renewals of all leases of a replica: three may fail."""
+    cut_off_after: float = 5
+    """For which a replica observes nothing of what it holds before it leaves its share to others. Longer than a list of
+    everything takes after a watch broke, and than an API server needs to restart where several share an address."""
     listen_again: float = 1
     """Until a replica whose connection for notices broke connects again. Meanwhile it looks as often as `follow` says."""
 

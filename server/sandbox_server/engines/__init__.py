@@ -96,6 +96,9 @@ class Cluster(Protocol):
     def any_synced(self) -> bool:
         """Whether one namespace at least is synced."""
 
+    async def reachable(self) -> bool:
+        """Asks whatever it observes for a sign of life. Needs no right, and no namespace that is followed."""
+
     def synced(self, namespace: str) -> bool:
         """Whether `observe` shows the present of a namespace. False until everything in it has been listed once, and while
         the namespace is out of reach or the service may not look."""

@@ -47,6 +47,8 @@ class Shared:
         self._said: dict[str, Sight] = {}
         self._listeners: list[Callable[[str], None]] = []
         self._woken = asyncio.Event()
+        self._cut_off = False
+        self._observed_at = time.monotonic()
 
     def on_taken(self, listener: Callable[[str], None]) -> None:
         """See `leases.Leases`."""
@@ -90,7 +92,7 @@ class Shared:
 
     @property
     def _me(self) -> Replica:
-        return Replica(self._store.name, self._engine, self._served)
+        return Replica(self._store.name, self._engine, self._served, self._cut_off)
 
     async def open(self) -> None:
         """Waits while another service that cannot share the database may still be alive. Raises OSError if it is."""
@@ -115,16 +117,40 @@ class Shared:
             tasks.create_task(self._examine())
 
     async def _examine(self) -> None:
-        """Looks at each namespace that is held, once, so that the others know as well whether it can be looked at."""
+        """Looks at each namespace that is held, once, so that the others know as well whether it can be looked at.
+
+        A replica that is cut off from the cluster asks until there is an answer.
+        """
         while True:
             for namespace in self._followed:
                 if self._cluster.readable(namespace) is None:
                     await self._cluster.examine(namespace)
+            if self._cut_off and await self._cluster.reachable():
+                log.info("cluster_reached")
+                self._cut_off, self._observed_at = False, time.monotonic()
+                self.wake()
             await asyncio.sleep(self._pace.lease_every)
+
+    def _look_out(self) -> None:
+        """Leaves this replica's share to the others once it has observed nothing of it for a while, although nobody refuses it.
+
+        Where all replicas are cut off, each keeps its share: see `lease.shares`.
+        """
+        now = time.monotonic()
+        silent = [
+            one for one in self._followed if not self._cluster.synced(one) and not self._cluster.unobservable(one)
+        ]
+        if not self._followed or len(silent) < len(self._followed):
+            self._observed_at = now
+        elif not self._cut_off and now - self._observed_at > self._pace.cut_off_after:
+            log.warning("cluster_not_reached", namespaces=len(silent))
+            self._cut_off = True
+            self.wake()
 
     async def _keep(self) -> None:
         due = time.monotonic()
         while True:
+            self._look_out()
             if self._woken.is_set() or time.monotonic() >= due or self._news():
                 self._woken.clear()
                 # What ends meanwhile can be taken at once.

@@ -27,16 +27,17 @@ _ALIVE = postgresql.insert(tables.REPLICA).values(
     engine=sa.bindparam("engine"),
     namespaces=sa.bindparam("served"),
     alive_until=_NOW + _LASTING,
+    cut_off=sa.bindparam("cut_off"),
 )
 ALIVE = _ALIVE.on_conflict_do_update(
     index_elements=[_REPLICA.id],
-    set_={"namespaces": _ALIVE.excluded.namespaces, "alive_until": _ALIVE.excluded.alive_until},
+    set_={name: _ALIVE.excluded[name] for name in ("namespaces", "alive_until", "cut_off")},
 )
 FORGET = sa.delete(tables.REPLICA).where(_REPLICA.alive_until < _NOW - 100 * _LASTING)
 GONE = sa.delete(tables.REPLICA).where(_REPLICA.id == _ME)
-REPLICAS = sa.select(
-    _REPLICA.id, _REPLICA.engine, _REPLICA.namespaces, (_REPLICA.alive_until - _NOW).label("left")
-).where(_REPLICA.alive_until > _NOW)
+REPLICAS = sa.select(_REPLICA.id, _REPLICA.engine, _REPLICA.namespaces, _REPLICA.cut_off).where(
+    _REPLICA.alive_until > _NOW
+)
 RENEW = sa.update(tables.LEASE).where(_LEASE.holder == _ME).values(expires_at=_NOW + _LASTING)
 REPORT = (
     sa.update(tables.LEASE)
@@ -100,7 +101,8 @@ def turn(
     `sights` is what it has to say of namespaces that it holds. `namespaces` are to be held even if they are no tenant's.
     """
     named = {"me": me.id, "lasting": lasting}
-    connection.execute(ALIVE, named | {"engine": me.engine, "served": ",".join(sorted(me.namespaces))})
+    served = ",".join(sorted(me.namespaces))
+    connection.execute(ALIVE, named | {"engine": me.engine, "served": served, "cut_off": me.cut_off})
     connection.execute(FORGET, named)
     connection.execute(RENEW, named)
     for namespace, sight in sights.items():
@@ -136,7 +138,8 @@ def leave(connection: sa.Connection, me: str, namespaces: Collection[str]) -> No
 def living(connection: sa.Connection) -> list[Replica]:
     """Returns the live replicas."""
     return [
-        Replica(one.id, one.engine, frozenset(one.namespaces.split(",")) - {""}) for one in connection.execute(REPLICAS)
+        Replica(one.id, one.engine, frozenset(one.namespaces.split(",")) - {""}, one.cut_off)
+        for one in connection.execute(REPLICAS)
     ]
 
 

@@ -121,7 +121,7 @@ class RequestRow(SQLModel, table=True):
 
 
 class ReplicaRow(SQLModel, table=True):
-    """A running process of the service. `namespaces` are those of its tenants, joined by commas.
+    """A running process of the service. `namespaces` are those of its tenants, joined by commas; `cut_off`: from the cluster.
 
     `alive_until` is in seconds since 1970 by the clock of the database, as every time of replicas and leases.
     """
@@ -133,6 +133,7 @@ class ReplicaRow(SQLModel, table=True):
     engine: str
     namespaces: str
     alive_until: float = Field(sa_type=sa.Double)
+    cut_off: bool
 
 
 class LeaseRow(SQLModel, table=True):

@@ -107,6 +107,36 @@ def stale(replica: Replica, namespace: str) -> bool:
     return replica.running.manager.stale(namespace)
 
 
+async def test_replica_that_is_cut_off_from_the_cluster_leaves_its_share_to_others(replicas: Replicas) -> None:
+    with relay.to(replicas.api.port) as between:
+        far = replicas.folder / "far"
+        far.mkdir()
+        port = int(between.address.rpartition(":")[2])
+        cut = await replicas.start(kubeconfig=samples.kubeconfig(far, port))
+        other = await replicas.start()
+        await replicas.until(lambda: replicas.shared() and not any(stale(cut, one) for one in NAMESPACES))
+        (namespace, *_) = sorted(cut.held())
+        between.hold_answers()
+        await replicas.until(lambda: other.held() == set(NAMESPACES))
+        await cut.create(namespace, "box")
+        await cut.settled(namespace, "box", Phase.RUNNING)
+        assert not stale(cut, namespace)
+        between.cut()
+        await replicas.until(replicas.shared)
+
+
+async def test_replicas_that_are_all_cut_off_keep_their_shares(replicas: Replicas) -> None:
+    two = [await replicas.start() for _ in range(2)]
+    await replicas.until(lambda: replicas.shared() and not any(stale(two[0], one) for one in NAMESPACES))
+    replicas.api.lasting.append((lambda _: True, hang))
+    await replicas.until(lambda: all(stale(two[0], one) for one in NAMESPACES))
+    await asyncio.sleep(4 * PACE.cut_off_after)
+    assert replicas.shared()
+    replicas.api.lasting.clear()
+    await replicas.until(lambda: not any(stale(two[1], one) for one in NAMESPACES))
+    await replicas.until(replicas.shared)
+
+
 async def test_replicas_that_have_nothing_to_do_tell_one_another_nothing(replicas: Replicas) -> None:
     first, second = await replicas.start(), await replicas.start()
     await replicas.until(lambda: replicas.shared() and not any(stale(first, one) for one in NAMESPACES))

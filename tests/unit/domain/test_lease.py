@@ -1,6 +1,7 @@
 """How live replicas share the namespaces."""
 
 import collections
+import dataclasses
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,14 @@ def test_replica_that_leaves_moves_little_more_than_its_own_namespaces() -> None
     after = shares(namespaces, replicas(names[1:], namespaces))
     moved = [one for one in namespaces if before[one] != after[one]]
     assert len(moved) <= 2 * len([one for one in namespaces if before[one] == names[0]])
+
+
+def test_replicas_that_are_cut_off_have_a_share_only_if_all_are() -> None:
+    names = frozenset({"a", "b", "c", "d"})
+    one, two = (Replica(name, "kubernetes", names) for name in ("one", "two"))
+    cut_one, cut_two = (dataclasses.replace(each, cut_off=True) for each in (one, two))
+    assert set(shares(names, [one, cut_two]).values()) == {"one"}
+    assert shares(names, [cut_one, cut_two]) == shares(names, [one, two])
 
 
 def test_namespace_goes_to_a_replica_whose_tenants_have_it() -> None:

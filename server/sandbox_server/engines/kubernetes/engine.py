@@ -79,6 +79,16 @@ class KubernetesEngine:
         """Whether one namespace at least is synced."""
         return any(view.synced for view in self._views.values())
 
+    async def reachable(self) -> bool:
+        """Whether the API server answers, and be it with a refusal."""
+        try:
+            async with self._api.call("GET", "version"):
+                return True
+        except engines.Refused:
+            return True
+        except engines.Unreachable:
+            return False
+
     def synced(self, namespace: str) -> bool:
         """Whether every informer of the namespace has listed and is in contact, or the namespace is known to have ended."""
         view = self._views.get(namespace)

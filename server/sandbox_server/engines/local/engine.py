@@ -92,6 +92,10 @@ class LocalEngine:
         await asyncio.gather(*tasks, return_exceptions=True)
         os.close(self._lock)
 
+    async def reachable(self) -> bool:
+        """Returns True: it observes this machine."""
+        return True
+
     def synced(self, namespace: str) -> bool:
         """Whether the engine is open: all namespaces are synced, or none."""
         return self.any_synced

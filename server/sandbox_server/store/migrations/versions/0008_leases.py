@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("engine", sa.String(), nullable=False),
         sa.Column("namespaces", sa.String(), nullable=False),
         sa.Column("alive_until", sa.Double(), nullable=False),
+        sa.Column("cut_off", sa.Boolean(), nullable=False),
     )
     op.create_table(
         "lease",
