@@ -109,10 +109,13 @@ def _prepare(raw: Any, _record: Any) -> None:
     pool gives a connection a process id that is not the session's.
     """
     (session,) = raw.execute("SELECT pg_backend_pid()").fetchone()
+    raw.rollback()
     if session == raw.info.backend_pid:
+        # Without a transaction, whose end would take it back.
+        raw.autocommit = True
         raw.execute(BOUNDED)
+        raw.autocommit = False
         raw.prepare_threshold = PREPARED_AFTER
-    raw.commit()
 
 
 class Cursor:
