@@ -203,6 +203,7 @@ async def run(service: Service, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.fault(1)
 @pytest.mark.fault(2)
 @crashes(*COMMON, *LOCAL, *SHUTDOWN)
@@ -232,6 +233,7 @@ async def scripted() -> AsyncIterator[ScriptedApi]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.fault(3)
 @pytest.mark.fault(4)
 @crashes(*COMMON, *KUBERNETES)

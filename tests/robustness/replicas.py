@@ -1,4 +1,4 @@
-"""Replicas of the service, each a process, on one PostgreSQL and one real control plane: what goes wrong around them.
+"""Replicas of the service, each a process, on one PostgreSQL and one cluster: what goes wrong around them.
 
 Each replica reaches the database and the API server through relays of its own, so that it alone can be cut off.
 """
@@ -6,30 +6,23 @@ Each replica reaches the database and the API server through relays of its own, 
 import asyncio
 import base64
 import contextlib
-import json
 import random
 import signal
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_server.engines.kubernetes.manifests import GENERATION, ID
+from sandbox_server.engines.kubernetes.manifests import GENERATION
 
-from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.ground import SERVICE, make_namespace
-from tests.kubernetes.node import Node
-from tests.robustness.history import History
+from tests.robustness.grounds import OBJECTS, Ground, names
 from tests.robustness.run import Fault
 from tests.support import relay
 from tests.support.postgres import Postgres
 from tests.support.relay import Relay
 from tests.support.service import Service
 
-API = "kube-apiserver"
-COUNT, NAMESPACES = 3, 4
+COUNT = 3
 LEASE = 4.0
 """Seconds after which a replica that is suspended holds nothing any more: `Pace.lease`."""
 LEFTOVERS_WITHIN = 30.0
@@ -37,23 +30,6 @@ LEFTOVERS_WITHIN = 30.0
 CRASHES = ("before_commit", "after_commit", "after_publish", "before_answer", "before_act", "after_act")
 CRASHES += ("kubernetes_before_write", "kubernetes_after_write")
 CRASHES += ("leases_before_commit", "leases_after_commit", "leases_taken", "leases_before_give_up")
-OBJECTS = {
-    "statefulsets": "apis/apps/v1",
-    "pods": "api/v1",
-    "services": "api/v1",
-    "secrets": "api/v1",
-    "persistentvolumeclaims": "api/v1",
-    "ingresses": "apis/networking.k8s.io/v1",
-}
-
-
-Found = dict[str, dict[str, list[dict[str, Any]]]]
-"""Objects by their kind and the id of their sandbox."""
-
-
-def names(found: Found) -> dict[str, set[str]]:
-    """Returns the ids of the sandboxes that have an object of each kind."""
-    return {resource: set(of) for resource, of in found.items()}
 
 
 class Replica:
@@ -68,28 +44,18 @@ class Replica:
 class Replicas:
     """See `run.World`."""
 
-    def __init__(
-        self,
-        replicas: Sequence[Replica],
-        postgres: Postgres,
-        cluster: Cluster,
-        node: Node,
-        namespaces: Sequence[str],
-        choose: random.Random,
-    ) -> None:
+    def __init__(self, replicas: Sequence[Replica], postgres: Postgres, ground: Ground, choose: random.Random) -> None:
         self.replicas = replicas
         self.postgres = postgres
-        self.cluster = cluster
-        self.node = node
-        self.namespaces = namespaces
+        self.ground = ground
+        self.namespaces = ground.namespaces
         self.addresses = [one.service.address for one in replicas]
         self.choose = choose
-        self.history = History()
 
     def faults(self) -> Sequence[Fault]:
-        often = [self.kill, self.suspend, self.crash, self.database_cut, self.database_silent]
-        rare = [self.terminate, self.cluster_cut, self.cluster_silent, self.database_restarted, self.api_server_killed]
-        return [*often, *often, *rare, self.node_lost]
+        often = [self.kill, self.suspend, self.crash, self.database_silent, self.commit_unanswered]
+        rare = [self.terminate, self.database_cut, self.database_restarted, self.cluster_cut, self.cluster_silent]
+        return [*often, *often, *rare, *self.ground.faults()]
 
     async def look(self) -> None:
         """Does nothing: the history is of every moment."""
@@ -141,6 +107,11 @@ class Replicas:
             between.cut()
             await self._later(0, 0.5)
 
+    async def commit_unanswered(self) -> None:
+        """The next commit takes effect, and its answer is lost with every connection."""
+        self._any.database.lose_answer_to(b"COMMIT")
+        await self._later(0, 1)
+
     async def database_silent(self) -> None:
         between = self._any.database
         between.hold_answers()
@@ -162,17 +133,6 @@ class Replicas:
         await self._later(0, LEASE)
         await asyncio.to_thread(self.postgres.start)
 
-    async def api_server_killed(self) -> None:
-        await asyncio.to_thread(self.cluster.kill, API)
-        await self._later(0, 2 * LEASE)
-        self.cluster.run(API)
-        await asyncio.to_thread(self.cluster.wait)
-
-    async def node_lost(self) -> None:
-        self.node.alive = False
-        await self._later(9, 14)
-        self.node.alive = True
-
     async def check(self, rows: Mapping[str, pb.Sandbox], log: Sequence[pb.SandboxStatus]) -> None:
         """Each sandbox has its objects as they are desired, and nothing else is there. No object ever went back."""
         latest = {one.sandbox_id: one for one in log}
@@ -182,11 +142,11 @@ class Replicas:
         expected = {resource: {*rows} for resource in OBJECTS}
         expected["pods"] = running
         expected["persistentvolumeclaims"] = {*rows, *kept}
-        found = await asyncio.to_thread(self._found)
+        found = await self.ground.found()
         end = time.monotonic() + LEFTOVERS_WITHIN
         while names(found) != expected and time.monotonic() < end:
             await asyncio.sleep(0.5)
-            found = await asyncio.to_thread(self._found)
+            found = await self.ground.found()
         assert names(found) == expected
         for name, objects in found["statefulsets"].items():
             (one,) = objects
@@ -194,50 +154,32 @@ class Replicas:
             assert (one["metadata"]["namespace"], one["spec"]["replicas"]) == (row.namespace, int(name in running))
             assert one["metadata"]["annotations"][GENERATION] == generations[name]
         assert all(len(objects) == 1 for objects in found["pods"].values())
-        self.history.check({one.uid: one.generation for one in log})
+        self.ground.history.check({one.uid: one.generation for one in log})
         for replica in self.replicas:
             said = replica.service.log.read_text()
             assert not [word for word in ("Traceback", "reconcile_failed") if word in said], said[-3000:]
 
-    def _found(self) -> Found:
-        found: Found = {}
-        for resource, group in OBJECTS.items():
-            of = found[resource] = defaultdict(list)
-            for namespace in self.namespaces:
-                listed = self.cluster.request("GET", f"/{group}/namespaces/{namespace}/{resource}?labelSelector={ID}")
-                for one in listed["items"]:
-                    of[one["metadata"]["labels"][ID]].append(one)
-        return found
-
 
 @contextlib.asynccontextmanager
 async def world(
-    make_service: Callable[..., Service], folder: Path, choose: random.Random, count: int = COUNT
+    make_service: Callable[..., Service], folder: Path, ground: Ground, choose: random.Random, count: int = COUNT
 ) -> AsyncIterator[Replicas]:
-    """Yields so many replicas over a control plane and a PostgreSQL that nobody else uses."""
+    """Yields so many replicas over a PostgreSQL that nobody else uses."""
     keys = base64.b64encode(b"k" * 32).decode()
     async with contextlib.AsyncExitStack() as opened:
-        cluster = Cluster()
-        await asyncio.to_thread(cluster.start)
-        opened.callback(cluster.stop)
         postgres = await asyncio.to_thread(Postgres)
         opened.callback(postgres.close)
         url = postgres.database()
-        node = await opened.enter_async_context(Node(cluster))
-        namespaces = [await asyncio.to_thread(make_namespace, cluster) for _ in range(NAMESPACES)]
         replicas = []
         for number in range(count):
             database, far = opened.enter_context(relay.postgresql(url))
-            api = opened.enter_context(relay.to(int(cluster.url.rpartition(":")[2])))
-            kubeconfig = cluster.kubeconfig(folder / f"kubeconfig-{number}", SERVICE)
-            config = json.loads(kubeconfig.read_text())
-            config["clusters"][0]["cluster"]["server"] = f"https://{api.address}"
-            kubeconfig.write_text(json.dumps(config))
-            flags = ["--engine", "kubernetes", "--kubeconfig", str(kubeconfig), "--namespaces", ",".join(namespaces)]
+            cluster = opened.enter_context(relay.to(ground.port))
+            (folder / str(number)).mkdir()
+            kubeconfig = ground.kubeconfig(folder / str(number), cluster.address)
+            flags = ["--engine", "kubernetes", "--kubeconfig", str(kubeconfig)]
+            flags += ["--namespaces", ",".join(ground.namespaces)]
             flags += ["--database-url", far, "--encryption-keys", keys, "--resync", "5", "--log-format", "json"]
-            replica = Replica(make_service(*flags), database, api)
+            replica = Replica(make_service(*flags), database, cluster)
             await asyncio.to_thread(replica.service.start)
             replicas.append(replica)
-        made = Replicas(replicas, postgres, cluster, node, namespaces, choose)
-        await opened.enter_async_context(made.history.follow(cluster))
-        yield made
+        yield Replicas(replicas, postgres, ground, choose)

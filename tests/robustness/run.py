@@ -22,6 +22,8 @@ MINUTES = float(os.environ.get("MINUTES", "0.5"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(10**6)
 PHASES = {pb.DESIRED_STATE_RUNNING: pb.PHASE_RUNNING, pb.DESIRED_STATE_STOPPED: pb.PHASE_STOPPED}
 SETTLED_WITHIN = 180.0
+QUIET = 6.0
+"""Seconds: more than the `--resync` of the services."""
 ACTS = ("create", "start", "stop", "env", "delete", "status", "get", "list", "pages", "repeated")
 
 
@@ -72,15 +74,18 @@ async def disturb(world: World, ledger: Ledger, end: float) -> None:
 
 
 async def settle(service: Anywhere, world: World) -> pb.ListSandboxesResponse:
-    """Returns every sandbox once each has come to its desired phase."""
+    """Returns every sandbox once each has come to its desired phase, and nothing has changed for longer than a resync."""
     end = time.monotonic() + SETTLED_WITHIN
+    sequence, since = 0, time.monotonic()
     while True:
         world.heal()
         found: pb.ListSandboxesResponse = await service.ask("page", page_size=1000)
         late = [one for one in found.sandboxes if one.status.phase != PHASES.get(one.desired_state)]
-        if not late and not any(one.status.stale for one in found.sandboxes):
+        if late or found.sequence != sequence or any(one.status.stale for one in found.sandboxes):
+            sequence, since = found.sequence, time.monotonic()
+        elif time.monotonic() > since + QUIET:
             return found
-        assert time.monotonic() < end, f"not settled: {late or 'stale'}"
+        assert time.monotonic() < end, f"not settled: {late or found.sequence}"
         await asyncio.sleep(0.2)
 
 
@@ -136,7 +141,8 @@ async def go(world: World) -> Ledger:
             checker.check_changes(one)
         rows = {one.sandbox_id: one for one in (await service.ask("page", page_size=1000)).sandboxes}
         latest = {one.sandbox_id: one for one in log}
-        assert {name: one.status for name, one in rows.items()} == {name: latest[name] for name in rows}
+        changed = [(latest[name], one.status) for name, one in rows.items() if one.status != latest[name]]
+        assert not changed, f"a settled sandbox has changed: {changed}"
         await world.check(rows, log)
     ledger.counts["events"] = last
     ledger.counts["mutations"] = len(ledger.mutations)

@@ -16,6 +16,8 @@ from tests.support.scripted import CLAIMS, SETS
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE
 
+# Several services start in each.
+pytestmark = pytest.mark.timeout(400)
 KEYS = base64.b64encode(b"k" * 32).decode()
 
 
