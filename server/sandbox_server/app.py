@@ -120,6 +120,7 @@ async def service(
         await event_store.open(event_feed.publish)
         opened.push_async_callback(event_store.close)
         event_feed.load(*await event_store.load())
+        await namespaces.open()
         port = await server.start(settings.listen, credentials)
         opened.push_async_callback(server.close)
         if settings.metrics_listen:
@@ -133,7 +134,6 @@ async def service(
         await engine.open(event_feed.catalogue.sandboxes(), reconciler.wake, namespaces.held)
         opened.push_async_callback(engine.close)
         authenticator.follow(namespaces.serve)
-        await namespaces.open()
 
         async def trim() -> None:
             await event_store.trim(datetime.now(UTC) - history)

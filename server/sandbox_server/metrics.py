@@ -45,6 +45,7 @@ class Service(Collector):
         )
         waiting = {(): self._reconciler.backlog}
         synced = {(): self._leases.any_synced}
+        counts = self._leases.counts
         yield _family(Gauge, "build_info", "1, with the version of the service", {(VERSION,): 1}, "version")
         yield _family(Counter, "calls", "Calls that ended", self._calls.ended, "method", "code", "reason")
         yield _family(Gauge, "calls_open", "Calls and streams under way", open_calls, "method")
@@ -52,6 +53,14 @@ class Service(Collector):
         yield _family(Counter, "reconciles", "Passes over a sandbox", self._reconciler.outcomes, "outcome", "reason")
         yield _family(Gauge, "reconciles_waiting", "Sandboxes that wait for a worker or have one", waiting)
         yield _family(Gauge, "engine_in_sight", "1 while at least one namespace can be observed, else 0", synced)
+        yield _family(Gauge, "namespaces_held", "Namespaces that this replica reconciles", {(): counts.held})
+        yield _family(Gauge, "replicas_alive", "Live replicas, as this one last saw them", {(): counts.replicas})
+        yield _family(
+            Counter,
+            "lease_renewals_failed",
+            "Renewals of the leases that the database did not answer",
+            {(): counts.failures},
+        )
 
 
 def _family(

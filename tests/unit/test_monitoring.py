@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from sandbox_server import metrics, monitoring
+from sandbox_server.leases import Counts
 
 from tests.support.ports import free_port
 
@@ -28,9 +29,9 @@ class Parts:
         calls: Any = SimpleNamespace(open={}, ended={})
         feed: Any = SimpleNamespace(catalogue=SimpleNamespace(sandboxes=list))
         reconciler: Any = SimpleNamespace(backlog=0, outcomes={})
-        cluster: Any = SimpleNamespace(any_synced=True)
+        namespaces: Any = SimpleNamespace(any_synced=True, counts=Counts(held=2, replicas=3, failures=1))
         health = monitoring.Health(lambda: self.is_serving)
-        with monitoring.served(self.address, metrics.Service(calls, feed, reconciler, cluster), health):
+        with monitoring.served(self.address, metrics.Service(calls, feed, reconciler, namespaces), health):
             yield
 
     def get(self, path: str) -> tuple[int, str]:
@@ -55,6 +56,9 @@ async def test_the_service_is_live_while_its_event_loop_answers_and_ready_while_
         status, text = await parts.asked("/metrics")
         assert status == 200
         assert "sandbox_engine_in_sight 1.0" in text
+        assert "sandbox_namespaces_held 2.0" in text
+        assert "sandbox_replicas_alive 3.0" in text
+        assert "sandbox_lease_renewals_failed_total 1.0" in text
 
 
 async def test_an_event_loop_that_is_blocked_is_neither_live_nor_ready(monkeypatch: pytest.MonkeyPatch) -> None:

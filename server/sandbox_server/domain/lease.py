@@ -18,6 +18,10 @@ class Replica:
     namespaces: frozenset[str]
     cut_off: bool = False
 
+    def excludes(self, other: "Replica") -> bool:
+        """Whether this replica must not run beside another one: the sandboxes of the local engine are of one machine."""
+        return self.id != other.id and (self.engine != other.engine or self.engine == "local")
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -56,7 +60,9 @@ def shares(namespaces: Collection[str], replicas: Iterable[Replica]) -> Mapping[
     names (rendezvous hashing), among those that have room. Replicas that are cut off get a share only if all are. A namespace
     that no replica has in its tenants is held too, since its sandboxes have a status that says so.
     """
-    left = sorted(replicas, key=lambda one: one.id)
+    known = sorted(replicas, key=lambda one: one.id)
+    # A replica that has just joined may not have read its tenants yet.
+    left = [one for one in known if one.namespaces] or known
     shared: dict[str, str] = {}
     if not left:
         return shared

@@ -1,15 +1,25 @@
 """Which namespaces this replica holds. Only their holder observes and reconciles them; every replica answers calls for all."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """For the metrics: namespaces that this replica holds, live replicas, and attempts to renew the leases that failed."""
+
+    held: int
+    replicas: int
+    failures: int
 
 
 class Leases(Protocol):
     """All methods belong to the event loop."""
 
-    def on_taken(self, listener: Callable[[str], None]) -> None:
-        """Calls `listener` with each namespace that this replica has taken, once its feed has read all that the former
-        holder wrote."""
+    def on_taken(self, listener: Callable[[Collection[str]], None]) -> None:
+        """Calls `listener` with namespaces that this replica has taken, once its feed has read all that the former holders
+        wrote."""
 
     def serve(self, namespaces: Iterable[str]) -> None:
         """Sets the namespaces of the tenants."""
@@ -27,6 +37,10 @@ class Leases(Protocol):
     def any_synced(self) -> bool:
         """Whether the holder of one namespace at least observes the present."""
 
+    @property
+    def counts(self) -> Counts:
+        """What the metrics show."""
+
     async def readable(self, namespace: str) -> bool | None:
         """Whether the service may get a namespace itself; None if that is not known now."""
 
@@ -34,7 +48,8 @@ class Leases(Protocol):
         """Joins the other replicas. Raises OSError if this replica must not run beside them."""
 
     async def run(self) -> None:
-        """Takes and keeps this replica's share. Runs until it is cancelled."""
+        """Takes and keeps this replica's share. Runs until it is cancelled. Raises OSError as `open`, if others have come while
+        this process was stopped."""
 
     async def close(self) -> None:
         """Gives up everything, so that other replicas take it at once."""

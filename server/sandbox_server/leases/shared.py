@@ -8,7 +8,7 @@ monotonic clock, which is before the database lets another replica take over.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +17,7 @@ from sandbox_server import engines, failpoints, feed, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.lease import Lease, Replica, Sight
 from sandbox_server.domain.pace import Pace
+from sandbox_server.leases import Counts
 
 log = structlog.get_logger()
 
@@ -45,12 +46,17 @@ class Shared:
         self._leases: Mapping[str, Lease] = {}
         self._read_at = 0.0
         self._said: dict[str, Sight] = {}
-        self._listeners: list[Callable[[str], None]] = []
+        self._listeners: list[Callable[[Collection[str]], None]] = []
         self._woken = asyncio.Event()
         self._cut_off = False
         self._observed_at = time.monotonic()
+        self._clock = store.Clock(pace.lease)
+        self._replicas = 0
+        self._failures = 0
+        self._incomplete = False
+        """Whether a namespace of this replica's share is free and could not be taken."""
 
-    def on_taken(self, listener: Callable[[str], None]) -> None:
+    def on_taken(self, listener: Callable[[Collection[str]], None]) -> None:
         """See `leases.Leases`."""
         self._listeners.append(listener)
 
@@ -78,6 +84,11 @@ class Shared:
         """See `leases.Leases`."""
         return any(self._sees(lease) for lease in self._leases.values())
 
+    @property
+    def counts(self) -> Counts:
+        """See `leases.Leases`."""
+        return Counts(sum(self.held(name) > 0 for name in self._held), self._replicas, self._failures)
+
     def _sees(self, lease: Lease) -> bool:
         return lease.sight.synced and lease.remaining > time.monotonic() - self._read_at
 
@@ -97,18 +108,14 @@ class Shared:
     async def open(self) -> None:
         """Waits while another service that cannot share the database may still be alive. Raises OSError if it is."""
         patience = time.monotonic() + 2 * self._pace.lease
-        while rivals := [one for one in await self._store.exclusively(store.leases.living) if self._rival(one)]:
-            if time.monotonic() > patience:
-                theirs = sorted({one.engine for one in rivals})
-                raise OSError(
-                    f"database-url: another service uses it with engine={theirs[0]}: stop that one, or give this one "
-                    "another database. Several replicas need engine=kubernetes, all of them"
-                )
+        while True:
+            try:
+                await self._store.leasing(store.leases.join, self._me, self._pace.lease)
+                return
+            except store.leases.Rivals as rivals:
+                if time.monotonic() > patience:
+                    raise _excluded(rivals) from None
             await asyncio.sleep(self._pace.lease / 10)
-        await self._turn()
-
-    def _rival(self, other: Replica) -> bool:
-        return self._engine != other.engine or self._engine == "local"
 
     async def run(self) -> None:
         """See `leases.Leases`."""
@@ -159,7 +166,12 @@ class Shared:
                     await self._turn()
                 except errors.Unavailable:
                     # The store has said why. What is held ends by itself.
+                    self._failures += 1
                     await asyncio.sleep(self._pace.lease_every)
+                except store.leases.Rivals as rivals:
+                    raise _excluded(rivals) from None
+                if self._incomplete:
+                    due = time.monotonic()
             await self._pause()
 
     async def _pause(self) -> None:
@@ -193,29 +205,47 @@ class Shared:
         asked = time.monotonic()
         news = self._news()
         live = {sandbox.namespace for sandbox in self._feed.catalogue.sandboxes()}
-        standing = await self._store.exclusively(store.leases.turn, self._me, self._pace.lease, news, live)
+        standing = await self._store.leasing(store.leases.turn, self._clock, self._me, self._pace.lease, news, live)
         failpoints.hit("leases_after_commit")
         self._leases, self._read_at = standing.leases, asked
+        self._replicas = len(standing.replicas)
         self._said |= news
         mine = {name: one for name, one in standing.leases.items() if one.holder == self._store.name}
         kept = {name: one for name, one in mine.items() if name in standing.share}
+        self._incomplete = any(
+            name not in standing.leases or standing.leases[name].remaining <= 0 for name in standing.share
+        )
         # A lease that ended is taken anew even if nobody else has had it: its sandboxes were dropped meanwhile.
         self._let_go({name for name in self._held if name not in kept or self.held(name) != kept[name].epoch})
         taken = kept.keys() - self._held.keys()
-        if taken:
-            # What the former holder has written is decided on, and nothing older.
-            await self._feed.follow()
-        for name, lease in kept.items():
-            self._held[name] = _Held(lease.epoch, asked + self._pace.lease)
-        self._follow(self._served & self._held.keys())
-        for name in sorted(taken):
-            log.info("namespace_taken", namespace=name, epoch=kept[name].epoch)
-            for listener in self._listeners:
-                listener(name)
-            failpoints.hit("leases_taken")
+        # Before anything is waited for: what ends in the middle is not taken anew.
+        for name in self._held:
+            self._held[name] = _Held(kept[name].epoch, asked + self._pace.lease)
+        self._follow(self._served & kept.keys())
         if given_up := mine.keys() - kept.keys():
             failpoints.hit("leases_before_give_up")
-            await self._store.exclusively(store.leases.give_up, self._store.name, given_up)
+            await self._store.leasing(store.leases.give_up, self._store.name, given_up)
+        if taken and await self._caught_up(standing.sequence):
+            for name in sorted(taken):
+                log.info("namespace_taken", namespace=name, epoch=kept[name].epoch)
+                self._held[name] = _Held(kept[name].epoch, asked + self._pace.lease)
+            for listener in self._listeners:
+                listener(taken)
+            failpoints.hit("leases_taken")
+
+    async def _caught_up(self, sequence: int) -> bool:
+        """Returns whether the feed has read `sequence`: what a former holder has written is decided on, and nothing older.
+
+        Waits for it until the leases must be renewed. Those that were taken are then looked at again in the next turn.
+        """
+        self._feed.announce(sequence)
+        try:
+            async with asyncio.timeout(self._pace.lease_every):
+                await self._feed.arrived(sequence)
+        except TimeoutError:
+            log.warning("feed_is_behind", sequence=self._feed.sequence, log=sequence)
+            return False
+        return True
 
     def _follow(self, namespaces: frozenset[str]) -> None:
         """Has the engine observe these namespaces. Those of no tenant are held and not observed, and their status says so."""
@@ -231,7 +261,14 @@ class Shared:
 
     async def close(self) -> None:
         """See `leases.Leases`. Where the database does not answer, the leases end by themselves."""
-        held = list(self._held)
-        self._let_go(set(held))
-        with contextlib.suppress(errors.Unavailable):
-            await self._store.exclusively(store.leases.leave, self._store.name, held)
+        self._let_go(set(self._held))
+        with contextlib.suppress(errors.Unavailable, TimeoutError):
+            async with asyncio.timeout(self._pace.lease):
+                await self._store.leasing(store.leases.leave, self._store.name)
+
+
+def _excluded(rivals: store.leases.Rivals) -> OSError:
+    return OSError(
+        f"database-url: another service uses it with engine={rivals.engines[0]}: stop that one, or give this one "
+        "another database. Several replicas need engine=kubernetes, all of them"
+    )

@@ -1,9 +1,10 @@
 """The leases of a service that has its database for itself: it holds everything while it runs."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from sandbox_server import engines
+from sandbox_server.leases import Counts
 
 
 class Sole:
@@ -11,13 +12,15 @@ class Sole:
 
     def __init__(self, cluster: engines.Cluster) -> None:
         self._cluster = cluster
+        self._served: frozenset[str] = frozenset()
 
-    def on_taken(self, listener: Callable[[str], None]) -> None:
+    def on_taken(self, listener: Callable[[Collection[str]], None]) -> None:
         """Nothing is ever taken from another replica."""
 
     def serve(self, namespaces: Iterable[str]) -> None:
         """Has the engine follow the namespaces."""
-        self._cluster.follow(namespaces)
+        self._served = frozenset(namespaces)
+        self._cluster.follow(self._served)
 
     def wake(self) -> None:
         """Does nothing."""
@@ -34,6 +37,11 @@ class Sole:
     def any_synced(self) -> bool:
         """Whether the engine observes the present of one namespace at least."""
         return self._cluster.any_synced
+
+    @property
+    def counts(self) -> Counts:
+        """Nothing is ever renewed."""
+        return Counts(len(self._served), 1, 0)
 
     async def readable(self, namespace: str) -> bool | None:
         """Asks the engine."""

@@ -5,7 +5,7 @@ import collections
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -71,10 +71,10 @@ class Reconciler:
         """Queues a sandbox that may have changed."""
         self._queue.add(key)
 
-    def _taken(self, namespace: str) -> None:
-        """Queues every sandbox of a namespace that another replica held."""
+    def _taken(self, namespaces: Collection[str]) -> None:
+        """Queues every sandbox of namespaces that another replica held."""
         for sandbox in self._feed.catalogue.sandboxes():
-            if sandbox.namespace == namespace:
+            if sandbox.namespace in namespaces:
                 self._queue.add(sandbox.key)
 
     @property

@@ -5,6 +5,7 @@ The code is synchronous. One thread commits in groups, and each lane of readers 
 
 from sandbox_server.store import leases
 from sandbox_server.store.cipher import Cipher
+from sandbox_server.store.clock import Clock
 from sandbox_server.store.connection import Schema, SchemaMismatch, exclusive, migrate
 from sandbox_server.store.history import Scope
 from sandbox_server.store.inspection import Inspection, file, inspect
@@ -18,6 +19,7 @@ from sandbox_server.store.transaction import Request, Stale, Write
 
 __all__ = [
     "Cipher",
+    "Clock",
     "Extent",
     "Inspection",
     "Lane",

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from sandbox_server.domain.lease import Lease, Replica
+from sandbox_server.domain.pace import Pace
 from sandbox_server.store import address, connection, leases, rows, tables
 from sandbox_server.store.address import Location
 from sandbox_server.store.connection import Schema
@@ -87,7 +88,10 @@ def _postgresql(opened: sa.Connection, schema: Schema) -> Inspection:
     if schema is not Schema.CURRENT or missing:
         return found
     return dataclasses.replace(
-        found, key_ids=_key_ids(opened), replicas=leases.living(opened), leases=tuple(leases.known(opened))
+        found,
+        key_ids=_key_ids(opened),
+        replicas=leases.living(opened, Pace.lease),
+        leases=tuple(leases.known(opened, Pace.lease).values()),
     )
 
 

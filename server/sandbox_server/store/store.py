@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -80,6 +80,9 @@ class Store:
         self._committed = committed
         self._writer = connection.Database(self._url, writes=True, busy_timeout=self._busy_timeout)
         self._lanes = Lanes(self._url, self._cipher, self._busy_timeout)
+        # No mutation keeps a lease from being renewed.
+        self._leases = connection.Database(self._url, writes=True, busy_timeout=self._busy_timeout)
+        self._leasing = ThreadPoolExecutor(1, "store-leases")
         self._thread = threading.Thread(target=self._run, name="store-write", daemon=True)
         self._thread.start()
         if unknown := await self.read(lambda reader: reader.unknown_keys()):
@@ -92,6 +95,8 @@ class Store:
         """Finishes all reads and writes that were asked for, then closes the connections."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
+        self._leasing.shutdown()
+        self._leases.close()
         self._lanes.close()
         self._writer.close()
 
@@ -183,6 +188,18 @@ class Store:
         self._jobs.put(chore)
         return await asyncio.wrap_future(chore.future)
 
+    async def leasing(self, work: Callable[..., T], *arguments: object) -> T:
+        """Runs `work` as `exclusively` does, but on the thread of the leases: it waits for no mutation."""
+
+        def run() -> T:
+            try:
+                with self._leases.engine.begin() as opened:
+                    return work(opened, *arguments)
+            except sa.exc.SQLAlchemyError as error:
+                raise unavailable(error) from error
+
+        return await self._loop.run_in_executor(self._leasing, run)
+
     def _run(self) -> None:
         """Takes what waits, commits mutations in groups, and works on chores between the groups. Runs until `close`."""
         while True:
@@ -248,7 +265,7 @@ class Store:
 
         Raises `Stale`.
         """
-        if not leases.hold(cursor, group.epochs):
+        if not leases.hold(cursor, self.name, group.epochs):
             raise Stale
         if group.committed:
             notice = notices.Notice(self.name, group.committed[-1].sequence)

@@ -31,6 +31,8 @@ async def test_three_replicas_share_the_namespaces_and_each_answers_for_all(repl
     for replica in three:
         assert [one.sequence for one in replica.events] == list(range(1, replica.running.feed.sequence + 1))
     assert three[0].events == three[1].events == three[2].events
+    counts = [one.running.leases.counts for one in three]
+    assert [(one.held, one.replicas, one.failures) for one in counts] == [(2, 3, 0)] * 3
     # Nothing is written twice: each object has one writer.
     writes = collections.Counter(path for method, path in replicas.api.calls if method in ("PATCH", "POST"))
     assert {path: count for path, count in writes.items() if count > 1} == {}

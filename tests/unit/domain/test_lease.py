@@ -40,6 +40,12 @@ def test_replicas_that_are_cut_off_have_a_share_only_if_all_are() -> None:
     assert shares(names, [cut_one, cut_two]) == shares(names, [one, two])
 
 
+def test_replica_that_has_not_read_its_tenants_moves_nothing() -> None:
+    namespaces = [f"tenant-{number}" for number in range(7)]
+    before = replicas(["one", "two"], namespaces)
+    assert shares(namespaces, [*before, Replica("new", "kubernetes", frozenset())]) == shares(namespaces, before)
+
+
 def test_namespace_goes_to_a_replica_whose_tenants_have_it() -> None:
     old = Replica("old", "kubernetes", frozenset({"a", "b"}))
     new = Replica("new", "kubernetes", frozenset({"a", "b", "c"}))
