@@ -54,6 +54,9 @@ def test_each_role_is_one_file_and_the_chart_has_it() -> None:
         assert (ROOT / "deploy" / name).resolve() == CHART / "files" / name
 
 
-def test_the_readme_shows_the_values_of_production() -> None:
-    shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert (ROOT / "deploy" / "production.yaml").read_text() in shown
+def test_the_readme_installs_as_the_page_of_the_installation_does() -> None:
+    commands = re.findall(r"^helm .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    assert [one.split()[3] for one in commands] == ["install", "test"]
+    assert all(one in page for one in commands)
+    assert "deploy/production.yaml" in page
