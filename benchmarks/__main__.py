@@ -18,7 +18,7 @@ from sandbox_server import store
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Addresses
-from sandbox_server.store import connection, rows, tables
+from sandbox_server.store import connection, rows, schema, tables
 from sqlmodel import Session, SQLModel
 
 from benchmarks import behind, events, load, servers, waits
@@ -87,7 +87,7 @@ async def _creates(
 def _bare_session() -> Iterator[Session]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         url = f"sqlite:///{folder}/bare.db"
-        connection.check(url)
+        schema.check(url)
         engine = connection.connect(url, writes=True, busy_timeout=1)
         with Session(engine) as session:
             yield session

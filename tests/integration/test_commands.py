@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sandbox_server import store
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.store import connection
+from sandbox_server.store import schema
 
 from tests.support import programs, relay, samples
 from tests.support.ports import free_port
@@ -45,7 +45,7 @@ def test_migrate_makes_the_schema(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "a.db")) as raw:
         tables = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert {"sandbox", "status_event", "watch_log", "request", "alembic_version"} <= tables
-    connection.check(url)
+    schema.check(url)
 
 
 async def test_rotate_keys_encrypts_with_the_first_key(tmp_path: Path) -> None:

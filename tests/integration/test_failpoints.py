@@ -20,7 +20,7 @@ from sandbox_client import AsyncClient, Kind
 from sandbox_server import failpoints, store
 from sandbox_server.domain.event import Event
 from sandbox_server.engines.kubernetes import manifests
-from sandbox_server.store import connection, housekeeping
+from sandbox_server.store import connection, housekeeping, schema
 
 from tests.support import programs, samples
 from tests.support.log import whole_log
@@ -255,7 +255,7 @@ def older(url: str) -> None:
     """Makes the schema of an earlier release, with an event whose project the migration has to find."""
     engine = connection.connect(url, writes=True, busy_timeout=5)
     with engine.begin() as raw:
-        command.upgrade(connection._config(raw), "causes")
+        command.upgrade(schema.config(raw), "causes")
         values = '(1, \'default\', \'a\', \'default\', \'{"id":"a","spec":{"project":"kept"}}\')'
         raw.execute(
             sa.text(f"INSERT INTO status_event (sequence, namespace, sandbox_id, tenant, document) VALUES {values}")
@@ -270,9 +270,9 @@ def test_a_migration_that_is_killed_is_made_by_the_next(empty_database_url: str,
     killed = programs.run("sandbox-server", *words, env=os.environ | armed(name))
     assert killed.returncode == -9
     with pytest.raises(store.SchemaMismatch, match="older"):
-        connection.check(empty_database_url)
+        schema.check(empty_database_url)
     assert programs.run("sandbox-server", *words).returncode == 0
-    connection.check(empty_database_url)
+    schema.check(empty_database_url)
     engine = connection.connect(empty_database_url, writes=False, busy_timeout=5)
     with engine.begin() as raw:
         assert raw.scalar(sa.text("SELECT project FROM status_event")) == "kept"

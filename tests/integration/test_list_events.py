@@ -15,7 +15,7 @@ from sandbox_server import store
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.rpc import listing
-from sandbox_server.store import connection, timeline
+from sandbox_server.store import connection, schema, timeline
 
 from tests.support import samples
 from tests.support import served as serving
@@ -199,7 +199,7 @@ async def test_projects_of_older_events_are_those_of_their_specs(empty_database_
     part = sa.table("part", *map(sa.column, ("sequence", "name", "document")))
     names = {"namespace": "default", "sandbox_id": "a", "tenant": "default"}
     with opened.begin() as raw:
-        command.upgrade(connection._config(raw), "causes")
+        command.upgrade(schema.config(raw), "causes")
         spec = '{"version":2,"project":"apart","image":"x"}'
         raw.execute(sa.insert(part).values(sequence=2, name="spec", document=spec))
         raw.execute(sa.insert(part).values(sequence=2, name="env_names", document="[]"))

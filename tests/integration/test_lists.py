@@ -20,7 +20,7 @@ from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.settings import Settings
-from sandbox_server.store import connection, documents, search
+from sandbox_server.store import connection, documents, schema, search
 
 from tests.support import samples
 from tests.support.blind import BlindEngine
@@ -245,7 +245,7 @@ async def test_a_page_decodes_few_more_rows_than_it_has(opened: Opened, monkeypa
 @pytest.mark.find(28)
 async def test_a_list_reads_the_rows_of_its_page_by_the_primary_key(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    connection.check(f"sqlite:///{path}")
+    schema.check(f"sqlite:///{path}")
     selection = store.Search(
         "default", frozenset({"default"}), frozenset(Phase), "demo", selector.parse("labels", "a=b")
     )

@@ -16,7 +16,7 @@ from sandbox_server import store
 from sandbox_server.domain import errors, selector
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.store import connection, housekeeping
+from sandbox_server.store import connection, housekeeping, schema
 from sqlmodel import SQLModel
 
 from tests.support import samples
@@ -156,7 +156,7 @@ def first_release(url: str, *events: Event) -> None:
     """Makes a database of the first release with the entries of its log; the last of each sandbox is in its row."""
     engine = connection.connect(url, writes=True, busy_timeout=5)
     with engine.begin() as raw:
-        command.upgrade(connection._config(raw), "first")
+        command.upgrade(schema.config(raw), "first")
         for event in events:
             one = event.sandbox
             document = msgspec.json.encode(one).decode()
@@ -192,7 +192,7 @@ async def test_a_database_of_the_first_release_is_read_and_changed_after_its_mig
     ended = terminated(samples.event(samples.sandbox("c", spec=labelled), 4))
     first_release(empty_database_url, first, other, second, ended)
     with pytest.raises(store.SchemaMismatch, match="sandbox-server migrate"):
-        connection.check(empty_database_url)
+        schema.check(empty_database_url)
     store.migrate(empty_database_url)
     opened = Opened(empty_database_url)
     await opened.store.open(opened.committed.extend)
@@ -302,7 +302,7 @@ async def test_writes_go_between_the_pages_of_a_trim(opened: Opened, monkeypatch
 @pytest.mark.find(32)
 def test_no_statement_of_a_trim_scans_a_table(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
-    connection.check(url)
+    schema.check(url)
     engine = connection.connect(url, writes=True, busy_timeout=1)
     plans: list[str] = []
 

@@ -17,7 +17,7 @@ from sandbox_server import store
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.tenant import ANY
-from sandbox_server.store import connection, history, search, timeline
+from sandbox_server.store import connection, history, schema, search, timeline
 
 from tests.support import served as serving
 from tests.support.served import Served
@@ -302,7 +302,7 @@ async def test_a_tenant_sees_nothing_of_another_by_the_filter(served: Served) ->
 @pytest.mark.parametrize("tenant", [ANY, "red"])
 def test_a_list_of_all_namespaces_follows_the_primary_key(tmp_path: Path, tenant: str) -> None:
     path = tmp_path / "a.db"
-    connection.check(f"sqlite:///{path}")
+    schema.check(f"sqlite:///{path}")
     selection = store.Search(tenant, None, frozenset(Phase))
     with contextlib.closing(connection.Database(f"sqlite:///{path}", writes=False, busy_timeout=1)) as database:
         text, values = database._with_values(search.page(selection, search.EVERYWHERE, Key("a", "b"), 10))

@@ -24,7 +24,7 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.store import connection
+from sandbox_server.store import connection, schema
 from sqlmodel import SQLModel
 
 from tests.support import relay, samples
@@ -469,30 +469,30 @@ async def test_a_schema_of_another_release_refuses_to_open(opened: Opened, datab
 
     stamp("9999")
     with pytest.raises(store.SchemaMismatch, match="newer"):
-        connection.check(database_url)
+        schema.check(database_url)
     # The newer release says that this one may run beside it.
     stamp("9999", oldest="leases")
-    connection.check(database_url)
+    schema.check(database_url)
     stamp(None)
     with pytest.raises(store.SchemaMismatch, match="sandbox-server migrate"):
-        connection.check(database_url)
+        schema.check(database_url)
 
 
 async def test_of_two_replicas_that_start_on_an_empty_database_one_makes_the_schema(
     postgres: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, made, ended = postgres(), threading.Event(), threading.Event()
-    upgrade = connection.command.upgrade
+    upgrade = schema.command.upgrade
 
     def slow(*words: Any) -> None:
         upgrade(*words)
         made.set()
         assert ended.wait(20)
 
-    monkeypatch.setattr(connection.command, "upgrade", slow)
-    first = asyncio.create_task(asyncio.to_thread(connection.check, url))
+    monkeypatch.setattr(schema.command, "upgrade", slow)
+    first = asyncio.create_task(asyncio.to_thread(schema.check, url))
     assert await asyncio.to_thread(made.wait, 20)
-    script = "import sys; from sandbox_server.store import connection; connection.check(sys.argv[1])"
+    script = "import sys; from sandbox_server.store import schema; schema.check(sys.argv[1])"
     second = await asyncio.create_subprocess_exec(sys.executable, "-c", script, url)
     waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     engine = connection.connect(url, writes=False, busy_timeout=1)

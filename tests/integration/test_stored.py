@@ -31,7 +31,7 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.leases.sole import Sole
 from sandbox_server.rpc import render, servicer
 from sandbox_server.settings import Settings
-from sandbox_server.store import connection, documents
+from sandbox_server.store import documents, schema
 
 from tests.support import samples
 
@@ -154,9 +154,9 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(STORED / name, folder)
     url = f"sqlite:///{folder}/sandbox.db"
     with pytest.raises(store.SchemaMismatch, match="sandbox-server migrate"):
-        connection.check(url)
+        schema.check(url)
     store.migrate(url)
-    connection.check(url)
+    schema.check(url)
     return folder
 
 

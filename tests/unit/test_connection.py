@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
-from sandbox_server.store import connection
+from sandbox_server.store import connection, schema
 
 FULL = 2
 
@@ -52,7 +52,7 @@ def test_a_postgresql_that_never_answers_is_given_up() -> None:
         assert engine.url.query["connect_timeout"] == connection.WAITS["connect_timeout"]
         began = time.monotonic()
         with pytest.raises(OSError, match="timeout expired"):
-            connection.check(f"{url}?connect_timeout=2")
+            schema.check(f"{url}?connect_timeout=2")
         assert time.monotonic() - began < int(connection.WAITS["connect_timeout"])
 
 

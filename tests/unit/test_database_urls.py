@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sandbox_server.settings import Settings
-from sandbox_server.store import address, connection
+from sandbox_server.store import address, connection, schema
 
 pytestmark = pytest.mark.find(36)
 ODD = ["a?b", "a%b", "a%3Fb", "a?mode=ro&uri=true", "a#b", "a b", "a@b:c", "é", "%(here)s", "a;b", "file:a"]
@@ -16,8 +16,8 @@ ODD = ["a?b", "a%b", "a%3Fb", "a?mode=ro&uri=true", "a#b", "a b", "a@b:c", "é",
 @pytest.mark.parametrize("name", ODD)
 def test_the_database_is_in_the_data_directory_whatever_its_path(tmp_path: Path, name: str) -> None:
     settings = Settings(data_dir=tmp_path / name)
-    connection.check(settings.database)
-    connection.check(settings.database)
+    schema.check(settings.database)
+    schema.check(settings.database)
     with connection.exclusive(settings.database):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -28,21 +28,21 @@ def test_the_database_is_in_the_data_directory_whatever_its_path(tmp_path: Path,
 
 @pytest.mark.parametrize("name", ["a%b", "a#b", "a b", "é"])
 def test_the_path_of_a_sqlite_url_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
-    connection.check(f"sqlite:///{tmp_path}/{name}/a.db")
+    schema.check(f"sqlite:///{tmp_path}/{name}/a.db")
     assert (tmp_path / name / "a.db").exists()
 
 
 @pytest.mark.parametrize("rest", ["a?b/c.db", "a.db?", "a.db?mode=ro"])
 def test_a_sqlite_url_with_a_query_is_refused_and_makes_nothing(tmp_path: Path, rest: str) -> None:
     with pytest.raises(ValueError, match="data-dir"):
-        connection.check(f"sqlite:///{tmp_path}/{rest}")
+        schema.check(f"sqlite:///{tmp_path}/{rest}")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_migrations_are_found_under_a_path_with_a_percent_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(connection.MIGRATIONS, tmp_path / "50%(here)s" / "migrations")
-    monkeypatch.setattr(connection, "MIGRATIONS", tmp_path / "50%(here)s" / "migrations")
-    connection.check(tmp_path / "a.db")
+    shutil.copytree(schema.MIGRATIONS, tmp_path / "50%(here)s" / "migrations")
+    monkeypatch.setattr(schema, "MIGRATIONS", tmp_path / "50%(here)s" / "migrations")
+    schema.check(tmp_path / "a.db")
     assert (tmp_path / "a.db").exists()
 
 
@@ -123,5 +123,5 @@ def test_a_bad_url_is_refused_and_nothing_of_it_shown(url: str) -> None:
 
 def test_an_error_of_several_hosts_names_them_and_no_password() -> None:
     with pytest.raises(OSError, match=r"127\.0\.0\.1,127\.0\.0\.2") as caught:
-        connection.check("postgresql://u:secret@127.0.0.1:1,127.0.0.2:1/db?connect_timeout=2")
+        schema.check("postgresql://u:secret@127.0.0.1:1,127.0.0.2:1/db?connect_timeout=2")
     assert "secret" not in str(caught.value)

@@ -122,6 +122,8 @@ SECONDS_OUTSIDE_OF_PACE = {
     "ANSWER",
     "PROBE_MOST",
     "READ_MOST",
+    # Of a command, which nothing of the service waits for.
+    "LOCKED_AGAIN",
     # The order of work on the event loop.
     "AFTER_THE_ANSWER",
     "TICK",

@@ -6,12 +6,13 @@ The code is synchronous. One thread commits in groups, and each lane of readers 
 from sandbox_server.store import leases
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.clock import Clock
-from sandbox_server.store.connection import Schema, SchemaMismatch, exclusive, migrate
+from sandbox_server.store.connection import exclusive
 from sandbox_server.store.history import Scope
 from sandbox_server.store.inspection import Inspection, file, inspect
 from sandbox_server.store.lanes import Lane
 from sandbox_server.store.notices import Notice
 from sandbox_server.store.reader import Reader
+from sandbox_server.store.schema import Schema, SchemaMismatch, migrate
 from sandbox_server.store.search import Search
 from sandbox_server.store.store import Store
 from sandbox_server.store.timeline import Extent, Recorded, Selection

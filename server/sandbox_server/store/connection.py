@@ -1,7 +1,6 @@
-"""Opening the database: SQLite or PostgreSQL by URL, and its schema."""
+"""Opening the database: SQLite or PostgreSQL by URL."""
 
 import contextlib
-import enum
 import functools
 import os
 import sqlite3
@@ -10,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from sandbox_server import failpoints, lock
-from sandbox_server.store import address, tables
+from sandbox_server import lock
+from sandbox_server.store import address
 from sandbox_server.store.address import Location
 
 _BEGIN = {True: "BEGIN IMMEDIATE", False: "BEGIN"}
@@ -39,20 +34,6 @@ BOUNDED = "SET idle_in_transaction_session_timeout = '3s'"
 replica that was stopped in the middle of one would keep the lock of the log for as long, and no other could write."""
 PREPARED_AFTER = 5
 """Uses of a statement until it is prepared. Prepared statements more than double the rate of writes."""
-MIGRATIONS = Path(__file__).parent / "migrations"
-
-
-class Schema(enum.Enum):
-    """How the schema of a database compares to that of this release. A value that is not empty says what to run."""
-
-    CURRENT = ""
-    EMPTY = "the database is empty: the service makes its schema when it starts"
-    OLDER = "the database has an older schema: run `sandbox-server migrate` with the same settings"
-    NEWER = "the database has a newer schema than this release may use: run the newer release"
-
-
-class SchemaMismatch(ValueError):
-    """The database has the schema of another release. The text says what to run."""
 
 
 def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
@@ -202,7 +183,7 @@ class Database:
         self.engine.dispose()
 
 
-def _once(url: Location, *, writes: bool) -> contextlib.AbstractContextManager[sa.Connection]:
+def once(url: Location, *, writes: bool) -> contextlib.AbstractContextManager[sa.Connection]:
     """Returns the context of one transaction. Raises as `transaction`."""
     return transaction(connect(url, writes=writes, busy_timeout=30))
 
@@ -226,7 +207,7 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 def _file(url: Location) -> Path | None:
     """Returns the file of a SQLite database as SQLite names it; None for PostgreSQL."""
-    with _once(url, writes=False) as connection:
+    with once(url, writes=False) as connection:
         if connection.dialect.name != "sqlite":
             return None
         _, _, name = connection.exec_driver_sql("PRAGMA database_list").one()
@@ -235,7 +216,7 @@ def _file(url: Location) -> Path | None:
 
 @contextlib.contextmanager
 def exclusive(url: Location) -> Iterator[None]:
-    """Locks the file of a SQLite database. Raises OSError if another service has the lock, and as `check`."""
+    """Locks the file of a SQLite database. Raises OSError if another service has the lock, or the database cannot be used."""
     file = _file(url)
     descriptor = None if file is None else lock.take(file.with_name(file.name + ".lock"), "database-url", file)
     try:
@@ -243,52 +224,3 @@ def exclusive(url: Location) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
-
-
-def migrate(url: Location) -> None:
-    """Migrates the schema to this release. Raises OSError if the database cannot be used."""
-    with _once(url, writes=True) as connection:
-        if connection.dialect.name == "postgresql":
-            # Of two replicas that start on an empty database, one makes the schema and the other finds it.
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
-        command.upgrade(_config(connection), "head")
-        failpoints.hit("migrated_before_commit")
-
-
-def check(url: Location) -> None:
-    """Makes the schema in an empty database.
-
-    The schema of a newer release may be used if it says so: both releases run during an upgrade. Raises `SchemaMismatch`
-    for the schema of another release, else as `migrate`.
-    """
-    with _once(url, writes=False) as connection:
-        present = schema(connection)
-    if present is Schema.EMPTY:
-        migrate(url)
-    elif present is not Schema.CURRENT:
-        raise SchemaMismatch(present.value)
-
-
-def schema(connection: sa.Connection) -> Schema:
-    """Returns how the schema of a database compares to that of this release.
-
-    A newer schema that this release may use, as during an upgrade, is as good as its own.
-    """
-    present = MigrationContext.configure(connection).get_current_revision()
-    named = set(sa.inspect(connection).get_table_names())
-    if present is None and not named & {"sandbox", "status_event"}:
-        return Schema.EMPTY
-    script = ScriptDirectory.from_config(_config(None))
-    known = {one.revision for one in script.walk_revisions()}
-    oldest = connection.scalar(sa.select(tables.COMPATIBILITY.c.oldest)) if tables.COMPATIBILITY.name in named else None
-    if present == script.get_current_head() or (present not in known and oldest in known):
-        return Schema.CURRENT
-    return Schema.OLDER if present is None or present in known else Schema.NEWER
-
-
-def _config(connection: sa.Connection | None) -> Config:
-    config = Config()
-    # In the configuration a % begins the name of a variable.
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config

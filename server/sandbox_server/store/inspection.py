@@ -17,7 +17,7 @@ from sandbox_server.domain.lease import Lease, Replica
 from sandbox_server.domain.pace import Pace
 from sandbox_server.store import address, connection, leases, rows, tables
 from sandbox_server.store.address import Location
-from sandbox_server.store.connection import Schema
+from sandbox_server.store.schema import Schema, compare
 
 _TABLES = (
     tables.SANDBOX,
@@ -72,7 +72,7 @@ def inspect(url: Location) -> Inspection:
     else:
         return Inspection(product, Schema.EMPTY)
     with connection.transaction(engine) as opened:
-        schema = connection.schema(opened)
+        schema = compare(opened)
         if path is None:
             return _postgresql(opened, schema)
         missing = [] if os.access(path, os.W_OK) else [f"write {path}"]

@@ -18,7 +18,7 @@ from sandbox_server import failpoints
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.store import batches, connection, housekeeping, leases, notices
+from sandbox_server.store import batches, connection, housekeeping, leases, notices, schema
 from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
@@ -73,9 +73,9 @@ class Store:
         """Opens the database, and makes the schema in an empty one.
 
         `committed` is called on the loop with the events of each commit, before the callers of its mutations are
-        answered. Raises `connection.SchemaMismatch`, and ValueError if the key of a stored environment is not given.
+        answered. Raises `schema.SchemaMismatch`, and ValueError if the key of a stored environment is not given.
         """
-        await asyncio.to_thread(connection.check, self._url)
+        await asyncio.to_thread(schema.check, self._url)
         self._loop = asyncio.get_running_loop()
         self._committed = committed
         self._writer = connection.Database(self._url, writes=True, busy_timeout=self._busy_timeout)

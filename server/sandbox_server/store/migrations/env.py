@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `store.connection` hands over."""
+"""Runs migrations on the connection that `store.schema` hands over."""
 
 from alembic import context
 from sandbox_server.store import tables  # noqa: F401 - registers the tables
