@@ -27,7 +27,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-all coverage robustness test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes benchmark-replicas lint breaking format generate docs manifests requirements image-check clean
+.PHONY: help setup run demo test test-all coverage robustness test-upgrade test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes benchmark-replicas lint breaking format generate docs manifests requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,10 @@ coverage: $(STAMP) ## measure what `make test` covers
 # It kills API servers, as the suite on a control plane does.
 robustness: $(STAMP) ## random traffic and faults over three replicas, and over SQLite: MINUTES=30 SEED=1
 	$(BIN)/python -m pytest tests/robustness -s -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
+
+# The release before is taken from the history of git, which a shallow clone lacks.
+test-upgrade: $(STAMP) ## replace the previous release by this one, and this one by the next, on one database under load
+	$(BIN)/python -m pytest tests/upgrade -s -o timeout=600 $(ARGS)
 
 # These tests kill API servers. The garbage collector then closes their TLS connections with a warning, which is no failure.
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite
