@@ -119,7 +119,7 @@ async def tokens(check: Check, settings: Settings) -> list[Result]:
     try:
         content = auth.read(settings.token_file)
     except ValueError as error:
-        raise Failed(str(error), "correct the file: docs/kubernetes.md has an example") from None
+        raise Failed(str(error), "correct the file: docs/configuration.md has an example") from None
     names = {(one.name, one.tenant == ANY) for one in content.principals.values()}
     operators = sum(is_operator for _, is_operator in names)
     message = (
