@@ -138,9 +138,11 @@ class SandboxServiceStub:
 
     Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
-    whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
-    for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
-    until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
+    whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again.
+
+    A sandbox that has ended is remembered for as long as the history of events, a week unless the service is configured
+    otherwise, or, if its disk was kept, until a sandbox adopts the disk, or a DeleteVolume or a Delete removes it. After
+    that its id is unknown.
 
     Errors, besides those of any mutation:
       NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -299,10 +301,12 @@ class SandboxServiceStub:
 
     Answers as soon as the wait has ended by WAIT_OUTCOME_REACHED or WAIT_OUTCOME_FAILED, else with WAIT_OUTCOME_PENDING
     after timeout_seconds, and shortly before the caller's deadline. On WAIT_OUTCOME_PENDING ask again with the same
-    request: no call waits for longer than 30 s. A service that stops answers so at once. Give the `generation` of the
-    mutation's answer: without it a sandbox that still has the phase from before the mutation counts as having reached it.
-    A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence misses none. Allowed in
-    every phase; a repeat is a new wait.
+    request: no call waits for longer than 30 s. A service that stops answers WAIT_OUTCOME_PENDING at once. Allowed in every
+    phase; a repeat is a new wait.
+
+    Give the `generation` of the mutation's answer: without it a sandbox that still has the phase from before the mutation
+    counts as having reached it. A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence
+    misses none.
 
     Errors, besides those of any call:
       NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -411,9 +415,11 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
 
     Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
-    whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
-    for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
-    until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
+    whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again.
+
+    A sandbox that has ended is remembered for as long as the history of events, a week unless the service is configured
+    otherwise, or, if its disk was kept, until a sandbox adopts the disk, or a DeleteVolume or a Delete removes it. After
+    that its id is unknown.
 
     Errors, besides those of any mutation:
       NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -572,10 +578,12 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
 
     Answers as soon as the wait has ended by WAIT_OUTCOME_REACHED or WAIT_OUTCOME_FAILED, else with WAIT_OUTCOME_PENDING
     after timeout_seconds, and shortly before the caller's deadline. On WAIT_OUTCOME_PENDING ask again with the same
-    request: no call waits for longer than 30 s. A service that stops answers so at once. Give the `generation` of the
-    mutation's answer: without it a sandbox that still has the phase from before the mutation counts as having reached it.
-    A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence misses none. Allowed in
-    every phase; a repeat is a new wait.
+    request: no call waits for longer than 30 s. A service that stops answers WAIT_OUTCOME_PENDING at once. Allowed in every
+    phase; a repeat is a new wait.
+
+    Give the `generation` of the mutation's answer: without it a sandbox that still has the phase from before the mutation
+    counts as having reached it. A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence
+    misses none.
 
     Errors, besides those of any call:
       NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
@@ -705,9 +713,11 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
-        whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again. A sandbox that has ended is remembered
-        for as long as the history of events, a week unless the service is configured otherwise, or, if its disk was kept,
-        until a sandbox adopts the disk or a Delete removes it. After that its id is unknown.
+        whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again.
+
+        A sandbox that has ended is remembered for as long as the history of events, a week unless the service is configured
+        otherwise, or, if its disk was kept, until a sandbox adopts the disk, or a DeleteVolume or a Delete removes it. After
+        that its id is unknown.
 
         Errors, besides those of any mutation:
           NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
@@ -926,10 +936,12 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Answers as soon as the wait has ended by WAIT_OUTCOME_REACHED or WAIT_OUTCOME_FAILED, else with WAIT_OUTCOME_PENDING
         after timeout_seconds, and shortly before the caller's deadline. On WAIT_OUTCOME_PENDING ask again with the same
-        request: no call waits for longer than 30 s. A service that stops answers so at once. Give the `generation` of the
-        mutation's answer: without it a sandbox that still has the phase from before the mutation counts as having reached it.
-        A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence misses none. Allowed in
-        every phase; a repeat is a new wait.
+        request: no call waits for longer than 30 s. A service that stops answers WAIT_OUTCOME_PENDING at once. Allowed in every
+        phase; a repeat is a new wait.
+
+        Give the `generation` of the mutation's answer: without it a sandbox that still has the phase from before the mutation
+        counts as having reached it. A phase that comes and goes between two calls is not seen; WatchStatus with after_sequence
+        misses none.
 
         Errors, besides those of any call:
           NOT_FOUND    SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.

@@ -49,7 +49,8 @@ class Feed:
     """Follows the log. All methods must be called on the event loop.
 
     `catalogue` has the live sandboxes as of `sequence`, the last event that this replica has read. `history` has the events
-    before it, and `heartbeat` is the longest silence of a watch in seconds. `closed` is set when the service stops.
+    before it, and `heartbeat` is the longest silence of a watch in seconds. `waits` are those for an event of one sandbox.
+    `closed` is set when the service stops.
     """
 
     def __init__(self, store: store.Store, encoder: Encoder, pace: Pace) -> None:
@@ -202,7 +203,8 @@ class Feed:
         return Snapshot(sequence, found)
 
     def close(self) -> None:
-        """Ends all watches and waits with `errors.Unavailable`, so that clients continue at another replica."""
+        """Ends all watches with `errors.Unavailable`, so that clients continue at another replica, and all waits with what
+        there is."""
         self.closed = True
         if self._gap is not None:
             self._gap.cancel()
@@ -212,7 +214,7 @@ class Feed:
 
 
 def closing() -> errors.Unavailable:
-    """Returns the error with which a service that stops ends watches and waits."""
+    """Returns the error with which a service that stops ends watches, and calls that wait for a sequence."""
     return errors.Unavailable(
         "SHUTTING_DOWN", "the service is stopping: ask again, a watch with the last sequence seen"
     )
