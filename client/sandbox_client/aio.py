@@ -15,6 +15,7 @@ from sandbox_client import batches, calls, channel, contact, errors, policy, que
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Page = TypeVar("Page", pb.ListSandboxesResponse, pb.ListEventsResponse, pb.ListVolumesResponse)
 
 
 def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["AsyncClient", P], Awaitable[T]]:
@@ -24,6 +25,17 @@ def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["AsyncClie
 
     method.__signature__ = calls.signature(make)  # type: ignore[attr-defined]
     return method
+
+
+async def _pages(read: Callable[..., Awaitable[Page]]) -> AsyncIterator[Page]:
+    """Yields all pages of a list, of which `read` returns one."""
+    token = ""
+    while True:
+        page = await read(page_size=calls.PAGE, page_token=token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
 
 
 class AsyncClient:
@@ -130,25 +142,19 @@ class AsyncClient:
         `volume_kept`: only deleted sandboxes whose disk was kept. `basic`: without specs and the names of variables.
         `tenant` is for operators, who see the sandboxes of all tenants.
         """
-        token = ""
-        wanted = tuple(phases)
-        while True:
-            page = await self.page(
-                namespace=namespace,
-                project=project,
-                label_selector=label_selector,
-                phases=wanted,
-                tenant=tenant,
-                page_size=500,
-                page_token=token,
-                volume_kept=volume_kept,
-                basic=basic,
-            )
+        read = functools.partial(
+            self.page,
+            namespace=namespace,
+            project=project,
+            label_selector=label_selector,
+            phases=tuple(phases),
+            tenant=tenant,
+            volume_kept=volume_kept,
+            basic=basic,
+        )
+        async for page in _pages(read):
             for sandbox in page.sandboxes:
                 yield sandbox
-            token = page.next_page_token
-            if not token:
-                return
 
     async def events(
         self,
@@ -161,43 +167,29 @@ class AsyncClient:
         oldest_first: bool = False,
     ) -> AsyncIterator[pb.Event]:
         """Yields the history of a sandbox, of a project or of everything, the newest events first; reads it page by page."""
-        token = ""
-        while True:
-            page = await self.events_page(
-                sandbox,
-                namespace=namespace,
-                project=project,
-                tenant=tenant,
-                after_sequence=after_sequence,
-                oldest_first=oldest_first,
-                page_size=500,
-                page_token=token,
-            )
+        read = functools.partial(
+            self.events_page,
+            sandbox,
+            namespace=namespace,
+            project=project,
+            tenant=tenant,
+            after_sequence=after_sequence,
+            oldest_first=oldest_first,
+        )
+        async for page in _pages(read):
             for event in page.events:
                 yield event
-            token = page.next_page_token
-            if not token:
-                return
 
     async def volumes(
         self, *, namespace: str = "", project: str = "", label_selector: str = "", tenant: str = ""
     ) -> AsyncIterator[pb.KeptVolume]:
         """Yields the disks that deleted sandboxes left, and reads them page by page."""
-        token = ""
-        while True:
-            page = await self.volumes_page(
-                namespace=namespace,
-                project=project,
-                label_selector=label_selector,
-                tenant=tenant,
-                page_size=500,
-                page_token=token,
-            )
+        read = functools.partial(
+            self.volumes_page, namespace=namespace, project=project, label_selector=label_selector, tenant=tenant
+        )
+        async for page in _pages(read):
             for volume in page.volumes:
                 yield volume
-            token = page.next_page_token
-            if not token:
-                return
 
     async def watch(
         self,

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 Named = str | pb.Sandbox | pb.SandboxStatus | Status
 """A sandbox by its id, or as an answer of the service, which has its namespace too."""
+PAGE = 500
+"""Entries of each page where a list is read as a whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from sandbox_client import batches, calls, channel, contact, errors, policy, que
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Page = TypeVar("Page", pb.ListSandboxesResponse, pb.ListEventsResponse, pb.ListVolumesResponse)
 
 
 def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["Client", P], T]:
@@ -24,6 +25,17 @@ def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["Client", 
 
     method.__signature__ = calls.signature(make)  # type: ignore[attr-defined]
     return method
+
+
+def _pages(read: Callable[..., Page]) -> Iterator[Page]:
+    """Yields all pages of a list, of which `read` returns one."""
+    token = ""
+    while True:
+        page = read(page_size=calls.PAGE, page_token=token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
 
 
 class Client:
@@ -134,24 +146,18 @@ class Client:
         `volume_kept`: only deleted sandboxes whose disk was kept. `basic`: without specs and the names of variables.
         `tenant` is for operators, who see the sandboxes of all tenants.
         """
-        token = ""
-        wanted = tuple(phases)
-        while True:
-            page = self.page(
-                namespace=namespace,
-                project=project,
-                label_selector=label_selector,
-                phases=wanted,
-                tenant=tenant,
-                page_size=500,
-                page_token=token,
-                volume_kept=volume_kept,
-                basic=basic,
-            )
+        read = functools.partial(
+            self.page,
+            namespace=namespace,
+            project=project,
+            label_selector=label_selector,
+            phases=tuple(phases),
+            tenant=tenant,
+            volume_kept=volume_kept,
+            basic=basic,
+        )
+        for page in _pages(read):
             yield from page.sandboxes
-            token = page.next_page_token
-            if not token:
-                return
 
     def events(
         self,
@@ -170,41 +176,27 @@ class Client:
         >>> [event.cause.method for event in client.events(made, oldest_first=True) if event.cause.actor]
         ['CreateSandbox', 'Stop']
         """
-        token = ""
-        while True:
-            page = self.events_page(
-                sandbox,
-                namespace=namespace,
-                project=project,
-                tenant=tenant,
-                after_sequence=after_sequence,
-                oldest_first=oldest_first,
-                page_size=500,
-                page_token=token,
-            )
+        read = functools.partial(
+            self.events_page,
+            sandbox,
+            namespace=namespace,
+            project=project,
+            tenant=tenant,
+            after_sequence=after_sequence,
+            oldest_first=oldest_first,
+        )
+        for page in _pages(read):
             yield from page.events
-            token = page.next_page_token
-            if not token:
-                return
 
     def volumes(
         self, *, namespace: str = "", project: str = "", label_selector: str = "", tenant: str = ""
     ) -> Iterator[pb.KeptVolume]:
         """Yields the disks that deleted sandboxes left, and reads them page by page."""
-        token = ""
-        while True:
-            page = self.volumes_page(
-                namespace=namespace,
-                project=project,
-                label_selector=label_selector,
-                tenant=tenant,
-                page_size=500,
-                page_token=token,
-            )
+        read = functools.partial(
+            self.volumes_page, namespace=namespace, project=project, label_selector=label_selector, tenant=tenant
+        )
+        for page in _pages(read):
             yield from page.volumes
-            token = page.next_page_token
-            if not token:
-                return
 
     def watch(
         self,

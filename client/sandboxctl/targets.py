@@ -31,7 +31,10 @@ class Targets:
 
 
 def of(ids: list[str] | None, selector: str, nothing: str = "nothing was done") -> Targets:
-    """Returns what the arguments name; `nothing` is said where nothing came of it. Raises `typer.BadParameter` unless there are either ids or a selector."""
+    """Returns what the arguments name; `nothing` is said where nothing came of it.
+
+    Raises `typer.BadParameter` unless there are either ids or a selector.
+    """
     if bool(ids) == bool(selector.strip()):
         raise typer.BadParameter("give the ids of sandboxes or --selector: one of the two")
     if selector.strip():

@@ -1,4 +1,4 @@
-"""Checks the database: that it answers, its schema, what its user may do, the keys of what is stored, its clock and its leases."""
+"""Checks the database: that it answers, its schema, what its user may do, its keys, its clock and its leases."""
 
 import functools
 

@@ -22,8 +22,8 @@ class Kind(OpenEnum):
 class Cause:
     """The cause of an event.
 
-    For a mutation, `actor` is the tenant or the operator that asked for it, and `method` the RPC; `request_id` may be empty. `method` is
-    empty if the release that recorded the event stored none.
+    For a mutation, `actor` is the tenant or the operator that asked for it, and `method` the RPC; `request_id` may be empty.
+    `method` is empty if the release that recorded the event stored none.
     """
 
     kind: Kind

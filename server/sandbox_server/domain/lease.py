@@ -41,7 +41,7 @@ class Sight:
 class Lease:
     """A namespace and who holds it.
 
-    `epoch` grows whenever the namespace gets another holder, so that writes of a former holder are recognized. `remaining`,
+    `epoch` grows whenever the namespace is taken, so that writes of a former holder are recognized. `remaining`,
     in seconds, is counted by the clock of the database; the lease has ended when none are left.
     """
 

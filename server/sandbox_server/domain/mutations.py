@@ -124,7 +124,7 @@ def delete(before: Sandbox, keep_volume: bool) -> Sandbox:
 
 
 def delete_volume(before: Sandbox, uid: str) -> Sandbox:
-    """The volume that a deleted sandbox left is given up. An empty `uid` is that of any sandbox.
+    """A deleted sandbox no longer keeps its volume. An empty `uid` stands for that of any sandbox.
 
     Raises `errors.Aborted` for a sandbox with another uid, and `errors.FailedPrecondition` for one that was not deleted.
     """

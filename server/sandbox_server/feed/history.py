@@ -1,8 +1,8 @@
-"""The log as watches read it that are behind: in pages, and in turns.
+"""The log for watches that are behind: they read it in pages, and in turns.
 
-The newest events are in memory, all others in the store. Watches of the same scope, such as
-a tenant, share a page wherever it covers their place; after the first page they are at the same place. One watch at a
-time has a turn, so that any other call waits for one turn at most. The next turn of a watch comes after those of all others.
+The newest events are in memory, all others in the store. Watches of the same scope, such as a tenant, share a page wherever
+it covers their place; after the first page they are at the same place. One watch at a time has a turn, so that any other
+call waits for one turn at most. The next turn of a watch comes after those of all others.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""The wrapper of each RPC: it authenticates the caller, receives the message, permits mutations, maps errors to statuses, and counts and
-logs the call.
+"""The wrapper of each RPC: it authenticates the caller, receives the message, permits mutations, maps errors to statuses,
+and counts and logs the call.
 
 It costs a function call; a `grpc.aio` interceptor would cost 10 us.
 """
@@ -32,7 +32,7 @@ callers, and the size of a page has to be known. A server stream returns None.""
 class Servicer(Protocol):
     """Implements a service of the contract: it has a method for each RPC, with the RPC's name.
 
-    Each is called with who makes the call, the request and the call. Of a client stream, the request is an iterator of messages.
+    Each is called with the principal, the request and the call. Of a client stream, the request is an iterator of messages.
     """
 
     described: ServiceDescriptor

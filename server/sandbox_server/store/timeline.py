@@ -32,7 +32,8 @@ class Recorded(NamedTuple):
 class Selection:
     """Selects the events of a tenant in `namespaces`, or of the sandbox `key`, that match every field that is not empty.
 
-    The tenant can be `ANY`. No namespaces (None) are all of them. Only events after the sequence `after`. The newest come first, or the oldest with `oldest_first`.
+    The tenant can be `ANY`. No namespaces (None) are all of them. Only events after the sequence `after`. The newest come
+    first, or the oldest with `oldest_first`.
     """
 
     tenant: str

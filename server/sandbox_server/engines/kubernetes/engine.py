@@ -80,7 +80,7 @@ class KubernetesEngine:
         return any(view.synced for view in self._views.values())
 
     async def reachable(self) -> bool:
-        """Whether the API server answers, and be it with a refusal."""
+        """Whether the API server answers, even if it refuses."""
         try:
             async with self._api.call("GET", "version"):
                 return True

@@ -1,5 +1,8 @@
-"""What the service may do in a namespace of sandboxes: what it needs, and what the API server has let it do. For a moment after its start an API server knows no roles, and answers 403 to
-what it allowed before: such a refusal counts once it has lasted."""
+"""What the service needs to do in a namespace of sandboxes, and what the API server has let it do.
+
+For a moment after its start an API server knows no roles, and answers 403 to what it allowed before: such a refusal counts
+once it has lasted.
+"""
 
 import time
 from collections.abc import Callable, Mapping
