@@ -299,7 +299,7 @@ async def test_sandbox_that_has_ended_is_forgotten(silence: Silence) -> None:
     await silence.until(lambda one: one.applied_generation == 1)
     last = silence.memory.catalogue.get(silence.key)
     assert last is not None
-    assert silence.key in silence.reconciler._memories
+    assert silence.key in silence.reconciler._passes._memories
     ended = samples.changed(last.event, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
     await silence.database.write(lambda _: samples.write(ended, {}))
-    assert silence.reconciler._memories == {}
+    assert silence.reconciler._passes._memories == {}

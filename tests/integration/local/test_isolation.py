@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from sandbox_server.domain import errors
+from sandbox_server.domain.event import Event
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import launch, ports
+from sandbox_server.reconciler.memory import Memory
 
 from tests.support.local import LocalRig
 
@@ -135,14 +137,14 @@ async def test_the_ports_of_one_whose_folder_went_before_its_end_was_written_are
     first = await rig.create(A)
     await rig.create("isolation-b")
     await rig.settled(A, Phase.RUNNING)
-    write = rig.reconciler._write
+    write = rig.reconciler._passes._write
 
-    async def killed(before: Sandbox, after: Sandbox) -> Sandbox:
+    async def killed(event: Event, memory: Memory, after: Sandbox) -> Event:
         if after.status.phase is Phase.TERMINATED:
             raise errors.Unavailable("TEST", "the service was killed")
-        return await write(before, after)
+        return await write(event, memory, after)
 
-    monkeypatch.setattr(rig.reconciler, "_write", killed)
+    monkeypatch.setattr(rig.reconciler._passes, "_write", killed)
     await rig.delete(A)
     await rig.there(lambda: not rig.ground.folder(A).exists())
     await rig.restart()
