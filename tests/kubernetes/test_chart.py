@@ -208,6 +208,14 @@ def test_each_tenant_namespace_has_the_one_role_and_its_binding() -> None:
     assert role["rules"] == [rule | {"resourceNames": ["a", "b"]}, *classes]
 
 
+@pytest.mark.parametrize("made", [production, sqlite])
+def test_every_object_names_its_namespace_so_that_kubectl_applies_them_all_at_once(made: Any) -> None:
+    objects = [one for several in made(clusterRights=True).values() for one in several]
+    places = {"Role": "sandboxes", "RoleBinding": "sandboxes", "ClusterRole": None, "ClusterRoleBinding": None}
+    for one in objects:
+        assert one["metadata"].get("namespace") == places.get(one["kind"], "system"), one["kind"]
+
+
 def test_settings_of_every_kind_arrive_as_they_were_given() -> None:
     patch = [{"op": "add", "path": "/spec/hostname", "value": "$(POD_NAME)-$$"}]
     values = {

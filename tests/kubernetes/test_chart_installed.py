@@ -261,3 +261,13 @@ async def test_the_commands_of_the_page_install_the_service_from_an_empty_folder
         "--wait",
         kubeconfig=tmp_path / "admin",
     )
+    # The same as plain manifests. With the home of the tests, where helm is built already.
+    words = ["make", "-s", "-C", str(charts.DEPLOY.parent), "manifests", f"VALUES={clone / 'values.yaml'}"]
+    printed = await asyncio.to_thread(subprocess.run, words, check=True, capture_output=True, text=True)
+    words = [str(cluster.binary), "kubectl", "apply", "--dry-run=server", "-f", "-"]
+    done = await asyncio.to_thread(
+        subprocess.run, words, env=env, input=printed.stdout, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "deployment.apps/sandbox-service created (server dry run)" in done.stdout
+    assert "role.rbac.authorization.k8s.io/sandbox-service created (server dry run)" in done.stdout
