@@ -28,7 +28,7 @@ from sandboxctl import (
 from sandboxctl import env as variables
 from sandboxctl.options import chosen
 from sandboxctl.settling import Patience, Timeout, Wait, Waiting
-from sandboxctl.targets import Ids, Selector
+from sandboxctl.targets import Ids, Selector, Tenant
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -134,6 +134,7 @@ def list_(
         list[str] | None, typer.Option(help="those in this phase; may be repeated", autocompletion=completion.phases)
     ] = None,
     kept_volumes: Annotated[bool, typer.Option("--kept-volumes", help="deleted ones whose disk was kept")] = False,
+    tenant: Tenant = "",
 ) -> None:
     """List sandboxes."""
     try:
@@ -147,11 +148,12 @@ def list_(
             label_selector=selector,
             phases=phases,
             volume_kept=kept_volumes,
+            tenant=tenant,
             # The tables show nothing of the specs.
             basic=not chosen.structured,
         )
     )
-    filtered = project or selector or phases or kept_volumes or chosen.namespace
+    filtered = project or selector or phases or kept_volumes or tenant or chosen.namespace
     none = "no sandbox matches" if filtered else "there are no sandboxes: `sandboxctl create` makes one"
     answers.sandboxes(found, none)
 
@@ -168,6 +170,7 @@ def watch(
     ] = None,
     selector: Annotated[str, typer.Option("--selector", "-l", help="by label: a=b,c in (d,e),!f")] = "",
     after: Annotated[int | None, typer.Option(help="resume after this sequence")] = None,
+    tenant: Tenant = "",
 ) -> None:
     """Show status changes as they happen, until Ctrl-C, or the end of the one sandbox."""
     namespace, ids, project = _target(target or [])
@@ -177,6 +180,7 @@ def watch(
         project=project,
         label_selector=selector,
         after_sequence=after,
+        tenant=tenant,
         lost=show.lost,
         back=show.back,
     )

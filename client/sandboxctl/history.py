@@ -12,7 +12,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 
 from sandboxctl import answers, settling, show, targets
 from sandboxctl.options import chosen
-from sandboxctl.targets import Ids, Selector
+from sandboxctl.targets import Ids, Selector, Tenant
 
 _PAGE = 1000
 """The most events that a page has."""
@@ -24,13 +24,14 @@ def events(
     project: Annotated[str, typer.Option("--project", "-p", help="those of this project")] = "",
     after: Annotated[int, typer.Option(help="only events after this sequence")] = 0,
     limit: Annotated[int, typer.Option("--limit", min=1, help="at most so many, the newest")] = 50,
+    tenant: Tenant = "",
 ) -> None:
     """Show the history of sandboxes, the newest event last; without ids, of everything there is."""
     everything = targets.Targets([(chosen.namespace, "")], True, "")
     meant = targets.of(sandbox_ids, selector) if sandbox_ids or selector.strip() else everything
 
     def read(namespace: str, sandbox_id: str) -> list[pb.Event]:
-        return list(newest(namespace, sandbox_id, project, after, limit))
+        return list(newest(namespace, sandbox_id, project, after, limit, tenant))
 
     settling.collected(meant, read, lambda found: _printed(found, limit))
 
@@ -46,7 +47,7 @@ def _printed(found: list[list[pb.Event]], limit: int) -> None:
         show.err.print("no event matches: the service keeps a history for a week, unless it is configured otherwise")
 
 
-def newest(namespace: str, sandbox_id: str, project: str, after: int, limit: int) -> Iterator[pb.Event]:
+def newest(namespace: str, sandbox_id: str, project: str, after: int, limit: int, tenant: str) -> Iterator[pb.Event]:
     """Yields events from the newest back, at most `limit`, and reads them page by page."""
     token = ""
     while limit > 0:
@@ -54,6 +55,7 @@ def newest(namespace: str, sandbox_id: str, project: str, after: int, limit: int
             sandbox_id,
             namespace=namespace,
             project=project,
+            tenant=tenant,
             after_sequence=after,
             page_size=min(limit, _PAGE),
             page_token=token,

@@ -89,7 +89,7 @@ def open_(
 
 def _described(one: pb.Sandbox) -> None:
     try:
-        newest = list(history.newest(one.namespace, one.sandbox_id, "", 0, _EVENTS))
+        newest = list(history.newest(one.namespace, one.sandbox_id, "", 0, _EVENTS, ""))
     except errors.ServiceError as error:
         if error.code is not grpc.StatusCode.UNIMPLEMENTED:
             raise

@@ -19,6 +19,8 @@ Selector = Annotated[
     typer.Option("--selector", "-l", help="instead of ids, what `list` shows with this selector: a=b,c in (d,e),!f"),
 ]
 
+Tenant = Annotated[str, typer.Option("--tenant", help="those of this tenant, for operators, who see all")]
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:

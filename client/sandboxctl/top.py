@@ -13,11 +13,13 @@ from sandbox_client.watch import Event
 
 from sandboxctl import show
 from sandboxctl.options import chosen
+from sandboxctl.targets import Tenant
 
 
 def top(
     project: Annotated[str, typer.Option("--project", "-p", help="those of this project")] = "",
     selector: Annotated[str, typer.Option("--selector", "-l", help="by label: a=b,c in (d,e),!f")] = "",
+    tenant: Tenant = "",
 ) -> None:
     """Show sandboxes live on the whole screen: / filters, s sorts, r reverses, q quits."""
     if importlib.util.find_spec("textual") is None:
@@ -27,11 +29,11 @@ def top(
         show.failure("error", "top needs a terminal: elsewhere use list or watch")
         raise typer.Exit(2)
     # A service that is not there, or refuses, is said before the screen opens.
-    chosen.client.page(namespace=chosen.namespace, project=project, label_selector=selector, page_size=1)
-    asyncio.run(_shown(project, selector))
+    chosen.client.page(namespace=chosen.namespace, project=project, label_selector=selector, tenant=tenant, page_size=1)
+    asyncio.run(_shown(project, selector, tenant))
 
 
-async def _shown(project: str, selector: str) -> None:
+async def _shown(project: str, selector: str, tenant: str) -> None:
     """Shows the screen until the person quits. Raises `ServiceError` if the watch could not go on."""
     from sandboxctl import screen
 
@@ -39,7 +41,12 @@ async def _shown(project: str, selector: str) -> None:
 
         def watch(lost: Callable[[errors.ServiceError], None], back: Callable[[], None]) -> AsyncGenerator[Event, None]:
             return client.watch(
-                namespace=chosen.namespace, project=project, label_selector=selector, lost=lost, back=back
+                namespace=chosen.namespace,
+                project=project,
+                label_selector=selector,
+                tenant=tenant,
+                lost=lost,
+                back=back,
             )
 
         view = screen.Top(watch)

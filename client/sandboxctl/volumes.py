@@ -31,14 +31,18 @@ _NARROW = ("ID", "PROJECT", "SIZE", "CLASS", "KEPT", "VOLUME")
 def volumes(
     project: Annotated[str, typer.Option("--project", "-p", help="those of this project's sandboxes")] = "",
     selector: Annotated[str, typer.Option("--selector", "-l", help="by their labels: a=b,c in (d,e),!f")] = "",
+    tenant: targets.Tenant = "",
 ) -> None:
     """List the disks that deleted sandboxes left. `create --id ID --adopt-volume` takes one up."""
-    found = list(chosen.client.volumes(namespace=chosen.namespace, project=project, label_selector=selector))
+    matching = chosen.client.volumes(
+        namespace=chosen.namespace, project=project, label_selector=selector, tenant=tenant
+    )
+    found = list(matching)
     if answers.structured({"volumes": found}):
         return
     answers.rows(found, _COLUMNS, _NARROW)
     if not found:
-        filtered = project or selector or chosen.namespace
+        filtered = project or selector or tenant or chosen.namespace
         show.err.print("no kept disk matches" if filtered else "no disk was kept")
 
 

@@ -25,7 +25,7 @@ def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
         {"name": name, "namespaces": [name], "tokens": [token]} for name, token in (("red", RED), ("blue", BLUE))
     ]
     tokens.write_text(json.dumps({"tenants": tenants, "operators": [{"name": "billing", "tokens": [BILLING]}]}))
-    service = make_service("--token-file", str(tokens)).start(wait=False)
+    service = make_service("--token-file", str(tokens), "--log-format", "json").start(wait=False)
     for token in (RED, BLUE):
         with service.client(token=token) as client:
             client.create("demo", sandbox_id="a", spec=SLEEP)
@@ -40,6 +40,13 @@ def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
         ["red", "red", "a"],
     ]
     assert run("list").column(0) == ["blue", "red"]
+    for tenant in ("red", "blue", "nobody"):
+        only = {tenant} - {"nobody"}
+        assert run("list", "--tenant", tenant, "-o", "name").out.split() == [f"{one}/a" for one in only]
+        assert {
+            one["status"]["tenant"] for one in run("events", "--tenant", tenant, "-o", "json").json["events"]
+        } == only
+    assert "no kept disk matches" in run("volumes", "--tenant", "red").err
     told = run("events", "-o", "json").json["events"]
     assert {one["status"]["tenant"] for one in told} == {"red", "blue"}
     assert run("status", "red/a", "-o", "json").json["tenant"] == "red"
@@ -56,3 +63,8 @@ def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
         events.close()
         with pytest.raises(errors.PermissionDenied):
             client.delete("a", namespace="red")
+    service.terminate()
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    calls = [(one["tenant"], one["operator"], one["code"]) for one in lines if one["event"] == "call"]
+    refused_call = ("", "billing", "PERMISSION_DENIED")
+    assert calls == [("red", "", "OK"), ("blue", "", "OK"), refused_call, refused_call]

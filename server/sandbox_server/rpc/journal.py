@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from sandbox_server.domain.principal import Principal
+from sandbox_server.domain.principal import Operator, Principal
 
 log = structlog.get_logger()
 
@@ -23,12 +23,17 @@ def mutation(
     peer: str,
     seconds: float,
 ) -> None:
-    """Logs a mutation. `outcome` is its method, code and reason, `seconds` the time it took. `tenant` may be an operator."""
+    """Logs a mutation. `outcome` is its method, code and reason, `seconds` the time it took.
+
+    The line names the caller: `tenant`, or `operator`, whose mutation is of the tenant that has the namespace.
+    """
     method, code, reason = outcome
+    operator = principal.name if isinstance(principal, Operator) else ""
     log.info(
         "call",
         method=method,
-        tenant=principal.name if principal else "",
+        tenant=principal.tenant if principal else "",
+        operator=operator,
         namespace=sandbox.get("namespace", ""),
         sandbox=sandbox.get("sandbox_id", ""),
         request_id=request_id,
