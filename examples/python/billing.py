@@ -15,6 +15,9 @@ from sandbox.v1 import sandbox_pb2_grpc
 
 SERVER = os.environ.get("SANDBOX_SERVER", "127.0.0.1:50051")
 DATABASE = os.environ.get("BILLING_DATABASE", "billing.db")
+TOKEN = os.environ.get("SANDBOX_TOKEN", "")
+# That of an operator, who sees the sandboxes of all tenants. Without tokens, as with `make run`, there is one tenant.
+METADATA = [("authorization", f"Bearer {TOKEN}")] if TOKEN else []
 SERVICE_CONFIG = pathlib.Path(__file__).parents[2] / "protos" / "service_config.json"
 OPTIONS = [
     ("grpc.service_config", SERVICE_CONFIG.read_text()),
@@ -26,7 +29,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS place (sequence INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS charged (uid TEXT PRIMARY KEY, sequence INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS usage (
-    sandbox TEXT NOT NULL, uid TEXT NOT NULL, project TEXT NOT NULL,
+    tenant TEXT NOT NULL, sandbox TEXT NOT NULL, uid TEXT NOT NULL, project TEXT NOT NULL,
     what TEXT NOT NULL, size TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER
 );
 """
@@ -68,8 +71,8 @@ def charge(db: sqlite3.Connection, status: pb.SandboxStatus) -> None:
         if size is not None and (row is None or row[0] != size):
             since = begun if known is None and what == "disk" else at
             db.execute(
-                "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, NULL)",
-                (name, status.uid, status.project, what, size, since),
+                "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+                (status.tenant, name, status.uid, status.project, what, size, since),
             )
     db.execute("INSERT OR REPLACE INTO charged VALUES (?, ?)", (status.uid, status.sequence))
 
@@ -90,7 +93,8 @@ def take_stock(db: sqlite3.Connection, stub: sandbox_pb2_grpc.SandboxServiceStub
         while first is None or token:
             page = stub.ListSandboxes(
                 # Those that have ended, too: one may have ended since the sequence that was kept.
-                pb.ListSandboxesRequest(phases=pb.Phase.values()[1:], view=pb.SANDBOX_VIEW_BASIC, page_token=token)
+                pb.ListSandboxesRequest(phases=pb.Phase.values()[1:], view=pb.SANDBOX_VIEW_BASIC, page_token=token),
+                metadata=METADATA,
             )
             for sandbox in page.sandboxes:
                 charge(db, sandbox.status)
@@ -115,7 +119,7 @@ def main() -> None:
                     take_stock(db, stub)
                 (after,) = db.execute("SELECT sequence FROM place").fetchone()
                 print(f"charging from sequence {after} on", flush=True)
-                for message in stub.WatchStatus(pb.WatchStatusRequest(after_sequence=after)):
+                for message in stub.WatchStatus(pb.WatchStatusRequest(after_sequence=after), metadata=METADATA):
                     with db:
                         if message.HasField("status"):
                             charge(db, message.status)

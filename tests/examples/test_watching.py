@@ -160,6 +160,39 @@ def test_the_billing_job_charges_what_the_history_says_though_it_is_killed_and_c
         assert [re.sub(r"\d+", "N", line) for line in again.lines()[:1]] == ["charging from sequence N on"]
 
 
+def test_the_billing_job_with_the_token_of_an_operator_charges_all_tenants(
+    make_service: Callable[..., Service], build: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tokens = {name: f"token-of-{name}-0123456789" for name in ("red", "blue", "billing")}
+    tenants = [{"name": one, "namespaces": [one], "tokens": [tokens[one]]} for one in ("red", "blue")]
+    file = tmp_path / "tokens.json"
+    file.write_text(json.dumps({"tenants": tenants, "operators": [{"name": "billing", "tokens": [tokens["billing"]]}]}))
+    service = make_service("--token-file", str(file)).start(wait=False)
+    database = tmp_path / "billing.db"
+    environment = {"BILLING_DATABASE": str(database), "SANDBOX_TOKEN": tokens["billing"]}
+
+    def charged() -> list[tuple[str, str, str, str]]:
+        with contextlib.closing(sqlite3.connect(database, timeout=30)) as db:
+            return db.execute("SELECT tenant, sandbox, uid, what FROM usage ORDER BY tenant, what").fetchall()
+
+    def run(tenant: str) -> pb.Sandbox:
+        with service.client(token=tokens[tenant]) as client:
+            made = client.create("demo", sandbox_id="a", command=["sleep", "1000000"])
+            client.wait_until(made, "RUNNING")
+            return made
+
+    # One sandbox before the job begins, of which its list tells, and one that its watch tells of.
+    made = [run("red")]
+    job = Program("python", build("python"), service.address, tmp_path, **environment)
+    with contextlib.ExitStack() as running:
+        running.callback(job.kill)
+        job.until(lambda lines: len(lines) == 1)
+        made.insert(0, run("blue"))
+        job.until(lambda _lines: len(charged()) == 4)
+    names = [(one.status.tenant, f"{one.namespace}/a", one.uid) for one in made]
+    assert charged() == [(*name, what) for name in names for what in ("compute", "disk")]
+
+
 def test_the_console_draws_the_cells_that_change_and_no_others(
     service: Service, between: relay.Relay, run: Run
 ) -> None:
