@@ -1,5 +1,6 @@
 """ListVolumes and DeleteVolume through a real gRPC client, on real SQLite and real PostgreSQL."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, timedelta
@@ -43,12 +44,13 @@ async def kept(served: Served, sandbox_id: str, project: str = "demo", **fields:
     return made
 
 
-async def listed(served: Served, **fields: Any) -> list[str]:
-    """The sandboxes of the disks of all pages, of which each has one."""
+async def listed(served: Served, page_size: int = 1, page_token: str = "", **fields: Any) -> list[str]:
+    """The sandboxes of the disks of all pages."""
     found: list[str] = []
-    token = ""
+    token = page_token
     while True:
-        page = await call(served, pb.ListVolumesRequest(page_size=1, page_token=token, **fields))
+        page = await call(served, pb.ListVolumesRequest(page_size=page_size, page_token=token, **fields))
+        assert len(page.volumes) <= page_size
         found += [f"{one.namespace}/{one.sandbox_id}" for one in page.volumes]
         token = page.next_page_token
         if not token:
@@ -118,6 +120,28 @@ async def test_lists_have_the_kept_disks_that_match(served: Served) -> None:
     assert await listed(served, tenant="blue") == await listed(served, namespace="blue") == ["blue/c"]
     whole = (await call(served, pb.ListVolumesRequest())).volumes
     assert [one.tenant for one in whole] == ["blue", "red", "red", "red"]
+
+
+async def test_pages_have_each_of_300_kept_disks_once_while_some_are_removed(served: Served) -> None:
+    names = [f"d{number:03}" for number in range(150)]
+    for tenant in ("red", "blue"):
+        served.tenant(tenant, tenant)
+        await asyncio.gather(*(kept(served, one, f"p{one[-1]}") for one in names))
+        # Between them in every order: none of these has a kept disk.
+        await asyncio.gather(*(served.create(f"{one}x") for one in names[::10]))
+    served.operator("support", "red", "blue", writes=True)
+    assert (await listed(served, page_size=1000)) == [f"{tenant}/{one}" for tenant in ("blue", "red") for one in names]
+    assert await listed(served, page_size=7, project="p3", tenant="red") == [f"red/{one}" for one in names[3::10]]
+    assert await listed(served, page_size=7, namespace="blue", label_selector="!tier") == [
+        f"blue/{one}" for one in names
+    ]
+    first = await call(served, pb.ListVolumesRequest(page_size=40, tenant="blue"))
+    # The last one of the page, from which the next page goes on, and one that is still to come.
+    for one in (names[39], names[40]):
+        await call(served, pb.DeleteVolumeRequest(namespace="blue", sandbox_id=one))
+    rest = await listed(served, page_size=40, tenant="blue", page_token=first.next_page_token)
+    assert [one.sandbox_id for one in first.volumes] == names[:40]
+    assert rest == [f"blue/{one}" for one in names[41:]]
 
 
 async def test_a_page_ends_before_clients_refuse_it(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

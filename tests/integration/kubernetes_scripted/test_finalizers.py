@@ -1,7 +1,7 @@
 """Objects of a sandbox that finalizers of others keep: the status names them."""
 
 import pytest
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.rig import A, Rig
 from tests.support.scripted import CLAIM, CLAIMS, PODS, SETS
@@ -39,6 +39,20 @@ async def test_claim_that_hangs_during_delete_is_named(rig: Rig, api: ScriptedAp
     assert waits.status.phase is Phase.TERMINATING
     api.delete(CLAIMS, CLAIM)
     await rig.settled(A, Phase.TERMINATED)
+
+
+async def test_kept_claim_that_hangs_when_it_is_deleted_is_named(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.delete(A, keep=True)
+    await rig.settled(A, Phase.TERMINATED)
+    hold(api, CLAIMS, CLAIM)
+    await rig.manager.delete_volume(rig.mutation(A), "")
+    waits = await rig.until(A, lambda one: f"the claim {CLAIM} has the finalizers: {HOLD}" in one.status.message)
+    assert (waits.status.phase, waits.status.reason) == (Phase.TERMINATING, Reason.VOLUME_TERMINATING)
+    api.delete(CLAIMS, CLAIM)
+    gone = await rig.settled(A, Phase.TERMINATED)
+    assert gone.status.reason is Reason.DELETED
 
 
 @pytest.mark.find(2)
