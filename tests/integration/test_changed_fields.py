@@ -23,7 +23,7 @@ async def watched(service: Served, last: int, **selection: Any) -> list[pb.Watch
     return found
 
 
-def fields(message: pb.WatchStatusResponse) -> set[str] | None:
+def fields(message: pb.WatchStatusResponse | pb.Event) -> set[str] | None:
     return set(message.changed_fields.paths) if message.HasField("changed_fields") else None
 
 
@@ -54,6 +54,10 @@ async def test_each_event_names_the_fields_that_differ_from_the_one_before_it(
     async with serving.served(database_url, tmp_path) as service:
         last = await change(service)
         messages = await watched(service, last, after_sequence=0)
+        history = await service.stub.ListEvents(pb.ListEventsRequest(order=pb.EVENT_ORDER_OLDEST_FIRST), timeout=20)
+        assert [(one.sequence, fields(one)) for one in history.events] == [
+            (one.sequence, fields(one)) for one in messages
+        ]
         *snapshot, marker = await watched(service, last)
         assert [fields(one) for one in snapshot] == [None, None]
         assert (fields(marker), marker.snapshot_complete.count) == (None, 2)

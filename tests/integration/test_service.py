@@ -31,7 +31,7 @@ from sandbox_client import Client, Kind, ServiceError, errors
 from tests.support import samples
 from tests.support.ports import free_port
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 
@@ -279,6 +279,24 @@ def test_heartbeats_come_while_nothing_happens(make_service: Callable[..., Servi
         stream.cancel()
     assert answers[0].snapshot_complete.heartbeat_seconds == 0.1
     assert kinds == ["snapshot_complete", "heartbeat", "heartbeat", "heartbeat"]
+
+
+def test_watch_that_resumes_is_told_at_once_that_it_was_accepted(
+    client: Client, stub: sandbox_pb2_grpc.SandboxServiceStub
+) -> None:
+    running(client, "resumed")
+    assert client.capabilities().limits.heartbeat_seconds == 15
+    sequence = client.page(page_size=1).sequence
+    for _ in range(3):
+        stream = stub.WatchStatus(pb.WatchStatusRequest(project="resumed", after_sequence=sequence), timeout=5)
+        began = time.monotonic()
+        stream.initial_metadata()
+        first = next(stream)
+        assert time.monotonic() - began < PATIENCE
+        assert first.WhichOneof("event") == "heartbeat"
+        assert first.sequence >= sequence
+        sequence = first.sequence
+        stream.cancel()
 
 
 def facts(call: Callable[[], object]) -> dict[str, str]:
@@ -643,7 +661,7 @@ def test_log_line_of_a_mutation_has_its_sandbox_and_its_caller(make_service: Cal
     assert [one["request_id"] for one in calls] == request_ids
     for one in calls:
         assert one["namespace"] == "default"
-        assert one["tenant"] == "default"
+        assert (one["tenant"], one["operator"]) == ("default", "")
         assert one["peer"].startswith("ipv4:127.0.0.1:")
 
 

@@ -59,16 +59,23 @@ class MemoryLog:
 
 
 class Reader:
-    """A watcher that reads as fast as `gate` lets it."""
+    """A watcher that reads as fast as `gate` lets it.
+
+    `seen` has its messages, but for the heartbeat that says that a watch has resumed: `accepted` tells whether it came.
+    """
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
+        self.accepted = False
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def send(self, message: bytes) -> None:
         await self.gate.wait()
-        self.seen.append(message)
+        if not self.seen and not self.accepted and pb.WatchStatusResponse.FromString(message).HasField("heartbeat"):
+            self.accepted = True
+        else:
+            self.seen.append(message)
 
     def sequences(self) -> list[int]:
         return [pb.WatchStatusResponse.FromString(one).sequence for one in self.seen]

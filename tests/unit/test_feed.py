@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed
 from sandbox_server.domain import errors, selector
 from sandbox_server.domain.event import Event
@@ -239,6 +240,32 @@ async def test_the_memory_holds_the_live_in_the_order_of_their_keys(memory: feed
     memory.publish([log.append(gone)])
     assert [one.id for one in memory.catalogue.sandboxes()] == ["a", "c"]
     assert memory.catalogue.get(Key("default", "b")) is None
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize(
+    ("after", "project", "expected"),
+    [(3, "", [("heartbeat", 3)]), (0, "none", [("heartbeat", 3)]), (2, "", [("status", 3)])],
+)
+async def test_resumed_watch_without_an_event_begins_with_a_heartbeat(
+    memory: feed.Feed, log: MemoryLog, remembered: bool, after: int, project: str, expected: list[tuple[str, int]]
+) -> None:
+    publish(memory, log, 3 - memory.sequence)
+    if not remembered:
+        memory.history.forget()
+    messages: list[pb.WatchStatusResponse] = []
+
+    async def send(message: bytes) -> None:
+        messages.append(pb.WatchStatusResponse.FromString(message))
+
+    task = asyncio.create_task(feed.Watch(memory, feed.Filter(MINE, project=project), send).run(after))
+    async with asyncio.timeout(5):
+        while not messages:
+            await asyncio.sleep(0.001)
+    # It comes once.
+    await asyncio.sleep(0.05)
+    assert [(one.WhichOneof("event"), one.sequence) for one in messages] == expected
+    task.cancel()
 
 
 async def test_heartbeats_come_only_while_nothing_happens(memory: feed.Feed, log: MemoryLog) -> None:

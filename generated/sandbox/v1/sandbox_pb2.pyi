@@ -2193,7 +2193,7 @@ class WatchStatusResponse(_message.Message):
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:
-        """Nothing happened for a while; the stream is alive."""
+        """Nothing happened for a while, or since after_sequence; the stream is alive."""
 
     @_builtins.property
     def changed_fields(self) -> _field_mask_pb2.FieldMask:
@@ -2496,7 +2496,10 @@ Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: 
 
 @_typing.final
 class Limits(_message.Message):
-    """Limits are the limits that callers meet. 0: a service of an earlier release, which does not say."""
+    """Limits are the limits that callers meet; they are the same for all tenants. 0: a service of an earlier release, which does
+    not say. There are no quotas of a tenant: the service limits neither the number of its sandboxes nor what they use in all.
+    The quota of a namespace in the cluster holds: a sandbox that exceeds it has REASON_QUOTA_EXCEEDED.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2646,6 +2649,7 @@ class Event(_message.Message):
     RECORD_TIME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its place in the history; the same as the sequence of its message in a watch."""
     @_builtins.property
@@ -2660,6 +2664,10 @@ class Event(_message.Message):
     def cause(self) -> Global___Cause:
         """What caused it."""
 
+    @_builtins.property
+    def changed_fields(self) -> _field_mask_pb2.FieldMask:
+        """The fields of `status` that differ from the sandbox's event before it: as `changed_fields` of its message in a watch."""
+
     def __init__(
         self,
         *,
@@ -2667,10 +2675,11 @@ class Event(_message.Message):
         record_time: _timestamp_pb2.Timestamp | None = ...,
         status: Global___SandboxStatus | None = ...,
         cause: Global___Cause | None = ...,
+        changed_fields: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "record_time", b"record_time", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "changed_fields", b"changed_fields", "record_time", b"record_time", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "record_time", b"record_time", "sequence", b"sequence", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "changed_fields", b"changed_fields", "record_time", b"record_time", "sequence", b"sequence", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -262,7 +262,8 @@ class SandboxServiceStub:
 
     A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
     snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
-    send. A stream that is silent for twice as long is broken: open it again.
+    send. A stream that is silent for twice as long is broken: open it again. A stream that has resumed begins with a
+    heartbeat at once if there is no event to send, so that its caller knows that it was accepted.
 
     Errors, besides those of any call:
       NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
@@ -539,7 +540,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
 
     A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
     snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
-    send. A stream that is silent for twice as long is broken: open it again.
+    send. A stream that is silent for twice as long is broken: open it again. A stream that has resumed begins with a
+    heartbeat at once if there is no event to send, so that its caller knows that it was accepted.
 
     Errors, besides those of any call:
       NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these
@@ -879,7 +881,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A stream whose snapshot is complete, or that has resumed, is never silent for longer than heartbeat_seconds of
         snapshot_complete, 15 s unless the service is configured otherwise: it sends a heartbeat if there is nothing else to
-        send. A stream that is silent for twice as long is broken: open it again.
+        send. A stream that is silent for twice as long is broken: open it again. A stream that has resumed begins with a
+        heartbeat at once if there is no event to send, so that its caller knows that it was accepted.
 
         Errors, besides those of any call:
           NOT_FOUND     SANDBOX_NOT_FOUND: some of the sandbox_ids do not exist. The metadata of ErrorInfo has all of these

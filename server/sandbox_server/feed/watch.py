@@ -19,7 +19,7 @@ ENDED_PAGE = 100
 class Watch:
     """A watch of the sandboxes that a filter matches. `send` takes its messages."""
 
-    __slots__ = ("_cursor", "_feed", "_filter", "_send")
+    __slots__ = ("_answered", "_cursor", "_feed", "_filter", "_send")
 
     def __init__(self, feed: Feed, selection: Filter, send: Send) -> None:
         self._feed = feed
@@ -27,11 +27,13 @@ class Watch:
         self._send = send
         self._cursor = 0
         """The sequence up to which every matching event was sent."""
+        self._answered = False
+        """Whether the caller was sent a message, and so knows that the watch was accepted."""
 
     async def run(self, after: int | None, ended: bool = False) -> None:
         """Sends every matching event after `after`; without `after` a snapshot, and every matching event since.
 
-        A snapshot has the sandboxes that have ended if the filter names them, and with `ended` all that match.
+        A watch with `after` that has no event to send begins with a heartbeat. A snapshot has the sandboxes that have ended if the filter names them, and with `ended` all that match.
 
         Returns after TERMINATED of the only sandbox that the filter names. Raises `errors.NotFound` with all sandboxes
         that are named and missing, `errors.OutOfRange` where history was trimmed or is not reached, and
@@ -67,6 +69,7 @@ class Watch:
                 await self._send(encoder.snapshot(event))
                 count += 1
         await self._send(encoder.snapshot_complete(snapshot.sequence, count, self._feed.heartbeat))
+        self._answered = True
 
     async def _ended(self, sequence: int) -> AsyncIterator[Event]:
         """Yields the last events of the matching sandboxes that had ended by a sequence.
@@ -113,8 +116,9 @@ class Watch:
             self._cursor = max(self._cursor, feed.sequence)
             if await topic.send(events, self._send):
                 return
-            if not events and beats != topic.beats:
+            if not events and (beats != topic.beats or not self._answered):
                 await self._send(feed.encoder.heartbeat(self._cursor))
+            self._answered = True
             beats = topic.beats
             if self._cursor >= topic.floor:
                 await woken.wait()
@@ -136,6 +140,7 @@ class Watch:
                 if sending is not None:
                     if await sending:
                         return True
-                elif beats != topic.beats:
+                elif beats != topic.beats or not self._answered:
                     await self._send(feed.encoder.heartbeat(self._cursor))
+                self._answered = True
         return False

@@ -83,5 +83,6 @@ def _encoded(recorded: store.Recorded) -> bytes:
             "method": event.cause.method,
             "request_id": event.cause.request_id,
         },
+        "changed_fields": render.changed(event),
     }
     return pb.ListEventsResponse(events=[fields]).SerializeToString()  # type: ignore[list-item]

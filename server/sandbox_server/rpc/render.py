@@ -41,6 +41,11 @@ def status(event: Event, stale: bool = False) -> Any:
     )
 
 
+def changed(event: Event) -> Any:
+    """Returns the FieldMask of what has changed with an event, None if that is not known."""
+    return None if event.changed is None else {"paths": event.changed}
+
+
 def whole(event: Event, stale: bool = False, basic: bool = False) -> Any:
     """Returns the Sandbox of an event with its status and, unless `basic`, its spec and the names of its variables."""
     sandbox = event.sandbox
@@ -158,8 +163,7 @@ class Encoder:
 
     def event(self, event: Event) -> bytes:
         """Returns a message of a watch with the status after `event`, and what has changed with it."""
-        changed: Any = None if event.changed is None else {"paths": event.changed}
-        message = pb.WatchStatusResponse(sequence=event.sequence, status=status(event), changed_fields=changed)
+        message = pb.WatchStatusResponse(sequence=event.sequence, status=status(event), changed_fields=changed(event))
         return message.SerializeToString()
 
     def snapshot(self, event: Event) -> bytes:
