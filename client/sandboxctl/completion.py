@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
@@ -19,7 +19,7 @@ WITHIN = 1.0
 def ids(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the ids that begin so."""
     with contextlib.suppress(Exception):
-        return sorted({one.sandbox_id for one in _sandboxes(context) if one.sandbox_id.startswith(incomplete)})
+        return _beginning(incomplete, _names(incomplete, _sandboxes(context)))
     return []
 
 
@@ -32,15 +32,15 @@ def volumes(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the ids of kept disks that begin so."""
     with contextlib.suppress(Exception), _connected(context) as reached:
         found = reached.volumes_page(namespace=options.chosen.namespace, page_size=1000).volumes
-        return sorted({one.sandbox_id for one in found if one.sandbox_id.startswith(incomplete)})
+        return _beginning(incomplete, _names(incomplete, found))
     return []
 
 
 def ids_and_projects(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the ids and projects that begin so."""
     with contextlib.suppress(Exception):
-        found = {name for one in _sandboxes(context) for name in (one.sandbox_id, one.status.project)}
-        return sorted(name for name in found if name.startswith(incomplete))
+        found = list(_sandboxes(context))
+        return _beginning(incomplete, _names(incomplete, found) | {one.status.project for one in found})
     return []
 
 
@@ -57,6 +57,18 @@ def context_names(incomplete: str) -> list[str]:
     with contextlib.suppress(Exception):
         return [name for name in contexts.load().contexts if name.startswith(incomplete)]
     return []
+
+
+def _names(incomplete: str, found: Iterable[pb.Sandbox | pb.KeptVolume]) -> set[str]:
+    """Returns the ids, or `namespace/id` for those of several namespaces, and where that is being typed."""
+    keys = {(one.namespace, one.sandbox_id) for one in found}
+    if "/" in incomplete or len({namespace for namespace, _ in keys}) > 1:
+        return {"/".join(key) for key in keys}
+    return {sandbox_id for _, sandbox_id in keys}
+
+
+def _beginning(incomplete: str, names: set[str]) -> list[str]:
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 def _sandboxes(context: typer.Context) -> Iterator[pb.Sandbox]:

@@ -133,6 +133,7 @@ def test_shells_complete_ids_phases_and_contexts(
     made = client.create("a-project", sandbox_id=f"complete-{shell}", command=["sleep", "100"])
     ends = {
         f"sandboxctl stop {made.sandbox_id} com": made.sandbox_id,
+        f"sandboxctl stop default/{made.sandbox_id[:-1]}": f"default/{made.sandbox_id}",
         "sandboxctl env set comp": made.sandbox_id,
         "sandboxctl watch a-pro": "a-project",
         "sandboxctl open comp": made.sandbox_id,
@@ -141,6 +142,9 @@ def test_shells_complete_ids_phases_and_contexts(
         "sandboxctl context use a": "away",
         "sandboxctl list --context h": "here",
         "sandboxctl desc": "describe",
+        "sandboxctl vol": "volumes",
+        "sandboxctl delete-": "delete-volume",
+        "sandboxctl list --ten": "--tenant",
         "sandboxctl --req": "--request-timeout",
         "sandboxctl list --req": "--request-timeout",
     }
@@ -154,7 +158,10 @@ def test_shells_complete_ids_phases_and_contexts(
         assert made.sandbox_id not in completed(shell, line, run, monkeypatch), line
     # Options behind the command count too.
     assert made.sandbox_id in completed(shell, "sandboxctl --context away stop --context here com", run, monkeypatch)
-    client.delete(made)
+    assert made.sandbox_id not in completed(shell, "sandboxctl delete-volume comp", run, monkeypatch)
+    client.wait_until(client.delete(made, keep_volume=True), "TERMINATED")
+    assert made.sandbox_id in completed(shell, "sandboxctl delete-volume comp", run, monkeypatch)
+    client.delete_volume(made)
 
 
 def test_bash_itself_completes(service: Service, client: Client, tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
             one["status"]["tenant"] for one in run("events", "--tenant", tenant, "-o", "json").json["events"]
         } == only
     assert "no kept disk matches" in run("volumes", "--tenant", "red").err
+    for typed, names in (("", ["blue/a", "red/a"]), ("r", ["red/a"]), ("red/", ["red/a"])):
+        with monkeypatch.context() as completing:
+            completing.setenv("_SANDBOXCTL_COMPLETE", "complete_bash")
+            completing.setenv("COMP_WORDS", f"sandboxctl stop {typed}")
+            completing.setenv("COMP_CWORD", "2")
+            assert run().out.split() == names
     told = run("events", "-o", "json").json["events"]
     assert {one["status"]["tenant"] for one in told} == {"red", "blue"}
     assert run("status", "red/a", "-o", "json").json["tenant"] == "red"
