@@ -48,8 +48,10 @@ class Leases(Protocol):
         """Joins the other replicas. Raises OSError if this replica must not run beside them."""
 
     async def run(self) -> None:
-        """Takes and keeps this replica's share. Runs until it is cancelled. Raises OSError as `open`, if others have come while
-        this process was stopped."""
+        """Takes and keeps this replica's share. Runs until it is cancelled.
+
+        Raises OSError as `open`, if others have come while this process was stopped, and if the database has lost events.
+        """
 
     async def close(self) -> None:
         """Gives up everything, so that other replicas take it at once."""

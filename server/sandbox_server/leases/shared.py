@@ -1,8 +1,8 @@
 """The leases of a replica that shares its database with others.
 
 Every replica renews its leases, and looks at those of the others, once in `Pace.lease_every`. A replica that is stopped or
-cut off from the database holds nothing any more once `Pace.lease` has passed since it last asked for a renewal, by its own
-monotonic clock, which is before the database lets another replica take over.
+cut off from the database holds nothing any more shortly before `Pace.lease` has passed since it last asked for a renewal, by
+its own monotonic clock, which is before the database lets another replica take over.
 """
 
 import asyncio
@@ -20,6 +20,9 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.leases import Counts
 
 log = structlog.get_logger()
+
+SURE = 0.95
+"""The part of a lease that its holder relies on. The clock of the database can be set forward by the rest without notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class Shared:
         self._held: dict[str, _Held] = {}
         self._leases: Mapping[str, Lease] = {}
         self._read_at = 0.0
+        self._awaited = 0
+        """A sequence that the log had at `_awaited_at`, and that the feed may not have read yet."""
+        self._awaited_at = 0.0
         self._said: dict[str, Sight] = {}
         self._listeners: list[Callable[[Collection[str]], None]] = []
         self._woken = asyncio.Event()
@@ -75,7 +81,7 @@ class Shared:
         return 0 if held is None or held.until <= time.monotonic() else held.epoch
 
     def synced(self, namespace: str) -> bool:
-        """See `leases.Leases`. A holder that is gone observes nothing."""
+        """See `leases.Leases`. A holder that is gone observes nothing, nor does a replica show it whose feed is behind."""
         lease = self._leases.get(namespace)
         return lease is not None and self._sees(lease)
 
@@ -90,7 +96,10 @@ class Shared:
         return Counts(sum(self.held(name) > 0 for name in self._held), self._replicas, self._failures)
 
     def _sees(self, lease: Lease) -> bool:
-        return lease.sight.synced and lease.remaining > time.monotonic() - self._read_at
+        now = time.monotonic()
+        # What a holder has recorded must have been read here as well.
+        behind = self._feed.sequence < self._awaited and now - self._awaited_at > self._pace.stale_after
+        return lease.sight.synced and lease.remaining > now - self._read_at and not behind
 
     async def readable(self, namespace: str) -> bool | None:
         """Asks the engine about a namespace that is held; of others, returns what their holder has said."""
@@ -202,13 +211,20 @@ class Shared:
 
     async def _turn(self) -> None:
         """Renews, takes and gives up leases."""
-        asked = time.monotonic()
+        asked, read = time.monotonic(), self._feed.sequence
         news = self._news()
         live = {sandbox.namespace for sandbox in self._feed.catalogue.sandboxes()}
         standing = await self._store.leasing(store.leases.turn, self._clock, self._me, self._pace.lease, news, live)
         failpoints.hit("leases_after_commit")
+        if standing.sequence < read:
+            raise OSError(
+                f"database-url: the database has lost what it had committed: its log ends at {standing.sequence}, and events up "
+                f"to {read} were read. This process ends, to read everything anew when it is started again"
+            )
         self._leases, self._read_at = standing.leases, asked
         self._replicas = len(standing.replicas)
+        if self._feed.sequence >= self._awaited:
+            self._awaited, self._awaited_at = standing.sequence, asked
         self._said |= news
         mine = {name: one for name, one in standing.leases.items() if one.holder == self._store.name}
         kept = {name: one for name, one in mine.items() if name in standing.share}
@@ -220,7 +236,7 @@ class Shared:
         taken = kept.keys() - self._held.keys()
         # Before anything is waited for: what ends in the middle is not taken anew.
         for name in self._held:
-            self._held[name] = _Held(kept[name].epoch, asked + self._pace.lease)
+            self._held[name] = _Held(kept[name].epoch, asked + SURE * self._pace.lease)
         self._follow(self._served & kept.keys())
         if given_up := mine.keys() - kept.keys():
             failpoints.hit("leases_before_give_up")
@@ -228,7 +244,7 @@ class Shared:
         if taken and await self._caught_up(standing.sequence):
             for name in sorted(taken):
                 log.info("namespace_taken", namespace=name, epoch=kept[name].epoch)
-                self._held[name] = _Held(kept[name].epoch, asked + self._pace.lease)
+                self._held[name] = _Held(kept[name].epoch, asked + SURE * self._pace.lease)
             for listener in self._listeners:
                 listener(taken)
             failpoints.hit("leases_taken")

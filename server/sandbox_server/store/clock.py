@@ -1,7 +1,8 @@
 """Whether the clock of the database can be trusted: it runs on, or it was set.
 
 All leases seem to have ended at once when that clock is set forward by minutes, or when another server with another clock
-takes the place of the database. Live replicas renew theirs within moments.
+takes the place of the database. Live replicas renew theirs within moments. Two steps between two looks, there and back, are
+not noticed: the epochs of the leases then hold back the former holder.
 """
 
 import time
@@ -15,7 +16,7 @@ class Clock:
     """Compares the clock of the database with the monotonic clock of this process. It belongs to one thread."""
 
     def __init__(self, lasting: float) -> None:
-        """`lasting`, in seconds: that of a lease. A quarter of it is no step."""
+        """`lasting`, in seconds: that of a lease. A step of a twentieth of it is not noticed."""
         self._lasting = lasting
         self._offset: tuple[float, float] | None = None
         self._doubtful_until = 0.0
@@ -30,7 +31,7 @@ class Clock:
     def read(self, before: float, now: float, after: float) -> bool:
         """Takes what the clock of the database said between two moments of the monotonic clock. Returns as `steady`."""
         least, most = now - after, now - before
-        allowed = self._lasting / 4
+        allowed = self._lasting / 20
         if self._offset is not None:
             former_least, former_most = self._offset
             if least > former_most + allowed or most < former_least - allowed:

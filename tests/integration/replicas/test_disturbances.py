@@ -107,6 +107,22 @@ async def test_replica_whose_feed_is_behind_keeps_what_it_holds_and_takes_the_re
     await replicas.until(lambda: first.held() == set(NAMESPACES))
 
 
+async def test_statuses_of_a_replica_whose_feed_is_behind_are_stale(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await replicas.start(), await replicas.start()
+    await replicas.until(lambda: replicas.shared() and not stale(first) and not stale(second))
+    with unread(first, monkeypatch):
+        await second.create("a", "box")
+        await replicas.until(lambda: stale(first))
+        assert not stale(second)
+    await replicas.until(lambda: not stale(first))
+
+
+def stale(replica: Replica) -> bool:
+    return any(map(replica.running.manager.stale, NAMESPACES))
+
+
 async def test_leases_are_renewed_while_no_mutation_can_be_committed(replicas: Replicas) -> None:
     first, second = await replicas.start(), await replicas.start()
     await replicas.until(replicas.shared)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from sandbox_client import AsyncClient
 from sandbox_server.domain.pace import Pace
 
@@ -99,6 +100,33 @@ async def test_killed_at_a_failpoint_of_its_leases_a_replica_is_replaced_and_cal
         assert sorted(sets) == [f"alone-{namespace}", f"together-{namespace}"]
         # Each was written once by the replica that held its namespace.
         assert {one["metadata"]["generation"] for one in sets.values()} == {1}
+
+
+async def test_replica_ends_and_starts_anew_when_the_database_has_lost_what_it_has_read(
+    make_service: Callable[..., Service], flags: tuple[str, ...], replicas: Replicas
+) -> None:
+    """As when a standby takes over that had not got the last commits: their sequences are given a second time."""
+    service = make_service(*flags, "--resync", "0.5")
+    await asyncio.to_thread(service.start)
+    async with AsyncClient(service.address) as client:
+        for name in ("kept", "lost"):
+            made = await client.create("demo", sandbox_id=name, namespace="a")
+            await client.wait_until(made, "RUNNING", namespace="a", timeout=30 * PATIENCE)
+    engine = sa.create_engine(replicas.url)
+    with engine.begin() as connection:
+        # From the first event of the sandbox that is lost.
+        first = connection.scalar(sa.text("SELECT min(sequence) FROM status_event WHERE sandbox_id = 'lost'"))
+        for table in ("status_event", "part", "sandbox"):
+            connection.execute(sa.text(f"DELETE FROM {table} WHERE sequence >= {first}"))
+        connection.execute(sa.text(f"UPDATE watch_log SET last_sequence = {first} - 1"))
+    engine.dispose()
+    assert service.process is not None
+    assert await asyncio.to_thread(service.process.wait, 20 * PATIENCE) == 1
+    assert "the database has lost what it had committed" in service.log.read_text()
+    await asyncio.to_thread(service.start)
+    async with AsyncClient(service.address) as client:
+        assert [one.sandbox_id async for one in client.list(namespace="a")] == ["kept"]
+        await client.create("demo", sandbox_id="lost", namespace="a")
 
 
 @pytest.mark.slow
