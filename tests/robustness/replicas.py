@@ -156,8 +156,9 @@ class Replicas:
         assert all(len(objects) == 1 for objects in found["pods"].values())
         self.ground.history.check({one.uid: one.generation for one in log})
         for replica in self.replicas:
-            said = replica.service.log.read_text()
-            assert not [word for word in ("Traceback", "reconcile_failed") if word in said], said[-3000:]
+            lines = replica.service.log.read_text().splitlines()
+            bad = [number for number, line in enumerate(lines) if "Traceback" in line or "reconcile_failed" in line]
+            assert not bad, "\n".join(lines[bad[0] - 1 : bad[0] + 60])
 
 
 @contextlib.asynccontextmanager
