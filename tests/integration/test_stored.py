@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from google.protobuf import json_format
+from google.protobuf import field_mask_pb2, json_format
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager, store
 from sandbox_server.domain import check, errors
@@ -362,6 +362,30 @@ async def test_what_a_newer_release_stored_is_kept_in_the_next_events(service: S
         assert written["status"]["last_exit"] == stored["status"]["last_exit"]
         assert written["status"]["conditions"][-1] == stored["status"]["conditions"][-1]
         assert written["status"]["reason"] == Reason.ACCEPTED.value
+
+
+@pytest.mark.fault(75)
+async def test_what_a_newer_release_stored_of_a_spec_is_kept_when_the_spec_changes(service: Service) -> None:
+    stored = json.loads(service.raw("SELECT document FROM part WHERE name = 'spec' AND sequence = 1")[0][0])
+    stored |= {"version": documents.VERSION + 1, "gpu": {"count": 1}}
+    stored["resources"]["devices"] = "2"
+    service.raw("UPDATE part SET document = ? WHERE name = 'spec' AND sequence = 1", json.dumps(stored))
+
+    def update(number: int) -> Any:
+        changed = pb.SandboxSpec(labels={"number": str(number)}, resources=pb.Resources(cpu_limit=str(number)))
+        mask = field_mask_pb2.FieldMask(paths=["labels", "resources.cpu_limit"])
+        return service.ask(pb.UpdateSandboxRequest(sandbox_id="running", spec=changed, update_mask=mask))
+
+    async with service.opened():
+        # The first two in one transaction.
+        await asyncio.gather(update(3), update(4))
+        await update(5)
+    specs = [
+        json.loads(one) for (one,) in service.raw("SELECT document FROM part WHERE name = 'spec' ORDER BY sequence")
+    ]
+    expected = stored | {"labels": {"number": "5"}, "resources": stored["resources"] | {"cpu_limit": "5"}}
+    assert specs[-1] == expected
+    assert [one.get("gpu") for one in specs[-3:]] == [{"count": 1}] * 3
 
 
 async def test_fields_of_a_newer_release_about_a_former_process_or_sandbox_are_not_kept_for_the_next(

@@ -5,9 +5,8 @@ first event that has it.
 
 Each document says its version. Releases of two versions may share a database, so a version only ever adds to the one
 before it: an older release reads the document of a newer one as far as it knows it. Where it writes the sandbox's next
-event, it keeps what it does not know: values of an enumeration as their numbers, and members as they are. A spec is never
-written again while the sandbox has it. Nothing is validated here: a spec is checked where it is made, and the rules of
-today do not apply to a spec that is stored.
+event or spec, it keeps what it does not know: values of an enumeration as their numbers, and members as they are. Nothing is
+validated here: a spec is checked where it is made, and the rules of today do not apply to a spec that is stored.
 """
 
 import functools
@@ -117,9 +116,9 @@ _MEMBERS = tuple(name for name in Document.__struct_fields__ if name != "changed
 """Those that are of the sandbox."""
 _SPEC_MEMBERS = Spec.__struct_fields__
 _KINDS = {one.value: one for one in Kind}
-_LASTING = ("objects", "addresses", "status")
-"""Objects in a document that last as long as the sandbox. Any other describes one thing that was seen: of the next one
-nothing is true that a newer release said of the one before."""
+_LASTING = ("objects", "addresses", "status", "resources", "storage")
+"""Objects in a document that last as long as the sandbox. Any other describes one thing that was seen or asked for: of the
+next one nothing is true that a newer release said of the one before."""
 
 _BEGINNING = f'{{"version":{VERSION},'
 """Of the documents that this release writes."""
@@ -146,11 +145,14 @@ def document(event: Event, newer: str | None = None) -> str:
     changed = None if event.changed is None else Changes(event.sequence, event.changed)
     members = {name: getattr(event.sandbox, name) for name in _MEMBERS}
     made = _ENCODER.encode({"version": VERSION, "changed": changed} | members)
-    if newer is not None:
-        stored = msgspec.json.decode(newer)
-        read = msgspec.json.decode(_ENCODER.encode(msgspec.json.decode(newer, type=Document)))
-        made = _ENCODER.encode(_rewritten(stored, read, msgspec.json.decode(made)))
-    return made.decode()
+    return made.decode() if newer is None else _kept(newer, Document, made)
+
+
+def _kept(newer: str, kind: type[msgspec.Struct], made: bytes) -> str:
+    """Returns the document `made` with what `newer`, the one before it, has beyond the members of `kind`."""
+    stored = msgspec.json.decode(newer)
+    read = msgspec.json.decode(_ENCODER.encode(msgspec.json.decode(newer, type=kind)))
+    return _ENCODER.encode(_rewritten(stored, read, msgspec.json.decode(made))).decode()
 
 
 def _rewritten(stored: Mapping[str, Any], read: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,12 +166,15 @@ def _rewritten(stored: Mapping[str, Any], read: Mapping[str, Any], made: Mapping
     return written
 
 
-def part(value: Sandbox, name: str) -> str:
-    """Returns the document of a part of a sandbox."""
-    if name == "spec":
-        members = {name: getattr(value.spec, name) for name in _SPEC_MEMBERS}
-        return _ENCODER.encode({"version": VERSION} | members).decode()
-    return _ENCODER.encode(value.env_names).decode()
+def spec(value: SandboxSpec, former: str | None = None) -> str:
+    """Returns the document of a spec. `former` is that of the sandbox's spec before it."""
+    made = _ENCODER.encode({"version": VERSION} | {name: getattr(value, name) for name in _SPEC_MEMBERS})
+    return _kept(former, Spec, made) if former is not None and of_newer_release(former) else made.decode()
+
+
+def env_names(value: tuple[str, ...]) -> str:
+    """Returns the document of the names of the variables."""
+    return _ENCODER.encode(value).decode()
 
 
 def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tuple[int, str]]]) -> Iterator[Event]:

@@ -34,8 +34,11 @@ class Notice:
 
     @classmethod
     def parse(cls, text: str) -> "Notice":
-        """Returns the notice that was sent as `text`; of a text that no release sends, one about leases."""
-        sender, _, sequence = text.partition(" ")
+        """Returns the notice that was sent as `text`; of a text that no release sends, one about leases.
+
+        A newer release may say more after the sequence.
+        """
+        sender, sequence, *_ = *text.split(" "), ""
         return cls(sender, int(sequence) if sequence.isdecimal() else None)
 
 

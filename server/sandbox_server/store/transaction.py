@@ -166,11 +166,11 @@ class Group(Reader):
         columns["env"] = row.columns.get("env")
         if write.env is not None:
             columns["env"] = self._cipher.encrypt(write.env, after.uid)
-        changed = {
-            name: documents.part(after, name)
-            for name in documents.PARTS
-            if not (same and row.parts[name] and getattr(before, name) == getattr(after, name))
-        }
+        changed: dict[str, str] = {}
+        if before is None or not (same and row.parts["spec"] and before.spec == after.spec):
+            changed["spec"] = documents.spec(after.spec, self._spec(row.parts["spec"]) if same else None)
+        if before is None or not (same and row.parts["env_names"] and before.env_names == after.env_names):
+            changed["env_names"] = documents.env_names(after.env_names)
         # Nothing below raises: a mutation that cannot be encoded has left no trace in the group.
         for name, text in changed.items():
             if former := row.parts.get(name):
@@ -186,6 +186,14 @@ class Group(Reader):
         self._appended.append(columns)
         self.committed.append(event)
         return event
+
+    def _spec(self, sequence: int | None) -> str | None:
+        """Returns the document of the spec that is stored under a sequence, by this group or before it."""
+        if sequence is None:
+            return None
+        if sequence <= self._stands:
+            return str(next(text for _, text in self._specs([sequence])))
+        return str(next(one["document"] for one in self._added if (one["sequence"], one["name"]) == (sequence, "spec")))
 
     def flush(self) -> None:
         """Writes the group to the database. Raises `Stale` if a row has changed since it was read."""

@@ -79,7 +79,7 @@ def test_a_stored_spec_is_read_whatever_the_limits_are_now() -> None:
 
     made = samples.sandbox(spec=samples.spec(labels={"a": "b"}, args=("x",)))
     large = ["<" * 32768] * 8
-    text = json.loads(documents.part(made, "spec")) | {"args": large}
+    text = json.loads(documents.spec(made.spec)) | {"args": large}
     row = documents.Row(1, documents.document(samples.event(made)), 1, None, None, None, None, None, "[]")
     (event,) = documents.events([row], lambda _: [(1, json.dumps(text))])
     assert event.sandbox.spec.args == tuple(large)
