@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf import field_mask_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
@@ -83,10 +84,24 @@ class Load:
 
     async def change(self, namespace: str, sandbox_id: str) -> None:
         """Sets a variable that no call before has set, and reads what has become of it."""
-        done = self.requests[namespace, sandbox_id]
-        named = {"namespace": namespace, "sandbox_id": sandbox_id}
-        request = pb.UpdateEnvVarsRequest(request_id=str(uuid.uuid4()), set={f"V{len(done)}": "1"}, **named)
-        answer = await self.call("UpdateEnvVars", request)
+        number = len(self.requests[namespace, sandbox_id])
+        request = pb.UpdateEnvVarsRequest(namespace=namespace, sandbox_id=sandbox_id, set={f"V{number}": "1"})
+        await self.mutate("UpdateEnvVars", request)
+
+    async def limit(self, namespace: str, sandbox_id: str) -> None:
+        """Gives the sandbox another limit of CPU, which changes its spec."""
+        spec = pb.SandboxSpec(resources=pb.Resources(cpu_limit="3"))
+        mask = field_mask_pb2.FieldMask(paths=["resources.cpu_limit"])
+        request = pb.UpdateSandboxRequest(namespace=namespace, sandbox_id=sandbox_id, spec=spec, update_mask=mask)
+        await self.mutate("UpdateSandbox", request)
+
+    async def mutate(self, method: str, request: Any) -> None:
+        """Makes a mutation that changes something, and reads what has become of it."""
+        request.request_id = str(uuid.uuid4())
+        sandbox_id = request.sandbox_id
+        done = self.requests[request.namespace, sandbox_id]
+        named = {"namespace": request.namespace, "sandbox_id": sandbox_id}
+        answer = await self.call(method, request)
         if answer is None:
             return
         status = answer.sandbox.status
@@ -155,9 +170,12 @@ class Load:
         return max([one.status.sequence for one in await self.sandboxes()])
 
     async def end(self) -> None:
-        """Ends the changes, and the watches when each has the newest event."""
+        """Ends the changes with one of each spec, and the watches when each has the newest event."""
         self._ended.set()
         await asyncio.gather(*self._tasks)
+        for namespace, sandbox_id in self.requests:
+            if not sandbox_id.startswith("quiet"):
+                await self.limit(namespace, sandbox_id)
         await self.settled()
         last = await self.sequence()
         async with asyncio.timeout(20 * PATIENCE):

@@ -19,7 +19,7 @@ VERSIONS = "server/sandbox_server/store/migrations/versions"
 REASON = 41
 """A reason that only the next release knows."""
 NOTE = "written by the next release"
-"""What the next release stores with a sandbox whose environment it has changed."""
+"""What the next release stores with a sandbox whose environment it has changed, and with its spec."""
 EXPANDS = '''"""Adds what the release before can leave alone."""
 
 import sqlalchemy as sa
@@ -51,8 +51,13 @@ CHANGES = {
     "domain/sandbox.py": [
         ("    template: Template | None = None\n", '    template: Template | None = None\n    note: str = ""\n')
     ],
+    "domain/spec.py": [
+        ("    copy_image_home: bool = True\n", '    copy_image_home: bool = True\n    note: str = ""\n')
+    ],
+    "store/notices.py": [('f"{self.sender} {self.sequence}"', 'f"{self.sender} {self.sequence} and more"')],
     "store/documents.py": [
-        ("    changed: Changes | None = None\n", '    changed: Changes | None = None\n    note: str = ""\n')
+        ("    changed: Changes | None = None\n", '    changed: Changes | None = None\n    note: str = ""\n'),
+        ("    copy_image_home: bool = True\n", '    copy_image_home: bool = True\n    note: str = ""\n'),
     ],
     "store/tables.py": [
         ("    k8s_deployment_name: str\n", "    k8s_deployment_name: str\n    note: str | None\n"),
@@ -66,7 +71,12 @@ CHANGES = {
         ),
         ('"project", *documents.COLUMNS))', '"project", "note", *documents.COLUMNS))'),
     ],
-    "manager.py": [("env_names=tuple(sorted(env)))", f'env_names=tuple(sorted(env)), note="{NOTE}")')],
+    "manager.py": [
+        (
+            "env_names=tuple(sorted(env)))",
+            f'env_names=tuple(sorted(env)), note="{NOTE}", spec=dataclasses.replace(before.spec, note="{NOTE}"))',
+        )
+    ],
 }
 """How the next release may differ: in each file, what stands there once and what stands in its place."""
 

@@ -119,6 +119,12 @@ class Replicas:
         found = await self.rows("SELECT sandbox.id, document FROM sandbox JOIN status_event USING (sequence)")
         return {name: json.loads(document) for name, document in found}
 
+    async def specs(self) -> dict[str, dict[str, Any]]:
+        """Returns the document of the spec of each sandbox."""
+        of = "JOIN status_event USING (sequence) JOIN part ON part.sequence = spec_sequence AND name = 'spec'"
+        found = await self.rows(f"SELECT sandbox.id, part.document FROM sandbox {of}")
+        return {name: json.loads(document) for name, document in found}
+
     def pods(self) -> dict[str, str]:
         """Returns the uid of each pod."""
         collections = [PODS.replace("/default/", f"/{one}/") for one in NAMESPACES]

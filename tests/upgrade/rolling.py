@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from sandbox.v1 import sandbox_pb2 as pb
+
 from tests.support.waiting import PATIENCE
 from tests.upgrade.load import Load
 from tests.upgrade.releases import Release
@@ -91,13 +93,14 @@ async def check(replicas: Replicas, load: Load) -> None:
     for key, requests in load.requests.items():
         sandbox = found[key]
         assert sandbox.status.generation == len(requests) == requests[-1][1]
-        assert set(sandbox.env_names) == {"FIRST"} | {f"V{number}" for number in range(1, len(requests))}
+        set_by = [request.set for request, _ in requests if isinstance(request, pb.UpdateEnvVarsRequest)]
+        assert {*sandbox.env_names} == {"FIRST"}.union(*set_by)
         assert (sandbox.spec.labels["tier"], [*sandbox.spec.command], sandbox.status.stale) == ("web", ["serve"], False)
         for request, _ in requests:
-            repeated = await load.call("CreateSandbox" if not hasattr(request, "set") else "UpdateEnvVars", request)
+            repeated = await load.call(type(request).__name__.removesuffix("Request"), request)
             assert repeated is not None
             assert repeated.sandbox.uid == sandbox.uid
     assert await load.sequence() == last
     assert await replicas.rows("SELECT count(*), min(sequence), max(sequence) FROM status_event") == [(last, 1, last)]
     assert set(load.heard) == {last}
-    assert load.violations == []
+    assert not load.violations, load.violations

@@ -15,12 +15,10 @@ def following(tmp_path: Path) -> releases.Release:
     return releases.following(tmp_path / "next")
 
 
-async def notes(replicas: Replicas) -> dict[str, object]:
-    """What the next release has stored with each sandbox that changes, in the document and in its version."""
-    found = await replicas.documents()
-    changing = {name: one for name, one in found.items() if not name.startswith("quiet")}
-    assert {one["version"] for one in changing.values()} == {documents.VERSION + 1}
-    return {name: one.get("note") for name, one in changing.items()}
+async def notes(replicas: Replicas) -> set[object]:
+    """What the next release has stored with each sandbox that changes, in its document and in that of its spec."""
+    found = [*(await replicas.documents()).items(), *(await replicas.specs()).items()]
+    return {one.get("note") for name, one in found if not name.startswith("quiet")}
 
 
 @pytest.mark.fault(77)
@@ -33,13 +31,13 @@ async def test_next_release_and_this_one_run_on_one_database_and_replace_one_ano
         await rolling.until(lambda: releases.REASON in load.reasons[older.address] & load.reasons[newer.address])
 
     async def replaced(load: Load) -> None:
-        await rolling.until_async(lambda: _all_noted(replicas))
+        async def noted() -> bool:
+            return await notes(replicas) == {releases.NOTE}
+
+        await rolling.until_async(noted)
 
     await rolling.roll(replicas, releases.present(), following, beside=beside, replaced=replaced)
-    # What the next release has stored is there after this one has written each sandbox anew.
-    assert set((await notes(replicas)).values()) == {releases.NOTE}
-
-
-async def _all_noted(replicas: Replicas) -> bool:
-    found = await replicas.documents()
-    return {one.get("note") for name, one in found.items() if not name.startswith("quiet")} == {releases.NOTE}
+    # What the next release has stored is there after this one has written each sandbox and each spec anew.
+    assert await notes(replicas) == {releases.NOTE}
+    versions = [one["version"] for name, one in (await replicas.documents()).items() if name.startswith("busy")]
+    assert set(versions) == {documents.VERSION + 1}

@@ -88,7 +88,7 @@ async def test_previous_release_that_is_locked_out_is_stopped_first_and_leaves_e
         await asyncio.sleep(3)
         await again.end()
         await rolling.check(replicas, again)
-        assert load.violations == []
+        assert not load.violations, load.violations
     finally:
         await again.close()
 
