@@ -115,7 +115,7 @@ class Store:
 
     async def decided(self, request: Request, namespace: str, sandbox_ids: Sequence[str]) -> tuple[str, ...]:
         """Returns the ids of the sandboxes that a batch is about: see `batches.decided`. Raises `errors.Unavailable` too."""
-        return await self.exclusively(
+        return await self._exclusively(
             functools.partial(
                 batches.decided, cipher=self._cipher, request=request, namespace=namespace, sandbox_ids=sandbox_ids
             )
@@ -163,14 +163,14 @@ class Store:
         A sandbox whose volume is kept stays. Raises `errors.Unavailable`.
         """
         for page in (housekeeping.trim_history, housekeeping.trim_requests):
-            while await self.exclusively(functools.partial(page, before=before)):
+            while await self._exclusively(functools.partial(page, before=before)):
                 failpoints.hit("trimmed_page")
 
     async def reencrypt(self) -> int:
         """Encrypts with the first key the environments that another key wrote. Returns their number."""
         count = 0
         after = ""
-        while page := await self.exclusively(
+        while page := await self._exclusively(
             functools.partial(housekeeping.reencrypt, cipher=self._cipher, after=after)
         ):
             reencrypted, after = page
@@ -178,18 +178,21 @@ class Store:
             failpoints.hit("reencrypted_page")
         return count
 
-    async def exclusively(self, work: Callable[..., T], *arguments: object) -> T:
+    async def _exclusively(self, work: Callable[[sa.Connection], T]) -> T:
         """Runs `work` on the writing thread with a connection, in a transaction of its own. Raises `errors.Unavailable`.
 
         Mutations that wait are committed first. Long work must be asked for in pages: a mutation waits for one page at
         most.
         """
-        chore = _Chore(lambda connection: work(connection, *arguments), Future())
+        chore = _Chore(work, Future())
         self._jobs.put(chore)
         return await asyncio.wrap_future(chore.future)
 
     async def leasing(self, work: Callable[..., T], *arguments: object) -> T:
-        """Runs `work` as `exclusively` does, but on the thread of the leases: it waits for no mutation."""
+        """Runs `work` with a connection and these arguments on the thread of the leases, in a transaction of its own.
+
+        It waits for no mutation. Raises `errors.Unavailable`.
+        """
 
         def run() -> T:
             try:
