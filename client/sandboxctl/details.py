@@ -111,7 +111,9 @@ def _spec(one: pb.Sandbox) -> _Rows:
     spec = one.spec
     probe = spec.readiness.WhichOneof("probe")
     resources = ", ".join(f"{field.name} {value}" for field, value in spec.resources.ListFields())
+    grace_period = f"{spec.grace_period_seconds} s" if spec.HasField("grace_period_seconds") else "-"
     return [
+        ("tenant", show.printable(one.status.tenant) or "-"),
         ("created", _time(one.create_time)),
         ("desired", words.short(pb.DesiredState, one.desired_state)),
         ("image", spec.image or "-"),
@@ -122,6 +124,9 @@ def _spec(one: pb.Sandbox) -> _Rows:
         ("readiness", f"{probe} {getattr(spec.readiness, probe)}" if probe else "its process runs"),
         ("labels", ", ".join(f"{name}={spec.labels[name]}" for name in sorted(spec.labels)) or "-"),
         ("annotations", ", ".join(sorted(spec.annotations)) or "-"),
+        ("runtime class", spec.runtime_class or "-"),
+        ("grace period", grace_period),
+        ("image home", "copied to a fresh disk" if spec.copy_image_home else "not copied"),
     ]
 
 

@@ -352,3 +352,30 @@ def test_create_that_waits_for_a_process_that_ends_fails(tmp_path: Path) -> None
         assert "RUNNING" not in done.stderr
     finally:
         service.end()
+
+
+def test_describe_has_every_field_of_the_spec() -> None:
+    spec: dict[str, object] = {
+        "project": "the-project",
+        "image": "the-image",
+        "command": ["the-command"],
+        "args": ["the-args"],
+        "ports": [{"name": "the-port", "number": 7}],
+        "resources": {"cpu_request": "111m", "cpu_limit": "222m", "memory_request": "333Mi", "memory_limit": "444Mi"},
+        "storage": {"size": "55Gi", "storage_class": "the-class", "access_mode": "ReadWriteMany"},
+        "labels": {"the-label": "a"},
+        "annotations": {"the-annotation": "a"},
+        "runtime_class": "the-runtime",
+        "readiness": {"http_path": "/the-path"},
+        "grace_period_seconds": 66,
+        "copy_image_home": True,
+    }
+    assert set(spec) == set(pb.SandboxSpec.DESCRIPTOR.fields_by_name)
+    status = pb.SandboxStatus(sandbox_id="a", namespace="default", project="the-project", tenant="the-tenant")
+    with show.out.capture() as captured:
+        show.out.print(details.described(pb.Sandbox(spec=spec, env_names=["THE_VARIABLE"], status=status), ""))  # type: ignore[arg-type]
+    said = captured.get()
+    words = ["project", "image", "command", "args", "port", "class", "label", "annotation", "runtime", "path", "tenant"]
+    for word in (*(f"the-{one}" for one in words), "111m", "222m", "333Mi", "444Mi", "55Gi", "66 s", "copied", "7"):
+        assert word in said, word
+    assert "THE_VARIABLE" in said
