@@ -4,17 +4,21 @@ import dataclasses
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain import errors
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 from sandbox_server.rpc import updates
 from sandbox_server.settings import Settings
+from sandboxctl import comparison
 
 from tests.support import samples
 
 SETTINGS = Settings(default_image="default.example/image:1", grace_period=9, storage_class="other", local_command="x")
 DEFAULTS = SETTINGS.defaults
+MESSAGES = ("resources", "storage", "readiness")
+"""The fields of a spec whose members are compared one by one."""
 BEFORE = samples.spec(
     command=("run",),
     args=("a", "b"),
@@ -138,3 +142,32 @@ def test_what_a_running_sandbox_does_not_have_yet_is_pending(
     sandbox = samples.sandbox(generation=2, desired=DesiredState.RUNNING, status=status)
     told = updates.progress(["image", "labels"], sandbox)
     assert (told["applied"]["paths"], told["pending"]["paths"]) == (applied, pending)
+
+
+def filled(descriptor: Descriptor) -> dict[str, Any]:
+    """A value other than the default one for each field of a message, of a oneof for each as well."""
+    return {field.name: _value(field) for field in descriptor.fields}
+
+
+def _value(field: FieldDescriptor) -> Any:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        return {"a": "b"}
+    value: Any = "x"
+    if kind is not None:
+        value = filled(kind)
+    elif field.type != FieldDescriptor.TYPE_STRING:
+        value = 1
+    return [value] if field.is_repeated else value
+
+
+@pytest.mark.parametrize("name", pb.SandboxSpec.DESCRIPTOR.fields_by_name)
+def test_apply_compares_each_field_of_the_contract_and_updates_what_an_update_takes(name: str) -> None:
+    value = _value(pb.SandboxSpec.DESCRIPTOR.fields_by_name[name])
+    parts = [{name: {member: one}} for member, one in value.items()] if name in MESSAGES else [{name: value}]
+    for part in parts:
+        asked = pb.SandboxSpec(**part)
+        (difference,) = comparison.differences(asked, pb.SandboxSpec())
+        assert list(comparison.differences(asked, asked)) == []
+        assert difference.fixed is not (difference.masked in updates.PATHS)
+        assert str(difference).startswith(f"spec.{name}")
