@@ -66,6 +66,16 @@ class Replicas:
     async def _later(self, least: float, most: float) -> None:
         await asyncio.sleep(self.choose.uniform(least, most))
 
+    async def _start(self, service: Service) -> None:
+        """Starts a replica, again if it ends by itself, as a kubelet does: its database may not answer while it starts."""
+        await asyncio.to_thread(service.start, wait=False)
+        process = service.process
+        assert process is not None
+        while process.poll() is not None or not await asyncio.to_thread(service.answers):
+            if process.poll() is not None:
+                await self._start(service)
+                return
+
     @property
     def _any(self) -> Replica:
         return self.choose.choice(self.replicas)
@@ -74,13 +84,13 @@ class Replicas:
         service = self._any.service
         await asyncio.to_thread(service.kill)
         await self._later(0, 1.5 * LEASE)
-        await asyncio.to_thread(service.start)
+        await self._start(service)
 
     async def terminate(self) -> None:
         service = self._any.service
         assert await asyncio.to_thread(service.terminate) == 0
         await self._later(0, LEASE)
-        await asyncio.to_thread(service.start)
+        await self._start(service)
 
     async def suspend(self) -> None:
         """Longer than a lease, more often than not."""
@@ -99,7 +109,7 @@ class Replicas:
         await self._later(2 * LEASE, 3 * LEASE)
         service.env = {}
         await asyncio.to_thread(service.kill)
-        await asyncio.to_thread(service.start)
+        await self._start(service)
 
     async def database_cut(self) -> None:
         between = self._any.database

@@ -50,6 +50,15 @@ class Service:
             except ServiceError as error:
                 raise AssertionError(f"the service does not answer: {self.log.read_text()[-3000:]}") from error
 
+    def answers(self) -> bool:
+        """Whether a call is answered within two seconds."""
+        with self.client(timeout=2, contact_timeout=2) as client:
+            try:
+                client.page()
+            except ServiceError:
+                return False
+        return True
+
     def client(self, **options: object) -> Client:
         # The service may be starting.
         return Client(self.address, **{"contact_timeout": 20 * PATIENCE, **options})  # type: ignore[arg-type]

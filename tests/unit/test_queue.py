@@ -2,9 +2,10 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
+import uvloop
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.reconciler import queue
@@ -137,3 +138,18 @@ async def test_no_delay_is_left(waiting: queue.Queue, how: str) -> None:
     waiting.close() if how == "close" else waiting.forget(A)
     await asyncio.sleep(0.03)
     assert len(waiting) == 0
+
+
+@pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_key_with_a_very_short_delay_is_given_another_on_each_loop(
+    make: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def work() -> None:
+        made = queue.Queue(Pace())
+        for seconds in (0.0, 0.0001, 0.0, 5.0):
+            made.add_after(A, seconds)
+        assert await asyncio.wait_for(made.get(), 1) == A
+        made.close()
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(work())

@@ -16,7 +16,8 @@ class Queue:
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._added: set[Key] = set()
         self._working: set[Key] = set()
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._timers: dict[Key, tuple[float, asyncio.Handle]] = {}
+        """When each key is due, by the clock of the loop. The handle cannot be asked: uvloop's of a short delay has no time."""
         self._failures: dict[Key, int] = {}
 
     def __len__(self) -> int:
@@ -34,12 +35,13 @@ class Queue:
     def add_after(self, key: Key, seconds: float) -> None:
         """Have `key` worked in `seconds`, or at the earlier time that was asked for before."""
         loop = asyncio.get_running_loop()
-        timer = self._timers.get(key)
-        if timer is not None:
-            if timer.when() <= loop.time() + seconds:
+        due = loop.time() + seconds
+        if key in self._timers:
+            earlier, timer = self._timers[key]
+            if earlier <= due:
                 return
             timer.cancel()
-        self._timers[key] = loop.call_later(seconds, self._due, key)
+        self._timers[key] = due, loop.call_later(seconds, self._due, key)
 
     def _due(self, key: Key) -> None:
         del self._timers[key]
@@ -62,8 +64,8 @@ class Queue:
     def forget(self, key: Key) -> None:
         """Drop what is remembered of a key that is no more."""
         self.succeeded(key)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
+        if key in self._timers:
+            _, timer = self._timers.pop(key)
             timer.cancel()
 
     async def get(self) -> Key:
@@ -82,6 +84,6 @@ class Queue:
 
     def close(self) -> None:
         """Cancels every delay."""
-        for timer in self._timers.values():
+        for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
