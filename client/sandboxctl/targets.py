@@ -37,11 +37,29 @@ def of(ids: list[str] | None, selector: str, nothing: str = "nothing was done") 
 
     Raises `typer.BadParameter` unless there are either ids or a selector.
     """
-    if bool(ids) == bool(selector.strip()):
+    if _selected(ids, selector):
+        found = chosen.client.list(namespace=chosen.namespace, label_selector=selector, basic=True)
+        return Targets([(one.namespace, one.sandbox_id) for one in found], False, "no sandbox matches")
+    return _named(ids, nothing)
+
+
+def of_volumes(ids: list[str] | None, selector: str, nothing: str) -> Targets:
+    """Returns the deleted sandboxes whose kept disks the arguments name. Raises as `of`."""
+    if _selected(ids, selector):
+        found = chosen.client.volumes(namespace=chosen.namespace, label_selector=selector)
+        return Targets([(one.namespace, one.sandbox_id) for one in found], False, "no kept disk matches")
+    return _named(ids, nothing)
+
+
+def _selected(ids: list[str] | None, selector: str) -> bool:
+    """Returns whether a selector is given instead of ids. Raises `typer.BadParameter` unless there is one of the two."""
+    selected = bool(selector.strip())
+    if bool(ids) == selected:
         raise typer.BadParameter("give the ids of sandboxes or --selector: one of the two")
-    if selector.strip():
-        matching = chosen.client.list(namespace=chosen.namespace, label_selector=selector, basic=True)
-        return Targets([(one.namespace, one.sandbox_id) for one in matching], False, "no sandbox matches")
+    return selected
+
+
+def _named(ids: list[str] | None, nothing: str) -> Targets:
     names = [named(one) for one in dict.fromkeys(ids or [])]
     return Targets(names, len(names) == 1, nothing)
 

@@ -48,14 +48,20 @@ def volumes(
 
 def delete_volume(
     sandbox_ids: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="ids of the sandboxes whose disks they were, or namespace/id",
             show_default=False,
-            metavar="SANDBOX_ID...",
+            metavar="[SANDBOX_ID]...",
             autocompletion=completion.volumes,
         ),
-    ],
+    ] = None,
+    selector: Annotated[
+        str,
+        typer.Option(
+            "--selector", "-l", help="instead of ids, what `volumes` shows with this selector: a=b,c in (d,e),!f"
+        ),
+    ] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     wait: Wait = False,
     patience: Patience = retry.PATIENCE,
@@ -65,10 +71,10 @@ def delete_volume(
 
     On a terminal it asks first. Elsewhere nobody can answer, so that it does not.
     """
-    meant = targets.of(sandbox_ids, "", "nothing was deleted")
-    if not yes and sys.stdin.isatty():
+    meant = targets.of_volumes(sandbox_ids, selector, "nothing was deleted")
+    if meant.names and not yes and sys.stdin.isatty():
         question = f"Delete the disks of these {len(meant.names)} deleted sandboxes? all that is on them goes"
-        if meant.single:
+        if len(meant.names) == 1:
             question = "Delete the disk of this deleted sandbox? all that is on it goes"
         deletion.confirmed(meant.names, question)
     settling.done(meant, _deleted, Waiting(wait, patience, timeout, "TERMINATED"))

@@ -154,6 +154,23 @@ def test_kept_disks_are_listed_and_deleted(ctl: Ctl, client: Client) -> None:
     assert "no kept disk matches" in ctl("volumes", "-p", "none").stderr
 
 
+def test_kept_disks_are_deleted_by_label(ctl: Ctl, client: Client) -> None:
+    labels = {"one": "selected", "other": "selected", "third": "left"}
+    for name, value in labels.items():
+        client.create("gone", sandbox_id=f"disk-{name}", labels={"disk": value}, command=["sleep", "1000"])
+        client.delete(f"disk-{name}", keep_volume=True)
+    for name in labels:
+        client.wait_until(f"disk-{name}", "TERMINATED", timeout=20)
+    refused = ctl("delete-volume", "-l", "disk=selected", answer="n\n")
+    assert (refused.returncode, "disks of these 2 deleted sandboxes" in refused.stderr) == (1, True)
+    done = ctl("-o", "name", "delete-volume", "-l", "disk=selected", "--wait", "--yes")
+    assert (done.returncode, done.stdout.split()) == (0, ["default/disk-one", "default/disk-other"])
+    assert ctl("-o", "name", "volumes", "-l", "disk").stdout.split() == ["default/disk-third"]
+    assert "no kept disk matches" in ctl("delete-volume", "-l", "disk=selected").stderr
+    assert ctl("delete-volume").returncode == ctl("delete-volume", "a", "-l", "disk").returncode == 2
+    client.delete_volume("disk-third")
+
+
 def test_the_disk_of_a_sandbox_that_was_not_deleted_stays(ctl: Ctl, client: Client) -> None:
     name = made(client)
     done = ctl("delete-volume", name, "never-was")
