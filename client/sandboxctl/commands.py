@@ -12,6 +12,7 @@ from sandbox_client.watch import Kind
 from sandboxctl import (
     answers,
     applying,
+    capabilities,
     completion,
     context,
     deletion,
@@ -124,6 +125,7 @@ app.command()(reading.status)
 app.command()(reading.get)
 app.command()(reading.describe)
 app.command("open")(reading.open_)
+app.command()(capabilities.capabilities)
 
 
 @app.command("list")

@@ -14,6 +14,11 @@ from tests.support.specs import SLEEP
 RED, BLUE, BILLING = "token-of-the-tenant-red", "token-of-the-tenant-blue", "token-of-the-billing-job"
 
 
+def said(done: ctl.Done) -> set[str]:
+    """The lines that a command has printed, without their alignment."""
+    return {" ".join(line.split()) for line in done.out.splitlines()}
+
+
 def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
     make_service: Callable[..., Service],
     tmp_path: Path,
@@ -53,6 +58,16 @@ def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
             completing.setenv("COMP_WORDS", f"sandboxctl stop {typed}")
             completing.setenv("COMP_CWORD", "2")
             assert run().out.split() == names
+    assert said(run("capabilities")) >= {
+        "caller operator billing, which only reads",
+        "namespaces blue red",
+        "part tokens works",
+        "part tls does not work: the service was started without tls-cert and tls-key",
+    }
+    monkeypatch.setenv("SANDBOX_TOKEN", RED)
+    assert said(run("capabilities", "-o", "wide")) >= {"caller tenant red", "default namespace red", "page size 1000"}
+    assert run("capabilities", "-o", "json").json["tenant"] == "red"
+    monkeypatch.setenv("SANDBOX_TOKEN", BILLING)
     told = run("events", "-o", "json").json["events"]
     assert {one["status"]["tenant"] for one in told} == {"red", "blue"}
     assert run("status", "red/a", "-o", "json").json["tenant"] == "red"
