@@ -55,7 +55,9 @@ def test_each_role_is_one_file_and_the_chart_has_it() -> None:
 
 
 def test_the_readme_installs_as_the_page_of_the_installation_does() -> None:
-    commands = re.findall(r"^helm .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    readme = (ROOT / "README.md").read_text()
+    assert f"```yaml\n{(ROOT / 'deploy' / 'production.yaml').read_text()}```" in readme
+    commands = re.findall(r"^helm .*$", readme, re.MULTILINE)
     page = (ROOT / "docs" / "kubernetes.md").read_text()
     assert [one.split()[3] for one in commands] == ["install", "test"]
     assert all(one in page for one in commands)
