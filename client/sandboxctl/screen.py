@@ -134,12 +134,16 @@ class Top(app.App[None]):
 
     def on_data_table_row_highlighted(self, _event: widgets.DataTable.RowHighlighted) -> None:
         """Shows the details of the chosen row."""
-        self._draw_detail()
+        if self._complete():
+            self._draw_detail()
+
+    def _complete(self) -> bool:
+        """Returns whether all parts are there. Events arrive before they are, and while they are removed at the end."""
+        return len(self.query("#state, DataTable, #detail")) == 3
 
     def draw(self) -> None:
         """Draws everything again; the chosen row stays chosen."""
-        if not self.query("#detail"):
-            # The size is known before the parts are there, and the clock goes on while they are removed.
+        if not self._complete():
             return
         table = self.query_one(widgets.DataTable)
         chosen = self._chosen()

@@ -106,6 +106,19 @@ async def test_screen_fits_its_size_with_long_ids_and_details_of_the_chosen_row(
         assert "60 of 60" in words(view, "#state")
 
 
+@pytest.mark.parametrize("part", ["#state", "DataTable", "#detail"])
+async def test_events_that_arrive_while_the_screen_is_removed_are_ignored(part: str) -> None:
+    script = Scripted(FLEET)
+    view = screen.Top(script.watch)
+    async with view.run_test() as at:
+        await drawn(view, at, script)
+        table = view.query_one(widgets.DataTable)
+        highlighted = widgets.DataTable.RowHighlighted(table, 0, next(iter(table.rows)))
+        await view.query_one(part).remove()
+        view.on_data_table_row_highlighted(highlighted)
+        view.draw()
+
+
 async def test_rows_are_filtered_and_sorted_and_the_chosen_one_stays() -> None:
     begin = [
         change(status("quiet", since=500)),
