@@ -14,7 +14,12 @@ def generate(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}"]
     command += [f"--{kind}_out={folder}" for kind in ("python", "grpc_python")]
-    command += [f"--mypy_out={folder}", f"--mypy_grpc_out={folder}", "sandbox/v1/sandbox.proto"]
+    command += [
+        f"--mypy_out={folder}",
+        f"--mypy_grpc_out={folder}",
+        "sandbox/v1/sandbox.proto",
+        "sandbox/v1/access.proto",
+    ]
     # protoc finds its plugins on the PATH; they are installed beside the interpreter.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     subprocess.run(command, check=True, env={**os.environ, "PATH": path})

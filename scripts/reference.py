@@ -1,4 +1,4 @@
-"""Writes docs/api.md and docs/errors.md from the comments of the contract: `python scripts/reference.py docs`."""
+"""Writes docs/api.md, docs/access.md and docs/errors.md from the comments of the contract: `python scripts/reference.py docs`."""
 
 import itertools
 import re
@@ -14,14 +14,16 @@ from sandbox_server.domain import remedy
 from sandbox_server.domain.phase import Reason
 
 ROOT = Path(__file__).parent.parent
-CONTRACT = "sandbox/v1/sandbox.proto"
-MADE = "<!-- Made from the comments of protos/sandbox/v1/sandbox.proto by `make docs`. -->\n"
+SANDBOX = "sandbox/v1/sandbox.proto"
+ACCESS = "sandbox/v1/access.proto"
+MADE = "<!-- Made from the comments of protos/sandbox/v1 by `make docs`. -->\n"
 
 # Field numbers of descriptor.proto: the path of a comment is made of them.
 SYNTAX, MESSAGE, ENUM, SERVICE = 12, 4, 5, 6
 FIELD = VALUE = METHOD = 2
 
-ANY_CALL = "Any call can answer:"
+ANY_CALL = re.compile(r"Any call (?:here )?can answer:")
+GENERAL = re.compile("^Errors are ", re.MULTILINE)
 ERRORS = re.compile(r"^Errors(, besides those of (any \w+))?: ?(those of any call\.)?$", re.MULTILINE)
 CODE = re.compile(r"^ +([A-Z_]{4,})  +(.*)$")
 REASONS = re.compile(r"^([A-Z_]+(?:, [A-Z_]+)*)(?: on (.+?))?: (.*)$")
@@ -50,19 +52,20 @@ class Failure:
 
 
 class Contract:
-    """The contract with its comments."""
+    """A file of the contract with its comments."""
 
-    def __init__(self) -> None:
-        """Compiles the contract. Raises CalledProcessError if it does not compile."""
+    def __init__(self, file: str = SANDBOX) -> None:
+        """Compiles the file. Raises CalledProcessError if it does not compile."""
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "contract.binpb"
             command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}", "--include_source_info"]
-            subprocess.run([*command, f"--descriptor_set_out={target}", CONTRACT], check=True)
+            subprocess.run([*command, f"--descriptor_set_out={target}", file], check=True)
             (self.file,) = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file
         self._comments: dict[tuple[int, ...], str] = {}
         for one in self.file.source_code_info.location:
             self._comments[tuple(one.path)] = re.sub(r"^ ", "", one.leading_comments, flags=re.MULTILINE).strip("\n")
         self.messages = {one.name: number for number, one in enumerate(self.file.message_type)}
+        self.types = {*self.messages, *(one.name for one in self.file.enum_type)}
 
     def comment(self, *path: int) -> str:
         """Returns the comment of a part of the contract."""
@@ -76,7 +79,8 @@ class Contract:
             if entry is not None:
                 return f"map of {self.kind(name, entry.field[0])} to {self.kind(name, entry.field[1])}"
             ours = field.type_name.startswith(f".{self.file.package}.")
-            kind = f"[{name}](#{name.lower()})" if ours else f"`{field.type_name.removeprefix('.')}`"
+            page = "" if name in self.types else "api.md"
+            kind = f"[{name}]({page}#{name.lower()})" if ours else f"`{field.type_name.removeprefix('.')}`"
         else:
             kind = KINDS[field.type]
         return f"list of {kind}" if field.label == REPEATED else kind
@@ -131,12 +135,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
     yield ""
 
 
-def api(contract: Contract) -> Iterator[str]:
-    """Yields the lines of docs/api.md."""
+def api(contract: Contract, title: str) -> Iterator[str]:
+    """Yields the lines of docs/api.md or docs/access.md."""
     yield MADE
-    yield "# The API"
+    yield f"# {title}"
     yield ""
-    general, _, _ = contract.comment(SYNTAX).partition("Errors are canonical")
+    general = GENERAL.split(contract.comment(SYNTAX))[0]
     yield from ("```text", *general.strip().split("\n"), "```", "")
     yield "[errors.md](errors.md) has every error and what to do; [lifecycle.md](lifecycle.md) has the rules of the phases."
     yield ""
@@ -223,25 +227,27 @@ def _remedy(enum: str, number: int) -> str:
     return "" if who is remedy.Remedy.UNSPECIFIED else who.name
 
 
-def errors(contract: Contract) -> Iterator[str]:
+def errors(contract: Contract, access: Contract) -> Iterator[str]:
     """Yields the lines of docs/errors.md."""
     yield MADE
     yield "# Errors"
     yield ""
-    _, _, rest = contract.comment(SYNTAX).partition("Errors are canonical")
-    general, _, listed = rest.partition(ANY_CALL)
-    prose = " ".join(f"Errors are canonical{general}".split())
-    yield prose.removesuffix(" " + ANY_CALL)
+    general, listed = _general(contract)
+    yield " ".join(f"Errors are {general}".split())
     yield ""
     shared, _, mutations = listed.strip("\n").partition("\n\n")
-    any_call = failures(shared.split("\n"))
-    every = {(one.code, one.reason, one.field): (one, ["any call"]) for one in any_call}
+    every = {(one.code, one.reason, one.field): (one, ["any call"]) for one in failures(shared.split("\n"))}
     reused = Failure("INVALID_ARGUMENT", "REQUEST_ID_REUSED", "", mutations.partition("REQUEST_ID_REUSED: ")[2])
     every[reused.code, reused.reason, ""] = (reused, ["any mutation"])
-    for number, service in enumerate(contract.file.service):
-        for index, method in enumerate(service.method):
-            for one in described(contract.comment(SERVICE, number, METHOD, index))[2]:
-                every.setdefault((one.code, one.reason, f"{one.field} {one.text}"), (one, []))[1].append(method.name)
+    for one in failures(_general(access)[1].strip("\n").split("\n")):
+        every[one.code, one.reason, f"{one.field} {one.text}"] = (one, ["any call of SandboxAccess"])
+    for file in (contract, access):
+        for number, service in enumerate(file.file.service):
+            for index, method in enumerate(service.method):
+                for one in described(file.comment(SERVICE, number, METHOD, index))[2]:
+                    every.setdefault((one.code, one.reason, f"{one.field} {one.text}"), (one, []))[1].append(
+                        method.name
+                    )
     rows = [
         (one.code, _reason(one), ", ".join(where), one.text)
         for one, where in sorted(every.values(), key=lambda found: (found[0].reason, found[0].field, found[1]))
@@ -249,10 +255,21 @@ def errors(contract: Contract) -> Iterator[str]:
     yield from table(("code", "reason", "calls", "meaning, and what to do"), rows)
 
 
+def _general(contract: Contract) -> tuple[str, str]:
+    """Returns what the file says of all errors, and the list of those that any call can answer."""
+    general, listed = ANY_CALL.split(GENERAL.split(contract.comment(SYNTAX))[1])
+    return general, listed
+
+
 def written(folder: Path) -> None:
-    """Writes both files into a folder."""
-    contract = Contract()
-    for name, lines in (("api.md", api(contract)), ("errors.md", errors(contract))):
+    """Writes the files into a folder."""
+    contract, access = Contract(), Contract(ACCESS)
+    files = {
+        "api.md": api(contract, "The API"),
+        "access.md": api(access, "Access to sandboxes"),
+        "errors.md": errors(contract, access),
+    }
+    for name, lines in files.items():
         (folder / name).write_text("\n".join(lines).rstrip("\n") + "\n")
 
 

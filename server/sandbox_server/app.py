@@ -12,11 +12,13 @@ from pathlib import Path
 import structlog
 
 from sandbox_server import VERSION, engines, failpoints, feed, leases, manager, metrics, monitoring, store
+from sandbox_server.access import execs
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc import auth, render, tls
+from sandbox_server.rpc.access import AccessServicer
 from sandbox_server.rpc.calls import Calls
 from sandbox_server.rpc.capabilities import Deployment
 from sandbox_server.rpc.server import Server
@@ -110,7 +112,10 @@ async def service(
         reflection=settings.reflection,
     )
     server = Server(
-        Servicer(sandboxes, settings.defaults, settings.policy, pace, deployment),
+        (
+            Servicer(sandboxes, settings.defaults, settings.policy, pace, deployment),
+            AccessServicer(execs.Execs(event_store, event_feed, engine, pace), pace),
+        ),
         Calls(authenticator, pace),
         settings.reflection,
     )

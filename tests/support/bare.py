@@ -35,7 +35,7 @@ async def served(
     `within` are the seconds that the message of a call may take to arrive.
     """
     pace = Pace(message_within=within)
-    serving = server.Server(servicer or sandboxes(pace), calls.Calls(authenticator, pace), reflects)
+    serving = server.Server((servicer or sandboxes(pace),), calls.Calls(authenticator, pace), reflects)
     port = await serving.start("127.0.0.1:0", None)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:

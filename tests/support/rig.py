@@ -34,6 +34,8 @@ FAST = dataclasses.replace(
     controller_guard=Pace.controller_guard,
     plugin_within=Pace.plugin_within,
     probe_within=Pace.probe_within,
+    access_within=Pace.access_within,
+    access_end_shown_within=Pace.access_end_shown_within,
     local_alive=Pace.local_alive,
     local_drained_within=Pace.local_drained_within,
 )
@@ -106,6 +108,7 @@ class Rig:
         self._opened = AsyncExitStack()
         settings = self.ground.settings.model_copy(update=self.settings)
         running = await self._opened.enter_async_context(app.service(settings, engine=self._make_engine()))
+        self.port = running.port
         self.store, self.feed, self.engine = running.store, running.feed, running.engine
         self.reconciler, self.manager = running.reconciler, running.manager
         self._reconciling = running.reconciling

@@ -32,13 +32,22 @@ def test_the_committed_stubs_are_those_that_the_contract_makes(tmp_path: Path) -
     assert [name for name in made if made[name] != committed[name]] == [], "run make generate"
 
 
-@pytest.fixture(scope="module")
-def contract(tmp_path_factory: pytest.TempPathFactory) -> descriptor_pb2.FileDescriptorProto:
-    target = tmp_path_factory.mktemp("contract") / "contract.binpb"
+def compiled(name: str, folder: Path) -> descriptor_pb2.FileDescriptorProto:
+    target = folder / f"{name}.binpb"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}", "--include_source_info"]
-    subprocess.run([*command, f"--descriptor_set_out={target}", "sandbox/v1/sandbox.proto"], check=True)
+    subprocess.run([*command, f"--descriptor_set_out={target}", f"sandbox/v1/{name}.proto"], check=True)
     (file,) = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file
     return file
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> descriptor_pb2.FileDescriptorProto:
+    return compiled("sandbox", tmp_path_factory.mktemp("contract"))
+
+
+@pytest.fixture(scope="module")
+def access(tmp_path_factory: pytest.TempPathFactory) -> descriptor_pb2.FileDescriptorProto:
+    return compiled("access", tmp_path_factory.mktemp("contract"))
 
 
 Named = Iterator[tuple[str, tuple[int, ...]]]
@@ -78,11 +87,23 @@ def parts(file: descriptor_pb2.FileDescriptorProto) -> Named:
             yield f"{service.name}.{method.name}", (SERVICES, index, METHODS, number)
 
 
-def test_every_part_of_the_contract_has_a_comment(contract: descriptor_pb2.FileDescriptorProto) -> None:
-    commented = {tuple(place.path) for place in contract.source_code_info.location if place.leading_comments.strip()}
-    named = dict(parts(contract))
-    assert len(named) > 100
-    assert [name for name, path in named.items() if path not in commented] == []
+def test_every_part_of_the_contract_has_a_comment(
+    contract: descriptor_pb2.FileDescriptorProto, access: descriptor_pb2.FileDescriptorProto
+) -> None:
+    for file in (contract, access):
+        commented = {tuple(place.path) for place in file.source_code_info.location if place.leading_comments.strip()}
+        named = dict(parts(file))
+        assert len(named) > 80
+        assert [name for name, path in named.items() if path not in commented] == []
+
+
+def test_access_has_the_rpcs_that_callers_know(access: descriptor_pb2.FileDescriptorProto) -> None:
+    (service,) = access.service
+    assert f"{access.package}.{service.name}" == "sandbox.v1.SandboxAccess"
+    names = {"StartExec", "AttachExec", "WriteStdin", "SignalExec", "GetExec", "ListExecs", "WaitExec"}
+    assert {method.name for method in service.method} >= names
+    assert {method.name for method in service.method if method.server_streaming} == {"AttachExec"}
+    assert {method.name for method in service.method if method.client_streaming} == {"WriteStdin"}
 
 
 def test_the_service_has_the_rpcs_that_callers_know(contract: descriptor_pb2.FileDescriptorProto) -> None:

@@ -14,14 +14,19 @@ NOT_OF_THE_CONTRACT = {"SERVICE_UNKNOWN"}
 """Of the health service."""
 
 
+@pytest.fixture(scope="module", params=["api.md", "access.md"])
+def page(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def contract() -> reference.Contract:
-    return reference.Contract()
+def contract(page: str) -> reference.Contract:
+    return reference.Contract(reference.SANDBOX if page == "api.md" else reference.ACCESS)
 
 
 def test_the_reference_is_what_the_contract_makes(tmp_path: Path) -> None:
     reference.written(tmp_path)
-    for name in ("api.md", "errors.md"):
+    for name in ("api.md", "access.md", "errors.md"):
         assert (DOCS / name).read_text() == (tmp_path / name).read_text(), "run `make docs`"
 
 
@@ -33,12 +38,12 @@ def test_every_reason_that_the_server_raises_is_in_the_reference() -> None:
     assert raised - listed == NOT_OF_THE_CONTRACT
 
 
-def test_every_rpc_and_type_has_a_section(contract: reference.Contract) -> None:
-    sections = set(re.findall(r"^### (\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE))
+def test_every_rpc_and_type_has_a_section(contract: reference.Contract, page: str) -> None:
+    sections = set(re.findall(r"^### (\w+)$", (DOCS / page).read_text(), re.MULTILINE))
     (service,) = contract.file.service
     assert {one.name for one in service.method} <= sections
     assert {one.name for one in contract.file.enum_type} <= sections
-    links = set(re.findall(r"\(#(\w+)\)", (DOCS / "api.md").read_text()))
+    links = set(re.findall(r"\(#(\w+)\)", (DOCS / page).read_text()))
     assert links <= {one.lower() for one in sections}
 
 

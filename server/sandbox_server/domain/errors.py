@@ -51,7 +51,11 @@ class Aborted(ServiceError):
 
 
 class OutOfRange(ServiceError):
-    """The watch cannot resume at that sequence."""
+    """The stream cannot resume at that sequence or offset."""
+
+
+class ResourceExhausted(ServiceError):
+    """A limit is reached."""
 
 
 class Unauthenticated(ServiceError):

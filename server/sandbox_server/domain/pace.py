@@ -111,6 +111,15 @@ class Pace:
     trim_every: float = 3600
     """Between two trims of the history, which is kept for a day at least."""
 
+    access_within: float = 10
+    """For a program in a sandbox to answer, and for its input to be taken. A busy sandbox may be slow, and a call has 30 s."""
+    access_look_first: float = 0.02
+    """Until an exec is looked at again; doubles while nothing has changed. Somebody waits for short commands."""
+    access_look_most: float = 0.25
+    """The longest such delay. A look costs two processes in the sandbox."""
+    access_end_shown_within: float = 2
+    """For the end of a sandbox to show after that of a program in it."""
+
     local_restart_first: float = 0.5
     """Until a local process that ended too soon is started again; doubles with each such end. The kubelet begins with
     10 s; on one machine somebody waits for it."""

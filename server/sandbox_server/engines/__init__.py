@@ -3,7 +3,8 @@
 Both engines keep it and pass one suite, `tests/contract/suite.py`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from sandbox_server.domain.observed import Fault, Observed
@@ -160,8 +161,36 @@ class Cluster(Protocol):
         """Asks for the removal of what was made for a sandbox that is TERMINATED, but for a volume that it keeps."""
 
 
+class Unsupported(Exception):
+    """The engine cannot enter this sandbox, now or later. The text says why."""
+
+
+class Entered(Protocol):
+    """A program that runs in the namespaces of a sandbox, with a stream of bytes in and one out."""
+
+    async def write(self, data: bytes) -> None:
+        """Writes to the program's input. Raises `Unreachable` if the program has ended, or its connection is cut."""
+
+    async def read(self, most: int) -> bytes:
+        """Returns what the program has printed, up to `most` bytes; empty if it has ended, or its connection is cut."""
+
+
 class Access(Protocol):
-    """Enters what runs: its commands, files, ports and terminal. No engine lets anybody in yet."""
+    """Enters what runs. Every replica may ask, for sandboxes of every namespace."""
+
+    async def incarnation(self, sandbox: Sandbox) -> str:
+        """Returns the incarnation of the sandbox that runs now: one start of its process. Empty if none runs.
+
+        Raises `Unsupported`, and `Unreachable` if the engine cannot be asked now.
+        """
+
+    def enter(self, sandbox: Sandbox, incarnation: str, program: Sequence[str]) -> AbstractAsyncContextManager[Entered]:
+        """Runs a fixed small program in the sandbox until the context ends; what the program has started goes on.
+
+        It has the environment and the working directory of the sandbox's process, and its user. The arguments may be
+        recorded by others: what is secret is for its input. `SANDBOX_ACCESS` in its environment, if that is set, is the
+        directory for what it keeps. Raises `Unreachable` if that incarnation does not run, or cannot be reached.
+        """
 
 
 class Engine(Names, Cluster, Access, Protocol):

@@ -105,7 +105,7 @@ class Calls:
                 received = _stream(message, context) if described.client_streaming else message
                 answer = await call(principal, received, context)
                 if isinstance(answer, dict):
-                    if mutates:
+                    if mutates and "sandbox" in answer:
                         sandbox = {name: answer["sandbox"][name] for name in ("sandbox_id", "namespace")}
                     answer = response(**answer).SerializeToString()
                 if mutates:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from sandbox.v1 import access_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import manager, store
@@ -23,7 +24,9 @@ PHASES = {one.value: one for one in Phase}
 
 ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest | pb.UpdateSandboxRequest
 BatchRequest = pb.BatchStartRequest | pb.BatchStopRequest | pb.BatchDeleteRequest
-MutationRequest = pb.CreateSandboxRequest | ChangeRequest | BatchRequest | pb.DeleteVolumeRequest
+MutationRequest = (
+    pb.CreateSandboxRequest | ChangeRequest | BatchRequest | pb.DeleteVolumeRequest | access_pb2.StartExecRequest
+)
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 
 

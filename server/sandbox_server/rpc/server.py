@@ -5,6 +5,7 @@ It has the services of the contract, health and reflection on one address.
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -35,16 +36,16 @@ OPTIONS = (
 
 
 class Server:
-    """Serves a service of the contract, health and, unless it is turned off, reflection on one address."""
+    """Serves services of the contract, health and, unless it is turned off, reflection on one address."""
 
-    def __init__(self, servicer: Servicer, calls: Calls, reflects: bool = True) -> None:
+    def __init__(self, servicers: Sequence[Servicer], calls: Calls, reflects: bool = True) -> None:
         self.calls = calls
         self._reflects = reflects
-        self._servicer = servicer
-        name = servicer.described.full_name
-        self._health = public.Health(calls.inbox, (name,))
+        self._servicers = servicers
+        names = tuple(one.described.full_name for one in servicers)
+        self._health = public.Health(calls.inbox, names)
         self._reflection = public.Reflection(
-            calls.inbox, calls.authenticator, (name, public.HEALTH, reflection.SERVICE_NAME)
+            calls.inbox, calls.authenticator, (*names, public.HEALTH, reflection.SERVICE_NAME)
         )
         self._server = grpc.aio.server(options=OPTIONS)
 
@@ -54,7 +55,7 @@ class Server:
         unary = grpc.stream_unary_rpc_method_handler
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
             # gRPC looks a method up in the order in which services are added.
-            self._servicer.described.full_name: self.calls.handlers(self._servicer),
+            **{one.described.full_name: self.calls.handlers(one) for one in self._servicers},
             public.HEALTH: {
                 "Check": unary(self.calls.public("Check", self._health.check)),
                 "Watch": stream(self.calls.public("Watch", self._health.watch)),

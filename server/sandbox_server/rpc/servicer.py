@@ -15,7 +15,19 @@ from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.rpc import batches, capabilities, convert, events, filters, listing, render, updates, volumes, waits
+from sandbox_server.rpc import (
+    batches,
+    capabilities,
+    convert,
+    deadlines,
+    events,
+    filters,
+    listing,
+    render,
+    updates,
+    volumes,
+    waits,
+)
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.rpc.capabilities import Deployment
@@ -142,16 +154,7 @@ class Servicer:
 
         Raises `errors.DeadlineExceeded` if it takes longer than the call may.
         """
-        remaining = caller.time_remaining()
-        most = self._pace.call_most + waiting
-        limit = most if remaining is None else min(remaining, most)
-        try:
-            async with asyncio.timeout(limit):
-                return await work
-        except TimeoutError:
-            raise errors.DeadlineExceeded(
-                "DEADLINE_EXCEEDED", "the call's time ran out: repeat it, a mutation with the same request_id"
-            ) from None
+        return await deadlines.within(self._pace.call_most + waiting, caller, work)
 
     async def _answer(self, caller: Caller, committed: Awaitable[Event]) -> Fields:
         """Returns the answer of a mutation, once it is committed."""

@@ -9,8 +9,11 @@ from pathlib import Path
 sys.base_prefix = "/usr"
 
 from sandbox_server.domain.phase import Phase  # noqa: E402 - after what it is to see
+from sandbox_server.engines.local import entrance  # noqa: E402
 
 from tests.support.local import LocalGround, LocalRig  # noqa: E402
+
+entrance._ENTER = ("/usr/bin/python3", *entrance._ENTER[1:])
 
 NOBODY = 65534
 SCRIPT = "mkdir -p shut/in; chmod 0 shut; (sleep MARK & sleep MARK &); echo >up; exec sleep MARK"
@@ -27,6 +30,16 @@ async def story(folder: Path, isolate: bool) -> None:
     await rig.restart()
     await rig.settled("a", Phase.RUNNING)
     assert (ground.leader("a"), len(ground.marked())) == (before, 3)
+    sandbox = await rig.get("a")
+    incarnation = await rig.engine.incarnation(sandbox)
+    words = ("/bin/sh", "-c", "read -r line; echo $line; id -u; pwd; grep -c 'Cap.*:.0*$' /proc/self/status")
+    async with rig.engine.enter(sandbox, incarnation, words) as entered:
+        await entered.write(b"said\n")
+        said = b""
+        while read := await entered.read(100):
+            said += read
+    assert said.split()[:3] == [b"said", b"%d" % os.geteuid(), (b"/home/agent" if isolate else bytes(ground.home("a")))]
+    assert said.split()[3] == b"5" or not isolate
     await rig.begin("a", Phase.STOPPED)
     await rig.settled("a", Phase.STOPPED)
     assert ground.marked() == []

@@ -1,7 +1,8 @@
 """The Kubernetes engine: observes, applies and deletes, in each of the namespaces that it follows."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from sandbox_server import engines
@@ -210,6 +211,16 @@ class KubernetesEngine:
         if not view.listed:
             raise engines.Unreachable(f"{namespace} has not been listed yet")
         return view
+
+    async def incarnation(self, sandbox: Sandbox) -> str:
+        """Raises `engines.Unsupported`."""
+        raise engines.Unsupported("the Kubernetes engine cannot enter sandboxes yet: use another way into this one")
+
+    def enter(
+        self, sandbox: Sandbox, incarnation: str, program: Sequence[str]
+    ) -> AbstractAsyncContextManager[engines.Entered]:
+        """Raises `engines.Unsupported`, as `incarnation` does before it."""
+        raise engines.Unsupported("the Kubernetes engine cannot enter sandboxes yet: use another way into this one")
 
 
 def _not_followed(namespace: str) -> str:

@@ -3,20 +3,22 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import structlog
 
-from sandbox_server import lock
+from sandbox_server import engines, lock
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.local import launch
+from sandbox_server.engines.local import entrance, launch, processes
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
+from sandbox_server.engines.local.processes import Process
 from sandbox_server.engines.local.unit import Unit
 from sandbox_server.settings import Local
 
@@ -181,3 +183,17 @@ class LocalEngine:
 
     async def remove_leftovers(self, former: Sandbox) -> None:
         """Does nothing: there are none."""
+
+    async def incarnation(self, sandbox: Sandbox) -> str:
+        """Returns which start of the process runs."""
+        process = self._process(sandbox)
+        return process.incarnation if process.alive else ""
+
+    def enter(
+        self, sandbox: Sandbox, incarnation: str, program: Sequence[str]
+    ) -> AbstractAsyncContextManager[engines.Entered]:
+        """Runs a program beside the process of the sandbox, in bubblewrap if that is."""
+        return entrance.enter(self._process(sandbox), incarnation, program)
+
+    def _process(self, sandbox: Sandbox) -> Process:
+        return processes.find(Folder(self._data_dir, sandbox.key).process, sandbox.uid)

@@ -140,6 +140,11 @@ def plain(command: Sequence[str], env: Mapping[str, str], home: Path) -> Launch:
     return Launch(_PLAIN, command, {**env, "HOME": str(home)})
 
 
+def is_plain(words: Sequence[str]) -> bool:
+    """Whether these are the arguments of a process that was started without isolation."""
+    return _PLAIN in words
+
+
 def isolated(command: Sequence[str], env: Mapping[str, str], home: Path, hide: Path) -> Launch:
     """Returns how to start `command` in bubblewrap, with `home` at /home/agent and without access to the folder `hide`.
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_server import failpoints
-from sandbox_server.engines.local import folder, launch, output
+from sandbox_server.engines.local import entered, folder, launch, output
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -87,6 +88,20 @@ class Process:
         """Whether the leader of the group runs."""
         return _runs(self.pid, self.began)
 
+    @property
+    def incarnation(self) -> str:
+        """Identifies this start of the process. Empty before the start."""
+        return f"{self.pid}.{self.began}" if self.pid != 0 else ""
+
+    @property
+    def access(self) -> Path:
+        """The directory for what is entered into the process, if it is not isolated."""
+        return self._accesses / self.incarnation
+
+    @property
+    def _accesses(self) -> Path:
+        return Path(f"{self.files}.access")
+
     def start(self, launched: launch.Launch) -> "Process":
         """Starts the process in a session of its own and returns it with its pids. Raises OSError."""
         self.forget()
@@ -142,7 +157,7 @@ class Process:
         return folder.read(Path(f"{self.files}.exit"))
 
     @property
-    def _inner(self) -> int:
+    def inner(self) -> int:
         """The pid of the first process inside bubblewrap, 0 if it is gone. All processes inside end with it.
 
         Another process may have the pid by now, but hardly in a pid namespace with the same number.
@@ -159,7 +174,7 @@ class Process:
         await _gone(lambda: self.pid if self.alive else 0)
         self.kill()
         # The first process inside bubblewrap ends after all others inside.
-        await _gone(lambda: self._inner)
+        await _gone(lambda: self.inner)
         _reap(self.pid)
 
     async def drained(self, within: float) -> None:
@@ -183,7 +198,7 @@ class Process:
 
     def terminate(self) -> None:
         """Sends SIGTERM to what the caller's command has started, and not to the wrapper around it."""
-        wrapper = self._inner or self.pid
+        wrapper = self.inner or self.pid
         with contextlib.suppress(FileNotFoundError):
             children = Path(f"/proc/{wrapper}/task/{wrapper}/children").read_text().split()
             for pid in children:
@@ -197,14 +212,17 @@ class Process:
         if self.pid != 0 and _began(self.pid) in (0, self.began):
             _signal(os.killpg, self.pid, signal.SIGKILL)
         # After the group: the inner process is in the group until bubblewrap has reported it.
-        inner = self._inner
+        inner = self.inner
         if inner != 0:
             _signal(os.kill, inner, signal.SIGKILL)
+        if self.pid != 0 and self.access.is_dir():
+            entered.kill(self.access)
 
     def forget(self) -> None:
         """Removes the files by which `find` finds the process."""
         for suffix in (".process", ".exit", ".ready"):
             Path(f"{self.files}{suffix}").unlink(missing_ok=True)
+        shutil.rmtree(self._accesses, ignore_errors=True)
 
 
 def find(files: Path, owner: str) -> Process:

@@ -1,0 +1,185 @@
+"""A conversation with an exec, over the primitive of the engine.
+
+Whatever arrives was written by the user of the sandbox: numbers, sizes and offsets are checked, and lines are bounded.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+
+from sandbox_server import engines
+from sandbox_server.access import scripts
+from sandbox_server.domain import execs
+from sandbox_server.domain.execs import Channel, Exec
+from sandbox_server.domain.sandbox import Sandbox
+
+CHUNK = 64 * 1024
+"""Bytes that are read or written at once."""
+_LINE_MOST = 1000
+_OFFSET = re.compile(rb"[0-9]{1,15}\Z")
+_LETTERS = {Channel.STDOUT: b"o", Channel.STDERR: b"e"}
+
+
+class Cut(Exception):
+    """The conversation has ended: the sandbox or its engine is out of reach, or answers what is no answer."""
+
+
+class Unknown(Exception):
+    """There is no such exec."""
+
+
+class Lines:
+    """The output of an entered program, by lines and by sizes. Raises `Cut` if it does not come within `within` seconds."""
+
+    def __init__(self, stream: engines.Entered, within: float) -> None:
+        self._stream = stream
+        self._within = within
+        self._rest = b""
+
+    async def send(self, data: bytes) -> None:
+        """Writes to the program."""
+        async with self._in_time():
+            await self._stream.write(data)
+
+    async def line(self) -> list[bytes]:
+        """Returns the words of the next line; none at the end."""
+        async with self._in_time():
+            while b"\n" not in self._rest:
+                if len(self._rest) > _LINE_MOST:
+                    raise Cut("the sandbox answers with a line that is too long")
+                if not await self._more():
+                    return []
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.split()
+
+    async def exactly(self, size: int) -> bytes:
+        """Returns the next `size` bytes."""
+        async with self._in_time():
+            while len(self._rest) < size:
+                if not await self._more():
+                    raise Cut("the sandbox announced more than it sent")
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    async def _more(self) -> bool:
+        read = await self._stream.read(CHUNK)
+        self._rest += read
+        return read != b""
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._within):
+                yield
+        except TimeoutError:
+            raise Cut(f"the sandbox does not answer within {self._within:g} s") from None
+        except engines.Unreachable as error:
+            raise Cut(str(error)) from None
+
+
+class Conversation:
+    """Asks about one exec. Every method raises `Cut`."""
+
+    def __init__(self, lines: Lines, exec_id: str, incarnation: str) -> None:
+        self._lines = lines
+        self._exec_id = exec_id
+        self._incarnation = incarnation
+
+    async def _ask(self, question: bytes, data: bytes = b"") -> list[bytes]:
+        await self._lines.send(question + b"\n" + data)
+        answer = await self._lines.line()
+        if not answer:
+            raise Cut("the program in the sandbox has ended")
+        return answer
+
+    async def state(self) -> Exec:
+        """Returns the exec as it stands."""
+        match await self._ask(b"state"):
+            case [b"state", out_kept, out_printed, err_kept, err_printed, accepted, *end]:
+                kept = {Channel.STDOUT: number(out_kept), Channel.STDERR: number(err_kept)}
+                printed = {Channel.STDOUT: number(out_printed), Channel.STDERR: number(err_printed)}
+                if any(kept[one] > printed[one] for one in Channel):
+                    raise Cut("the sandbox has changed the output of the exec")
+                return Exec(
+                    self._exec_id, self._incarnation, ended(end), kept=kept, printed=printed, accepted=number(accepted)
+                )
+        raise _nonsense()
+
+    async def read(self, channel: Channel, offset: int, most: int) -> bytes:
+        """Returns output from `offset` on, at most `most` bytes; empty if there is none there."""
+        match await self._ask(b"read %s %d %d" % (_LETTERS[channel], offset, most)):
+            case [b"data", size] if number(size) <= most:
+                return await self._lines.exactly(number(size))
+        raise _nonsense()
+
+    async def write(self, offset: int, data: bytes) -> tuple[str, int]:
+        """Offers input, and returns `at`, `full` or `ended`, and how many bytes were accepted since the start."""
+        match await self._ask(b"write %d %d" % (offset, len(data)), data):
+            case [(b"at" | b"full" | b"ended") as outcome, accepted]:
+                return outcome.decode(), number(accepted)
+        raise _nonsense()
+
+    async def end(self, offset: int) -> int:
+        """Ends the input at `offset`, unless it has not arrived there. Returns how many bytes were accepted."""
+        match await self._ask(b"end %d" % offset):
+            case [b"at", accepted]:
+                return number(accepted)
+        raise _nonsense()
+
+    async def signal(self, name: str) -> bool:
+        """Sends a signal to the process group. Returns False if the command does not run yet."""
+        match await self._ask(b"signal " + name.encode()):
+            case [(b"sent" | b"ended" | b"starting") as outcome]:
+                return outcome != b"starting"
+        raise _nonsense()
+
+
+def number(word: bytes) -> int:
+    """Returns an offset. Raises `Cut` if it is none."""
+    if not _OFFSET.match(word):
+        raise _nonsense()
+    return int(word)
+
+
+def ended(words: list[bytes]) -> execs.End | None:
+    """Returns the end of an exec, None while it runs. Raises `Cut` if the words are neither."""
+    match words:
+        case [b"-"]:
+            return None
+        case [code, (b"exit" | b"timeout") as why] if number(code) <= 255:
+            return execs.ended(number(code), why == b"timeout")
+    raise _nonsense()
+
+
+def _nonsense() -> Cut:
+    return Cut("the sandbox gives an answer that is none: it may have changed the files of the exec")
+
+
+@contextlib.asynccontextmanager
+async def run(
+    engine: engines.Access, sandbox: Sandbox, incarnation: str, script: bytes, within: float
+) -> AsyncIterator[Lines]:
+    """Runs a script in a sandbox until the context ends. Raises `Cut`."""
+    try:
+        async with engine.enter(sandbox, incarnation, scripts.BOOTSTRAP) as stream:
+            lines = Lines(stream, within)
+            await lines.send(script)
+            yield lines
+    except engines.Unreachable as error:
+        raise Cut(str(error)) from None
+
+
+@contextlib.asynccontextmanager
+async def begin(
+    engine: engines.Access, sandbox: Sandbox, incarnation: str, exec_id: str, within: float
+) -> AsyncIterator[Conversation]:
+    """Begins a conversation with an exec. Raises `Unknown` and `Cut`."""
+    async with run(engine, sandbox, incarnation, scripts.talk(exec_id), within) as lines:
+        match await lines.line():
+            case [b"here"]:
+                yield Conversation(lines, exec_id, incarnation)
+            case [b"unknown"]:
+                raise Unknown
+            case _:
+                raise Cut("the program in the sandbox has ended")

@@ -1,0 +1,232 @@
+"""Starts commands in sandboxes that run, and finds them again. Nothing is kept here: an exec lives in its sandbox."""
+
+import asyncio
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from sandbox_server import engines, feed, store
+from sandbox_server.access import conversation, scripts
+from sandbox_server.access.conversation import Conversation
+from sandbox_server.domain import errors
+from sandbox_server.domain.execs import End, Exec, ExitReason, Start
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.principal import Principal
+from sandbox_server.domain.sandbox import Key, Sandbox
+
+log = structlog.get_logger()
+T = TypeVar("T")
+_ID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_]{0,62}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which exec a call is about. `incarnation` is empty for the current one."""
+
+    principal: Principal
+    key: Key
+    exec_id: str
+    incarnation: str
+
+
+class Execs:
+    """The execs of all sandboxes, on behalf of principals.
+
+    Every method raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`.
+    """
+
+    def __init__(self, store: store.Store, feed: feed.Feed, engine: engines.Access, pace: Pace) -> None:
+        self._store = store
+        self._feed = feed
+        self._engine = engine
+        self._pace = pace
+
+    @property
+    def closed(self) -> bool:
+        """Whether the service stops."""
+        return self._feed.closed
+
+    async def start(
+        self, place: Place, request: store.Request | None, payload: str, expected: str, asked: Start
+    ) -> Exec:
+        """Starts a command, unless it was started before. The id of `place` may be empty if there is a request.
+
+        `payload` is a digest of what is asked for, by which another use of the id is told. Raises `errors.Aborted` for
+        another incarnation than the one expected, `errors.Invalid` for an id that was used for something else, and
+        `errors.ResourceExhausted`.
+        """
+        sandbox = await self._running(place)
+        current = incarnation = await self._current(sandbox)
+        exec_id = place.exec_id or f"x{uuid.uuid4().hex[:16]}"
+        if request is not None:
+            # The store remembers the incarnation in which the request took effect: it never does in another one.
+            (decided,) = await self._store.decided(request, place.key.namespace, (f"{exec_id}@{current}",))
+            exec_id, _, incarnation = decided.partition("@")
+        if expected not in ("", incarnation):
+            raise errors.Aborted(
+                "INCARNATION_CHANGED",
+                f"the sandbox is in incarnation {current!r}: decide again whether to run the command",
+                incarnation=current,
+            )
+        if incarnation != current:
+            return self._lost(sandbox, exec_id, incarnation)
+        script = scripts.start(exec_id, payload, asked)
+        try:
+            async with conversation.run(self._engine, sandbox, incarnation, script, self._pace.access_within) as lines:
+                answer = await lines.line()
+        except conversation.Cut as cut:
+            raise _not_reached(cut) from None
+        match answer:
+            case [b"started"]:
+                log.info(
+                    "exec_started",
+                    namespace=place.key.namespace,
+                    sandbox=place.key.id,
+                    tenant=place.principal.name,
+                    exec_id=exec_id,
+                    program=asked.command[0],
+                )
+                return Exec(exec_id, incarnation)
+            case [b"known", found] if found == payload.encode():
+                return await self.get(Place(place.principal, place.key, exec_id, incarnation))
+            case [b"known", _]:
+                violation = errors.Violation("exec_id", "was used with another payload: choose another")
+                raise errors.Invalid((violation,), "REQUEST_ID_REUSED")
+            case [b"full"]:
+                raise errors.ResourceExhausted(
+                    "TOO_MANY_EXECS",
+                    f"{scripts.EXECS_MOST} execs of the sandbox run: wait for one, or end one",
+                    execs=str(scripts.EXECS_MOST),
+                )
+        raise _not_reached(conversation.Cut("the program in the sandbox has ended"))
+
+    async def get(self, place: Place) -> Exec:
+        """Returns an exec as it stands."""
+        return await self.about(place, lambda talk: talk.state())
+
+    async def wait(self, place: Place, seconds: float) -> Exec:
+        """Returns an exec when it has ended, or as it stands after so many seconds."""
+        end = asyncio.get_running_loop().time() + seconds
+
+        async def wait(talk: Conversation) -> Exec:
+            delay = self._pace.access_look_first
+            while True:
+                last = await talk.state()
+                left = end - asyncio.get_running_loop().time()
+                if last.end is not None or left <= 0 or self.closed:
+                    return last
+                await asyncio.sleep(min(delay, left))
+                delay = min(delay * 2, self._pace.access_look_most)
+
+        return await self.about(place, wait)
+
+    async def list(self, place: Place) -> list[Exec]:
+        """Returns the execs of the current incarnation, in the order of their ids."""
+        sandbox = await self._running(place)
+        incarnation = await self._current(sandbox)
+        found: list[Exec] = []
+        try:
+            async with conversation.run(
+                self._engine, sandbox, incarnation, scripts.listed(), self._pace.access_within
+            ) as lines:
+                while (words := await lines.line()) != [b"end"]:
+                    if not words:
+                        raise conversation.Cut("the program in the sandbox has ended")
+                    name = words[0].decode(errors="replace")
+                    if _ID.match(name) and len(found) < scripts.EXECS_MOST:
+                        found.append(Exec(name, incarnation, conversation.ended(words[1:])))
+        except conversation.Cut as cut:
+            raise _not_reached(cut) from None
+        return sorted(found, key=lambda one: one.id)
+
+    async def signal(self, place: Place, name: str) -> None:
+        """Sends a signal to the process group of an exec."""
+
+        async def send(talk: Conversation) -> bool:
+            sent = await talk.signal(name)
+            # The command begins to run soon after its start was answered.
+            while not sent:
+                await asyncio.sleep(self._pace.access_look_first)
+                sent = await talk.signal(name)
+            return sent
+
+        await self.about(place, send)
+
+    async def about(self, place: Place, work: Callable[[Conversation], Awaitable[T]]) -> T | Exec:
+        """Returns the result of `work`, or the lost exec if its incarnation has ended or ends meanwhile."""
+        sandbox = await self._last(place)
+        current = await self._current(sandbox)
+        incarnation = place.incarnation or current
+        if incarnation != current:
+            return self._lost(sandbox, place.exec_id, incarnation)
+        self._check_running(sandbox)
+        within = self._pace.access_within
+        try:
+            async with conversation.begin(self._engine, sandbox, incarnation, place.exec_id, within) as talk:
+                return await work(talk)
+        except conversation.Unknown:
+            raise errors.NotFound(
+                "EXEC_NOT_FOUND", f"there is no exec {place.exec_id!r} in this incarnation: check its id"
+            ) from None
+        except conversation.Cut as cut:
+            return await self._after_cut(place, incarnation, cut)
+
+    async def _after_cut(self, place: Place, incarnation: str, cut: conversation.Cut) -> Exec:
+        """Returns the lost exec if the incarnation has ended, else raises `errors.Unavailable`.
+
+        A sandbox takes a moment to end after the programs in it.
+        """
+        sandbox = await self._last(place)
+        deadline = asyncio.get_running_loop().time() + self._pace.access_end_shown_within
+        while await self._current(sandbox) == incarnation:
+            if asyncio.get_running_loop().time() > deadline:
+                raise _not_reached(cut)
+            await asyncio.sleep(self._pace.access_look_first)
+        return self._lost(await self._last(place), place.exec_id, incarnation)
+
+    async def _running(self, place: Place) -> Sandbox:
+        """Returns the sandbox. Raises `errors.FailedPrecondition` if it is not RUNNING."""
+        sandbox = await self._last(place)
+        self._check_running(sandbox)
+        return sandbox
+
+    def _check_running(self, sandbox: Sandbox) -> None:
+        status = sandbox.status
+        if status.phase is not Phase.RUNNING:
+            raise errors.FailedPrecondition(
+                "SANDBOX_NOT_RUNNING",
+                f"the sandbox is {status.phase.name}: start it, or wait until it is RUNNING",
+                phase=status.phase.name,
+                phase_reason=status.reason.name,
+            )
+
+    async def _last(self, place: Place) -> Sandbox:
+        selection = feed.Filter(place.principal, frozenset({place.key}))
+        (last,) = (await self._feed.named(selection)).events
+        return last.event.sandbox
+
+    async def _current(self, sandbox: Sandbox) -> str:
+        try:
+            return await self._engine.incarnation(sandbox)
+        except engines.Unsupported as error:
+            raise errors.FailedPrecondition("EXEC_UNSUPPORTED", str(error)) from None
+        except engines.Unreachable as error:
+            raise _not_reached(error) from None
+
+    def _lost(self, sandbox: Sandbox, exec_id: str, incarnation: str) -> Exec:
+        """Returns the exec of an incarnation that has ended."""
+        reason = ExitReason.POD_REPLACED
+        if sandbox.desired is not DesiredState.RUNNING:
+            reason = ExitReason.SANDBOX_STOPPED
+        elif sandbox.status.reason is Reason.NODE_LOST:
+            reason = ExitReason.NODE_LOST
+        return Exec(exec_id, incarnation, End(0, 0, reason))
+
+
+def _not_reached(cause: Exception) -> errors.Unavailable:
+    return errors.Unavailable("SANDBOX_NOT_REACHED", f"{cause}: repeat the call with the same ids and offsets")

@@ -1,0 +1,161 @@
+"""The streams of an exec: its output and its input, by offsets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from sandbox_server.access.conversation import CHUNK, Conversation
+from sandbox_server.access.execs import Execs, Place
+from sandbox_server.domain import errors
+from sandbox_server.domain.execs import Channel, End, Exec
+from sandbox_server.domain.pace import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The exec exists."""
+
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A part of what was printed, from `offset` on."""
+
+    channel: Channel
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Output that is no longer kept."""
+
+    channel: Channel
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Nothing was printed for a while."""
+
+
+Happening = Started | Output | Gap | Beat | End
+Send = Callable[[Happening], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A part of the input, from `offset` on; the last one if `eof`."""
+
+    offset: int
+    data: bytes
+    eof: bool
+
+
+class Streams:
+    """Attaches to execs and writes to them. Raises as `Execs`, and `errors.OutOfRange`."""
+
+    def __init__(self, execs: Execs, pace: Pace) -> None:
+        self._execs = execs
+        self._pace = pace
+
+    async def attach(self, place: Place, offsets: dict[Channel, int], send: Send) -> None:
+        """Sends the output of an exec from `offsets` on, and at last its end."""
+        match await self._execs.about(place, lambda talk: self._follow(talk, dict(offsets), send)):
+            case End() as end:
+                await send(end)
+            case Exec(end=End() as end):
+                await send(end)
+
+    async def _follow(self, talk: Conversation, offsets: dict[Channel, int], send: Send) -> End:
+        """Sends output until the exec has ended and everything was sent. Returns the end."""
+        last = await talk.state()
+        if any(offsets[one] > last.printed[one] for one in Channel):
+            raise errors.OutOfRange(
+                "OFFSET_NOT_REACHED",
+                "the exec has not printed as much: attach with the offsets of its end",
+                stdout_offset=str(last.printed[Channel.STDOUT]),
+                stderr_offset=str(last.printed[Channel.STDERR]),
+            )
+        await send(Started(last.incarnation))
+        delay = self._pace.access_look_first
+        silent = 0.0
+        while True:
+            printed = [await self._copy(talk, last, channel, offsets, send) for channel in Channel]
+            if last.end is not None and offsets == dict(last.printed):
+                return last.end
+            if self._execs.closed:
+                raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: attach again with the offsets")
+            if any(printed):
+                delay, silent = self._pace.access_look_first, 0.0
+            else:
+                await asyncio.sleep(delay)
+                silent += delay
+                delay = min(delay * 2, self._pace.access_look_most)
+                if silent >= self._pace.heartbeat:
+                    await send(Beat())
+                    silent = 0.0
+            last = await talk.state()
+
+    async def _copy(
+        self, talk: Conversation, last: Exec, channel: Channel, offsets: dict[Channel, int], send: Send
+    ) -> bool:
+        """Sends what a channel has printed up to `last`, and moves its offset. Returns whether that was anything."""
+        begin = offsets[channel]
+        if begin < last.kept[channel]:
+            await send(Gap(channel, begin, last.kept[channel] - begin))
+            offsets[channel] = last.kept[channel]
+        while (left := last.printed[channel] - offsets[channel]) > 0:
+            data = await talk.read(channel, offsets[channel], min(left, CHUNK))
+            if not data:
+                # Removed meanwhile: the next state says from where on output is kept.
+                break
+            await send(Output(channel, offsets[channel], data))
+            offsets[channel] += len(data)
+        return offsets[channel] != begin
+
+    async def write(self, place: Place, parts: AsyncIterator[Input]) -> int:
+        """Writes the input of an exec, and returns how many bytes were accepted since its start."""
+
+        async def write(talk: Conversation) -> int:
+            accepted = (await talk.state()).accepted
+            async for part in parts:
+                accepted = await self._accept(talk, part, accepted)
+            return accepted
+
+        written = await self._execs.about(place, write)
+        if isinstance(written, Exec):
+            raise _closed(written.accepted)
+        return written
+
+    async def _accept(self, talk: Conversation, part: Input, accepted: int) -> int:
+        """Writes what was not accepted before, and waits while the command does not read."""
+        end = part.offset + len(part.data)
+        while True:
+            if part.offset > accepted:
+                raise errors.OutOfRange(
+                    "OFFSET_NOT_REACHED",
+                    f"{accepted} bytes of the input were accepted: write from there",
+                    accepted_offset=str(accepted),
+                )
+            if accepted >= end:
+                break
+            begin = accepted - part.offset
+            outcome, accepted = await talk.write(accepted, part.data[begin : begin + CHUNK])
+            if outcome == "ended":
+                raise _closed(accepted)
+            if outcome == "full":
+                await asyncio.sleep(self._pace.access_look_most)
+        if part.eof:
+            accepted = await talk.end(end)
+        return accepted
+
+
+def _closed(accepted: int) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        "STDIN_CLOSED",
+        "the exec has ended, has no input, or its input has ended: write no more",
+        accepted_offset=str(accepted),
+    )

@@ -1,0 +1,71 @@
+"""The RPCs of SandboxAccess: each converts its request, calls the execs and returns the fields of its answer."""
+
+from collections.abc import AsyncIterator
+
+from sandbox.v1 import access_pb2 as pb
+
+from sandbox_server.access.execs import Execs
+from sandbox_server.access.streams import Happening, Streams
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.principal import Principal
+from sandbox_server.rpc import deadlines, execs
+from sandbox_server.rpc.auth import Caller
+from sandbox_server.rpc.calls import Fields
+
+
+class AccessServicer:
+    """Implements SandboxAccess; see `calls.Servicer`. What is in a sandbox is for those who may change it."""
+
+    described = pb.DESCRIPTOR.services_by_name["SandboxAccess"]
+    endless = frozenset({"AttachExec", "WriteStdin"})
+
+    def __init__(self, found: Execs, pace: Pace) -> None:
+        self._execs = found
+        self._streams = Streams(found, pace)
+        self._pace = pace
+
+    async def StartExec(self, principal: Principal, request: pb.StartExecRequest, caller: Caller) -> Fields:
+        expected = request.expected_incarnation
+        place, stored, payload, asked = execs.start(principal, request)
+        started = self._execs.start(place, stored, payload, expected, asked)
+        return {"exec": execs.exec_fields(await deadlines.within(self._pace.call_most, caller, started))}
+
+    async def AttachExec(self, principal: Principal, request: pb.AttachExecRequest, caller: Caller) -> None:
+        principal.permit("AttachExec")
+        place, offsets = execs.attached(principal, request)
+
+        async def send(one: Happening) -> None:
+            await caller.write(execs.happening(one))
+
+        await self._streams.attach(place, offsets, send)
+
+    async def WriteStdin(
+        self, principal: Principal, requests: AsyncIterator[pb.WriteStdinRequest], _caller: Caller
+    ) -> Fields:
+        principal.permit("WriteStdin")
+        place, parts = await execs.written(principal, requests)
+        return {"accepted_offset": await self._streams.write(place, parts)}
+
+    async def SignalExec(self, principal: Principal, request: pb.SignalExecRequest, caller: Caller) -> Fields:
+        principal.permit("SignalExec")
+        place, name = execs.signalled(principal, request)
+        await deadlines.within(self._pace.call_most, caller, self._execs.signal(place, name))
+        return {}
+
+    async def GetExec(self, principal: Principal, request: pb.GetExecRequest, caller: Caller) -> Fields:
+        principal.permit("GetExec")
+        found = self._execs.get(execs.place(principal, request))
+        return {"exec": execs.exec_fields(await deadlines.within(self._pace.call_most, caller, found))}
+
+    async def ListExecs(self, principal: Principal, request: pb.ListExecsRequest, caller: Caller) -> Fields:
+        principal.permit("ListExecs")
+        found = self._execs.list(execs.sandbox(principal, request))
+        listed = await deadlines.within(self._pace.call_most, caller, found)
+        return {"execs": [execs.exec_fields(one) for one in listed]}
+
+    async def WaitExec(self, principal: Principal, request: pb.WaitExecRequest, caller: Caller) -> Fields:
+        principal.permit("WaitExec")
+        place = execs.place(principal, request)
+        seconds = execs.wait_seconds(request, caller.time_remaining())
+        waited = self._execs.wait(place, seconds)
+        return {"exec": execs.exec_fields(await deadlines.within(self._pace.call_most + seconds, caller, waited))}

@@ -1,0 +1,293 @@
+"""Commands in running sandboxes, through a real gRPC client, with and without isolation."""
+
+import asyncio
+import dataclasses
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from sandbox.v1 import access_pb2 as pb
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Phase
+
+from tests.support.local import LocalRig
+from tests.support.rig import FAST
+from tests.support.working import Printed, Worker, refusal
+
+A = "exec-a"
+
+
+@pytest.fixture
+def pace() -> Pace:
+    """Programs in a sandbox are no faster for a test."""
+    return dataclasses.replace(FAST, call_most=Pace.call_most)
+
+
+@asynccontextmanager
+async def working(rig: LocalRig, sandbox_id: str = A) -> AsyncIterator[Worker]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
+        yield Worker(channel, sandbox_id)
+
+
+@pytest.fixture
+async def worker(rig: LocalRig) -> AsyncIterator[Worker]:
+    """In a sandbox that runs."""
+    await rig.create(A, {"TOKEN": "hush"}, spec=rig.ground.script("exec sleep MARK"))
+    await rig.settled(A, Phase.RUNNING)
+    async with working(rig) as made:
+        yield made
+
+
+async def test_command_runs_in_the_sandbox_with_its_environment_and_answers_with_its_output_and_code(
+    worker: Worker, rig: LocalRig
+) -> None:
+    script = 'pwd; echo "$TOKEN $MORE"; echo wrong >&2; touch made; exit 3'
+    started = await worker.shell(script, env={"MORE": "it's\n$here"})
+    printed = await worker.follow(started)
+    folder = "/home/agent" if rig.ground.isolates else str(rig.ground.home(A))
+    assert printed.out.decode() == f"{folder}\nhush it's\n$here\n"
+    assert printed.err == b"wrong\n"
+    assert printed.exited == pb.ExecExited(code=3, reason=pb.EXEC_EXIT_REASON_EXIT)
+    assert (rig.ground.home(A) / "made").exists()
+    found = await worker.get(started)
+    assert (found.state, found.stdout_length, found.stderr_length) == (pb.EXEC_STATE_EXITED, len(printed.out), 6)
+    assert await worker.ids() == [started.exec_id]
+
+
+async def test_the_arguments_are_passed_as_they_are(worker: Worker) -> None:
+    odd = ["a  b", "", "'", '"$HOME"', "*", "\\n", "two\nlines", "ü"]
+    printed = await worker.follow(await worker.start("printf", "<%s>", *odd))
+    assert printed.out.decode() == "".join(f"<{one}>" for one in odd)
+
+
+async def test_program_that_does_not_exist_exits_with_127(worker: Worker) -> None:
+    printed = await worker.follow(await worker.start("no-such-program"))
+    assert printed.exited is not None
+    assert printed.exited.code == 127
+
+
+async def test_working_directory_and_time_limit(worker: Worker) -> None:
+    printed = await worker.run("pwd; exec sleep 100", cwd="/usr", timeout_seconds=1)
+    assert printed.out == b"/usr\n"
+    assert printed.exited == pb.ExecExited(code=143, signal=15, reason=pb.EXEC_EXIT_REASON_TIMEOUT)
+
+
+async def test_cut_stream_resumes_at_its_offsets_with_nothing_missing_or_repeated(worker: Worker) -> None:
+    script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.005; done"
+    started = await worker.shell(script)
+    printed = Printed()
+    while printed.exited is None:
+        count = 0
+        stream = worker.attached(started, printed)
+        async for one in stream:
+            printed.add(one)
+            count += 1
+            if count == 5 and printed.exited is None:
+                stream.cancel()
+                break
+    assert printed.out.decode() == "".join(f"line {number}\n" for number in range(300))
+    assert printed.gaps == []
+
+
+async def test_output_that_is_no_longer_kept_is_a_gap(worker: Worker) -> None:
+    started = await worker.shell("head -c 30000000 /dev/zero | tr '\\0' x")
+    assert (await worker.wait(started)).state == pb.EXEC_STATE_EXITED
+    printed = await worker.follow(started)
+    ((begin, length),) = printed.gaps
+    assert (begin, length + len(printed.out)) == (0, 30_000_000)
+    assert 8 << 20 <= len(printed.out) <= 12 << 20
+    assert set(printed.out) == {ord("x")}
+
+
+async def test_attach_beyond_the_end_answers_with_the_right_offsets(worker: Worker) -> None:
+    started = await worker.shell("echo hi")
+    await worker.wait(started)
+    printed = Printed()
+    printed.offsets[pb.EXEC_CHANNEL_STDOUT] = 4
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.follow(started, printed)
+    code, reason, facts = refusal(caught.value)
+    assert (code, reason) == ("OUT_OF_RANGE", "OFFSET_NOT_REACHED")
+    assert (facts["stdout_offset"], facts["stderr_offset"]) == ("3", "0")
+
+
+async def test_input_is_written_once_by_its_offset(worker: Worker) -> None:
+    started = await worker.start("cat", stdin=True)
+    assert await worker.write(started, (0, b"one "), (4, b"two\0\xff ")) == 10
+    # A repeat after a lost answer, with something new behind it.
+    assert await worker.write(started, (4, b"two\0\xff three")) == 15
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.write(started, (99, b"x"))
+    code, reason, facts = refusal(caught.value)
+    assert (code, reason, facts["accepted_offset"]) == ("OUT_OF_RANGE", "OFFSET_NOT_REACHED", "15")
+    assert await worker.write(started, (15, b"."), eof=True) == 16
+    printed = await worker.follow(started)
+    assert printed.out == b"one two\0\xff three."
+    assert printed.exited is not None
+    assert printed.exited.code == 0
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.write(started, (16, b"late"))
+    assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "STDIN_CLOSED")
+
+
+async def test_large_input_arrives_whole(worker: Worker) -> None:
+    data = bytes(range(256)) * 1024
+    started = await worker.start("cksum", stdin=True)
+    parts = [(number * len(data), data) for number in range(12)]
+    assert await worker.write(started, *parts, eof=True) == 12 * len(data)
+    printed = await worker.follow(started)
+    assert int(printed.out.split()[1]) == 12 * len(data)
+
+
+@pytest.mark.parametrize(("name", "number"), [("TERM", 15), ("INT", 2), ("KILL", 9)])
+async def test_signal_ends_the_whole_process_group(worker: Worker, rig: LocalRig, name: str, number: int) -> None:
+    script = "sleep MARK & exec sleep MARK".replace("MARK", rig.ground.mark)
+    started = await worker.shell(script)
+    # One of them is the sandbox's own.
+    await rig.there(lambda: len(rig.ground.marked()) == 3, within=20)
+    await worker.signal(started, name)
+    ended = await worker.wait(started)
+    assert (ended.state, ended.exited.signal) == (pb.EXEC_STATE_EXITED, number)
+    assert ended.exited.reason == pb.EXEC_EXIT_REASON_SIGNAL
+    if name != "INT":
+        # A shell has what it starts with & ignore SIGINT.
+        await rig.there(lambda: len(rig.ground.marked()) == 1)
+
+
+async def test_the_same_id_runs_once_and_another_payload_is_refused(worker: Worker, rig: LocalRig) -> None:
+    script = "echo ran >>runs; sleep 0.2"
+    first, *others = await asyncio.gather(*(worker.shell(script, exec_id="once") for _ in range(4)))
+    assert {one.exec_id for one in (first, *others)} == {"once"}
+    request_id = str(uuid.uuid4())
+    asked = await worker.shell(script, request_id=request_id)
+    again = await worker.shell(script, request_id=request_id)
+    assert (again.exec_id, again.incarnation) == (asked.exec_id, asked.incarnation)
+    for one in (first, asked):
+        await worker.wait(one)
+    assert (rig.ground.home(A) / "runs").read_text() == "ran\n" * 2
+    for fields in ({"exec_id": "once"}, {"request_id": request_id}):
+        with pytest.raises(grpc.RpcError) as caught:
+            await worker.shell("echo other", **fields)
+        assert refusal(caught.value)[:2] == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+
+
+async def test_stop_of_the_sandbox_loses_the_exec_and_says_why(worker: Worker, rig: LocalRig) -> None:
+    request_id = str(uuid.uuid4())
+    script = f"trap '' TERM; sleep {rig.ground.mark} & echo up; while :; do sleep {rig.ground.mark}; done"
+    started = await worker.shell(script, request_id=request_id)
+    printed = Printed()
+    following = asyncio.create_task(worker.follow(started, printed))
+    await rig.there(lambda: printed.out == b"up\n")
+    await rig.begin(A, Phase.STOPPED)
+    await asyncio.wait_for(following, 20)
+    assert printed.exited == pb.ExecExited(reason=pb.EXEC_EXIT_REASON_SANDBOX_STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    assert rig.ground.marked() == []
+    lost = await worker.get(started)
+    assert (lost.state, lost.exited.reason) == (pb.EXEC_STATE_LOST, pb.EXEC_EXIT_REASON_SANDBOX_STOPPED)
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.shell("true")
+    code, reason, facts = refusal(caught.value)
+    assert (code, reason, facts["phase"]) == ("FAILED_PRECONDITION", "SANDBOX_NOT_RUNNING", "STOPPED")
+    # The next incarnation knows nothing of it, and a repeat of the request runs nothing in it.
+    await rig.begin(A, Phase.RUNNING)
+    await rig.settled(A, Phase.RUNNING)
+    assert await worker.ids() == []
+    again = await worker.shell(script, request_id=request_id)
+    assert (again.exec_id, again.state) == (started.exec_id, pb.EXEC_STATE_LOST)
+    assert again.exited.reason == pb.EXEC_EXIT_REASON_POD_REPLACED
+    assert await worker.ids() == []
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.shell("true", expected_incarnation=started.incarnation)
+    assert refusal(caught.value)[:2] == ("ABORTED", "INCARNATION_CHANGED")
+
+
+async def test_unknown_execs_and_sandboxes(worker: Worker, rig: LocalRig) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.get(pb.Exec(exec_id="unknown"))
+    assert refusal(caught.value)[:2] == ("NOT_FOUND", "EXEC_NOT_FOUND")
+    for names in ({"sandbox_id": "unknown"}, {"sandbox_id": A, "namespace": "of-another"}):
+        worker.names = names
+        for call in (worker.shell("true"), worker.get(pb.Exec(exec_id="a")), worker.ids()):
+            with pytest.raises(grpc.RpcError) as caught:
+                await call
+            assert refusal(caught.value)[:2] == ("NOT_FOUND", "SANDBOX_NOT_FOUND")
+    assert not (rig.ground.home(A) / "made").exists()
+
+
+async def test_bad_fields_are_refused(worker: Worker) -> None:
+    for fields in (
+        {"request_id": ""},
+        {"exec_id": "../up"},
+        {"env": {"A=B": ""}},
+        {"env": {"A": "\0"}},
+        {"timeout_seconds": -1},
+        {"expected_incarnation": "a b"},
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            await worker.shell("true", **{"request_id": str(uuid.uuid4()), **fields})
+        assert refusal(caught.value)[:2] == ("INVALID_ARGUMENT", "INVALID_FIELDS")
+    assert await worker.ids() == []
+
+
+async def test_restart_of_the_service_ends_no_exec(worker: Worker, rig: LocalRig) -> None:
+    started = await worker.shell("echo one; until test -e go; do sleep 0.05; done; echo two; exit 5")
+    await rig.restart()
+    await rig.settled(A, Phase.RUNNING)
+    async with working(rig) as later:
+        (rig.ground.home(A) / "go").touch()
+        printed = await later.follow(started)
+    assert printed.out == b"one\ntwo\n"
+    assert printed.exited is not None
+    assert printed.exited.code == 5
+
+
+@pytest.mark.parametrize("isolation", ["isolated"])
+async def test_other_tenants_and_operators_that_only_read_have_no_access(
+    worker: Worker, rig: LocalRig, tmp_path: Path
+) -> None:
+    started = await worker.shell("true", exec_id="own")
+    tokens = {name: f"token-of-the-{name}-1" for name in ("default", "other", "operator")}
+    content = {
+        "tenants": [
+            {"name": "default", "namespaces": ["default"], "tokens": [tokens["default"]]},
+            {"name": "other", "namespaces": ["other"], "tokens": [tokens["other"]]},
+        ],
+        "operators": [{"name": "operator", "tokens": [tokens["operator"]]}],
+    }
+    (tmp_path / "tokens").write_text(json.dumps(content))
+    rig.settings["token_file"] = tmp_path / "tokens"
+    await rig.restart()
+    await rig.settled(A, Phase.RUNNING)
+    outcomes = {}
+    async with working(rig) as later:
+        later.names = {"sandbox_id": A, "namespace": "default"}
+        request = {**later.names, "exec_id": "own"}
+        calls = {
+            "StartExec": pb.StartExecRequest(**request, command=["true"]),
+            "AttachExec": pb.AttachExecRequest(**request),
+            "SignalExec": pb.SignalExecRequest(**request, signal="TERM"),
+            "GetExec": pb.GetExecRequest(**request),
+            "ListExecs": pb.ListExecsRequest(**later.names),
+            "WaitExec": pb.WaitExecRequest(**request),
+        }
+        for name, token in tokens.items():
+            for method, message in calls.items():
+                call = getattr(later.stub, method)(
+                    message, timeout=20, metadata=(("authorization", f"Bearer {token}"),)
+                )
+                try:
+                    found = [one async for one in call] if method == "AttachExec" else [await call]
+                    outcomes[name, method] = str(len(found) > 0)
+                except grpc.RpcError as error:
+                    outcomes[name, method] = refusal(error)[1]
+    assert {outcomes["other", method] for method in calls} == {"SANDBOX_NOT_FOUND"}
+    assert {outcomes["operator", method] for method in calls} == {"OPERATOR_READS_ONLY"}
+    reused = outcomes.pop(("default", "StartExec"))
+    assert reused == "REQUEST_ID_REUSED"
+    assert {outcomes["default", method] for method in calls if method != "StartExec"} == {"True"}
+    assert started.exec_id == "own"
