@@ -5,6 +5,7 @@ import base64
 import functools
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,8 @@ from tests.support.service import Service
 from tests.support.waiting import eventually
 
 OLD, NEW = b"o" * 32, b"n" * 32
+
+HELD = r"replicas: 1 of release [0-9.]+, each up for [0-9]+ s or longer; each of the namespaces is held and observed"
 
 
 def text(*keys: bytes) -> str:
@@ -211,7 +214,7 @@ def test_leases_of_a_running_service_on_postgresql(
 
     assert check().message == "no replica runs"
     service = make_service(*settings).start()
-    eventually(lambda: check().message == "replicas: 1; each of the namespaces is held and observed", within=20)
+    eventually(lambda: re.fullmatch(HELD, check().message), within=20)
     assert service.terminate() == 0
     assert check().message == "no replica runs"
 

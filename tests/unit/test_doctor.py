@@ -148,13 +148,17 @@ def lease(namespace: str, holder: str = "one", remaining: float = 3, sight: Sigh
     return Lease(namespace, holder, 1, remaining, sight)
 
 
-ONE = Replica("one", "kubernetes", frozenset({"a", "b"}))
+ONE = Replica("one", "kubernetes", frozenset({"a", "b"}), release="1", up_for=7.9)
 
 
 @pytest.mark.parametrize(
     ("held", "status", "message"),
     [
-        ([lease("a"), lease("b")], Status.OK, "replicas: 1; each of the namespaces is held and observed"),
+        (
+            [lease("a"), lease("b")],
+            Status.OK,
+            "replicas: 1 of release 1, each up for 8 s or longer; each of the namespaces is held and observed",
+        ),
         ([lease("a")], Status.WARNING, "b: no replica holds it"),
         ([lease("a"), lease("b", remaining=-1)], Status.WARNING, "b: no replica holds it"),
         ([lease("a"), lease("b", holder="")], Status.WARNING, "b: no replica holds it"),

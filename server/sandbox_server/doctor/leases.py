@@ -27,7 +27,14 @@ def judge(
     ]
     for namespace in namespaces:
         wrong += _wrong(check, replicas, by_namespace.get(namespace), namespace)
-    return wrong or [check.ok(f"replicas: {len(replicas)}; each of the namespaces is held and observed")]
+    return wrong or [check.ok(f"{_described(replicas)}; each of the namespaces is held and observed")]
+
+
+def _described(replicas: Sequence[Replica]) -> str:
+    """Returns how many replicas there are, of which releases, and for how long the youngest runs."""
+    described = f"replicas: {len(replicas)} of release {', '.join(sorted({one.release for one in replicas}))}"
+    known = [one.up_for for one in replicas if one.up_for is not None]
+    return f"{described}, each up for {min(known):.0f} s or longer" if len(known) == len(replicas) else described
 
 
 def _wrong(check: Check, replicas: Sequence[Replica], lease: Lease | None, namespace: str) -> list[Result]:

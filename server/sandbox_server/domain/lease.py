@@ -11,12 +11,16 @@ class Replica:
 
     - `namespaces`: those of its tenants. A replica with an older token file lacks some.
     - `cut_off`: whether it gets no answer from the cluster.
+    - `release`: its version, and `up_for` the seconds since it joined, by the clock of the database; None if its release did
+      not store that. Both are for a person to read.
     """
 
     id: str
     engine: str
     namespaces: frozenset[str]
     cut_off: bool = False
+    release: str = ""
+    up_for: float | None = None
 
     def excludes(self, other: "Replica") -> bool:
         """Whether this replica must not run beside another one: the sandboxes of the local engine are of one machine."""

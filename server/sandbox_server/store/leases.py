@@ -41,6 +41,7 @@ _JOINED = postgresql.insert(tables.REPLICA).values(
     namespaces=sa.bindparam("served"),
     alive_until=NOW + _LASTING,
     cut_off=sa.bindparam("cut_off"),
+    started_at=NOW,
 )
 JOIN = _JOINED.on_conflict_do_update(
     index_elements=[_REPLICA.id],
@@ -58,9 +59,14 @@ FORGET = sa.delete(tables.REPLICA).where(
 )
 GONE = sa.delete(tables.REPLICA).where(_REPLICA.id == _ME)
 # No time is further ahead, unless the clock was set back since.
-REPLICAS = sa.select(_REPLICA.id, _REPLICA.engine, _REPLICA.namespaces, _REPLICA.cut_off).where(
-    _REPLICA.alive_until > NOW, _REPLICA.alive_until <= NOW + 2 * _LASTING
-)
+REPLICAS = sa.select(
+    _REPLICA.id,
+    _REPLICA.engine,
+    _REPLICA.namespaces,
+    _REPLICA.cut_off,
+    _REPLICA.release,
+    (NOW - _REPLICA.started_at).label("up_for"),
+).where(_REPLICA.alive_until > NOW, _REPLICA.alive_until <= NOW + 2 * _LASTING)
 RENEW = sa.update(tables.LEASE).where(_LEASE.holder == _ME).values(expires_at=NOW + _LASTING)
 REPORT = (
     sa.update(tables.LEASE)
@@ -214,7 +220,10 @@ def leave(connection: sa.Connection, me: str) -> None:
 def living(connection: sa.Connection, lasting: float) -> list[Replica]:
     """Returns the live replicas. A lease lasts `lasting` seconds."""
     found = connection.execute(REPLICAS, {"lasting": lasting})
-    return [Replica(one.id, one.engine, frozenset(one.namespaces.split(",")) - {""}, one.cut_off) for one in found]
+    return [
+        Replica(one.id, one.engine, frozenset(one.namespaces.split(",")) - {""}, one.cut_off, one.release, one.up_for)
+        for one in found
+    ]
 
 
 def known(connection: sa.Connection, lasting: float) -> dict[str, Lease]:

@@ -62,6 +62,8 @@ def migrate(url: Location) -> None:
 def _migrate(url: Location) -> None:
     with connection.once(url, writes=True) as opened:
         if opened.dialect.name == "postgresql":
+            # It holds no lock of the log for long without giving way, and may compute between two statements.
+            opened.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
             # Of two replicas that start on an empty database, one makes the schema and the other finds it.
             opened.execute(sa.select(sa.func.pg_advisory_xact_lock(1)))
             opened.exec_driver_sql(LOCKED)

@@ -121,7 +121,8 @@ class RequestRow(SQLModel, table=True):
 
 
 class ReplicaRow(SQLModel, table=True):
-    """A running process of the service. `namespaces` are those of its tenants, joined by commas; `cut_off`: from the cluster.
+    """A running process of the service. `namespaces` are those of its tenants, joined by commas; `cut_off`: from the cluster. `started_at` is
+    NULL in the row of a replica whose release stored none.
 
     `alive_until` is in seconds since 1970 by the clock of the database, as every time of replicas and leases.
     """
@@ -134,6 +135,7 @@ class ReplicaRow(SQLModel, table=True):
     namespaces: str
     alive_until: float = Field(sa_type=sa.Double)
     cut_off: bool
+    started_at: float | None = Field(sa_type=sa.Double)
 
 
 class LeaseRow(SQLModel, table=True):
