@@ -2,7 +2,8 @@
 
 The argument list of a program is constant, since the audit log of an API server records it: everything else, such as the
 command and its environment, travels over its input. `BOOTSTRAP` reads a script of a given number of lines and runs it.
-It reads with `read -r`, which takes no more than a line from a pipe.
+It reads with `read -r`, which takes no more than a line from a pipe. Before that it keeps the variables of the sandbox, which
+may have the names of its own: the command gets them as they were.
 
 An exec is a directory:
 
@@ -28,6 +29,7 @@ EXECS_MOST = 64
 """Execs of a sandbox. The oldest that have ended make room for new ones."""
 
 _READ = """
+exported=$(export -p)
 n=0; s=
 IFS= read -r n || exit 125
 while [ "$n" -gt 0 ]; do
@@ -242,9 +244,10 @@ def _run(command: Sequence[str], env: Mapping[str, str], folder: str) -> str:
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
     # The shell in between writes down its process id, which is then that of the command and of its group.
     return (
-        'here=$PWD\nrun() {\ntrap - TERM INT HUP QUIT\ncd -- "$here"\numask 022\n'
-        f"{begin}{exports}set -- {shlex.join(command)}\n"
-        """exec $group /bin/sh -c 'echo $$ >"$0/pid.new" && mv "$0/pid.new" "$0/pid"; exec "$@"' "$d" "$@"\n}\n"""
+        'here=$PWD\nrun() {\ntrap - TERM INT HUP QUIT\nset -- "$here" "$d" $group\neval "$exported"\ncd -- "$1"\numask 022\n'
+        f"{begin}{exports}"
+        """exec $3 /bin/sh -c 'echo $$ >"$0/pid.new" && mv "$0/pid.new" "$0/pid"; exec "$@"' "$2" """
+        f"{shlex.join(command)}\n}}\n"
     )
 
 
