@@ -158,6 +158,8 @@ def test_kept_disks_are_deleted_by_label(ctl: Ctl, client: Client) -> None:
     labels = {"one": "selected", "other": "selected", "third": "left"}
     for name, value in labels.items():
         client.create("gone", sandbox_id=f"disk-{name}", labels={"disk": value}, command=["sleep", "1000"])
+        # A sandbox that is deleted before it has a disk keeps none.
+        client.wait_until(f"disk-{name}", "RUNNING", timeout=20)
         client.delete(f"disk-{name}", keep_volume=True)
     for name in labels:
         client.wait_until(f"disk-{name}", "TERMINATED", timeout=20)

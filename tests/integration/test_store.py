@@ -654,6 +654,22 @@ def test_a_key_file_of_the_services_own_that_others_can_read_is_refused(tmp_path
         store.Cipher.from_file(path, create=True)
 
 
+@pytest.mark.fault(37)
+def test_connection_that_is_cut_under_a_refused_mutation_is_thrown_away_without_a_traceback(
+    postgres: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with relay.postgresql(postgres()) as (between, url):
+        database = connection.Database(url, writes=True, busy_timeout=1)
+        with pytest.raises(store.Stale), database.begin() as cursor:
+            cursor.rows(sa.select(1))
+            between.cut()
+            raise store.Stale
+        assert caplog.records == []
+        with database.begin() as cursor:
+            assert cursor.rows(sa.select(1)) == [(1,)]
+        database.close()
+
+
 @pytest.mark.fault(36)
 def test_a_key_file_that_a_full_disk_did_not_take_is_made_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -177,6 +177,13 @@ class Database:
                 # read-only for the life of the connection.
                 raw.invalidate()
                 raise
+            except Exception:
+                # Here and not by the pool, which logs a traceback where a broken connection cannot be rolled back.
+                try:
+                    raw.rollback()
+                except self.Error:
+                    raw.invalidate()
+                raise
 
     def close(self) -> None:
         """Closes the connection."""
