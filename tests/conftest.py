@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -102,6 +103,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/store/sandbox.db"
     return str(request.getfixturevalue("postgres")(request.getfixturevalue("migrated")))
+
+
+def pytest_configure() -> None:
+    """Lets SIGINT end what tests start, even where a shell began the run in the background: it has such a run ignore SIGINT, and
+    every process inherits that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

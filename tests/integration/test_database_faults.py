@@ -31,6 +31,8 @@ from tests.support.ports import free_port
 from tests.support.postgres import Postgres
 from tests.support.service import Service, without_coverage
 
+pytestmark = pytest.mark.slow
+
 KEYS = base64.b64encode(b"k" * 32).decode()
 
 
@@ -79,7 +81,6 @@ def nowhere(tmp_path: Path) -> tuple[str, ...]:
     return ("--engine", "kubernetes", "--kubeconfig", str(kubeconfig), "--encryption-keys", KEYS)
 
 
-@pytest.mark.slow
 @pytest.mark.fault(35)
 def test_mutations_over_a_sqlite_file_that_is_locked_for_ten_seconds_fail_whole_and_take_effect_once(
     make_service: Callable[..., Service], nowhere: tuple[str, ...]
@@ -143,7 +144,6 @@ def test_a_database_file_that_is_read_only_for_a_while_is_unavailable_and_recove
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.fault(37)
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_mutations_while_postgresql_is_restarted_fail_with_unavailable_and_their_repeat_takes_effect_once(

@@ -33,6 +33,8 @@ from tests.support.scripted_api import ScriptedApi
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 SERVER = Path(failpoints.__file__).parent
 NUMBERS = (1, 2, 4, 8, 16)
 """At which hit each process in turn is killed. They grow, so that each process gets further than the one before."""
@@ -202,7 +204,6 @@ async def run(service: Service, name: str) -> None:
     assert killed.kills > 0
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.fault(1)
 @pytest.mark.fault(2)
@@ -232,7 +233,6 @@ async def scripted() -> AsyncIterator[ScriptedApi]:
         await api.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.fault(3)
 @pytest.mark.fault(4)

@@ -4,8 +4,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests import faults
 from tests.faults import Row
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_row_and_every_failpoint_has_a_test_and_every_mark_names_one() -> None:

@@ -10,6 +10,8 @@ from tests.support.rig import Rig
 from tests.support.scripted import CLAIMS, INGRESSES, SECRETS, SERVICES, SETS
 from tests.support.scripted_api import ScriptedApi
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("act", Act)

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import pytest
 from sandbox.v1 import access_pb2 as pb
 
 from tests.support.service import Service
 from tests.support.specs import SLEEP
 from tests.support.working import Printed, Worker
+
+pytestmark = pytest.mark.slow
 
 COUNT = 150
 SCRIPT = f"echo ran >>runs-$NAME; i=0; while [ $i -lt {COUNT} ]; do echo $NAME $i; i=$((i+1)); sleep 0.02; done"

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from tests.support import relay
 from tests.support.replicas import NAMESPACES, PACE, Replica, Replicas
 
+pytestmark = pytest.mark.slow
+
 
 def execute(url: str, *statements: str) -> list[Any]:
     """Runs statements in one transaction, and returns the rows of the last one if it has rows."""

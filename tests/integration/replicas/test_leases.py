@@ -109,6 +109,7 @@ def stale(replica: Replica, namespace: str) -> bool:
     return replica.running.manager.stale(namespace)
 
 
+@pytest.mark.slow
 async def test_replica_that_is_cut_off_from_the_cluster_leaves_its_share_to_others(replicas: Replicas) -> None:
     with relay.to(replicas.api.port) as between:
         far = replicas.folder / "far"
@@ -127,6 +128,7 @@ async def test_replica_that_is_cut_off_from_the_cluster_leaves_its_share_to_othe
         await replicas.until(replicas.shared)
 
 
+@pytest.mark.slow
 async def test_replicas_that_are_all_cut_off_keep_their_shares(replicas: Replicas) -> None:
     two = [await replicas.start() for _ in range(2)]
     await replicas.until(lambda: replicas.shared() and not any(stale(two[0], one) for one in NAMESPACES))
@@ -188,6 +190,7 @@ def last(replica: Replica, namespace: str) -> Sandbox:
     return found.event.sandbox
 
 
+@pytest.mark.slow
 async def test_second_service_with_the_local_engine_refuses_to_start(replicas: Replicas) -> None:
     await replicas.start(engine="local", data_dir=replicas.folder / "one")
     with pytest.raises(OSError, match="another service uses it with engine=local"):

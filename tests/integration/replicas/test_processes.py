@@ -18,7 +18,7 @@ from tests.support.service import Service
 from tests.support.waiting import PATIENCE
 
 # Several services start in each.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 KEYS = base64.b64encode(b"k" * 32).decode()
 
 
@@ -53,7 +53,6 @@ async def test_replica_that_stalls_before_a_commit_keeps_no_other_from_writing(
         await asyncio.gather(lost, return_exceptions=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -129,7 +128,6 @@ async def test_replica_ends_and_starts_anew_when_the_database_has_lost_what_it_h
         await client.create("demo", sandbox_id="lost", namespace="a")
 
 
-@pytest.mark.slow
 @pytest.mark.fault(6)
 async def test_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbox_with_one_of_each_object(
     make_service: Callable[..., Service], flags: tuple[str, ...], replicas: Replicas
@@ -154,7 +152,6 @@ async def test_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbo
         assert len([one async for one in second.list()]) == 5
 
 
-@pytest.mark.slow
 @pytest.mark.fault(10)
 async def test_two_replicas_write_nothing_while_nothing_is_asked(
     make_service: Callable[..., Service], flags: tuple[str, ...], replicas: Replicas
@@ -174,7 +171,6 @@ async def test_two_replicas_write_nothing_while_nothing_is_asked(
     assert {method for method, _ in replicas.api.calls[asked:]} <= {"GET", "WATCH", "TRIAL"}
 
 
-@pytest.mark.slow
 @pytest.mark.fault(13)
 async def test_watch_of_a_killed_replica_resumes_on_another_without_a_gap_or_a_repeat(
     make_service: Callable[..., Service], flags: tuple[str, ...]
