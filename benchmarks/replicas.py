@@ -346,6 +346,8 @@ async def _rolled(made: Ground) -> Counts:
     for task in watches:
         task.cancel()
     await asyncio.gather(*watches, return_exceptions=True)
+    # A replica that answers a list may not have read the last events yet.
+    await asyncio.sleep(2 * Pace.follow)
     for namespace in NAMESPACES:
         listed = await caller.call("ListSandboxes", pb.ListSandboxesRequest(namespace=namespace))
         for sandbox in listed.sandboxes:
