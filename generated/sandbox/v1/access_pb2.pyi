@@ -14,7 +14,7 @@ What sandbox.proto says of every call holds here too: tenancy, names, fields, re
   Output        The last 8 MiB at least of each channel are kept in the sandbox, until the exec makes room for a later
                 one, and are counted towards its memory or disk. What is no longer kept is said: a gap. A sandbox can
                 change the output of its own execs.
-  Operators     The token of an operator must be one that may write, for reads as well.
+  Operators     An operator needs a token with write access for every call here, reads included.
   Secrets       No log or metric of the service, and no audit log of the cluster, holds a command beyond the name of its
                 program, its environment, its input or its output.
 

@@ -101,8 +101,9 @@ class SandboxAccessServicer:
 
         Sends `started`, then output as it is printed, in order within each channel, and at last `exited`, after which the
         stream ends OK. A stream that ends without `exited` was cut: attach again with the offsets that follow the last
-        output. If the incarnation had ended before, `exited` comes alone. Output that is no longer kept is said with a `gap`. Any number of callers may attach. Allowed in
-        PHASE_RUNNING; if the incarnation of the exec ends meanwhile, `exited` says why. A repeat sends the output again.
+        output. If the incarnation had ended before, `exited` comes alone. Output that is no longer kept is said with a `gap`.
+        Any number of callers may attach. Allowed in PHASE_RUNNING; if the incarnation ends during the stream, `exited` says
+        why. A repeat sends the output again.
 
         Errors, besides those of any call:
         NOT_FOUND     EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -147,8 +148,8 @@ class SandboxAccessServicer:
     def GetExec(self, request, context):
         """GetExec returns an exec as it stands.
 
-        Answers at once. Allowed in PHASE_RUNNING and, if `incarnation` is one that has ended, in every phase: the exec is then
-        EXEC_STATE_LOST. A repeat is a new read.
+        Answers at once. Allowed in PHASE_RUNNING. With an `incarnation` that has ended it is allowed in every phase, and the
+        exec is EXEC_STATE_LOST. A repeat is a new read.
 
         Errors, besides those of any call:
         NOT_FOUND  EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.

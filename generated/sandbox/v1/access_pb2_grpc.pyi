@@ -14,7 +14,7 @@ What sandbox.proto says of every call holds here too: tenancy, names, fields, re
   Output        The last 8 MiB at least of each channel are kept in the sandbox, until the exec makes room for a later
                 one, and are counted towards its memory or disk. What is no longer kept is said: a gap. A sandbox can
                 change the output of its own execs.
-  Operators     The token of an operator must be one that may write, for reads as well.
+  Operators     An operator needs a token with write access for every call here, reads included.
   Secrets       No log or metric of the service, and no audit log of the cluster, holds a command beyond the name of its
                 program, its environment, its input or its output.
 
@@ -80,8 +80,9 @@ class SandboxAccessStub:
 
     Sends `started`, then output as it is printed, in order within each channel, and at last `exited`, after which the
     stream ends OK. A stream that ends without `exited` was cut: attach again with the offsets that follow the last
-    output. If the incarnation had ended before, `exited` comes alone. Output that is no longer kept is said with a `gap`. Any number of callers may attach. Allowed in
-    PHASE_RUNNING; if the incarnation of the exec ends meanwhile, `exited` says why. A repeat sends the output again.
+    output. If the incarnation had ended before, `exited` comes alone. Output that is no longer kept is said with a `gap`.
+    Any number of callers may attach. Allowed in PHASE_RUNNING; if the incarnation ends during the stream, `exited` says
+    why. A repeat sends the output again.
 
     Errors, besides those of any call:
       NOT_FOUND     EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -114,8 +115,8 @@ class SandboxAccessStub:
     GetExec: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetExecRequest, _access_pb2.GetExecResponse]
     """GetExec returns an exec as it stands.
 
-    Answers at once. Allowed in PHASE_RUNNING and, if `incarnation` is one that has ended, in every phase: the exec is then
-    EXEC_STATE_LOST. A repeat is a new read.
+    Answers at once. Allowed in PHASE_RUNNING. With an `incarnation` that has ended it is allowed in every phase, and the
+    exec is EXEC_STATE_LOST. A repeat is a new read.
 
     Errors, besides those of any call:
       NOT_FOUND  EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -163,8 +164,9 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
 
     Sends `started`, then output as it is printed, in order within each channel, and at last `exited`, after which the
     stream ends OK. A stream that ends without `exited` was cut: attach again with the offsets that follow the last
-    output. If the incarnation had ended before, `exited` comes alone. Output that is no longer kept is said with a `gap`. Any number of callers may attach. Allowed in
-    PHASE_RUNNING; if the incarnation of the exec ends meanwhile, `exited` says why. A repeat sends the output again.
+    output. If the incarnation had ended before, `exited` comes alone. Output that is no longer kept is said with a `gap`.
+    Any number of callers may attach. Allowed in PHASE_RUNNING; if the incarnation ends during the stream, `exited` says
+    why. A repeat sends the output again.
 
     Errors, besides those of any call:
       NOT_FOUND     EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -197,8 +199,8 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
     GetExec: _aio.UnaryUnaryMultiCallable[_access_pb2.GetExecRequest, _access_pb2.GetExecResponse]  # type: ignore[assignment]
     """GetExec returns an exec as it stands.
 
-    Answers at once. Allowed in PHASE_RUNNING and, if `incarnation` is one that has ended, in every phase: the exec is then
-    EXEC_STATE_LOST. A repeat is a new read.
+    Answers at once. Allowed in PHASE_RUNNING. With an `incarnation` that has ended it is allowed in every phase, and the
+    exec is EXEC_STATE_LOST. A repeat is a new read.
 
     Errors, besides those of any call:
       NOT_FOUND  EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -255,8 +257,9 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
 
         Sends `started`, then output as it is printed, in order within each channel, and at last `exited`, after which the
         stream ends OK. A stream that ends without `exited` was cut: attach again with the offsets that follow the last
-        output. If the incarnation had ended before, `exited` comes alone. Output that is no longer kept is said with a `gap`. Any number of callers may attach. Allowed in
-        PHASE_RUNNING; if the incarnation of the exec ends meanwhile, `exited` says why. A repeat sends the output again.
+        output. If the incarnation had ended before, `exited` comes alone. Output that is no longer kept is said with a `gap`.
+        Any number of callers may attach. Allowed in PHASE_RUNNING; if the incarnation ends during the stream, `exited` says
+        why. A repeat sends the output again.
 
         Errors, besides those of any call:
           NOT_FOUND     EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -307,8 +310,8 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_access_pb2.GetExecResponse, _abc.Awaitable[_access_pb2.GetExecResponse]]:
         """GetExec returns an exec as it stands.
 
-        Answers at once. Allowed in PHASE_RUNNING and, if `incarnation` is one that has ended, in every phase: the exec is then
-        EXEC_STATE_LOST. A repeat is a new read.
+        Answers at once. Allowed in PHASE_RUNNING. With an `incarnation` that has ended it is allowed in every phase, and the
+        exec is EXEC_STATE_LOST. A repeat is a new read.
 
         Errors, besides those of any call:
           NOT_FOUND  EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.

@@ -12,7 +12,7 @@ What holds for every call:
   Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). A call
              for another tenant's sandbox gets the same answer as one for a sandbox that does not exist.
   Operators  The token of an operator, for those who run the service and for jobs such as billing, sees the sandboxes of
-             all tenants. It changes nothing, unless it is one that may write: then a mutation acts for the tenant that
+             all tenants. A token with read access changes nothing. With write access a mutation acts for the tenant that
              owns the sandbox, and its event names the operator. No operator creates sandboxes.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first. An operator
              has no first one: where a request names sandboxes, its namespace is required; elsewhere an empty one
@@ -397,7 +397,7 @@ class _RemedyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Remedy.ValueTy
     REMEDY_UNSPECIFIED: _Remedy.ValueType  # 0
     """There is no cause to remove: the sandbox is in its desired state."""
     REMEDY_WAIT: _Remedy.ValueType  # 1
-    """Nobody has to act: the service and the cluster are still working, or they will try again and the cause may go away."""
+    """Nobody has to act. The service and the cluster are still working, or they try again until the cause goes away."""
     REMEDY_CALLER: _Remedy.ValueType  # 2
     """The caller: the spec, the env or the command has to change, or Start has to accept the loss of the disk."""
     REMEDY_OPERATOR: _Remedy.ValueType  # 3
@@ -409,7 +409,7 @@ class Remedy(_Remedy, metaclass=_RemedyEnumTypeWrapper):
 REMEDY_UNSPECIFIED: Remedy.ValueType  # 0
 """There is no cause to remove: the sandbox is in its desired state."""
 REMEDY_WAIT: Remedy.ValueType  # 1
-"""Nobody has to act: the service and the cluster are still working, or they will try again and the cause may go away."""
+"""Nobody has to act. The service and the cluster are still working, or they try again until the cause goes away."""
 REMEDY_CALLER: Remedy.ValueType  # 2
 """The caller: the spec, the env or the command has to change, or Start has to accept the loss of the disk."""
 REMEDY_OPERATOR: Remedy.ValueType  # 3
@@ -817,7 +817,7 @@ class SandboxSpec(_message.Message):
     image: _builtins.str
     """The container image, at most 512 characters. Empty: the service's default. The local engine does not use it."""
     runtime_class: _builtins.str
-    """The runtime class of the pod, a DNS name. It must be one that the operators of the service allow (the setting
+    """The runtime class of the pod, a DNS name. The operators of the service must allow it (the setting
     allowed-runtime-classes; none by default). Empty: the cluster's default. The local engine does not use it.
     """
     grace_period_seconds: _builtins.int
@@ -2708,7 +2708,7 @@ class ListEventsRequest(_message.Message):
     project: _builtins.str
     """Events of sandboxes of this project."""
     after_sequence: _builtins.int
-    """Only events after this sequence, for example after the newest one that a job has seen."""
+    """Only events after this sequence. A job gives the sequence of the newest event that it has read."""
     order: Global___EventOrder.ValueType
     """The order."""
     page_size: _builtins.int
@@ -2826,7 +2826,7 @@ class KeptVolume(_message.Message):
     name: _builtins.str
     """The name of the claim or directory."""
     size: _builtins.str
-    """Its size as a Kubernetes quantity: the observed one or, if there is none, the one that was asked for."""
+    """The size of the disk as a Kubernetes quantity: the observed size, or the requested size if none was observed."""
     storage_class: _builtins.str
     """The storage class that was asked for. Empty: the cluster's default as of then."""
     access_mode: _builtins.str

@@ -12,7 +12,7 @@ What holds for every call:
   Tenancy    A call acts for the tenant of its bearer token (metadata `authorization: Bearer <token>`). A call
              for another tenant's sandbox gets the same answer as one for a sandbox that does not exist.
   Operators  The token of an operator, for those who run the service and for jobs such as billing, sees the sandboxes of
-             all tenants. It changes nothing, unless it is one that may write: then a mutation acts for the tenant that
+             all tenants. A token with read access changes nothing. With write access a mutation acts for the tenant that
              owns the sandbox, and its event names the operator. No operator creates sandboxes.
   Names      A sandbox is named by `namespace` and `sandbox_id`. An empty namespace means the tenant's first. An operator
              has no first one: where a request names sandboxes, its namespace is required; elsewhere an empty one
