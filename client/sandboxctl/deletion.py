@@ -24,10 +24,10 @@ def delete(
 ) -> None:
     """Delete sandboxes, and their disks unless those are kept; of a deleted one, the disk that was kept.
 
-    On a terminal it asks first. Elsewhere nobody can answer, so that it does not.
+    On a terminal it asks first. In a script, where nobody can answer, it does not ask.
     """
     meant = targets.of(sandbox_ids, selector, "nothing was deleted")
-    if meant.names and not yes and sys.stdin.isatty():
+    if not yes:
         _ask(meant.names, keep_volume)
     settling.done(
         meant,
@@ -43,7 +43,12 @@ def _ask(names: list[tuple[str, str]], keep_volume: bool) -> None:
 
 
 def confirmed(names: list[tuple[str, str]], question: str) -> None:
-    """Asks on standard error, where standard output is for programs. Ends the command at every answer but yes."""
+    """Asks on standard error, where standard output is for programs. Ends the command at every answer but yes.
+
+    Asks nothing if there is nothing to delete, or nobody at a terminal.
+    """
+    if not names or not sys.stdin.isatty():
+        return
     for namespace, sandbox_id in names:
         show.err.print(show.printable(f"  {namespace}/{sandbox_id}" if namespace else f"  {sandbox_id}"))
     show.err.print(f"{question} [y/N] ", end="")

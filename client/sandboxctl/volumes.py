@@ -1,6 +1,5 @@
 """`sandboxctl volumes` and `delete-volume`: the disks that deleted sandboxes left."""
 
-import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -69,10 +68,10 @@ def delete_volume(
 ) -> None:
     """Delete the disks that deleted sandboxes left. It deletes no sandbox.
 
-    On a terminal it asks first. Elsewhere nobody can answer, so that it does not.
+    On a terminal it asks first. In a script, where nobody can answer, it does not ask.
     """
     meant = targets.of_volumes(sandbox_ids, selector, "nothing was deleted")
-    if meant.names and not yes and sys.stdin.isatty():
+    if not yes:
         question = f"Delete the disks of these {len(meant.names)} deleted sandboxes? all that is on them goes"
         if len(meant.names) == 1:
             question = "Delete the disk of this deleted sandbox? all that is on it goes"
