@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandbox_server import engines
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -12,6 +14,13 @@ class Counts:
     held: int
     replicas: int
     failures: int
+
+
+async def readable(cluster: engines.Cluster, namespace: str) -> bool | None:
+    """Whether the service may get a namespace that its engine follows; the engine looks if it has not yet."""
+    if cluster.readable(namespace) is None:
+        await cluster.examine(namespace)
+    return cluster.readable(namespace)
 
 
 class Leases(Protocol):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from sandbox_server import engines, failpoints, feed, store
+from sandbox_server import engines, failpoints, feed, leases, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.lease import Lease, Replica, Sight
 from sandbox_server.domain.pace import Pace
@@ -104,9 +104,7 @@ class Shared:
     async def readable(self, namespace: str) -> bool | None:
         """Asks the engine about a namespace that is held; of others, returns what their holder has said."""
         if namespace in self._followed:
-            if self._cluster.readable(namespace) is None:
-                await self._cluster.examine(namespace)
-            return self._cluster.readable(namespace)
+            return await leases.readable(self._cluster, namespace)
         lease = self._leases.get(namespace)
         return None if lease is None else lease.sight.readable
 
@@ -139,8 +137,7 @@ class Shared:
         """
         while True:
             for namespace in self._followed:
-                if self._cluster.readable(namespace) is None:
-                    await self._cluster.examine(namespace)
+                await leases.readable(self._cluster, namespace)
             if self._cut_off and await self._cluster.reachable():
                 log.info("cluster_reached")
                 self._cut_off, self._observed_at = False, time.monotonic()

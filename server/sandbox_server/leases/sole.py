@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 
-from sandbox_server import engines
+from sandbox_server import engines, leases
 from sandbox_server.leases import Counts
 
 
@@ -45,9 +45,7 @@ class Sole:
 
     async def readable(self, namespace: str) -> bool | None:
         """Asks the engine."""
-        if self._cluster.readable(namespace) is None:
-            await self._cluster.examine(namespace)
-        return self._cluster.readable(namespace)
+        return await leases.readable(self._cluster, namespace)
 
     async def open(self) -> None:
         """Does nothing."""
