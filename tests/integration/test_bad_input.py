@@ -53,9 +53,11 @@ class Served:
         async with app.service(self._settings, engine=BlindEngine()) as running:
             write = running.store.write
 
-            def counted(*arguments: Any, **options: Any) -> Any:
+            async def counted(*arguments: Any, **options: Any) -> Any:
+                # A write that is refused, as one with the request id of another, is rolled back.
+                event = await write(*arguments, **options)
                 self.writes += 1
-                return write(*arguments, **options)
+                return event
 
             running.store.write = counted  # type: ignore[method-assign]
             self._port.set_result(running.port)
