@@ -60,6 +60,10 @@ class ScriptedApi:
         self.namespace = "Active"
         self.cluster = ScriptedCluster()
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
+        self._dependents: dict[str, set[tuple[str, str]]] = {}
+        """Of each owner, by uid, what names or named it."""
+        self._uids: set[str] = set()
+        """Of every object that is there."""
         self._changed = asyncio.Event()
         self._epoch = 0
         self._reported: dict[str, bool] = {}
@@ -205,6 +209,7 @@ class ScriptedApi:
     def restore(self, version: int, objects: dict[str, Any], owned: dict[Any, Any]) -> None:
         """Goes back to a backup, as a restored etcd or another cluster does: versions count on from there."""
         self.version, self.objects, self._owned = copy.deepcopy((version, objects, owned))
+        self._uids = {one["metadata"]["uid"] for objects in self.objects.values() for one in objects.values()}
         self.history = []
         self._epoch += 1
         self._changed.set()
@@ -254,7 +259,12 @@ class ScriptedApi:
         self.version += 1
         meta["resourceVersion"] = str(self.version)
         self.objects[collection][name] = value
+        if known is not None:
+            self._uids.discard(known["metadata"]["uid"])
+        self._uids.add(meta["uid"])
         self.tell(collection, "MODIFIED" if known else "ADDED", value)
+        for owner in meta.get("ownerReferences", []):
+            self._dependents.setdefault(owner["uid"], set()).add((collection, name))
         if "ownerReferences" in meta:
             asyncio.get_running_loop().call_later(0.01, self._collect, collection, name)
         return value
@@ -264,9 +274,8 @@ class ScriptedApi:
         found = self.objects.get(collection, {}).get(name)
         if found is None or "garbage" not in self.controllers:
             return
-        there = {one["metadata"]["uid"] for objects in self.objects.values() for one in objects.values()}
         owners = {one["uid"] for one in found["metadata"].get("ownerReferences", [])}
-        if owners and not owners & there:
+        if owners and not owners & self._uids:
             self.remove(collection, name)
 
     def edit(self, collection: str, name: str, manager: str = "somebody", **spec: Any) -> dict[str, Any]:
@@ -310,10 +319,9 @@ class ScriptedApi:
         self.version += 1
         gone["metadata"]["resourceVersion"] = str(self.version)
         self.tell(collection, "DELETED", gone)
-        for where, objects in self.objects.items():
-            for dependent, one in objects.items():
-                if "ownerReferences" in one["metadata"]:
-                    asyncio.get_running_loop().call_later(0.01, self._collect, where, dependent)
+        self._uids.discard(gone["metadata"]["uid"])
+        for where, dependent in self._dependents.get(gone["metadata"]["uid"], ()):
+            asyncio.get_running_loop().call_later(0.01, self._collect, where, dependent)
         if collection.endswith("statefulsets"):
             self._control(collection.split("/")[-2], name)
         if collection.endswith("pods"):
