@@ -12,7 +12,8 @@ from pathlib import Path
 import structlog
 
 from sandbox_server import VERSION, engines, failpoints, feed, leases, manager, metrics, monitoring, store
-from sandbox_server.access import execs
+from sandbox_server.access.execs import Execs
+from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
@@ -114,7 +115,7 @@ async def service(
     server = Server(
         (
             Servicer(sandboxes, settings.defaults, settings.policy, pace, deployment),
-            AccessServicer(execs.Execs(event_store, event_feed, engine, pace), pace),
+            AccessServicer(Execs(event_store, Sandboxes(event_feed, engine), engine, pace), pace),
         ),
         Calls(authenticator, pace),
         settings.reflection,

@@ -1,1 +1,1 @@
-"""Execs: commands that callers start in running sandboxes, built once on the primitive that each engine gives."""
+"""What callers do in running sandboxes, built once on the primitive that each engine gives: commands and files."""

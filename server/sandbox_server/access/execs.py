@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import structlog
 
-from sandbox_server import engines, feed, store
-from sandbox_server.access import conversation, scripts
+from sandbox_server import engines, store
+from sandbox_server.access import conversation, sandboxes, scripts
 from sandbox_server.access.conversation import Conversation
+from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
 from sandbox_server.domain.execs import End, Exec, ExitReason, Start
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key, Sandbox
 
@@ -40,16 +41,16 @@ class Execs:
     Every method raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`.
     """
 
-    def __init__(self, store: store.Store, feed: feed.Feed, engine: engines.Access, pace: Pace) -> None:
+    def __init__(self, store: store.Store, found: Sandboxes, engine: engines.Access, pace: Pace) -> None:
         self._store = store
-        self._feed = feed
+        self._sandboxes = found
         self._engine = engine
         self._pace = pace
 
     @property
     def closed(self) -> bool:
         """Whether the service stops."""
-        return self._feed.closed
+        return self._sandboxes.closed
 
     async def start(
         self, place: Place, request: store.Request | None, payload: str, expected: str, asked: Start
@@ -60,8 +61,8 @@ class Execs:
         another incarnation than the one expected, `errors.Invalid` for an id that was used for something else, and
         `errors.ResourceExhausted`.
         """
-        sandbox = await self._running(place)
-        current = incarnation = await self._current(sandbox)
+        sandbox = await self._sandboxes.running(place.principal, place.key)
+        current = incarnation = await self._sandboxes.incarnation(sandbox)
         exec_id = place.exec_id or f"x{uuid.uuid4().hex[:16]}"
         if request is not None:
             # The store remembers the incarnation in which the request took effect: it never does in another one.
@@ -80,7 +81,7 @@ class Execs:
             async with conversation.run(self._engine, sandbox, incarnation, script, self._pace.access_within) as lines:
                 answer = await lines.line()
         except conversation.Cut as cut:
-            raise _not_reached(cut) from None
+            raise sandboxes.not_reached(cut) from None
         match answer:
             case [b"started"]:
                 log.info(
@@ -103,7 +104,7 @@ class Execs:
                     f"{scripts.EXECS_MOST} execs of the sandbox run: wait for one, or end one",
                     execs=str(scripts.EXECS_MOST),
                 )
-        raise _not_reached(conversation.Cut("the program in the sandbox has ended"))
+        raise sandboxes.not_reached(conversation.Cut("the program in the sandbox has ended"))
 
     async def get(self, place: Place) -> Exec:
         """Returns an exec as it stands."""
@@ -127,8 +128,8 @@ class Execs:
 
     async def list(self, place: Place) -> list[Exec]:
         """Returns the execs of the current incarnation, in the order of their ids."""
-        sandbox = await self._running(place)
-        incarnation = await self._current(sandbox)
+        sandbox = await self._sandboxes.running(place.principal, place.key)
+        incarnation = await self._sandboxes.incarnation(sandbox)
         found: list[Exec] = []
         try:
             async with conversation.run(
@@ -141,7 +142,7 @@ class Execs:
                     if _ID.match(name) and len(found) < scripts.EXECS_MOST:
                         found.append(Exec(name, incarnation, conversation.ended(words[1:])))
         except conversation.Cut as cut:
-            raise _not_reached(cut) from None
+            raise sandboxes.not_reached(cut) from None
         return sorted(found, key=lambda one: one.id)
 
     async def signal(self, place: Place, name: str) -> None:
@@ -159,12 +160,12 @@ class Execs:
 
     async def about(self, place: Place, work: Callable[[Conversation], Awaitable[T]]) -> T | Exec:
         """Returns the result of `work`, or the lost exec if its incarnation has ended or ends meanwhile."""
-        sandbox = await self._last(place)
-        current = await self._current(sandbox)
+        sandbox = await self._sandboxes.last(place.principal, place.key)
+        current = await self._sandboxes.incarnation(sandbox)
         incarnation = place.incarnation or current
         if incarnation != current:
             return self._lost(sandbox, place.exec_id, incarnation)
-        self._check_running(sandbox)
+        sandboxes.check_running(sandbox)
         within = self._pace.access_within
         try:
             async with conversation.begin(self._engine, sandbox, incarnation, place.exec_id, within) as talk:
@@ -181,42 +182,13 @@ class Execs:
 
         A sandbox takes a moment to end after the programs in it.
         """
-        sandbox = await self._last(place)
+        sandbox = await self._sandboxes.last(place.principal, place.key)
         deadline = asyncio.get_running_loop().time() + self._pace.access_end_shown_within
-        while await self._current(sandbox) == incarnation:
+        while await self._sandboxes.incarnation(sandbox) == incarnation:
             if asyncio.get_running_loop().time() > deadline:
-                raise _not_reached(cut)
+                raise sandboxes.not_reached(cut)
             await asyncio.sleep(self._pace.access_look_first)
-        return self._lost(await self._last(place), place.exec_id, incarnation)
-
-    async def _running(self, place: Place) -> Sandbox:
-        """Returns the sandbox. Raises `errors.FailedPrecondition` if it is not RUNNING."""
-        sandbox = await self._last(place)
-        self._check_running(sandbox)
-        return sandbox
-
-    def _check_running(self, sandbox: Sandbox) -> None:
-        status = sandbox.status
-        if status.phase is not Phase.RUNNING:
-            raise errors.FailedPrecondition(
-                "SANDBOX_NOT_RUNNING",
-                f"the sandbox is {status.phase.name}: start it, or wait until it is RUNNING",
-                phase=status.phase.name,
-                phase_reason=status.reason.name,
-            )
-
-    async def _last(self, place: Place) -> Sandbox:
-        selection = feed.Filter(place.principal, frozenset({place.key}))
-        (last,) = (await self._feed.named(selection)).events
-        return last.event.sandbox
-
-    async def _current(self, sandbox: Sandbox) -> str:
-        try:
-            return await self._engine.incarnation(sandbox)
-        except engines.Unsupported as error:
-            raise errors.FailedPrecondition("EXEC_UNSUPPORTED", str(error)) from None
-        except engines.Unreachable as error:
-            raise _not_reached(error) from None
+        return self._lost(await self._sandboxes.last(place.principal, place.key), place.exec_id, incarnation)
 
     def _lost(self, sandbox: Sandbox, exec_id: str, incarnation: str) -> Exec:
         """Returns the exec of an incarnation that has ended."""
@@ -226,7 +198,3 @@ class Execs:
         elif sandbox.status.reason is Reason.NODE_LOST:
             reason = ExitReason.NODE_LOST
         return Exec(exec_id, incarnation, End(0, 0, reason))
-
-
-def _not_reached(cause: Exception) -> errors.Unavailable:
-    return errors.Unavailable("SANDBOX_NOT_REACHED", f"{cause}: repeat the call with the same ids and offsets")
