@@ -8,6 +8,7 @@ RUNNING
 """
 
 from sandbox_client.aio import AsyncClient
+from sandbox_client.aio_running import AsyncExec
 from sandbox_client.errors import (
     Aborted,
     AlreadyExists,
@@ -22,6 +23,8 @@ from sandbox_client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from sandbox_client.output import Channel, Completed, Ended, Gap, Output
+from sandbox_client.running import Exec
 from sandbox_client.specs import Resources
 from sandbox_client.status import Phase, Remedy, Status
 from sandbox_client.sync import Client
@@ -31,13 +34,20 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncExec",
+    "Channel",
     "Client",
+    "Completed",
+    "Ended",
     "Event",
+    "Exec",
     "FailedPrecondition",
+    "Gap",
     "InvalidArgument",
     "Kind",
     "NotFound",
     "OutOfRange",
+    "Output",
     "PermissionDenied",
     "Phase",
     "Remedy",

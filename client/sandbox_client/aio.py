@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import grpc
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import batches, calls, channel, contact, errors, policy, queries, retry, updates, volumes, watch
+from sandbox_client import aio_running, batches, calls, errors, execs, queries, retry, updates, volumes, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +19,7 @@ Page = TypeVar("Page", pb.ListSandboxesResponse, pb.ListEventsResponse, pb.ListV
 def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["AsyncClient", P], Awaitable[T]]:
     @functools.wraps(make)
     async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.run(make(*args, **kwargs))
+        return await self.call(make(*args, **kwargs))
 
     method.__signature__ = calls.signature(make)  # type: ignore[attr-defined]
     return method
@@ -38,7 +36,7 @@ async def _pages(read: Callable[..., Awaitable[Page]]) -> AsyncIterator[Page]:
             return
 
 
-class AsyncClient:
+class AsyncClient(aio_running.AsyncCommands):
     """The same as `Client`, for one event loop.
 
     >>> async def story() -> str:
@@ -51,35 +49,6 @@ class AsyncClient:
     >>> print(asyncio.run(story()))
     RUNNING
     """
-
-    def __init__(
-        self,
-        address: str = "127.0.0.1:50051",
-        *,
-        token: str = "",
-        tls: bool = False,
-        ca_file: str | Path | None = None,
-        timeout: float = policy.CALLS.timeout,
-        contact_timeout: float = contact.WITHIN,
-    ) -> None:
-        """`timeout` is in seconds for a call with all its tries.
-
-        Until the service has been reached once, calls and watches raise `Unavailable` after `contact_timeout` seconds.
-
-        Raises ValueError for an invalid address, or a token that cannot be sent.
-        """
-        channel.check(address)
-        secure = tls or ca_file is not None
-        self._metadata = channel.metadata(address, token, secure)
-        self._timeout = timeout
-        self._address = address
-        self._contact_timeout = contact_timeout
-        self._reached = False
-        if secure:
-            self._channel = grpc.aio.secure_channel(address, channel.credentials(ca_file), channel.options(address))
-        else:
-            self._channel = grpc.aio.insecure_channel(address, channel.options(address))
-        self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)
 
     create = _method(calls.create)
     start = _method(calls.start)
@@ -99,32 +68,7 @@ class AsyncClient:
     delete_volume = _method(volumes.delete_volume)
     capabilities = _method(queries.capabilities)
 
-    async def run(self, call: calls.Call[T]) -> T:
-        """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""
-        schedule = retry.Schedule(self._timeout if call.timeout is None else call.timeout)
-        method = getattr(self._stub, call.method)
-        await self._contact(schedule.left())
-        while True:
-            try:
-                return call.result(await method(call.request, timeout=schedule.left(), metadata=self._metadata))
-            except grpc.aio.AioRpcError as error:
-                await asyncio.sleep(schedule.delay(errors.from_rpc(error)))
-
-    async def _contact(self, left: float | None) -> None:
-        """See `Client._contact`."""
-        if self._reached:
-            return
-        seconds = contact.within(self._contact_timeout, left)
-        try:
-            await asyncio.wait_for(self._channel.channel_ready(), seconds)
-        except TimeoutError:
-            try:
-                await self._stub.ListSandboxes(contact.PROBE, timeout=contact.PROBE_TIMEOUT, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                failure = contact.failure(errors.from_rpc(error), self._address, seconds)
-                if failure is not None:
-                    raise failure from None
-        self._reached = True
+    execs = _method(execs.execs)
 
     async def list(
         self,
@@ -210,9 +154,8 @@ class AsyncClient:
             sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated, tenant
         )
         cursor = watch.Cursor(request, timeout, lost, back)
-        await self._contact(timeout)
         while True:
-            stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
+            stream = await self.stream("WatchStatus", cursor.request(), cursor.schedule.left())
             try:
                 async for message in stream:
                     event = cursor.take(message)
@@ -267,13 +210,3 @@ class AsyncClient:
                         raise errors.ServiceError("the watch ended before the phase came")
                 except (errors.TimedOut, errors.Unavailable) as error:
                     raise wait.ended(error) from None
-
-    async def close(self) -> None:
-        """Closes the channel."""
-        await self._channel.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()

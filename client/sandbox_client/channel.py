@@ -5,8 +5,11 @@ import ipaddress
 import re
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
+from sandbox.v1 import access_pb2_grpc, sandbox_pb2_grpc
 
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -132,3 +135,12 @@ def credentials(ca_file: str | Path | None) -> grpc.ChannelCredentials:
     except ssl.SSLError:
         raise ValueError(f"{ca_file} has no certificate in PEM: give the file of an authority") from None
     return grpc.ssl_channel_credentials(pem)
+
+
+def stub(over: grpc.Channel | grpc.aio.Channel) -> Any:
+    """Returns the methods of both services of the contract."""
+    services: tuple[Any, ...] = (sandbox_pb2_grpc.SandboxServiceStub, access_pb2_grpc.SandboxAccessStub)
+    methods = SimpleNamespace()
+    for service in services:
+        vars(methods).update(vars(service(over)))
+    return methods

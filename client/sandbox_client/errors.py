@@ -17,6 +17,7 @@ class ServiceError(Exception):
     - `fields`: what each bad field must be, by its name.
     - `reference`: what to quote to the operators; empty unless the service failed.
     - `retry_after`: seconds to wait before a repeat, 0 if the service did not ask for that.
+    - `facts`: what else the contract says of the error, such as `incarnation` or `accepted_offset`, by its name.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class ServiceError(Exception):
         fields: dict[str, str] | None = None,
         reference: str = "",
         retry_after: float = 0.0,
+        facts: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -35,6 +37,7 @@ class ServiceError(Exception):
         self.fields = fields or {}
         self.reference = reference
         self.retry_after = retry_after
+        self.facts = facts or {}
 
 
 class InvalidArgument(ServiceError):
@@ -42,7 +45,7 @@ class InvalidArgument(ServiceError):
 
 
 class NotFound(ServiceError):
-    """There is no such sandbox."""
+    """There is no such sandbox, exec or file: see `reason`."""
 
 
 class AlreadyExists(ServiceError):
@@ -54,11 +57,11 @@ class FailedPrecondition(ServiceError):
 
 
 class Aborted(ServiceError):
-    """The sandbox is not at the expected generation. Read it and decide again."""
+    """The sandbox is not at the expected generation or incarnation. Read it and decide again."""
 
 
 class OutOfRange(ServiceError):
-    """The watch cannot resume at that sequence, because its history is no longer kept."""
+    """The position is not there: a sequence whose history is no longer kept, or an offset that was not reached."""
 
 
 class Unauthenticated(ServiceError):
@@ -107,18 +110,20 @@ def from_rpc(error: Any) -> ServiceError:
     reason = ""
     reference = ""
     fields: dict[str, str] = {}
+    facts: dict[str, str] = {}
     retry_after = 0.0
     for detail in _details(error):
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo.FromString(detail.value)
             reason = info.reason
-            reference = info.metadata.get("reference", "")
+            facts = dict(info.metadata)
+            reference = facts.pop("reference", "")
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             request = error_details_pb2.BadRequest.FromString(detail.value)
             fields = {one.field: one.description for one in request.field_violations}
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             retry_after = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay.ToNanoseconds() / 1e9
-    return _TYPES.get(code, ServiceError)(message, code, reason, fields, reference, retry_after)
+    return _TYPES.get(code, ServiceError)(message, code, reason, fields, reference, retry_after, facts)
 
 
 def _details(error: Any) -> list[Any]:

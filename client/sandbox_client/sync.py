@@ -4,14 +4,12 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import grpc
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox.v1 import sandbox_pb2_grpc
 
-from sandbox_client import batches, calls, channel, contact, errors, policy, queries, retry, updates, volumes, watch
+from sandbox_client import batches, calls, errors, execs, queries, retry, running, updates, volumes, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +19,7 @@ Page = TypeVar("Page", pb.ListSandboxesResponse, pb.ListEventsResponse, pb.ListV
 def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["Client", P], T]:
     @functools.wraps(make)
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.run(make(*args, **kwargs))
+        return self.call(make(*args, **kwargs))
 
     method.__signature__ = calls.signature(make)  # type: ignore[attr-defined]
     return method
@@ -38,7 +36,7 @@ def _pages(read: Callable[..., Page]) -> Iterator[Page]:
             return
 
 
-class Client:
+class Client(running.Commands):
     """Calls the service and repeats calls that were not carried out. Safe for several threads. Methods raise `ServiceError`.
 
     >>> with Client("127.0.0.1:50051") as client:
@@ -49,39 +47,6 @@ class Client:
     >>> print(Status.of(status).phase, Status.of(stopped).phase, Status.of(deleted).reason)
     RUNNING STOPPED DELETED
     """
-
-    def __init__(
-        self,
-        address: str = "127.0.0.1:50051",
-        *,
-        token: str = "",
-        tls: bool = False,
-        ca_file: str | Path | None = None,
-        timeout: float = policy.CALLS.timeout,
-        contact_timeout: float = contact.WITHIN,
-        over: grpc.Channel | None = None,
-    ) -> None:
-        """`timeout` is in seconds for a call with all its tries; `over` is a channel to use instead of a new one.
-
-        Until the service has been reached once, calls and watches raise `Unavailable` after `contact_timeout` seconds.
-
-        Raises ValueError for an invalid address, or a token that cannot be sent.
-        """
-        if over is None:
-            channel.check(address)
-        secure = tls or ca_file is not None
-        self._metadata = channel.metadata(address, token, secure)
-        self._timeout = timeout
-        self._address = address
-        self._contact_timeout = contact_timeout
-        self._reached = over is not None
-        if over is not None:
-            self._channel = over
-        elif secure:
-            self._channel = grpc.secure_channel(address, channel.credentials(ca_file), channel.options(address))
-        else:
-            self._channel = grpc.insecure_channel(address, channel.options(address))
-        self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)
 
     create = _method(calls.create)
     start = _method(calls.start)
@@ -101,34 +66,7 @@ class Client:
     delete_volume = _method(volumes.delete_volume)
     capabilities = _method(queries.capabilities)
 
-    def run(self, call: calls.Call[T]) -> T:
-        """Makes a call of `sandbox_client.calls` and repeats it while that is useful. Raises `ServiceError`."""
-        schedule = retry.Schedule(self._timeout if call.timeout is None else call.timeout)
-        method = getattr(self._stub, call.method)
-        self._contact(schedule.left())
-        while True:
-            try:
-                return call.result(method(call.request, timeout=schedule.left(), metadata=self._metadata))
-            except grpc.RpcError as error:
-                time.sleep(schedule.delay(errors.from_rpc(error)))
-
-    def _contact(self, left: float | None) -> None:
-        """Returns once the service has been reached. Raises `Unavailable` if it is not reached in time."""
-        if self._reached:
-            return
-        seconds = contact.within(self._contact_timeout, left)
-        ready = grpc.channel_ready_future(self._channel)
-        try:
-            ready.result(timeout=seconds)
-        except grpc.FutureTimeoutError:
-            ready.cancel()
-            try:
-                self._stub.ListSandboxes(contact.PROBE, timeout=contact.PROBE_TIMEOUT, metadata=self._metadata)
-            except grpc.RpcError as error:
-                failure = contact.failure(errors.from_rpc(error), self._address, seconds)
-                if failure is not None:
-                    raise failure from None
-        self._reached = True
+    execs = _method(execs.execs)
 
     def list(
         self,
@@ -220,16 +158,15 @@ class Client:
         ...         break
 
         After `timeout` seconds it raises `TimedOut`, or `Unavailable` if the service is not reached then. `lost` is called
-        once in an outage, when the service has not been reached for `watch.SILENCE` seconds, and `back` when it is
+        once in an outage, when the service has not been reached for `outage.SILENCE` seconds, and `back` when it is
         reached again.
         """
         request = watch.request(
             sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated, tenant
         )
         cursor = watch.Cursor(request, timeout, lost, back)
-        self._contact(timeout)
         while True:
-            stream = self._stub.WatchStatus(cursor.request(), timeout=cursor.schedule.left(), metadata=self._metadata)
+            stream = self.stream("WatchStatus", cursor.request(), cursor.schedule.left())
             try:
                 for message in stream:
                     event = cursor.take(message)
@@ -295,13 +232,3 @@ class Client:
                         raise errors.ServiceError("the watch ended before the phase came")
                 except (errors.TimedOut, errors.Unavailable) as error:
                     raise wait.ended(error) from None
-
-    def close(self) -> None:
-        """Closes the channel."""
-        self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -1,16 +1,12 @@
 """A watch that goes on after disconnects, and a wait for a phase. Without I/O, for both clients."""
 
 import enum
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_client import errors, retry, words
-
-SILENCE = 3.0
-"""Seconds without contact after which `lost` is called. A restart of the service takes about one."""
+from sandbox_client import errors, outage, retry, words
 
 
 class Kind(enum.Enum):
@@ -50,12 +46,9 @@ class Cursor:
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
     ) -> None:
-        """`lost` is called once in an outage, after SILENCE seconds. `back` is then called at the next message."""
+        """For `lost` and `back` see `outage.Outage`."""
         self.schedule = retry.Schedule(timeout)
-        self._lost = lost
-        self._back = back
-        self._outage_since: float | None = None
-        self._outage_reported = False
+        self._outage = outage.Outage(lost, back)
         self._request = request
         self._synced = request.HasField("after_sequence")
         self._snapshot_begun = False
@@ -67,10 +60,7 @@ class Cursor:
     def take(self, message: pb.WatchStatusResponse) -> Event | None:
         """Returns the event of a message, None for a heartbeat, and moves the position to it."""
         self.schedule.succeeded()
-        if self._outage_reported:
-            self._back()
-        self._outage_since = None
-        self._outage_reported = False
+        self._outage.end()
         kind = message.WhichOneof("event")
         if kind == "snapshot_complete":
             self._synced = True
@@ -95,12 +85,7 @@ class Cursor:
             self._snapshot_begun = False
             return 0.0, Event(Kind.RESYNC, 0)
         delay = self.schedule.delay(error)
-        now = time.monotonic()
-        if self._outage_since is None:
-            self._outage_since = now
-        if now - self._outage_since >= SILENCE and not self._outage_reported:
-            self._outage_reported = True
-            self._lost(error)
+        self._outage.last(error)
         if self._snapshot_begun and not self._synced:
             self._snapshot_begun = False
             return delay, Event(Kind.RESYNC, 0)

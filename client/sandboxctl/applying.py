@@ -71,7 +71,7 @@ def _applied(request: pb.CreateSandboxRequest, dry_run: bool) -> Result:
             return Result(name, "would be created")
         request.request_id = request.request_id or str(uuid.uuid4())
         create: calls.Call[pb.Sandbox] = calls.Call("CreateSandbox", request, "sandbox", None)
-        made = chosen.client.run(create)
+        made = chosen.client.call(create)
         return Result(f"{made.namespace}/{made.sandbox_id}", "created", sandbox=made)
     told = list(comparison.differences(request.spec, found.spec))
     if any(one.fixed for one in told):
@@ -97,7 +97,7 @@ def _updated(
             update_mask=mask,
         )
         call: calls.Call[pb.Sandbox] = calls.Call("UpdateSandbox", update, "sandbox", None)
-        sandbox = chosen.client.run(call)
+        sandbox = chosen.client.call(call)
     if request.env:
         sandbox = chosen.client.update_env(sandbox, set=request.env, replace=True)
     same = sandbox.status.generation == found.status.generation

@@ -43,9 +43,9 @@ class _Client(Client):
         self._server = server
         self._request_timeout = request_timeout
 
-    def run(self, call: calls.Call[T]) -> T:
+    def call(self, call: calls.Call[T]) -> T:
         with reach.patiently(self._server, lambda: show.unanswered(self._server, self._request_timeout)):
-            return super().run(call)
+            return super().call(call)
 
 
 def _seconds(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import errors, watch
+from sandbox_client import errors, outage
 from sandbox_client.watch import Event
 from textual import app, binding, containers, events, widgets
 
@@ -91,7 +91,7 @@ class Top(app.App[None]):
             self.exit()
 
     def _lost(self, _error: errors.ServiceError) -> None:
-        self._lost_at = datetime.now(UTC) - timedelta(seconds=watch.SILENCE)
+        self._lost_at = datetime.now(UTC) - timedelta(seconds=outage.SILENCE)
 
     def _back(self) -> None:
         self._lost_at = None

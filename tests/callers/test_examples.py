@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sandbox_client
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import AsyncClient, Client, batches, calls, queries, updates
+from sandbox_client import AsyncClient, AsyncExec, Client, Exec, batches, calls, execs, queries, updates
 from sandbox_client import status as statuses
 
 from tests.support.service import Service
@@ -16,8 +16,9 @@ from tests.support.service import Service
 QUERIED = ("wait_for_phase", "events_page", "capabilities")
 CALLED = ("create", "start", "stop", "delete", "update_env", "status", "get", "page")
 PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.events, Client.wait_until, statuses.Status]
+PLACES += [Client.run, Exec, AsyncExec]
 CALLS: dict[str, Any] = {name: getattr(calls, name) for name in CALLED}
-CALLS |= {name: getattr(queries, name) for name in QUERIED} | {"update": updates.update}
+CALLS |= {name: getattr(queries, name) for name in QUERIED} | {"update": updates.update, "execs": execs.execs}
 CALLS |= {one.__name__: one for one in (batches.batch_start, batches.batch_stop, batches.batch_delete)}
 PLACES += CALLS.values()
 EXAMPLES = [one for one in PLACES if ">>>" in (one.__doc__ or "")]
@@ -50,9 +51,10 @@ def test_the_clients_differ_in_nothing_but_their_awaits() -> None:
     def public(kind: type) -> dict[str, list[str]]:
         return {
             name: list(inspect.signature(value).parameters)
-            for name, value in vars(kind).items()
-            if callable(value) and not name.startswith("_")
+            for name, value in inspect.getmembers(kind, callable)
+            if not name.startswith("_")
         }
 
     assert public(Client) == public(AsyncClient)
+    assert public(Exec) == public(AsyncExec)
     assert set(inspect.signature(Client).parameters) - set(inspect.signature(AsyncClient).parameters) == {"over"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from sandbox.v1 import access_pb2, sandbox_pb2_grpc
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import Client, policy
 
 from tests.support import relay
@@ -42,12 +42,26 @@ def test_the_client_has_the_very_service_config_of_the_contract() -> None:
 
 def test_every_entry_of_the_service_config_names_methods_of_the_contract_and_has_the_same_retries() -> None:
     entries = json.loads(policy.SERVICE_CONFIG)["methodConfig"]
-    (service,) = pb.DESCRIPTOR.services_by_name.values()
+    files = (pb.DESCRIPTOR, access_pb2.DESCRIPTOR)
+    services = {one.full_name: one for file in files for one in file.services_by_name.values()}
+    assert [name["service"] for name in entries[0]["name"]] == [*services]
     for entry in entries:
         for name in entry["name"]:
-            assert name["service"] == service.full_name
-            assert name.get("method", "WatchStatus") in service.methods_by_name
+            assert "method" not in name or name["method"] in services[name["service"]].methods_by_name
         assert entry["retryPolicy"] == entries[0]["retryPolicy"]
+
+
+def test_streams_alone_have_no_time_limit() -> None:
+    limited, unlimited = json.loads(policy.SERVICE_CONFIG)["methodConfig"]
+    assert "timeout" in limited
+    assert "timeout" not in unlimited
+    files = (pb.DESCRIPTOR, access_pb2.DESCRIPTOR)
+    services = [one for file in files for one in file.services_by_name.values()]
+    methods = [one for service in services for one in service.methods]
+    streams = [one for one in methods if one.client_streaming or one.server_streaming]
+    assert [(one["service"], one["method"]) for one in unlimited["name"]] == [
+        (one.containing_service.full_name, one.name) for one in streams
+    ]
     assert policy.CALLS.codes == {grpc.StatusCode.UNAVAILABLE}
 
 

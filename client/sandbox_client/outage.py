@@ -1,0 +1,38 @@
+"""An outage of the service during a stream that goes on after it."""
+
+import time
+from collections.abc import Callable
+
+from sandbox_client import errors
+
+SILENCE = 3.0
+"""Seconds without contact after which an outage is reported. A restart of the service takes about one."""
+
+Lost = Callable[[errors.ServiceError], None]
+Back = Callable[[], None]
+
+
+class Outage:
+    """Calls `lost` once in an outage, after SILENCE seconds, and `back` at its end if `lost` was called."""
+
+    def __init__(self, lost: Lost, back: Back) -> None:
+        self._lost = lost
+        self._back = back
+        self._since: float | None = None
+        self._reported = False
+
+    def last(self, error: errors.ServiceError) -> None:
+        """Takes in that the service was not reached."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        if now - self._since >= SILENCE and not self._reported:
+            self._reported = True
+            self._lost(error)
+
+    def end(self) -> None:
+        """Takes in that the service was reached."""
+        if self._reported:
+            self._back()
+        self._since = None
+        self._reported = False
