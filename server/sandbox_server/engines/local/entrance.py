@@ -24,8 +24,11 @@ class Stream:
         self._printed = printed
 
     async def write(self, data: bytes) -> None:
-        """Writes, and waits while the pipe is full."""
+        """Writes, and waits while the pipe is full. Raises `engines.Unreachable` if the program has ended."""
         try:
+            # uvloop raises no OSError for a write to a pipe that it has closed.
+            if self._taken.is_closing():
+                raise BrokenPipeError
             self._taken.write(data)
             await self._taken.drain()
         except OSError as error:
