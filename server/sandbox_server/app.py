@@ -13,6 +13,7 @@ import structlog
 
 from sandbox_server import VERSION, engines, failpoints, feed, leases, manager, metrics, monitoring, store
 from sandbox_server.access.execs import Execs
+from sandbox_server.access.logs import Logs
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
@@ -112,10 +113,11 @@ async def service(
         tokens=authenticator.needs_token,
         reflection=settings.reflection,
     )
+    found = Sandboxes(event_feed, engine)
     server = Server(
         (
             Servicer(sandboxes, settings.defaults, settings.policy, pace, deployment),
-            AccessServicer(Execs(event_store, Sandboxes(event_feed, engine), engine, pace), pace),
+            AccessServicer(Execs(event_store, found, engine, pace), Logs(found, engine, pace), pace),
         ),
         Calls(authenticator, pace),
         settings.reflection,

@@ -70,6 +70,11 @@ class SandboxAccessStub:
                 request_serializer=sandbox_dot_v1_dot_access__pb2.WaitExecRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_access__pb2.WaitExecResponse.FromString,
                 _registered_method=True)
+        self.StreamLogs = channel.unary_stream(
+                '/sandbox.v1.SandboxAccess/StreamLogs',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.FromString,
+                _registered_method=True)
 
 
 class SandboxAccessServicer:
@@ -182,6 +187,26 @@ class SandboxAccessServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamLogs(self, request, context):
+        """StreamLogs sends what the process of a sandbox has printed, and goes on with `follow` until the process has ended.
+
+        Sends `lines` in the order in which they were printed: stdout and stderr are one. Without `follow` the stream ends OK
+        after what is kept. With `follow` it ends with `ended`; a stream that ends without it was cut: call again with the
+        last position as after_position, and every line arrives once. Allowed in every phase in which the engine keeps output:
+        the local engine keeps that of the last two processes, also of a sandbox that has stopped or failed; Kubernetes keeps
+        that of a pod and of the container before its last restart, until the pod is removed. A repeat sends the lines again.
+
+        Errors, besides those of any call:
+        INVALID_ARGUMENT     INVALID_FIELDS on `after_position`: it is not a position of an answer. Call without it.
+        FAILED_PRECONDITION  NO_OUTPUT_KEPT: the engine keeps no output of that process; the metadata of ErrorInfo has `phase`
+        and `phase_reason`. Start the sandbox, or wait for it.
+        RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 16 streams of logs of the sandbox are open at this replica, or 256 of the
+        tenant; the metadata of ErrorInfo has the limit as `streams`. End one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxAccessServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -219,6 +244,11 @@ def add_SandboxAccessServicer_to_server(servicer, server):
                     servicer.WaitExec,
                     request_deserializer=sandbox_dot_v1_dot_access__pb2.WaitExecRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_access__pb2.WaitExecResponse.SerializeToString,
+            ),
+            'StreamLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamLogs,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -411,6 +441,33 @@ class SandboxAccess:
             '/sandbox.v1.SandboxAccess/WaitExec',
             sandbox_dot_v1_dot_access__pb2.WaitExecRequest.SerializeToString,
             sandbox_dot_v1_dot_access__pb2.WaitExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/StreamLogs',
+            sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,4 +55,6 @@ def check_running(sandbox: Sandbox) -> None:
 
 def not_reached(cause: Exception) -> errors.Unavailable:
     """Returns the error for a sandbox that cannot be reached now."""
-    return errors.Unavailable("SANDBOX_NOT_REACHED", f"{cause}: repeat the call with the same ids and offsets")
+    return errors.Unavailable(
+        "SANDBOX_NOT_REACHED", f"{cause}: repeat the call with the same ids, and the last offsets or position"
+    )

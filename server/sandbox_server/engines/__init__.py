@@ -3,10 +3,11 @@
 Both engines keep it and pass one suite, `tests/contract/suite.py`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from sandbox_server.domain import logs
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
@@ -161,8 +162,20 @@ class Cluster(Protocol):
         """Asks for the removal of what was made for a sandbox that is TERMINATED, but for a volume that it keeps."""
 
 
+LOG_PART = 64 * 1024
+"""Bytes of output in one part."""
+
+
 class Unsupported(Exception):
     """The engine cannot enter this sandbox, now or later. The text says why."""
+
+
+class NoOutput(Exception):
+    """The engine keeps no output of that process. The text says why."""
+
+
+class BadPosition(Exception):
+    """The text is no position in the output of a sandbox."""
 
 
 class Entered(Protocol):
@@ -190,6 +203,13 @@ class Access(Protocol):
         It has the environment and the working directory of the sandbox's process, and its user. The arguments may be
         recorded by others: what is secret is for its input. `SANDBOX_ACCESS` in its environment, if that is set, is the
         directory for what it keeps. Raises `Unreachable` if that incarnation does not run, or cannot be reached.
+        """
+
+    def logs(self, sandbox: Sandbox, asked: logs.Asked) -> AsyncGenerator[logs.Part, None]:
+        """Yields what the process of the sandbox has printed, as far as the engine keeps it, in parts of at most `LOG_PART`.
+
+        With `follow` it ends with `logs.Ended`. It reads no further than it is asked to, so that a slow reader costs no
+        memory. Raises `NoOutput`, `BadPosition`, and `Unreachable` if the engine cannot be asked now or the output was cut.
         """
 
 

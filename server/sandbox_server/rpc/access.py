@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from sandbox.v1 import access_pb2 as pb
 
 from sandbox_server.access.execs import Execs
+from sandbox_server.access.logs import Beat, Logs
 from sandbox_server.access.streams import Happening, Streams
+from sandbox_server.domain.logs import Part
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
-from sandbox_server.rpc import deadlines, execs
+from sandbox_server.rpc import deadlines, execs, logs
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 
@@ -17,9 +19,10 @@ class AccessServicer:
     """Implements SandboxAccess; see `calls.Servicer`. What is in a sandbox is for those who may change it."""
 
     described = pb.DESCRIPTOR.services_by_name["SandboxAccess"]
-    endless = frozenset({"AttachExec", "WriteStdin"})
+    endless = frozenset({"AttachExec", "WriteStdin", "StreamLogs"})
 
-    def __init__(self, found: Execs, pace: Pace) -> None:
+    def __init__(self, found: Execs, printed: Logs, pace: Pace) -> None:
+        self._logs = printed
         self._execs = found
         self._streams = Streams(found, pace)
         self._pace = pace
@@ -69,3 +72,12 @@ class AccessServicer:
         seconds = execs.wait_seconds(request, caller.time_remaining())
         waited = self._execs.wait(place, seconds)
         return {"exec": execs.exec_fields(await deadlines.within(self._pace.call_most + seconds, caller, waited))}
+
+    async def StreamLogs(self, principal: Principal, request: pb.StreamLogsRequest, caller: Caller) -> None:
+        principal.permit("StreamLogs")
+        key, asked = logs.asked(principal, request)
+
+        async def send(one: Part | Beat) -> None:
+            await caller.write(logs.part(one))
+
+        await self._logs.stream(principal, key, asked, send)

@@ -1,11 +1,12 @@
 """The Kubernetes engine: observes, applies and deletes, in each of the namespaces that it follows."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from sandbox_server import engines
+from sandbox_server.domain import logs
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
@@ -221,6 +222,10 @@ class KubernetesEngine:
     ) -> AbstractAsyncContextManager[engines.Entered]:
         """Raises `engines.Unsupported`, as `incarnation` does before it."""
         raise engines.Unsupported("the Kubernetes engine cannot enter sandboxes yet: use another way into this one")
+
+    def logs(self, sandbox: Sandbox, asked: logs.Asked) -> AsyncGenerator[logs.Part, None]:
+        """Raises `engines.Unsupported`."""
+        raise engines.Unsupported("the Kubernetes engine cannot read logs yet: use another way to them")
 
 
 def _not_followed(namespace: str) -> str:

@@ -3,19 +3,20 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import structlog
 
 from sandbox_server import engines, lock
+from sandbox_server.domain.logs import Asked, EndReason, Part
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.local import entrance, launch, processes
+from sandbox_server.engines.local import entrance, launch, logs, processes
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.processes import Process
@@ -194,6 +195,17 @@ class LocalEngine:
     ) -> AbstractAsyncContextManager[engines.Entered]:
         """Runs a program beside the process of the sandbox, in bubblewrap if that is."""
         return entrance.enter(self._process(sandbox), incarnation, program)
+
+    def logs(self, sandbox: Sandbox, asked: Asked) -> AsyncGenerator[Part, None]:
+        """Reads the log of the last process, or of the one before."""
+        process = self._process(sandbox)
+
+        def reason() -> EndReason:
+            unit = self._units.get(sandbox.key)
+            replaced = unit is not None and process.generation not in (0, unit.sandbox.pod_generation)
+            return EndReason.POD_REPLACED if replaced else EndReason.PROCESS_ENDED
+
+        return logs.read(process.log, asked, self._pace, lambda: self._process(sandbox).prints, reason)
 
     def _process(self, sandbox: Sandbox) -> Process:
         return processes.find(Folder(self._data_dir, sandbox.key).process, sandbox.uid)

@@ -55,7 +55,8 @@ class Process:
     pump_began: int = 0
 
     @property
-    def _log(self) -> Path:
+    def log(self) -> Path:
+        """Its log, until the next process is started."""
         return Path(f"{self.files}.log")
 
     @property
@@ -118,7 +119,7 @@ class Process:
             words = ["/bin/sh", "-c", launched.script, str(self.files), *launched.words]
             spawned: list[int] = []
             try:
-                pump_pid = output.pump(self._log, printed)
+                pump_pid = output.pump(self.log, printed)
                 spawned.append(pump_pid)
                 pid = launch.spawn(words, launched.env, (printing, 1), (1, 2), (gate, 0), (options, 4))
                 spawned.append(pid)
@@ -149,7 +150,7 @@ class Process:
         # Without an exit code the process was killed together with the wrapper that writes the code.
         code = self._report().get("exit-code", 128 + signal.SIGKILL)
         quick = self.quick + 1 if age < steady else 1
-        words = output.last(self._log) if code != 0 else ""
+        words = output.last(self.log) if code != 0 else ""
         return Process(self.files, self.owner, self.generation, self.restarts + 1, quick, code, words)
 
     def _report(self) -> dict[str, int]:
@@ -191,6 +192,11 @@ class Process:
                 _signal(os.killpg, pump, signal.SIGKILL)
             await _gone(self._running_pump)
         _reap(self.pump)
+
+    @property
+    def prints(self) -> bool:
+        """Whether anything may still be written to its log."""
+        return self._running_pump() != 0
 
     def _running_pump(self) -> int:
         """Returns the pid of the pump, 0 if it does not run."""

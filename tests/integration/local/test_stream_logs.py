@@ -1,0 +1,222 @@
+"""StreamLogs on the local engine: the contract, and what depends on its files."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+
+import grpc
+import pytest
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Phase
+from sandbox_server.engines.local import output
+
+from tests.contract.logs import *  # noqa: F403 - the tests themselves
+from tests.contract.logs import numbered
+from tests.support.local import LocalRig
+from tests.support.logs import Output, Reader, Talker, reading
+from tests.support.rig import FAST, A
+from tests.support.working import refusal
+
+PROGRAM = """
+: >said
+tail -c +1 -f said &
+while ! test -e crash; do sleep 0.02; done
+rm crash; exit 3
+"""
+
+
+class LocalTalker:
+    """A sandbox that prints what is appended to the file `said` of its home."""
+
+    def __init__(self, rig: LocalRig) -> None:
+        self.rig = rig
+        self._home = rig.ground.home(A)
+
+    @property
+    def log(self) -> Path:
+        return self.rig.ground.folder(A) / "main.log"
+
+    async def say(self, data: bytes) -> None:
+        before = self._printed
+        with (self._home / "said").open("ab") as said:
+            said.write(data)
+        await self.rig.there(lambda: self._printed == before + len(data))
+
+    @property
+    def _printed(self) -> int:
+        return sum(one.stat().st_size for one in self.log.parent.glob("main.log*") if one.suffix != ".id")
+
+    async def crash(self) -> None:
+        (self._home / "crash").touch()
+        await self.rig.until(A, lambda one: one.status.last_exit is not None)
+
+
+@pytest.fixture(params=["isolated", pytest.param("plain", marks=pytest.mark.slow)])
+def isolation(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def pace() -> Pace:
+    return dataclasses.replace(FAST, call_most=Pace.call_most)
+
+
+@pytest.fixture
+async def talker(rig: LocalRig) -> Talker:
+    await rig.create(A, spec=rig.ground.script(PROGRAM))
+    await rig.settled(A, Phase.RUNNING)
+    made = LocalTalker(rig)
+    await rig.there(lambda: (rig.ground.home(A) / "said").exists())
+    return made
+
+
+async def test_positions_hold_after_a_restart_of_the_service(talker: LocalTalker, reader: Reader) -> None:
+    await talker.say(numbered(0, 10))
+    found = await reader.read()
+    await talker.rig.restart()
+    await talker.rig.settled(A, Phase.RUNNING)
+    await talker.say(numbered(10, 20))
+    async with reading(talker.rig) as later:
+        await later.read(found)
+    assert found.data == numbered(0, 20)
+    assert found.gaps == []
+
+
+async def test_output_of_a_stopped_sandbox_is_kept(talker: LocalTalker, reader: Reader) -> None:
+    await talker.say(b"last\n")
+    found = Output()
+    await reader.read(found)
+    await talker.rig.begin(A, Phase.STOPPED)
+    await talker.rig.settled(A, Phase.STOPPED)
+    assert (await reader.read(follow=True)).ended == "SANDBOX_STOPPED"
+    # Without bubblewrap the shell says what it was ended by.
+    whole = (await reader.read()).data
+    assert whole.startswith(b"last\n")
+    await reader.read(found)
+    assert (found.data, found.gaps) == (whole, [])
+
+
+async def test_output_of_a_sandbox_that_fails_at_once_is_kept(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script("echo cannot begin; exit 1"))
+    await rig.until(A, lambda one: one.status.phase is Phase.ERROR and one.status.restart_count > 1)
+    async with reading(rig) as reader:
+        assert (await reader.read()).data == b"cannot begin\n"
+        found = await reader.read(previous=True, follow=True)
+        assert (found.data, found.ended) == (b"cannot begin\n", "PROCESS_ENDED")
+
+
+async def test_sandbox_that_never_ran_has_no_output(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script("exit 0"))
+    await rig.begin(A, Phase.STOPPED)
+    await rig.settled(A, Phase.STOPPED)
+    async with reading(rig) as reader:
+        output.former(rig.ground.folder(A) / "main.log").unlink(missing_ok=True)
+        (rig.ground.folder(A) / "main.log").unlink(missing_ok=True)
+        with pytest.raises(grpc.RpcError) as caught:
+            await reader.read()
+    code, reason, facts = refusal(caught.value)
+    assert (code, reason, facts["phase"]) == ("FAILED_PRECONDITION", "NO_OUTPUT_KEPT", "STOPPED")
+
+
+async def test_line_without_its_end_is_sent_soon(talker: LocalTalker, reader: Reader) -> None:
+    found = Output()
+    following = asyncio.create_task(reader.read(found, follow=True))
+    await talker.say(b"name: ")
+    await talker.rig.there(lambda: found.data == b"name: ")
+    await talker.say(b"me\n")
+    await talker.rig.there(lambda: found.data == b"name: me\n")
+    following.cancel()
+
+
+async def test_follower_reads_through_renamed_files_with_every_line_once(rig: LocalRig) -> None:
+    count = 2_200_000
+    await rig.create(A, spec=rig.ground.script(f"sleep 0.5; seq 1 {count}; exec sleep MARK"))
+    await rig.settled(A, Phase.RUNNING)
+    found = bytearray()
+    gaps = 0
+    async with reading(rig) as reader:
+        position = ""
+        while not found.endswith(b"\n%d\n" % count):
+            # Cut again and again.
+            messages = 0
+            stream = reader.stream(follow=True, after_position=position)
+            async for one in stream:
+                if one.HasField("lines"):
+                    found += one.lines.data
+                    position = one.lines.position
+                gaps += one.HasField("gap")
+                messages += 1
+                if messages > 90 or found.endswith(b"\n%d\n" % count):
+                    break
+            stream.cancel()
+    if gaps == 0:
+        assert found == b"".join(b"%d\n" % number for number in range(1, count + 1))
+    else:
+        lines = [int(one) for one in found.split(b"\n") if one]
+        assert lines[-1] == count
+
+
+def printed(log: Path) -> bytes:
+    """What a file of a log has; nothing while it is renamed."""
+    with contextlib.suppress(FileNotFoundError):
+        return log.read_bytes()
+    return b""
+
+
+async def test_slow_reader_gets_a_gap_and_then_what_is_kept(rig: LocalRig) -> None:
+    await rig.create(A, spec=rig.ground.script("seq 1 100; sleep 1; seq 101 4000000; echo; echo done; exec sleep MARK"))
+    await rig.settled(A, Phase.RUNNING)
+    async with reading(rig) as reader:
+        stream = reader.stream(follow=True)
+        found = Output()
+        found.add(await stream.read())
+        log = rig.ground.folder(A) / "main.log"
+        await rig.there(lambda: printed(log).endswith(b"\ndone\n"), within=30)
+        while not found.data.endswith(b"\ndone\n"):
+            found.add(await stream.read())
+        stream.cancel()
+    assert len(found.gaps) >= 1
+    assert len(found.data) < 3 * output.MOST
+    # A file of the log may end within a line.
+    before = found.data[: found.gaps[0]].split()[:-1]
+    assert [int(one) for one in before] == list(range(1, len(before) + 1))
+
+
+async def test_position_that_was_rotated_away_is_followed_by_a_gap(talker: LocalTalker, reader: Reader) -> None:
+    await talker.say(b"first\n")
+    found = await reader.read()
+    for number, name in ((1, "main.log.7"), (2, "main.log")):
+        (talker.log.parent / name).write_bytes(b"file %d\n" % number)
+    await reader.read(found)
+    assert (found.data, found.gaps) == (b"first\nfile 1\nfile 2\n", [6])
+    (talker.log.parent / "main.log.7").unlink()
+
+
+@pytest.mark.parametrize("isolation", ["plain"])
+async def test_links_fifos_and_huge_files_in_place_of_the_log_do_no_harm(
+    talker: LocalTalker, reader: Reader, tmp_path: Path
+) -> None:
+    """Without isolation a sandbox can reach its log."""
+    (tmp_path / "secret").write_text("hush\n")
+    await talker.say(b"some\n")
+    for name in ("main.log", "main.log.id"):
+        place = talker.log.parent / name
+        kept = place.read_bytes()
+        for make in (lambda path: path.symlink_to(tmp_path / "secret"), os.mkfifo, Path.mkdir):
+            place.unlink()
+            make(place)
+            try:
+                found = (await reader.read()).data
+            except grpc.RpcError as error:
+                assert refusal(error)[1] == "NO_OUTPUT_KEPT"
+                found = b""
+            assert found in (b"", b"some\n")
+            place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink()
+            place.write_bytes(kept)
+    with talker.log.open("r+b") as file:
+        file.truncate(1 << 40)
+    assert len((await reader.read()).data) <= output.MOST
+    assert len((await reader.read(tail_lines=5)).data) <= output.MOST
+    talker.log.write_bytes(b"")
