@@ -17,6 +17,7 @@ from sandboxctl import (
     context,
     deletion,
     editing,
+    execs,
     history,
     options,
     reading,
@@ -126,6 +127,10 @@ app.command()(reading.get)
 app.command()(reading.describe)
 app.command("open")(reading.open_)
 app.command()(capabilities.capabilities)
+app.command("exec")(execs.exec_)
+app.command()(execs.execs)
+app.command()(execs.attach)
+app.command()(execs.signal)
 
 
 @app.command("list")

@@ -36,6 +36,15 @@ def volumes(context: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
+def exec_ids(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns the ids of the execs of the sandbox before it that begin so."""
+    with contextlib.suppress(Exception), _connected(context) as reached:
+        namespace, _, sandbox_id = context.params["sandbox_id"].rpartition("/")
+        found = reached.execs(sandbox_id, namespace=namespace or options.chosen.namespace)
+        return _beginning(incomplete, {one.exec_id for one in found})
+    return []
+
+
 def ids_and_projects(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the ids and projects that begin so."""
     with contextlib.suppress(Exception):

@@ -15,6 +15,8 @@ _BY_REASON = {
     "VOLUME_DIFFERS": "leave out --storage to take it up as it is",
     "NO_VOLUME_TO_ADOPT": "leave out --adopt-volume",
     "SANDBOX_NOT_FOUND": "`sandboxctl list` shows those there are; -n names another namespace",
+    "SANDBOX_NOT_RUNNING": "`sandboxctl start` starts it, and `sandboxctl describe` says why it does not run",
+    "EXEC_NOT_FOUND": "`sandboxctl execs` shows those there are",
 }
 # Parts of gRPC's messages about failed connections. The messages are no contract, and report only the last of several
 # addresses of a name. Without any of these parts, what `reach.look` finds at the address decides.
