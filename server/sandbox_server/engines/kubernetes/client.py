@@ -9,7 +9,7 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -162,9 +162,7 @@ class Client:
         headers = {"Accept": accept, "Content-Type": APPLY if method == "PATCH" else JSON}
         try:
             async with asyncio.timeout(self._settings.cluster_timeout):
-                if token := await self._account.get_api_key_with_prefix("BearerToken", "authorization"):
-                    # A token from a file ends with a line break.
-                    headers["Authorization"] = token.strip()
+                headers |= await self._credentials()
                 if fence is not None:
                     fence.check()
                     failpoints.hit("kubernetes_before_write")
@@ -192,6 +190,36 @@ class Client:
             raise Away(f"{method} {path}: {error}") from error
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
             raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+
+    @contextlib.asynccontextmanager
+    async def upgraded(
+        self, path: str, parameters: Sequence[tuple[str, str]], protocols: Sequence[str]
+    ) -> "AsyncIterator[aiohttp.ClientWebSocketResponse[Any]]":
+        """Opens a WebSocket and yields it. Raises as `call`."""
+        try:
+            async with asyncio.timeout(self._settings.cluster_timeout):
+                socket = await self._session.ws_connect(
+                    path,
+                    params=parameters,
+                    protocols=protocols,
+                    headers=await self._credentials(),
+                    server_hostname=self._account.tls_server_name or None,
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            # The connection is closed before the answer was read.
+            raise failure(f"GET {path}", error.message.encode(), error.status) from error
+        except aiohttp.ClientConnectorError as error:
+            raise Away(f"GET {path}: {error}") from error
+        except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError) as error:
+            raise engines.Unreachable(f"GET {path}: {error or type(error).__name__}") from error
+        async with socket:
+            yield socket
+
+    async def _credentials(self) -> dict[str, str]:
+        """Returns the header with the token, if there is one. It reads the token again from time to time."""
+        token = await self._account.get_api_key_with_prefix("BearerToken", "authorization")
+        # A token from a file ends with a line break.
+        return {"Authorization": token.strip()} if token else {}
 
     def _withdrawn(self, error: Exception, right: str) -> rights.Withdrawn | None:
         """What a refusal means where the right may return by itself."""
