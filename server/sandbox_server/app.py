@@ -113,7 +113,7 @@ async def service(
         tokens=authenticator.needs_token,
         reflection=settings.reflection,
     )
-    found = Sandboxes(event_feed, engine)
+    found = Sandboxes(event_feed, engine, pace)
     server = Server(
         (
             Servicer(sandboxes, settings.defaults, settings.policy, pace, deployment),

@@ -196,7 +196,11 @@ def test_a_pod_has_the_time_that_the_service_takes_to_stop(grace: int | None) ->
 def test_each_tenant_namespace_has_the_one_role_and_its_binding() -> None:
     objects = production(tenantNamespaces=["a", "b"])
     rules = yaml.safe_load((charts.DEPLOY / "role.yaml").read_text())["rules"]
-    assert [(one["metadata"]["namespace"], one["rules"]) for one in objects["Role"]] == [("a", rules), ("b", rules)]
+    access = yaml.safe_load((charts.DEPLOY / "access.yaml").read_text())["rules"]
+    roles = [(one["metadata"]["namespace"], one["rules"]) for one in objects["Role"]]
+    assert roles == [("a", [*rules, *access]), ("b", [*rules, *access])]
+    (without,) = production(tenantNamespaces=["a"], access=False)["Role"]
+    assert without["rules"] == rules
     account = {"kind": "ServiceAccount", "name": NAME, "namespace": "system"}
     for one in objects["RoleBinding"]:
         assert (one["roleRef"]["kind"], one["roleRef"]["name"], one["subjects"]) == ("Role", NAME, [account])

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from tests.support import samples
 from tests.support.scripted_cluster import ScriptedCluster
+from tests.support.scripted_kubelet import Kubelet
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"
@@ -34,7 +35,8 @@ class ScriptedApi:
 
     The pods of sandboxes in `unmade` are not made, those in `crashing` crash; while `unbound`, no claim binds.
     `namespace` is the state of every namespace: Active, Terminating or Missing. The service has rights in it while there
-    is a `role`, and with `namespace_rights` may get the namespace itself.
+    is a `role`, and with `namespace_rights` may get the namespace itself. With `access` it may enter pods, which `kubelet`
+    then does.
     What is outside of namespaces is in `cluster`.
     Of its `controllers`, that of StatefulSets and the garbage collector can be taken away.
     `keeps_broken_pods`: a pod that is not ready is not replaced when the template changes, as on Kubernetes 1.35.0 to
@@ -57,6 +59,8 @@ class ScriptedApi:
         self.controllers = {"StatefulSet", "garbage"}
         self.role = True
         self.namespace_rights = False
+        self.access = True
+        self.kubelet = Kubelet()
         self.namespace = "Active"
         self.cluster = ScriptedCluster()
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
@@ -125,6 +129,9 @@ class ScriptedApi:
         if request.method == "GET" and not name:
             watched = request.query.get("watch") == "true"
             return await self._watch(request, collection) if watched else self._list(request, collection)
+        name, _, subresource = name.partition("/")
+        if parts[at + 2] == "pods" and not self.access:
+            return forbidden("get", f"pods/{subresource}".rstrip("/"), parts[at + 1])
         known = self.objects.get(collection, {}).get(name)
         if request.method in ("PATCH", "POST") and known is None and self.namespace != "Active":
             words = f"unable to create new content in namespace {parts[at + 1]} because it is being terminated"
@@ -137,6 +144,9 @@ class ScriptedApi:
             return self._apply(collection, name, await request.json())
         if known is None:
             return status(404, f'{parts[at + 2]} "{name}" not found')
+        if subresource:
+            assert subresource == "exec"
+            return await self.kubelet.exec(request, known, self.env(known))
         if request.method == "DELETE":
             preconditions = (await request.json()).get("preconditions", {})
             if any(known["metadata"][name] != wanted for name, wanted in preconditions.items()):
@@ -150,9 +160,7 @@ class ScriptedApi:
         """The answer of RBAC; a namespace that may be got and is not there is said so."""
         if resource or not self.namespace_rights:
             verb = {"PATCH": "patch", "POST": "create", "DELETE": "delete"}.get(method, "get")
-            what = resource or "namespaces"
-            words = f'{what} is forbidden: User "u" cannot {verb} resource "{what}" in the namespace "{namespace}"'
-            return None if resource and self.role else status(403, words)
+            return None if resource and self.role else forbidden(verb, resource or "namespaces", namespace)
         return status(404, f'namespaces "{namespace}" not found') if self.namespace == "Missing" else None
 
     def _list(self, request: web.Request, collection: str) -> web.Response:
@@ -325,6 +333,7 @@ class ScriptedApi:
         if collection.endswith("statefulsets"):
             self._control(collection.split("/")[-2], name)
         if collection.endswith("pods"):
+            self.kubelet.kill(self.kubelet.container(gone))
             claims = collection.replace("pods", "persistentvolumeclaims")
             self._release(claims, f"vn-homevn-agent-{name}")
 
@@ -438,16 +447,42 @@ class ScriptedApi:
         container = template["spec"]["containers"][0]
         if container.get("terminationMessagePolicy") != "FallbackToLogsOnError":
             return ""
+        return f"cannot connect with {self._env(namespace, container).get('TOKEN', '')}\n"
+
+    def env(self, pod: dict[str, Any]) -> dict[str, str]:
+        """The environment of the container of a pod."""
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"].removesuffix("-0")
+        made_by = self.objects[f"apis/apps/v1/namespaces/{namespace}/statefulsets"][name]
+        return self._env(namespace, made_by["spec"]["template"]["spec"]["containers"][0])
+
+    def _env(self, namespace: str, container: dict[str, Any]) -> dict[str, str]:
         secrets = self.objects.get(f"api/v1/namespaces/{namespace}/secrets", {})
-        data = [secrets[one["secretRef"]["name"]].get("data", {}) for one in container.get("envFrom", [])]
-        token = base64.b64decode(next((one["TOKEN"] for one in data if "TOKEN" in one), "")).decode()
-        return f"cannot connect with {token}\n"
+        env: dict[str, str] = {}
+        for source in container.get("envFrom", []):
+            env |= secrets[source["secretRef"]["name"]].get("data", {})
+        return {name: base64.b64decode(value).decode() for name, value in env.items()}
+
+    def restart_container(self, namespace: str, name: str, reason: str = "Error") -> None:
+        """Ends the container of a pod and starts it again at once, as a kubelet does the first time."""
+        pods = f"api/v1/namespaces/{namespace}/pods"
+        pod = copy.deepcopy(self.objects[pods][name])
+        self.kubelet.kill(self.kubelet.container(pod))
+        (container,) = pod["status"]["containerStatuses"]
+        container["restartCount"] += 1
+        container["lastState"] = {"terminated": {"exitCode": 137, "reason": reason}}
+        self.put(pods, pod)
 
 
 def status(code: int, message: str, **headers: str) -> web.Response:
     """A Status answer."""
     body = {"kind": "Status", "status": "Failure", "message": message, "code": code}
     return web.json_response(body, status=code, headers=headers)
+
+
+def forbidden(verb: str, resource: str, namespace: str) -> web.Response:
+    """RBAC's refusal."""
+    words = f'{resource} is forbidden: User "u" cannot {verb} resource "{resource}" in the namespace "{namespace}"'
+    return status(403, words)
 
 
 def refusal(collection: str, before: dict[str, Any], after: dict[str, Any]) -> str:

@@ -37,7 +37,8 @@ class ScriptedCluster:
                 return web.json_response({"status": {"userInfo": {"username": USER}}}, status=201)
             case "selfsubjectaccessreviews":
                 what = (await request.json())["spec"]["resourceAttributes"]
-                name = ".".join(part for part in (what["resource"], what.get("group")) if part)
+                resource = "/".join(part for part in (what["resource"], what["subresource"]) if part)
+                name = ".".join(part for part in (resource, what["group"]) if part)
                 return web.json_response({"status": {"allowed": (name, what["verb"]) not in self.denied}}, status=201)
         if plural not in self.objects:
             words = f'{plural} is forbidden: User "u" cannot list resource "{plural}" at the cluster scope'

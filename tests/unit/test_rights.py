@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sandbox_server.engines.kubernetes.rights import ROLE, Rights, right
+from sandbox_server.engines.kubernetes.rights import ACCESS, ROLE, Rights, right
 
 GET = right("GET", "api/v1/namespaces/default/pods/a", watch=False)
 
@@ -51,13 +51,21 @@ def test_rights_differ_by_verb_kind_and_whether_an_object_is_named() -> None:
     assert right("GET", f"{pods}/a", watch=False) == right("GET", f"{pods}/b", watch=False)
 
 
-def test_the_role_grants_what_the_service_needs_and_no_more() -> None:
-    file = Path(__file__).parents[2] / "deploy" / "role.yaml"
-    granted = {
+def granted(name: str) -> set[tuple[str, str, str]]:
+    file = Path(__file__).parents[2] / "deploy" / name
+    return {
         (group, resource, verb)
         for rule in yaml.safe_load(file.read_text())["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert granted == {(kind.group, kind.plural, verb) for kind, verbs in ROLE.items() for verb in verbs}
+
+
+def test_the_role_grants_what_the_service_needs_and_no_more() -> None:
+    needed = {(kind.group, kind.plural, verb) for kind, verbs in ROLE.items() for verb in verbs}
+    assert granted("role.yaml") == needed
+
+
+def test_the_role_of_access_grants_what_access_needs_and_no_more() -> None:
+    assert granted("access.yaml") == {("", resource, verb) for resource, verbs in ACCESS.items() for verb in verbs}

@@ -23,8 +23,9 @@ Errors are as in sandbox.proto, and those of any call there are those of any cal
   NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
   FAILED_PRECONDITION  SANDBOX_NOT_RUNNING: its phase is not PHASE_RUNNING; the metadata of ErrorInfo has `phase` and
                        `phase_reason`. Start it, or wait for it.
-                       EXEC_UNSUPPORTED: the engine of the service cannot enter sandboxes yet, or the sandbox has no
-                       POSIX shell at /bin/sh. Use another image.
+                       EXEC_UNSUPPORTED: the sandbox has no POSIX shell at /bin/sh. Use another image.
+                       ACCESS_NOT_GRANTED: the service may not enter the pods of the namespace. Ask its operator to grant
+                       that right.
   UNAVAILABLE          SANDBOX_NOT_REACHED: the engine or the sandbox does not answer. Repeat, with the same ids and
                        offsets: a command is not run again.
 """
@@ -94,13 +95,15 @@ class _ExecExitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExecEx
     EXEC_EXIT_REASON_TIMEOUT: _ExecExitReason.ValueType  # 3
     """Its time was over."""
     EXEC_EXIT_REASON_OUT_OF_MEMORY: _ExecExitReason.ValueType  # 4
-    """It was killed for using more memory than the sandbox has."""
+    """EXEC_STATE_LOST: the process of the sandbox was killed for using more memory than the sandbox has."""
     EXEC_EXIT_REASON_SANDBOX_STOPPED: _ExecExitReason.ValueType  # 5
     """EXEC_STATE_LOST: the sandbox was stopped or deleted."""
     EXEC_EXIT_REASON_POD_REPLACED: _ExecExitReason.ValueType  # 6
     """EXEC_STATE_LOST: the process of the sandbox ended or was replaced, for example by an update."""
     EXEC_EXIT_REASON_NODE_LOST: _ExecExitReason.ValueType  # 7
-    """EXEC_STATE_LOST: the node of the sandbox was lost."""
+    """EXEC_STATE_LOST: the node of the sandbox was lost. If the node comes back before its pods were removed, so does the
+    exec.
+    """
 
 class ExecExitReason(_ExecExitReason, metaclass=_ExecExitReasonEnumTypeWrapper):
     """ExecExitReason is why an exec ended."""
@@ -114,13 +117,15 @@ EXEC_EXIT_REASON_SIGNAL: ExecExitReason.ValueType  # 2
 EXEC_EXIT_REASON_TIMEOUT: ExecExitReason.ValueType  # 3
 """Its time was over."""
 EXEC_EXIT_REASON_OUT_OF_MEMORY: ExecExitReason.ValueType  # 4
-"""It was killed for using more memory than the sandbox has."""
+"""EXEC_STATE_LOST: the process of the sandbox was killed for using more memory than the sandbox has."""
 EXEC_EXIT_REASON_SANDBOX_STOPPED: ExecExitReason.ValueType  # 5
 """EXEC_STATE_LOST: the sandbox was stopped or deleted."""
 EXEC_EXIT_REASON_POD_REPLACED: ExecExitReason.ValueType  # 6
 """EXEC_STATE_LOST: the process of the sandbox ended or was replaced, for example by an update."""
 EXEC_EXIT_REASON_NODE_LOST: ExecExitReason.ValueType  # 7
-"""EXEC_STATE_LOST: the node of the sandbox was lost."""
+"""EXEC_STATE_LOST: the node of the sandbox was lost. If the node comes back before its pods were removed, so does the
+exec.
+"""
 Global___ExecExitReason: _TypeAlias = ExecExitReason  # noqa: Y015
 
 class _LogEndReason:

@@ -23,8 +23,9 @@ Errors are as in sandbox.proto, and those of any call there are those of any cal
   NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
   FAILED_PRECONDITION  SANDBOX_NOT_RUNNING: its phase is not PHASE_RUNNING; the metadata of ErrorInfo has `phase` and
                        `phase_reason`. Start it, or wait for it.
-                       EXEC_UNSUPPORTED: the engine of the service cannot enter sandboxes yet, or the sandbox has no
-                       POSIX shell at /bin/sh. Use another image.
+                       EXEC_UNSUPPORTED: the sandbox has no POSIX shell at /bin/sh. Use another image.
+                       ACCESS_NOT_GRANTED: the service may not enter the pods of the namespace. Ask its operator to grant
+                       that right.
   UNAVAILABLE          SANDBOX_NOT_REACHED: the engine or the sandbox does not answer. Repeat, with the same ids and
                        offsets: a command is not run again.
 """

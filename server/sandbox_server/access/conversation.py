@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator
 
 from sandbox_server import engines
-from sandbox_server.access import scripts
+from sandbox_server.access import sandboxes, scripts
 from sandbox_server.domain import execs
 from sandbox_server.domain.execs import Channel, Exec
 from sandbox_server.domain.sandbox import Sandbox
@@ -160,12 +160,13 @@ def _nonsense() -> Cut:
 async def run(
     engine: engines.Access, sandbox: Sandbox, incarnation: str, script: bytes, within: float
 ) -> AsyncIterator[Lines]:
-    """Runs a script in a sandbox until the context ends. Raises `Cut`."""
+    """Runs a script in a sandbox until the context ends. Raises `Cut` and `errors.FailedPrecondition`."""
     try:
-        async with engine.enter(sandbox, incarnation, scripts.BOOTSTRAP) as stream:
-            lines = Lines(stream, within)
-            await lines.send(script)
-            yield lines
+        with sandboxes.refusals():
+            async with engine.enter(sandbox, incarnation, scripts.BOOTSTRAP) as stream:
+                lines = Lines(stream, within)
+                await lines.send(script)
+                yield lines
     except engines.Unreachable as error:
         raise Cut(str(error)) from None
 

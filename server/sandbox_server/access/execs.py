@@ -14,9 +14,8 @@ from sandbox_server.access import conversation, sandboxes, scripts
 from sandbox_server.access.conversation import Conversation
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
-from sandbox_server.domain.execs import End, Exec, ExitReason, Start
+from sandbox_server.domain.execs import Exec, Start
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key, Sandbox
 
@@ -75,7 +74,7 @@ class Execs:
                 incarnation=current,
             )
         if incarnation != current:
-            return self._lost(sandbox, exec_id, incarnation)
+            return await self._lost(sandbox, exec_id, incarnation)
         script = scripts.start(exec_id, payload, asked)
         try:
             async with conversation.run(self._engine, sandbox, incarnation, script, self._pace.access_within) as lines:
@@ -161,40 +160,57 @@ class Execs:
     async def about(self, place: Place, work: Callable[[Conversation], Awaitable[T]]) -> T | Exec:
         """Returns the result of `work`, or the lost exec if its incarnation has ended or ends meanwhile."""
         sandbox = await self._sandboxes.last(place.principal, place.key)
-        current = await self._sandboxes.incarnation(sandbox)
-        incarnation = place.incarnation or current
-        if incarnation != current:
-            return self._lost(sandbox, place.exec_id, incarnation)
+        incarnation = place.incarnation
+        if incarnation and incarnation != await self._sandboxes.found(sandbox):
+            return await self._lost(sandbox, place.exec_id, incarnation)
         sandboxes.check_running(sandbox)
+        if not incarnation:
+            incarnation = await self._sandboxes.incarnation(sandbox)
+        working = asyncio.create_task(self._talk(sandbox, place.exec_id, incarnation, work))
+        ending = asyncio.create_task(self._sandboxes.ended(place.principal, sandbox, incarnation, self._pace.resync))
+        try:
+            await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done() and (ended := ending.result()) is not None:
+                return await self._lost(ended, place.exec_id, incarnation)
+            return await working
+        except conversation.Cut as cut:
+            return await self._after_cut(place, incarnation, cut)
+        finally:
+            for task in (working, ending):
+                task.cancel()
+            await asyncio.gather(working, ending, return_exceptions=True)
+
+    async def _talk(
+        self, sandbox: Sandbox, exec_id: str, incarnation: str, work: Callable[[Conversation], Awaitable[T]]
+    ) -> T:
+        """Returns the result of `work`. Raises `conversation.Cut`."""
         within = self._pace.access_within
         try:
-            async with conversation.begin(self._engine, sandbox, incarnation, place.exec_id, within) as talk:
+            async with conversation.begin(self._engine, sandbox, incarnation, exec_id, within) as talk:
                 return await work(talk)
         except conversation.Unknown:
             raise errors.NotFound(
-                "EXEC_NOT_FOUND", f"there is no exec {place.exec_id!r} in this incarnation: check its id"
+                "EXEC_NOT_FOUND", f"there is no exec {exec_id!r} in this incarnation: check its id"
             ) from None
-        except conversation.Cut as cut:
-            return await self._after_cut(place, incarnation, cut)
 
     async def _after_cut(self, place: Place, incarnation: str, cut: conversation.Cut) -> Exec:
         """Returns the lost exec if the incarnation has ended, else raises `errors.Unavailable`.
 
         A sandbox takes a moment to end after the programs in it.
         """
-        sandbox = await self._sandboxes.last(place.principal, place.key)
-        deadline = asyncio.get_running_loop().time() + self._pace.access_end_shown_within
-        while await self._sandboxes.incarnation(sandbox) == incarnation:
-            if asyncio.get_running_loop().time() > deadline:
-                raise sandboxes.not_reached(cut)
-            await asyncio.sleep(self._pace.access_look_first)
-        return self._lost(await self._sandboxes.last(place.principal, place.key), place.exec_id, incarnation)
+        ended: Sandbox | None
+        ended = sandbox = await self._sandboxes.last(place.principal, place.key)
+        if await self._sandboxes.found(sandbox) == incarnation:
+            every = self._pace.access_look_most
+            try:
+                async with asyncio.timeout(self._pace.access_end_shown_within):
+                    ended = await self._sandboxes.ended(place.principal, sandbox, incarnation, every)
+            except TimeoutError:
+                ended = None
+        if ended is None:
+            raise sandboxes.not_reached(cut)
+        return await self._lost(ended, place.exec_id, incarnation)
 
-    def _lost(self, sandbox: Sandbox, exec_id: str, incarnation: str) -> Exec:
+    async def _lost(self, sandbox: Sandbox, exec_id: str, incarnation: str) -> Exec:
         """Returns the exec of an incarnation that has ended."""
-        reason = ExitReason.POD_REPLACED
-        if sandbox.desired is not DesiredState.RUNNING:
-            reason = ExitReason.SANDBOX_STOPPED
-        elif sandbox.status.reason is Reason.NODE_LOST:
-            reason = ExitReason.NODE_LOST
-        return Exec(exec_id, incarnation, End(0, 0, reason))
+        return Exec(exec_id, incarnation, await self._sandboxes.end(sandbox, incarnation))

@@ -37,7 +37,7 @@ async def pod_security(check: Check, api: Client) -> list[Result]:
 
 async def pod(check: Check, api: Client, settings: Settings) -> list[Result]:
     """Checks that the pod of a sandbox with nothing but defaults would be admitted, if the user may create pods."""
-    if not await inspection.allowed(api, check.subject, Kind.POD, "create"):
+    if not await inspection.allowed(api, check.subject, Kind.POD.group, Kind.POD.plural, "create"):
         why = "a dry run of a sandbox's pod needs the right to create pods, which the service does not need"
         return [check.not_checked(why, "run `sandbox-server doctor --kubeconfig FILE` with an administrator's file")]
     try:

@@ -31,6 +31,7 @@ async def examine(examination: Examination, settings: Settings, namespaces: Sequ
             exists = await examination.check("namespace", name, cluster.namespace, needs=needs)
             in_it = needs or ("" if exists else "the namespace is missing or is being removed")
             await examination.check("rights", name, cluster.rights, needs=in_it)
+            await examination.check("access", name, cluster.access, needs=in_it)
             await examination.check("secrets", name, cluster.secrets, needs=in_it)
             await examination.check("pod security", name, cluster.pod_security, needs=in_it)
             await examination.check("pod", name, cluster.pod, needs=in_it)
@@ -104,6 +105,18 @@ class _Cluster:
             check.failure(f"the service may not {verb} {kind.plural}{kind.group and f'.{kind.group}'}", remedy)
             for kind, verb in missing
         ]
+
+    async def access(self, check: Check) -> list[Result]:
+        """Checks the rights to work in pods. An operator may leave out all of them."""
+        number = sum(map(len, rights.ACCESS.values()))
+        missing = await inspection.missing_access(self._api, check.subject)
+        if not missing:
+            return [check.ok(f"all {number} rights to work in sandboxes are granted")]
+        if len(missing) == number:
+            return [check.ok("access not granted: SandboxAccess answers ACCESS_NOT_GRANTED (deploy/access.yaml)")]
+        what = f"access not granted: the service may not {', '.join(missing)}, and SandboxAccess answers ACCESS_NOT_GRANTED"
+        remedy = f"set access in the chart, or run `kubectl apply -n {check.subject} -f deploy/access.yaml`"
+        return [check.warning(what, remedy)]
 
     async def secrets(self, check: Check) -> list[Result]:
         """Checks that the Secrets of the settings, which the service does not make, are in the namespace."""

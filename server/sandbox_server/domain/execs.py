@@ -56,7 +56,7 @@ class End:
     @property
     def state(self) -> State:
         """EXITED, or LOST if what the command would have answered is not known."""
-        return State.LOST if self.reason >= ExitReason.SANDBOX_STOPPED else State.EXITED
+        return State.LOST if self.reason >= ExitReason.OUT_OF_MEMORY else State.EXITED
 
 
 def ended(code: int, timed_out: bool) -> End:

@@ -70,7 +70,8 @@ class Pod:
     answer to a probe, and not as soon as its process runs. `awaits_probe`: a container runs and has not had that answer
     yet. `ready_at` is when its readiness counts; None: at once.
     `recent_until` is when the last end of a process stops being recent; None: no process ended, or the pod has been ready
-    since. `template` names the template that it was made from, as the workload does.
+    since. `template` names the template that it was made from, as the workload does. `incarnation` names the start of its
+    process that runs; empty while none does. `last_exit_of` names the start that ended with `last_exit`.
     """
 
     owner: str
@@ -92,6 +93,8 @@ class Pod:
     ready_at: datetime | None = None
     recent_until: datetime | None = None
     template: str = ""
+    incarnation: str = ""
+    last_exit_of: str = ""
 
     def outdated(self, workload: Workload, pod_generation: int) -> bool:
         """Whether the workload has another template now than the pod was made from.

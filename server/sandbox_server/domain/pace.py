@@ -65,6 +65,9 @@ class Pace:
     """Between two reads of the credentials of a kubeconfig. The Kubernetes client reads a pod's token as often."""
     credentials_again: float = 5
     """Until a read of the credentials that failed is repeated: calls fail meanwhile, and a plugin may cost its provider a login."""
+    farewell_within: float = 0.2
+    """For an API server to answer that a WebSocket closes. Nothing depends on the answer, and an exec that ended with its node
+    is waited for."""
     plugin_within: float = 30
     """For a credential plugin of a kubeconfig to end: it may ask a server of its provider."""
 

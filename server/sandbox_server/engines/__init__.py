@@ -170,6 +170,10 @@ class Unsupported(Exception):
     """The engine cannot enter this sandbox, now or later. The text says why."""
 
 
+class NotGranted(Exception):
+    """The service lacks the right to enter sandboxes of this namespace. The text says which one."""
+
+
 class NoOutput(Exception):
     """The engine keeps no output of that process. The text says why."""
 
@@ -194,15 +198,20 @@ class Access(Protocol):
     async def incarnation(self, sandbox: Sandbox) -> str:
         """Returns the incarnation of the sandbox that runs now: one start of its process. Empty if none runs.
 
-        Raises `Unsupported`, and `Unreachable` if the engine cannot be asked now.
+        Raises `NotGranted`, and `Unreachable` if the engine cannot be asked now.
         """
+
+    async def ended_by(self, sandbox: Sandbox, incarnation: str) -> Reason | None:
+        """Returns OUT_OF_MEMORY or NODE_LOST if that ended an incarnation, as far as the engine still knows. Raises as
+        `incarnation`."""
 
     def enter(self, sandbox: Sandbox, incarnation: str, program: Sequence[str]) -> AbstractAsyncContextManager[Entered]:
         """Runs a fixed small program in the sandbox until the context ends; what the program has started goes on.
 
         It has the environment and the working directory of the sandbox's process, and its user. The arguments may be
         recorded by others: what is secret is for its input. `SANDBOX_ACCESS` in its environment, if that is set, is the
-        directory for what it keeps. Raises `Unreachable` if that incarnation does not run, or cannot be reached.
+        directory for what it keeps. Raises `Unreachable` if that incarnation does not run, or cannot be reached; nothing
+        was written to the program then. Raises `Unsupported` and `NotGranted`.
         """
 
     def logs(self, sandbox: Sandbox, asked: logs.Asked) -> AsyncGenerator[logs.Part, None]:

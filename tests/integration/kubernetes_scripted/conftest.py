@@ -12,8 +12,9 @@ from tests.support.scripted_api import ScriptedApi
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[ScriptedApi]:
+async def api(tmp_path: Path) -> AsyncIterator[ScriptedApi]:
     made = ScriptedApi()
+    made.kubelet.folder = tmp_path
     await made.start()
     try:
         yield made

@@ -146,6 +146,25 @@ async def test_role_that_is_not_bound_is_one_failure_that_says_how_to_bind_it(
     assert result.remedy.endswith("--role=sandbox-service --serviceaccount=sandbox-system:sandbox-service`")
 
 
+ACCESS = [(resource, verb) for resource, verbs in rights.ACCESS.items() for verb in verbs]
+
+
+async def test_rights_to_work_in_sandboxes_may_be_left_out_but_not_in_part(examine: Examine, api: ScriptedApi) -> None:
+    found = only(await examine(), "access", "a-ns")
+    assert (found.status, found.message) == (Status.OK, "all 3 rights to work in sandboxes are granted")
+    denied = api.cluster.denied
+    api.cluster.denied = denied | {*ACCESS}
+    found = only(await examine(), "access", "a-ns")
+    assert found.status is Status.OK
+    assert found.message.startswith("access not granted: ")
+    for resource, verb in ACCESS:
+        api.cluster.denied = denied | {(resource, verb)}
+        found = only(await examine(), "access", "a-ns")
+        assert found.status is Status.WARNING
+        assert f"the service may not {verb} {resource}," in found.message
+        assert found.remedy.endswith("run `kubectl apply -n a-ns -f deploy/access.yaml`")
+
+
 async def test_namespaces_are_those_of_the_token_file(examine: Examine, tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     path.write_text('{"tenants": [{"name": "a", "namespaces": ["b-ns", "c-ns"], "tokens": ["%s"]}]}' % (CANARY * 2))

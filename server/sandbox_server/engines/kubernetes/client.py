@@ -18,6 +18,7 @@ from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import Configuration
 
 from sandbox_server import engines, failpoints, files
+from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.fence import Fence
@@ -195,7 +196,8 @@ class Client:
     async def upgraded(
         self, path: str, parameters: Sequence[tuple[str, str]], protocols: Sequence[str]
     ) -> "AsyncIterator[aiohttp.ClientWebSocketResponse[Any]]":
-        """Opens a WebSocket and yields it. Raises as `call`."""
+        """Opens a WebSocket and yields it. Raises as `call`; a 403 is always CLUSTER_FORBIDDEN."""
+        right = rights.right("UPGRADE", path, False)
         try:
             async with asyncio.timeout(self._settings.cluster_timeout):
                 socket = await self._session.ws_connect(
@@ -204,10 +206,18 @@ class Client:
                     protocols=protocols,
                     headers=await self._credentials(),
                     server_hostname=self._account.tls_server_name or None,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=self._pace.farewell_within),
+                    # A connection that is silent for long may be cut by what is between, or may be dead.
+                    heartbeat=self._pace.heartbeat,
                 )
+            self._rights.allowed(right)
         except aiohttp.WSServerHandshakeError as error:
-            # The connection is closed before the answer was read.
-            raise failure(f"GET {path}", error.message.encode(), error.status) from error
+            # The connection is closed before the body of the answer was read, which says why.
+            words = f"GET {path}: {error.status}"
+            if error.status == 403:
+                forbidden = engines.Refused(Fault(Reason.CLUSTER_FORBIDDEN, words))
+                raise self._withdrawn(forbidden, right) or forbidden from None
+            raise failure(words, b"{}", error.status) from None
         except aiohttp.ClientConnectorError as error:
             raise Away(f"GET {path}: {error}") from error
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError) as error:

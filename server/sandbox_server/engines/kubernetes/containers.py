@@ -47,6 +47,8 @@ _PASSING = re.compile("|".join(_PASSING_WORDS))
 # (internal/cri/server/container_start.go), ContainerCannotRun that of Docker behind its shim.
 _NOT_STARTED = ("StartError", "ContainerCannotRun")
 
+OUT_OF_MEMORY = "OOMKilled"
+"""The reason of a container whose process was killed for its memory, as runtimes give it."""
 MAKING = "the container is being made"
 _UNREADY = "runs; it is not ready yet"
 _PENDING = (Reason.CONTAINER_CREATING, Reason.NOT_READY)
@@ -66,6 +68,16 @@ class Cause(NamedTuple):
 def own(status: Status) -> Container:
     """Returns the status of the sandbox's container."""
     return next((one for one in status.containerStatuses if one.name == pods.CONTAINER), Container())
+
+
+def incarnation(uid: str, container: Container) -> str:
+    """Names the start of the process that runs, of the pod with that uid; empty while none does."""
+    return f"{uid}.{container.restartCount}" if "running" in container.state else ""
+
+
+def last_exit_of(uid: str, container: Container) -> str:
+    """Names the start that ended last. A container that was restarted N times had N + 1 starts, the first with number 0."""
+    return f"{uid}.{container.restartCount - 1 if 'running' in container.state else container.restartCount}"
 
 
 def restarts(status: Status) -> int:
@@ -131,7 +143,7 @@ def _ended(ended: State, otherwise: Reason) -> Cause:
     message = (
         f"the container ended with exit code {ended.exitCode} ({ended.reason or 'Error'}); it is being started again"
     )
-    return Cause(Reason.OUT_OF_MEMORY if ended.reason == "OOMKilled" else otherwise, message)
+    return Cause(Reason.OUT_OF_MEMORY if ended.reason == OUT_OF_MEMORY else otherwise, message)
 
 
 def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iterator[Cause]:

@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from sandbox_server import engines
-from sandbox_server.domain import logs
-from sandbox_server.domain.observed import Fault, Observed
+from sandbox_server.domain import logs, ownership
+from sandbox_server.domain.observed import Fault, Observed, Pod
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
@@ -16,6 +16,7 @@ from sandbox_server.engines.kubernetes import (
     client,
     contest,
     disk,
+    entrance,
     leftovers,
     manifests,
     observe,
@@ -214,14 +215,27 @@ class KubernetesEngine:
         return view
 
     async def incarnation(self, sandbox: Sandbox) -> str:
-        """Raises `engines.Unsupported`."""
-        raise engines.Unsupported("the Kubernetes engine cannot enter sandboxes yet: use another way into this one")
+        """Returns the pod's uid and how often its container was restarted."""
+        pod = await self._pod(sandbox)
+        return "" if pod is None else pod.incarnation
+
+    async def ended_by(self, sandbox: Sandbox, incarnation: str) -> Reason | None:
+        """Returns what the pod still tells."""
+        return entrance.ended_by(await self._pod(sandbox), incarnation)
 
     def enter(
         self, sandbox: Sandbox, incarnation: str, program: Sequence[str]
     ) -> AbstractAsyncContextManager[engines.Entered]:
-        """Raises `engines.Unsupported`, as `incarnation` does before it."""
-        raise engines.Unsupported("the Kubernetes engine cannot enter sandboxes yet: use another way into this one")
+        """Runs a program in the container of the sandbox."""
+        return entrance.enter(self._api, sandbox, incarnation, program, self._pace.access_within)
+
+    async def _pod(self, sandbox: Sandbox) -> Pod | None:
+        """Returns the pod of a sandbox as the view shows it, or as the API server does where the namespace is not followed."""
+        view = self._views.get(sandbox.namespace)
+        if view is None or not view.synced:
+            return await entrance.read_pod(self._api, sandbox)
+        pod = view.pods.get(resources.pod_name(sandbox))
+        return pod if pod is not None and ownership.owned(sandbox, pod) else None
 
     def logs(self, sandbox: Sandbox, asked: logs.Asked) -> AsyncGenerator[logs.Part, None]:
         """Raises `engines.Unsupported`."""

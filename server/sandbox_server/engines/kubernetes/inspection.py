@@ -109,9 +109,13 @@ def _ahead(date: str, before: datetime, after: datetime) -> timedelta:
     return latest - before if latest < before else timedelta()
 
 
-async def allowed(api: client.Client, namespace: str, kind: Kind, verb: str) -> bool:
-    """Returns whether the API server lets the service do so in a namespace. Every user may ask this."""
-    what = {"namespace": namespace, "group": kind.group, "resource": kind.plural, "verb": verb}
+async def allowed(api: client.Client, namespace: str, group: str, resource: str, verb: str) -> bool:
+    """Returns whether the API server lets the service do so in a namespace. Every user may ask this.
+
+    `resource` is one such as `pods`, or a part of its objects such as `pods/exec`.
+    """
+    resource, _, part = resource.partition("/")
+    what = {"namespace": namespace, "group": group, "resource": resource, "subresource": part, "verb": verb}
     spec = {"resourceAttributes": what}
     return (await _review(api, "authorization", "SelfSubjectAccessReview", spec=spec)).allowed
 
@@ -119,8 +123,15 @@ async def allowed(api: client.Client, namespace: str, kind: Kind, verb: str) -> 
 async def missing_rights(api: client.Client, namespace: str) -> list[tuple[Kind, str]]:
     """Returns the rights of `rights.ROLE` that the service does not have in a namespace."""
     needed = [(kind, verb) for kind, verbs in rights.ROLE.items() for verb in verbs]
-    answers = await asyncio.gather(*(allowed(api, namespace, *one) for one in needed))
-    return [one for one, is_allowed in zip(needed, answers, strict=True) if not is_allowed]
+    asked = (allowed(api, namespace, kind.group, kind.plural, verb) for kind, verb in needed)
+    return [one for one, is_allowed in zip(needed, await asyncio.gather(*asked), strict=True) if not is_allowed]
+
+
+async def missing_access(api: client.Client, namespace: str) -> list[str]:
+    """Returns the rights of `rights.ACCESS` that the service does not have in a namespace, as `create pods/exec`."""
+    needed = [(resource, verb) for resource, verbs in rights.ACCESS.items() for verb in verbs]
+    answers = await asyncio.gather(*(allowed(api, namespace, "", *one) for one in needed))
+    return [f"{verb} {resource}" for (resource, verb), allows in zip(needed, answers, strict=True) if not allows]
 
 
 async def labels(api: client.Client, namespace: str) -> Mapping[str, str]:

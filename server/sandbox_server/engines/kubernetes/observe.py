@@ -140,6 +140,7 @@ def pod(found: Object) -> Pod:
     last = container.state.get("terminated") or container.lastState.get("terminated")
     ended = disruptions.of(found)
     cause = Cause(ended.reason, ended.message) if ended else _cause(status, container, ready, scheduled)
+    lost = _node_lost(container, ready)
     unexplained = cause.reason is Reason.CONTAINER_CREATING and cause.message == ""
     pulled = True if container.imageID or "running" in container.state else None
     return Pod(
@@ -159,6 +160,9 @@ def pod(found: Object) -> Pod:
         disruption=ended,
         template=meta.labels.get(REVISION, ""),
         last_exit=Exit(last.exitCode, last.reason or "Error", last.message) if last else None,
+        # A lost node says nothing of what it runs. It counts as ended, until the node comes back.
+        incarnation="" if lost or status.phase == "Failed" else containers.incarnation(meta.uid, container),
+        last_exit_of=containers.last_exit_of(meta.uid, container) if last else "",
     )
 
 
@@ -166,13 +170,17 @@ def _cause(status: Status, container: Container, ready: State, scheduled: State)
     """Returns why the pod is not ready: the domain's reason and the cluster's message."""
     if ready.status == "True":
         return Cause(Reason.READY, "the pod is ready")
-    if ready.status and not ready.reason and container.ready:
-        # controller/util/node/controller_utils.go (MarkPodsNotReady) turns Ready alone and gives no reason; the kubelet
-        # gives one, and withdraws the container's own with it unless a readiness gate is missing.
+    if _node_lost(container, ready):
         return Cause(Reason.NODE_LOST, "the pod's node does not answer")
     if scheduled.status != "True":
         return _unscheduled(scheduled)
     return containers.cause(status, ready)
+
+
+def _node_lost(container: Container, ready: State) -> bool:
+    # controller/util/node/controller_utils.go (MarkPodsNotReady) turns Ready alone and gives no reason; the kubelet
+    # gives one, and withdraws the container's own with it unless a readiness gate is missing.
+    return ready.status not in ("", "True") and not ready.reason and container.ready
 
 
 def _unscheduled(scheduled: State) -> Cause:

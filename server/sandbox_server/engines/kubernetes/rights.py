@@ -23,6 +23,15 @@ ROLE: Mapping[Kind, tuple[str, ...]] = {
 """The verbs that the service needs for each kind, and no more. `deploy/role.yaml` grants exactly these."""
 
 
+ACCESS: Mapping[str, tuple[str, ...]] = {
+    "pods": ("get",),
+    # Until Kubernetes 1.35 an exec over WebSocket needs `get`; since then it needs `create` as well.
+    "pods/exec": ("get", "create"),
+}
+"""The verbs that the service needs to work in pods, and no more. `deploy/access.yaml` grants exactly these; an operator may
+leave them out."""
+
+
 class Withdrawn(engines.Busy):
     """403 for what was allowed before, and not refused for long yet."""
 

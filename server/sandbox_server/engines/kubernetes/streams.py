@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from sandbox_server import engines
 from sandbox_server.engines.kubernetes import client
@@ -24,13 +25,36 @@ _FRAME_MOST = 32 * 1024
 _MESSAGES = (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT)
 
 
+class _Cause(msgspec.Struct):
+    reason: str = ""
+    message: str = ""
+
+
+class _Details(msgspec.Struct):
+    causes: list[_Cause] = []
+
+
+class End(msgspec.Struct):
+    """How a program ended, as its status says it: empty for a connection that was cut."""
+
+    message: str = ""
+    details: _Details = msgspec.field(default_factory=_Details)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the program, or 0 if none is said."""
+        codes = (one.message for one in self.details.causes if one.reason == "ExitCode")
+        return next((int(code) for code in codes if code.isdecimal()), 0)
+
+
 class Stream:
-    """See `engines.Entered`."""
+    """See `engines.Entered`. `end` is how the program ended, once there is nothing more to read."""
 
     def __init__(self, socket: "aiohttp.ClientWebSocketResponse[Any]") -> None:
         self._socket = socket
         self._rest = b""
         self._ended = False
+        self.end = End()
 
     async def write(self, data: bytes) -> None:
         """Sends messages, and waits while the connection takes no more."""
@@ -44,20 +68,31 @@ class Stream:
         """Returns what has arrived, and waits until something has."""
         while not self._rest and not self._ended:
             message = await self._socket.receive()
-            data = message.data.encode() if isinstance(message.data, str) else message.data
-            # The status says how the program ended. Nothing of its output follows.
-            if message.type not in _MESSAGES or data[:1] == _STATUS:
+            if message.type not in _MESSAGES:
                 self._ended = True
-            elif data[:1] == _STDOUT:
+                break
+            data = message.data.encode() if isinstance(message.data, str) else message.data
+            if data[:1] == _STDOUT:
                 self._rest = data[1:]
+            elif data[:1] == _STATUS:
+                # Nothing of the output follows.
+                self._ended = True
+                self.end = _end(data[1:])
         read, self._rest = self._rest[:most], self._rest[most:]
         return read
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         """Ends the input of the program, where the protocol can."""
         if self._socket.protocol == PROTOCOLS[0]:
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 await self._socket.send_bytes(_CLOSE + _STDIN)
+
+
+def _end(status: bytes) -> End:
+    try:
+        return msgspec.json.decode(status, type=End)
+    except msgspec.DecodeError:
+        return End(status.decode(errors="replace"))
 
 
 @contextlib.asynccontextmanager
@@ -77,4 +112,4 @@ async def enter(
         try:
             yield stream
         finally:
-            await stream.end()
+            await stream.close()

@@ -13,7 +13,7 @@ from sandbox_server import engines, lock
 from sandbox_server.domain.logs import Asked, EndReason, Part
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.phase import DesiredState
+from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.local import entrance, launch, logs, processes
@@ -189,6 +189,10 @@ class LocalEngine:
         """Returns which start of the process runs."""
         process = self._process(sandbox)
         return process.incarnation if process.alive else ""
+
+    async def ended_by(self, sandbox: Sandbox, incarnation: str) -> Reason | None:
+        """Returns None: the local engine limits no memory, and has one node."""
+        return None
 
     def enter(
         self, sandbox: Sandbox, incarnation: str, program: Sequence[str]

@@ -1,0 +1,92 @@
+"""Runs programs in the container of a sandbox, and in no other incarnation of it than the one that is asked for."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from sandbox_server import engines
+from sandbox_server.domain import ownership
+from sandbox_server.domain.observed import Pod
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes import client, containers, observe, pods, resources, streams
+from sandbox_server.engines.kubernetes.resources import Kind, Reference
+
+_SHELL = "/bin/sh"
+_SIGN = b"\n"
+_SIGNALS = (_SHELL, "-c", 'echo; exec "$@"', "sh")
+"""What comes before a program: it shows that it has started before it reads anything. The API server accepts the connection
+before it asks the kubelet."""
+
+# runc's and crun's words, by the kubelet; and the exit codes that a runtime gives in their place.
+_NO_SHELL = re.compile(
+    rf'exec: "{_SHELL}"|executable( file)? `?{_SHELL}`? not found|not found in \$PATH|exec format error', re.IGNORECASE
+)
+_NOT_STARTED = (126, 127)
+
+
+async def read_pod(api: client.Client, sandbox: Sandbox) -> Pod | None:
+    """Returns the pod of a sandbox as the API server now has it. Raises `engines.NotGranted` and `engines.Unreachable`."""
+    reference = Reference(Kind.POD, sandbox.namespace, resources.pod_name(sandbox))
+    with _granted(sandbox.namespace, "get pods"):
+        found = await api.find(reference, whole=True)
+    pod = None if found is None else observe.pod(found)
+    return pod if pod is not None and ownership.owned(sandbox, pod) else None
+
+
+def ended_by(pod: Pod | None, incarnation: str) -> Reason | None:
+    """Returns what ended an incarnation, as far as the pod tells."""
+    if pod is None:
+        return None
+    if pod.last_exit is not None and pod.last_exit_of == incarnation:
+        return Reason.OUT_OF_MEMORY if pod.last_exit.reason == containers.OUT_OF_MEMORY else None
+    of_this_pod = incarnation.startswith(f"{pod.uid}.")
+    return Reason.NODE_LOST if of_this_pod and pod.reason is Reason.NODE_LOST else None
+
+
+@contextlib.asynccontextmanager
+async def enter(
+    api: client.Client, sandbox: Sandbox, incarnation: str, program: Sequence[str], within: float
+) -> AsyncIterator[streams.Stream]:
+    """See `engines.Access.enter`. `within`: seconds for the program to start.
+
+    A call names a pod, and not an incarnation: whichever runs is entered. So the pod is read once the program has started,
+    and before anything is written to it.
+    """
+    where = (sandbox.namespace, resources.pod_name(sandbox), pods.CONTAINER)
+    async with contextlib.AsyncExitStack() as opened:
+        with _granted(sandbox.namespace, "get and create pods/exec"):
+            stream = await opened.enter_async_context(streams.enter(api, *where, (*_SIGNALS, *program)))
+        await _started(stream, within)
+        pod = await read_pod(api, sandbox)
+        if pod is None or pod.incarnation != incarnation:
+            raise engines.Unreachable("the process of the sandbox has ended")
+        yield stream
+
+
+async def _started(stream: streams.Stream, within: float) -> None:
+    """Returns when the program has started. Raises `engines.Unsupported` and `engines.Unreachable`."""
+    try:
+        async with asyncio.timeout(within):
+            if await stream.read(len(_SIGN)) == _SIGN:
+                return
+    except TimeoutError:
+        raise engines.Unreachable(f"exec: no program starts within {within:g} s") from None
+    end = stream.end
+    if end.exit_code in _NOT_STARTED or _NO_SHELL.search(end.message):
+        raise engines.Unsupported(f"the sandbox has no POSIX shell at {_SHELL}: use another image")
+    raise engines.Unreachable(f"exec: {end.message or 'the connection was cut'}")
+
+
+@contextlib.contextmanager
+def _granted(namespace: str, right: str) -> Iterator[None]:
+    """Raises `engines.NotGranted` where a call is forbidden, and `engines.Unreachable` where it is refused otherwise."""
+    try:
+        yield
+    except engines.Refused as refused:
+        if refused.fault.reason is not Reason.CLUSTER_FORBIDDEN:
+            raise engines.Unreachable(str(refused)) from None
+        raise engines.NotGranted(
+            f"the service may not {right} in {namespace}: grant it deploy/access.yaml ({refused})"
+        ) from None

@@ -1,0 +1,124 @@
+"""What the scripted API server answers to `pods/exec`: real processes, in a directory for each start of a container.
+
+The connection is accepted before anything is started, as a real API server does, and a failure to start is told as a status.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+from aiohttp import WSMsgType, web
+
+CHANNEL_CLOSE = b"\xff"
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+SUCCESS = {"metadata": {}, "status": "Success"}
+# containerd 2 over runc, as a kubelet of 1.36 hands it on.
+NO_SHELL = (
+    "Internal error occurred: error executing command in container: failed to exec in container: failed to start exec "
+    '"e1": OCI runtime exec failed: exec failed: unable to start container process: exec: "/bin/sh": stat /bin/sh: no such '
+    "file or directory: unknown"
+)
+
+
+def failed(message: str) -> dict[str, Any]:
+    return {"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}
+
+
+class Kubelet:
+    """`protocols` are those of the API server. `shell`: whether the images have one. `refusal`: a status to answer with.
+
+    `gone`: connections to a container that has ended stay open and silent, as they may when its node is lost.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path()
+        self.protocols = PROTOCOLS
+        self.shell = True
+        self.refusal = 0
+        self.gone = False
+        self.commands: list[list[str]] = []
+        self.before_start = lambda: None
+
+    async def exec(self, request: web.Request, pod: dict[str, Any], env: dict[str, str]) -> web.StreamResponse:
+        """Runs the command of a request in a pod."""
+        if self.refusal:
+            return web.json_response({"kind": "Status", "code": self.refusal}, status=self.refusal)
+        words = request.query.getall("command")
+        self.commands.append(words)
+        assert request.query["container"] == "sandbox"
+        socket = web.WebSocketResponse(protocols=self.protocols)
+        await socket.prepare(request)
+        await socket.send_bytes(b"\1")
+        self.before_start()
+        folder = self.container(pod)
+        if folder is None:
+            await self._status(socket, failed('unable to upgrade connection: container not found ("sandbox")'))
+        elif not self.shell:
+            await self._status(socket, failed(NO_SHELL))
+        else:
+            await self._run(socket, words, folder, env)
+        return socket
+
+    def container(self, pod: dict[str, Any]) -> Path | None:
+        """The directory of the container of a pod as it now runs; None if it does not."""
+        (status,) = pod["status"].get("containerStatuses") or [{}]
+        if "running" not in status.get("state", {}):
+            return None
+        made = self.folder / "containers" / f"{pod['metadata']['uid']}.{status['restartCount']}"
+        made.mkdir(parents=True, exist_ok=True)
+        return made
+
+    def kill(self, folder: Path | None) -> None:
+        """Kills every process of a container that has ended."""
+        if folder is None or not self.commands:
+            return
+        for one in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if one.environ().get("SANDBOX_ACCESS") == str(folder / "access"):
+                    os.kill(one.pid, signal.SIGKILL)
+
+    async def _run(self, socket: web.WebSocketResponse, words: list[str], folder: Path, env: dict[str, str]) -> None:
+        home = folder / "home"
+        home.mkdir(exist_ok=True)
+        own = {"PATH": os.environ["PATH"], "HOME": str(home), "SANDBOX_ACCESS": str(folder / "access")}
+        pipe = asyncio.subprocess.PIPE
+        child = await asyncio.create_subprocess_exec(
+            *words, stdin=pipe, stdout=pipe, cwd=home, env=env | own, start_new_session=True
+        )
+        printing = asyncio.create_task(self._print(socket, child))
+        taken: Any = child.stdin
+        async for message in socket:
+            assert message.type is WSMsgType.BINARY
+            with contextlib.suppress(OSError):
+                if message.data[:1] == b"\0":
+                    taken.write(message.data[1:])
+                    await taken.drain()
+                elif message.data[:1] == CHANNEL_CLOSE:
+                    assert socket.ws_protocol == PROTOCOLS[0]
+                    taken.close()
+        # The process goes on when its connection is cut, with its input closed.
+        taken.close()
+        await printing
+
+    async def _print(self, socket: web.WebSocketResponse, child: asyncio.subprocess.Process) -> None:
+        printed: Any = child.stdout
+        with contextlib.suppress(OSError):
+            while data := await printed.read(32 * 1024):
+                await socket.send_bytes(b"\1" + data)
+        code = await child.wait()
+        if self.gone:
+            return
+        cause = {"reason": "ExitCode", "message": str(code)}
+        message = f"command terminated with non-zero exit code: exit status {code}"
+        status = failed(message) | {"reason": "NonZeroExitCode", "details": {"causes": [cause]}}
+        with contextlib.suppress(OSError):
+            await self._status(socket, SUCCESS if code == 0 else status)
+
+    async def _status(self, socket: web.WebSocketResponse, status: dict[str, Any]) -> None:
+        await socket.send_bytes(b"\3" + json.dumps(status).encode())
+        await socket.close()
