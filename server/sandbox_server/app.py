@@ -13,6 +13,7 @@ import structlog
 
 from sandbox_server import VERSION, engines, failpoints, feed, leases, manager, metrics, monitoring, store
 from sandbox_server.access.execs import Execs
+from sandbox_server.access.files import Files
 from sandbox_server.access.logs import Logs
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
@@ -117,7 +118,12 @@ async def service(
     server = Server(
         (
             Servicer(sandboxes, settings.defaults, settings.policy, pace, deployment),
-            AccessServicer(Execs(event_store, found, engine, pace), Logs(found, engine, pace), pace),
+            AccessServicer(
+                Execs(event_store, found, engine, pace),
+                Logs(found, engine, pace),
+                Files(event_store, found, engine, pace),
+                pace,
+            ),
         ),
         Calls(authenticator, pace),
         settings.reflection,

@@ -35,6 +35,7 @@ FAST = dataclasses.replace(
     plugin_within=Pace.plugin_within,
     probe_within=Pace.probe_within,
     access_within=Pace.access_within,
+    access_stored_within=Pace.access_stored_within,
     access_end_shown_within=Pace.access_end_shown_within,
     local_alive=Pace.local_alive,
     local_drained_within=Pace.local_drained_within,

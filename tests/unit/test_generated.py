@@ -100,10 +100,12 @@ def test_every_part_of_the_contract_has_a_comment(
 def test_access_has_the_rpcs_that_callers_know(access: descriptor_pb2.FileDescriptorProto) -> None:
     (service,) = access.service
     assert f"{access.package}.{service.name}" == "sandbox.v1.SandboxAccess"
-    names = {"StartExec", "AttachExec", "WriteStdin", "SignalExec", "GetExec", "ListExecs", "WaitExec", "StreamLogs"}
-    assert {method.name for method in service.method} >= names
-    assert {method.name for method in service.method if method.server_streaming} == {"AttachExec", "StreamLogs"}
-    assert {method.name for method in service.method if method.client_streaming} == {"WriteStdin"}
+    execs = {"StartExec", "AttachExec", "WriteStdin", "SignalExec", "GetExec", "ListExecs", "WaitExec"}
+    files = {"ReadFile", "WriteFile", "StatFile"}
+    streams = {"AttachExec", "StreamLogs", "ReadFile"}
+    assert {method.name for method in service.method} >= execs | files | streams
+    assert {method.name for method in service.method if method.server_streaming} == streams
+    assert {method.name for method in service.method if method.client_streaming} == {"WriteStdin", "WriteFile"}
 
 
 def test_the_service_has_the_rpcs_that_callers_know(contract: descriptor_pb2.FileDescriptorProto) -> None:

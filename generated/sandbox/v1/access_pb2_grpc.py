@@ -75,6 +75,21 @@ class SandboxAccessStub:
                 request_serializer=sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.FromString,
                 _registered_method=True)
+        self.ReadFile = channel.unary_stream(
+                '/sandbox.v1.SandboxAccess/ReadFile',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.ReadFileRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.ReadFileResponse.FromString,
+                _registered_method=True)
+        self.WriteFile = channel.stream_unary(
+                '/sandbox.v1.SandboxAccess/WriteFile',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.WriteFileRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.WriteFileResponse.FromString,
+                _registered_method=True)
+        self.StatFile = channel.unary_unary(
+                '/sandbox.v1.SandboxAccess/StatFile',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.StatFileRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.StatFileResponse.FromString,
+                _registered_method=True)
 
 
 class SandboxAccessServicer:
@@ -207,6 +222,74 @@ class SandboxAccessServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadFile(self, request, context):
+        """ReadFile sends the content of a regular file.
+
+        Sends `file`, then the content from `offset` on, in order, and ends OK after the last byte. A stream that ends otherwise
+        was cut: the content is not complete. It sends no faster than the caller reads. An offset at the end or after it has no
+        content. A file that says it is empty, such as those in /proc, is read to its end. Symbolic links are followed. Allowed
+        in PHASE_RUNNING. A repeat is a new read: a caller that goes on after a cut compares the etag.
+
+        Errors, besides those of any call:
+        NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+        FAILED_PRECONDITION  NOT_A_FILE: a directory, a device, a pipe or a loop of links is at the path. Name a regular file.
+        NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+        PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+        read-only. Change the permissions in the sandbox, or use another path.
+        FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+        sandbox.
+        ABORTED              FILE_CHANGED: the file was changed while it was read; the content that was sent may be of both
+        times. Read it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteFile(self, request_iterator, context):
+        """WriteFile writes a regular file.
+
+        The content is written beside its place and gets its name once it is complete and on the disk, so that nobody sees a
+        part of it. Answers then. A stream that breaks off, or has not `size` bytes, leaves the former file. A symbolic link
+        stays, and the file that it leads to is written. The former file's owner is kept as far as the sandbox's user may;
+        other hard links go on having the former content. The directory must exist. Allowed in PHASE_RUNNING. A repeat with the
+        same request_id and content writes nothing if the first call took effect, and answers with the file.
+
+        Errors, besides those of any mutation:
+        INVALID_ARGUMENT     INVALID_FIELDS on `size`: the content has another size. Nothing was written. Send it again.
+        NOT_FOUND            FILE_NOT_FOUND: the directory does not exist. Make it.
+        FAILED_PRECONDITION  NOT_A_FILE: a directory, a device, a pipe or a loop of links is at the path. Name a regular file.
+        NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+        PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+        read-only. Change the permissions in the sandbox, or use another path.
+        FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+        sandbox.
+        ABORTED              FILE_CHANGED: the file is not as if_match says, or was changed since this request was first
+        made. Nothing was written. Read it, and decide again.
+        RESOURCE_EXHAUSTED   DISK_FULL: the disk of the sandbox is full, or its quota used up. The former file is as it was.
+        Remove files, or give the sandbox a larger disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StatFile(self, request, context):
+        """StatFile returns what there is at a path.
+
+        Answers at once. Allowed in PHASE_RUNNING. A repeat is a new read.
+
+        Errors, besides those of any call:
+        NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+        FAILED_PRECONDITION  NOT_A_FILE: a loop of links is at the path. Check it.
+        NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+        PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+        read-only. Change the permissions in the sandbox, or use another path.
+        FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+        sandbox.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxAccessServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -249,6 +332,21 @@ def add_SandboxAccessServicer_to_server(servicer, server):
                     servicer.StreamLogs,
                     request_deserializer=sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.SerializeToString,
+            ),
+            'ReadFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadFile,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.ReadFileRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.ReadFileResponse.SerializeToString,
+            ),
+            'WriteFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteFile,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.WriteFileRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.WriteFileResponse.SerializeToString,
+            ),
+            'StatFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatFile,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.StatFileRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.StatFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -468,6 +566,87 @@ class SandboxAccess:
             '/sandbox.v1.SandboxAccess/StreamLogs',
             sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.SerializeToString,
             sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/ReadFile',
+            sandbox_dot_v1_dot_access__pb2.ReadFileRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.ReadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/sandbox.v1.SandboxAccess/WriteFile',
+            sandbox_dot_v1_dot_access__pb2.WriteFileRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.WriteFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StatFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/StatFile',
+            sandbox_dot_v1_dot_access__pb2.StatFileRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.StatFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,6 +17,8 @@ from sandbox_server.domain.sandbox import Sandbox
 CHUNK = 64 * 1024
 """Bytes that are read or written at once."""
 _LINE_MOST = 1000
+_FIELD_MOST = 64 * 1024
+"""More than a path, and what a tool says of it."""
 _OFFSET = re.compile(rb"[0-9]{1,15}\Z")
 _LETTERS = {Channel.STDOUT: b"o", Channel.STDERR: b"e"}
 
@@ -30,7 +32,7 @@ class Unknown(Exception):
 
 
 class Lines:
-    """The output of an entered program, by lines and by sizes. Raises `Cut` if it does not come within `within` seconds."""
+    """The output of an entered program, by lines, fields and sizes. Raises `Cut` if it does not come within `within` seconds."""
 
     def __init__(self, stream: engines.Entered, within: float) -> None:
         self._stream = stream
@@ -44,14 +46,23 @@ class Lines:
 
     async def line(self) -> list[bytes]:
         """Returns the words of the next line; none at the end."""
-        async with self._in_time():
-            while b"\n" not in self._rest:
-                if len(self._rest) > _LINE_MOST:
-                    raise Cut("the sandbox answers with a line that is too long")
-                if not await self._more():
-                    return []
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.split()
+        line = await self._until(b"\n", _LINE_MOST)
+        return [] if line is None else line.split()
+
+    async def field(self, within: float | None = None) -> bytes:
+        """Returns what is before the next NUL. `within`: other seconds for it to come."""
+        field = await self._until(b"\0", _FIELD_MOST, within)
+        if field is None:
+            raise Cut("the program in the sandbox has ended")
+        return field
+
+    async def some(self, most: int) -> bytes:
+        """Returns what has arrived, at most `most` bytes; empty at the end."""
+        if not self._rest:
+            async with self._in_time():
+                return await self._stream.read(most)
+        data, self._rest = self._rest[:most], self._rest[most:]
+        return data
 
     async def exactly(self, size: int) -> bytes:
         """Returns the next `size` bytes."""
@@ -62,18 +73,30 @@ class Lines:
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
+    async def _until(self, end: bytes, most: int, within: float | None = None) -> bytes | None:
+        """Returns what is before `end`, which is dropped; None if it does not come."""
+        async with self._in_time(within):
+            while end not in self._rest:
+                if len(self._rest) > most:
+                    raise Cut("the sandbox gives an answer that is too long")
+                if not await self._more():
+                    return None
+        found, _, self._rest = self._rest.partition(end)
+        return found
+
     async def _more(self) -> bool:
         read = await self._stream.read(CHUNK)
         self._rest += read
         return read != b""
 
     @contextlib.asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _in_time(self, within: float | None = None) -> AsyncIterator[None]:
+        seconds = self._within if within is None else within
         try:
-            async with asyncio.timeout(self._within):
+            async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            raise Cut(f"the sandbox does not answer within {self._within:g} s") from None
+            raise Cut(f"the sandbox does not answer within {seconds:g} s") from None
         except engines.Unreachable as error:
             raise Cut(str(error)) from None
 

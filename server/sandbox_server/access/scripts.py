@@ -214,19 +214,20 @@ echo end
 )
 
 
-def _sent(script: str) -> bytes:
+def sent(script: str) -> bytes:
     """Returns what `BOOTSTRAP` reads to run a script."""
     text = script if script.endswith("\n") else script + "\n"
     return b"%d\n" % text.count("\n") + text.encode()
 
 
-def _assigned(**values: str | int) -> str:
+def assigned(**values: str | int) -> str:
+    """Returns the lines that give variables of a script their values."""
     return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
 
 
 def start(exec_id: str, payload: str, asked: Start) -> bytes:
     """Returns the script that starts a command unless its exec exists, and prints `started`, `known PAYLOAD`, or `full`."""
-    values = _assigned(
+    values = assigned(
         id=exec_id,
         payload=payload,
         stdin="1" if asked.stdin else "",
@@ -235,7 +236,7 @@ def start(exec_id: str, payload: str, asked: Start) -> bytes:
         kept=KEPT,
         most=EXECS_MOST,
     )
-    return _sent(values + _run(asked.command, asked.env, asked.folder) + _START)
+    return sent(values + _run(asked.command, asked.env, asked.folder) + _START)
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], folder: str) -> str:
@@ -253,9 +254,9 @@ def _run(command: Sequence[str], env: Mapping[str, str], folder: str) -> str:
 
 def talk(exec_id: str) -> bytes:
     """Returns the script of a conversation with an exec. It prints `here` or `unknown`, and then answers line by line."""
-    return _sent(_assigned(id=exec_id, pending=PENDING_MOST) + _TALK)
+    return sent(assigned(id=exec_id, pending=PENDING_MOST) + _TALK)
 
 
 def listed() -> bytes:
     """Returns the script that prints a line for each exec: its id, and its end or `-`."""
-    return _sent(_LIST)
+    return sent(_LIST)

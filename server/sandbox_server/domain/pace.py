@@ -116,6 +116,9 @@ class Pace:
 
     access_within: float = 10
     """For a program in a sandbox to answer, and for its input to be taken. A busy sandbox may be slow, and a call has 30 s."""
+    access_stored_within: float = 120
+    """For a file that was written to reach the disk of the sandbox, and for what works on many files. A slow disk takes a
+    gigabyte in less."""
     access_look_first: float = 0.02
     """Until an exec is looked at again; doubles while nothing has changed. Somebody waits for short commands."""
     access_look_most: float = 0.25

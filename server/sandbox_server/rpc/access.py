@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from sandbox.v1 import access_pb2 as pb
 
 from sandbox_server.access.execs import Execs
+from sandbox_server.access.files import Files
 from sandbox_server.access.logs import Beat, Logs
 from sandbox_server.access.streams import Happening, Streams
 from sandbox_server.domain.logs import Part
@@ -13,15 +14,17 @@ from sandbox_server.domain.principal import Principal
 from sandbox_server.rpc import deadlines, execs, logs
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
+from sandbox_server.rpc.files import FileCalls
 
 
-class AccessServicer:
+class AccessServicer(FileCalls):
     """Implements SandboxAccess; see `calls.Servicer`. What is in a sandbox is for those who may change it."""
 
     described = pb.DESCRIPTOR.services_by_name["SandboxAccess"]
     endless = frozenset({"AttachExec", "WriteStdin", "StreamLogs"})
 
-    def __init__(self, found: Execs, printed: Logs, pace: Pace) -> None:
+    def __init__(self, found: Execs, printed: Logs, files: Files, pace: Pace) -> None:
+        super().__init__(files, pace)
         self._logs = printed
         self._execs = found
         self._streams = Streams(found, pace)

@@ -25,7 +25,12 @@ PHASES = {one.value: one for one in Phase}
 ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateEnvVarsRequest | pb.UpdateSandboxRequest
 BatchRequest = pb.BatchStartRequest | pb.BatchStopRequest | pb.BatchDeleteRequest
 MutationRequest = (
-    pb.CreateSandboxRequest | ChangeRequest | BatchRequest | pb.DeleteVolumeRequest | access_pb2.StartExecRequest
+    pb.CreateSandboxRequest
+    | ChangeRequest
+    | BatchRequest
+    | pb.DeleteVolumeRequest
+    | access_pb2.StartExecRequest
+    | access_pb2.WriteFileRequest
 )
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 

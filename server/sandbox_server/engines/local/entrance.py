@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sandbox_server import engines
 from sandbox_server.engines.local import enter as script
-from sandbox_server.engines.local import entered, launch
-from sandbox_server.engines.local.processes import Process
+from sandbox_server.engines.local import entered, launch, processes
 
+_AHEAD = 256 * 1024
+"""Bytes of output that are read before somebody asks for them, or twice as many."""
 _ENTER = (sys.executable, "-I", "-S", str(Path(script.__file__)))
 
 
@@ -40,29 +41,41 @@ class Stream:
 
 
 @contextlib.asynccontextmanager
-async def enter(process: Process, incarnation: str, program: Sequence[str]) -> AsyncIterator[Stream]:
+async def enter(process: processes.Process, incarnation: str, program: Sequence[str]) -> AsyncIterator[Stream]:
     """Runs a program beside `process` until the context ends. Raises `engines.Unreachable`."""
     if not process.alive or process.incarnation != incarnation:
         raise engines.Unreachable("the process of the sandbox has ended")
     try:
         words, env, folder = _started(process, program)
-        child = await asyncio.create_subprocess_exec(
-            *words, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env, cwd=folder, start_new_session=True
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: SubprocessStreamProtocol(_AHEAD, loop),
+            *words,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env=env,
+            cwd=folder,
+            start_new_session=True,
         )
     except OSError as error:
         raise engines.Unreachable(f"the sandbox cannot be entered: {error.strerror or error}") from error
+    child = Process(transport, protocol, loop)
     taken: Any = child.stdin
     printed: Any = child.stdout
     try:
         yield Stream(taken, printed)
     finally:
-        # Only this process: what it has started goes on. Inside bubblewrap the kernel then ends the program.
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
+        # What the program has started goes on, and finds the end of its input. It may hold the output, which nobody reads:
+        # the pipes are closed here. What was not taken yet is dropped, since nobody may ever take it.
+        if not taken.is_closing():
+            taken.transport.abort()
+        # Kills only this process. Inside bubblewrap the kernel then ends the program.
+        transport.close()
         await child.wait()
 
 
-def _started(process: Process, program: Sequence[str]) -> tuple[Sequence[str], dict[bytes, bytes], str]:
+def _started(process: processes.Process, program: Sequence[str]) -> tuple[Sequence[str], dict[bytes, bytes], str]:
     """Returns the words, the environment and the directory of the process to start here. Raises OSError.
 
     A process that is not certain to be plain is taken to be isolated: a sandbox must not get a program that is outside.

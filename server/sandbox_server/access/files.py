@@ -1,0 +1,166 @@
+"""The files of sandboxes that run. Nothing is kept here."""
+
+import contextlib
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from sandbox_server import engines, store
+from sandbox_server.access import conversation, file_scripts, sandboxes
+from sandbox_server.access.conversation import Cut
+from sandbox_server.access.file_answers import Answers
+from sandbox_server.access.sandboxes import Sandboxes
+from sandbox_server.domain import errors
+from sandbox_server.domain.files import File, Write
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.principal import Principal
+from sandbox_server.domain.sandbox import Key
+
+CHUNK = 256 * 1024
+"""Bytes of content in one message to a caller, at most."""
+FRAME = 2 * 1024 * 1024
+"""Bytes that a program takes at once: each time costs two processes in the sandbox."""
+_END_MOST = 512
+"""Bytes of the end of an answer, which follows the content."""
+
+Begin = Callable[[File], Awaitable[None]]
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which path of which sandbox a call is about. A relative path is relative to the directory of the sandbox."""
+
+    principal: Principal
+    key: Key
+    path: bytes
+
+
+class Files:
+    """The files of all sandboxes, on behalf of principals.
+
+    Every method raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`.
+    """
+
+    def __init__(self, store: store.Store, found: Sandboxes, engine: engines.Access, pace: Pace) -> None:
+        self._store = store
+        self._sandboxes = found
+        self._engine = engine
+        self._pace = pace
+
+    async def stat(self, where: Where, follow: bool) -> File:
+        """Returns what there is at a path: with `follow` where a link leads, else the link."""
+        async with self._asked(where, lambda _: file_scripts.stat(where.path, follow)) as answers:
+            return await answers.file()
+
+    async def read(self, where: Where, offset: int, limit: int, begin: Begin, send: Send) -> None:
+        """Calls `begin` with the file, and `send` with its content. Raises `errors.Aborted` if it has changed meanwhile."""
+        mark = secrets.token_hex(16)
+        async with self._asked(where, lambda _: file_scripts.read(where.path, offset, limit, mark)) as answers:
+            file = await answers.file()
+            await begin(file)
+            # What may be the end is held back: content can have every byte, and the mark is known to nobody before.
+            held: list[bytes] = []
+            while data := await answers.lines.some(CHUNK):
+                held.append(data)
+                while sum(map(len, held[1:])) >= _END_MOST:
+                    await send(held.pop(0))
+            content, marked, last = b"".join(held).partition(b"\0" + mark.encode() + b"\0")
+            if not marked:
+                raise _ended()
+            if content:
+                await send(content)
+            if answers.parsed(last.removesuffix(b"\0")).etag != file.etag:
+                raise errors.Aborted("FILE_CHANGED", "the file was changed while it was read: read it again")
+
+    async def write(
+        self, where: Where, request: store.Request | None, asked: Write, parts: AsyncIterator[bytes]
+    ) -> File:
+        """Writes a file, and returns it.
+
+        Raises `errors.Aborted` if the former file does not match, `errors.ResourceExhausted` if the disk is full, and
+        `errors.Invalid` for a content of another size, or a request id that was used for something else.
+        """
+        async with self._asked(where, lambda one: file_scripts.write(where.path, asked.mode, one)) as answers:
+            await answers.word(b"ready")
+            size, payload = await _sent(answers, parts, request)
+            if asked.size not in (None, size):
+                violation = errors.Violation("size", f"must be that of the content, which is {size} bytes")
+                raise errors.Invalid((violation,))
+            await answers.lines.send(b"end\n")
+            await answers.word(b"written", within=self._pace.access_stored_within)
+            written = answers.parsed(await answers.lines.field())
+            former = await answers.lines.field()
+            if written.size != size:
+                raise Cut("the sandbox has changed the new file")
+            was = answers.parsed(former).etag if former else ""
+            if request is not None:
+                # The first call with this id has said what it finds and what it makes of it, before it did.
+                stored = replace(request, payload=request.payload + payload)
+                (decided,) = await self._store.decided(stored, where.key.namespace, (f"{was}/{written.etag}",))
+                found, _, made = decided.partition("/")
+                if made == was:
+                    return answers.parsed(former)
+                if found != was:
+                    raise _changed("since this request was first made")
+            if asked.match not in ("", was) and (asked.match != "*" or not was):
+                raise _changed("since its etag was read, or does not exist")
+            await answers.lines.send(b"keep\n")
+            return await answers.file()
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, where: Where, script: Callable[[str], bytes]) -> AsyncIterator[Answers]:
+        """Runs a script, which may depend on the incarnation, in the sandbox."""
+        sandbox = await self._sandboxes.running(where.principal, where.key)
+        incarnation = await self._sandboxes.incarnation(sandbox)
+        within = self._pace.access_within
+        try:
+            async with conversation.run(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
+                answers = Answers(lines, where.path)
+                await answers.begin()
+                yield answers
+        except Cut as cut:
+            raise sandboxes.not_reached(cut) from None
+
+
+async def _sent(answers: Answers, parts: AsyncIterator[bytes], request: store.Request | None) -> tuple[int, bytes]:
+    """Sends the content of a file in frames. Returns its size, and a digest of it if there is a request."""
+    digest = hashlib.sha256()
+    size = 0
+    async for frame in _frames(parts):
+        # One frame is taken while the next one is collected. It is not sent before, since a tool may read ahead. A program
+        # that has failed says so instead.
+        if size:
+            await answers.word(b"taken")
+        size += len(frame)
+        if request is not None:
+            digest.update(frame)
+        await answers.lines.send(b"%d\n" % len(frame))
+        await answers.lines.send(frame)
+    if size:
+        await answers.word(b"taken")
+    return size, digest.digest()
+
+
+async def _frames(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yields what has arrived, `FRAME` bytes at once as far as there are as many."""
+    collected: list[bytes] = []
+    size = 0
+    async for part in parts:
+        collected.append(part)
+        size += len(part)
+        if size >= FRAME:
+            joined = b"".join(collected)
+            yield joined[:FRAME]
+            collected, size = [joined[FRAME:]], size - FRAME
+    if size:
+        yield b"".join(collected)
+
+
+def _changed(when: str) -> errors.Aborted:
+    return errors.Aborted("FILE_CHANGED", f"the file has changed {when}: read it, and decide again")
+
+
+def _ended() -> Cut:
+    return Cut("the program in the sandbox has ended")

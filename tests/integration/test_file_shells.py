@@ -1,0 +1,240 @@
+"""The programs that work on files, in each shell and with each set of tools that an image may have, where they are installed."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox_server.access import files
+from sandbox_server.access.files import Files, Where
+from sandbox_server.domain import errors
+from sandbox_server.domain.files import File, FileType, Write
+from sandbox_server.domain.pace import Pace
+from sandbox_server.engines.local.entrance import Stream
+
+SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "uutils": ["dash"]}
+MULTICALL = {"busybox": ["busybox"], "uutils": ["/usr/bin/coreutils"]}
+EVERY = bytes(set(range(1, 256)) - set(b"/"))
+ODD = [
+    b"-n",
+    b" a  b ",
+    b"line\n",
+    b"\n\n",
+    b"*",
+    b"$(touch made)",
+    b"\\0101%s%%",
+    b"\xff\x80\x81\x88",
+    b"n" * 255,
+    EVERY,
+]
+
+
+class Engine:
+    """Enters a directory of the test instead of a sandbox."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        program, *words = SHELLS[name]
+        found = shutil.which(program)
+        if found is None:
+            pytest.skip(f"{name} is not installed")
+        self._words = [found, *words]
+        self._path = "/usr/bin:/bin"
+        if name in MULTICALL:
+            # Its own tools only, as in an image that has no others.
+            tools = folder / "tools"
+            tools.mkdir()
+            self._path = str(tools)
+            multicall = shutil.which(MULTICALL[name][0])
+            if multicall is None:
+                pytest.skip(f"{name} is not installed")
+            for tool in ("stat", "dd", "head", "readlink", "mv", "rm", "chmod", "chown", "cat", "mkdir", "rmdir", "df"):
+                (tools / tool).symlink_to(multicall)
+        self.home = folder / "home"
+        self.home.mkdir()
+
+    async def incarnation(self, _sandbox: object) -> str:
+        return "1"
+
+    @contextlib.asynccontextmanager
+    async def enter(self, _sandbox: Any, _incarnation: str, program: Sequence[str]) -> AsyncIterator[Stream]:
+        words = [*self._words, *program[1:]]
+        child = await asyncio.create_subprocess_exec(
+            *words, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={"PATH": self._path}, cwd=self.home
+        )
+        taken: Any = child.stdin
+        printed: Any = child.stdout
+        try:
+            yield Stream(taken, printed)
+        finally:
+            if not taken.is_closing():
+                taken.transport.abort()
+            await child.wait()
+
+
+class Found:
+    """Every sandbox runs."""
+
+    async def running(self, *_: object) -> None: ...
+
+    async def incarnation(self, _sandbox: object) -> str:
+        return "1"
+
+
+class Work:
+    def __init__(self, engine: Engine) -> None:
+        found: Any = Found()
+        store: Any = None
+        entered: Any = engine
+        self.files = Files(store, found, entered, Pace())
+        self.home = engine.home
+
+    def where(self, path: bytes) -> Where:
+        nobody: Any = None
+        return Where(nobody, nobody, path)
+
+    async def stat(self, path: bytes, follow: bool = False) -> File:
+        return await self.files.stat(self.where(path), follow)
+
+    async def read(self, path: bytes, offset: int = 0, limit: int = 2**63 - 1) -> tuple[File, bytes]:
+        described: list[File] = []
+        content: list[bytes] = []
+
+        async def begin(file: File) -> None:
+            described.append(file)
+
+        async def send(data: bytes) -> None:
+            content.append(data)
+
+        await self.files.read(self.where(path), offset, limit, begin, send)
+        return described[0], b"".join(content)
+
+    async def write(self, path: bytes, *parts: bytes, **asked: Any) -> File:
+        async def given() -> AsyncIterator[bytes]:
+            for one in parts:
+                yield one
+
+        return await self.files.write(self.where(path), None, Write(**asked), given())
+
+
+@pytest.fixture(params=SHELLS)
+def work(request: pytest.FixtureRequest, tmp_path: Path) -> Work:
+    return Work(Engine(request.param, tmp_path))
+
+
+@pytest.fixture
+def small(work: Work) -> Iterator[Work]:
+    """On a disk of 1 MiB."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", work.home], check=False)
+    if mounted.returncode:
+        pytest.skip("nothing may be mounted here")
+    yield work
+    subprocess.run(["umount", work.home], check=True)
+
+
+async def refused(call: Any) -> str:
+    with pytest.raises(errors.ServiceError) as caught:
+        await call
+    return caught.value.reason
+
+
+async def test_names_and_contents_are_bytes(work: Work) -> None:
+    content = bytes(range(256)) * 5
+    for name in ODD:
+        written = await work.write(name, content[:7], b"", content[7:])
+        assert written.path == os.fsencode(work.home) + b"/" + name
+        assert (work.home / os.fsdecode(name)).read_bytes() == content
+        assert await work.read(name) == (written, content)
+        assert await work.stat(name) == written
+        assert written.modified == (work.home / os.fsdecode(name)).stat().st_mtime_ns
+    assert sorted(os.fsencode(one.name) for one in work.home.iterdir()) == sorted(ODD)
+
+
+async def test_contents_of_any_size_from_any_offset(work: Work) -> None:
+    for size in (0, 1, files.CHUNK, 2 * files.FRAME + 5):
+        content = os.urandom(size)
+        await work.write(b"file", *(content[begin : begin + 700_000] for begin in range(0, size, 700_000)))
+        assert (work.home / "file").read_bytes() == content
+        assert (await work.read(b"file"))[1] == content
+        for offset, limit in ((0, 0), (1, 5), (size // 2, files.CHUNK + 3), (size, 9), (size + 9, 9), (7, size + 9)):
+            assert (await work.read(b"file", offset, limit))[1] == content[offset : offset + limit]
+
+
+async def test_files_of_proc_and_sparse_files(work: Work) -> None:
+    content = (await work.read(b"/proc/version"))[1]
+    assert content == Path("/proc/version").read_bytes()
+    assert (await work.read(b"/proc/version", 3, 5))[1] == content[3:8]
+    with (work.home / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    assert (await work.read(b"sparse", (1 << 40) - 300_000))[1] == bytes(300_000)
+
+
+async def test_links_are_followed_and_loops_refused(work: Work) -> None:
+    (work.home / "sub").mkdir()
+    (work.home / "folder").symlink_to("sub")
+    (work.home / "odd").symlink_to("folder/../sub/with\nline\n")
+    written = await work.write(b"odd", b"x")
+    assert (work.home / "sub" / "with\nline\n").read_text() == "x"
+    link = await work.stat(b"odd")
+    assert (link.type, link.target) == (FileType.LINK, b"folder/../sub/with\nline\n")
+    assert (await work.stat(b"odd", follow=True)).etag == written.etag
+    (work.home / "loop").symlink_to("loop")
+    (work.home / "slash").symlink_to("made/")
+    assert await refused(work.write(b"loop", b"x")) == "NOT_A_FILE"
+    assert await refused(work.read(b"loop")) == "NOT_A_FILE"
+    await work.write(b"slash", b"x")
+    assert (work.home / "made").read_text() == "x"
+
+
+async def test_each_cause_of_a_refusal_is_told(work: Work) -> None:
+    (work.home / "folder").mkdir()
+    (work.home / "file").touch()
+    os.mkfifo(work.home / "fifo")
+    assert await refused(work.read(b"no")) == "FILE_NOT_FOUND"
+    assert await refused(work.read(b": Permission denied")) == "FILE_NOT_FOUND"
+    assert await refused(work.stat(b"no\n: Permission denied\n")) == "FILE_NOT_FOUND"
+    assert await refused(work.write(b"no/file")) == "FILE_NOT_FOUND"
+    for name in (b"folder", b"fifo", b"/dev/null", b"", b"/"):
+        assert await refused(work.read(name)) == "NOT_A_FILE"
+        assert await refused(work.write(name)) == "NOT_A_FILE"
+    for call in (work.read(b"file/x"), work.write(b"file/x"), work.stat(b"file/x")):
+        assert await refused(call) == "NOT_A_DIRECTORY"
+    assert await refused(work.write(b"/proc/none", b"x")) in ("FILE_NOT_FOUND", "PERMISSION_DENIED_IN_SANDBOX")
+    assert await refused(work.stat(b"d/" * 1990 + b"f")) == "FILE_NOT_FOUND"
+
+
+async def test_owner_and_mode_of_the_former_file_are_kept(work: Work) -> None:
+    (work.home / "file").touch(mode=0o640)
+    if os.getuid() == 0:
+        os.chown(work.home / "file", 12, 34)
+    before = (work.home / "file").stat()
+    written = await work.write(b"file", b"x")
+    after = (work.home / "file").stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+    assert written.permissions == 0o640
+    assert (await work.write(b"file", b"x", mode=0o4711)).permissions == 0o4711
+
+
+async def test_full_disk_leaves_the_former_file(small: Work) -> None:
+    await small.write(b"file", b"former")
+    assert await refused(small.write(b"file", *[bytes(300_000)] * 60)) == "DISK_FULL"
+    assert (small.home / "file").read_bytes() == b"former"
+    assert [one.name for one in small.home.iterdir()] == ["file"]
+
+
+async def test_write_that_breaks_off_removes_what_it_has_written(work: Work) -> None:
+    (work.home / "file").write_text("former")
+
+    async def given() -> AsyncIterator[bytes]:
+        yield bytes(3 * files.FRAME)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await work.files.write(work.where(b"file"), None, Write(), given())
+    assert [one.name for one in work.home.iterdir()] == ["file"]
+    assert (work.home / "file").read_text() == "former"

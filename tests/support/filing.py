@@ -1,0 +1,45 @@
+"""A client of the files of SandboxAccess, for a sandbox that runs on the local engine."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+from sandbox.v1 import access_pb2 as pb
+from sandbox.v1 import access_pb2_grpc
+
+
+class Filer:
+    """Works with the files of the sandbox `sandbox_id`. Calls have 30 seconds."""
+
+    def __init__(self, channel: grpc.aio.Channel, sandbox_id: str) -> None:
+        self.stub: Any = access_pb2_grpc.SandboxAccessStub(channel)
+        self.names = {"sandbox_id": sandbox_id}
+
+    async def stat(self, path: bytes, follow: bool = False) -> pb.FileInfo:
+        request = pb.StatFileRequest(**self.names, path=path, follow_link=follow)
+        return (await self.stub.StatFile(request, timeout=30)).file
+
+    def reading(self, path: bytes, **fields: Any) -> AsyncIterator[pb.ReadFileResponse]:
+        return self.stub.ReadFile(pb.ReadFileRequest(**self.names, path=path, **fields), timeout=30)
+
+    async def read(self, path: bytes, **fields: Any) -> tuple[pb.FileInfo, bytes]:
+        messages = [one async for one in self.reading(path, **fields)]
+        assert all(one.WhichOneof("event") == "data" for one in messages[1:])
+        return messages[0].file, b"".join(one.data for one in messages[1:])
+
+    def first(self, path: bytes, **fields: Any) -> pb.WriteFileRequest:
+        """The first message of a write."""
+        fields.setdefault("request_id", str(uuid.uuid4()))
+        return pb.WriteFileRequest(**self.names, path=path, **fields)
+
+    async def send(self, first: pb.WriteFileRequest, *parts: bytes) -> pb.FileInfo:
+        def requests() -> Iterable[pb.WriteFileRequest]:
+            yield first
+            for one in parts:
+                yield pb.WriteFileRequest(data=one)
+
+        return (await self.stub.WriteFile(requests(), timeout=30)).file
+
+    async def write(self, path: bytes, *parts: bytes, **fields: Any) -> pb.FileInfo:
+        return await self.send(self.first(path, **fields), *parts)
