@@ -1,17 +1,29 @@
 """The Kubernetes engine and a namespace that is removed, which takes the service's Role along, or that is let go."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from sandbox_server import engines
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.rig import A, Rig
-from tests.support.scripted import CLAIMS, PODS, SETS, until
+from tests.support.scripted import CLAIMS, PODS, SETS, ScriptedGround, started, until
 from tests.support.scripted_api import ScriptedApi
 
 MAY_BE_GONE = "the namespace may be gone"
 ORDERS = (("pods", "claims", "role", "sets"), ("claims", "sets", "role", "pods"), ("sets", "role", "pods", "claims"))
+
+
+@pytest.fixture
+async def rig(api: ScriptedApi, tmp_path: Path, pace: Pace) -> AsyncIterator[Rig]:
+    """Its watches may be silent for long: without its rights the service could not begin another."""
+    ground = ScriptedGround(api, tmp_path)
+    ground.settings = ground.settings.model_copy(update={"cluster_silence": 90.0})
+    async with started(Rig(ground, tmp_path, pace=pace)) as made:
+        yield made
 
 
 async def settle(rig: Rig, phase: Phase) -> int:
