@@ -4,14 +4,14 @@ ownership, preconditions), is its own StatefulSet controller, volume binder and 
 import asyncio
 import base64
 import contextlib
-import copy
 import json
+import marshal
 import ssl
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from aiohttp import web
 
@@ -24,6 +24,7 @@ OURS = "sandbox-service"
 UNOWNED = {("apiVersion",), ("kind",)} | {
     ("metadata", one) for one in ("name", "namespace", "uid", "generation", "resourceVersion", "managedFields")
 }
+T = TypeVar("T")
 Leaves = dict[tuple[str, ...], Any]
 PROTECTION = "kubernetes.io/pvc-protection"
 FOREGROUND = "foregroundDeletion"
@@ -212,11 +213,11 @@ class ScriptedApi:
 
     def backup(self) -> tuple[int, dict[str, Any], dict[Any, Any]]:
         """What `restore` takes."""
-        return copy.deepcopy((self.version, self.objects, self._owned))
+        return copied((self.version, self.objects, self._owned))
 
     def restore(self, version: int, objects: dict[str, Any], owned: dict[Any, Any]) -> None:
         """Goes back to a backup, as a restored etcd or another cluster does: versions count on from there."""
-        self.version, self.objects, self._owned = copy.deepcopy((version, objects, owned))
+        self.version, self.objects, self._owned = copied((version, objects, owned))
         self._uids = {one["metadata"]["uid"] for objects in self.objects.values() for one in objects.values()}
         self.history = []
         self._epoch += 1
@@ -233,7 +234,7 @@ class ScriptedApi:
 
     def tell(self, collection: str, kind: str, value: dict[str, Any]) -> None:
         """Adds an event to every watch of a collection; of all for an empty one."""
-        self.history.append((self.version, collection, kind, copy.deepcopy(value)))
+        self.history.append((self.version, collection, kind, copied(value)))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -244,7 +245,7 @@ class ScriptedApi:
 
         Who changes a field owns it; what nobody has any more, nobody owns.
         """
-        value = copy.deepcopy(value)
+        value = copied(value)
         name, meta = value["metadata"]["name"], value["metadata"]
         known = self.objects.setdefault(collection, {}).get(name)
         before, after = leaves(known or {}), leaves(value)
@@ -288,7 +289,7 @@ class ScriptedApi:
 
     def edit(self, collection: str, name: str, manager: str = "somebody", **spec: Any) -> dict[str, Any]:
         """Changes fields of an object's spec by hand."""
-        value = copy.deepcopy(self.objects[collection][name])
+        value = copied(self.objects[collection][name])
         value["spec"] |= spec
         return self.put(collection, value, manager)
 
@@ -339,14 +340,14 @@ class ScriptedApi:
 
     def _apply(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
         """What we owned and no longer say goes; what others added stays."""
-        known = copy.deepcopy(self.objects.get(collection, {}).get(name, {}))
+        known = copied(self.objects.get(collection, {}).get(name, {}))
         fresh, meta = not known, body["metadata"]
         uid, version = meta.pop("uid", None), meta.pop("resourceVersion", None)
         if (uid and (fresh or uid != known["metadata"]["uid"])) or (
             version and not fresh and version != known["metadata"]["resourceVersion"]
         ):
             return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
-        before = copy.deepcopy(known)
+        before = copied(known)
         said = leaves(body)
         for path in self._owned.get((collection, name), {}).get(OURS, set()) - said.keys():
             holder = known
@@ -412,7 +413,7 @@ class ScriptedApi:
         if pod is not None and self._reported.get(pod["metadata"]["uid"]) is crashing:
             # It runs already, whatever became of its claim, and a kubelet says nothing new: what a test made of it stays.
             return
-        meta = copy.deepcopy(template["metadata"]) | {"name": f"{name}-0"}
+        meta = copied(template["metadata"]) | {"name": f"{name}-0"}
         meta["labels"][REVISION] = found["status"]["updateRevision"]
         going = "deletionTimestamp" in claim["metadata"]
         lost = claim.get("status", {}).get("phase") == "Lost"
@@ -437,7 +438,7 @@ class ScriptedApi:
 
     def _claim(self, claims: str, stateful_set: dict[str, Any], ordinal: int) -> dict[str, Any]:
         """The claim of a pod, made from the template where there is none."""
-        (claim,) = copy.deepcopy(stateful_set["spec"]["volumeClaimTemplates"])
+        (claim,) = copied(stateful_set["spec"]["volumeClaimTemplates"])
         name = f"{claim['metadata']['name']}-{stateful_set['metadata']['name']}-{ordinal}"
         claim["metadata"] |= {"name": name, "finalizers": [PROTECTION]}
         return self.objects.get(claims, {}).get(name) or self.put(claims, claim)
@@ -465,12 +466,17 @@ class ScriptedApi:
     def restart_container(self, namespace: str, name: str, reason: str = "Error") -> None:
         """Ends the container of a pod and starts it again at once, as a kubelet does the first time."""
         pods = f"api/v1/namespaces/{namespace}/pods"
-        pod = copy.deepcopy(self.objects[pods][name])
+        pod = copied(self.objects[pods][name])
         self.kubelet.kill(self.kubelet.container(pod))
         (container,) = pod["status"]["containerStatuses"]
         container["restartCount"] += 1
         container["lastState"] = {"terminated": {"exitCode": 137, "reason": reason}}
         self.put(pods, pod)
+
+
+def copied(value: T) -> T:
+    """A copy of what JSON can hold, many times faster than `copy.deepcopy`."""
+    return cast(T, marshal.loads(marshal.dumps(value)))
 
 
 def status(code: int, message: str, **headers: str) -> web.Response:
@@ -554,7 +560,7 @@ def merge(into: dict[str, Any], what: dict[str, Any]) -> None:
         if isinstance(one, dict) and isinstance(into.get(name), dict):
             merge(into[name], one)
         else:
-            into[name] = copy.deepcopy(one)
+            into[name] = copied(one)
 
 
 def without_version(value: dict[str, Any]) -> dict[str, Any]:
