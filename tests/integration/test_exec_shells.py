@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from sandbox_server.access import scripts
-from sandbox_server.domain.execs import Start
+from sandbox_server.domain.execs import Start, Terminal
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
 
@@ -37,12 +37,41 @@ class Shell:
         pipe = subprocess.PIPE
         return subprocess.Popen(self._words, stdin=pipe, stdout=pipe, env=env, start_new_session=True)
 
-    def start(self, exec_id: str, *command: str, stdin: bool = False, timeout: int = 0) -> bytes:
+    def only(self, *tools: Path) -> None:
+        """Leaves nothing in the search path but these tools, and those that the programs need."""
+        folder = self.folder.with_name("few")
+        folder.mkdir()
+        names = (
+            "sh",
+            "cat",
+            "dd",
+            "head",
+            "ls",
+            "mkdir",
+            "mkfifo",
+            "mv",
+            "rm",
+            "setsid",
+            "sleep",
+            "stty",
+            "tail",
+            "tty",
+            "wc",
+        )
+        needed = [shutil.which(name, path=f"{self._path}:/usr/bin:/bin") for name in names]
+        for tool in (*tools, *map(Path, filter(None, needed))):
+            (folder / tool.name).symlink_to(tool)
+        self._path = str(folder)
+
+    def start(
+        self, exec_id: str, *command: str, stdin: bool = False, timeout: int = 0, terminal: Terminal | None = None
+    ) -> bytes:
         """What the start answers. The program is then killed, as by a connection that closes."""
+        asked = Start(command, stdin=stdin, timeout_seconds=timeout, terminal=terminal)
         with self._open() as process:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(scripts.start(exec_id, "payload", Start(command, stdin=stdin, timeout_seconds=timeout)))
+            process.stdin.write(scripts.start(exec_id, "payload", asked))
             process.stdin.flush()
             answer = process.stdout.readline()
             process.kill()
@@ -50,9 +79,12 @@ class Shell:
 
     def talk(self, exec_id: str, *questions: bytes) -> list[bytes]:
         """The lines that answer questions."""
+        return self._said(exec_id, *questions).splitlines()
+
+    def _said(self, exec_id: str, *questions: bytes) -> bytes:
         with self._open() as process:
             answer, _ = process.communicate(scripts.talk(exec_id) + b"".join(questions), timeout=30)
-        return answer.splitlines()
+        return answer
 
     def ended(self, exec_id: str) -> list[bytes]:
         """The words of its state once it has ended."""
@@ -63,6 +95,17 @@ class Shell:
                 return words
             assert time.monotonic() < until
             time.sleep(0.05)
+
+    def printed(self, exec_id: str) -> bytes:
+        """What it has printed to stdout, at most 9999 bytes."""
+        return self._said(exec_id, b"read o 0 9999\n").split(b"\n", 2)[2]
+
+    def prints(self, exec_id: str, text: bytes) -> None:
+        """Waits until it has printed the text."""
+        until = time.monotonic() + 20
+        while text not in (printed := self.printed(exec_id)):
+            assert time.monotonic() < until, printed
+            time.sleep(0.02)
 
 
 @pytest.fixture(params=SHELLS)
@@ -77,7 +120,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
 def test_command_prints_and_exits_and_starts_once(shell: Shell) -> None:
     assert shell.start("a", "sh", "-c", "echo out; echo err >&2; exit 3") == b"started\n"
     assert shell.start("a", "false") == b"known payload\n"
-    assert shell.ended("a") == b"state 0 4 0 4 0 3 exit".split()
+    assert shell.ended("a") == b"state 0 4 0 4 0 0 0 3 exit".split()
     assert shell.talk("a", b"read o 1 9\n", b"read e 0 2\n") == [b"here", b"data 3", b"ut", b"data 2", b"er"]
     assert shell.talk("b") == [b"unknown"]
 
@@ -95,7 +138,7 @@ def test_input_is_taken_by_offset_and_reaches_the_command(shell: Shell) -> None:
     shell.start("a", "cat", stdin=True)
     questions = (b"write 0 6\none\n\0\xff", b"write 0 6\none\n\0\xff", b"write 9 1\nx", b"write 6 1\n.", b"end 7\n")
     assert shell.talk("a", *questions) == [b"here", b"at 6", b"at 6", b"at 6", b"at 7", b"at 7"]
-    assert shell.ended("a") == b"state 0 7 0 0 7 0 exit".split()
+    assert shell.ended("a") == b"state 0 7 0 0 7 0 0 0 exit".split()
     assert shell.talk("a", b"read o 0 9\n") == [b"here", b"data 7", b"one", b"\0\xff."]
     assert shell.talk("a", b"write 7 1\nx") == [b"here", b"ended 7"]
 
@@ -132,3 +175,93 @@ def test_ended_execs_make_room_for_new_ones(shell: Shell) -> None:
     assert shell.start("a", "true") == b"started\n"
     assert not (shell.folder / "old-7").exists()
     assert len(list(shell.folder.iterdir())) == scripts.EXECS_MOST
+
+
+def test_every_byte_that_is_typed_reaches_the_command(shell: Shell) -> None:
+    data = bytes(range(256))
+    shell.start("a", "od", "-An", "-v", "-tx1", stdin=True)
+    assert shell.talk("a", *(typed(256 * number, data) for number in range(3)), b"end 768\n")[-1] == b"at 768"
+    shell.ended("a")
+    assert bytes.fromhex(shell.printed("a").decode()) == data * 3
+
+
+def test_input_arrives_though_only_the_first_parts_are_poked(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "POKED", 20)
+    shell.start("a", "sh", "-c", "sleep 0.5; exec wc -c", stdin=True)
+    parts = [typed(number, b"x") for number in range(1000)]
+    assert shell.talk("a", *parts, b"end 1000\n")[-1] == b"at 1000"
+    shell.ended("a")
+    assert shell.printed("a").split() == [b"1000"]
+
+
+def typed(offset: int, data: bytes) -> bytes:
+    escapes = "".join(f"\\{byte:03o}" for byte in data)
+    return f"type {offset} {len(data)} {escapes}\n".encode()
+
+
+@pytest.fixture(params=["util-linux", "python3", "busybox"])
+def terminal(shell: Shell, request: pytest.FixtureRequest) -> Iterator[Shell]:
+    """A shell in which that makes the terminal, with the exec `a` that is a shell on it."""
+    if request.param == "util-linux":
+        shell.only(Path("/usr/bin/script"))
+    elif request.param == "python3":
+        shell.only(Path("/usr/bin/python3"))
+    else:
+        busybox = shutil.which("busybox")
+        if busybox is None or "script" not in subprocess.check_output([busybox, "--list"], text=True).split():
+            pytest.skip("there is no busybox with script")
+        shell.only()
+        (shell.folder.with_name("few") / "script").symlink_to(busybox)
+    shell.env = {"SHELL": "/of/the/sandbox"}
+    assert shell.start("a", "sh", "-i", terminal=Terminal(31, 97)) == b"started\n"
+    shell.prints("a", b" ")
+    yield shell
+
+
+def test_terminal_has_its_size_and_the_variables_from_the_first_prompt_on(terminal: Shell) -> None:
+    terminal.talk("a", typed(0, b"stty size; echo $TERM $SHELL-$SANDBOX_TERMINAL; exit 3\r"))
+    assert terminal.ended("a")[-4:] == [b"31", b"97", b"3", b"exit"]
+    assert b"exit 3\r\n31 97\r\nxterm-256color /of/the/sandbox-\r\n" in terminal.printed("a")
+
+
+def test_typed_ctrl_c_interrupts_the_foreground_and_the_shell_goes_on(terminal: Shell) -> None:
+    terminal.talk("a", typed(0, b"trap 'echo was interrupted' INT; echo $((1+1)) up; sleep 100\r"))
+    terminal.prints("a", b"2 up")
+    terminal.talk("a", typed(61, b"\x03"), typed(62, b"sleep 50 &\r"), typed(73, b"echo $((2+2)) next\r"))
+    terminal.prints("a", b"4 next")
+    terminal.talk("a", typed(92, b"exit 4\r"))
+    assert terminal.ended("a")[-2:] == [b"4", b"exit"]
+
+
+def test_size_of_the_terminal_changes_while_a_program_runs(terminal: Shell) -> None:
+    terminal.talk("a", typed(0, b"sh -c 'trap \"stty size\" WINCH; echo $((1+1)) up; while :; do sleep 0.1; done'\r"))
+    terminal.prints("a", b"2 up")
+    assert terminal.talk("a", b"resize 40 120\n") == [b"here", b"sized"]
+    terminal.prints("a", b"40 120")
+    terminal.talk("a", b"signal KILL\n")
+    assert terminal.ended("a")[-4:] == [b"40", b"120", b"137", b"exit"]
+    assert terminal.talk("a", b"resize 1 1\n") == [b"here", b"sized"]
+
+
+def test_end_of_the_input_of_a_terminal_is_ctrl_d(terminal: Shell) -> None:
+    terminal.start("b", "cat", terminal=Terminal(9, 9))
+    terminal.talk("b", typed(0, b"line\r"), b"end 5\n")
+    assert terminal.ended("b")[-2:] == [b"0", b"exit"]
+    assert terminal.printed("b").startswith(b"line\r\n")
+    assert b"line\r\nline\r\n" in terminal.printed("b")
+
+
+def test_all_output_of_a_terminal_arrives_though_its_command_ends_at_once(terminal: Shell) -> None:
+    terminal.start(
+        "b", "sh", "-c", "i=0; while [ $i -lt 5000 ]; do echo line $i; i=$((i+1)); done", terminal=Terminal(9, 9)
+    )
+    size = sum(len(f"line {number}\r\n") for number in range(5000))
+    assert int(terminal.ended("b")[2]) == size
+
+
+def test_terminal_needs_a_program_that_makes_one(shell: Shell) -> None:
+    shell.only()
+    assert shell.start("a", "true", terminal=Terminal(9, 9)) == b"unsupported\n"
+    shell.start("b", "true")
+    shell.ended("b")
+    assert shell.talk("b", b"resize 9 9\n") == [b"here", b"none"]

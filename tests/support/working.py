@@ -1,7 +1,7 @@
 """A client of SandboxAccess, for a sandbox that runs on the local engine."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -71,7 +71,7 @@ class Worker:
     async def shell(self, script: str, **fields: Any) -> pb.Exec:
         return await self.start("/bin/sh", "-c", script, **fields)
 
-    def attached(self, started: pb.Exec, printed: Printed) -> AsyncIterator[pb.AttachExecResponse]:
+    def attached(self, started: pb.Exec, printed: Printed) -> Any:
         """The messages after what was printed before."""
         out, err = printed.offsets.values()
         request = pb.AttachExecRequest(
@@ -86,6 +86,16 @@ class Worker:
             printed.add(one)
         return printed
 
+    async def until(self, started: pb.Exec, printed: Printed, text: bytes) -> None:
+        """Follows until stdout has the text."""
+        stream = self.attached(started, printed)
+        async for one in stream:
+            printed.add(one)
+            if text in printed.out:
+                stream.cancel()
+                return
+        raise AssertionError(printed.out)
+
     async def run(self, script: str, **fields: Any) -> Printed:
         return await self.follow(await self.shell(script, **fields))
 
@@ -99,6 +109,11 @@ class Worker:
 
     async def signal(self, started: pb.Exec, name: str) -> None:
         await self.stub.SignalExec(pb.SignalExecRequest(**self.names, exec_id=started.exec_id, signal=name), timeout=20)
+
+    async def resize(self, started: pb.Exec, rows: int, cols: int) -> None:
+        terminal = pb.Terminal(rows=rows, cols=cols)
+        request = pb.ResizeExecRequest(**self.names, exec_id=started.exec_id, terminal=terminal)
+        await self.stub.ResizeExec(request, timeout=20)
 
     async def get(self, started: pb.Exec) -> pb.Exec:
         request = pb.GetExecRequest(**self.names, exec_id=started.exec_id, incarnation=started.incarnation)

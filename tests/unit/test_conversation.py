@@ -46,7 +46,7 @@ async def begun(said: bytes, ends: bool = True) -> AsyncIterator[Conversation]:
 
 
 async def test_state_has_offsets_and_the_end() -> None:
-    async with begun(b"state 5 9 0 3 7 143 timeout\n") as talk:
+    async with begun(b"state 5 9 0 3 7 0 0 143 timeout\n") as talk:
         found = await talk.state()
     assert (found.kept[Channel.STDOUT], found.printed, found.accepted) == (5, {Channel.STDOUT: 9, Channel.STDERR: 3}, 7)
     assert found.end == End(143, 15, ExitReason.TIMEOUT)
@@ -57,13 +57,15 @@ async def test_state_has_offsets_and_the_end() -> None:
     [
         b"",
         b"state\n",
-        b"state 0 0 0 0 0\n",
-        b"state 0 -1 0 0 0 -\n",
-        b"state 0 0x9 0 0 0 -\n",
-        b"state 0 9999999999999999 0 0 0 -\n",
-        b"state 9 3 0 0 0 -\n",
-        b"state 0 0 0 0 0 256 exit\n",
-        b"state 0 0 0 0 0 0 whatever\n",
+        b"state 0 0 0 0 0 0 0\n",
+        b"state 0 -1 0 0 0 0 0 -\n",
+        b"state 0 0x9 0 0 0 0 0 -\n",
+        b"state 0 9999999999999999 0 0 0 0 0 -\n",
+        b"state 9 3 0 0 0 0 0 -\n",
+        b"state 0 0 0 0 0 24 0 -\n",
+        b"state 0 0 0 0 0 24 10001 -\n",
+        b"state 0 0 0 0 0 0 0 256 exit\n",
+        b"state 0 0 0 0 0 0 0 0 whatever\n",
         b"x" * 100_000 + b"\n",
         b"\xff\xfe\n",
     ],

@@ -14,6 +14,8 @@ What sandbox.proto says of every call holds here too: tenancy, names, fields, re
   Output        The last 8 MiB at least of each channel are kept in the sandbox, until the exec makes room for a later
                 one, and are counted towards its memory or disk. What is no longer kept is said: a gap. A sandbox can
                 change the output of its own execs.
+  Terminals     A command can have a terminal. It is made in the sandbox, and survives a lost connection and a restart of
+                the service as everything of an exec.
   Files         Paths are bytes, and any name that the file system allows. A relative path is relative to the directory
                 in which the sandbox's process began: /home/agent, unless the image has another. Everything is done by
                 the sandbox's user, and a symbolic link leads wherever that user may go.
@@ -255,6 +257,7 @@ class StartExecRequest(_message.Message):
     STDIN_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     EXPECTED_INCARNATION_FIELD_NUMBER: _builtins.int
+    TTY_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """The sandbox."""
     namespace: _builtins.str
@@ -283,6 +286,12 @@ class StartExecRequest(_message.Message):
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment variables beside those of the sandbox, at most 64 KiB."""
 
+    @_builtins.property
+    def tty(self) -> Global___Terminal:
+        """Run it on a terminal of this size. Then it has an input, as with `stdin`, and all that it prints is in stdout. TERM is
+        xterm-256color unless the environment has another. Unset: no terminal.
+        """
+
     def __init__(
         self,
         *,
@@ -296,14 +305,41 @@ class StartExecRequest(_message.Message):
         stdin: _builtins.bool = ...,
         timeout_seconds: _builtins.int = ...,
         expected_incarnation: _builtins.str = ...,
+        tty: Global___Terminal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tty", b"tty"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "cwd", b"cwd", "env", b"env", "exec_id", b"exec_id", "expected_incarnation", b"expected_incarnation", "namespace", b"namespace", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "stdin", b"stdin", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "cwd", b"cwd", "env", b"env", "exec_id", b"exec_id", "expected_incarnation", b"expected_incarnation", "namespace", b"namespace", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "stdin", b"stdin", "timeout_seconds", b"timeout_seconds", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartExecRequest: _TypeAlias = StartExecRequest  # noqa: Y015
+
+@_typing.final
+class Terminal(_message.Message):
+    """Terminal is the size of a terminal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Its rows, from 1 to 10,000."""
+    cols: _builtins.int
+    """Its columns, from 1 to 10,000."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        cols: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cols", b"cols", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Terminal: _TypeAlias = Terminal  # noqa: Y015
 
 @_typing.final
 class StartExecResponse(_message.Message):
@@ -661,6 +697,63 @@ class SignalExecResponse(_message.Message):
 Global___SignalExecResponse: _TypeAlias = SignalExecResponse  # noqa: Y015
 
 @_typing.final
+class ResizeExecRequest(_message.Message):
+    """ResizeExecRequest is a new size of a terminal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    EXEC_ID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    exec_id: _builtins.str
+    """The exec."""
+    incarnation: _builtins.str
+    """The incarnation in which it was started. Empty: the current one."""
+    @_builtins.property
+    def terminal(self) -> Global___Terminal:
+        """The size."""
+
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        exec_id: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
+        terminal: Global___Terminal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["terminal", b"terminal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "incarnation", b"incarnation", "namespace", b"namespace", "sandbox_id", b"sandbox_id", "terminal", b"terminal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeExecRequest: _TypeAlias = ResizeExecRequest  # noqa: Y015
+
+@_typing.final
+class ResizeExecResponse(_message.Message):
+    """ResizeExecResponse is the answer to ResizeExec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeExecResponse: _TypeAlias = ResizeExecResponse  # noqa: Y015
+
+@_typing.final
 class GetExecRequest(_message.Message):
     """GetExecRequest names an exec."""
 
@@ -1014,6 +1107,7 @@ class Exec(_message.Message):
     STDOUT_LENGTH_FIELD_NUMBER: _builtins.int
     STDERR_LENGTH_FIELD_NUMBER: _builtins.int
     ACCEPTED_OFFSET_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.str
     """Its id, unique in the incarnation."""
     incarnation: _builtins.str
@@ -1030,6 +1124,10 @@ class Exec(_message.Message):
     def exited(self) -> Global___ExecExited:
         """How it ended. Unset while it runs."""
 
+    @_builtins.property
+    def terminal(self) -> Global___Terminal:
+        """The size of its terminal. Unset without one."""
+
     def __init__(
         self,
         *,
@@ -1040,10 +1138,11 @@ class Exec(_message.Message):
         stdout_length: _builtins.int = ...,
         stderr_length: _builtins.int = ...,
         accepted_offset: _builtins.int = ...,
+        terminal: Global___Terminal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_offset", b"accepted_offset", "exec_id", b"exec_id", "exited", b"exited", "incarnation", b"incarnation", "state", b"state", "stderr_length", b"stderr_length", "stdout_length", b"stdout_length"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_offset", b"accepted_offset", "exec_id", b"exec_id", "exited", b"exited", "incarnation", b"incarnation", "state", b"state", "stderr_length", b"stderr_length", "stdout_length", b"stdout_length", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

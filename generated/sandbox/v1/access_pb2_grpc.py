@@ -55,6 +55,11 @@ class SandboxAccessStub:
                 request_serializer=sandbox_dot_v1_dot_access__pb2.SignalExecRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_access__pb2.SignalExecResponse.FromString,
                 _registered_method=True)
+        self.ResizeExec = channel.unary_unary(
+                '/sandbox.v1.SandboxAccess/ResizeExec',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.ResizeExecRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.ResizeExecResponse.FromString,
+                _registered_method=True)
         self.GetExec = channel.unary_unary(
                 '/sandbox.v1.SandboxAccess/GetExec',
                 request_serializer=sandbox_dot_v1_dot_access__pb2.GetExecRequest.SerializeToString,
@@ -110,6 +115,8 @@ class SandboxAccessServicer:
         another.
         ABORTED             INCARNATION_CHANGED: expected_incarnation is not the current one, which the metadata of ErrorInfo
         has as `incarnation`. Decide again whether to run the command.
+        FAILED_PRECONDITION  EXEC_UNSUPPORTED: with `tty`, nothing in the sandbox can make a terminal. Install `script` of
+        util-linux (bsdutils on Debian) or busybox, or python3, and `stty`.
         RESOURCE_EXHAUSTED  TOO_MANY_EXECS: 64 execs of the sandbox run. Wait for one, or end one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -139,7 +146,8 @@ class SandboxAccessServicer:
 
         Answers after the last message, with how many bytes were accepted since the start of the exec. What was accepted
         reaches the command, in order and once. Bytes before that offset are dropped, so that a repeat writes nothing twice.
-        A command that does not read has 1 MiB accepted, and then the call waits. Allowed in PHASE_RUNNING.
+        A command that does not read has 1 MiB accepted, and then the call waits. On a terminal, `eof` types Ctrl-D, which ends
+        the input of a program that reads lines. A stream that is held open costs no more than a message for each key. Allowed in PHASE_RUNNING.
 
         Errors, besides those of any call:
         NOT_FOUND            EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -160,6 +168,20 @@ class SandboxAccessServicer:
 
         Errors, besides those of any call:
         NOT_FOUND  EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeExec(self, request, context):
+        """ResizeExec sets the size of the terminal of an exec, whose programs get SIGWINCH.
+
+        Answers when it was set. For an exec that has ended it does nothing else. Allowed in PHASE_RUNNING. A repeat sets it
+        again.
+
+        Errors, besides those of any call:
+        NOT_FOUND            EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
+        FAILED_PRECONDITION  NO_TERMINAL: the exec was started without `tty`. Do not resize it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -313,6 +335,11 @@ def add_SandboxAccessServicer_to_server(servicer, server):
                     request_deserializer=sandbox_dot_v1_dot_access__pb2.SignalExecRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_access__pb2.SignalExecResponse.SerializeToString,
             ),
+            'ResizeExec': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeExec,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.ResizeExecRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.ResizeExecResponse.SerializeToString,
+            ),
             'GetExec': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExec,
                     request_deserializer=sandbox_dot_v1_dot_access__pb2.GetExecRequest.FromString,
@@ -458,6 +485,33 @@ class SandboxAccess:
             '/sandbox.v1.SandboxAccess/SignalExec',
             sandbox_dot_v1_dot_access__pb2.SignalExecRequest.SerializeToString,
             sandbox_dot_v1_dot_access__pb2.SignalExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeExec(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/ResizeExec',
+            sandbox_dot_v1_dot_access__pb2.ResizeExecRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.ResizeExecResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,6 +14,8 @@ What sandbox.proto says of every call holds here too: tenancy, names, fields, re
   Output        The last 8 MiB at least of each channel are kept in the sandbox, until the exec makes room for a later
                 one, and are counted towards its memory or disk. What is no longer kept is said: a gap. A sandbox can
                 change the output of its own execs.
+  Terminals     A command can have a terminal. It is made in the sandbox, and survives a lost connection and a restart of
+                the service as everything of an exec.
   Files         Paths are bytes, and any name that the file system allows. A relative path is relative to the directory
                 in which the sandbox's process began: /home/agent, unless the image has another. Everything is done by
                 the sandbox's user, and a symbolic link leads wherever that user may go.
@@ -77,6 +79,8 @@ class SandboxAccessStub:
                           another.
       ABORTED             INCARNATION_CHANGED: expected_incarnation is not the current one, which the metadata of ErrorInfo
                           has as `incarnation`. Decide again whether to run the command.
+      FAILED_PRECONDITION  EXEC_UNSUPPORTED: with `tty`, nothing in the sandbox can make a terminal. Install `script` of
+                          util-linux (bsdutils on Debian) or busybox, or python3, and `stty`.
       RESOURCE_EXHAUSTED  TOO_MANY_EXECS: 64 execs of the sandbox run. Wait for one, or end one.
     """
     AttachExec: _grpc.UnaryStreamMultiCallable[_access_pb2.AttachExecRequest, _access_pb2.AttachExecResponse]
@@ -98,7 +102,8 @@ class SandboxAccessStub:
 
     Answers after the last message, with how many bytes were accepted since the start of the exec. What was accepted
     reaches the command, in order and once. Bytes before that offset are dropped, so that a repeat writes nothing twice.
-    A command that does not read has 1 MiB accepted, and then the call waits. Allowed in PHASE_RUNNING.
+    A command that does not read has 1 MiB accepted, and then the call waits. On a terminal, `eof` types Ctrl-D, which ends
+    the input of a program that reads lines. A stream that is held open costs no more than a message for each key. Allowed in PHASE_RUNNING.
 
     Errors, besides those of any call:
       NOT_FOUND            EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -115,6 +120,16 @@ class SandboxAccessStub:
 
     Errors, besides those of any call:
       NOT_FOUND  EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
+    """
+    ResizeExec: _grpc.UnaryUnaryMultiCallable[_access_pb2.ResizeExecRequest, _access_pb2.ResizeExecResponse]
+    """ResizeExec sets the size of the terminal of an exec, whose programs get SIGWINCH.
+
+    Answers when it was set. For an exec that has ended it does nothing else. Allowed in PHASE_RUNNING. A repeat sets it
+    again.
+
+    Errors, besides those of any call:
+      NOT_FOUND            EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
+      FAILED_PRECONDITION  NO_TERMINAL: the exec was started without `tty`. Do not resize it.
     """
     GetExec: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetExecRequest, _access_pb2.GetExecResponse]
     """GetExec returns an exec as it stands.
@@ -233,6 +248,8 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
                           another.
       ABORTED             INCARNATION_CHANGED: expected_incarnation is not the current one, which the metadata of ErrorInfo
                           has as `incarnation`. Decide again whether to run the command.
+      FAILED_PRECONDITION  EXEC_UNSUPPORTED: with `tty`, nothing in the sandbox can make a terminal. Install `script` of
+                          util-linux (bsdutils on Debian) or busybox, or python3, and `stty`.
       RESOURCE_EXHAUSTED  TOO_MANY_EXECS: 64 execs of the sandbox run. Wait for one, or end one.
     """
     AttachExec: _aio.UnaryStreamMultiCallable[_access_pb2.AttachExecRequest, _access_pb2.AttachExecResponse]  # type: ignore[assignment]
@@ -254,7 +271,8 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
 
     Answers after the last message, with how many bytes were accepted since the start of the exec. What was accepted
     reaches the command, in order and once. Bytes before that offset are dropped, so that a repeat writes nothing twice.
-    A command that does not read has 1 MiB accepted, and then the call waits. Allowed in PHASE_RUNNING.
+    A command that does not read has 1 MiB accepted, and then the call waits. On a terminal, `eof` types Ctrl-D, which ends
+    the input of a program that reads lines. A stream that is held open costs no more than a message for each key. Allowed in PHASE_RUNNING.
 
     Errors, besides those of any call:
       NOT_FOUND            EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -271,6 +289,16 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
 
     Errors, besides those of any call:
       NOT_FOUND  EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
+    """
+    ResizeExec: _aio.UnaryUnaryMultiCallable[_access_pb2.ResizeExecRequest, _access_pb2.ResizeExecResponse]  # type: ignore[assignment]
+    """ResizeExec sets the size of the terminal of an exec, whose programs get SIGWINCH.
+
+    Answers when it was set. For an exec that has ended it does nothing else. Allowed in PHASE_RUNNING. A repeat sets it
+    again.
+
+    Errors, besides those of any call:
+      NOT_FOUND            EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
+      FAILED_PRECONDITION  NO_TERMINAL: the exec was started without `tty`. Do not resize it.
     """
     GetExec: _aio.UnaryUnaryMultiCallable[_access_pb2.GetExecRequest, _access_pb2.GetExecResponse]  # type: ignore[assignment]
     """GetExec returns an exec as it stands.
@@ -392,6 +420,8 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
                               another.
           ABORTED             INCARNATION_CHANGED: expected_incarnation is not the current one, which the metadata of ErrorInfo
                               has as `incarnation`. Decide again whether to run the command.
+          FAILED_PRECONDITION  EXEC_UNSUPPORTED: with `tty`, nothing in the sandbox can make a terminal. Install `script` of
+                              util-linux (bsdutils on Debian) or busybox, or python3, and `stty`.
           RESOURCE_EXHAUSTED  TOO_MANY_EXECS: 64 execs of the sandbox run. Wait for one, or end one.
         """
 
@@ -425,7 +455,8 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
 
         Answers after the last message, with how many bytes were accepted since the start of the exec. What was accepted
         reaches the command, in order and once. Bytes before that offset are dropped, so that a repeat writes nothing twice.
-        A command that does not read has 1 MiB accepted, and then the call waits. Allowed in PHASE_RUNNING.
+        A command that does not read has 1 MiB accepted, and then the call waits. On a terminal, `eof` types Ctrl-D, which ends
+        the input of a program that reads lines. A stream that is held open costs no more than a message for each key. Allowed in PHASE_RUNNING.
 
         Errors, besides those of any call:
           NOT_FOUND            EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
@@ -448,6 +479,22 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
 
         Errors, besides those of any call:
           NOT_FOUND  EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
+        """
+
+    @_abc_1.abstractmethod
+    def ResizeExec(
+        self,
+        request: _access_pb2.ResizeExecRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.ResizeExecResponse, _abc.Awaitable[_access_pb2.ResizeExecResponse]]:
+        """ResizeExec sets the size of the terminal of an exec, whose programs get SIGWINCH.
+
+        Answers when it was set. For an exec that has ended it does nothing else. Allowed in PHASE_RUNNING. A repeat sets it
+        again.
+
+        Errors, besides those of any call:
+          NOT_FOUND            EXEC_NOT_FOUND: no such exec in this incarnation of the sandbox. Check its id.
+          FAILED_PRECONDITION  NO_TERMINAL: the exec was started without `tty`. Do not resize it.
         """
 
     @_abc_1.abstractmethod

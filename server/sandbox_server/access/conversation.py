@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator
 from sandbox_server import engines
 from sandbox_server.access import sandboxes, scripts
 from sandbox_server.domain import execs
-from sandbox_server.domain.execs import Channel, Exec
+from sandbox_server.domain.execs import Channel, Exec, Terminal
 from sandbox_server.domain.sandbox import Sandbox
 
 CHUNK = 64 * 1024
 """Bytes that are read or written at once."""
+TYPED = 256
+"""Bytes of input up to which they travel within a line, so that no process is started for them."""
 _LINE_MOST = 1000
+_SIZE_MOST = 10_000
 _FIELD_MOST = 64 * 1024
 """More than a path, and what a tool says of it."""
 _OFFSET = re.compile(rb"[0-9]{1,15}\Z")
@@ -119,13 +122,19 @@ class Conversation:
     async def state(self) -> Exec:
         """Returns the exec as it stands."""
         match await self._ask(b"state"):
-            case [b"state", out_kept, out_printed, err_kept, err_printed, accepted, *end]:
+            case [b"state", out_kept, out_printed, err_kept, err_printed, accepted, rows, cols, *end]:
                 kept = {Channel.STDOUT: number(out_kept), Channel.STDERR: number(err_kept)}
                 printed = {Channel.STDOUT: number(out_printed), Channel.STDERR: number(err_printed)}
                 if any(kept[one] > printed[one] for one in Channel):
                     raise Cut("the sandbox has changed the output of the exec")
                 return Exec(
-                    self._exec_id, self._incarnation, ended(end), kept=kept, printed=printed, accepted=number(accepted)
+                    self._exec_id,
+                    self._incarnation,
+                    ended(end),
+                    kept=kept,
+                    printed=printed,
+                    accepted=number(accepted),
+                    terminal=_terminal(number(rows), number(cols)),
                 )
         raise _nonsense()
 
@@ -138,7 +147,11 @@ class Conversation:
 
     async def write(self, offset: int, data: bytes) -> tuple[str, int]:
         """Offers input, and returns `at`, `full` or `ended`, and how many bytes were accepted since the start."""
-        match await self._ask(b"write %d %d" % (offset, len(data)), data):
+        question = b"write %d %d" % (offset, len(data))
+        if len(data) <= TYPED:
+            escapes = b"".join(b"\\%03o" % byte for byte in data)
+            question, data = b"type %d %d %s" % (offset, len(data), escapes), b""
+        match await self._ask(question, data):
             case [(b"at" | b"full" | b"ended") as outcome, accepted]:
                 return outcome.decode(), number(accepted)
         raise _nonsense()
@@ -148,6 +161,13 @@ class Conversation:
         match await self._ask(b"end %d" % offset):
             case [b"at", accepted]:
                 return number(accepted)
+        raise _nonsense()
+
+    async def resize(self, terminal: Terminal) -> bool:
+        """Sets the size of the terminal. Returns False if the exec has none."""
+        match await self._ask(b"resize %d %d" % (terminal.rows, terminal.cols)):
+            case [(b"sized" | b"none") as outcome]:
+                return outcome == b"sized"
         raise _nonsense()
 
     async def signal(self, name: str) -> bool:
@@ -163,6 +183,13 @@ def number(word: bytes) -> int:
     if not _OFFSET.match(word):
         raise _nonsense()
     return int(word)
+
+
+def _terminal(rows: int, cols: int) -> Terminal | None:
+    """Returns a size, None for zeros. Raises `Cut` if it is none."""
+    if max(rows, cols) > _SIZE_MOST or (rows == 0) != (cols == 0):
+        raise _nonsense()
+    return Terminal(rows, cols) if rows else None
 
 
 def ended(words: list[bytes]) -> execs.End | None:

@@ -14,7 +14,7 @@ from sandbox_server.access import conversation, sandboxes, scripts
 from sandbox_server.access.conversation import Conversation
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
-from sandbox_server.domain.execs import Exec, Start
+from sandbox_server.domain.execs import Exec, Start, Terminal
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key, Sandbox
@@ -91,7 +91,12 @@ class Execs:
                     exec_id=exec_id,
                     program=asked.command[0],
                 )
-                return Exec(exec_id, incarnation)
+                return Exec(exec_id, incarnation, terminal=asked.terminal)
+            case [b"unsupported"]:
+                raise errors.FailedPrecondition(
+                    "EXEC_UNSUPPORTED",
+                    "nothing in the sandbox can make a terminal: install util-linux (bsdutils on Debian), or python3 and stty",
+                )
             case [b"known", found] if found == payload.encode():
                 return await self.get(Place(place.principal, place.key, exec_id, incarnation))
             case [b"known", _]:
@@ -156,6 +161,11 @@ class Execs:
             return sent
 
         await self.about(place, send)
+
+    async def resize(self, place: Place, terminal: Terminal) -> None:
+        """Sets the size of the terminal of an exec. Raises `errors.FailedPrecondition` if it has none."""
+        if await self.about(place, lambda talk: talk.resize(terminal)) is False:
+            raise errors.FailedPrecondition("NO_TERMINAL", "the exec was started without a terminal")
 
     async def about(self, place: Place, work: Callable[[Conversation], Awaitable[T]]) -> T | Exec:
         """Returns the result of `work`, or the lost exec if its incarnation has ended or ends meanwhile."""

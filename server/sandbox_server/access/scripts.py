@@ -10,13 +10,16 @@ An exec is a directory:
 - `payload`: a digest of what was asked for, so that the same id is not used for something else.
 - `o.<offset>`, `e.<offset>`: segments of stdout and stderr. The name has the offset of the first byte, in 15 digits, so that
   names sort by offset. The oldest segments are removed.
-- `i/<offset>`: input that was accepted and is not read yet. `i.fed`: how many bytes were read. `i.end`: the offset of its end.
+- `i/<offset>`: accepted input, a line with its length and its bytes as escapes of printf, or the name of a file with them.
+  Whoever creates the file has the offset. `i.fed`: how many bytes the command got. `i.end`: the offset of the end. `i.poke`: a
+  FIFO that wakes who feeds the command.
 - `pid`: the process group of the command. `exit`: the exit code and how it came about, renamed into place.
+- With a terminal: `command`, the program that runs on it; `tty`, its path; `size`, its rows and columns.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
 
+from sandbox_server.access import terminals
 from sandbox_server.domain.execs import Start
 
 SEGMENT = 1 << 20
@@ -25,6 +28,9 @@ KEPT = 8 << 20
 """Bytes of a channel that are kept at least, but for the oldest segment of them."""
 PENDING_MOST = 1 << 20
 """Bytes of input that are accepted before the command has read them."""
+POKED = 1 << 14
+"""Bytes of such input up to which a poke is sent for each part: a pipe has room for them. Who feeds the command looks for more
+parts before it waits."""
 EXECS_MOST = 64
 """Execs of a sandbox. The oldest that have ended make room for new ones."""
 
@@ -52,6 +58,11 @@ padded() { p=000000000000000$1; p=${p#"${p%???????????????}"}; }
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
 last() { f=; for f in "$1".*; do :; done; [ -f "$f" ] && [ ! -L "$f" ]; }
 length() { if last "$1"; then number "$f"; from=$n; size "$f"; n=$((from+n)); else n=0; fi; }
+part() {
+    step=0 data=
+    [ -f "i/$1" ] && read -r step data <"i/$1" || return 1
+    case $step in '' | 0* | *[!0-9]* | ??????????*) return 1 ;; esac
+}
 """
 
 # Nothing here is started with `&` that the command descends from: a shell has such a process ignore SIGINT for ever.
@@ -81,18 +92,22 @@ pump() {
     : >"$1-end"
 }
 feed() {
-    at=0
+    exec 5<>i.poke
+    at=0; spent=
     while :; do
-        padded $at
-        if [ -f i/$p ]; then
-            size i/$p; step=$n
-            cat i/$p || exit
-            at=$((at+step)); echo $at >i.new && mv i.new i.fed && rm -f i/$p
-        elif [ -f i.end ] && IFS= read -r end <i.end && [ "$end" -le $at ]; then
-            exit
-        else
-            nap
+        while part $at; do
+            case $data in
+            \\\\*) printf "$data" ;;
+            *) cat "i/$data" && spent="$spent i/$data" ;;
+            esac || exit
+            spent="$spent i/$at"; at=$((at+step)); echo $at 1<>i.fed
+            [ ${#spent} -lt 1000 ] || { rm -f $spent; spent=; }
+        done
+        if [ -f i.end ] && IFS= read -r end <i.end && [ "$end" -le $at ]; then
+            [ -n "$terminal" ] || exit
+            printf '\\004'; while read -r end <&5; do :; done
         fi
+        read -r end <&5 || nap
     done
 }
 limit() {
@@ -108,11 +123,18 @@ supervise() {
     trap : TERM INT HUP QUIT
     echo started >&3
     exec 3>&- </dev/null >/dev/null 2>&1
-    pump o <o & pump e <e &
+    pump o <o &
+    if [ -n "$terminal" ]; then : >e-end; else pump e <e & fi
     feeder=; [ -z "$stdin" ] || { feed >in & feeder=$!; }
     timer=; [ $timeout -eq 0 ] || { limit & timer=$!; }
-    (run) <in >o 2>e
-    code=$?
+    if [ -n "$terminal" ]; then
+        (run) <in >o 2>&1
+        code=$?
+        case $maker in busybox*) code=137; [ ! -f code ] || read -r code <code ;; esac
+    else
+        (run) <in >o 2>e
+        code=$?
+    fi
     kill $feeder $timer
     i=0
     while [ $i -lt 20 ] && ! { [ -f o-end ] && [ -f e-end ]; }; do i=$((i+1)); nap; done
@@ -121,7 +143,7 @@ supervise() {
     wait
 }
 d=$base/$id
-group=; command -v setsid >/dev/null && group=setsid
+group=$(command -v setsid)
 mkdir -p "$base"
 if ! mkdir "$d" 2>/dev/null; then
     i=0; while [ $i -lt 100 ] && [ ! -f "$d/payload" ]; do i=$((i+1)); nap; done
@@ -137,7 +159,8 @@ if [ $# -gt $most ]; then
     if [ $# -gt $most ]; then rm -rf "$d"; echo full; exit 0; fi
 fi
 cd "$d" && mkdir i && mkfifo o e || exit 125
-if [ -n "$stdin" ]; then mkfifo in; else ln -s /dev/null in; fi
+if [ -n "$stdin" ]; then mkfifo in i.poke; else ln -s /dev/null in; fi
+if [ -n "$terminal" ]; then printf '%s\\n' "$terminal" >command; echo "$window" >size; fi
 echo "$payload" >payload.new && mv payload.new payload
 exec 3>&1
 (supervise) | :
@@ -150,22 +173,39 @@ _TALK = (
     + """
 cd "$base/$id" 2>/dev/null && [ -f payload ] || { echo unknown; exit 0; }
 echo here
-fed() { n=0; [ -f i.fed ] && IFS= read -r n <i.fed; at=${n:-0}; }
+at=0
+fed() { fed=0; [ -f i.fed ] && read -r fed <i.fed; fed=${fed:-0}; [ "$at" -ge "$fed" ] || at=$fed; }
 accepted() {
     while :; do
-        fed; was=$at; n=$at; padded $n
-        while [ -f i/$p ]; do size i/$p; at=$((at+n)); padded $at; done
-        now=$at; fed; [ "$at" -eq "$was" ] && break
+        fed; while part $at; do at=$((at+step)); done
+        was=$at; fed; [ "$at" -ne "$was" ] || break
     done
-    at=$now
 }
+# Takes the offset $a for a part of length $b unless it is taken. Answers.
+take() {
+    accepted
+    if [ ! -p in ] || [ -f i.end ] || [ -f exit ]; then echo "ended $at"
+    elif [ $a -ne $at ]; then echo "at $at"
+    elif [ $((at-fed)) -ge $pending ]; then echo "full $at"
+    elif set -C; { printf "%s\\n" "$b $1" >i/$a; } 2>/dev/null; then
+        set +C; at=$((a+b)); fed; poke; echo "at $at"; return
+    else
+        # Another writer has it, or had and ended in between.
+        set +C; accepted
+        [ $at -ne $a ] || { nap; accepted; [ $at -ne $a ] || rm -f i/$a; }
+        echo "at $at"
+    fi
+    return 1
+}
+poke() { [ $((a-fed)) -ge $poked ] || [ ! -p i.poke ] || echo 1<>i.poke; }
 oldest() { set -- "$1".*; n=0; [ -f "$1" ] && number "$1"; }
 while read -r ask a b c; do
     case $ask in
     state)
         end=-; [ -f exit ] && IFS= read -r end <exit
         length o; o=$n; length e; e=$n; oldest o; of=$n; oldest e; ef=$n; accepted
-        echo "state $of $o $ef $e $at $end" ;;
+        r=0 c=0; [ ! -f size ] || read -r r c <size
+        echo "state $of $o $ef $e $at $r $c $end" ;;
     read)
         seg=
         for f in "$a".*; do number "$f"; [ $n -le $b ] || break; seg=$f; done
@@ -179,22 +219,25 @@ while read -r ask a b c; do
         else
             echo "data 0"
         fi ;;
+    type) take "$c" ;;
     write)
-        t=i.$$
-        dd bs=$b count=1 iflag=fullblock of=$t 2>/dev/null
-        accepted; now=$at; fed; padded $a
-        if [ ! -p in ] || [ -f i.end ] || [ -f exit ]; then rm -f $t; echo "ended $now"
-        elif [ $a -ne $now ]; then rm -f $t; echo "at $now"
-        elif [ $((now-at)) -ge $pending ]; then rm -f $t; echo "full $now"
-        elif ln $t i/$p 2>/dev/null; then rm -f $t; echo "at $((a+b))"
-        else rm -f $t; accepted; echo "at $at"; fi ;;
+        dd bs=$b count=1 iflag=fullblock of=i/$$.$a 2>/dev/null
+        take $$.$a || rm -f i/$$.$a ;;
     end)
         accepted
-        if [ $a -eq $at ]; then [ -f i.end ] || { echo $a >i.last && mv i.last i.end; }; fi
+        if [ $a -eq $at ]; then [ -f i.end ] || { echo $a >i.last && mv i.last i.end; fed; poke; }; fi
         echo "at $at" ;;
+    resize)
+        if [ ! -f size ]; then echo none
+        else
+            echo "$a $b" >size.new && mv size.new size
+            tty=; [ -f exit ] || [ ! -f tty ] || IFS= read -r tty <tty
+            case $tty in /dev/pts/*) stty -F "$tty" rows $a cols $b 2>/dev/null ;; esac
+            echo sized
+        fi ;;
     signal)
         if [ -f exit ]; then echo ended
-        elif [ ! -f pid ]; then echo starting
+        elif [ ! -s pid ]; then echo starting
         else IFS= read -r n <pid; kill -s $a -- -$n 2>/dev/null || kill -s $a $n 2>/dev/null; echo sent; fi ;;
     esac
 done
@@ -225,36 +268,46 @@ def assigned(**values: str | int) -> str:
     return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
 
 
+# The function that becomes the command. It begins in the directory in which the primitive began. The variables of the
+# sandbox may have the names of those here, and are set after these were read.
+_RUN = """
+here=$PWD
+run() {
+trap - TERM INT HUP QUIT
+set -- "$here" "$d" "$group" "$maker" "$python"
+eval "$exported"
+cd -- "$1"
+umask 022
+"""
+
+# The shell in between writes down its process id, which is then that of the command and of its group.
+_EXEC = """exec $3 /bin/sh -c 'echo $$ >"$0/pid"; exec "$@"' "$2\""""
+
+
 def start(exec_id: str, payload: str, asked: Start) -> bytes:
     """Returns the script that starts a command unless its exec exists, and prints `started`, `known PAYLOAD`, or `full`."""
     values = assigned(
         id=exec_id,
         payload=payload,
-        stdin="1" if asked.stdin else "",
+        stdin="1" if asked.stdin or asked.terminal else "",
         timeout=asked.timeout_seconds,
         segment=SEGMENT,
         kept=KEPT,
         most=EXECS_MOST,
     )
-    return sent(values + _run(asked.command, asked.env, asked.folder) + _START)
-
-
-def _run(command: Sequence[str], env: Mapping[str, str], folder: str) -> str:
-    """Returns the function that becomes the command. It begins in the directory in which the primitive began."""
-    begin = f"cd -- {shlex.quote(folder)} || exit 126\n" if folder else ""
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
-    # The shell in between writes down its process id, which is then that of the command and of its group.
-    return (
-        'here=$PWD\nrun() {\ntrap - TERM INT HUP QUIT\nset -- "$here" "$d" $group\neval "$exported"\ncd -- "$1"\numask 022\n'
-        f"{begin}{exports}"
-        """exec $3 /bin/sh -c 'echo $$ >"$0/pid.new" && mv "$0/pid.new" "$0/pid"; exec "$@"' "$2" """
-        f"{shlex.join(command)}\n}}\n"
-    )
+    prepare = f"cd -- {shlex.quote(asked.folder)} || exit 126\n" if asked.folder else ""
+    prepare += "".join(f"export {name}={shlex.quote(value)}\n" for name, value in asked.env.items())
+    command = shlex.join(asked.command)
+    if asked.terminal is None:
+        head, become = "terminal= maker= python=\n", f"{prepare}{_EXEC} {command}\n"
+    else:
+        head, become = terminals.found(asked.terminal, f"{prepare}exec {command}\n"), terminals.MAKE
+    return sent(f"{values}{head}{_RUN}{become}}}\n{_START}")
 
 
 def talk(exec_id: str) -> bytes:
     """Returns the script of a conversation with an exec. It prints `here` or `unknown`, and then answers line by line."""
-    return sent(assigned(id=exec_id, pending=PENDING_MOST) + _TALK)
+    return sent(assigned(id=exec_id, pending=PENDING_MOST, poked=POKED) + _TALK)
 
 
 def listed() -> bytes:

@@ -35,14 +35,26 @@ class Channel(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Terminal:
+    """The size of a terminal."""
+
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
-    """What to start. `folder` is the working directory, empty for that of the sandbox. `timeout_seconds`: 0 for no limit."""
+    """What to start. `folder` is the working directory, empty for that of the sandbox. `timeout_seconds`: 0 for no limit.
+
+    On a terminal a command has an input, and everything that it prints is in one channel.
+    """
 
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     stdin: bool = False
     timeout_seconds: int = 0
+    terminal: Terminal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +92,7 @@ class Exec:
     kept: Mapping[Channel, int] = field(default_factory=dict)
     printed: Mapping[Channel, int] = field(default_factory=dict)
     accepted: int = 0
+    terminal: Terminal | None = None
 
     @property
     def state(self) -> State:

@@ -58,6 +58,12 @@ class AccessServicer(FileCalls):
         await deadlines.within(self._pace.call_most, caller, self._execs.signal(place, name))
         return {}
 
+    async def ResizeExec(self, principal: Principal, request: pb.ResizeExecRequest, caller: Caller) -> Fields:
+        principal.permit("ResizeExec")
+        place, terminal = execs.resized(principal, request)
+        await deadlines.within(self._pace.call_most, caller, self._execs.resize(place, terminal))
+        return {}
+
     async def GetExec(self, principal: Principal, request: pb.GetExecRequest, caller: Caller) -> Fields:
         principal.permit("GetExec")
         found = self._execs.get(execs.place(principal, request))

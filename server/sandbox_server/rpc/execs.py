@@ -13,7 +13,7 @@ from sandbox_server.access import streams
 from sandbox_server.access.execs import Place
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.errors import Violation
-from sandbox_server.domain.execs import Channel, End, Exec, Start, State
+from sandbox_server.domain.execs import Channel, End, Exec, Start, State, Terminal
 from sandbox_server.domain.principal import Principal
 from sandbox_server.rpc import convert
 
@@ -24,6 +24,7 @@ TIMEOUT_MOST = 7 * 24 * 3600
 WAIT_MOST = 30.0
 """Seconds that one call waits, as WaitForPhase."""
 INPUT_MOST = 1 << 20
+SIZE_MOST = 10_000
 SIGNALS = ("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "STOP", "CONT", "WINCH")
 
 _ID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_]{0,62}\Z")
@@ -56,7 +57,14 @@ def start(principal: Principal, request: pb.StartExecRequest) -> tuple[Place, st
     # Clears the request id: what is left is the payload.
     mutation = convert.mutation(principal, key, request)
     payload = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
-    asked = Start(tuple(request.command), dict(request.env), request.cwd, request.stdin, request.timeout_seconds)
+    asked = Start(
+        tuple(request.command),
+        dict(request.env),
+        request.cwd,
+        request.stdin,
+        request.timeout_seconds,
+        Terminal(request.tty.rows, request.tty.cols) if request.HasField("tty") else None,
+    )
     return Place(principal, key, request.exec_id, ""), mutation.request, payload, asked
 
 
@@ -81,8 +89,16 @@ def _bad_start(principal: Principal, request: pb.StartExecRequest) -> Iterator[V
         yield Violation("env", f"must be at most {BYTES_MOST} bytes")
     if "\0" in request.cwd or _size(request.cwd) > 4096:
         yield Violation("cwd", "must be a path of at most 4096 bytes without a NUL character")
+    if request.HasField("tty"):
+        yield from _bad_size("tty", request.tty)
     if not 0 <= request.timeout_seconds <= TIMEOUT_MOST:
         yield Violation("timeout_seconds", f"must be from 0 to {TIMEOUT_MOST}")
+
+
+def _bad_size(field: str, terminal: pb.Terminal) -> Iterator[Violation]:
+    for name, value in (("rows", terminal.rows), ("cols", terminal.cols)):
+        if not 1 <= value <= SIZE_MOST:
+            yield Violation(f"{field}.{name}", f"must be from 1 to {SIZE_MOST}")
 
 
 def _size(text: str) -> int:
@@ -116,6 +132,12 @@ def signalled(principal: Principal, request: pb.SignalExecRequest) -> tuple[Plac
         Violation("signal", f"must be one of {', '.join(SIGNALS)}") for _ in "1" if request.signal not in SIGNALS
     )
     return place(principal, request, unknown), request.signal
+
+
+def resized(principal: Principal, request: pb.ResizeExecRequest) -> tuple[Place, Terminal]:
+    """Returns which exec has a terminal of what size from now on. Raises as `place`."""
+    found = place(principal, request, _bad_size("terminal", request.terminal))
+    return found, Terminal(request.terminal.rows, request.terminal.cols)
 
 
 async def written(
@@ -160,6 +182,7 @@ def exec_fields(one: Exec) -> dict[str, Any]:
         "stdout_length": one.printed.get(Channel.STDOUT, 0),
         "stderr_length": one.printed.get(Channel.STDERR, 0),
         "accepted_offset": one.accepted,
+        "terminal": None if one.terminal is None else {"rows": one.terminal.rows, "cols": one.terminal.cols},
     }
 
 

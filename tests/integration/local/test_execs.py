@@ -158,6 +158,50 @@ async def test_signal_ends_the_whole_process_group(worker: Worker, rig: LocalRig
         await rig.there(lambda: len(rig.ground.marked()) == 1)
 
 
+async def test_terminal_is_typed_on_resized_and_survives_a_restart_of_the_service(
+    worker: Worker, rig: LocalRig
+) -> None:
+    started = await worker.shell("stty size; exec sh -i", tty=pb.Terminal(rows=33, cols=99), env={"PS1": "ready> "})
+    assert started.terminal == pb.Terminal(rows=33, cols=99)
+    printed = Printed()
+    await worker.until(started, printed, b"ready> ")
+    assert printed.out.startswith(b"33 99\r\n")
+    typed = b"echo $((1+1)) up; sleep 100\r"
+    assert await worker.write(started, (0, typed)) == len(typed)
+    await worker.until(started, printed, b"2 up\r\n")
+    await rig.restart()
+    await rig.settled(A, Phase.RUNNING)
+    async with working(rig) as later:
+        await later.resize(started, 40, 120)
+        await later.write(started, (len(typed), b"\x03stty size; exit 5\r"))
+        await later.follow(started, printed)
+        assert b"40 120\r\n" in printed.out
+        assert printed.exited is not None
+        assert printed.exited.code == 5
+        assert (await later.get(started)).terminal == pb.Terminal(rows=40, cols=120)
+
+
+async def test_key_is_echoed_on_an_open_stream_of_input(worker: Worker) -> None:
+    started = await worker.start("cat", tty=pb.Terminal(rows=10, cols=40))
+    stream = worker.stub.WriteStdin(timeout=20)
+    printed = Printed()
+    for number in range(20):
+        names = worker.names if number == 0 else {}
+        await stream.write(pb.WriteStdinRequest(**names, exec_id=started.exec_id, offset=number, data=b"k"))
+        await worker.until(started, printed, b"k" * (number + 1))
+    await stream.done_writing()
+    assert (await stream).accepted_offset == 20
+    await worker.signal(started, "INT")
+    assert (await worker.wait(started)).exited.signal == 2
+
+
+async def test_resize_without_a_terminal_is_refused(worker: Worker) -> None:
+    started = await worker.shell("exec sleep 100")
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.resize(started, 40, 120)
+    assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "NO_TERMINAL")
+
+
 async def test_the_same_id_runs_once_and_another_payload_is_refused(worker: Worker, rig: LocalRig) -> None:
     script = "echo ran >>runs; sleep 0.2"
     first, *others = await asyncio.gather(*(worker.shell(script, exec_id="once") for _ in range(4)))
@@ -226,6 +270,8 @@ async def test_bad_fields_are_refused(worker: Worker) -> None:
         {"env": {"A=B": ""}},
         {"env": {"A": "\0"}},
         {"timeout_seconds": -1},
+        {"tty": pb.Terminal(rows=0, cols=1)},
+        {"tty": pb.Terminal(rows=1, cols=10_001)},
         {"expected_incarnation": "a b"},
     ):
         with pytest.raises(grpc.RpcError) as caught:
@@ -271,6 +317,7 @@ async def test_other_tenants_and_operators_that_only_read_have_no_access(
             "StartExec": pb.StartExecRequest(**request, command=["true"]),
             "AttachExec": pb.AttachExecRequest(**request),
             "SignalExec": pb.SignalExecRequest(**request, signal="TERM"),
+            "ResizeExec": pb.ResizeExecRequest(**request, terminal=pb.Terminal(rows=1, cols=1)),
             "GetExec": pb.GetExecRequest(**request),
             "ListExecs": pb.ListExecsRequest(**later.names),
             "WaitExec": pb.WaitExecRequest(**request),
@@ -289,5 +336,6 @@ async def test_other_tenants_and_operators_that_only_read_have_no_access(
     assert {outcomes["operator", method] for method in calls} == {"OPERATOR_READS_ONLY"}
     reused = outcomes.pop(("default", "StartExec"))
     assert reused == "REQUEST_ID_REUSED"
-    assert {outcomes["default", method] for method in calls if method != "StartExec"} == {"True"}
+    assert outcomes.pop(("default", "ResizeExec")) == "NO_TERMINAL"
+    assert {outcome for (name, _), outcome in outcomes.items() if name == "default"} == {"True"}
     assert started.exec_id == "own"
