@@ -8,7 +8,10 @@ import signal
 import sys
 from pathlib import Path
 
+from sandbox_server.engines.local import launch
+
 from tests.kubernetes.cluster import ADMIN, Cluster
+from tests.kubernetes.containers import Containers
 from tests.kubernetes.node import Node
 from tests.kubernetes.processes import Processes
 
@@ -21,7 +24,8 @@ async def keep(kubeconfig: Path) -> None:
     cluster.start()
     try:
         async with contextlib.AsyncExitStack() as running:
-            await running.enter_async_context(Node(cluster))
+            containers = await running.enter_async_context(Containers(cluster)) if launch.program() else None
+            await running.enter_async_context(Node(cluster, containers))
             if os.geteuid() == 0:
                 await running.enter_async_context(Processes(cluster, functools.partial(print, flush=True)))
             kubeconfig.parent.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,7 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="controlplane-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._etcd, self._peer, self._port = free_port(), free_port(), free_port()
+        self.kubelet_port = free_port()
         self.url = f"https://127.0.0.1:{self._port}"
         self.ca = self.folder / "ca.crt"
         self.audit = self.folder / "audit.log"
@@ -191,6 +192,8 @@ class Cluster:
         authority = pki.authority("test-ca")
         authority.write(self.folder, "ca")
         pki.server("kube-apiserver", authority).write(self.folder, "server")
+        pki.server("kubelet", authority).write(self.folder, "kubelet")
+        pki.server("kube-apiserver-kubelet-client", authority).write(self.folder, "kubelet-client")
         pki.write_key(pki.key(), self.folder / "account.key")
         users = [f'{ADMIN},admin,admin,"system:masters"', 'service-token-for-tests,sandbox-service,sandbox-service,""']
         users += ['node-token-for-tests,simulated-node,simulated-node,"system:masters"']
@@ -218,6 +221,9 @@ class Cluster:
                     f"--tls-cert-file={folder / 'server.crt'}",
                     f"--tls-private-key-file={folder / 'server.key'}",
                     f"--client-ca-file={folder / 'ca.crt'}",
+                    f"--kubelet-certificate-authority={folder / 'ca.crt'}",
+                    f"--kubelet-client-certificate={folder / 'kubelet-client.crt'}",
+                    f"--kubelet-client-key={folder / 'kubelet-client.key'}",
                     f"--token-auth-file={folder / 'tokens.csv'}",
                     "--authorization-mode=Node,RBAC",
                     "--anonymous-auth=false",
@@ -248,6 +254,9 @@ class Cluster:
                     "--use-service-account-credentials=false",
                     f"--cert-dir={folder / 'certs'}",
                 ]
+            case "kubelet":
+                # All are the caller's.
+                return []
             case "kube-scheduler":
                 return [admin, "--leader-elect=false", "--secure-port=0", f"--cert-dir={folder / 'certs'}"]
         raise ValueError(name)

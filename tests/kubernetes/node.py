@@ -1,4 +1,4 @@
-"""A simulated node: it is to the control plane what a kubelet is, and runs nothing.
+"""A simulated node: it is to the control plane what a kubelet is. It runs nothing, unless it is given `Containers`.
 
 What becomes of a pod is said by the test through `behave`; else by the variable BEHAVIOUR of its environment, which is
 read from its Secret when it starts, as a process would; else by its annotation `simulated-node/behaviour`. Containers
@@ -11,12 +11,16 @@ import contextlib
 import datetime
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+from sandbox_server.engines.kubernetes import pods
 
 from tests.kubernetes import kubelet, watching
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.containers import Containers
+from tests.kubernetes.workload import Workload
 
 NAME = "simulated"
 BEHAVIOUR = "simulated-node/behaviour"
@@ -42,10 +46,15 @@ STRATEGIC = "application/strategic-merge-patch+json"
 class Node:
     """Use as an async context manager. Behaviours: run, no-mount, pull-fails-once, no-cache, image-pull,
     image-invalid, crash-loop, out-of-memory, never-ready, exits, no-command, cannot-run, slow, shell (ignores SIGTERM
-    where it is process 1), stuck (does not end), and those of `kubelet.ENDS`."""
+    where it is process 1), stuck (does not end), and those of `kubelet.ENDS`.
 
-    def __init__(self, cluster: Cluster) -> None:
+    With `containers` a sandbox that is to run has a real process, which its pod's status follows.
+    """
+
+    def __init__(self, cluster: Cluster, containers: Containers | None = None) -> None:
         self._cluster = cluster
+        self._containers = containers
+        self._workloads: dict[str, Workload] = {}
         self._behaviours: dict[tuple[str, str], str] = {}
         self._pods: dict[str, dict[str, Any]] = {}
         self._started: dict[str, str] = {}
@@ -64,6 +73,8 @@ class Node:
         for task in (*self._tasks, *self._busy):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._busy, return_exceptions=True)
+        for uid in list(self._workloads):
+            await self._forget(uid)
         await watching.close(self._session)
 
     def behave(self, namespace: str, pod: str, behaviour: str) -> None:
@@ -101,7 +112,10 @@ class Node:
             "lastHeartbeatTime": kubelet.now(),
             "lastTransitionTime": kubelet.now(),
         }
-        status = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
+        status: dict[str, Any] = {"capacity": amounts, "allocatable": amounts, "conditions": [ready]}
+        if self._containers is not None:
+            status["addresses"] = [{"type": "InternalIP", "address": "127.0.0.1"}]
+            status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self._containers.port}}
         await self._call("PATCH", f"/api/v1/nodes/{NAME}/status", {"status": status}, STRATEGIC)
 
     async def _renew(self) -> None:
@@ -132,6 +146,7 @@ class Node:
             elif kind == "DELETED":
                 self._pods.pop(value["metadata"]["uid"], None)
                 self._started.pop(value["metadata"]["uid"], None)
+                await self._forget(value["metadata"]["uid"])
             else:
                 self._see(value)
 
@@ -196,6 +211,9 @@ class Node:
         behaviour = self._behaviours.get((meta["namespace"], meta["name"]))
         if behaviour == "stuck":
             return
+        workload = self._workloads.get(meta["uid"])
+        if workload is not None:
+            await workload.stop(meta["deletionGracePeriodSeconds"])
         if behaviour == "shell" and not pod["spec"].get("shareProcessNamespace"):
             await asyncio.sleep(pod["spec"]["terminationGracePeriodSeconds"])
         if pod.get("status", {}).get("phase") == "Failed":
@@ -205,6 +223,8 @@ class Node:
 
     async def _run(self, pod: dict[str, Any]) -> None:
         behaviour = await self._behaviour(pod)
+        if behaviour != "run":
+            await self._forget(pod["metadata"]["uid"])
         if behaviour == "slow":
             await self._status(pod, kubelet.waits("ContainerCreating"))
             await asyncio.sleep(self.slow_by)
@@ -233,8 +253,45 @@ class Node:
             case "never-ready":
                 await self._status(pod, kubelet.runs(ready=False))
                 await self._complain(pod, "Unhealthy", UNHEALTHY, kubelet.CONTAINER)
+            case "run" if self._containers is not None:
+                await self._work(pod, self._containers)
             case _:
                 await self._status(pod, kubelet.runs())
+
+    async def _work(self, pod: dict[str, Any], containers: Containers) -> None:
+        """Gives the pod its process, or shows again what has become of it."""
+        uid = pod["metadata"]["uid"]
+        workload = self._workloads.get(uid)
+        if workload is None:
+            env = {one["name"]: one.get("value", "").replace("$$", "$") for one in kubelet.own(pod).get("env", [])}
+            env = (await self._env(pod) or {}) | env
+            home = await self._home(pod)
+
+            async def report(state: kubelet.Container) -> None:
+                await self._status(self._pods.get(uid, pod), state)
+
+            self._workloads[uid] = Workload(containers, pod, env, home, report)
+        elif workload.state is not None:
+            await self._status(pod, workload.state)
+
+    async def _home(self, pod: dict[str, Any]) -> Path:
+        """The folder of this machine that is the sandbox's home. Raises OSError while its claim is not bound."""
+        namespace = pod["metadata"]["namespace"]
+        (mount,) = (one for one in kubelet.own(pod)["volumeMounts"] if one["mountPath"] == pods.HOME)
+        (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == mount["name"])
+        name = volume["persistentVolumeClaim"]["claimName"]
+        claim = await self._call("GET", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}")
+        bound = claim.get("spec", {}).get("volumeName")
+        if not bound:
+            raise OSError(f"the claim {name} is not bound")
+        disk = await self._call("GET", f"/api/v1/persistentvolumes/{bound}")
+        return Path(disk["spec"]["hostPath"]["path"], mount.get("subPath", ""))
+
+    async def _forget(self, uid: str) -> None:
+        """Kills the process of a pod that is gone, or is no longer to run."""
+        workload = self._workloads.pop(uid, None)
+        if workload is not None:
+            await workload.remove()
 
     async def _repeat(self, pod: dict[str, Any], restarts: Iterable[Sequence[kubelet.Container]]) -> None:
         """Writes the states of each restart in turn, until the pod goes or is to behave otherwise."""

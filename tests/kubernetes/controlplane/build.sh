@@ -11,13 +11,15 @@ modules=go.mod
 version=$(go mod edit -json "$modules" | sed -n '/"k8s.io\/kubernetes"/{n;s/.*"\(v.*\)".*/\1/p;q}')
 prefix=k8s.io/component-base/version
 flags="-s -w -X $prefix.gitVersion=$version -X $prefix.gitMajor=1 -X $prefix.gitMinor=${release#1.}"
-key=$( (cat "$modules" "${modules%.mod}.sum" main.go; echo "$flags"; go env GOOS GOARCH) | sha256sum | cut -c1-16)
+tags=
+case $release in 1.34 | 1.35) tags=before_1_36 ;; esac
+key=$( (cat "$modules" "${modules%.mod}.sum" *.go; echo "$flags"; go env GOOS GOARCH) | sha256sum | cut -c1-16)
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/sandbox-service
 binary=$folder/controlplane-$key
 if [ ! -x "$binary" ]; then
     mkdir -p "$folder"
     echo "building the control plane: some minutes, once" >&2
-    CGO_ENABLED=0 go build -modfile="$modules" -trimpath -ldflags "$flags" -o "$binary.$$" . >&2
+    CGO_ENABLED=0 go build -modfile="$modules" -trimpath -tags "$tags" -ldflags "$flags" -o "$binary.$$" . >&2
     mv "$binary.$$" "$binary"
 fi
 echo "$binary"
