@@ -18,6 +18,7 @@ from aiohttp import web
 from tests.support import samples
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_kubelet import Kubelet
+from tests.support.scripted_logs import Logs
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"
@@ -62,6 +63,7 @@ class ScriptedApi:
         self.namespace_rights = False
         self.access = True
         self.kubelet = Kubelet()
+        self.logs = Logs()
         self.namespace = "Active"
         self.cluster = ScriptedCluster()
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
@@ -145,6 +147,8 @@ class ScriptedApi:
             return self._apply(collection, name, await request.json())
         if known is None:
             return status(404, f'{parts[at + 2]} "{name}" not found')
+        if subresource == "log":
+            return await self.logs.answer(request, known, lambda: self.objects.get(collection, {}).get(name))
         if subresource:
             assert subresource == "exec"
             return await self.kubelet.exec(request, known, self.env(known))

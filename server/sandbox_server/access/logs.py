@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from sandbox_server import engines
-from sandbox_server.access.sandboxes import Sandboxes, not_reached
+from sandbox_server.access.sandboxes import Sandboxes, not_reached, refusals
 from sandbox_server.access.slots import Slots
 from sandbox_server.domain import errors
 from sandbox_server.domain.logs import Asked, Ended, EndReason, Part
@@ -46,8 +46,8 @@ class Logs:
         sandbox = await self._sandboxes.last(principal, key)
         with self._slots.taken(sandbox):
             try:
-                async with contextlib.aclosing(self._engine.logs(sandbox, asked)) as parts:
-                    await self._copy(principal, sandbox, parts, send)
+                with refusals():
+                    await self._copy(principal, sandbox, asked, send)
             except engines.BadPosition:
                 violation = errors.Violation("after_position", "must be a position of an answer, or empty")
                 raise errors.Invalid((violation,)) from None
@@ -59,18 +59,15 @@ class Logs:
                     phase=status.phase.name,
                     phase_reason=status.reason.name,
                 ) from None
-            except engines.Unsupported as error:
-                raise errors.FailedPrecondition("EXEC_UNSUPPORTED", str(error)) from None
             except engines.Unreachable as error:
                 raise not_reached(error) from None
 
-    async def _copy(
-        self, principal: Principal, sandbox: Sandbox, parts: AsyncGenerator[Part, None], send: Send
-    ) -> None:
-        while (part := await self._next(parts, send)) is not None:
-            if isinstance(part, Ended):
-                part = Ended(self._reason(part.reason, await self._sandboxes.last(principal, sandbox.key)))
-            await send(part)
+    async def _copy(self, principal: Principal, sandbox: Sandbox, asked: Asked, send: Send) -> None:
+        async with contextlib.aclosing(self._engine.logs(sandbox, asked)) as parts:
+            while (part := await self._next(parts, send)) is not None:
+                if isinstance(part, Ended):
+                    part = Ended(self._reason(part.reason, await self._sandboxes.last(principal, sandbox.key)))
+                await send(part)
 
     async def _next(self, parts: AsyncGenerator[Part, None], send: Send) -> Part | None:
         """Returns the next part, None after the last. Sends a sign of life while there is none."""

@@ -218,7 +218,8 @@ class Access(Protocol):
         """Yields what the process of the sandbox has printed, as far as the engine keeps it, in parts of at most `LOG_PART`.
 
         With `follow` it ends with `logs.Ended`. It reads no further than it is asked to, so that a slow reader costs no
-        memory. Raises `NoOutput`, `BadPosition`, and `Unreachable` if the engine cannot be asked now or the output was cut.
+        memory. Raises `NoOutput`, `BadPosition`, `NotGranted`, and `Unreachable` if the engine cannot be asked now or the output
+        was cut.
         """
 
 

@@ -6,7 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from sandbox_server import engines
-from sandbox_server.domain import logs, ownership
+from sandbox_server.domain import ownership
+from sandbox_server.domain.logs import Asked, Part
 from sandbox_server.domain.observed import Fault, Observed, Pod
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
@@ -18,6 +19,7 @@ from sandbox_server.engines.kubernetes import (
     disk,
     entrance,
     leftovers,
+    logs,
     manifests,
     observe,
     patch,
@@ -237,9 +239,9 @@ class KubernetesEngine:
         pod = view.pods.get(resources.pod_name(sandbox))
         return pod if pod is not None and ownership.owned(sandbox, pod) else None
 
-    def logs(self, sandbox: Sandbox, asked: logs.Asked) -> AsyncGenerator[logs.Part, None]:
-        """Raises `engines.Unsupported`."""
-        raise engines.Unsupported("the Kubernetes engine cannot read logs yet: use another way to them")
+    def logs(self, sandbox: Sandbox, asked: Asked) -> AsyncGenerator[Part, None]:
+        """Reads the log of the container of the sandbox."""
+        return logs.read(self._api, sandbox, asked, self._pace)
 
 
 def _not_followed(namespace: str) -> str:

@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from sandbox_server import engines
 from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Pod
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import client, containers, observe, pods, resources, streams
+from sandbox_server.engines.kubernetes import client, containers, observe, pods, resources, rights, streams
+from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 
 _SHELL = "/bin/sh"
@@ -28,11 +29,16 @@ _NOT_STARTED = (126, 127)
 
 async def read_pod(api: client.Client, sandbox: Sandbox) -> Pod | None:
     """Returns the pod of a sandbox as the API server now has it. Raises `engines.NotGranted` and `engines.Unreachable`."""
+    found = await find_pod(api, sandbox)
+    return None if found is None else observe.pod(found)
+
+
+async def find_pod(api: client.Client, sandbox: Sandbox) -> Object | None:
+    """Returns the object of the pod. Raises as `read_pod`."""
     reference = Reference(Kind.POD, sandbox.namespace, resources.pod_name(sandbox))
-    with _granted(sandbox.namespace, "get pods"):
+    with rights.granted(sandbox.namespace, "get pods"):
         found = await api.find(reference, whole=True)
-    pod = None if found is None else observe.pod(found)
-    return pod if pod is not None and ownership.owned(sandbox, pod) else None
+    return found if found is not None and ownership.owned(sandbox, observe.pod(found)) else None
 
 
 def ended_by(pod: Pod | None, incarnation: str) -> Reason | None:
@@ -56,7 +62,7 @@ async def enter(
     """
     where = (sandbox.namespace, resources.pod_name(sandbox), pods.CONTAINER)
     async with contextlib.AsyncExitStack() as opened:
-        with _granted(sandbox.namespace, "get and create pods/exec"):
+        with rights.granted(sandbox.namespace, "get and create pods/exec"):
             stream = await opened.enter_async_context(streams.enter(api, *where, (*_SIGNALS, *program)))
         await _started(stream, within)
         pod = await read_pod(api, sandbox)
@@ -77,16 +83,3 @@ async def _started(stream: streams.Stream, within: float) -> None:
     if end.exit_code in _NOT_STARTED or _NO_SHELL.search(end.message):
         raise engines.Unsupported(f"the sandbox has no POSIX shell at {_SHELL}: use another image")
     raise engines.Unreachable(f"exec: {end.message or 'the connection was cut'}")
-
-
-@contextlib.contextmanager
-def _granted(namespace: str, right: str) -> Iterator[None]:
-    """Raises `engines.NotGranted` where a call is forbidden, and `engines.Unreachable` where it is refused otherwise."""
-    try:
-        yield
-    except engines.Refused as refused:
-        if refused.fault.reason is not Reason.CLUSTER_FORBIDDEN:
-            raise engines.Unreachable(str(refused)) from None
-        raise engines.NotGranted(
-            f"the service may not {right} in {namespace}: grant it deploy/access.yaml ({refused})"
-        ) from None

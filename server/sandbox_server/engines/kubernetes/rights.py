@@ -4,10 +4,12 @@ For a moment after its start an API server knows no roles, and answers 403 to wh
 once it has lasted.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from sandbox_server import engines
+from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes.resources import Kind
 
 _CHANGED = ("get", "list", "watch", "create", "patch", "delete")
@@ -25,6 +27,7 @@ ROLE: Mapping[Kind, tuple[str, ...]] = {
 
 ACCESS: Mapping[str, tuple[str, ...]] = {
     "pods": ("get",),
+    "pods/log": ("get",),
     # Until Kubernetes 1.35 an exec over WebSocket needs `get`; since then it needs `create` as well.
     "pods/exec": ("get", "create"),
 }
@@ -34,6 +37,24 @@ leave them out."""
 
 class Withdrawn(engines.Busy):
     """403 for what was allowed before, and not refused for long yet."""
+
+
+@contextlib.contextmanager
+def granted(namespace: str, right: str) -> Iterator[None]:
+    """Raises `engines.NotGranted` where a call is forbidden, and `engines.Unreachable` where it is refused otherwise."""
+    try:
+        yield
+    except engines.Refused as refused:
+        if not forbidden(refused):
+            raise engines.Unreachable(str(refused)) from None
+        raise engines.NotGranted(
+            f"the service may not {right} in {namespace}: grant it deploy/access.yaml ({refused})"
+        ) from None
+
+
+def forbidden(refused: engines.Refused) -> bool:
+    """Whether a call was refused for a right that is missing."""
+    return refused.fault.reason is Reason.CLUSTER_FORBIDDEN
 
 
 class Rights:
@@ -62,7 +83,9 @@ class Rights:
 
 
 def right(method: str, path: str, watch: bool) -> str:
-    """Names what a call needs: the verb follows from the method, and from whether an object is named or a watch asked for."""
+    """Names what a call needs: the verb follows from the method, and from whether an object is named, or
+    a part of it, or a watch asked for."""
     segments = path.split("/")
     kind = 6 if segments[0] == "apis" else 5
-    return f"{'WATCH' if watch else method} {'/'.join(segments[:kind])} {len(segments) > kind}"
+    part = "/".join(segments[kind + 1 :])
+    return f"{'WATCH' if watch else method} {'/'.join(segments[:kind])} {len(segments) > kind} {part}".rstrip()
