@@ -20,13 +20,23 @@ def capabilities() -> None:
         ("caller", _caller(found)),
         ("namespaces", " ".join(found.namespaces) or "-"),
         ("default namespace", found.default_namespace or "none: name a namespace"),
+        ("access", " ".join(_what(found.access)) or "none"),
         *((f"part {words.short(pb.PartName, one.name).lower()}", _works(one)) for one in found.parts),
     ]
     if chosen.output is Output.WIDE:
-        rows += [(field.name.replace("_", " "), f"{value:.15g}") for field, value in found.limits.ListFields()]
+        limits = [
+            *found.limits.ListFields(),
+            *((field, one) for field, one in found.access.ListFields() if one is not True),
+        ]
+        rows += [(field.name.replace("_", " "), f"{value:.15g}") for field, value in limits]
     for name, value in rows:
         table.add_row(name, show.printable(value))
     show.out.print(table)
+
+
+def _what(access: pb.Access) -> list[str]:
+    """What SandboxAccess does."""
+    return [field.name for field, value in access.ListFields() if value is True]
 
 
 def _caller(found: pb.GetCapabilitiesResponse) -> str:

@@ -117,7 +117,7 @@ async def service(
     found = Sandboxes(event_feed, engine, pace)
     server = Server(
         (
-            Servicer(sandboxes, settings.defaults, settings.policy, pace, deployment),
+            Servicer(sandboxes, found, settings.defaults, settings.policy, pace, deployment),
             AccessServicer(
                 Execs(event_store, found, engine, pace),
                 Logs(found, engine, pace),

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from sandbox.v1 import access_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import VERSION
 from sandbox_server.domain.pace import Pace
@@ -104,6 +105,22 @@ async def test_parts_that_do_not_work_say_why(served: Served) -> None:
     assert known["TOKENS"] == (False, "the service was started without a token-file")
     assert known["REFLECTION"] == (True, "")
     assert known["NAMESPACES"] == (True, "")
+    assert known["ACCESS"] == (True, "")
+
+
+async def test_access_has_what_the_contract_has_and_its_limits(served: Served) -> None:
+    access = (await found(served)).access
+    methods = access_pb2.DESCRIPTOR.services_by_name["SandboxAccess"].methods_by_name
+    named = {
+        "exec": "StartExec",
+        "files": "ReadFile",
+        "logs": "StreamLogs",
+        "ports": "ForwardPort",
+        "terminal": "ResizeExec",
+    }
+    assert {name: getattr(access, name) for name in named} == {name: one in methods for name, one in named.items()}
+    limits = [one.name for one in pb.Access.DESCRIPTOR.fields if one.name not in named]
+    assert all(getattr(access, name) > 0 for name in limits)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +134,11 @@ async def test_parts_that_do_not_work_say_why(served: Served) -> None:
 )
 def test_namespaces_that_cannot_be_looked_at_are_named(readable: dict[str, bool | None], message: str) -> None:
     deployment = capabilities.Deployment("kubernetes", timedelta(days=1), tls=True, tokens=True, reflection=False)
-    fields = capabilities.answer(Tenant("mine", ("a", "b")), deployment, Pace(), readable)
+    fields = capabilities.answer(Tenant("mine", ("a", "b")), deployment, Pace(), readable, readable)
     known = parts(pb.GetCapabilitiesResponse(**fields))
     assert known["NAMESPACES"] == (not message, message)
+    wording = ("right to get b (deploy/namespaces.yaml)", "right to work in the pods of b (deploy/access.yaml)")
+    assert known["ACCESS"] == (not message, message.replace(*wording))
     assert [known[one][0] for one in ("TLS", "TOKENS", "REFLECTION")] == [True, True, False]
 
 

@@ -21,6 +21,7 @@ import pytest
 from google.protobuf import field_mask_pb2, json_format
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server import feed, manager, store
+from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.event import Kind
 from sandbox_server.domain.pace import Pace
@@ -95,7 +96,10 @@ class Service:
         self.feed = feed.Feed(self.store, render.Encoder(), Pace(heartbeat=60))
         engine: Any = Engine()
         sandboxes = manager.StatefulSetManager(self.store, self.feed, engine, Sole(engine))
-        self._servicer = servicer.Servicer(sandboxes, SETTINGS.defaults, SETTINGS.policy, Pace(), samples.DEPLOYMENT)
+        entered = Sandboxes(self.feed, engine, Pace())
+        self._servicer = servicer.Servicer(
+            sandboxes, entered, SETTINGS.defaults, SETTINGS.policy, Pace(), samples.DEPLOYMENT
+        )
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["Service"]:

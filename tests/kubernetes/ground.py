@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 SERVICE = "service-token-for-tests"
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROLE = DEPLOY / "role.yaml"
+ACCESS = DEPLOY / "access.yaml"
 RESYNC = 5
 """Seconds between two looks of the service at everything."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -30,17 +31,28 @@ def make_namespace(cluster: Cluster, name: str = "") -> str:
     name = name or f"test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
-    role = yaml.safe_load(ROLE.read_text())
-    cluster.request("POST", f"{RBAC}/namespaces/{name}/roles", role)
-    binding = {
-        "metadata": {"name": "sandbox-service"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["metadata"]["name"]},
-        "subjects": [{"kind": "User", "name": "sandbox-service", "apiGroup": "rbac.authorization.k8s.io"}],
-    }
-    cluster.request("POST", f"{RBAC}/namespaces/{name}/rolebindings", binding)
+    _grant(cluster, name, ROLE)
     eventually(lambda: bool(cluster.request("GET", f"/api/v1/namespaces/{name}/serviceaccounts")["items"]), within=30)
     eventually(lambda: may(cluster, name, "watch", "pods"), within=30)
     return name
+
+
+def grant_access(cluster: Cluster, namespace: str) -> None:
+    """The optional rights of the service to work in pods."""
+    _grant(cluster, namespace, ACCESS)
+    eventually(lambda: may(cluster, namespace, "create", "pods/exec"), within=30)
+
+
+def _grant(cluster: Cluster, namespace: str, file: Path) -> None:
+    role = yaml.safe_load(file.read_text())
+    name = role["metadata"]["name"]
+    cluster.request("POST", f"{RBAC}/namespaces/{namespace}/roles", role)
+    binding = {
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "User", "name": "sandbox-service", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    cluster.request("POST", f"{RBAC}/namespaces/{namespace}/rolebindings", binding)
 
 
 @contextlib.contextmanager
@@ -70,7 +82,8 @@ def namespace_rights(cluster: Cluster, name: str) -> Iterator[None]:
 
 def may(cluster: Cluster, namespace: str, verb: str, resource: str, group: str = "") -> bool:
     """Whether the API server lets the service do so: a Role is in force a moment after it is written."""
-    what = {"namespace": namespace, "verb": verb, "resource": resource, "group": group}
+    resource, _, part = resource.partition("/")
+    what = {"namespace": namespace, "verb": verb, "resource": resource, "subresource": part, "group": group}
     review = {"spec": {"user": "sandbox-service", "resourceAttributes": what}}
     answer = cluster.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
     return bool(answer["status"]["allowed"])

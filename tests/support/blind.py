@@ -35,6 +35,9 @@ class BlindEngine:
     def readable(self, namespace: str) -> bool | None:
         return True
 
+    async def granted(self, namespace: str) -> bool | None:
+        return True
+
     def addresses(self, sandbox: Sandbox) -> Addresses:
         return Addresses()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,19 @@ def lose(api: ScriptedApi) -> None:
     """What the volume controller does when the bound volume is removed."""
     claim = api.objects[CLAIMS][CLAIM]
     api.put(CLAIMS, claim | {"status": claim["status"] | {"phase": "Lost"}})
+
+
+def evict(api: ScriptedApi, pods: str, name: str) -> None:
+    """What a kubelet says of a pod that it has evicted."""
+    pod = copy.deepcopy(api.objects[pods][name])
+    pod["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    api.put(pods, pod)
+
+
+def lose_node(api: ScriptedApi, pods: str, name: str) -> None:
+    """What the node controller says of a pod whose node does not answer."""
+    pod = copy.deepcopy(api.objects[pods][name])
+    for condition in pod["status"]["conditions"]:
+        if condition["type"] == "Ready":
+            condition["status"] = "False"
+    api.put(pods, pod)

@@ -1,4 +1,4 @@
-"""A client of SandboxAccess, for a sandbox that runs on the local engine."""
+"""A client of SandboxAccess."""
 
 import uuid
 from collections.abc import Iterable
@@ -58,9 +58,9 @@ class Printed:
 class Worker:
     """Works in the sandbox `sandbox_id`. Calls have 20 seconds."""
 
-    def __init__(self, channel: grpc.aio.Channel, sandbox_id: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, sandbox_id: str, namespace: str = "") -> None:
         self.stub: Any = access_pb2_grpc.SandboxAccessStub(channel)
-        self.names = {"sandbox_id": sandbox_id}
+        self.names = {"sandbox_id": sandbox_id, "namespace": namespace}
 
     async def start(self, *command: str, **fields: Any) -> pb.Exec:
         if not fields.get("exec_id"):

@@ -522,6 +522,8 @@ class _PartNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PartName.Val
     """The service may get the caller's namespaces themselves, so that it says REASON_NAMESPACE_MISSING once one is gone. As of
     the last time that it looked: at the first call, and when something is wrong in the namespace.
     """
+    PART_NAME_ACCESS: _PartName.ValueType  # 5
+    """The service may enter the sandboxes of the caller's namespaces, for SandboxAccess. As of the last minute."""
 
 class PartName(_PartName, metaclass=_PartNameEnumTypeWrapper):
     """PartName names an optional part of the service. New values may be added."""
@@ -538,6 +540,8 @@ PART_NAME_NAMESPACES: PartName.ValueType  # 4
 """The service may get the caller's namespaces themselves, so that it says REASON_NAMESPACE_MISSING once one is gone. As of
 the last time that it looked: at the first call, and when something is wrong in the namespace.
 """
+PART_NAME_ACCESS: PartName.ValueType  # 5
+"""The service may enter the sandboxes of the caller's namespaces, for SandboxAccess. As of the last minute."""
 Global___PartName: _TypeAlias = PartName  # noqa: Y015
 
 class _EventOrder:
@@ -2449,6 +2453,7 @@ class GetCapabilitiesResponse(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     OPERATOR_FIELD_NUMBER: _builtins.int
     READS_ONLY_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the service."""
     engine: _builtins.str
@@ -2473,6 +2478,10 @@ class GetCapabilitiesResponse(_message.Message):
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
         """Each optional part, and whether it works here."""
 
+    @_builtins.property
+    def access(self) -> Global___Access:
+        """What SandboxAccess does here. Unset: a service of an earlier release, which does not have it."""
+
     def __init__(
         self,
         *,
@@ -2485,14 +2494,85 @@ class GetCapabilitiesResponse(_message.Message):
         parts: _abc.Iterable[Global___Part] | None = ...,
         operator: _builtins.str = ...,
         reads_only: _builtins.bool = ...,
+        access: Global___Access | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "engine", b"engine", "limits", b"limits", "namespaces", b"namespaces", "operator", b"operator", "parts", b"parts", "reads_only", b"reads_only", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "default_namespace", b"default_namespace", "engine", b"engine", "limits", b"limits", "namespaces", b"namespaces", "operator", b"operator", "parts", b"parts", "reads_only", b"reads_only", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
+class Access(_message.Message):
+    """Access is what SandboxAccess does here, and its limits. PART_NAME_ACCESS says whether it may, in the caller's namespaces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    EXECS_FIELD_NUMBER: _builtins.int
+    COMMAND_WORDS_FIELD_NUMBER: _builtins.int
+    COMMAND_BYTES_FIELD_NUMBER: _builtins.int
+    EXEC_SECONDS_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    KEPT_BYTES_FIELD_NUMBER: _builtins.int
+    PENDING_BYTES_FIELD_NUMBER: _builtins.int
+    STDIN_BYTES_FIELD_NUMBER: _builtins.int
+    exec: _builtins.bool
+    """Whether it runs commands: StartExec. A sandbox needs a POSIX shell at /bin/sh."""
+    files: _builtins.bool
+    """Whether it reads and writes files: ReadFile."""
+    logs: _builtins.bool
+    """Whether it sends what the process of a sandbox prints: StreamLogs."""
+    ports: _builtins.bool
+    """Whether it connects to ports: ForwardPort."""
+    terminal: _builtins.bool
+    """Whether commands may have a terminal."""
+    execs: _builtins.int
+    """Execs of a sandbox that run at once."""
+    command_words: _builtins.int
+    """Words of a command."""
+    command_bytes: _builtins.int
+    """Bytes of a command, and of its environment."""
+    exec_seconds: _builtins.int
+    """Seconds of the time limit of an exec."""
+    wait_seconds: _builtins.float
+    """Seconds that one WaitExec waits."""
+    kept_bytes: _builtins.int
+    """Bytes of each channel of an exec that are kept, at least."""
+    pending_bytes: _builtins.int
+    """Bytes of input that are accepted before a command reads them."""
+    stdin_bytes: _builtins.int
+    """Bytes of a WriteStdinRequest."""
+    def __init__(
+        self,
+        *,
+        exec: _builtins.bool = ...,
+        files: _builtins.bool = ...,
+        logs: _builtins.bool = ...,
+        ports: _builtins.bool = ...,
+        terminal: _builtins.bool = ...,
+        execs: _builtins.int = ...,
+        command_words: _builtins.int = ...,
+        command_bytes: _builtins.int = ...,
+        exec_seconds: _builtins.int = ...,
+        wait_seconds: _builtins.float = ...,
+        kept_bytes: _builtins.int = ...,
+        pending_bytes: _builtins.int = ...,
+        stdin_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "exec", b"exec", "exec_seconds", b"exec_seconds", "execs", b"execs", "files", b"files", "kept_bytes", b"kept_bytes", "logs", b"logs", "pending_bytes", b"pending_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "terminal", b"terminal", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Access: _TypeAlias = Access  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):

@@ -29,6 +29,10 @@ class Sandboxes:
         """Whether the service stops."""
         return self._feed.closed
 
+    async def granted(self, namespace: str) -> bool | None:
+        """Whether the service may enter the sandboxes of a namespace; None if that is not known now."""
+        return await self._engine.granted(namespace)
+
     async def last(self, principal: Principal, key: Key) -> Sandbox:
         """Returns the sandbox as it stands."""
         (last,) = (await self._feed.named(_selection(principal, key))).events

@@ -68,6 +68,8 @@ class Pace:
     farewell_within: float = 0.2
     """For an API server to answer that a WebSocket closes. Nothing depends on the answer, and an exec that ended with its node
     is waited for."""
+    grants_every: float = 60
+    """Between two questions whether the service may work in the pods of a namespace, as the contract says."""
     plugin_within: float = 30
     """For a credential plugin of a kubeconfig to end: it may ask a server of its provider."""
 

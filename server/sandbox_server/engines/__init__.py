@@ -195,6 +195,9 @@ class Entered(Protocol):
 class Access(Protocol):
     """Enters what runs. Every replica may ask, for sandboxes of every namespace."""
 
+    async def granted(self, namespace: str) -> bool | None:
+        """Whether the service may enter the sandboxes of a namespace; None if that cannot be asked now."""
+
     async def incarnation(self, sandbox: Sandbox) -> str:
         """Returns the incarnation of the sandbox that runs now: one start of its process. Empty if none runs.
 

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from sandbox.v1 import access_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import VERSION, manager
+from sandbox_server.access import scripts
 from sandbox_server.domain import batch, check, selector
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.tenant import ANY
-from sandbox_server.rpc import filters, listing, server, waits
+from sandbox_server.rpc import execs, filters, listing, server, waits
 from sandbox_server.rpc.calls import Fields
 
 
@@ -32,9 +34,13 @@ class Deployment:
     reflection: bool
 
 
-def answer(principal: Principal, deployment: Deployment, pace: Pace, readable: Mapping[str, bool | None]) -> Fields:
-    """Returns the answer for a caller. `readable` has for each of its namespaces whether the service may get it, or None
-    if the engine could not be asked."""
+Answers = Mapping[str, bool | None]
+"""For each namespace of a caller an answer of the engine; None if it could not be asked."""
+
+
+def answer(principal: Principal, deployment: Deployment, pace: Pace, readable: Answers, granted: Answers) -> Fields:
+    """Returns the answer for a caller. The service may get the namespaces that are `readable`, and enter the sandboxes of those
+    that are `granted`."""
     return {
         "version": VERSION,
         "engine": deployment.engine,
@@ -44,7 +50,8 @@ def answer(principal: Principal, deployment: Deployment, pace: Pace, readable: M
         "operator": principal.name if principal.tenant == ANY else "",
         "reads_only": not principal.writes,
         "limits": _limits(deployment, pace),
-        "parts": list(_parts(deployment, readable)),
+        "parts": list(_parts(deployment, readable, granted)),
+        "access": _access(),
     }
 
 
@@ -68,17 +75,42 @@ def _limits(deployment: Deployment, pace: Pace) -> dict[str, Any]:
     }
 
 
-def _parts(deployment: Deployment, readable: Mapping[str, bool | None]) -> Iterator[dict[str, Any]]:
+def _access() -> dict[str, Any]:
+    """What the service has a method for, it does."""
+    methods = access_pb2.DESCRIPTOR.services_by_name["SandboxAccess"].methods_by_name
+    return {
+        "exec": "StartExec" in methods,
+        "files": "ReadFile" in methods,
+        "logs": "StreamLogs" in methods,
+        "ports": "ForwardPort" in methods,
+        "terminal": "ResizeExec" in methods,
+        "execs": scripts.EXECS_MOST,
+        "command_words": execs.WORDS_MOST,
+        "command_bytes": execs.BYTES_MOST,
+        "exec_seconds": execs.TIMEOUT_MOST,
+        "wait_seconds": execs.WAIT_MOST,
+        "kept_bytes": scripts.KEPT,
+        "pending_bytes": scripts.PENDING_MOST,
+        "stdin_bytes": execs.INPUT_MOST,
+    }
+
+
+def _parts(deployment: Deployment, readable: Answers, granted: Answers) -> Iterator[dict[str, Any]]:
     """Yields each part; one that does not work with the reason."""
     yield _part(pb.PART_NAME_TLS, deployment.tls, "the service was started without tls-cert and tls-key")
     yield _part(pb.PART_NAME_TOKENS, deployment.tokens, "the service was started without a token-file")
     yield _part(pb.PART_NAME_REFLECTION, deployment.reflection, "the service was started with reflection turned off")
-    refused = [name for name, one in readable.items() if one is False]
-    unknown = [name for name, one in readable.items() if one is None]
-    reason = f"the service cannot look now at {', '.join(unknown)}"
-    if refused:
-        reason = f"the service lacks the right to get {', '.join(refused)} (deploy/namespaces.yaml)"
-    yield _part(pb.PART_NAME_NAMESPACES, not refused and not unknown, reason)
+    get = "the service lacks the right to get {} (deploy/namespaces.yaml)"
+    yield _in_namespaces(pb.PART_NAME_NAMESPACES, readable, get)
+    enter = "the service lacks the right to work in the pods of {} (deploy/access.yaml)"
+    yield _in_namespaces(pb.PART_NAME_ACCESS, granted, enter)
+
+
+def _in_namespaces(name: "pb.PartName.ValueType", answers: Answers, refusal: str) -> dict[str, Any]:
+    refused = [namespace for namespace, one in answers.items() if one is False]
+    unknown = [namespace for namespace, one in answers.items() if one is None]
+    reason = refusal.format(", ".join(refused)) if refused else f"the service cannot look now at {', '.join(unknown)}"
+    return _part(name, not refused and not unknown, reason)
 
 
 def _part(name: "pb.PartName.ValueType", available: bool, otherwise: str) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
+from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
@@ -45,6 +46,7 @@ class Servicer:
     def __init__(
         self,
         sandboxes: manager.StatefulSetManager,
+        entered: Sandboxes,
         defaults: Defaults,
         policy: Policy,
         pace: Pace,
@@ -53,6 +55,7 @@ class Servicer:
         """Raises `errors.Invalid` if the defaults do not make a valid spec."""
         convert.spec(pb.SandboxSpec(project="any", image=defaults.default_image or "any"), defaults)
         self._manager = sandboxes
+        self._entered = entered
         self._defaults = defaults
         self._policy = policy
         self._pace = pace
@@ -145,9 +148,12 @@ class Servicer:
         return await self._answer(caller, self._manager.delete_volume(mutation, request.uid))
 
     async def GetCapabilities(self, principal: Principal, request: pb.GetCapabilitiesRequest, caller: Caller) -> Fields:
-        looks = (self._manager.readable(one) for one in principal.namespaces)
-        readable = dict(zip(principal.namespaces, await self._in_time(caller, asyncio.gather(*looks)), strict=True))
-        return capabilities.answer(principal, self._deployment, self._pace, readable)
+        async def all_of(ask: Callable[[str], Awaitable[bool | None]]) -> capabilities.Answers:
+            asked = asyncio.gather(*map(ask, principal.namespaces))
+            return dict(zip(principal.namespaces, await self._in_time(caller, asked), strict=True))
+
+        readable, granted = await all_of(self._manager.readable), await all_of(self._entered.granted)
+        return capabilities.answer(principal, self._deployment, self._pace, readable, granted)
 
     async def _in_time(self, caller: Caller, work: Awaitable[T], waiting: float = 0.0) -> T:
         """Returns the result of `work`, of which `waiting` seconds are a wait that the caller asked for.

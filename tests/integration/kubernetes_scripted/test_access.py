@@ -17,9 +17,10 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
 from tests.support.rig import FAST, A, Rig
-from tests.support.scripted import PODS, until
+from tests.support.scripted import PODS, evict, lose_node, until
 from tests.support.scripted_api import ScriptedApi
 from tests.support.scripted_kubelet import PROTOCOLS
+from tests.support.waiting import PATIENCE
 from tests.support.working import Printed, Worker, refusal
 
 POD = f"{A}-0"
@@ -176,18 +177,12 @@ async def run_out_of_memory(_: Rig, api: ScriptedApi) -> None:
     api.restart_container("default", POD, "OOMKilled")
 
 
-async def evict(_: Rig, api: ScriptedApi) -> None:
-    pod = copy.deepcopy(api.objects[PODS][POD])
-    pod["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
-    api.put(PODS, pod)
+async def be_evicted(_: Rig, api: ScriptedApi) -> None:
+    evict(api, PODS, POD)
 
 
-async def lose_node(_: Rig, api: ScriptedApi) -> None:
-    pod = copy.deepcopy(api.objects[PODS][POD])
-    for condition in pod["status"]["conditions"]:
-        if condition["type"] == "Ready":
-            condition["status"] = "False"
-    api.put(PODS, pod)
+async def lose_its_node(_: Rig, api: ScriptedApi) -> None:
+    lose_node(api, PODS, POD)
 
 
 End = Callable[[Rig, ScriptedApi], Awaitable[None]]
@@ -200,8 +195,8 @@ End = Callable[[Rig, ScriptedApi], Awaitable[None]]
         (delete_pod, "POD_REPLACED"),
         (restart, "POD_REPLACED"),
         (run_out_of_memory, "OUT_OF_MEMORY"),
-        (evict, "POD_REPLACED"),
-        (lose_node, "NODE_LOST"),
+        (be_evicted, "POD_REPLACED"),
+        (lose_its_node, "NODE_LOST"),
     ],
     ids=lambda one: getattr(one, "__name__", one),
 )
@@ -225,9 +220,9 @@ async def test_end_of_the_incarnation_ends_what_waits_for_the_exec_within_a_seco
     await asyncio.sleep(0.3)
     began = time.monotonic()
     await end(rig, api)
-    done, _ = await asyncio.wait({following, waiting, writing}, timeout=10)
+    done, _ = await asyncio.wait({following, waiting, writing}, timeout=20)
     assert len(done) == 3
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1 * PATIENCE
     wanted = pb.ExecExited(reason=pb.ExecExitReason.Value(f"EXEC_EXIT_REASON_{reason}"))
     assert printed.exited == wanted
     lost = await waiting

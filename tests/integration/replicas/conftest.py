@@ -12,6 +12,7 @@ from tests.support.scripted_api import ScriptedApi
 @pytest.fixture
 async def replicas(postgres: Callable[[str], str], migrated: str, tmp_path: Path) -> AsyncIterator[Replicas]:
     api = ScriptedApi()
+    api.kubelet.folder = tmp_path
     await api.start()
     made = Replicas(api, postgres(migrated), tmp_path)
     try:

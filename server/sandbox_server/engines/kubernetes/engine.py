@@ -18,6 +18,7 @@ from sandbox_server.engines.kubernetes import (
     contest,
     disk,
     entrance,
+    grants,
     leftovers,
     logs,
     manifests,
@@ -41,6 +42,7 @@ class KubernetesEngine:
         self._settings = settings
         self._pace = pace
         self._api = client.Client(settings, pace)
+        self._grants = grants.Grants(self._api, pace)
         self._views: dict[str, View] = {}
         # One for each view, which runs its informers. Those of `_ending` have been cancelled.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -215,6 +217,10 @@ class KubernetesEngine:
         if not view.listed:
             raise engines.Unreachable(f"{namespace} has not been listed yet")
         return view
+
+    async def granted(self, namespace: str) -> bool | None:
+        """Asks the API server, once in a while."""
+        return await self._grants.granted(namespace)
 
     async def incarnation(self, sandbox: Sandbox) -> str:
         """Returns the pod's uid and how often its container was restarted."""
