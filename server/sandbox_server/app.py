@@ -15,6 +15,7 @@ from sandbox_server import VERSION, engines, failpoints, feed, leases, manager, 
 from sandbox_server.access.execs import Execs
 from sandbox_server.access.files import Files
 from sandbox_server.access.logs import Logs
+from sandbox_server.access.ports import Ports
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
@@ -121,6 +122,7 @@ async def service(
             AccessServicer(
                 Execs(event_store, found, engine, pace),
                 Logs(found, engine, pace),
+                Ports(found, engine, pace),
                 Files(event_store, found, engine, pace),
                 pace,
             ),

@@ -102,10 +102,14 @@ def test_access_has_the_rpcs_that_callers_know(access: descriptor_pb2.FileDescri
     assert f"{access.package}.{service.name}" == "sandbox.v1.SandboxAccess"
     execs = {"StartExec", "AttachExec", "WriteStdin", "SignalExec", "GetExec", "ListExecs", "WaitExec"}
     files = {"ReadFile", "WriteFile", "StatFile"}
-    streams = {"AttachExec", "StreamLogs", "ReadFile"}
+    streams = {"AttachExec", "StreamLogs", "ReadFile", "ForwardPort"}
     assert {method.name for method in service.method} >= execs | files | streams
     assert {method.name for method in service.method if method.server_streaming} == streams
-    assert {method.name for method in service.method if method.client_streaming} == {"WriteStdin", "WriteFile"}
+    assert {method.name for method in service.method if method.client_streaming} == {
+        "WriteStdin",
+        "WriteFile",
+        "ForwardPort",
+    }
 
 
 def test_the_service_has_the_rpcs_that_callers_know(contract: descriptor_pb2.FileDescriptorProto) -> None:

@@ -1095,6 +1095,70 @@ class LogEnded(_message.Message):
 Global___LogEnded: _TypeAlias = LogEnded  # noqa: Y015
 
 @_typing.final
+class ForwardPortRequest(_message.Message):
+    """ForwardPortRequest is a part of what a caller sends to a port."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    EOF_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox. Only the first message names it and the port."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    port: _builtins.int
+    """The port, 1 to 65535."""
+    data: _builtins.bytes
+    """The bytes, at most 1 MiB."""
+    eof: _builtins.bool
+    """Whether the caller sends nothing after this message."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        port: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        eof: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "eof", b"eof", "namespace", b"namespace", "port", b"port", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardPortRequest: _TypeAlias = ForwardPortRequest  # noqa: Y015
+
+@_typing.final
+class ForwardPortResponse(_message.Message):
+    """ForwardPortResponse is a part of what the other side sends. The first one is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    EOF_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The bytes, at most 64 KiB."""
+    eof: _builtins.bool
+    """Whether the other side sends nothing after this message."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        eof: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "eof", b"eof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardPortResponse: _TypeAlias = ForwardPortResponse  # noqa: Y015
+
+@_typing.final
 class Exec(_message.Message):
     """Exec is a command that was started in a sandbox."""
 

@@ -80,6 +80,11 @@ class SandboxAccessStub:
                 request_serializer=sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.FromString,
                 _registered_method=True)
+        self.ForwardPort = channel.stream_stream(
+                '/sandbox.v1.SandboxAccess/ForwardPort',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.ForwardPortRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.ForwardPortResponse.FromString,
+                _registered_method=True)
         self.ReadFile = channel.unary_stream(
                 '/sandbox.v1.SandboxAccess/ReadFile',
                 request_serializer=sandbox_dot_v1_dot_access__pb2.ReadFileRequest.SerializeToString,
@@ -244,6 +249,30 @@ class SandboxAccessServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForwardPort(self, request_iterator, context):
+        """ForwardPort connects to a TCP port of a sandbox, and carries bytes in both directions.
+
+        The first message names the port, and may have data. The first answer is empty and says that the connection is open;
+        whoever does not wait for it loses nothing but time. Each side ends by itself, with `eof`; the end of the requests is
+        one as well. The stream ends OK when both have ended. Data is taken no faster than it is read on the other side. A
+        caller that disconnects closes the connection. Allowed in PHASE_RUNNING. A repeat makes another connection.
+
+        On the local engine, which shares the network of its machine, the port is the first one of the spec, that of the
+        terminal, or one of the loopback ports in the URLs of the sandbox. On Kubernetes it is any port on which something
+        listens on the loopback address of the pod. Runtimes there do not tell a listener that the caller has ended: containerd
+        closes the connection a second after either side has.
+
+        Errors, besides those of any call:
+        FAILED_PRECONDITION  PORT_REFUSED: nothing listens on that port, or it is none that the engine may connect to; the
+        message says which. Start a server in the sandbox, or choose another port.
+        RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 64 connections to the sandbox are open at this replica, or 512 to those of the
+        tenant; the metadata of ErrorInfo has the limit as `streams`. End one.
+        UNAVAILABLE          SANDBOX_NOT_REACHED: the connection broke, or the process of the sandbox has ended. Connect again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadFile(self, request, context):
         """ReadFile sends the content of a regular file.
 
@@ -359,6 +388,11 @@ def add_SandboxAccessServicer_to_server(servicer, server):
                     servicer.StreamLogs,
                     request_deserializer=sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.SerializeToString,
+            ),
+            'ForwardPort': grpc.stream_stream_rpc_method_handler(
+                    servicer.ForwardPort,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.ForwardPortRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.ForwardPortResponse.SerializeToString,
             ),
             'ReadFile': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadFile,
@@ -620,6 +654,33 @@ class SandboxAccess:
             '/sandbox.v1.SandboxAccess/StreamLogs',
             sandbox_dot_v1_dot_access__pb2.StreamLogsRequest.SerializeToString,
             sandbox_dot_v1_dot_access__pb2.StreamLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForwardPort(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sandbox.v1.SandboxAccess/ForwardPort',
+            sandbox_dot_v1_dot_access__pb2.ForwardPortRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.ForwardPortResponse.FromString,
             options,
             channel_credentials,
             insecure,

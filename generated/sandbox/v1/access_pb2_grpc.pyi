@@ -172,6 +172,26 @@ class SandboxAccessStub:
       RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 16 streams of logs of the sandbox are open at this replica, or 256 of the
                            tenant; the metadata of ErrorInfo has the limit as `streams`. End one.
     """
+    ForwardPort: _grpc.StreamStreamMultiCallable[_access_pb2.ForwardPortRequest, _access_pb2.ForwardPortResponse]
+    """ForwardPort connects to a TCP port of a sandbox, and carries bytes in both directions.
+
+    The first message names the port, and may have data. The first answer is empty and says that the connection is open;
+    whoever does not wait for it loses nothing but time. Each side ends by itself, with `eof`; the end of the requests is
+    one as well. The stream ends OK when both have ended. Data is taken no faster than it is read on the other side. A
+    caller that disconnects closes the connection. Allowed in PHASE_RUNNING. A repeat makes another connection.
+
+    On the local engine, which shares the network of its machine, the port is the first one of the spec, that of the
+    terminal, or one of the loopback ports in the URLs of the sandbox. On Kubernetes it is any port on which something
+    listens on the loopback address of the pod. Runtimes there do not tell a listener that the caller has ended: containerd
+    closes the connection a second after either side has.
+
+    Errors, besides those of any call:
+      FAILED_PRECONDITION  PORT_REFUSED: nothing listens on that port, or it is none that the engine may connect to; the
+                           message says which. Start a server in the sandbox, or choose another port.
+      RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 64 connections to the sandbox are open at this replica, or 512 to those of the
+                           tenant; the metadata of ErrorInfo has the limit as `streams`. End one.
+      UNAVAILABLE          SANDBOX_NOT_REACHED: the connection broke, or the process of the sandbox has ended. Connect again.
+    """
     ReadFile: _grpc.UnaryStreamMultiCallable[_access_pb2.ReadFileRequest, _access_pb2.ReadFileResponse]
     """ReadFile sends the content of a regular file.
 
@@ -340,6 +360,26 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
                            and `phase_reason`. Start the sandbox, or wait for it.
       RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 16 streams of logs of the sandbox are open at this replica, or 256 of the
                            tenant; the metadata of ErrorInfo has the limit as `streams`. End one.
+    """
+    ForwardPort: _aio.StreamStreamMultiCallable[_access_pb2.ForwardPortRequest, _access_pb2.ForwardPortResponse]  # type: ignore[assignment]
+    """ForwardPort connects to a TCP port of a sandbox, and carries bytes in both directions.
+
+    The first message names the port, and may have data. The first answer is empty and says that the connection is open;
+    whoever does not wait for it loses nothing but time. Each side ends by itself, with `eof`; the end of the requests is
+    one as well. The stream ends OK when both have ended. Data is taken no faster than it is read on the other side. A
+    caller that disconnects closes the connection. Allowed in PHASE_RUNNING. A repeat makes another connection.
+
+    On the local engine, which shares the network of its machine, the port is the first one of the spec, that of the
+    terminal, or one of the loopback ports in the URLs of the sandbox. On Kubernetes it is any port on which something
+    listens on the loopback address of the pod. Runtimes there do not tell a listener that the caller has ended: containerd
+    closes the connection a second after either side has.
+
+    Errors, besides those of any call:
+      FAILED_PRECONDITION  PORT_REFUSED: nothing listens on that port, or it is none that the engine may connect to; the
+                           message says which. Start a server in the sandbox, or choose another port.
+      RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 64 connections to the sandbox are open at this replica, or 512 to those of the
+                           tenant; the metadata of ErrorInfo has the limit as `streams`. End one.
+      UNAVAILABLE          SANDBOX_NOT_REACHED: the connection broke, or the process of the sandbox has ended. Connect again.
     """
     ReadFile: _aio.UnaryStreamMultiCallable[_access_pb2.ReadFileRequest, _access_pb2.ReadFileResponse]  # type: ignore[assignment]
     """ReadFile sends the content of a regular file.
@@ -560,6 +600,32 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
                                and `phase_reason`. Start the sandbox, or wait for it.
           RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 16 streams of logs of the sandbox are open at this replica, or 256 of the
                                tenant; the metadata of ErrorInfo has the limit as `streams`. End one.
+        """
+
+    @_abc_1.abstractmethod
+    def ForwardPort(
+        self,
+        request_iterator: _MaybeAsyncIterator[_access_pb2.ForwardPortRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_access_pb2.ForwardPortResponse], _abc.AsyncIterator[_access_pb2.ForwardPortResponse]]:
+        """ForwardPort connects to a TCP port of a sandbox, and carries bytes in both directions.
+
+        The first message names the port, and may have data. The first answer is empty and says that the connection is open;
+        whoever does not wait for it loses nothing but time. Each side ends by itself, with `eof`; the end of the requests is
+        one as well. The stream ends OK when both have ended. Data is taken no faster than it is read on the other side. A
+        caller that disconnects closes the connection. Allowed in PHASE_RUNNING. A repeat makes another connection.
+
+        On the local engine, which shares the network of its machine, the port is the first one of the spec, that of the
+        terminal, or one of the loopback ports in the URLs of the sandbox. On Kubernetes it is any port on which something
+        listens on the loopback address of the pod. Runtimes there do not tell a listener that the caller has ended: containerd
+        closes the connection a second after either side has.
+
+        Errors, besides those of any call:
+          FAILED_PRECONDITION  PORT_REFUSED: nothing listens on that port, or it is none that the engine may connect to; the
+                               message says which. Start a server in the sandbox, or choose another port.
+          RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 64 connections to the sandbox are open at this replica, or 512 to those of the
+                               tenant; the metadata of ErrorInfo has the limit as `streams`. End one.
+          UNAVAILABLE          SANDBOX_NOT_REACHED: the connection broke, or the process of the sandbox has ended. Connect again.
         """
 
     @_abc_1.abstractmethod

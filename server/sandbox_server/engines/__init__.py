@@ -165,6 +165,9 @@ class Cluster(Protocol):
 LOG_PART = 64 * 1024
 """Bytes of output in one part."""
 
+PORT_PART = 64 * 1024
+"""Bytes that a connection returns at once."""
+
 
 class Unsupported(Exception):
     """The engine cannot enter this sandbox, now or later. The text says why."""
@@ -180,6 +183,26 @@ class NoOutput(Exception):
 
 class BadPosition(Exception):
     """The text is no position in the output of a sandbox."""
+
+
+class PortRefused(Exception):
+    """Nothing listens on a port of a sandbox, or the engine may not connect to it. The text says which."""
+
+
+class Connection(Protocol):
+    """A TCP connection to a port of a sandbox. Every method raises `Unreachable` if it is broken, and `PortRefused`."""
+
+    async def opened(self) -> None:
+        """Returns when the connection is open, as far as the engine can tell."""
+
+    async def write(self, data: bytes) -> None:
+        """Sends bytes, and waits while the other side takes no more."""
+
+    async def end(self) -> None:
+        """Tells the other side that nothing more is sent."""
+
+    async def read(self) -> bytes:
+        """Returns what has arrived, at most `PORT_PART` bytes; empty when the other side has ended. Waits until either."""
 
 
 class Entered(Protocol):
@@ -223,6 +246,12 @@ class Access(Protocol):
         With `follow` it ends with `logs.Ended`. It reads no further than it is asked to, so that a slow reader costs no
         memory. Raises `NoOutput`, `BadPosition`, `NotGranted`, and `Unreachable` if the engine cannot be asked now or the output
         was cut.
+        """
+
+    def connect(self, sandbox: Sandbox, incarnation: str, port: int) -> AbstractAsyncContextManager[Connection]:
+        """Connects to a port of the sandbox until the context ends, in that incarnation and in no other.
+
+        Raises `PortRefused`, `Unsupported`, `NotGranted`, and `Unreachable` if that incarnation does not run.
         """
 
 

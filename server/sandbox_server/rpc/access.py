@@ -7,11 +7,12 @@ from sandbox.v1 import access_pb2 as pb
 from sandbox_server.access.execs import Execs
 from sandbox_server.access.files import Files
 from sandbox_server.access.logs import Beat, Logs
+from sandbox_server.access.ports import Bytes, Ports
 from sandbox_server.access.streams import Happening, Streams
 from sandbox_server.domain.logs import Part
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
-from sandbox_server.rpc import deadlines, execs, logs
+from sandbox_server.rpc import deadlines, execs, logs, ports
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.rpc.files import FileCalls
@@ -21,11 +22,12 @@ class AccessServicer(FileCalls):
     """Implements SandboxAccess; see `calls.Servicer`. What is in a sandbox is for those who may change it."""
 
     described = pb.DESCRIPTOR.services_by_name["SandboxAccess"]
-    endless = frozenset({"AttachExec", "WriteStdin", "StreamLogs"})
+    endless = frozenset({"AttachExec", "WriteStdin", "StreamLogs", "ForwardPort"})
 
-    def __init__(self, found: Execs, printed: Logs, files: Files, pace: Pace) -> None:
+    def __init__(self, found: Execs, printed: Logs, reached: Ports, files: Files, pace: Pace) -> None:
         super().__init__(files, pace)
         self._logs = printed
+        self._ports = reached
         self._execs = found
         self._streams = Streams(found, pace)
         self._pace = pace
@@ -90,3 +92,16 @@ class AccessServicer(FileCalls):
             await caller.write(logs.part(one))
 
         await self._logs.stream(principal, key, asked, send)
+
+    async def ForwardPort(
+        self, principal: Principal, requests: AsyncIterator[pb.ForwardPortRequest], caller: Caller
+    ) -> None:
+        principal.permit("ForwardPort")
+        key, port, parts = await ports.asked(principal, requests)
+        # A client of gRPC repeats no call that was answered. A repeat would send data twice, to two connections.
+        await caller.send_initial_metadata(())
+
+        async def send(one: Bytes) -> None:
+            await caller.write(ports.part(one))
+
+        await self._ports.forward(principal, key, port, parts, send)

@@ -237,6 +237,10 @@ class KubernetesEngine:
         """Runs a program in the container of the sandbox."""
         return entrance.enter(self._api, sandbox, incarnation, program, self._pace.access_within)
 
+    def connect(self, sandbox: Sandbox, incarnation: str, port: int) -> AbstractAsyncContextManager[engines.Connection]:
+        """Raises `engines.Unsupported`."""
+        raise engines.Unsupported("the Kubernetes engine cannot forward ports yet: use the URLs of the sandbox")
+
     async def _pod(self, sandbox: Sandbox) -> Pod | None:
         """Returns the pod of a sandbox as the view shows it, or as the API server does where the namespace is not followed."""
         view = self._views.get(sandbox.namespace)

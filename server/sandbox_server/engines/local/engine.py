@@ -16,7 +16,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.local import entrance, launch, logs, processes
+from sandbox_server.engines.local import connections, entrance, launch, logs, processes
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.processes import Process
@@ -214,6 +214,10 @@ class LocalEngine:
             return EndReason.POD_REPLACED if replaced else EndReason.PROCESS_ENDED
 
         return logs.read(process.log, asked, self._pace, lambda: self._process(sandbox).prints, reason)
+
+    def connect(self, sandbox: Sandbox, incarnation: str, port: int) -> AbstractAsyncContextManager[engines.Connection]:
+        """Connects to a loopback port that is the sandbox's."""
+        return connections.connect(sandbox, lambda: self._process(sandbox).incarnation == incarnation, port)
 
     def _process(self, sandbox: Sandbox) -> Process:
         return processes.find(Folder(self._data_dir, sandbox.key).process, sandbox.uid)

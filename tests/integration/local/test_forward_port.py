@@ -1,0 +1,70 @@
+"""ForwardPort on the local engine: the contract, and which ports it may reach."""
+
+import asyncio
+import dataclasses
+from contextlib import AbstractAsyncContextManager
+
+import grpc
+import pytest
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Phase
+
+from tests.contract.ports import *  # noqa: F403 - the tests themselves
+from tests.contract.ports import echo
+from tests.support.forwarding import Forwarder, Serve, serving
+from tests.support.local import LocalRig
+from tests.support.rig import FAST, A
+from tests.support.working import refusal
+
+
+class LocalPlace:
+    """The network is the machine's: a test listens on the port of the sandbox itself."""
+
+    def __init__(self, rig: LocalRig, port: int, loopback: int) -> None:
+        self.rig = rig
+        self.port = port
+        self.loopback = loopback
+
+    def listening(self, serve: Serve) -> AbstractAsyncContextManager[object]:
+        return serving(serve, self.loopback)
+
+
+@pytest.fixture(params=["isolated"])
+def isolation(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def pace() -> Pace:
+    return dataclasses.replace(FAST, call_most=Pace.call_most)
+
+
+@pytest.fixture
+async def place(rig: LocalRig) -> LocalPlace:
+    await rig.create(A, spec=rig.ground.script("exec sleep MARK"))
+    sandbox = await rig.settled(A, Phase.RUNNING)
+    return LocalPlace(rig, sandbox.spec.ports[0].number, sandbox.addresses.ports[0])
+
+
+async def test_other_ports_of_the_machine_are_refused(place: LocalPlace, forwarder: Forwarder) -> None:
+    async def never(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        raise AssertionError("reached")
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    other = server.sockets[0].getsockname()[1]
+    for port in (other, place.rig.port, 22, 5432):
+        connection = forwarder.connect(port=port)
+        await connection.send()
+        with pytest.raises(grpc.RpcError) as caught:
+            await connection.opened()
+        assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "PORT_REFUSED")
+        assert f"ports of the sandbox are {place.port}, {place.loopback}" in str(caught.value)
+    server.close()
+
+
+async def test_loopback_port_of_the_url_is_reached_as_well(place: LocalPlace, forwarder: Forwarder) -> None:
+    async with place.listening(echo):
+        connection = forwarder.connect(port=place.loopback)
+        await connection.send(b"hi", eof=True)
+        await connection.opened()
+        assert await connection.rest() == b"hi"
