@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_server.access import scripts
+from sandbox_server.access import follow_script, scripts, talk_script
 from sandbox_server.domain.execs import Start, Terminal
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
@@ -79,12 +79,26 @@ class Shell:
 
     def talk(self, exec_id: str, *questions: bytes) -> list[bytes]:
         """The lines that answer questions."""
-        return self._said(exec_id, *questions).splitlines()
+        return self._said(talk_script.talk(exec_id) + b"".join(questions)).splitlines()
 
-    def _said(self, exec_id: str, *questions: bytes) -> bytes:
+    def _said(self, script: bytes) -> bytes:
         with self._open() as process:
-            answer, _ = process.communicate(scripts.talk(exec_id) + b"".join(questions), timeout=30)
+            answer, _ = process.communicate(script, timeout=30)
         return answer
+
+    def follow(
+        self, exec_id: str, out: int | None = 0, err: int | None = None
+    ) -> tuple[list[tuple[bytes, int]], bytes]:
+        """The channels and offsets of what was printed so far, and the bytes."""
+        found, data = [], b""
+        here, _state, rest = self._said(follow_script.follow(exec_id, out, err)).split(b"\n", 2)
+        assert here == b"here"
+        while rest[:2] in (b"o ", b"e "):
+            line, _, rest = rest.partition(b"\n")
+            channel, offset, size = line.split()
+            found.append((channel, int(offset)))
+            data, rest = data + rest[: int(size)], rest[int(size) :]
+        return found, data
 
     def ended(self, exec_id: str) -> list[bytes]:
         """The words of its state once it has ended."""
@@ -97,8 +111,8 @@ class Shell:
             time.sleep(0.05)
 
     def printed(self, exec_id: str) -> bytes:
-        """What it has printed to stdout, at most 9999 bytes."""
-        return self._said(exec_id, b"read o 0 9999\n").split(b"\n", 2)[2]
+        """What it has printed to stdout."""
+        return self.follow(exec_id)[1]
 
     def prints(self, exec_id: str, text: bytes) -> None:
         """Waits until it has printed the text."""
@@ -121,7 +135,9 @@ def test_command_prints_and_exits_and_starts_once(shell: Shell) -> None:
     assert shell.start("a", "sh", "-c", "echo out; echo err >&2; exit 3") == b"started\n"
     assert shell.start("a", "false") == b"known payload\n"
     assert shell.ended("a") == b"state 0 4 0 4 0 0 0 3 exit".split()
-    assert shell.talk("a", b"read o 1 9\n", b"read e 0 2\n") == [b"here", b"data 3", b"ut", b"data 2", b"er"]
+    assert shell.follow("a", 1, 0) == ([(b"o", 1), (b"e", 0)], b"ut\nerr\n")
+    assert shell.follow("a", None, 2) == ([(b"e", 2)], b"r\n")
+    assert shell.follow("a", 4) == ([], b"")
     assert shell.talk("b") == [b"unknown"]
 
 
@@ -129,9 +145,8 @@ def test_variables_of_the_sandbox_with_the_names_of_the_programs_own_reach_the_c
     names = ("exported", "n", "s", "l", "d", "f", "p", "at", "id", "base", "here", "code", "group", "stdin", "payload")
     shell.env = {name: f'it\'s "{name}"\nand $more \\' for name in names}
     shell.start("a", "sh", "-c", "; ".join(f'printf "%s|" "${name}"' for name in names))
-    printed = int(shell.ended("a")[2])
-    lines = shell.talk("a", b"read o 0 %d\n" % printed)
-    assert b"\n".join(lines[2:]).decode() == "".join(f"{one}|" for one in shell.env.values())
+    shell.ended("a")
+    assert shell.printed("a").decode() == "".join(f"{one}|" for one in shell.env.values())
 
 
 def test_input_is_taken_by_offset_and_reaches_the_command(shell: Shell) -> None:
@@ -139,7 +154,7 @@ def test_input_is_taken_by_offset_and_reaches_the_command(shell: Shell) -> None:
     questions = (b"write 0 6\none\n\0\xff", b"write 0 6\none\n\0\xff", b"write 9 1\nx", b"write 6 1\n.", b"end 7\n")
     assert shell.talk("a", *questions) == [b"here", b"at 6", b"at 6", b"at 6", b"at 7", b"at 7"]
     assert shell.ended("a") == b"state 0 7 0 0 7 0 0 0 exit".split()
-    assert shell.talk("a", b"read o 0 9\n") == [b"here", b"data 7", b"one", b"\0\xff."]
+    assert shell.printed("a") == b"one\n\0\xff."
     assert shell.talk("a", b"write 7 1\nx") == [b"here", b"ended 7"]
 
 
@@ -163,6 +178,10 @@ def test_no_more_output_is_kept_than_the_ring_has(shell: Shell) -> None:
     assert int(printed) == size
     assert scripts.KEPT <= size - int(kept) <= scripts.KEPT + 3 * scripts.SEGMENT
     assert sum(one.stat().st_size for one in (shell.folder / "a").glob("o.*")) == size - int(kept)
+    found, data = shell.follow("a")
+    assert (found[0], len(data)) == ((b"o", int(kept)), size - int(kept))
+    found, data = shell.follow("a", 12_345_678)
+    assert (found[0], len(data)) == ((b"o", 12_345_678), size - 12_345_678)
 
 
 def test_ended_execs_make_room_for_new_ones(shell: Shell) -> None:
@@ -186,7 +205,7 @@ def test_every_byte_that_is_typed_reaches_the_command(shell: Shell) -> None:
 
 
 def test_input_arrives_though_only_the_first_parts_are_poked(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "POKED", 20)
+    monkeypatch.setattr(talk_script, "POKED", 20)
     shell.start("a", "sh", "-c", "sleep 0.5; exec wc -c", stdin=True)
     parts = [typed(number, b"x") for number in range(1000)]
     assert shell.talk("a", *parts, b"end 1000\n")[-1] == b"at 1000"
@@ -265,3 +284,36 @@ def test_terminal_needs_a_program_that_makes_one(shell: Shell) -> None:
     shell.start("b", "true")
     shell.ended("b")
     assert shell.talk("b", b"resize 9 9\n") == [b"here", b"none"]
+
+
+def test_follower_that_does_not_read_holds_no_command_up(shell: Shell) -> None:
+    with shell._open() as stalled:
+        assert stalled.stdin is not None
+        assert stalled.stdout is not None
+        go = shell.folder.with_name("go")
+        script = f"until test -f '{go}'; do sleep 0.05; done; head -c 3000000 /dev/zero; echo end >&2"
+        shell.start("a", "sh", "-c", script)
+        stalled.stdin.write(follow_script.follow("a", 0, 0))
+        stalled.stdin.flush()
+        assert stalled.stdout.readline() == b"here\n"
+        go.touch()
+        assert shell.ended("a")[-2:] == [b"0", b"exit"]
+        stalled.stdin.close()
+        assert stalled.stdout.read().count(b"\0") == 3_000_000
+
+
+def test_followers_that_were_killed_leave_nothing_once_another_comes(shell: Shell) -> None:
+    shell.start("a", "cat", stdin=True)
+    for _ in range(3):
+        with shell._open() as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(follow_script.follow("a", 0, 0))
+            process.stdin.flush()
+            process.stdout.readline()
+            time.sleep(0.1)
+            process.kill()
+    shell.follow("a")
+    assert list((shell.folder / "a" / "w").iterdir()) == []
+    shell.talk("a", b"end 0\n")
+    assert shell.ended("a")[-2:] == [b"0", b"exit"]

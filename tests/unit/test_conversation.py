@@ -6,9 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sandbox_server.access import conversation
+from sandbox_server.access import conversation, following
 from sandbox_server.access.conversation import Conversation, Cut
-from sandbox_server.domain.execs import Channel, End, ExitReason
+from sandbox_server.access.following import Following, Over, Part
+from sandbox_server.domain.execs import Channel, End, Exec, ExitReason
+from sandbox_server.domain.pace import Pace
+
+PACE = Pace(access_within=0.1, access_look_most=0.01, heartbeat=0.1)
 
 
 class Said:
@@ -76,15 +80,51 @@ async def test_state_that_is_none_cuts_the_conversation(said: bytes) -> None:
             await talk.state()
 
 
-@pytest.mark.parametrize("said", [b"data 11\n12345678901", b"data -1\n", b"data 4\n123", b"data x\n", b"more\n"])
-async def test_output_of_another_size_than_announced_or_asked_for_cuts_the_conversation(said: bytes) -> None:
+@asynccontextmanager
+async def followed(said: bytes, ends: bool = True) -> AsyncIterator[Following]:
+    engine: Any = Engine(b"here\n" + said, ends)
+    sandbox: Any = None
+    async with following.begin(engine, sandbox, "1", "a", dict.fromkeys(Channel, 0), PACE) as found:
+        yield found
+
+
+async def came(found: Following) -> object:
+    while (one := await found.next()) is None:
+        pass
+    return one
+
+
+async def test_output_comes_with_its_offset_and_then_the_end() -> None:
+    async with followed(b"o 5 4\n12\n4e 0 1\nxover\n") as found:
+        assert await came(found) == Part(Channel.STDOUT, 5, b"12\n4")
+        assert await came(found) == Part(Channel.STDERR, 0, b"x")
+        assert isinstance(await came(found), Over)
+
+
+@pytest.mark.parametrize("said", [b"o 0 65537\n", b"o -1 1\nx", b"o 0 4\n123", b"o 0 x\n", b"more\n", b"x 0 1\nx", b""])
+async def test_output_of_another_size_than_announced_or_allowed_cuts_the_conversation(said: bytes) -> None:
     with pytest.raises(Cut):
-        async with begun(said) as talk:
-            await talk.read(Channel.STDOUT, 0, 10)
+        async with followed(said) as found:
+            await came(found)
 
 
-@pytest.mark.parametrize("said", [b"", b"state 0 0", b"data 4\n123"])
+@pytest.mark.parametrize("said", [b"", b"o 0 4\n123"])
+async def test_sign_of_life_that_does_not_come_cuts_the_conversation(said: bytes) -> None:
+    with pytest.raises(Cut, match=r"does not answer within 0.1 s"):
+        async with followed(said, ends=False) as found:
+            await came(found)
+
+
+async def test_sign_of_life_is_asked_for_after_a_silence() -> None:
+    async with followed(b"state 0 0 0 0 0 0 0 -\n", ends=False) as found:
+        first = await came(found)
+        with pytest.raises(Cut, match=r"does not answer within 0.1 s"):
+            await came(found)
+    assert isinstance(first, Exec)
+
+
+@pytest.mark.parametrize("said", [b"", b"state 0 0"])
 async def test_answer_that_does_not_come_cuts_the_conversation(said: bytes) -> None:
     with pytest.raises(Cut, match=r"does not answer within 0.1 s"):
         async with begun(said, ends=False) as talk:
-            await (talk.read(Channel.STDOUT, 0, 10) if b"data" in said else talk.state())
+            await talk.state()

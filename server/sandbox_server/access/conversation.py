@@ -5,11 +5,12 @@ Whatever arrives was written by the user of the sandbox: numbers, sizes and offs
 
 import asyncio
 import contextlib
+import math
 import re
 from collections.abc import AsyncIterator
 
 from sandbox_server import engines
-from sandbox_server.access import sandboxes, scripts
+from sandbox_server.access import sandboxes, scripts, talk_script
 from sandbox_server.domain import execs
 from sandbox_server.domain.execs import Channel, Exec, Terminal
 from sandbox_server.domain.sandbox import Sandbox
@@ -23,7 +24,6 @@ _SIZE_MOST = 10_000
 _FIELD_MOST = 64 * 1024
 """More than a path, and what a tool says of it."""
 _OFFSET = re.compile(rb"[0-9]{1,15}\Z")
-_LETTERS = {Channel.STDOUT: b"o", Channel.STDERR: b"e"}
 
 
 class Cut(Exception):
@@ -47,9 +47,9 @@ class Lines:
         async with self._in_time():
             await self._stream.write(data)
 
-    async def line(self) -> list[bytes]:
-        """Returns the words of the next line; none at the end."""
-        line = await self._until(b"\n", _LINE_MOST)
+    async def line(self, within: float | None = None) -> list[bytes]:
+        """Returns the words of the next line; none at the end. `within`: other seconds for it to come."""
+        line = await self._until(b"\n", _LINE_MOST, within)
         return [] if line is None else line.split()
 
     async def field(self, within: float | None = None) -> bytes:
@@ -96,7 +96,7 @@ class Lines:
     async def _in_time(self, within: float | None = None) -> AsyncIterator[None]:
         seconds = self._within if within is None else within
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
                 yield
         except TimeoutError:
             raise Cut(f"the sandbox does not answer within {seconds:g} s") from None
@@ -121,29 +121,7 @@ class Conversation:
 
     async def state(self) -> Exec:
         """Returns the exec as it stands."""
-        match await self._ask(b"state"):
-            case [b"state", out_kept, out_printed, err_kept, err_printed, accepted, rows, cols, *end]:
-                kept = {Channel.STDOUT: number(out_kept), Channel.STDERR: number(err_kept)}
-                printed = {Channel.STDOUT: number(out_printed), Channel.STDERR: number(err_printed)}
-                if any(kept[one] > printed[one] for one in Channel):
-                    raise Cut("the sandbox has changed the output of the exec")
-                return Exec(
-                    self._exec_id,
-                    self._incarnation,
-                    ended(end),
-                    kept=kept,
-                    printed=printed,
-                    accepted=number(accepted),
-                    terminal=_terminal(number(rows), number(cols)),
-                )
-        raise _nonsense()
-
-    async def read(self, channel: Channel, offset: int, most: int) -> bytes:
-        """Returns output from `offset` on, at most `most` bytes; empty if there is none there."""
-        match await self._ask(b"read %s %d %d" % (_LETTERS[channel], offset, most)):
-            case [b"data", size] if number(size) <= most:
-                return await self._lines.exactly(number(size))
-        raise _nonsense()
+        return stands(self._exec_id, self._incarnation, await self._ask(b"state"))
 
     async def write(self, offset: int, data: bytes) -> tuple[str, int]:
         """Offers input, and returns `at`, `full` or `ended`, and how many bytes were accepted since the start."""
@@ -154,41 +132,61 @@ class Conversation:
         match await self._ask(question, data):
             case [(b"at" | b"full" | b"ended") as outcome, accepted]:
                 return outcome.decode(), number(accepted)
-        raise _nonsense()
+        raise nonsense()
 
     async def end(self, offset: int) -> int:
         """Ends the input at `offset`, unless it has not arrived there. Returns how many bytes were accepted."""
         match await self._ask(b"end %d" % offset):
             case [b"at", accepted]:
                 return number(accepted)
-        raise _nonsense()
+        raise nonsense()
 
     async def resize(self, terminal: Terminal) -> bool:
         """Sets the size of the terminal. Returns False if the exec has none."""
         match await self._ask(b"resize %d %d" % (terminal.rows, terminal.cols)):
             case [(b"sized" | b"none") as outcome]:
                 return outcome == b"sized"
-        raise _nonsense()
+        raise nonsense()
 
     async def signal(self, name: str) -> bool:
         """Sends a signal to the process group. Returns False if the command does not run yet."""
         match await self._ask(b"signal " + name.encode()):
             case [(b"sent" | b"ended" | b"starting") as outcome]:
                 return outcome != b"starting"
-        raise _nonsense()
+        raise nonsense()
+
+
+def stands(exec_id: str, incarnation: str, words: list[bytes]) -> Exec:
+    """Returns an exec as it stands. Raises `Cut` if the words do not say it."""
+    match words:
+        case [b"state", out_kept, out_printed, err_kept, err_printed, accepted, rows, cols, *end]:
+            kept = {Channel.STDOUT: number(out_kept), Channel.STDERR: number(err_kept)}
+            printed = {Channel.STDOUT: number(out_printed), Channel.STDERR: number(err_printed)}
+            if any(kept[one] > printed[one] for one in Channel):
+                raise Cut("the sandbox has changed the output of the exec")
+            return Exec(
+                exec_id,
+                incarnation,
+                ended(end),
+                kept=kept,
+                printed=printed,
+                accepted=number(accepted),
+                terminal=_terminal(number(rows), number(cols)),
+            )
+    raise nonsense()
 
 
 def number(word: bytes) -> int:
     """Returns an offset. Raises `Cut` if it is none."""
     if not _OFFSET.match(word):
-        raise _nonsense()
+        raise nonsense()
     return int(word)
 
 
 def _terminal(rows: int, cols: int) -> Terminal | None:
     """Returns a size, None for zeros. Raises `Cut` if it is none."""
     if max(rows, cols) > _SIZE_MOST or (rows == 0) != (cols == 0):
-        raise _nonsense()
+        raise nonsense()
     return Terminal(rows, cols) if rows else None
 
 
@@ -199,10 +197,11 @@ def ended(words: list[bytes]) -> execs.End | None:
             return None
         case [code, (b"exit" | b"timeout") as why] if number(code) <= 255:
             return execs.ended(number(code), why == b"timeout")
-    raise _nonsense()
+    raise nonsense()
 
 
-def _nonsense() -> Cut:
+def nonsense() -> Cut:
+    """Returns the error for an answer that is none."""
     return Cut("the sandbox gives an answer that is none: it may have changed the files of the exec")
 
 
@@ -226,10 +225,19 @@ async def begin(
     engine: engines.Access, sandbox: Sandbox, incarnation: str, exec_id: str, within: float
 ) -> AsyncIterator[Conversation]:
     """Begins a conversation with an exec. Raises `Unknown` and `Cut`."""
-    async with run(engine, sandbox, incarnation, scripts.talk(exec_id), within) as lines:
+    async with opened(engine, sandbox, incarnation, talk_script.talk(exec_id), within) as lines:
+        yield Conversation(lines, exec_id, incarnation)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    engine: engines.Access, sandbox: Sandbox, incarnation: str, script: bytes, within: float
+) -> AsyncIterator[Lines]:
+    """Runs a script about an exec, and finds it. Raises `Unknown` and `Cut`."""
+    async with run(engine, sandbox, incarnation, script, within) as lines:
         match await lines.line():
             case [b"here"]:
-                yield Conversation(lines, exec_id, incarnation)
+                yield lines
             case [b"unknown"]:
                 raise Unknown
             case _:

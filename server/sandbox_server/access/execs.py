@@ -3,24 +3,27 @@
 import asyncio
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
 
 from sandbox_server import engines, store
-from sandbox_server.access import conversation, sandboxes, scripts
+from sandbox_server.access import conversation, following, sandboxes, scripts
 from sandbox_server.access.conversation import Conversation
+from sandbox_server.access.following import Following
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
-from sandbox_server.domain.execs import Exec, Start, Terminal
+from sandbox_server.domain.execs import Channel, Exec, Start, Terminal
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key, Sandbox
 
 log = structlog.get_logger()
 T = TypeVar("T")
+Opened = TypeVar("Opened")
 _ID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_]{0,62}\Z")
 
 
@@ -116,19 +119,16 @@ class Execs:
 
     async def wait(self, place: Place, seconds: float) -> Exec:
         """Returns an exec when it has ended, or as it stands after so many seconds."""
-        end = asyncio.get_running_loop().time() + seconds
+        until = asyncio.get_running_loop().time() + seconds
 
-        async def wait(talk: Conversation) -> Exec:
-            delay = self._pace.access_look_first
-            while True:
-                last = await talk.state()
-                left = end - asyncio.get_running_loop().time()
-                if last.end is not None or left <= 0 or self.closed:
-                    return last
-                await asyncio.sleep(min(delay, left))
-                delay = min(delay * 2, self._pace.access_look_most)
+        async def wait(following: Following) -> Exec:
+            while not self.closed and (left := until - asyncio.get_running_loop().time()) > 0:
+                came = await following.next(left)
+                if isinstance(came, Exec) and came.end is not None:
+                    return came
+            return await following.state()
 
-        return await self.about(place, wait)
+        return await self.follow(place, {}, wait)
 
     async def list(self, place: Place) -> list[Exec]:
         """Returns the execs of the current incarnation, in the order of their ids."""
@@ -169,6 +169,28 @@ class Execs:
 
     async def about(self, place: Place, work: Callable[[Conversation], Awaitable[T]]) -> T | Exec:
         """Returns the result of `work`, or the lost exec if its incarnation has ended or ends meanwhile."""
+
+        def begin(sandbox: Sandbox, incarnation: str) -> AbstractAsyncContextManager[Conversation]:
+            return conversation.begin(self._engine, sandbox, incarnation, place.exec_id, self._pace.access_within)
+
+        return await self._in_incarnation(place, begin, work)
+
+    async def follow(
+        self, place: Place, offsets: Mapping[Channel, int], work: Callable[[Following], Awaitable[T]]
+    ) -> T | Exec:
+        """Follows the channels that have offsets. Returns as `about`."""
+
+        def begin(sandbox: Sandbox, incarnation: str) -> AbstractAsyncContextManager[Following]:
+            return following.begin(self._engine, sandbox, incarnation, place.exec_id, offsets, self._pace)
+
+        return await self._in_incarnation(place, begin, work)
+
+    async def _in_incarnation(
+        self,
+        place: Place,
+        begin: Callable[[Sandbox, str], AbstractAsyncContextManager[Opened]],
+        work: Callable[[Opened], Awaitable[T]],
+    ) -> T | Exec:
         sandbox = await self._sandboxes.last(place.principal, place.key)
         incarnation = place.incarnation
         if incarnation and incarnation != await self._sandboxes.found(sandbox):
@@ -176,32 +198,28 @@ class Execs:
         sandboxes.check_running(sandbox)
         if not incarnation:
             incarnation = await self._sandboxes.incarnation(sandbox)
-        working = asyncio.create_task(self._talk(sandbox, place.exec_id, incarnation, work))
+
+        async def do() -> T:
+            async with begin(sandbox, incarnation) as opened:
+                return await work(opened)
+
+        working = asyncio.create_task(do())
         ending = asyncio.create_task(self._sandboxes.ended(place.principal, sandbox, incarnation, self._pace.resync))
         try:
             await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done() and (ended := ending.result()) is not None:
                 return await self._lost(ended, place.exec_id, incarnation)
             return await working
+        except conversation.Unknown:
+            raise errors.NotFound(
+                "EXEC_NOT_FOUND", f"there is no exec {place.exec_id!r} in this incarnation: check its id"
+            ) from None
         except conversation.Cut as cut:
             return await self._after_cut(place, incarnation, cut)
         finally:
             for task in (working, ending):
                 task.cancel()
             await asyncio.gather(working, ending, return_exceptions=True)
-
-    async def _talk(
-        self, sandbox: Sandbox, exec_id: str, incarnation: str, work: Callable[[Conversation], Awaitable[T]]
-    ) -> T:
-        """Returns the result of `work`. Raises `conversation.Cut`."""
-        within = self._pace.access_within
-        try:
-            async with conversation.begin(self._engine, sandbox, incarnation, exec_id, within) as talk:
-                return await work(talk)
-        except conversation.Unknown:
-            raise errors.NotFound(
-                "EXEC_NOT_FOUND", f"there is no exec {exec_id!r} in this incarnation: check its id"
-            ) from None
 
     async def _after_cut(self, place: Place, incarnation: str, cut: conversation.Cut) -> Exec:
         """Returns the lost exec if the incarnation has ended, else raises `errors.Unavailable`.

@@ -10,6 +10,8 @@ An exec is a directory:
 - `payload`: a digest of what was asked for, so that the same id is not used for something else.
 - `o.<offset>`, `e.<offset>`: segments of stdout and stderr. The name has the offset of the first byte, in 15 digits, so that
   names sort by offset. The oldest segments are removed.
+- `printed.o`, `printed.e`: how many bytes were printed.
+- `w/<pid>`: a FIFO that wakes who follows, with `.o` and `.e` for how much of a channel that has seen.
 - `i/<offset>`: accepted input, a line with its length and its bytes as escapes of printf, or the name of a file with them.
   Whoever creates the file has the offset. `i.fed`: how many bytes the command got. `i.end`: the offset of the end. `i.poke`: a
   FIFO that wakes who feeds the command.
@@ -26,11 +28,8 @@ SEGMENT = 1 << 20
 """Bytes after which a segment is followed by another one. A segment is at most twice as long."""
 KEPT = 8 << 20
 """Bytes of a channel that are kept at least, but for the oldest segment of them."""
-PENDING_MOST = 1 << 20
-"""Bytes of input that are accepted before the command has read them."""
-POKED = 1 << 14
-"""Bytes of such input up to which a poke is sent for each part: a pipe has room for them. Who feeds the command looks for more
-parts before it waits."""
+EAGER = 16
+"""Parts of the output of a channel of which each is passed on at once. Later ones wait for 10 ms if they are small."""
 EXECS_MOST = 64
 """Execs of a sandbox. The oldest that have ended make room for new ones."""
 
@@ -49,15 +48,12 @@ eval "$s"
 
 BOOTSTRAP = ("/bin/sh", "-c", _READ)
 
-_COMMON = """
+COMMON = """
 umask 077
 base=${SANDBOX_ACCESS:-/tmp/.sandbox-access}
 number() { n=${1##*.}; n=${n##*/}; n=${n#"${n%%[!0]*}"}; n=${n:-0}; }
-size() { n=$(wc -c 2>/dev/null <"$1"); n=$((${n:-0})); }
 padded() { p=000000000000000$1; p=${p#"${p%???????????????}"}; }
 nap() { sleep 0.05 2>/dev/null || sleep 1; }
-last() { f=; for f in "$1".*; do :; done; [ -f "$f" ] && [ ! -L "$f" ]; }
-length() { if last "$1"; then number "$f"; from=$n; size "$f"; n=$((from+n)); else n=0; fi; }
 part() {
     step=0 data=
     [ -f "i/$1" ] && read -r step data <"i/$1" || return 1
@@ -70,26 +66,38 @@ part() {
 # What is started must not hold the output of this program, which would never end: `supervise` gives it up before. A shell
 # keeps a copy of what a redirection of a function replaces, so that it has none.
 #
-# `pump` copies its input to the segments of a channel until it ends. `dd` writes what it has read at once, and ends after so
-# many reads. Where nothing can be written, such as on a full disk, the output is dropped: a command must not hang.
+# `pump` copies its input to the segments of a channel until it ends. Where nothing can be written, such as on a full disk, the
+# output is dropped: a command must not hang. It says how much was printed, and then wakes those who follow and have seen all
+# that was printed before. The others look before they wait, so that a slow one has no more than a poke in its FIFO. A command
+# that prints often in small parts gets them together after a while.
 # `feed` copies the accepted input to the command, in the order of the offsets.
 _START = (
-    _COMMON
+    COMMON
     + """
 pump() {
-    at=0
+    at=0; parts=0
     while :; do
         padded $at; seg=$1.$p; n=0
         while [ $n -lt $segment ]; do
-            was=$n
-            dd bs=4096 count=256 2>/dev/null >>"$seg" || { cat >/dev/null; break 2; }
-            size "$seg"
-            [ $n -gt $was ] || break 2
+            got=$(LC_ALL=C dd bs=65536 count=1 2>&1 >>"$seg") || { cat >/dev/null; break 2; }
+            got=${got##*records out?}; got=${got%% *}
+            case $got in
+            0) break 2 ;;
+            '' | *[!0-9]*) got=$(wc -c <"$seg"); got=$((got-n)); [ $got -gt 0 ] || break 2 ;;
+            esac
+            n=$((n+got)); at=$((at+got)); parts=$((parts+1))
+            echo $at 1<>"printed.$1"
+            poke "$1" $((at-got))
+            [ $parts -lt $eager ] || [ $got -ge 4096 ] || sleep 0.01
         done
-        at=$((at+n))
         for g in "$1".*; do number "$g"; [ $((n+2*segment)) -le $((at-kept)) ] || break; rm -f "$g"; done
     done
     : >"$1-end"
+}
+poke() {
+    for f in w/*."$1"; do
+        [ -f "$f" ] && read -r seen <"$f" && [ "$seen" -ge $2 ] && [ -p "${f%.*}" ] && echo 1<>"${f%.*}"
+    done
 }
 feed() {
     exec 5<>i.poke
@@ -140,6 +148,7 @@ supervise() {
     while [ $i -lt 20 ] && ! { [ -f o-end ] && [ -f e-end ]; }; do i=$((i+1)); nap; done
     why=exit; [ -f timeout ] && why=timeout
     echo "$code $why" >exit.new && mv exit.new exit
+    for f in w/*; do [ ! -p "$f" ] || echo 1<>"$f"; done
     wait
 }
 d=$base/$id
@@ -158,7 +167,7 @@ if [ $# -gt $most ]; then
     done
     if [ $# -gt $most ]; then rm -rf "$d"; echo full; exit 0; fi
 fi
-cd "$d" && mkdir i && mkfifo o e || exit 125
+cd "$d" && mkdir i w && mkfifo o e || exit 125
 if [ -n "$stdin" ]; then mkfifo in i.poke; else ln -s /dev/null in; fi
 if [ -n "$terminal" ]; then printf '%s\\n' "$terminal" >command; echo "$window" >size; fi
 echo "$payload" >payload.new && mv payload.new payload
@@ -167,85 +176,8 @@ exec 3>&1
 """
 )
 
-# The conversation with an exec that exists: a line asks, a line answers, and the data that it announces follows.
-_TALK = (
-    _COMMON
-    + """
-cd "$base/$id" 2>/dev/null && [ -f payload ] || { echo unknown; exit 0; }
-echo here
-at=0
-fed() { fed=0; [ -f i.fed ] && read -r fed <i.fed; fed=${fed:-0}; [ "$at" -ge "$fed" ] || at=$fed; }
-accepted() {
-    while :; do
-        fed; while part $at; do at=$((at+step)); done
-        was=$at; fed; [ "$at" -ne "$was" ] || break
-    done
-}
-# Takes the offset $a for a part of length $b unless it is taken. Answers.
-take() {
-    accepted
-    if [ ! -p in ] || [ -f i.end ] || [ -f exit ]; then echo "ended $at"
-    elif [ $a -ne $at ]; then echo "at $at"
-    elif [ $((at-fed)) -ge $pending ]; then echo "full $at"
-    elif set -C; { printf "%s\\n" "$b $1" >i/$a; } 2>/dev/null; then
-        set +C; at=$((a+b)); fed; poke; echo "at $at"; return
-    else
-        # Another writer has it, or had and ended in between.
-        set +C; accepted
-        [ $at -ne $a ] || { nap; accepted; [ $at -ne $a ] || rm -f i/$a; }
-        echo "at $at"
-    fi
-    return 1
-}
-poke() { [ $((a-fed)) -ge $poked ] || [ ! -p i.poke ] || echo 1<>i.poke; }
-oldest() { set -- "$1".*; n=0; [ -f "$1" ] && number "$1"; }
-while read -r ask a b c; do
-    case $ask in
-    state)
-        end=-; [ -f exit ] && IFS= read -r end <exit
-        length o; o=$n; length e; e=$n; oldest o; of=$n; oldest e; ef=$n; accepted
-        r=0 c=0; [ ! -f size ] || read -r r c <size
-        echo "state $of $o $ef $e $at $r $c $end" ;;
-    read)
-        seg=
-        for f in "$a".*; do number "$f"; [ $n -le $b ] || break; seg=$f; done
-        n=0
-        if [ -f "$seg" ] && [ ! -L "$seg" ]; then
-            number "$seg"; skip=$((b-n))
-            exec 3<"$seg"; size "$seg"; n=$((n-skip)); [ $n -le $c ] || n=$c; [ $n -gt 0 ] || n=0
-            echo "data $n"
-            [ $n -eq 0 ] || tail -c +$((skip+1)) <&3 | head -c $n
-            exec 3<&-
-        else
-            echo "data 0"
-        fi ;;
-    type) take "$c" ;;
-    write)
-        dd bs=$b count=1 iflag=fullblock of=i/$$.$a 2>/dev/null
-        take $$.$a || rm -f i/$$.$a ;;
-    end)
-        accepted
-        if [ $a -eq $at ]; then [ -f i.end ] || { echo $a >i.last && mv i.last i.end; fed; poke; }; fi
-        echo "at $at" ;;
-    resize)
-        if [ ! -f size ]; then echo none
-        else
-            echo "$a $b" >size.new && mv size.new size
-            tty=; [ -f exit ] || [ ! -f tty ] || IFS= read -r tty <tty
-            case $tty in /dev/pts/*) stty -F "$tty" rows $a cols $b 2>/dev/null ;; esac
-            echo sized
-        fi ;;
-    signal)
-        if [ -f exit ]; then echo ended
-        elif [ ! -s pid ]; then echo starting
-        else IFS= read -r n <pid; kill -s $a -- -$n 2>/dev/null || kill -s $a $n 2>/dev/null; echo sent; fi ;;
-    esac
-done
-"""
-)
-
 _LIST = (
-    _COMMON
+    COMMON
     + """
 for x in "$base"/*; do
     [ -f "$x/payload" ] || continue
@@ -291,6 +223,7 @@ def start(exec_id: str, payload: str, asked: Start) -> bytes:
         payload=payload,
         stdin="1" if asked.stdin or asked.terminal else "",
         timeout=asked.timeout_seconds,
+        eager=EAGER,
         segment=SEGMENT,
         kept=KEPT,
         most=EXECS_MOST,
@@ -303,11 +236,6 @@ def start(exec_id: str, payload: str, asked: Start) -> bytes:
     else:
         head, become = terminals.found(asked.terminal, f"{prepare}exec {command}\n"), terminals.MAKE
     return sent(f"{values}{head}{_RUN}{become}}}\n{_START}")
-
-
-def talk(exec_id: str) -> bytes:
-    """Returns the script of a conversation with an exec. It prints `here` or `unknown`, and then answers line by line."""
-    return sent(assigned(id=exec_id, pending=PENDING_MOST, poked=POKED) + _TALK)
 
 
 def listed() -> bytes:

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from sandbox_server.access import conversation
 from sandbox_server.access.conversation import CHUNK, Conversation
 from sandbox_server.access.execs import Execs, Place
+from sandbox_server.access.following import Following, Over, Part
 from sandbox_server.domain import errors
 from sandbox_server.domain.execs import Channel, End, Exec
 from sandbox_server.domain.pace import Pace
@@ -16,15 +18,6 @@ class Started:
     """The exec exists."""
 
     incarnation: str
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A part of what was printed, from `offset` on."""
-
-    channel: Channel
-    offset: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +34,7 @@ class Beat:
     """Nothing was printed for a while."""
 
 
-Happening = Started | Output | Gap | Beat | End
+Happening = Started | Part | Gap | Beat | End
 Send = Callable[[Happening], Awaitable[None]]
 
 
@@ -63,58 +56,38 @@ class Streams:
 
     async def attach(self, place: Place, offsets: dict[Channel, int], send: Send) -> None:
         """Sends the output of an exec from `offsets` on, and at last its end."""
-        match await self._execs.about(place, lambda talk: self._follow(talk, dict(offsets), send)):
+        at = dict(offsets)
+        match await self._execs.follow(place, at, lambda one: self._copy(one, at, send)):
             case End() as end:
                 await send(end)
             case Exec(end=End() as end):
                 await send(end)
 
-    async def _follow(self, talk: Conversation, offsets: dict[Channel, int], send: Send) -> End:
+    async def _copy(self, following: Following, at: dict[Channel, int], send: Send) -> End:
         """Sends output until the exec has ended and everything was sent. Returns the end."""
-        last = await talk.state()
-        if any(offsets[one] > last.printed[one] for one in Channel):
-            raise errors.OutOfRange(
-                "OFFSET_NOT_REACHED",
-                "the exec has not printed as much: attach with the offsets of its end",
-                stdout_offset=str(last.printed[Channel.STDOUT]),
-                stderr_offset=str(last.printed[Channel.STDERR]),
-            )
-        await send(Started(last.incarnation))
-        delay = self._pace.access_look_first
-        silent = 0.0
+        last: Exec | None = None
         while True:
-            printed = [await self._copy(talk, last, channel, offsets, send) for channel in Channel]
-            if last.end is not None and offsets == dict(last.printed):
-                return last.end
-            if self._execs.closed:
-                raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: attach again with the offsets")
-            if any(printed):
-                delay, silent = self._pace.access_look_first, 0.0
-            else:
-                await asyncio.sleep(delay)
-                silent += delay
-                delay = min(delay * 2, self._pace.access_look_most)
-                if silent >= self._pace.heartbeat:
-                    await send(Beat())
-                    silent = 0.0
-            last = await talk.state()
-
-    async def _copy(
-        self, talk: Conversation, last: Exec, channel: Channel, offsets: dict[Channel, int], send: Send
-    ) -> bool:
-        """Sends what a channel has printed up to `last`, and moves its offset. Returns whether that was anything."""
-        begin = offsets[channel]
-        if begin < last.kept[channel]:
-            await send(Gap(channel, begin, last.kept[channel] - begin))
-            offsets[channel] = last.kept[channel]
-        while (left := last.printed[channel] - offsets[channel]) > 0:
-            data = await talk.read(channel, offsets[channel], min(left, CHUNK))
-            if not data:
-                # Removed meanwhile: the next state says from where on output is kept.
-                break
-            await send(Output(channel, offsets[channel], data))
-            offsets[channel] += len(data)
-        return offsets[channel] != begin
+            came = await following.next()
+            match came:
+                case None if self._execs.closed:
+                    raise errors.Unavailable("SHUTTING_DOWN", "the service is stopping: attach again with the offsets")
+                case Exec() if last is None:
+                    _check(came, at)
+                    await send(Started(came.incarnation))
+                    last = came
+                case Exec():
+                    last = came
+                    if came.end is None:
+                        await send(Beat())
+                case Part(channel, offset, data) if offset >= at[channel]:
+                    if offset > at[channel]:
+                        await send(Gap(channel, at[channel], offset - at[channel]))
+                    await send(came)
+                    at[channel] = offset + len(data)
+                case Over() if last is not None and last.end is not None:
+                    return last.end
+                case Part() | Over():
+                    raise conversation.nonsense()
 
     async def write(self, place: Place, parts: AsyncIterator[Input]) -> int:
         """Writes the input of an exec, and returns how many bytes were accepted since its start."""
@@ -151,6 +124,16 @@ class Streams:
         if part.eof:
             accepted = await talk.end(end)
         return accepted
+
+
+def _check(last: Exec, offsets: dict[Channel, int]) -> None:
+    if any(offsets[one] > last.printed[one] for one in Channel):
+        raise errors.OutOfRange(
+            "OFFSET_NOT_REACHED",
+            "the exec has not printed as much: attach with the offsets of its end",
+            stdout_offset=str(last.printed[Channel.STDOUT]),
+            stderr_offset=str(last.printed[Channel.STDERR]),
+        )
 
 
 def _closed(accepted: int) -> errors.FailedPrecondition:

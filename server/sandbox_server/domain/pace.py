@@ -122,9 +122,9 @@ class Pace:
     """For a file that was written to reach the disk of the sandbox, and for what works on many files. A slow disk takes a
     gigabyte in less."""
     access_look_first: float = 0.02
-    """Until an exec is looked at again; doubles while nothing has changed. Somebody waits for short commands."""
+    """Until a signal for a command that does not run yet is sent again. A command begins within a few processes."""
     access_look_most: float = 0.25
-    """The longest such delay. A look costs two processes in the sandbox."""
+    """Between two looks at whether the service stops, or input that a command did not read yet is taken now."""
     access_end_shown_within: float = 2
     """For the end of a sandbox to show after that of a program in it."""
 

@@ -9,7 +9,7 @@ from sandbox.v1 import access_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import VERSION, manager
-from sandbox_server.access import scripts
+from sandbox_server.access import scripts, talk_script
 from sandbox_server.domain import batch, check, selector
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
@@ -90,7 +90,7 @@ def _access() -> dict[str, Any]:
         "exec_seconds": execs.TIMEOUT_MOST,
         "wait_seconds": execs.WAIT_MOST,
         "kept_bytes": scripts.KEPT,
-        "pending_bytes": scripts.PENDING_MOST,
+        "pending_bytes": talk_script.PENDING_MOST,
         "stdin_bytes": execs.INPUT_MOST,
     }
 

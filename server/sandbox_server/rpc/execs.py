@@ -11,6 +11,7 @@ from sandbox.v1 import access_pb2 as pb
 from sandbox_server import store
 from sandbox_server.access import streams
 from sandbox_server.access.execs import Place
+from sandbox_server.access.following import Part
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.execs import Channel, End, Exec, Start, State, Terminal
@@ -196,7 +197,7 @@ def happening(one: streams.Happening) -> bytes:
     match one:
         case streams.Started(incarnation):
             fields: dict[str, Any] = {"started": {"incarnation": incarnation}}
-        case streams.Output(channel, offset, data):
+        case Part(channel, offset, data):
             fields = {"output": {"channel": channel.value, "offset": offset, "data": data}}
         case streams.Gap(channel, offset, length):
             fields = {"gap": {"channel": channel.value, "offset": offset, "length": length}}

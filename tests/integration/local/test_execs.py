@@ -103,6 +103,20 @@ async def test_output_that_is_no_longer_kept_is_a_gap(worker: Worker) -> None:
     assert set(printed.out) == {ord("x")}
 
 
+async def test_silent_exec_sends_heartbeats(worker: Worker, rig: LocalRig) -> None:
+    started = await worker.shell("echo up; exec sleep 100")
+    rig.settings["heartbeat"] = 0.5
+    await rig.restart()
+    await rig.settled(A, Phase.RUNNING)
+    kinds = []
+    async with working(rig) as later:
+        async for one in later.attached(started, Printed()):
+            kinds.append(one.WhichOneof("event"))
+            if kinds.count("heartbeat") == 2:
+                break
+    assert kinds == ["started", "output", "heartbeat", "heartbeat"]
+
+
 async def test_attach_beyond_the_end_answers_with_the_right_offsets(worker: Worker) -> None:
     started = await worker.shell("echo hi")
     await worker.wait(started)
