@@ -16,10 +16,14 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Place(Protocol):
-    """A sandbox `A` that runs, and its `port`, on which a test may listen."""
+    """A sandbox `A` that runs, and its `port`, on which a test may listen.
+
+    `carries_ends`: whether a server is told that the caller has ended, before the connection is closed.
+    """
 
     rig: Any
     port: int
+    carries_ends: bool
 
     def listening(self, serve: Serve) -> AbstractAsyncContextManager[object]:
         """Listens while the context is open."""

@@ -19,6 +19,7 @@ from tests.support import samples
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_kubelet import Kubelet
 from tests.support.scripted_logs import Logs
+from tests.support.scripted_ports import Ports
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"
@@ -64,6 +65,7 @@ class ScriptedApi:
         self.access = True
         self.kubelet = Kubelet()
         self.logs = Logs()
+        self.ports = Ports()
         self.namespace = "Active"
         self.cluster = ScriptedCluster()
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
@@ -149,6 +151,8 @@ class ScriptedApi:
             return status(404, f'{parts[at + 2]} "{name}" not found')
         if subresource == "log":
             return await self.logs.answer(request, known, lambda: self.objects.get(collection, {}).get(name))
+        if subresource == "portforward":
+            return await self.ports.answer(request)
         if subresource:
             assert subresource == "exec"
             return await self.kubelet.exec(request, known, self.env(known))

@@ -259,8 +259,8 @@ class SandboxAccessServicer:
 
         On the local engine, which shares the network of its machine, the port is the first one of the spec, that of the
         terminal, or one of the loopback ports in the URLs of the sandbox. On Kubernetes it is any port on which something
-        listens on the loopback address of the pod. Runtimes there do not tell a listener that the caller has ended: containerd
-        closes the connection a second after either side has.
+        listens on the loopback address of the pod. Container runtimes do not tell the listener that the caller has ended:
+        they close the connection a second after either side has.
 
         Errors, besides those of any call:
         FAILED_PRECONDITION  PORT_REFUSED: nothing listens on that port, or it is none that the engine may connect to; the

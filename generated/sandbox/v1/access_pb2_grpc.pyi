@@ -182,8 +182,8 @@ class SandboxAccessStub:
 
     On the local engine, which shares the network of its machine, the port is the first one of the spec, that of the
     terminal, or one of the loopback ports in the URLs of the sandbox. On Kubernetes it is any port on which something
-    listens on the loopback address of the pod. Runtimes there do not tell a listener that the caller has ended: containerd
-    closes the connection a second after either side has.
+    listens on the loopback address of the pod. Container runtimes do not tell the listener that the caller has ended:
+    they close the connection a second after either side has.
 
     Errors, besides those of any call:
       FAILED_PRECONDITION  PORT_REFUSED: nothing listens on that port, or it is none that the engine may connect to; the
@@ -371,8 +371,8 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
 
     On the local engine, which shares the network of its machine, the port is the first one of the spec, that of the
     terminal, or one of the loopback ports in the URLs of the sandbox. On Kubernetes it is any port on which something
-    listens on the loopback address of the pod. Runtimes there do not tell a listener that the caller has ended: containerd
-    closes the connection a second after either side has.
+    listens on the loopback address of the pod. Container runtimes do not tell the listener that the caller has ended:
+    they close the connection a second after either side has.
 
     Errors, besides those of any call:
       FAILED_PRECONDITION  PORT_REFUSED: nothing listens on that port, or it is none that the engine may connect to; the
@@ -617,8 +617,8 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
 
         On the local engine, which shares the network of its machine, the port is the first one of the spec, that of the
         terminal, or one of the loopback ports in the URLs of the sandbox. On Kubernetes it is any port on which something
-        listens on the loopback address of the pod. Runtimes there do not tell a listener that the caller has ended: containerd
-        closes the connection a second after either side has.
+        listens on the loopback address of the pod. Container runtimes do not tell the listener that the caller has ended:
+        they close the connection a second after either side has.
 
         Errors, besides those of any call:
           FAILED_PRECONDITION  PORT_REFUSED: nothing listens on that port, or it is none that the engine may connect to; the

@@ -128,6 +128,10 @@ class Pace:
     access_end_shown_within: float = 2
     """For the end of a sandbox to show after that of a program in it."""
 
+    port_settled: float = 0.3
+    """Without a refusal of a kubelet, which does not say when it has connected to a port, after which the connection counts as
+    open. A refusal within the pod needs a few round trips."""
+
     local_restart_first: float = 0.5
     """Until a local process that ended too soon is started again; doubles with each such end. The kubelet begins with
     10 s; on one machine somebody waits for it."""

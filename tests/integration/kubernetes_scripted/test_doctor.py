@@ -151,7 +151,7 @@ ACCESS = [(resource, verb) for resource, verbs in rights.ACCESS.items() for verb
 
 async def test_rights_to_work_in_sandboxes_may_be_left_out_but_not_in_part(examine: Examine, api: ScriptedApi) -> None:
     found = only(await examine(), "access", "a-ns")
-    assert (found.status, found.message) == (Status.OK, "all 4 rights to work in sandboxes are granted")
+    assert (found.status, found.message) == (Status.OK, "all 6 rights to work in sandboxes are granted")
     denied = api.cluster.denied
     api.cluster.denied = denied | {*ACCESS}
     found = only(await examine(), "access", "a-ns")

@@ -20,6 +20,8 @@ from tests.support.working import refusal
 class LocalPlace:
     """The network is the machine's: a test listens on the port of the sandbox itself."""
 
+    carries_ends = True
+
     def __init__(self, rig: LocalRig, port: int, loopback: int) -> None:
         self.rig = rig
         self.port = port

@@ -194,9 +194,12 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def upgraded(
-        self, path: str, parameters: Sequence[tuple[str, str]], protocols: Sequence[str]
+        self, path: str, parameters: Sequence[tuple[str, str]], protocols: Sequence[str], *, beats: bool = True
     ) -> "AsyncIterator[aiohttp.ClientWebSocketResponse[Any]]":
-        """Opens a WebSocket and yields it. Raises as `call`; a 403 is always CLUSTER_FORBIDDEN."""
+        """Opens a WebSocket and yields it. Raises as `call`; a 403 is always CLUSTER_FORBIDDEN.
+
+        `beats`: whether it breaks when the other side gives no sign of life.
+        """
         right = rights.right("UPGRADE", path, False)
         try:
             async with asyncio.timeout(self._settings.cluster_timeout):
@@ -208,7 +211,7 @@ class Client:
                     server_hostname=self._account.tls_server_name or None,
                     timeout=aiohttp.ClientWSTimeout(ws_close=self._pace.farewell_within),
                     # A connection that is silent for long may be cut by what is between, or may be dead.
-                    heartbeat=self._pace.heartbeat,
+                    heartbeat=self._pace.heartbeat if beats else None,
                 )
             self._rights.allowed(right)
         except aiohttp.WSServerHandshakeError as error:

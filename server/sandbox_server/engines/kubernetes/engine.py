@@ -15,6 +15,7 @@ from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import (
     client,
+    connections,
     contest,
     disk,
     entrance,
@@ -238,8 +239,8 @@ class KubernetesEngine:
         return entrance.enter(self._api, sandbox, incarnation, program, self._pace.access_within)
 
     def connect(self, sandbox: Sandbox, incarnation: str, port: int) -> AbstractAsyncContextManager[engines.Connection]:
-        """Raises `engines.Unsupported`."""
-        raise engines.Unsupported("the Kubernetes engine cannot forward ports yet: use the URLs of the sandbox")
+        """Connects to a port of the pod."""
+        return connections.connect(self._api, sandbox, incarnation, port, self._pace.port_settled)
 
     async def _pod(self, sandbox: Sandbox) -> Pod | None:
         """Returns the pod of a sandbox as the view shows it, or as the API server does where the namespace is not followed."""

@@ -28,8 +28,9 @@ ROLE: Mapping[Kind, tuple[str, ...]] = {
 ACCESS: Mapping[str, tuple[str, ...]] = {
     "pods": ("get",),
     "pods/log": ("get",),
-    # Until Kubernetes 1.35 an exec over WebSocket needs `get`; since then it needs `create` as well.
+    # Until Kubernetes 1.35 what is done over WebSocket needs `get`; since then it needs `create` as well.
     "pods/exec": ("get", "create"),
+    "pods/portforward": ("get", "create"),
 }
 """The verbs that the service needs to work in pods, and no more. `deploy/access.yaml` grants exactly these; an operator may
 leave them out."""
