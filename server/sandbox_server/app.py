@@ -120,7 +120,7 @@ async def service(
         (
             Servicer(sandboxes, found, settings.defaults, settings.policy, pace, deployment),
             AccessServicer(
-                Execs(event_store, found, engine, pace),
+                Execs(event_store, found, engine, pace, settings.execs_per_tenant),
                 Logs(found, engine, pace),
                 Ports(found, engine, pace),
                 Files(event_store, found, engine, pace),

@@ -171,6 +171,18 @@ def test_command_whose_time_is_over_is_ended(shell: Shell) -> None:
     assert shell.ended("a")[-2:] == [b"143", b"timeout"]
 
 
+def test_command_that_was_killed_for_want_of_memory_is_told_from_one_that_was_killed(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = tmp_path / "events"
+    events.write_text("oom 1\noom_kill 1\noom_group_kill 0\n")
+    monkeypatch.setattr(scripts, "MEMORY_EVENTS", str(events))
+    shell.start("a", "sh", "-c", "kill -KILL $$")
+    assert shell.ended("a")[-2:] == [b"137", b"exit"]
+    shell.start("b", "sh", "-c", f"echo oom_kill 2 >{events}; kill -KILL $$")
+    assert shell.ended("b")[-2:] == [b"137", b"memory"]
+
+
 def test_no_more_output_is_kept_than_the_ring_has(shell: Shell) -> None:
     size = 14_000_000
     shell.start("a", "sh", "-c", f"head -c {size} /dev/zero")

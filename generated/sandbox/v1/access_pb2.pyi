@@ -31,6 +31,8 @@ Errors are as in sandbox.proto, and those of any call there are those of any cal
                        EXEC_UNSUPPORTED: the sandbox has no POSIX shell at /bin/sh. Use another image.
                        ACCESS_NOT_GRANTED: the service may not enter the pods of the namespace. Ask its operator to grant
                        that right.
+  RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 256 calls about execs of the sandbox are open at this replica, or of the tenant as
+                       many as the service allows; the metadata of ErrorInfo has the limit as `streams`. End one.
   UNAVAILABLE          SANDBOX_NOT_REACHED: the engine or the sandbox does not answer. Repeat, with the same ids and
                        offsets: a command is not run again.
 """
@@ -94,7 +96,7 @@ class _ExecStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExecState.V
     EXEC_STATE_UNSPECIFIED: _ExecState.ValueType  # 0
     """Not used."""
     EXEC_STATE_STARTING: _ExecState.ValueType  # 1
-    """It was asked for and does not run yet."""
+    """It was asked for and does not run yet. No call answers it today: StartExec answers once the command was started."""
     EXEC_STATE_RUNNING: _ExecState.ValueType  # 2
     """It runs."""
     EXEC_STATE_EXITED: _ExecState.ValueType  # 3
@@ -108,7 +110,7 @@ class ExecState(_ExecState, metaclass=_ExecStateEnumTypeWrapper):
 EXEC_STATE_UNSPECIFIED: ExecState.ValueType  # 0
 """Not used."""
 EXEC_STATE_STARTING: ExecState.ValueType  # 1
-"""It was asked for and does not run yet."""
+"""It was asked for and does not run yet. No call answers it today: StartExec answers once the command was started."""
 EXEC_STATE_RUNNING: ExecState.ValueType  # 2
 """It runs."""
 EXEC_STATE_EXITED: ExecState.ValueType  # 3
@@ -132,7 +134,7 @@ class _ExecExitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExecEx
     EXEC_EXIT_REASON_TIMEOUT: _ExecExitReason.ValueType  # 3
     """Its time was over."""
     EXEC_EXIT_REASON_OUT_OF_MEMORY: _ExecExitReason.ValueType  # 4
-    """EXEC_STATE_LOST: the process of the sandbox was killed for using more memory than the sandbox has."""
+    """It was killed while the sandbox used more memory than it has. In EXEC_STATE_LOST, the process of the sandbox was."""
     EXEC_EXIT_REASON_SANDBOX_STOPPED: _ExecExitReason.ValueType  # 5
     """EXEC_STATE_LOST: the sandbox was stopped or deleted."""
     EXEC_EXIT_REASON_POD_REPLACED: _ExecExitReason.ValueType  # 6
@@ -154,7 +156,7 @@ EXEC_EXIT_REASON_SIGNAL: ExecExitReason.ValueType  # 2
 EXEC_EXIT_REASON_TIMEOUT: ExecExitReason.ValueType  # 3
 """Its time was over."""
 EXEC_EXIT_REASON_OUT_OF_MEMORY: ExecExitReason.ValueType  # 4
-"""EXEC_STATE_LOST: the process of the sandbox was killed for using more memory than the sandbox has."""
+"""It was killed while the sandbox used more memory than it has. In EXEC_STATE_LOST, the process of the sandbox was."""
 EXEC_EXIT_REASON_SANDBOX_STOPPED: ExecExitReason.ValueType  # 5
 """EXEC_STATE_LOST: the sandbox was stopped or deleted."""
 EXEC_EXIT_REASON_POD_REPLACED: ExecExitReason.ValueType  # 6

@@ -31,6 +31,8 @@ Errors are as in sandbox.proto, and those of any call there are those of any cal
                        EXEC_UNSUPPORTED: the sandbox has no POSIX shell at /bin/sh. Use another image.
                        ACCESS_NOT_GRANTED: the service may not enter the pods of the namespace. Ask its operator to grant
                        that right.
+  RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 256 calls about execs of the sandbox are open at this replica, or of the tenant as
+                       many as the service allows; the metadata of ErrorInfo has the limit as `streams`. End one.
   UNAVAILABLE          SANDBOX_NOT_REACHED: the engine or the sandbox does not answer. Repeat, with the same ids and
                        offsets: a command is not run again.
 """

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from sandbox_server import engines
 from sandbox_server.access import sandboxes, scripts, talk_script
 from sandbox_server.domain import execs
-from sandbox_server.domain.execs import Channel, Exec, Terminal
+from sandbox_server.domain.execs import Channel, Exec, ExitReason, Terminal
 from sandbox_server.domain.sandbox import Sandbox
 
 CHUNK = 64 * 1024
@@ -23,6 +23,7 @@ _LINE_MOST = 1000
 _SIZE_MOST = 10_000
 _FIELD_MOST = 64 * 1024
 """More than a path, and what a tool says of it."""
+_CAUSES = {b"exit": ExitReason.EXIT, b"timeout": ExitReason.TIMEOUT, b"memory": ExitReason.OUT_OF_MEMORY}
 _OFFSET = re.compile(rb"[0-9]{1,15}\Z")
 
 
@@ -195,8 +196,8 @@ def ended(words: list[bytes]) -> execs.End | None:
     match words:
         case [b"-"]:
             return None
-        case [code, (b"exit" | b"timeout") as why] if number(code) <= 255:
-            return execs.ended(number(code), why == b"timeout")
+        case [code, why] if number(code) <= 255 and why in _CAUSES:
+            return execs.ended(number(code), _CAUSES[why])
     raise nonsense()
 
 

@@ -15,6 +15,7 @@ from sandbox_server.access import conversation, following, sandboxes, scripts
 from sandbox_server.access.conversation import Conversation
 from sandbox_server.access.following import Following
 from sandbox_server.access.sandboxes import Sandboxes
+from sandbox_server.access.slots import Slots
 from sandbox_server.domain import errors
 from sandbox_server.domain.execs import Channel, Exec, Start, Terminal
 from sandbox_server.domain.pace import Pace
@@ -24,6 +25,8 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 log = structlog.get_logger()
 T = TypeVar("T")
 Opened = TypeVar("Opened")
+OF_SANDBOX = 256
+"""Calls about execs of a sandbox that are open at a replica: each holds a program in the sandbox. Some for each exec."""
 _ID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_]{0,62}\Z")
 
 
@@ -40,14 +43,17 @@ class Place:
 class Execs:
     """The execs of all sandboxes, on behalf of principals.
 
-    Every method raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`.
+    Every method raises `errors.NotFound`, `errors.FailedPrecondition`, `errors.ResourceExhausted` and `errors.Unavailable`.
     """
 
-    def __init__(self, store: store.Store, found: Sandboxes, engine: engines.Access, pace: Pace) -> None:
+    def __init__(
+        self, store: store.Store, found: Sandboxes, engine: engines.Access, pace: Pace, per_tenant: int
+    ) -> None:
         self._store = store
         self._sandboxes = found
         self._engine = engine
         self._pace = pace
+        self._slots = Slots("calls about execs", OF_SANDBOX, per_tenant)
 
     @property
     def closed(self) -> bool:
@@ -200,8 +206,9 @@ class Execs:
             incarnation = await self._sandboxes.incarnation(sandbox)
 
         async def do() -> T:
-            async with begin(sandbox, incarnation) as opened:
-                return await work(opened)
+            with self._slots.taken(sandbox):
+                async with begin(sandbox, incarnation) as opened:
+                    return await work(opened)
 
         working = asyncio.create_task(do())
         ending = asyncio.create_task(self._sandboxes.ended(place.principal, sandbox, incarnation, self._pace.resync))

@@ -28,6 +28,8 @@ SEGMENT = 1 << 20
 """Bytes after which a segment is followed by another one. A segment is at most twice as long."""
 KEPT = 8 << 20
 """Bytes of a channel that are kept at least, but for the oldest segment of them."""
+MEMORY_EVENTS = "/sys/fs/cgroup/memory.events"
+"""Where the kernel counts the processes of a container that it killed for using too much memory."""
 EAGER = 16
 """Parts of the output of a channel of which each is passed on at once. Later ones wait for 10 ms if they are small."""
 EXECS_MOST = 64
@@ -70,6 +72,7 @@ part() {
 # output is dropped: a command must not hang. It says how much was printed, and then wakes those who follow and have seen all
 # that was printed before. The others look before they wait, so that a slow one has no more than a poke in its FIFO. A command
 # that prints often in small parts gets them together after a while.
+# `kills` reads how many processes were killed for using too much memory.
 # `feed` copies the accepted input to the command, in the order of the offsets.
 _START = (
     COMMON
@@ -119,13 +122,19 @@ feed() {
     done
 }
 limit() {
-    i=0
-    while [ $i -lt $timeout ]; do sleep 1; i=$((i+1)); done
+    sleep $timeout & p=$!
+    trap "kill $p; exit" TERM
+    wait $p
+    trap - TERM
     : >timeout
     IFS= read -r n <pid
     kill -s TERM -- -$n || kill -s TERM $n
     sleep 5
     kill -s KILL -- -$n || kill -s KILL $n
+}
+kills() {
+    killed=0
+    [ ! -f $memory ] || while read -r name n; do [ "$name" != oom_kill ] || killed=$n; done <$memory
 }
 supervise() {
     trap : TERM INT HUP QUIT
@@ -135,6 +144,7 @@ supervise() {
     if [ -n "$terminal" ]; then : >e-end; else pump e <e & fi
     feeder=; [ -z "$stdin" ] || { feed >in & feeder=$!; }
     timer=; [ $timeout -eq 0 ] || { limit & timer=$!; }
+    kills
     if [ -n "$terminal" ]; then
         (run) <in >o 2>&1
         code=$?
@@ -146,7 +156,8 @@ supervise() {
     kill $feeder $timer
     i=0
     while [ $i -lt 20 ] && ! { [ -f o-end ] && [ -f e-end ]; }; do i=$((i+1)); nap; done
-    why=exit; [ -f timeout ] && why=timeout
+    why=exit; [ $code -ne 137 ] || { was=$killed; kills; [ $killed = $was ] || why=memory; }
+    [ ! -f timeout ] || why=timeout
     echo "$code $why" >exit.new && mv exit.new exit
     for f in w/*; do [ ! -p "$f" ] || echo 1<>"$f"; done
     wait
@@ -224,6 +235,7 @@ def start(exec_id: str, payload: str, asked: Start) -> bytes:
         stdin="1" if asked.stdin or asked.terminal else "",
         timeout=asked.timeout_seconds,
         eager=EAGER,
+        memory=MEMORY_EVENTS,
         segment=SEGMENT,
         kept=KEPT,
         most=EXECS_MOST,

@@ -47,6 +47,41 @@ class Input:
     eof: bool
 
 
+class Awaited:
+    """The parts of an input. A wait for the next one can be left, and gone on with later."""
+
+    def __init__(self, parts: AsyncIterator[Input]) -> None:
+        self._parts = parts
+        self._next: asyncio.Task[Input | None] | None = None
+
+    async def within(self, seconds: float) -> Input | None:
+        """Returns the next part, None if it does not come within so many seconds or there is none."""
+        await asyncio.wait((self._coming(),), timeout=seconds)
+        if not self._coming().done() or self._coming().result() is None:
+            return None
+        part, self._next = self._coming().result(), None
+        return part
+
+    async def ended(self) -> bool:
+        """Waits until there is another part, and returns whether there is none."""
+        await asyncio.wait((self._coming(),))
+        return self._coming().result() is None
+
+    def _coming(self) -> "asyncio.Task[Input | None]":
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+        return self._next
+
+    async def _read(self) -> Input | None:
+        return await anext(self._parts, None)
+
+    async def close(self) -> None:
+        """Waits for nothing any more."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
+
+
 class Streams:
     """Attaches to execs and writes to them. Raises as `Execs`, and `errors.OutOfRange`."""
 
@@ -92,16 +127,23 @@ class Streams:
     async def write(self, place: Place, parts: AsyncIterator[Input]) -> int:
         """Writes the input of an exec, and returns how many bytes were accepted since its start."""
 
+        awaited = Awaited(parts)
+
         async def write(talk: Conversation) -> int:
             accepted = (await talk.state()).accepted
-            async for part in parts:
+            while (part := await awaited.within(self._pace.access_idle)) is not None:
                 accepted = await self._accept(talk, part, accepted)
             return accepted
 
-        written = await self._execs.about(place, write)
-        if isinstance(written, Exec):
-            raise _closed(written.accepted)
-        return written
+        try:
+            while True:
+                written = await self._execs.about(place, write)
+                if isinstance(written, Exec):
+                    raise _closed(written.accepted)
+                if await awaited.ended():
+                    return written
+        finally:
+            await awaited.close()
 
     async def _accept(self, talk: Conversation, part: Input, accepted: int) -> int:
         """Writes what was not accepted before, and waits while the command does not read."""

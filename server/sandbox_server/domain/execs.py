@@ -71,11 +71,10 @@ class End:
         return State.LOST if self.reason >= ExitReason.OUT_OF_MEMORY else State.EXITED
 
 
-def ended(code: int, timed_out: bool) -> End:
+def ended(code: int, cause: ExitReason = ExitReason.EXIT) -> End:
     """Returns the end that a shell reports as `code`. Over 128 it is a signal, or the command's own way to say that it was."""
     signal = code - 128 if 128 < code <= 128 + 64 else 0
-    reason = ExitReason.TIMEOUT if timed_out else ExitReason.SIGNAL if signal else ExitReason.EXIT
-    return End(code, signal, reason)
+    return End(code, signal, ExitReason.SIGNAL if signal and cause is ExitReason.EXIT else cause)
 
 
 @dataclass(frozen=True, slots=True)

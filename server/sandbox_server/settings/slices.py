@@ -120,6 +120,8 @@ class Timing(Slice):
     """Between two looks at every sandbox."""
     workers: int = Field(16, ge=1, le=1000)
     """Sandboxes reconciled at once."""
+    execs_per_tenant: int = Field(512, ge=1, le=1_000_000)
+    """Calls about execs of a tenant that are open at once at this replica, such as attached ones and open inputs."""
     heartbeat: Seconds = Pace.heartbeat
     """Between two signs of life on a quiet watch."""
     follow: Seconds = Pace.follow

@@ -148,6 +148,46 @@ async def test_input_is_written_once_by_its_offset(worker: Worker) -> None:
     assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "STDIN_CLOSED")
 
 
+async def test_input_that_pauses_leaves_the_sandbox_and_returns(worker: Worker, rig: LocalRig) -> None:
+    rig.settings["base_pace"] = dataclasses.replace(rig.settings["base_pace"], access_idle=0.2)
+    await rig.restart()
+    await rig.settled(A, Phase.RUNNING)
+    async with working(rig) as later:
+        started = await later.start("cat", stdin=True)
+        stream = later.stub.WriteStdin(timeout=20)
+        for number, word in enumerate((b"one ", b"two ", b"three ")):
+            names = later.names if number == 0 else {}
+            offset = 4 * number
+            await stream.write(pb.WriteStdinRequest(**names, exec_id=started.exec_id, offset=offset, data=word))
+            await asyncio.sleep(0.5)
+        await stream.write(pb.WriteStdinRequest(offset=14, eof=True))
+        await stream.done_writing()
+        assert (await stream).accepted_offset == 14
+        assert (await later.follow(started)).out == b"one two three "
+
+
+async def test_calls_about_execs_of_a_tenant_are_bounded_at_a_replica(worker: Worker, rig: LocalRig) -> None:
+    started = await worker.shell("echo up; exec sleep 100")
+    rig.settings["execs_per_tenant"] = 2
+    await rig.restart()
+    await rig.settled(A, Phase.RUNNING)
+    async with working(rig) as later:
+        streams = [later.attached(started, Printed()) for _ in range(2)]
+        for one in streams:
+            assert (await one.read()).WhichOneof("event") == "started"
+        with pytest.raises(grpc.RpcError) as caught:
+            await later.get(started)
+        code, reason, facts = refusal(caught.value)
+        assert (code, reason, facts["streams"]) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "2")
+        streams[0].cancel()
+        while True:
+            try:
+                assert (await later.get(started)).state == pb.EXEC_STATE_RUNNING
+                break
+            except grpc.RpcError as error:
+                assert refusal(error)[1] == "TOO_MANY_STREAMS"
+
+
 async def test_large_input_arrives_whole(worker: Worker) -> None:
     data = bytes(range(256)) * 1024
     started = await worker.start("cksum", stdin=True)
