@@ -23,6 +23,7 @@ from sandbox_client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from sandbox_client.logs import LogEnded, LogGap, LogLines
 from sandbox_client.output import Channel, Completed, Ended, Gap, Output
 from sandbox_client.running import Exec
 from sandbox_client.specs import Resources
@@ -45,6 +46,9 @@ __all__ = [
     "Gap",
     "InvalidArgument",
     "Kind",
+    "LogEnded",
+    "LogGap",
+    "LogLines",
     "NotFound",
     "OutOfRange",
     "Output",

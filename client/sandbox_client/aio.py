@@ -9,7 +9,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_client import aio_running, batches, calls, errors, execs, queries, retry, updates, volumes, watch
+from sandbox_client import aio_access, batches, calls, errors, execs, queries, retry, updates, volumes, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,7 +36,7 @@ async def _pages(read: Callable[..., Awaitable[Page]]) -> AsyncIterator[Page]:
             return
 
 
-class AsyncClient(aio_running.AsyncCommands):
+class AsyncClient(aio_access.AsyncAccess):
     """The same as `Client`, for one event loop.
 
     >>> async def story() -> str:

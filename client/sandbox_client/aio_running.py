@@ -52,13 +52,13 @@ class AsyncExec:
         self, *, timeout: float | None = None, lost: outage.Lost = lambda _error: None, back: outage.Back = lambda: None
     ) -> AsyncGenerator[output.Output | output.Gap, None]:
         """See `Exec.read`."""
-        reading = output.Reading(timeout, lost, back)
+        tries = outage.Tries(timeout, lost, back)
         while self.ended is None:
             failure = None
-            stream = await self._link.stream("AttachExec", self._position.request(), reading.left())
+            stream = await self._link.stream("AttachExec", self._position.request(), tries.left())
             try:
                 async for message in stream:
-                    reading.reached()
+                    tries.reached()
                     part = self._position.take(message)
                     if part is not None:
                         yield part
@@ -67,7 +67,7 @@ class AsyncExec:
             finally:
                 stream.cancel()
             if self.ended is None:
-                await asyncio.sleep(reading.delay(failure))
+                await asyncio.sleep(tries.delay(failure))
 
     async def write(self, data: aio_writing.Chunks, *, eof: bool = False, timeout: float | None = None) -> None:
         """See `Exec.write`. The chunks can be asynchronous."""

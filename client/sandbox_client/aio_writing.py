@@ -86,14 +86,21 @@ class AsyncWriter:
         """Makes a call with what was not accepted and what comes meanwhile, or waits after a failure."""
         sent: list[pb.WriteStdinRequest] = []
         try:
-            await (await self._link.stream("WriteStdin", self._requests(sent), self._schedule.left()))
+            await (await self._link.stream("WriteStdin", self._requests(sent), self._seconds()))
         except grpc.aio.AioRpcError as rpc_error:
             error = errors.from_rpc(rpc_error)
+            if isinstance(error, errors.TimedOut) and self._schedule.left() != 0:
+                return
             if not self._unaccepted.was_accepted(error):
                 await asyncio.sleep(self._schedule.delay(error))
                 return
         self._schedule.succeeded()
         del self._unaccepted.messages[: len(sent)]
+
+    def _seconds(self) -> float:
+        """Returns the seconds for a call."""
+        left = self._schedule.left()
+        return stdin.LONGEST if left is None else min(left, stdin.LONGEST)
 
     async def _requests(self, sent: list[pb.WriteStdinRequest]) -> AsyncIterator[pb.WriteStdinRequest]:
         """Yields the messages of a call."""

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable
 
-from sandbox_client import errors
+import grpc
+
+from sandbox_client import errors, retry
 
 SILENCE = 3.0
 """Seconds without contact after which an outage is reported. A restart of the service takes about one."""
@@ -36,3 +38,27 @@ class Outage:
             self._back()
         self._since = None
         self._reported = False
+
+
+class Tries:
+    """The tries of a stream that is read on where it was cut, with the delays between them."""
+
+    def __init__(self, timeout: float | None, lost: Lost, back: Back) -> None:
+        self._schedule = retry.Schedule(timeout)
+        self._outage = Outage(lost, back)
+
+    def left(self) -> float | None:
+        """Returns the seconds that are left, None without a limit."""
+        return self._schedule.left()
+
+    def reached(self) -> None:
+        """Takes in a message."""
+        self._schedule.succeeded()
+        self._outage.end()
+
+    def delay(self, error: errors.ServiceError | None) -> float:
+        """Returns the seconds until the next try after `error`, or without one after a cut. Raises what ends the tries."""
+        cut = errors.Unavailable("the stream was cut", grpc.StatusCode.UNAVAILABLE)
+        delay = self._schedule.delay(error or cut)
+        self._outage.last(error or cut)
+        return delay

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import grpc
 from sandbox.v1 import access_pb2 as pb
 
-from sandbox_client import errors, execs, outage, retry, words
+from sandbox_client import execs, words
 
 KEPT = 64 * 1024 * 1024
 """Bytes of each channel that a result has at most: the last ones."""
@@ -111,30 +110,6 @@ class Position:
             case "exited":
                 self.ended = Ended.of(message.exited)
         return None
-
-
-class Reading:
-    """The tries of one read of the output, with the delays between them."""
-
-    def __init__(self, timeout: float | None, lost: outage.Lost, back: outage.Back) -> None:
-        self._schedule = retry.Schedule(timeout)
-        self._outage = outage.Outage(lost, back)
-
-    def left(self) -> float | None:
-        """Returns the seconds that are left, None without a limit."""
-        return self._schedule.left()
-
-    def reached(self) -> None:
-        """Takes in a message."""
-        self._schedule.succeeded()
-        self._outage.end()
-
-    def delay(self, error: errors.ServiceError | None) -> float:
-        """Returns the seconds until the next try after `error`, or after a stream that was cut. Raises what ends the read."""
-        cut = errors.Unavailable("the stream was cut", grpc.StatusCode.UNAVAILABLE)
-        delay = self._schedule.delay(error or cut)
-        self._outage.last(error or cut)
-        return delay
 
 
 class Collected:

@@ -59,13 +59,13 @@ class Exec:
         Raises `TimedOut` after `timeout` seconds, or `Unavailable` if the service is not reached then. For `lost` and `back`
         see `Client.watch`.
         """
-        reading = output.Reading(timeout, lost, back)
+        tries = outage.Tries(timeout, lost, back)
         while self.ended is None:
             failure = None
-            stream = self._link.stream("AttachExec", self._position.request(), reading.left())
+            stream = self._link.stream("AttachExec", self._position.request(), tries.left())
             try:
                 for message in stream:
-                    reading.reached()
+                    tries.reached()
                     part = self._position.take(message)
                     if part is not None:
                         yield part
@@ -74,7 +74,7 @@ class Exec:
             finally:
                 stream.cancel()
             if self.ended is None:
-                time.sleep(reading.delay(failure))
+                time.sleep(tries.delay(failure))
 
     def write(self, data: bytes | Iterable[bytes], *, eof: bool = False, timeout: float | None = None) -> None:
         """Writes to the input of a command that was started with `stdin`, and with `eof` ends it. For one thread at a time.

@@ -9,7 +9,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import grpc
 from sandbox.v1 import sandbox_pb2 as pb
 
-from sandbox_client import batches, calls, errors, execs, queries, retry, running, updates, volumes, watch
+from sandbox_client import access, batches, calls, errors, execs, queries, retry, updates, volumes, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def _pages(read: Callable[..., Page]) -> Iterator[Page]:
             return
 
 
-class Client(running.Commands):
+class Client(access.Access):
     """Calls the service and repeats calls that were not carried out. Safe for several threads. Methods raise `ServiceError`.
 
     >>> with Client("127.0.0.1:50051") as client:

@@ -85,15 +85,22 @@ class Writer:
         """Makes a call with what was not accepted and what comes meanwhile, or waits after a failure."""
         sent: list[pb.WriteStdinRequest] = []
         try:
-            self._link.stream("WriteStdin", self._requests(sent), self._schedule.left())
+            self._link.stream("WriteStdin", self._requests(sent), self._seconds())
         except grpc.RpcError as rpc_error:
             error = errors.from_rpc(rpc_error)
+            if isinstance(error, errors.TimedOut) and self._schedule.left() != 0:
+                return
             if not self._unaccepted.was_accepted(error):
                 time.sleep(self._schedule.delay(error))
                 return
         self._schedule.succeeded()
         with self._lock:
             del self._unaccepted.messages[: len(sent)]
+
+    def _seconds(self) -> float:
+        """Returns the seconds for a call."""
+        left = self._schedule.left()
+        return stdin.LONGEST if left is None else min(left, stdin.LONGEST)
 
     def _requests(self, sent: list[pb.WriteStdinRequest]) -> Iterator[pb.WriteStdinRequest]:
         """Yields the messages of a call.

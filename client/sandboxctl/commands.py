@@ -19,6 +19,7 @@ from sandboxctl import (
     editing,
     execs,
     history,
+    logs,
     options,
     reading,
     settling,
@@ -131,6 +132,7 @@ app.command("exec")(execs.exec_)
 app.command()(execs.execs)
 app.command()(execs.attach)
 app.command()(execs.signal)
+app.command()(logs.logs)
 
 
 @app.command("list")

@@ -11,8 +11,8 @@ from sandbox_client import words
 from sandboxctl import answers, completion, session, show, targets
 from sandboxctl import env as variables
 from sandboxctl.options import Output, chosen
+from sandboxctl.targets import Id
 
-Id = Annotated[str, typer.Argument(help="id, or namespace/id", metavar="SANDBOX_ID", autocompletion=completion.ids)]
 ExecId = Annotated[
     str, typer.Argument(help="as `execs` shows it", metavar="EXEC_ID", autocompletion=completion.exec_ids)
 ]

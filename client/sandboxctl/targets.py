@@ -14,6 +14,7 @@ Ids = Annotated[
         help="ids, or namespace/id", show_default=False, metavar="[SANDBOX_ID]...", autocompletion=completion.ids
     ),
 ]
+Id = Annotated[str, typer.Argument(help="id, or namespace/id", metavar="SANDBOX_ID", autocompletion=completion.ids)]
 Selector = Annotated[
     str,
     typer.Option("--selector", "-l", help="instead of ids, what `list` shows with this selector: a=b,c in (d,e),!f"),

@@ -16,7 +16,7 @@ from tests.support.service import Service
 QUERIED = ("wait_for_phase", "events_page", "capabilities")
 CALLED = ("create", "start", "stop", "delete", "update_env", "status", "get", "page")
 PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.events, Client.wait_until, statuses.Status]
-PLACES += [Client.run, Exec, AsyncExec]
+PLACES += [Client.run, Client.logs, Exec, AsyncExec]
 CALLS: dict[str, Any] = {name: getattr(calls, name) for name in CALLED}
 CALLS |= {name: getattr(queries, name) for name in QUERIED} | {"update": updates.update, "execs": execs.execs}
 CALLS |= {one.__name__: one for one in (batches.batch_start, batches.batch_stop, batches.batch_delete)}

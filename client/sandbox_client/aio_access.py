@@ -1,0 +1,47 @@
+"""The part of `AsyncClient` that is about what is in a sandbox."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import datetime
+
+import grpc
+
+from sandbox_client import aio_running, calls, errors, logs, outage
+
+
+class AsyncAccess(aio_running.AsyncCommands):
+    """Reads logs, beside running commands."""
+
+    async def logs(
+        self,
+        sandbox: calls.Named,
+        *,
+        follow: bool = False,
+        previous: bool = False,
+        tail: int | None = None,
+        since: datetime | None = None,
+        after_position: str = "",
+        namespace: str = "",
+        timeout: float | None = None,
+        lost: outage.Lost = lambda _error: None,
+        back: outage.Back = lambda: None,
+    ) -> AsyncGenerator[logs.Log, None]:
+        """See `Client.logs`."""
+        position = logs.Position(logs.request(sandbox, namespace, previous, follow, tail, since, after_position))
+        tries = outage.Tries(timeout, lost, back)
+        while not position.complete:
+            failure = None
+            stream = await self.stream("StreamLogs", position.request, tries.left())
+            try:
+                async for message in stream:
+                    tries.reached()
+                    part = position.take(message)
+                    if part is not None:
+                        yield part
+                position.ended()
+            except grpc.aio.AioRpcError as error:
+                failure = errors.from_rpc(error)
+            finally:
+                stream.cancel()
+            if not position.complete:
+                await asyncio.sleep(tries.delay(failure))
