@@ -73,7 +73,7 @@ test-kubernetes: $(STAMP) ## build the control plane when needed and run its sui
 	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 # It needs the languages themselves and their package registries. What it builds is kept in .callers for the next time.
-test-callers: $(STAMP) ## run the examples of every language, and grpcurl, buf and the health probe, against the service
+test-callers: $(STAMP) ## run the examples of every language, LangChain's suite, grpcurl, buf and the health probe against the service
 	$(BIN)/python -m pytest tests/examples -o timeout=900 $(ARGS)
 
 faults: $(STAMP) ## print each row of tests/FAULTS.md with its tests, and fail where a row has none
@@ -125,6 +125,8 @@ requirements: $(STAMP) ## lock the dependencies again; UPGRADE=--upgrade takes t
 	$(BIN)/$(COMPILE) $(UPGRADE) pyproject.toml --extra server -o requirements.txt
 	$(BIN)/$(COMPILE) $(UPGRADE) pyproject.toml --extra server --extra dev -o requirements-dev.txt
 	echo uv | $(BIN)/$(COMPILE) $(UPGRADE) - -o requirements-uv.txt
+	@# langchain-tests 1.1.9 asks of a backend what Deep Agents asked before 0.7: that a write of an existing file fails.
+	printf '%s\n' 'deepagents<0.7' langchain-tests | $(BIN)/$(COMPILE) $(UPGRADE) pyproject.toml --extra langchain - -o requirements-langchain.txt
 
 image-check: $(STAMP) ## carry out the Dockerfile's steps in a clean directory, without Docker
 	$(BIN)/python scripts/image_check.py
