@@ -12,11 +12,13 @@ from pathlib import Path
 import structlog
 
 from sandbox_server import VERSION, engines, failpoints, feed, leases, manager, metrics, monitoring, store
+from sandbox_server.access.asking import Asking
 from sandbox_server.access.execs import Execs
 from sandbox_server.access.files import Files
 from sandbox_server.access.logs import Logs
 from sandbox_server.access.ports import Ports
 from sandbox_server.access.sandboxes import Sandboxes
+from sandbox_server.access.trees import Trees
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
@@ -116,6 +118,7 @@ async def service(
         reflection=settings.reflection,
     )
     found = Sandboxes(event_feed, engine, pace)
+    asking = Asking(found, engine, pace)
     server = Server(
         (
             Servicer(sandboxes, found, settings.defaults, settings.policy, pace, deployment),
@@ -123,7 +126,8 @@ async def service(
                 Execs(event_store, found, engine, pace, settings.execs_per_tenant),
                 Logs(found, engine, pace),
                 Ports(found, engine, pace),
-                Files(event_store, found, engine, pace),
+                Files(event_store, asking),
+                Trees(event_store, asking),
                 pace,
             ),
         ),

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from sandbox_server.access import files
-from sandbox_server.access.files import Files, Where
+from sandbox_server.access.asking import Asking, Where
+from sandbox_server.access.files import Files
+from sandbox_server.access.trees import Trees
 from sandbox_server.domain import errors
 from sandbox_server.domain.files import File, FileType, Write
 from sandbox_server.domain.pace import Pace
@@ -39,6 +41,7 @@ class Engine:
     """Enters a directory of the test instead of a sandbox."""
 
     def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
         program, *words = SHELLS[name]
         found = shutil.which(program)
         if found is None:
@@ -91,8 +94,12 @@ class Work:
         found: Any = Found()
         store: Any = None
         entered: Any = engine
-        self.files = Files(store, found, entered, Pace())
+        asking = Asking(found, entered, Pace())
+        self.files = Files(store, asking)
+        self.trees = Trees(store, asking)
         self.home = engine.home
+        # The `rm` of uutils 0.0.17 takes UTF-8 only.
+        self.names_removed = [one for one in ODD if engine.name != "uutils" or one.isascii()]
 
     def where(self, path: bytes) -> Where:
         nobody: Any = None
@@ -120,6 +127,27 @@ class Work:
                 yield one
 
         return await self.files.write(self.where(path), None, Write(**asked), given())
+
+    async def names(self, path: bytes = b"", most: int = 1000) -> list[bytes]:
+        """The names in a directory, page by page."""
+        found: list[bytes] = []
+        after = b""
+        while True:
+            page, after = await self.trees.list(self.where(path), after, most)
+            assert len(page) <= most
+            found += [one.path.rsplit(b"/", 1)[1] for one in page]
+            if not after:
+                break
+        return found
+
+    async def make(self, path: bytes, parents: bool = False, mode: int | None = None) -> File:
+        return await self.trees.make(self.where(path), None, parents, mode)
+
+    async def remove(self, path: bytes, recursive: bool = False) -> None:
+        await self.trees.remove(self.where(path), None, recursive)
+
+    async def move(self, path: bytes, to: bytes, overwrite: bool = False) -> File:
+        return await self.trees.move(self.where(path), to, None, overwrite)
 
 
 @pytest.fixture(params=SHELLS)
@@ -238,3 +266,104 @@ async def test_write_that_breaks_off_removes_what_it_has_written(work: Work) -> 
         await work.files.write(work.where(b"file"), None, Write(), given())
     assert [one.name for one in work.home.iterdir()] == ["file"]
     assert (work.home / "file").read_text() == "former"
+
+
+async def test_directory_is_listed_with_every_name_and_page_by_page(work: Work) -> None:
+    names = sorted({*ODD, b".hidden", b"..odd"})
+    for name in names:
+        (work.home / os.fsdecode(name)).write_bytes(name)
+    (work.home / "link\n").symlink_to("where\nit leads\n")
+    names = sorted([*names, b"link\n"])
+    assert await work.names() == names
+    assert await work.names(most=3) == names
+    page, after = await work.trees.list(work.where(b""), b"", 1000)
+    assert after == b""
+    for one in page:
+        assert one.path.startswith(os.fsencode(work.home) + b"/")
+        assert one == await work.stat(one.path)
+    (work.home / "empty").mkdir()
+    assert await work.names(b"empty") == []
+    assert await refused(work.names(b"link\n")) == "FILE_NOT_FOUND"
+    assert await refused(work.names(b"-n")) == "NOT_A_DIRECTORY"
+
+
+@pytest.mark.parametrize("work", ["dash"], indirect=True)
+async def test_ten_thousand_entries_are_paged_while_others_come_and_go(work: Work) -> None:
+    for number in range(10_000):
+        (work.home / f"{number * 7919 % 10_007:05}").touch()
+    stay = sorted(os.fsencode(one.name) for one in work.home.iterdir())
+    found: list[bytes] = []
+    after = b""
+    for page in range(12):
+        entries, after = await work.trees.list(work.where(b""), after, 1000)
+        found += [one.path.rsplit(b"/", 1)[1] for one in entries]
+        (work.home / f"before-{page}").touch()
+        (work.home / "00000").unlink(missing_ok=True)
+        if not after:
+            break
+    assert after == b""
+    assert [one for one in found if not one.startswith(b"before")] == stay
+
+
+async def test_directories_are_made(work: Work) -> None:
+    assert (await work.make(b"-p", mode=0o700)).permissions == 0o700
+    assert await refused(work.make(b"-p")) == "FILE_EXISTS"
+    assert (await work.make(b"-p", parents=True)).type is FileType.DIRECTORY
+    assert await refused(work.make(b"a/b\n/c")) == "FILE_NOT_FOUND"
+    await work.make(b"a/b\n/c", parents=True)
+    assert (work.home / "a" / "b\n" / "c").is_dir()
+    (work.home / "file").touch()
+    assert await refused(work.make(b"file")) == "FILE_EXISTS"
+    assert await refused(work.make(b"file", parents=True)) == "FILE_EXISTS"
+    assert await refused(work.make(b"file/x", parents=True)) == "NOT_A_DIRECTORY"
+
+
+async def test_files_and_directories_are_removed(work: Work) -> None:
+    for name in work.names_removed:
+        (work.home / os.fsdecode(name)).touch()
+        await work.remove(name)
+    (work.home / "tree" / "-n" / "deep").mkdir(parents=True)
+    (work.home / "tree" / "file\n").touch()
+    (work.home / "link").symlink_to("tree")
+    await work.remove(b"link", recursive=True)
+    assert await refused(work.remove(b"tree")) == "DIRECTORY_NOT_EMPTY"
+    assert (work.home / "tree" / "-n" / "deep").is_dir()
+    await work.remove(b"tree/-n/deep")
+    await work.remove(b"tree", recursive=True)
+    assert await refused(work.remove(b"tree")) == "FILE_NOT_FOUND"
+    assert list(work.home.iterdir()) == []
+
+
+async def test_files_and_directories_are_moved(work: Work) -> None:
+    for number, name in enumerate(work.names_removed):
+        (work.home / str(number)).write_bytes(name)
+        before = await work.stat(str(number).encode())
+        moved = await work.move(str(number).encode(), name)
+        assert (moved.etag, moved.path) == (before.etag, os.fsencode(work.home) + b"/" + name)
+        assert (work.home / os.fsdecode(name)).read_bytes() == name
+        await work.remove(name)
+    for name in ("one", "two"):
+        (work.home / name).write_text(name)
+    for name in ("full/inner", "empty", "other"):
+        (work.home / name).mkdir(parents=True)
+    (work.home / "link").symlink_to("empty")
+    assert await refused(work.move(b"no", b"new")) == "FILE_NOT_FOUND"
+    assert await refused(work.move(b"one", b"no/new")) == "FILE_NOT_FOUND"
+    assert await refused(work.move(b"one", b"two")) == "FILE_EXISTS"
+    assert await refused(work.move(b"one", b"empty", overwrite=True)) == "NOT_A_FILE"
+    assert await refused(work.move(b"empty", b"one", overwrite=True)) == "NOT_A_DIRECTORY"
+    assert await refused(work.move(b"empty", b"full", overwrite=True)) == "DIRECTORY_NOT_EMPTY"
+    await work.move(b"one", b"two", overwrite=True)
+    assert (work.home / "two").read_text() == "one"
+    await work.move(b"two", b"link", overwrite=True)
+    assert (work.home / "link").read_text() == "one"
+    await work.move(b"full", b"other", overwrite=True)
+    assert (work.home / "other" / "inner").is_dir()
+    assert await refused(work.move(b"other", b"other/inner/x")) == "FILE_REFUSED"
+    assert sorted(one.name for one in work.home.iterdir()) == ["empty", "link", "other"]
+
+
+async def test_nothing_is_moved_to_another_file_system(small: Work) -> None:
+    await small.write(b"file", b"x")
+    assert await refused(small.move(b"file", os.fsencode(small.home.parent) + b"/file")) == "FILE_REFUSED"
+    assert (small.home / "file").exists()

@@ -14,14 +14,14 @@ class Filer:
 
     def __init__(self, channel: grpc.aio.Channel, sandbox_id: str) -> None:
         self.stub: Any = access_pb2_grpc.SandboxAccessStub(channel)
-        self.names = {"sandbox_id": sandbox_id}
+        self.names_of = {"sandbox_id": sandbox_id}
 
     async def stat(self, path: bytes, follow: bool = False) -> pb.FileInfo:
-        request = pb.StatFileRequest(**self.names, path=path, follow_link=follow)
+        request = pb.StatFileRequest(**self.names_of, path=path, follow_link=follow)
         return (await self.stub.StatFile(request, timeout=30)).file
 
     def reading(self, path: bytes, **fields: Any) -> AsyncIterator[pb.ReadFileResponse]:
-        return self.stub.ReadFile(pb.ReadFileRequest(**self.names, path=path, **fields), timeout=30)
+        return self.stub.ReadFile(pb.ReadFileRequest(**self.names_of, path=path, **fields), timeout=30)
 
     async def read(self, path: bytes, **fields: Any) -> tuple[pb.FileInfo, bytes]:
         messages = [one async for one in self.reading(path, **fields)]
@@ -31,7 +31,7 @@ class Filer:
     def first(self, path: bytes, **fields: Any) -> pb.WriteFileRequest:
         """The first message of a write."""
         fields.setdefault("request_id", str(uuid.uuid4()))
-        return pb.WriteFileRequest(**self.names, path=path, **fields)
+        return pb.WriteFileRequest(**self.names_of, path=path, **fields)
 
     async def send(self, first: pb.WriteFileRequest, *parts: bytes) -> pb.FileInfo:
         def requests() -> Iterable[pb.WriteFileRequest]:
@@ -40,6 +40,30 @@ class Filer:
                 yield pb.WriteFileRequest(data=one)
 
         return (await self.stub.WriteFile(requests(), timeout=30)).file
+
+    async def names(self, path: bytes, page_size: int = 0) -> list[bytes]:
+        """The names in a directory, page by page."""
+        found: list[bytes] = []
+        token = ""
+        for _ in range(100):
+            request = pb.ListFilesRequest(**self.names_of, path=path, page_size=page_size, page_token=token)
+            answer = await self.stub.ListFiles(request, timeout=30)
+            found += [one.path.rsplit(b"/", 1)[1] for one in answer.files]
+            token = answer.next_page_token
+            if not token:
+                return found
+        raise AssertionError("the list has no end")
+
+    async def make(self, path: bytes, **fields: Any) -> pb.FileInfo:
+        request = pb.MakeDirectoryRequest(**self.names_of, path=path, **fields)
+        return (await self.stub.MakeDirectory(request, timeout=30)).file
+
+    async def remove(self, path: bytes, **fields: Any) -> None:
+        await self.stub.RemoveFile(pb.RemoveFileRequest(**self.names_of, path=path, **fields), timeout=30)
+
+    async def move(self, path: bytes, to: bytes, **fields: Any) -> pb.FileInfo:
+        request = pb.MoveFileRequest(**self.names_of, path=path, to=to, **fields)
+        return (await self.stub.MoveFile(request, timeout=30)).file
 
     async def write(self, path: bytes, *parts: bytes, **fields: Any) -> pb.FileInfo:
         return await self.send(self.first(path, **fields), *parts)

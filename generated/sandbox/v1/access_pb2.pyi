@@ -1424,6 +1424,261 @@ class StatFileResponse(_message.Message):
 Global___StatFileResponse: _TypeAlias = StatFileResponse  # noqa: Y015
 
 @_typing.final
+class ListFilesRequest(_message.Message):
+    """ListFilesRequest names a directory to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    path: _builtins.bytes
+    """The path: 1 to 4,000 bytes without NUL, each name in it of at most 255."""
+    page_size: _builtins.int
+    """How many entries to return at most. 0: 100. More than 1,000 counts as 1,000."""
+    page_token: _builtins.str
+    """The next_page_token of the page before. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        path: _builtins.bytes = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "path", b"path", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFilesRequest: _TypeAlias = ListFilesRequest  # noqa: Y015
+
+@_typing.final
+class ListFilesResponse(_message.Message):
+    """ListFilesResponse is a page of what is in a directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page. Empty: this is the last page."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileInfo]:
+        """The entries. A page ends early, with a next_page_token, if one more entry would make it larger than 3 MiB."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___FileInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFilesResponse: _TypeAlias = ListFilesResponse  # noqa: Y015
+
+@_typing.final
+class MakeDirectoryRequest(_message.Message):
+    """MakeDirectoryRequest is a directory to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    PARENTS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    request_id: _builtins.str
+    """A UUID that identifies the request."""
+    path: _builtins.bytes
+    """The path: 1 to 4,000 bytes without NUL, each name in it of at most 255."""
+    parents: _builtins.bool
+    """Whether to make the directories that are missing on the way too. The directory itself may then exist."""
+    mode: _builtins.int
+    """The permission bits, at most 4095 (octal 7777). Unset: as the sandbox's user makes directories."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        path: _builtins.bytes = ...,
+        parents: _builtins.bool = ...,
+        mode: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "namespace", b"namespace", "parents", b"parents", "path", b"path", "request_id", b"request_id", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+
+Global___MakeDirectoryRequest: _TypeAlias = MakeDirectoryRequest  # noqa: Y015
+
+@_typing.final
+class MakeDirectoryResponse(_message.Message):
+    """MakeDirectoryResponse is the answer to MakeDirectory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___FileInfo:
+        """The directory."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeDirectoryResponse: _TypeAlias = MakeDirectoryResponse  # noqa: Y015
+
+@_typing.final
+class RemoveFileRequest(_message.Message):
+    """RemoveFileRequest names what to remove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    request_id: _builtins.str
+    """A UUID that identifies the request."""
+    path: _builtins.bytes
+    """The path: 1 to 4,000 bytes without NUL, each name in it of at most 255."""
+    recursive: _builtins.bool
+    """Whether to remove a directory together with everything in it. Otherwise it must be empty."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        path: _builtins.bytes = ...,
+        recursive: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "path", b"path", "recursive", b"recursive", "request_id", b"request_id", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveFileRequest: _TypeAlias = RemoveFileRequest  # noqa: Y015
+
+@_typing.final
+class RemoveFileResponse(_message.Message):
+    """RemoveFileResponse is the answer to RemoveFile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveFileResponse: _TypeAlias = RemoveFileResponse  # noqa: Y015
+
+@_typing.final
+class MoveFileRequest(_message.Message):
+    """MoveFileRequest names what to rename."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    OVERWRITE_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    request_id: _builtins.str
+    """A UUID that identifies the request."""
+    path: _builtins.bytes
+    """The path: 1 to 4,000 bytes without NUL, each name in it of at most 255."""
+    to: _builtins.bytes
+    """The new path, of which the same holds. It is not a directory to move into."""
+    overwrite: _builtins.bool
+    """Whether to replace a file or link that is at the new path, or an empty directory by a directory."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        path: _builtins.bytes = ...,
+        to: _builtins.bytes = ...,
+        overwrite: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "overwrite", b"overwrite", "path", b"path", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveFileRequest: _TypeAlias = MoveFileRequest  # noqa: Y015
+
+@_typing.final
+class MoveFileResponse(_message.Message):
+    """MoveFileResponse is the answer to MoveFile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___FileInfo:
+        """What was moved, at its new path."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveFileResponse: _TypeAlias = MoveFileResponse  # noqa: Y015
+
+@_typing.final
 class FileInfo(_message.Message):
     """FileInfo is what there is at a path."""
 

@@ -100,6 +100,26 @@ class SandboxAccessStub:
                 request_serializer=sandbox_dot_v1_dot_access__pb2.StatFileRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_access__pb2.StatFileResponse.FromString,
                 _registered_method=True)
+        self.ListFiles = channel.unary_unary(
+                '/sandbox.v1.SandboxAccess/ListFiles',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.ListFilesRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.ListFilesResponse.FromString,
+                _registered_method=True)
+        self.MakeDirectory = channel.unary_unary(
+                '/sandbox.v1.SandboxAccess/MakeDirectory',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.MakeDirectoryRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.MakeDirectoryResponse.FromString,
+                _registered_method=True)
+        self.RemoveFile = channel.unary_unary(
+                '/sandbox.v1.SandboxAccess/RemoveFile',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.RemoveFileRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.RemoveFileResponse.FromString,
+                _registered_method=True)
+        self.MoveFile = channel.unary_unary(
+                '/sandbox.v1.SandboxAccess/MoveFile',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.MoveFileRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.MoveFileResponse.FromString,
+                _registered_method=True)
 
 
 class SandboxAccessServicer:
@@ -341,6 +361,91 @@ class SandboxAccessServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFiles(self, request, context):
+        """ListFiles lists what is in a directory, in the order of the bytes of the names.
+
+        Answers at once with a page. What is there during all pages is in exactly one of them; the list is complete only when
+        next_page_token is empty. A page can have fewer entries than page_size, or none. Symbolic links are not followed, but
+        for the path itself. Allowed in PHASE_RUNNING. A repeat is a new read.
+
+        Errors, besides those of any call:
+        NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+        FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+        PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+        read-only. Change the permissions in the sandbox, or use another path.
+        FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+        sandbox.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MakeDirectory(self, request, context):
+        """MakeDirectory makes a directory.
+
+        Answers when it was made. Allowed in PHASE_RUNNING. A repeat with the same request_id answers with the directory.
+
+        Errors, besides those of any mutation:
+        NOT_FOUND            FILE_NOT_FOUND: the directory does not exist. Make it.
+        FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+        PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+        read-only. Change the permissions in the sandbox, or use another path.
+        FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+        sandbox.
+        FILE_EXISTS: there is something at this path. Remove it, or choose another path.
+        RESOURCE_EXHAUSTED   DISK_FULL: the disk of the sandbox is full, or its quota used up. Remove files, or give the sandbox a
+        larger disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveFile(self, request, context):
+        """RemoveFile removes a file, a symbolic link or a directory.
+
+        Answers when it was removed. A directory with everything in it gets another name first, so that it goes at once; if not
+        all of it can be removed, the rest comes back. Allowed in PHASE_RUNNING. A repeat with the same request_id removes
+        nothing that was made after the first call took effect.
+
+        Errors, besides those of any mutation:
+        NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+        FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+        PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+        read-only. Change the permissions in the sandbox, or use another path.
+        FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+        sandbox.
+        DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first, or remove the
+        directory with `recursive`.
+        ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
+        known whether it took effect. Look at it, and decide again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveFile(self, request, context):
+        """MoveFile renames a file, a symbolic link or a directory, within a file system.
+
+        Answers when it was renamed. Allowed in PHASE_RUNNING. A repeat with the same request_id answers with what was moved.
+
+        Errors, besides those of any mutation:
+        NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+        FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+        PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+        read-only. Change the permissions in the sandbox, or use another path.
+        FILE_REFUSED: the file system of the sandbox refuses it for another reason. For
+        example, the paths are on two file systems: write the file at the new path, and remove it here.
+        FILE_EXISTS: there is something at this path. Remove it, choose another
+        path, or overwrite it.
+        NOT_A_FILE: a directory is at the new path. Choose another path.
+        DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first.
+        ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
+        known whether it took effect. Look at it, and decide again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxAccessServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -408,6 +513,26 @@ def add_SandboxAccessServicer_to_server(servicer, server):
                     servicer.StatFile,
                     request_deserializer=sandbox_dot_v1_dot_access__pb2.StatFileRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_access__pb2.StatFileResponse.SerializeToString,
+            ),
+            'ListFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFiles,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.ListFilesRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.ListFilesResponse.SerializeToString,
+            ),
+            'MakeDirectory': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeDirectory,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.MakeDirectoryRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.MakeDirectoryResponse.SerializeToString,
+            ),
+            'RemoveFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveFile,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.RemoveFileRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.RemoveFileResponse.SerializeToString,
+            ),
+            'MoveFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveFile,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.MoveFileRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.MoveFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -762,6 +887,114 @@ class SandboxAccess:
             '/sandbox.v1.SandboxAccess/StatFile',
             sandbox_dot_v1_dot_access__pb2.StatFileRequest.SerializeToString,
             sandbox_dot_v1_dot_access__pb2.StatFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/ListFiles',
+            sandbox_dot_v1_dot_access__pb2.ListFilesRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.ListFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeDirectory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/MakeDirectory',
+            sandbox_dot_v1_dot_access__pb2.MakeDirectoryRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.MakeDirectoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/RemoveFile',
+            sandbox_dot_v1_dot_access__pb2.RemoveFileRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.RemoveFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/MoveFile',
+            sandbox_dot_v1_dot_access__pb2.MoveFileRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.MoveFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -250,6 +250,75 @@ class SandboxAccessStub:
                            FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
                            sandbox.
     """
+    ListFiles: _grpc.UnaryUnaryMultiCallable[_access_pb2.ListFilesRequest, _access_pb2.ListFilesResponse]
+    """ListFiles lists what is in a directory, in the order of the bytes of the names.
+
+    Answers at once with a page. What is there during all pages is in exactly one of them; the list is complete only when
+    next_page_token is empty. A page can have fewer entries than page_size, or none. Symbolic links are not followed, but
+    for the path itself. Allowed in PHASE_RUNNING. A repeat is a new read.
+
+    Errors, besides those of any call:
+      NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+      FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                           PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                           read-only. Change the permissions in the sandbox, or use another path.
+                           FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                           sandbox.
+    """
+    MakeDirectory: _grpc.UnaryUnaryMultiCallable[_access_pb2.MakeDirectoryRequest, _access_pb2.MakeDirectoryResponse]
+    """MakeDirectory makes a directory.
+
+    Answers when it was made. Allowed in PHASE_RUNNING. A repeat with the same request_id answers with the directory.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            FILE_NOT_FOUND: the directory does not exist. Make it.
+      FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                           PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                           read-only. Change the permissions in the sandbox, or use another path.
+                           FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                           sandbox.
+                           FILE_EXISTS: there is something at this path. Remove it, or choose another path.
+      RESOURCE_EXHAUSTED   DISK_FULL: the disk of the sandbox is full, or its quota used up. Remove files, or give the sandbox a
+                           larger disk.
+    """
+    RemoveFile: _grpc.UnaryUnaryMultiCallable[_access_pb2.RemoveFileRequest, _access_pb2.RemoveFileResponse]
+    """RemoveFile removes a file, a symbolic link or a directory.
+
+    Answers when it was removed. A directory with everything in it gets another name first, so that it goes at once; if not
+    all of it can be removed, the rest comes back. Allowed in PHASE_RUNNING. A repeat with the same request_id removes
+    nothing that was made after the first call took effect.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+      FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                           PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                           read-only. Change the permissions in the sandbox, or use another path.
+                           FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                           sandbox.
+                           DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first, or remove the
+                           directory with `recursive`.
+      ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
+                           known whether it took effect. Look at it, and decide again.
+    """
+    MoveFile: _grpc.UnaryUnaryMultiCallable[_access_pb2.MoveFileRequest, _access_pb2.MoveFileResponse]
+    """MoveFile renames a file, a symbolic link or a directory, within a file system.
+
+    Answers when it was renamed. Allowed in PHASE_RUNNING. A repeat with the same request_id answers with what was moved.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+      FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                           PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                           read-only. Change the permissions in the sandbox, or use another path.
+                           FILE_REFUSED: the file system of the sandbox refuses it for another reason. For
+                           example, the paths are on two file systems: write the file at the new path, and remove it here.
+                           FILE_EXISTS: there is something at this path. Remove it, choose another
+                           path, or overwrite it.
+                           NOT_A_FILE: a directory is at the new path. Choose another path.
+                           DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first.
+      ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
+                           known whether it took effect. Look at it, and decide again.
+    """
 
 @_typing.type_check_only
 class SandboxAccessAsyncStub(SandboxAccessStub):
@@ -438,6 +507,75 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
                            read-only. Change the permissions in the sandbox, or use another path.
                            FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
                            sandbox.
+    """
+    ListFiles: _aio.UnaryUnaryMultiCallable[_access_pb2.ListFilesRequest, _access_pb2.ListFilesResponse]  # type: ignore[assignment]
+    """ListFiles lists what is in a directory, in the order of the bytes of the names.
+
+    Answers at once with a page. What is there during all pages is in exactly one of them; the list is complete only when
+    next_page_token is empty. A page can have fewer entries than page_size, or none. Symbolic links are not followed, but
+    for the path itself. Allowed in PHASE_RUNNING. A repeat is a new read.
+
+    Errors, besides those of any call:
+      NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+      FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                           PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                           read-only. Change the permissions in the sandbox, or use another path.
+                           FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                           sandbox.
+    """
+    MakeDirectory: _aio.UnaryUnaryMultiCallable[_access_pb2.MakeDirectoryRequest, _access_pb2.MakeDirectoryResponse]  # type: ignore[assignment]
+    """MakeDirectory makes a directory.
+
+    Answers when it was made. Allowed in PHASE_RUNNING. A repeat with the same request_id answers with the directory.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            FILE_NOT_FOUND: the directory does not exist. Make it.
+      FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                           PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                           read-only. Change the permissions in the sandbox, or use another path.
+                           FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                           sandbox.
+                           FILE_EXISTS: there is something at this path. Remove it, or choose another path.
+      RESOURCE_EXHAUSTED   DISK_FULL: the disk of the sandbox is full, or its quota used up. Remove files, or give the sandbox a
+                           larger disk.
+    """
+    RemoveFile: _aio.UnaryUnaryMultiCallable[_access_pb2.RemoveFileRequest, _access_pb2.RemoveFileResponse]  # type: ignore[assignment]
+    """RemoveFile removes a file, a symbolic link or a directory.
+
+    Answers when it was removed. A directory with everything in it gets another name first, so that it goes at once; if not
+    all of it can be removed, the rest comes back. Allowed in PHASE_RUNNING. A repeat with the same request_id removes
+    nothing that was made after the first call took effect.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+      FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                           PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                           read-only. Change the permissions in the sandbox, or use another path.
+                           FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                           sandbox.
+                           DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first, or remove the
+                           directory with `recursive`.
+      ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
+                           known whether it took effect. Look at it, and decide again.
+    """
+    MoveFile: _aio.UnaryUnaryMultiCallable[_access_pb2.MoveFileRequest, _access_pb2.MoveFileResponse]  # type: ignore[assignment]
+    """MoveFile renames a file, a symbolic link or a directory, within a file system.
+
+    Answers when it was renamed. Allowed in PHASE_RUNNING. A repeat with the same request_id answers with what was moved.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+      FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                           PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                           read-only. Change the permissions in the sandbox, or use another path.
+                           FILE_REFUSED: the file system of the sandbox refuses it for another reason. For
+                           example, the paths are on two file systems: write the file at the new path, and remove it here.
+                           FILE_EXISTS: there is something at this path. Remove it, choose another
+                           path, or overwrite it.
+                           NOT_A_FILE: a directory is at the new path. Choose another path.
+                           DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first.
+      ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
+                           known whether it took effect. Look at it, and decide again.
     """
 
 class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
@@ -702,6 +840,99 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
                                read-only. Change the permissions in the sandbox, or use another path.
                                FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
                                sandbox.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFiles(
+        self,
+        request: _access_pb2.ListFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.ListFilesResponse, _abc.Awaitable[_access_pb2.ListFilesResponse]]:
+        """ListFiles lists what is in a directory, in the order of the bytes of the names.
+
+        Answers at once with a page. What is there during all pages is in exactly one of them; the list is complete only when
+        next_page_token is empty. A page can have fewer entries than page_size, or none. Symbolic links are not followed, but
+        for the path itself. Allowed in PHASE_RUNNING. A repeat is a new read.
+
+        Errors, besides those of any call:
+          NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+          FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                               PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                               read-only. Change the permissions in the sandbox, or use another path.
+                               FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                               sandbox.
+        """
+
+    @_abc_1.abstractmethod
+    def MakeDirectory(
+        self,
+        request: _access_pb2.MakeDirectoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.MakeDirectoryResponse, _abc.Awaitable[_access_pb2.MakeDirectoryResponse]]:
+        """MakeDirectory makes a directory.
+
+        Answers when it was made. Allowed in PHASE_RUNNING. A repeat with the same request_id answers with the directory.
+
+        Errors, besides those of any mutation:
+          NOT_FOUND            FILE_NOT_FOUND: the directory does not exist. Make it.
+          FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                               PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                               read-only. Change the permissions in the sandbox, or use another path.
+                               FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                               sandbox.
+                               FILE_EXISTS: there is something at this path. Remove it, or choose another path.
+          RESOURCE_EXHAUSTED   DISK_FULL: the disk of the sandbox is full, or its quota used up. Remove files, or give the sandbox a
+                               larger disk.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveFile(
+        self,
+        request: _access_pb2.RemoveFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.RemoveFileResponse, _abc.Awaitable[_access_pb2.RemoveFileResponse]]:
+        """RemoveFile removes a file, a symbolic link or a directory.
+
+        Answers when it was removed. A directory with everything in it gets another name first, so that it goes at once; if not
+        all of it can be removed, the rest comes back. Allowed in PHASE_RUNNING. A repeat with the same request_id removes
+        nothing that was made after the first call took effect.
+
+        Errors, besides those of any mutation:
+          NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+          FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                               PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                               read-only. Change the permissions in the sandbox, or use another path.
+                               FILE_REFUSED: the file system of the sandbox refuses it for another reason. Try it in the
+                               sandbox.
+                               DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first, or remove the
+                               directory with `recursive`.
+          ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
+                               known whether it took effect. Look at it, and decide again.
+        """
+
+    @_abc_1.abstractmethod
+    def MoveFile(
+        self,
+        request: _access_pb2.MoveFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.MoveFileResponse, _abc.Awaitable[_access_pb2.MoveFileResponse]]:
+        """MoveFile renames a file, a symbolic link or a directory, within a file system.
+
+        Answers when it was renamed. Allowed in PHASE_RUNNING. A repeat with the same request_id answers with what was moved.
+
+        Errors, besides those of any mutation:
+          NOT_FOUND            FILE_NOT_FOUND: there is nothing at the path. Check it.
+          FAILED_PRECONDITION  NOT_A_DIRECTORY: a part of the path that must be a directory is none. Check it.
+                               PERMISSION_DENIED_IN_SANDBOX: the sandbox's user may not do this, or the file system is
+                               read-only. Change the permissions in the sandbox, or use another path.
+                               FILE_REFUSED: the file system of the sandbox refuses it for another reason. For
+                               example, the paths are on two file systems: write the file at the new path, and remove it here.
+                               FILE_EXISTS: there is something at this path. Remove it, choose another
+                               path, or overwrite it.
+                               NOT_A_FILE: a directory is at the new path. Choose another path.
+                               DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first.
+          ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
+                               known whether it took effect. Look at it, and decide again.
         """
 
 def add_SandboxAccessServicer_to_server(servicer: SandboxAccessServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

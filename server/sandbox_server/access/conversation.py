@@ -21,7 +21,7 @@ TYPED = 256
 """Bytes of input up to which they travel within a line, so that no process is started for them."""
 _LINE_MOST = 1000
 _SIZE_MOST = 10_000
-_FIELD_MOST = 64 * 1024
+FIELD_MOST = 64 * 1024
 """More than a path, and what a tool says of it."""
 _CAUSES = {b"exit": ExitReason.EXIT, b"timeout": ExitReason.TIMEOUT, b"memory": ExitReason.OUT_OF_MEMORY}
 _OFFSET = re.compile(rb"[0-9]{1,15}\Z")
@@ -53,12 +53,27 @@ class Lines:
         line = await self._until(b"\n", _LINE_MOST, within)
         return [] if line is None else line.split()
 
-    async def field(self, within: float | None = None) -> bytes:
+    async def field(self, within: float | None = None, most: int = FIELD_MOST) -> bytes:
         """Returns what is before the next NUL. `within`: other seconds for it to come."""
-        field = await self._until(b"\0", _FIELD_MOST, within)
+        field = await self._until(b"\0", most, within)
         if field is None:
             raise Cut("the program in the sandbox has ended")
         return field
+
+    async def fields(self) -> AsyncIterator[list[bytes]]:
+        """Yields the fields before the next empty one, as they arrive."""
+        ended = False
+        while not ended:
+            *found, self._rest = self._rest.split(b"\0")
+            if ended := b"" in found:
+                end = found.index(b"")
+                self._rest = b"\0".join((*found[end + 1 :], self._rest))
+                found = found[:end]
+            yield found
+            if not ended:
+                async with self._in_time():
+                    if len(self._rest) > FIELD_MOST or not await self._more():
+                        raise Cut("the sandbox gives an answer that has no end")
 
     async def some(self, most: int) -> bytes:
         """Returns what has arrived, at most `most` bytes; empty at the end."""

@@ -19,6 +19,9 @@ _CAUSES = (
     ("denied", rb"Permission denied|Operation not permitted|Read-only file system"),
     ("full", rb"No space left on device|Disk quota exceeded|Quota exceeded|File too large"),
     ("no_tool", rb"not found|invalid input flag: .fullblock.|bad operand|unrecognized option.*|invalid option.*"),
+    ("exists", rb"File exists"),
+    ("not_empty", rb"Directory not empty"),
+    ("elsewhere", rb"(?:Invalid )?Cross-device link"),
     ("too_long", rb"File ?name too long"),
 )
 _CAUSE = re.compile(
@@ -52,6 +55,15 @@ def refusal(said: bytes) -> errors.ServiceError:
         case "no_tool":
             message = "the image has no stat, dd, head, readlink or mv that works: install coreutils or busybox"
             return errors.FailedPrecondition("EXEC_UNSUPPORTED", message)
+        case "exists":
+            message = "there is something at this path: remove it, or choose another path"
+            return errors.FailedPrecondition("FILE_EXISTS", message)
+        case "not_empty":
+            message = "the directory is not empty: remove what is in it, or remove it with everything in it"
+            return errors.FailedPrecondition("DIRECTORY_NOT_EMPTY", message)
+        case "elsewhere":
+            message = "the paths are on different file systems: write the file at the new path, and remove it here"
+            return errors.FailedPrecondition("FILE_REFUSED", message)
         case "too_long":
             violation = errors.Violation("path", "is longer than the sandbox's file system allows")
             return errors.Invalid((violation,))
@@ -64,11 +76,21 @@ class Answers:
 
     def __init__(self, lines: Lines, path: bytes) -> None:
         self.lines = lines
+        self._folder = b""
         self._path = path
 
     async def begin(self) -> None:
         """Reads the directory to which the path is relative."""
-        self._path = absolute(await self.lines.field(), self._path)
+        self._folder = await self.lines.field()
+        self.turn(self._path)
+
+    def turn(self, path: bytes) -> None:
+        """Has the answers that follow be about another path."""
+        self._path = absolute(self._folder, path)
+
+    def within(self, name: bytes) -> bytes:
+        """Returns the path of what has this name in the directory that the answers are about."""
+        return absolute(self._path, name)
 
     async def word(self, expected: bytes, within: float | None = None) -> None:
         """Reads the next field. Raises the error that a tool has told of instead, if it has."""
@@ -83,13 +105,27 @@ class Answers:
         await self.word(b"file")
         return self.parsed(await self.lines.field(), await self.lines.field())
 
-    def parsed(self, text: bytes, target: bytes = b"") -> File:
-        """Returns the file of which `stat` has printed `text`."""
+    async def found(self) -> File | errors.NotFound:
+        """Returns what there is at the path, or the error that tells that there is nothing. Raises any other error."""
+        match await self.lines.field(), await self.lines.field():
+            case b"there", said:
+                return self.parsed(said)
+            case b"not", said:
+                refused = refusal(said)
+                if isinstance(refused, errors.NotFound):
+                    return refused
+                raise refused
+        raise Cut("the sandbox gives an answer that is none")
+
+    def parsed(self, text: bytes, target: bytes = b"", path: bytes = b"") -> File:
+        """Returns the file of which `stat` has printed `text`. `path`: another than the one that the answers are about."""
         found = _STAT.match(text)
         if not found or int(found[2]) > _SIZE_MOST:
             raise Cut("the sandbox gives an answer that is none")
         modified = int(found[3]) * 10**9 + int(found[6] or 0)
-        return File(self._path, int(found[1], 16), int(found[2]), modified, int(found[4]), int(found[5]), target)
+        return File(
+            path or self._path, int(found[1], 16), int(found[2]), modified, int(found[4]), int(found[5]), target
+        )
 
 
 def absolute(folder: bytes, path: bytes) -> bytes:

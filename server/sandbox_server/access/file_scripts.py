@@ -10,7 +10,7 @@ of it, in English, since that is what tells the cause.
 A file is written beside its place, to a name with the incarnation and the process id of the program. What writes it is not
 the program itself, which is killed when its connection closes, but a process that it has started: that one finds the end of
 its input, and removes the file. What it could not remove, since the sandbox was killed, the next one removes that writes in
-the same directory.
+the same directory. The same holds for directories that are being removed.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ LINKS_MOST = 40
 
 # Also has every byte be a character.
 _ENGLISH = "LC_ALL=C; TZ=UTC0; export LC_ALL TZ\n"
-_COMMON = r"""
+COMMON = r"""
 say() { printf '%s\0' "$@"; }
 fail() { say failed "$1"; exit; }
 at() { p=${1%.}; case $p in /*) ;; *) p=${PWD%/}/$p ;; esac; [ "$p" = / ] || p=${p%/}; }
@@ -37,7 +37,7 @@ say "$PWD"
 """
 
 _STAT = (
-    _COMMON
+    COMMON
     + r"""
 at "$path"
 look "$p" $follow
@@ -49,7 +49,7 @@ say ''
 
 # A file that says it is empty may have content, such as those in /proc. The `head` of busybox copies byte by byte.
 _READ = (
-    _COMMON
+    COMMON
     + r"""
 piece() { dd if=/proc/self/fd/3 bs=$1 iflag=fullblock,skip_bytes skip=$2 $3 2>/dev/null; }
 copy() {
@@ -79,7 +79,7 @@ copy 3<"$p"
 )
 
 _WRITE = (
-    _COMMON
+    COMMON
     + r"""
 drop() { rm -f "$t"; say failed "$1"; cat >/dev/null; exit; }
 writes() {
@@ -123,9 +123,9 @@ regular "${p:-/}"
 d=${p%/*}; n=./${p##*/}
 e=$(stat "$d/." 2>&1 >/dev/null) || fail "$e"
 cd -P "${d:-/}" 2>/dev/null || fail ': Permission denied'
-for t in ./.sandbox-write-*; do
-    case $t in ./.sandbox-write-$tag-*) kill -0 "${t##*-}" 2>/dev/null && continue ;; esac
-    [ ! -f "$t" ] || rm -f "$t"
+for t in ./.sandbox-write-????????????????-[0-9]* ./.sandbox-remove-????????????????-[0-9]*; do
+    case $t in *-$tag-*) kill -0 "${t##*-}" 2>/dev/null && continue ;; esac
+    if [ -d "$t" ]; then rm -rf "$t" </dev/null >/dev/null & else rm -f "$t"; fi
 done
 t=./.sandbox-write-$tag-$$
 e=$({ : >"$t"; } 2>&1) || fail "$e"
@@ -135,25 +135,26 @@ exit
 )
 
 
-def _quoted(path: bytes) -> str:
+def quoted(path: bytes) -> str:
     """Returns the word of a script that is the path and a dot, without which a shell would cut line ends off."""
     plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_"
     return "$(printf %b '" + "".join(chr(one) if one in plain else f"\\0{one:03o}" for one in path) + ".')"
 
 
-def _sent(path: bytes, script: str, **values: str | int) -> bytes:
-    return scripts.sent(_ENGLISH + f'path="{_quoted(path)}"\n' + scripts.assigned(**values) + script)
+def sent(path: bytes, script: str, **values: str | int) -> bytes:
+    """Returns what `scripts.BOOTSTRAP` reads to run a script about a path."""
+    return scripts.sent(_ENGLISH + f'path="{quoted(path)}"\n' + scripts.assigned(**values) + script)
 
 
 def stat(path: bytes, follow: bool) -> bytes:
     """Returns the script that answers with `file`, what there is at a path, and the target of a link."""
-    return _sent(path, _STAT, follow="-L" if follow else "")
+    return sent(path, _STAT, follow="-L" if follow else "")
 
 
 def read(path: bytes, offset: int, limit: int, mark: str) -> bytes:
     """Returns the script that answers with `file`, the file and an empty field; then with its content and, after NUL, with
     `mark` and the file as it is then."""
-    return _sent(path, _READ, offset=offset, limit=limit, mark=mark, block=BLOCK, opened="")
+    return sent(path, _READ, offset=offset, limit=limit, mark=mark, block=BLOCK, opened="")
 
 
 def write(path: bytes, mode: int | None, incarnation: str) -> bytes:
@@ -162,5 +163,10 @@ def write(path: bytes, mode: int | None, incarnation: str) -> bytes:
     It answers with `ready`. A line with a number of bytes and these bytes are answered with `taken`. `end` is answered with
     `written`, the new file and the former one, the line `keep` with `file`, the file that is then there, and an empty field.
     """
-    tag = hashlib.sha256(incarnation.encode()).hexdigest()[:16]
-    return _sent(path, _WRITE, mode="" if mode is None else f"{mode:o}", tag=tag, block=BLOCK, links=LINKS_MOST)
+    values = {"mode": "" if mode is None else f"{mode:o}", "tag": tag(incarnation)}
+    return sent(path, _WRITE, block=BLOCK, links=LINKS_MOST, **values)
+
+
+def tag(incarnation: str) -> str:
+    """Returns what the names of files beside their places have of an incarnation."""
+    return hashlib.sha256(incarnation.encode()).hexdigest()[:16]

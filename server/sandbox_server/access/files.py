@@ -1,21 +1,17 @@
 """The files of sandboxes that run. Nothing is kept here."""
 
-import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from sandbox_server import engines, store
-from sandbox_server.access import conversation, file_scripts, sandboxes
+from sandbox_server import store
+from sandbox_server.access import file_scripts
+from sandbox_server.access.asking import Asking, Where
 from sandbox_server.access.conversation import Cut
 from sandbox_server.access.file_answers import Answers
-from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
 from sandbox_server.domain.files import File, Write
-from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.principal import Principal
-from sandbox_server.domain.sandbox import Key
 
 CHUNK = 256 * 1024
 """Bytes of content in one message to a caller, at most."""
@@ -28,36 +24,25 @@ Begin = Callable[[File], Awaitable[None]]
 Send = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Which path of which sandbox a call is about. A relative path is relative to the directory of the sandbox."""
-
-    principal: Principal
-    key: Key
-    path: bytes
-
-
 class Files:
     """The files of all sandboxes, on behalf of principals.
 
     Every method raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`.
     """
 
-    def __init__(self, store: store.Store, found: Sandboxes, engine: engines.Access, pace: Pace) -> None:
+    def __init__(self, store: store.Store, asking: Asking) -> None:
         self._store = store
-        self._sandboxes = found
-        self._engine = engine
-        self._pace = pace
+        self._asking = asking
 
     async def stat(self, where: Where, follow: bool) -> File:
         """Returns what there is at a path: with `follow` where a link leads, else the link."""
-        async with self._asked(where, lambda _: file_scripts.stat(where.path, follow)) as answers:
+        async with self._asking.about(where, lambda _: file_scripts.stat(where.path, follow)) as answers:
             return await answers.file()
 
     async def read(self, where: Where, offset: int, limit: int, begin: Begin, send: Send) -> None:
         """Calls `begin` with the file, and `send` with its content. Raises `errors.Aborted` if it has changed meanwhile."""
         mark = secrets.token_hex(16)
-        async with self._asked(where, lambda _: file_scripts.read(where.path, offset, limit, mark)) as answers:
+        async with self._asking.about(where, lambda _: file_scripts.read(where.path, offset, limit, mark)) as answers:
             file = await answers.file()
             await begin(file)
             # What may be the end is held back: content can have every byte, and the mark is known to nobody before.
@@ -82,14 +67,14 @@ class Files:
         Raises `errors.Aborted` if the former file does not match, `errors.ResourceExhausted` if the disk is full, and
         `errors.Invalid` for a content of another size, or a request id that was used for something else.
         """
-        async with self._asked(where, lambda one: file_scripts.write(where.path, asked.mode, one)) as answers:
+        async with self._asking.about(where, lambda one: file_scripts.write(where.path, asked.mode, one)) as answers:
             await answers.word(b"ready")
             size, payload = await _sent(answers, parts, request)
             if asked.size not in (None, size):
                 violation = errors.Violation("size", f"must be that of the content, which is {size} bytes")
                 raise errors.Invalid((violation,))
             await answers.lines.send(b"end\n")
-            await answers.word(b"written", within=self._pace.access_stored_within)
+            await answers.word(b"written", within=self._asking.pace.access_stored_within)
             written = answers.parsed(await answers.lines.field())
             former = await answers.lines.field()
             if written.size != size:
@@ -108,20 +93,6 @@ class Files:
                 raise _changed("since its etag was read, or does not exist")
             await answers.lines.send(b"keep\n")
             return await answers.file()
-
-    @contextlib.asynccontextmanager
-    async def _asked(self, where: Where, script: Callable[[str], bytes]) -> AsyncIterator[Answers]:
-        """Runs a script, which may depend on the incarnation, in the sandbox."""
-        sandbox = await self._sandboxes.running(where.principal, where.key)
-        incarnation = await self._sandboxes.incarnation(sandbox)
-        within = self._pace.access_within
-        try:
-            async with conversation.run(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
-                answers = Answers(lines, where.path)
-                await answers.begin()
-                yield answers
-        except Cut as cut:
-            raise sandboxes.not_reached(cut) from None
 
 
 async def _sent(answers: Answers, parts: AsyncIterator[bytes], request: store.Request | None) -> tuple[int, bytes]:

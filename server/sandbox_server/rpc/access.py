@@ -9,6 +9,7 @@ from sandbox_server.access.files import Files
 from sandbox_server.access.logs import Beat, Logs
 from sandbox_server.access.ports import Bytes, Ports
 from sandbox_server.access.streams import Happening, Streams
+from sandbox_server.access.trees import Trees
 from sandbox_server.domain.logs import Part
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
@@ -16,16 +17,18 @@ from sandbox_server.rpc import deadlines, execs, logs, ports
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.rpc.files import FileCalls
+from sandbox_server.rpc.trees import TreeCalls
 
 
-class AccessServicer(FileCalls):
+class AccessServicer(FileCalls, TreeCalls):
     """Implements SandboxAccess; see `calls.Servicer`. What is in a sandbox is for those who may change it."""
 
     described = pb.DESCRIPTOR.services_by_name["SandboxAccess"]
     endless = frozenset({"AttachExec", "WriteStdin", "StreamLogs", "ForwardPort"})
 
-    def __init__(self, found: Execs, printed: Logs, reached: Ports, files: Files, pace: Pace) -> None:
-        super().__init__(files, pace)
+    def __init__(self, found: Execs, printed: Logs, reached: Ports, files: Files, trees: Trees, pace: Pace) -> None:
+        FileCalls.__init__(self, files, pace)
+        TreeCalls.__init__(self, trees, pace)
         self._logs = printed
         self._ports = reached
         self._execs = found

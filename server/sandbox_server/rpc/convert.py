@@ -31,6 +31,9 @@ MutationRequest = (
     | pb.DeleteVolumeRequest
     | access_pb2.StartExecRequest
     | access_pb2.WriteFileRequest
+    | access_pb2.MakeDirectoryRequest
+    | access_pb2.RemoveFileRequest
+    | access_pb2.MoveFileRequest
 )
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 

@@ -6,7 +6,8 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from sandbox.v1 import access_pb2 as pb
 
-from sandbox_server.access.files import Files, Where
+from sandbox_server.access.asking import Where
+from sandbox_server.access.files import Files
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.files import File, Write
@@ -86,7 +87,7 @@ def where(principal: Principal, request: Any, violations: Iterable[Violation] = 
     found = [
         *check.sandbox_id("sandbox_id", request.sandbox_id, True),
         *convert.bad_namespace(principal, request.namespace),
-        *_bad_path("path", request.path),
+        *bad_path("path", request.path),
         *violations,
     ]
     if found:
@@ -100,17 +101,23 @@ def normal(path: bytes) -> bytes:
     return root + b"/".join(one for one in path.split(b"/") if one not in (b"", b"."))
 
 
-def _bad_path(field: str, path: bytes) -> Iterator[Violation]:
+def bad_path(field: str, path: bytes) -> Iterator[Violation]:
+    """Yields the violation of a path that cannot be one."""
     if not path or b"\0" in path or len(path) > PATH_MOST or any(len(one) > NAME_MOST for one in path.split(b"/")):
         text = f"must be a path of 1 to {PATH_MOST} bytes without NUL, each name in it of at most {NAME_MOST} bytes"
         yield Violation(field, text)
 
 
-def _bad_write(request: pb.WriteFileRequest) -> Iterator[Violation]:
+def bad_change(request: Any) -> Iterator[Violation]:
+    """Yields the violations of what requests have in common that change something."""
     yield from check.request_id("request_id", request.request_id)
-    yield from _bad_data(request)
-    if request.HasField("mode") and not 0 <= request.mode <= 0o7777:
+    if "mode" in request.DESCRIPTOR.fields_by_name and request.HasField("mode") and not 0 <= request.mode <= 0o7777:
         yield Violation("mode", "must be permission bits, from 0 to 4095 (octal 7777)")
+
+
+def _bad_write(request: pb.WriteFileRequest) -> Iterator[Violation]:
+    yield from bad_change(request)
+    yield from _bad_data(request)
     if request.HasField("size") and request.size < 0:
         yield Violation("size", "must not be negative")
     if len(request.if_match) > 100:

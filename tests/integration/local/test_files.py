@@ -1,6 +1,7 @@
 """Files of running sandboxes, through a real gRPC client, with and without isolation."""
 
 import asyncio
+import contextlib
 import os
 import stat
 import uuid
@@ -283,6 +284,44 @@ async def test_writes_at_the_same_time_leave_one_of_them(filer: Filer, home: Pat
     assert left(home) == []
 
 
+async def test_directories_are_made_listed_moved_and_removed(filer: Filer, rig: LocalRig, home: Path) -> None:
+    made = await filer.make(b"a/b", parents=True, mode=0o750)
+    assert (made.path, made.type, made.mode) == (inside(rig, b"a/b"), pb.FILE_TYPE_DIRECTORY, 0o750)
+    for name in ODD:
+        await filer.write(b"a/" + name, name)
+    assert await filer.names(b"a") == sorted([*ODD, b"b"])
+    assert await filer.names(b"a", page_size=2) == sorted([*ODD, b"b"])
+    moved = await filer.move(b"a", b"new\n")
+    assert moved.path == inside(rig, b"new\n")
+    assert await refused(filer.remove(b"new\n")) == ("FAILED_PRECONDITION", "DIRECTORY_NOT_EMPTY")
+    await filer.remove(b"new\n", recursive=True)
+    assert list(home.iterdir()) == []
+
+
+async def test_repeats_of_changes_take_effect_once(filer: Filer, home: Path) -> None:
+    ids = {name: str(uuid.uuid4()) for name in ("make", "move", "remove", "missing")}
+    made = await filer.make(b"folder", request_id=ids["make"])
+    assert await filer.make(b"folder", request_id=ids["make"]) == made
+    assert await refused(filer.make(b"folder")) == ("FAILED_PRECONDITION", "FILE_EXISTS")
+    await filer.write(b"one", b"1")
+    moved = await filer.move(b"one", b"two", request_id=ids["move"])
+    assert await filer.move(b"one", b"two", request_id=ids["move"]) == moved
+    await filer.write(b"one", b"another")
+    assert await filer.move(b"one", b"two", request_id=ids["move"]) == moved
+    assert (home / "one").read_bytes() == b"another"
+    await filer.write(b"two", b"changed")
+    assert await refused(filer.move(b"one", b"two", request_id=ids["move"])) == ("ABORTED", "FILE_CHANGED")
+    await filer.remove(b"one", request_id=ids["remove"])
+    await filer.remove(b"one", request_id=ids["remove"])
+    await filer.write(b"one", b"made afterwards")
+    # Refused if the file system has given the same inode to the new file.
+    with contextlib.suppress(grpc.RpcError):
+        await filer.remove(b"one", request_id=ids["remove"])
+    assert (home / "one").read_bytes() == b"made afterwards"
+    assert await refused(filer.remove(b"no", request_id=ids["missing"])) == ("NOT_FOUND", "FILE_NOT_FOUND")
+    assert await refused(filer.remove(b"two", request_id=ids["remove"])) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+
+
 async def test_bad_fields_are_refused(filer: Filer) -> None:
     bad: list[dict[str, Any]] = [
         {"path": b""},
@@ -302,3 +341,14 @@ async def test_bad_fields_are_refused(filer: Filer) -> None:
         assert await refused(filer.read(**fields)) == ("INVALID_ARGUMENT", "INVALID_FIELDS")
     too_much = filer.write(b"a", bytes((1 << 20) + 1))
     assert await refused(too_much) == ("INVALID_ARGUMENT", "INVALID_FIELDS")
+    for call in (
+        filer.remove(b"."),
+        filer.remove(b"/", recursive=True),
+        filer.move(b"./", b"a"),
+        filer.move(b"a", b""),
+        filer.make(b"a", mode=-1),
+        filer.names(b"a", page_size=-1),
+    ):
+        assert await refused(call) == ("INVALID_ARGUMENT", "INVALID_FIELDS")
+    listed = filer.stub.ListFiles(pb.ListFilesRequest(**filer.names_of, path=b".", page_token="?"))
+    assert await refused(listed) == ("INVALID_ARGUMENT", "INVALID_FIELDS")

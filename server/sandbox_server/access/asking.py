@@ -1,0 +1,49 @@
+"""Asks a program in a sandbox about a path."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from sandbox_server import engines
+from sandbox_server.access import conversation, sandboxes
+from sandbox_server.access.conversation import Cut
+from sandbox_server.access.file_answers import Answers
+from sandbox_server.access.sandboxes import Sandboxes
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.principal import Principal
+from sandbox_server.domain.sandbox import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which path of which sandbox a call is about. A relative path is relative to the directory of the sandbox."""
+
+    principal: Principal
+    key: Key
+    path: bytes
+
+
+class Asking:
+    """Runs the programs that work on files."""
+
+    def __init__(self, found: Sandboxes, engine: engines.Access, pace: Pace) -> None:
+        self._sandboxes = found
+        self._engine = engine
+        self.pace = pace
+
+    @contextlib.asynccontextmanager
+    async def about(self, where: Where, script: Callable[[str], bytes]) -> AsyncIterator[Answers]:
+        """Runs a script, which may depend on the incarnation, until the context ends.
+
+        Raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`.
+        """
+        sandbox = await self._sandboxes.running(where.principal, where.key)
+        incarnation = await self._sandboxes.incarnation(sandbox)
+        within = self.pace.access_within
+        try:
+            async with conversation.run(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
+                answers = Answers(lines, where.path)
+                await answers.begin()
+                yield answers
+        except Cut as cut:
+            raise sandboxes.not_reached(cut) from None
