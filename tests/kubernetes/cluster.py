@@ -203,7 +203,16 @@ class Cluster:
             "apiVersion": "audit.k8s.io/v1",
             "kind": "Policy",
             "omitStages": ["RequestReceived", "ResponseStarted", "Panic"],
-            "rules": [{"level": "Metadata", "users": ["sandbox-service"]}, {"level": "None"}],
+            # As an operator may have it who wants to know what is done in pods. Secrets are for no log.
+            "rules": [
+                {
+                    "level": "RequestResponse",
+                    "users": ["sandbox-service"],
+                    "resources": [{"group": "", "resources": ["pods", "pods/*"]}],
+                },
+                {"level": "Metadata", "users": ["sandbox-service"]},
+                {"level": "None"},
+            ],
         }
         (self.folder / "audit.json").write_text(json.dumps(policy))
 

@@ -210,8 +210,9 @@ class Client:
                     headers=await self._credentials(),
                     server_hostname=self._account.tls_server_name or None,
                     timeout=aiohttp.ClientWSTimeout(ws_close=self._pace.farewell_within),
-                    # A connection that is silent for long may be cut by what is between, or may be dead.
-                    heartbeat=self._pace.heartbeat if beats else None,
+                    # A connection that is silent for long may be cut by what is between, or may be dead. The other end has
+                    # half of this time to answer.
+                    heartbeat=2 * self._pace.access_within if beats else None,
                 )
             self._rights.allowed(right)
         except aiohttp.WSServerHandshakeError as error:
