@@ -14,7 +14,7 @@ from tests.support.rig import A
 from tests.support.waiting import PATIENCE
 from tests.support.working import refusal
 
-ODD = b"\xff\xfe \0 \x1b[31m\r\n"
+ODD = b"\xff\xfe \0 \x1b[31m\r x"
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ async def test_followed_stream_goes_on_and_ends_with_the_stop(talker: Talker, re
     assert (found.ended, found.gaps) == ("SANDBOX_STOPPED", [])
 
 
+@pytest.mark.fault(82)
 async def test_update_and_crash_end_a_followed_stream_with_their_reasons(talker: Talker, reader: Reader) -> None:
     await talker.say(b"first\n")
     found = Output()
@@ -74,6 +75,7 @@ async def test_update_and_crash_end_a_followed_stream_with_their_reasons(talker:
     assert found.ended == "PROCESS_ENDED"
 
 
+@pytest.mark.fault(78)
 async def test_every_line_arrives_once_through_cuts(talker: Talker, reader: Reader) -> None:
     found = Output()
     written = 0
@@ -94,6 +96,7 @@ async def test_every_line_arrives_once_through_cuts(talker: Talker, reader: Read
     assert found.gaps == []
 
 
+@pytest.mark.fault(78)
 async def test_each_position_resumes_exactly_after_its_part(talker: Talker, reader: Reader) -> None:
     whole = numbered(0, 50) + b"x" * 150_000 + b"\n" + b"y" * 70_000 + b"\nend\n"
     await talker.say(whole)

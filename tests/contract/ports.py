@@ -86,6 +86,7 @@ async def test_end_of_the_caller_reaches_the_server_which_then_answers(
         assert await connection.receive() is None
 
 
+@pytest.mark.fault(84)
 async def test_nothing_that_listens_is_said(place: Place, forwarder: Forwarder) -> None:
     connection = forwarder.connect()
     await connection.send(b"for nobody")
@@ -125,6 +126,7 @@ async def test_large_transfers_arrive_whole_in_both_directions_at_once(place: Pl
     assert took.digest() == hashlib.sha256(sent).digest()
 
 
+@pytest.mark.fault(83)
 async def test_reader_that_is_slow_holds_the_other_side_up(place: Place, forwarder: Forwarder) -> None:
     """On both sides: what is on the way is bounded."""
     written = 0
@@ -181,6 +183,7 @@ async def test_caller_that_goes_away_closes_the_connection(place: Place, forward
         await until(closed.is_set)
 
 
+@pytest.mark.fault(82)
 async def test_stop_of_the_sandbox_ends_the_stream(place: Place, forwarder: Forwarder) -> None:
     async with place.listening(echo):
         connection = forwarder.connect()

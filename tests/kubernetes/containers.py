@@ -63,6 +63,11 @@ class Containers:
         self._cluster.kill("kubelet")
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def logs(self, pod: dict[str, Any]) -> Path:
+        """The folder with a file for each start of the sandbox's container of a pod."""
+        meta = pod["metadata"]
+        return self._folder / "pods" / f"{meta['namespace']}_{meta['name']}_{meta['uid']}" / "sandbox"
+
     async def start(
         self, pod: dict[str, Any], container: dict[str, Any], env: Mapping[str, str], home: Path, attempt: int
     ) -> str:

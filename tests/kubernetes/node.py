@@ -265,7 +265,7 @@ class Node:
         if workload is None:
             env = {one["name"]: one.get("value", "").replace("$$", "$") for one in kubelet.own(pod).get("env", [])}
             env = (await self._env(pod) or {}) | env
-            home = await self._home(pod)
+            home = await self.home(pod)
 
             async def report(state: kubelet.Container) -> None:
                 await self._status(self._pods.get(uid, pod), state)
@@ -274,7 +274,7 @@ class Node:
         elif workload.state is not None:
             await self._status(pod, workload.state)
 
-    async def _home(self, pod: dict[str, Any]) -> Path:
+    async def home(self, pod: dict[str, Any]) -> Path:
         """The folder of this machine that is the sandbox's home. Raises OSError while its claim is not bound."""
         namespace = pod["metadata"]["namespace"]
         (mount,) = (one for one in kubelet.own(pod)["volumeMounts"] if one["mountPath"] == pods.HOME)

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
@@ -95,8 +97,11 @@ async def forwarding(rig: Rig, port: int) -> AsyncIterator[Forwarder]:
 
 
 @asynccontextmanager
-async def serving(serve: Serve, port: int) -> AsyncIterator[int]:
-    """Serves on a loopback port while the context is open, and yields the port. Its connections end with it."""
+async def serving(serve: Serve, where: int | Path) -> AsyncIterator[int]:
+    """Serves on a loopback port, or a socket of the file system, while the context is open; its connections end with it.
+
+    Yields the port, or 0.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,9 +118,15 @@ async def serving(serve: Serve, port: int) -> AsyncIterator[int]:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    if isinstance(where, int):
+        server = await asyncio.start_server(accept, "127.0.0.1", where)
+    else:
+        # The path of a socket is limited to 107 characters.
+        folder = os.open(where.parent, os.O_RDONLY | os.O_DIRECTORY)
+        server = await asyncio.start_unix_server(accept, f"/proc/self/fd/{folder}/{where.name}")
+        os.close(folder)
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield server.sockets[0].getsockname()[1] if isinstance(where, int) else 0
     finally:
         server.close()
         for task in tasks:

@@ -2523,6 +2523,11 @@ class Access(_message.Message):
     KEPT_BYTES_FIELD_NUMBER: _builtins.int
     PENDING_BYTES_FIELD_NUMBER: _builtins.int
     STDIN_BYTES_FIELD_NUMBER: _builtins.int
+    LOG_STREAMS_FIELD_NUMBER: _builtins.int
+    TENANT_LOG_STREAMS_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    TENANT_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    PORT_BYTES_FIELD_NUMBER: _builtins.int
     exec: _builtins.bool
     """Whether it runs commands: StartExec. A sandbox needs a POSIX shell at /bin/sh."""
     files: _builtins.bool
@@ -2549,6 +2554,16 @@ class Access(_message.Message):
     """Bytes of input that are accepted before a command reads them."""
     stdin_bytes: _builtins.int
     """Bytes of a WriteStdinRequest."""
+    log_streams: _builtins.int
+    """Streams of logs of a sandbox that are open at one replica."""
+    tenant_log_streams: _builtins.int
+    """Streams of logs of all sandboxes of a tenant that are open at one replica."""
+    connections: _builtins.int
+    """Connections to ports of a sandbox that are open at one replica."""
+    tenant_connections: _builtins.int
+    """Connections to ports of all sandboxes of a tenant that are open at one replica."""
+    port_bytes: _builtins.int
+    """Bytes of a ForwardPortRequest."""
     def __init__(
         self,
         *,
@@ -2565,10 +2580,15 @@ class Access(_message.Message):
         kept_bytes: _builtins.int = ...,
         pending_bytes: _builtins.int = ...,
         stdin_bytes: _builtins.int = ...,
+        log_streams: _builtins.int = ...,
+        tenant_log_streams: _builtins.int = ...,
+        connections: _builtins.int = ...,
+        tenant_connections: _builtins.int = ...,
+        port_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "exec", b"exec", "exec_seconds", b"exec_seconds", "execs", b"execs", "files", b"files", "kept_bytes", b"kept_bytes", "logs", b"logs", "pending_bytes", b"pending_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "terminal", b"terminal", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "connections", b"connections", "exec", b"exec", "exec_seconds", b"exec_seconds", "execs", b"execs", "files", b"files", "kept_bytes", b"kept_bytes", "log_streams", b"log_streams", "logs", b"logs", "pending_bytes", b"pending_bytes", "port_bytes", b"port_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "tenant_connections", b"tenant_connections", "tenant_log_streams", b"tenant_log_streams", "terminal", b"terminal", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

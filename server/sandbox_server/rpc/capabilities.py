@@ -9,12 +9,13 @@ from sandbox.v1 import access_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import VERSION, manager
-from sandbox_server.access import scripts, talk_script
+from sandbox_server.access import logs, ports, scripts, talk_script
 from sandbox_server.domain import batch, check, selector
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.tenant import ANY
 from sandbox_server.rpc import execs, filters, listing, server, waits
+from sandbox_server.rpc import ports as rpc_ports
 from sandbox_server.rpc.calls import Fields
 
 
@@ -92,6 +93,11 @@ def _access() -> dict[str, Any]:
         "kept_bytes": scripts.KEPT,
         "pending_bytes": talk_script.PENDING_MOST,
         "stdin_bytes": execs.INPUT_MOST,
+        "log_streams": logs.OF_SANDBOX,
+        "tenant_log_streams": logs.OF_TENANT,
+        "connections": ports.OF_SANDBOX,
+        "tenant_connections": ports.OF_TENANT,
+        "port_bytes": rpc_ports.DATA_MOST,
     }
 
 

@@ -97,6 +97,7 @@ async def test_cut_connection_is_unavailable(place: ScriptedPlace, forwarder: Fo
     assert refusal(caught.value)[:2] == ("UNAVAILABLE", "SANDBOX_NOT_REACHED")
 
 
+@pytest.mark.fault(82)
 async def test_restart_of_the_container_ends_the_stream(place: ScriptedPlace, forwarder: Forwarder) -> None:
     async with place.listening(echo):
         connection = forwarder.connect()

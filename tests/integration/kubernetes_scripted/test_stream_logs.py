@@ -59,6 +59,7 @@ async def test_lines_have_their_times(talker: ScriptedTalker, reader: Reader) ->
     ]
 
 
+@pytest.mark.fault(78)
 @pytest.mark.parametrize("cut", [*range(1, 40), 100, 1000])
 async def test_stream_cut_at_any_byte_resumes_with_every_line_once(
     talker: ScriptedTalker, reader: Reader, cut: int
@@ -78,6 +79,7 @@ async def test_stream_cut_at_any_byte_resumes_with_every_line_once(
     assert found.gaps == []
 
 
+@pytest.mark.fault(78)
 async def test_many_lines_of_one_second_resume_exactly(talker: ScriptedTalker, reader: Reader) -> None:
     for number in range(3000):
         await talker.say(b"%d\n" % number, BEGIN + number // 50)
@@ -92,6 +94,7 @@ async def test_many_lines_of_one_second_resume_exactly(talker: ScriptedTalker, r
     assert found.gaps == []
 
 
+@pytest.mark.fault(78)
 async def test_line_in_parts_resumes_within_it(talker: ScriptedTalker, reader: Reader) -> None:
     line = bytes(range(32, 127)) * 3000 + b"\n"
     await talker.say(b"before\n" + line + b"after\n")
@@ -106,6 +109,7 @@ async def test_line_in_parts_resumes_within_it(talker: ScriptedTalker, reader: R
     assert found.gaps == []
 
 
+@pytest.mark.fault(79)
 async def test_rotated_position_is_followed_by_a_gap_and_what_is_kept(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(numbered(0, 5), BEGIN)
     found = await reader.read()
@@ -128,6 +132,7 @@ async def test_follower_of_a_position_in_an_emptied_file_gets_a_gap(talker: Scri
     following.cancel()
 
 
+@pytest.mark.fault(79)
 async def test_follower_reads_on_through_a_rotation(talker: ScriptedTalker, reader: Reader) -> None:
     found = Output()
     following = asyncio.create_task(reader.read(found, follow=True))
@@ -154,6 +159,7 @@ async def test_silent_stream_is_opened_again_where_it_was(talker: ScriptedTalker
     assert found.gaps == []
 
 
+@pytest.mark.fault(81)
 async def test_clock_that_was_set_back_costs_no_line(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(b"late\n", BEGIN)
     await talker.say(b"early\n", BEGIN - 1000 * SECOND)

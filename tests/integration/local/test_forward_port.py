@@ -48,6 +48,7 @@ async def place(rig: LocalRig) -> LocalPlace:
     return LocalPlace(rig, sandbox.spec.ports[0].number, sandbox.addresses.ports[0])
 
 
+@pytest.mark.fault(84)
 async def test_other_ports_of_the_machine_are_refused(place: LocalPlace, forwarder: Forwarder) -> None:
     async def never(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         raise AssertionError("reached")

@@ -130,6 +130,7 @@ async def test_line_without_its_end_is_sent_soon(talker: LocalTalker, reader: Re
     following.cancel()
 
 
+@pytest.mark.fault(79)
 async def test_follower_reads_through_renamed_files_with_every_line_once(rig: LocalRig) -> None:
     count = 2_200_000
     await rig.create(A, spec=rig.ground.script(f"sleep 0.5; seq 1 {count}; exec sleep MARK"))
@@ -165,6 +166,7 @@ def printed(log: Path) -> bytes:
     return b""
 
 
+@pytest.mark.fault(79)
 async def test_slow_reader_gets_a_gap_and_then_what_is_kept(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script("seq 1 100; sleep 1; seq 101 4000000; echo; echo done; exec sleep MARK"))
     await rig.settled(A, Phase.RUNNING)
@@ -184,6 +186,7 @@ async def test_slow_reader_gets_a_gap_and_then_what_is_kept(rig: LocalRig) -> No
     assert [int(one) for one in before] == list(range(1, len(before) + 1))
 
 
+@pytest.mark.fault(79)
 async def test_position_that_was_rotated_away_is_followed_by_a_gap(talker: LocalTalker, reader: Reader) -> None:
     await talker.say(b"first\n")
     found = await reader.read()
@@ -194,6 +197,7 @@ async def test_position_that_was_rotated_away_is_followed_by_a_gap(talker: Local
     (talker.log.parent / "main.log.7").unlink()
 
 
+@pytest.mark.fault(80)
 @pytest.mark.parametrize("isolation", ["plain"])
 async def test_links_fifos_and_huge_files_in_place_of_the_log_do_no_harm(
     talker: LocalTalker, reader: Reader, tmp_path: Path
