@@ -18,7 +18,7 @@ from sandbox_client import Client
 from sandbox_server import store
 from sandbox_server.domain.pace import Pace
 
-from tests.support import programs
+from tests.support import programs, sqlite
 from tests.support.ports import free_port
 from tests.support.rig import FAST
 from tests.support.service import Service
@@ -99,9 +99,12 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of each kind without any sandbox: a file that is yet to be made, or one with the schema."""
+    """A database of each kind with the schema and nothing else."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store/sandbox.db"
+        file = tmp_path / "store" / "sandbox.db"
+        file.parent.mkdir()
+        file.write_bytes(sqlite.migrated())
+        return f"sqlite:///{file}"
     return str(request.getfixturevalue("postgres")(request.getfixturevalue("migrated")))
 
 

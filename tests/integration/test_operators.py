@@ -104,9 +104,9 @@ async def watched(served: Served, count: int, **fields: Any) -> list[tuple[int, 
     return [(one.sequence, one.status.namespace, one.status.sandbox_id) for one in found]
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
+async def test_lists_have_the_sandboxes_of_all_tenants(served: Served) -> None:
+    every_phase = [one for one in pb.Phase.values() if one]
+    cases: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
         ({}, SANDBOXES),
         ({"namespace": "red-1"}, SANDBOXES[:2]),
         ({"namespace": "none"}, []),
@@ -117,25 +117,20 @@ async def watched(served: Served, count: int, **fields: Any) -> list[tuple[int, 
         ({"project": "web", "tenant": "red"}, [("red-1", "a"), ("red-2", "a")]),
         ({"label_selector": "tier=web"}, []),
         ({"label_selector": "!tier", "namespace": "blue-1"}, SANDBOXES[3:]),
-    ],
-)
-async def test_lists_have_the_sandboxes_of_all_tenants(
-    served: Served, fields: dict[str, Any], expected: list[tuple[str, str]]
-) -> None:
-    every_phase = [one for one in pb.Phase.values() if one]
-    assert await listed(served, phases=every_phase, **fields) == sorted(expected)
-    live = sorted(one for one in expected if one[1] != "ended")
-    assert await listed(served, **fields) == live
-    snapshot = await watched(served, len(live) + 1, **fields)
-    assert sorted(one[1:] for one in snapshot[:-1]) == live
-    assert snapshot[-1] == (6, "", "")
-    ended_too = await watched(served, len(expected) + 1, include_terminated=True, **fields)
-    assert sorted(one[1:] for one in ended_too[:-1]) == sorted(expected)
+    ]
+    for fields, expected in cases:
+        assert await listed(served, phases=every_phase, **fields) == sorted(expected), fields
+        live = sorted(one for one in expected if one[1] != "ended")
+        assert await listed(served, **fields) == live, fields
+        snapshot = await watched(served, len(live) + 1, **fields)
+        assert sorted(one[1:] for one in snapshot[:-1]) == live, fields
+        assert snapshot[-1] == (6, "", ""), fields
+        ended_too = await watched(served, len(expected) + 1, include_terminated=True, **fields)
+        assert sorted(one[1:] for one in ended_too[:-1]) == sorted(expected), fields
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
+async def test_events_and_resumed_watches_have_the_events_of_all_tenants(served: Served) -> None:
+    cases: list[tuple[dict[str, Any], list[int]]] = [
         ({}, [1, 2, 3, 4, 5, 6]),
         ({"namespace": "red-1"}, [1, 2]),
         ({"namespace": "blue-1"}, [4, 5, 6]),
@@ -148,21 +143,21 @@ async def test_lists_have_the_sandboxes_of_all_tenants(
         ({"namespace": "red-2", "sandbox_id": "a"}, [3]),
         ({"namespace": "red-2", "sandbox_id": "a", "tenant": "red", "project": "web"}, [3]),
         ({"namespace": "red-2", "sandbox_id": "a", "tenant": "blue"}, []),
-    ],
-)
-async def test_events_and_resumed_watches_have_the_events_of_all_tenants(
-    served: Served, fields: dict[str, Any], expected: list[int]
-) -> None:
-    assert await events(served, order=pb.EVENT_ORDER_OLDEST_FIRST, **fields) == expected
-    assert await events(served, **fields) == expected[::-1]
-    resumed = {name: value for name, value in fields.items() if name != "sandbox_id"}
-    if "sandbox_id" in fields:
-        resumed["sandbox_ids"] = [fields["sandbox_id"]]
-    count = len(expected)
-    assert [one[0] for one in await watched(served, count, after_sequence=0, **resumed)] == expected
-    # As long after the events, when they are no longer in memory.
-    served.running.feed.history.forget()
-    assert [one[0] for one in await watched(served, count, after_sequence=0, **resumed)] == expected
+    ]
+
+    async def resumed(fields: dict[str, Any], count: int) -> list[int]:
+        fields = dict(fields)
+        if "sandbox_id" in fields:
+            fields["sandbox_ids"] = [fields.pop("sandbox_id")]
+        return [one[0] for one in await watched(served, count, after_sequence=0, **fields)]
+
+    for fields, expected in cases:
+        assert await events(served, order=pb.EVENT_ORDER_OLDEST_FIRST, **fields) == expected, fields
+        assert await events(served, **fields) == expected[::-1], fields
+        assert await resumed(fields, len(expected)) == expected, fields
+        # As long after the events, when they are no longer in memory.
+        served.running.feed.history.forget()
+        assert await resumed(fields, len(expected)) == expected, fields
 
 
 async def test_a_watch_has_what_happens_to_any_tenant_and_resumes(served: Served) -> None:
@@ -238,20 +233,20 @@ async def test_capabilities_say_that_the_caller_is_an_operator(served: Served) -
     assert (found.tenant, found.operator, found.reads_only) == ("red", "", False)
 
 
-@pytest.mark.parametrize("method", sorted(set(SERVICE.methods_by_name) - READS))
-async def test_an_operator_that_only_reads_is_refused_every_mutation(served: Served, method: str) -> None:
-    described = SERVICE.methods_by_name[method]
-    assert "request_id" in described.input_type.fields_by_name
+async def test_an_operator_that_only_reads_is_refused_every_mutation(served: Served) -> None:
     before = (await call(served, pb.ListEventsRequest())).sequence
-    # The request is not valid either: the caller is not told so.
-    request = GetMessageClass(described.input_type)(request_id="no uuid", namespace="red-1")
-    metadata = {"operator": "billing", "namespace": "red-1"}
-    if "sandbox_id" in described.input_type.fields_by_name:
-        request.sandbox_id = metadata["sandbox_id"] = "a"  # type: ignore[attr-defined]
-    code, found = await refused(served, request)
-    assert (code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, "OPERATOR_READS_ONLY")
-    assert dict(found.metadata) == metadata
-    assert (await call(served, pb.ListEventsRequest())).sequence == before
+    for method in sorted(set(SERVICE.methods_by_name) - READS):
+        described = SERVICE.methods_by_name[method]
+        assert "request_id" in described.input_type.fields_by_name, method
+        # The request is not valid either: the caller is not told so.
+        request = GetMessageClass(described.input_type)(request_id="no uuid", namespace="red-1")
+        metadata = {"operator": "billing", "namespace": "red-1"}
+        if "sandbox_id" in described.input_type.fields_by_name:
+            request.sandbox_id = metadata["sandbox_id"] = "a"  # type: ignore[attr-defined]
+        code, found = await refused(served, request)
+        assert (code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, "OPERATOR_READS_ONLY"), method
+        assert dict(found.metadata) == metadata, method
+        assert (await call(served, pb.ListEventsRequest())).sequence == before, method
 
 
 async def test_an_operator_that_may_write_acts_for_the_tenant_of_the_sandbox(served: Served) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import dataclasses
 import functools
-import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -23,7 +22,7 @@ from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.settings import Settings
 
-from tests.support import samples
+from tests.support import samples, sqlite
 from tests.support.waiting import PATIENCE
 
 A = "suite-a"
@@ -41,14 +40,6 @@ FAST = dataclasses.replace(
     local_drained_within=Pace.local_drained_within,
 )
 """The pace of most tests. Programs that are not the service's own are no faster under it."""
-
-
-@functools.cache
-def _migrated() -> bytes:
-    """Returns the file of an empty SQLite database with the schema of this release, which takes 20 ms of CPU to make."""
-    with tempfile.TemporaryDirectory() as folder:
-        store.migrate(f"sqlite:///{folder}/rig.db")
-        return Path(folder, "rig.db").read_bytes()
 
 
 class Ground(Protocol):
@@ -100,7 +91,7 @@ class Rig:
         }
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "rig.db").exists():
-            (folder / "rig.db").write_bytes(_migrated())
+            (folder / "rig.db").write_bytes(sqlite.migrated())
         self.history: list[Sandbox] = []
         self.sequences: list[int] = []
         self.listeners: list[Callable[[Sandbox], None]] = [self.history.append]
