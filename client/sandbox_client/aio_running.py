@@ -82,6 +82,10 @@ class AsyncExec:
         """Sends a signal, such as TERM, to the process group of the command."""
         await self._link.call(execs.signal(self._place, name, timeout))
 
+    async def resize(self, rows: int, cols: int, *, timeout: float | None = None) -> None:
+        """Sets the size of the terminal of a command that was started with `tty`."""
+        await self._link.call(execs.resize(self._place, rows, cols, timeout))
+
     async def get(self, *, timeout: float | None = None) -> pb.Exec:
         """Returns the exec as it stands."""
         return await self._link.call(execs.get(self._place, timeout))
@@ -125,6 +129,7 @@ class AsyncCommands(aio_connection.AsyncConnection):
         env: Mapping[str, str] | None = None,
         cwd: str = "",
         stdin: bool = False,
+        tty: tuple[int, int] | None = None,
         time_limit: int = 0,
         exec_id: str = "",
         expected_incarnation: str = "",
@@ -139,6 +144,7 @@ class AsyncCommands(aio_connection.AsyncConnection):
             env=env,
             cwd=cwd,
             stdin=stdin,
+            tty=tty,
             time_limit=time_limit,
             exec_id=exec_id,
             expected_incarnation=expected_incarnation,

@@ -36,6 +36,7 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: str = "",
     stdin: bool = False,
+    tty: tuple[int, int] | None = None,
     time_limit: int = 0,
     exec_id: str = "",
     expected_incarnation: str = "",
@@ -58,6 +59,7 @@ def start(
         stdin=stdin,
         timeout_seconds=time_limit,
         expected_incarnation=expected_incarnation,
+        tty=None if tty is None else pb.Terminal(rows=tty[0], cols=tty[1]),
     )
     return calls.Call("StartExec", request, "exec", timeout)
 
@@ -83,6 +85,12 @@ def get(place: Place, timeout: float | None) -> calls.Call[pb.Exec]:
 def signal(place: Place, name: str, timeout: float | None) -> calls.Call[pb.SignalExecResponse]:
     """Sends a signal."""
     return calls.Call("SignalExec", pb.SignalExecRequest(**place.fields(), signal=name), "", timeout)
+
+
+def resize(place: Place, rows: int, cols: int, timeout: float | None) -> calls.Call[pb.ResizeExecResponse]:
+    """Sets the size of a terminal."""
+    request = pb.ResizeExecRequest(**place.fields(), terminal=pb.Terminal(rows=rows, cols=cols))
+    return calls.Call("ResizeExec", request, "", timeout)
 
 
 def wait(place: Place, timeout: float | None) -> calls.Call[pb.Exec]:

@@ -93,6 +93,10 @@ class Exec:
         """Sends a signal, such as TERM, to the process group of the command."""
         self._link.call(execs.signal(self._place, name, timeout))
 
+    def resize(self, rows: int, cols: int, *, timeout: float | None = None) -> None:
+        """Sets the size of the terminal of a command that was started with `tty`."""
+        self._link.call(execs.resize(self._place, rows, cols, timeout))
+
     def get(self, *, timeout: float | None = None) -> pb.Exec:
         """Returns the exec as it stands."""
         return self._link.call(execs.get(self._place, timeout))
@@ -133,6 +137,7 @@ class Commands(connection.Connection):
         env: Mapping[str, str] | None = None,
         cwd: str = "",
         stdin: bool = False,
+        tty: tuple[int, int] | None = None,
         time_limit: int = 0,
         exec_id: str = "",
         expected_incarnation: str = "",
@@ -142,7 +147,8 @@ class Commands(connection.Connection):
     ) -> Exec:
         """Starts a command in a sandbox that runs. The command is never run twice, and goes on when the caller disconnects.
 
-        There is no shell unless it is the program. With `stdin` the command has an input: see `Exec.write`. After
+        There is no shell unless it is the program. With `stdin` the command has an input: see `Exec.write`. With
+        `tty`, rows and columns, it runs on a terminal, which is its input too, and all its output is in stdout. After
         `time_limit` seconds it is ended. A repeat with the same `exec_id` finds the command instead of starting it again.
         """
         call = execs.start(
@@ -151,6 +157,7 @@ class Commands(connection.Connection):
             env=env,
             cwd=cwd,
             stdin=stdin,
+            tty=tty,
             time_limit=time_limit,
             exec_id=exec_id,
             expected_incarnation=expected_incarnation,

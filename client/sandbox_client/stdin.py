@@ -12,8 +12,8 @@ WINDOW = 4 * 1024 * 1024
 """Bytes of a call at most: these are kept until the service has accepted them."""
 LONGEST = 30.0
 """Seconds of a call at most. Then it is made again: whether it is stuck or the command does not read, nothing is written twice."""
-IDLE = 1.0
-"""Seconds without input after which a call ends: it keeps a program in the sandbox busy."""
+IDLE = 10.0
+"""Seconds without input after which a call ends: it keeps a program in the sandbox. A person who types needs no new one."""
 
 
 def parts(chunks: bytes | Iterable[bytes]) -> Iterator[bytes]:

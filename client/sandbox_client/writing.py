@@ -11,6 +11,9 @@ from sandbox.v1 import access_pb2 as pb
 
 from sandbox_client import connection, errors, retry, stdin
 
+_GLANCE = 0.2
+"""Seconds for which a call that may have failed keeps the next one waiting."""
+
 
 class Writer:
     """Writes chunks as they come. They are taken from their iterator in a thread of its own."""
@@ -27,6 +30,7 @@ class Writer:
         self._complete = False
         self._failure: BaseException | None = None
         self._closed = False
+        self._sent: list[pb.WriteStdinRequest] = []
 
     def write(self, chunks: bytes | Iterable[bytes]) -> None:
         """Returns when all was accepted. Raises `ServiceError`, and what the chunks raise."""
@@ -81,9 +85,17 @@ class Writer:
         self._unaccepted.add(b"", True)
         return True
 
+    def _take_within(self, seconds: float, sent: list[pb.WriteStdinRequest]) -> bool:
+        """Takes the next part for the call that has sent `sent`. Returns False if it comes too late, or another call began."""
+        end = time.monotonic() + seconds
+        while not self._take(_GLANCE):
+            if self._complete or self._sent is not sent or time.monotonic() > end:
+                return False
+        return True
+
     def _send(self) -> None:
         """Makes a call with what was not accepted and what comes meanwhile, or waits after a failure."""
-        sent: list[pb.WriteStdinRequest] = []
+        sent = self._sent = []
         try:
             self._link.stream("WriteStdin", self._requests(sent), self._seconds())
         except grpc.RpcError as rpc_error:
@@ -110,7 +122,7 @@ class Writer:
         """
         while len(sent) * stdin.PART < stdin.WINDOW:
             with self._lock:
-                if len(sent) >= len(self._unaccepted.messages) and not self._take(stdin.IDLE):
+                if len(sent) >= len(self._unaccepted.messages) and not self._take_within(stdin.IDLE, sent):
                     return
                 message = self._unaccepted.messages[min(len(sent), len(self._unaccepted.messages) - 1)]
                 sent.append(message)

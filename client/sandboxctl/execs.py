@@ -8,7 +8,7 @@ from rich.table import Table
 from sandbox.v1 import access_pb2 as pb
 from sandbox_client import words
 
-from sandboxctl import answers, completion, session, show, targets
+from sandboxctl import answers, completion, session, show, targets, terminal
 from sandboxctl import env as variables
 from sandboxctl.options import Output, chosen
 from sandboxctl.targets import Id
@@ -16,6 +16,7 @@ from sandboxctl.targets import Id
 ExecId = Annotated[
     str, typer.Argument(help="as `execs` shows it", metavar="EXEC_ID", autocompletion=completion.exec_ids)
 ]
+_SHELL = "if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l"
 Stdin = Annotated[bool, typer.Option("--stdin", "-i", help="pass standard input on although it is a terminal")]
 
 
@@ -23,6 +24,9 @@ def exec_(
     sandbox_id: Id,
     command: Annotated[list[str], typer.Argument(help="the program and its arguments", metavar="-- COMMAND...")],
     stdin: Stdin = False,
+    tty: Annotated[
+        bool, typer.Option("--tty", "-t", help="run it on a terminal of the size of this one, and pass all keys on")
+    ] = False,
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", help="NAME=value, or NAME to take this shell's")
     ] = None,
@@ -32,24 +36,37 @@ def exec_(
 ) -> None:
     """Run a command in a sandbox, and exit with its code.
 
-    Standard input is passed on unless it is a terminal. The first Ctrl-C is for the command, the second leaves it.
+    Standard input is passed on unless it is a terminal. The first Ctrl-C is for the command, the second leaves it. With -t,
+    Enter ~ . leaves it.
     """
     namespace, name = targets.named(sandbox_id)
-    passed = not detach and (stdin or not os.isatty(0))
+    given = variables.read(env or [], None)
+    passed = not detach and (stdin or tty or not os.isatty(0))
+    size = None
+    if tty:
+        size = _size()
+        given = {"TERM": os.environ.get("TERM", "xterm"), **given}
     started = chosen.client.exec(
-        name,
-        command,
-        env=variables.read(env or [], None),
-        cwd=cwd,
-        stdin=passed,
-        time_limit=time_limit,
-        namespace=namespace,
+        name, command, env=given, cwd=cwd, stdin=passed, tty=size, time_limit=time_limit, namespace=namespace
     )
     if detach:
         if not answers.structured(started.get()):
             show.out.print(started.id)
         return
-    raise typer.Exit(session.follow(started, sandbox_id, passed))
+    raise typer.Exit(session.follow(started, sandbox_id, passed, tty))
+
+
+def _size() -> tuple[int, int]:
+    """Returns the size of the terminal. Raises `typer.BadParameter` if there is none."""
+    size = terminal.size()
+    if size is None:
+        raise typer.BadParameter("standard input and output are no terminal")
+    return size
+
+
+def shell(sandbox_id: Id) -> None:
+    """Open a shell in a sandbox: bash if it has that, else sh. Enter ~ . leaves it."""
+    exec_(sandbox_id, ["/bin/sh", "-c", _SHELL], tty=True)
 
 
 def execs(sandbox_id: Id) -> None:

@@ -12,24 +12,26 @@ from sandbox_client import errors
 from sandbox_client.output import Channel, Ended, Gap, Output
 from sandbox_client.running import Exec
 
-from sandboxctl import show
+from sandboxctl import show, terminal
 
 _CHUNK = 64 * 1024
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 """The exit code of a program that SIGPIPE ends."""
 
 
-def follow(command: Exec, name: str, stdin: bool) -> int:
+def follow(command: Exec, name: str, stdin: bool, on_terminal: bool = False) -> int:
     """Passes everything on until the command has ended. Returns the exit code for this process: that of the command, or 1 if
     it is 0 and output is missing that a program would read.
 
-    `name` is the sandbox for messages. The first Ctrl-C is for the command, the second raises KeyboardInterrupt.
+    `name` is the sandbox for messages. The first Ctrl-C is for the command, the second raises KeyboardInterrupt; on a
+    terminal of its own all keys are for the command.
     """
+    chunks = terminal.keys(_input()) if on_terminal else _input()
     if stdin:
-        threading.Thread(target=_pass_input, args=(command,), daemon=True).start()
+        threading.Thread(target=_pass_input, args=(command, chunks), daemon=True).start()
     whole = True
     try:
-        with _ctrl_c(command):
+        with terminal.raw(command) if on_terminal else _ctrl_c(command):
             for part in command.read(lost=show.lost, back=show.back):
                 whole = _pass_output(part) and whole
     except KeyboardInterrupt:
@@ -70,10 +72,10 @@ def _code(ended: Ended | None) -> int:
     return ended.code
 
 
-def _pass_input(command: Exec) -> None:
+def _pass_input(command: Exec, chunks: Iterator[bytes]) -> None:
     """Writes the standard input to the command. That it has ended, or why it cannot be reached, reading its output shows."""
     with contextlib.suppress(errors.ServiceError):
-        command.write(_input(), eof=True)
+        command.write(chunks, eof=True)
 
 
 def _input() -> Iterator[bytes]:

@@ -1,10 +1,13 @@
 """`sandboxctl exec` and its like, on pipes and on a terminal, against the live service."""
 
+import contextlib
 import os
 import pty
 import signal
 import subprocess
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -182,6 +185,82 @@ def test_a_terminal_is_passed_on_if_asked_to(
     finally:
         os.close(theirs)
         os.close(ours)
+
+
+class Person:
+    """Somebody at a terminal."""
+
+    def __init__(self, *words: str, env: dict[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (30, 90))
+        self.process = Program("sandboxctl", *words, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+        self._theirs = theirs
+        self.seen = b""
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while more := os.read(self._ours, 4096):
+                self.seen += more
+
+    def type(self, keys: bytes, answer: bytes) -> None:
+        os.write(self._ours, keys)
+        self.sees(answer)
+
+    def sees(self, answer: bytes) -> None:
+        try:
+            eventually(lambda: answer in self.seen, within=20)
+        except AssertionError:
+            raise AssertionError(self.seen) from None
+        self.seen = self.seen.partition(answer)[2]
+
+    def resize(self, rows: int, cols: int) -> None:
+        termios.tcsetwinsize(self._theirs, (rows, cols))
+        # The kernel tells only a process whose controlling terminal it is.
+        self.process.send_signal(signal.SIGWINCH)
+
+    def leave(self) -> int:
+        try:
+            return self.process.wait(timeout=20)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            os.close(self._theirs)
+            self._reading.join(5)
+            os.close(self._ours)
+
+
+def test_shell_is_a_terminal_with_resize_and_ctrl_c(execute: Execute, env: dict[str, str]) -> None:
+    person = Person("shell", NAME, env=env)
+    before = termios.tcgetattr(person._theirs)
+    person.type(b"echo $((6*7)) $TERM\r", b"42 " + os.environb.get(b"TERM", b"xterm"))
+    person.type(b"stty size\r", b"30 90")
+    person.resize(40, 100)
+    time.sleep(1)
+    person.type(b"stty size\r", b"40 100")
+    person.type(b"echo be''gun; sleep 100\r", b"begun")
+    person.type(b"\x03", b"^C")
+    person.type(b"echo a~.b | tr a-z A-Z\r", b"A~.B")
+    os.write(person._ours, b"exit 5\r")
+    eventually(lambda: person.process.poll() is not None)
+    assert termios.tcgetattr(person._theirs) == before
+    assert person.leave() == 5
+
+
+def test_the_escape_leaves_a_terminal(execute: Execute, env: dict[str, str], client: Client) -> None:
+    person = Person("exec", "-it", NAME, "--", "sh", "-c", "echo up; exec cat", env=env)
+    person.sees(b"up")
+    person.type(b"one\r~", b"one")
+    person.type(b".", b"sandboxctl attach")
+    assert person.leave() == 130
+    for one in client.execs(NAME):
+        client.attach(NAME, one.exec_id).signal("KILL")
+
+
+def test_a_terminal_needs_a_terminal(execute: Execute) -> None:
+    done = execute("shell", NAME)
+    assert (done.returncode, b"terminal" in done.stderr) == (2, True)
 
 
 def test_it_outlives_a_kill_of_the_service(make_service: Callable[..., Service]) -> None:

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sandboxctl.__main__ as sandboxctl
@@ -39,7 +40,7 @@ def cells(text: str) -> list[list[str]]:
 def test_the_first_minute_works(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SANDBOX_SERVER", service.address)
     commands = [words[1:] for words in lines("sandboxctl")]
-    assert [words[0] for words in commands] == ["create", "list", "env", "stop", "start", "status", "watch", "delete"]
+    assert [words[0] for words in commands] == ["create", "list", "env", "stop", "start", "exec", "watch", "delete"]
     watching = None
     for words in commands:
         if words[0] == "watch":
@@ -56,17 +57,23 @@ def test_the_first_minute_works(service: Service, monkeypatch: pytest.MonkeyPatc
 def test_the_python_example_works(service: Service) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     told: list[tuple[int, pb.SandboxStatus]] = []
+    printed: list[bytes] = []
 
     class Enough(Exception):
         pass
 
-    def read_one(sequence: int, status: pb.SandboxStatus) -> None:
-        told.append((sequence, status))
-        raise Enough
+    def read_one(*values: Any) -> None:
+        match values:
+            case [output]:
+                printed.append(output)
+            case [sequence, status]:
+                told.append((sequence, status))
+                raise Enough
 
     with pytest.raises(Enough):
         exec(ADDRESS.sub(service.address, example), {"print": read_one})
-    ((sequence, status),) = told
+    ((output,), ((sequence, status),)) = printed, told
+    assert output.startswith(b"hello\n/")
     assert sequence > 0
     assert status.phase == pb.PHASE_RUNNING
 
