@@ -68,7 +68,12 @@ class Engine:
     async def enter(self, _sandbox: Any, _incarnation: str, program: Sequence[str]) -> AsyncIterator[Stream]:
         words = [*self._words, *program[1:]]
         child = await asyncio.create_subprocess_exec(
-            *words, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={"PATH": self._path}, cwd=self.home
+            *words,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env={"PATH": self._path, "SANDBOX_ACCESS": "/nowhere"},
+            cwd=self.home,
         )
         taken: Any = child.stdin
         printed: Any = child.stdout
@@ -200,6 +205,17 @@ async def test_files_of_proc_and_sparse_files(work: Work) -> None:
     with (work.home / "sparse").open("wb") as file:
         file.truncate(1 << 40)
     assert (await work.read(b"sparse", (1 << 40) - 300_000))[1] == bytes(300_000)
+
+
+async def test_usage_of_the_disk(small: Work) -> None:
+    nobody: Any = None
+    before = await small.files.usage(nobody, nobody)
+    await small.write(b"file", bytes(500_000))
+    after = await small.files.usage(nobody, nobody)
+    assert before.capacity == after.capacity == 1 << 20
+    assert after.used - before.used == 503_808
+    assert after.used_inodes - before.used_inodes == 1
+    assert after.inodes >= after.used_inodes
 
 
 async def test_links_are_followed_and_loops_refused(work: Work) -> None:

@@ -101,7 +101,16 @@ def test_access_has_the_rpcs_that_callers_know(access: descriptor_pb2.FileDescri
     (service,) = access.service
     assert f"{access.package}.{service.name}" == "sandbox.v1.SandboxAccess"
     execs = {"StartExec", "AttachExec", "WriteStdin", "SignalExec", "GetExec", "ListExecs", "WaitExec"}
-    files = {"ReadFile", "WriteFile", "StatFile", "ListFiles", "MakeDirectory", "RemoveFile", "MoveFile"}
+    files = {
+        "ReadFile",
+        "WriteFile",
+        "StatFile",
+        "ListFiles",
+        "MakeDirectory",
+        "RemoveFile",
+        "MoveFile",
+        "GetVolumeUsage",
+    }
     streams = {"AttachExec", "StreamLogs", "ReadFile", "ForwardPort"}
     assert {method.name for method in service.method} >= execs | files | streams
     assert {method.name for method in service.method if method.server_streaming} == streams

@@ -16,9 +16,9 @@ What sandbox.proto says of every call holds here too: tenancy, names, fields, re
                 change the output of its own execs.
   Terminals     A command can have a terminal. It is made in the sandbox, and survives a lost connection and a restart of
                 the service as everything of an exec.
-  Files         Paths are bytes, and any name that the file system allows. A relative path is relative to the directory
-                in which the sandbox's process began: /home/agent, unless the image has another. Everything is done by
-                the sandbox's user, and a symbolic link leads wherever that user may go.
+  Files         Paths are bytes, and any name that the file system allows. A relative path is relative to /home/agent, or
+                to the directory of the sandbox if the local engine does not isolate it. Everything is done by the
+                sandbox's user, and a symbolic link leads wherever that user may go.
   Operators     An operator needs a token with write access for every call here, reads included.
   Secrets       No log or metric of the service, and no audit log of the cluster, holds a command beyond the name of its
                 program, its environment, its input or its output, nor the path or the content of a file.
@@ -1677,6 +1677,72 @@ class MoveFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MoveFileResponse: _TypeAlias = MoveFileResponse  # noqa: Y015
+
+@_typing.final
+class GetVolumeUsageRequest(_message.Message):
+    """GetVolumeUsageRequest names a sandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVolumeUsageRequest: _TypeAlias = GetVolumeUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetVolumeUsageResponse(_message.Message):
+    """GetVolumeUsageResponse is the answer to GetVolumeUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    USED_INODES_FIELD_NUMBER: _builtins.int
+    CAPACITY_INODES_FIELD_NUMBER: _builtins.int
+    MEASURED_AT_FIELD_NUMBER: _builtins.int
+    used_bytes: _builtins.int
+    """How many bytes are used."""
+    capacity_bytes: _builtins.int
+    """How many bytes the disk has. A part of them may be for root alone."""
+    used_inodes: _builtins.int
+    """How many inodes are used: files, directories and links."""
+    capacity_inodes: _builtins.int
+    """How many inodes the disk has. 0: as many as it needs."""
+    @_builtins.property
+    def measured_at(self) -> _timestamp_pb2.Timestamp:
+        """When the sandbox was asked."""
+
+    def __init__(
+        self,
+        *,
+        used_bytes: _builtins.int = ...,
+        capacity_bytes: _builtins.int = ...,
+        used_inodes: _builtins.int = ...,
+        capacity_inodes: _builtins.int = ...,
+        measured_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "capacity_inodes", b"capacity_inodes", "measured_at", b"measured_at", "used_bytes", b"used_bytes", "used_inodes", b"used_inodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVolumeUsageResponse: _TypeAlias = GetVolumeUsageResponse  # noqa: Y015
 
 @_typing.final
 class FileInfo(_message.Message):

@@ -120,6 +120,11 @@ class SandboxAccessStub:
                 request_serializer=sandbox_dot_v1_dot_access__pb2.MoveFileRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_access__pb2.MoveFileResponse.FromString,
                 _registered_method=True)
+        self.GetVolumeUsage = channel.unary_unary(
+                '/sandbox.v1.SandboxAccess/GetVolumeUsage',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.GetVolumeUsageRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.GetVolumeUsageResponse.FromString,
+                _registered_method=True)
 
 
 class SandboxAccessServicer:
@@ -446,6 +451,18 @@ class SandboxAccessServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetVolumeUsage(self, request, context):
+        """GetVolumeUsage returns how full the disk of a sandbox is.
+
+        Answers at once, from the file system at /home/agent. On the local engine that is the machine's. Allowed in
+        PHASE_RUNNING. A repeat is a new read.
+
+        Errors: those of any call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxAccessServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -533,6 +550,11 @@ def add_SandboxAccessServicer_to_server(servicer, server):
                     servicer.MoveFile,
                     request_deserializer=sandbox_dot_v1_dot_access__pb2.MoveFileRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_access__pb2.MoveFileResponse.SerializeToString,
+            ),
+            'GetVolumeUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVolumeUsage,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.GetVolumeUsageRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.GetVolumeUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -995,6 +1017,33 @@ class SandboxAccess:
             '/sandbox.v1.SandboxAccess/MoveFile',
             sandbox_dot_v1_dot_access__pb2.MoveFileRequest.SerializeToString,
             sandbox_dot_v1_dot_access__pb2.MoveFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVolumeUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/GetVolumeUsage',
+            sandbox_dot_v1_dot_access__pb2.GetVolumeUsageRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.GetVolumeUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,9 +16,9 @@ What sandbox.proto says of every call holds here too: tenancy, names, fields, re
                 change the output of its own execs.
   Terminals     A command can have a terminal. It is made in the sandbox, and survives a lost connection and a restart of
                 the service as everything of an exec.
-  Files         Paths are bytes, and any name that the file system allows. A relative path is relative to the directory
-                in which the sandbox's process began: /home/agent, unless the image has another. Everything is done by
-                the sandbox's user, and a symbolic link leads wherever that user may go.
+  Files         Paths are bytes, and any name that the file system allows. A relative path is relative to /home/agent, or
+                to the directory of the sandbox if the local engine does not isolate it. Everything is done by the
+                sandbox's user, and a symbolic link leads wherever that user may go.
   Operators     An operator needs a token with write access for every call here, reads included.
   Secrets       No log or metric of the service, and no audit log of the cluster, holds a command beyond the name of its
                 program, its environment, its input or its output, nor the path or the content of a file.
@@ -319,6 +319,14 @@ class SandboxAccessStub:
       ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
                            known whether it took effect. Look at it, and decide again.
     """
+    GetVolumeUsage: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetVolumeUsageRequest, _access_pb2.GetVolumeUsageResponse]
+    """GetVolumeUsage returns how full the disk of a sandbox is.
+
+    Answers at once, from the file system at /home/agent. On the local engine that is the machine's. Allowed in
+    PHASE_RUNNING. A repeat is a new read.
+
+    Errors: those of any call.
+    """
 
 @_typing.type_check_only
 class SandboxAccessAsyncStub(SandboxAccessStub):
@@ -576,6 +584,14 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
                            DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first.
       ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
                            known whether it took effect. Look at it, and decide again.
+    """
+    GetVolumeUsage: _aio.UnaryUnaryMultiCallable[_access_pb2.GetVolumeUsageRequest, _access_pb2.GetVolumeUsageResponse]  # type: ignore[assignment]
+    """GetVolumeUsage returns how full the disk of a sandbox is.
+
+    Answers at once, from the file system at /home/agent. On the local engine that is the machine's. Allowed in
+    PHASE_RUNNING. A repeat is a new read.
+
+    Errors: those of any call.
     """
 
 class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
@@ -933,6 +949,20 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
                                DIRECTORY_NOT_EMPTY: there is something in the directory. Remove that first.
           ABORTED              FILE_CHANGED: what is at the path has changed since this request was first made, so that it is not
                                known whether it took effect. Look at it, and decide again.
+        """
+
+    @_abc_1.abstractmethod
+    def GetVolumeUsage(
+        self,
+        request: _access_pb2.GetVolumeUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.GetVolumeUsageResponse, _abc.Awaitable[_access_pb2.GetVolumeUsageResponse]]:
+        """GetVolumeUsage returns how full the disk of a sandbox is.
+
+        Answers at once, from the file system at /home/agent. On the local engine that is the machine's. Allowed in
+        PHASE_RUNNING. A repeat is a new read.
+
+        Errors: those of any call.
         """
 
 def add_SandboxAccessServicer_to_server(servicer: SandboxAccessServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,11 +4,12 @@ import re
 
 from sandbox_server.access.conversation import Cut, Lines
 from sandbox_server.domain import errors
-from sandbox_server.domain.files import File
+from sandbox_server.domain.files import File, Usage
 
 _STAT = re.compile(
     rb"([0-9a-f]{1,8}) ([0-9]{1,19}) (-?[0-9]{1,12}) ([0-9]{1,20}) ([0-9]{1,20}) [^.]{0,30}(?:\.([0-9]{9}))?[^.]{0,30}\Z"
 )
+_USAGE = re.compile(rb"([0-9]{1,19}) ([0-9]{1,19}) ([0-9]{1,19}) ([0-9]{1,19}) ([0-9]{1,19})\Z")
 _SIZE_MOST = 2**63 - 1
 # How the C libraries of GNU and musl, and a tool's own words, end a line of what it says.
 _CAUSES = (
@@ -126,6 +127,18 @@ class Answers:
         return File(
             path or self._path, int(found[1], 16), int(found[2]), modified, int(found[4]), int(found[5]), target
         )
+
+
+def usage(text: bytes) -> Usage:
+    """Returns the usage of the disk of which `stat` has printed `text`. Raises `Cut` if it is none."""
+    found = _USAGE.match(text)
+    if not found:
+        raise Cut("the sandbox gives an answer that is none")
+    block, blocks, free, inodes, free_inodes = map(int, found.groups())
+    used, capacity = max(0, blocks - free) * block, blocks * block
+    if capacity > _SIZE_MOST or inodes > _SIZE_MOST:
+        raise Cut("the sandbox gives an answer that is none")
+    return Usage(used, capacity, max(0, inodes - free_inodes), inodes)
 
 
 def absolute(folder: bytes, path: bytes) -> bytes:

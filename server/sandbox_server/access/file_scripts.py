@@ -3,8 +3,8 @@ r"""The programs that work on the files of a sandbox, in POSIX sh, with the tool
 `scripts.BOOTSTRAP` runs them, and everything about a file travels over its input. A path is any bytes but NUL: in a script
 each byte that could mean something is written as `\0ooo`, so that a script is ASCII, and `printf` makes the path of it.
 
-A program answers with fields that end with NUL, which no path contains. The first is the directory in which the program
-began, to which relative paths are relative. What `stat` prints is a field as it is. `failed` is followed by what a tool said
+A program answers with fields that end with NUL, which no path contains. The first is the directory of the sandbox's disk,
+to which relative paths are relative: /home/agent, or without isolation that in which the program began. What `stat` prints is a field as it is. `failed` is followed by what a tool said
 of it, in English, since that is what tells the cause.
 
 A file is written beside its place, to a name with the incarnation and the process id of the program. What writes it is not
@@ -33,8 +33,17 @@ regular() {
     [ ! -d "$1" ] || fail ': Is a directory'
     [ ! -e "$1" ] || [ -f "$1" ] || fail ': Not a regular file'
 }
+[ -n "$SANDBOX_ACCESS" ] || cd /home/agent 2>/dev/null
 say "$PWD"
 """
+
+_USAGE = (
+    COMMON
+    + r"""
+s=$(stat -f -c '%S %b %f %c %d' . 2>&1) || fail "$s"
+say usage "$s"
+"""
+)
 
 _STAT = (
     COMMON
@@ -144,6 +153,12 @@ def quoted(path: bytes) -> str:
 def sent(path: bytes, script: str, **values: str | int) -> bytes:
     """Returns what `scripts.BOOTSTRAP` reads to run a script about a path."""
     return scripts.sent(_ENGLISH + f'path="{quoted(path)}"\n' + scripts.assigned(**values) + script)
+
+
+def usage() -> bytes:
+    """Returns the script that answers with `usage`, and of the disk of the sandbox the size of a block, how many blocks there
+    are and are free, and how many inodes."""
+    return sent(b"", _USAGE)
 
 
 def stat(path: bytes, follow: bool) -> bytes:

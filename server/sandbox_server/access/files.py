@@ -9,9 +9,11 @@ from sandbox_server import store
 from sandbox_server.access import file_scripts
 from sandbox_server.access.asking import Asking, Where
 from sandbox_server.access.conversation import Cut
-from sandbox_server.access.file_answers import Answers
+from sandbox_server.access.file_answers import Answers, usage
 from sandbox_server.domain import errors
-from sandbox_server.domain.files import File, Write
+from sandbox_server.domain.files import File, Usage, Write
+from sandbox_server.domain.principal import Principal
+from sandbox_server.domain.sandbox import Key
 
 CHUNK = 256 * 1024
 """Bytes of content in one message to a caller, at most."""
@@ -33,6 +35,12 @@ class Files:
     def __init__(self, store: store.Store, asking: Asking) -> None:
         self._store = store
         self._asking = asking
+
+    async def usage(self, principal: Principal, key: Key) -> Usage:
+        """Returns how full the disk of a sandbox is."""
+        async with self._asking.about(Where(principal, key, b""), lambda _: file_scripts.usage()) as answers:
+            await answers.word(b"usage")
+            return usage(await answers.lines.field())
 
     async def stat(self, where: Where, follow: bool) -> File:
         """Returns what there is at a path: with `follow` where a link leads, else the link."""

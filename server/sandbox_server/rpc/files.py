@@ -33,6 +33,23 @@ class FileCalls:
         self._files = found
         self._file_pace = pace
 
+    async def GetVolumeUsage(self, principal: Principal, request: pb.GetVolumeUsageRequest, caller: Caller) -> Fields:
+        principal.permit("GetVolumeUsage")
+        found = tuple(_bad_names(principal, request))
+        if found:
+            raise errors.Invalid(found)
+        asked = self._files.usage(principal, principal.key(request.namespace, request.sandbox_id))
+        usage = await deadlines.within(self._file_pace.call_most, caller, asked)
+        measured = Timestamp()
+        measured.GetCurrentTime()
+        return {
+            "used_bytes": usage.used,
+            "capacity_bytes": usage.capacity,
+            "used_inodes": usage.used_inodes,
+            "capacity_inodes": usage.inodes,
+            "measured_at": measured,
+        }
+
     async def StatFile(self, principal: Principal, request: pb.StatFileRequest, caller: Caller) -> Fields:
         principal.permit("StatFile")
         found = self._files.stat(where(principal, request), request.follow_link)
@@ -84,15 +101,15 @@ class FileCalls:
 def where(principal: Principal, request: Any, violations: Iterable[Violation] = ()) -> Where:
     """Returns which path of which sandbox a request is about. Raises `errors.Invalid` with every bad field, and
     `errors.NotFound`."""
-    found = [
-        *check.sandbox_id("sandbox_id", request.sandbox_id, True),
-        *convert.bad_namespace(principal, request.namespace),
-        *bad_path("path", request.path),
-        *violations,
-    ]
+    found = [*_bad_names(principal, request), *bad_path("path", request.path), *violations]
     if found:
         raise errors.Invalid(tuple(found))
     return Where(principal, principal.key(request.namespace, request.sandbox_id), normal(request.path))
+
+
+def _bad_names(principal: Principal, request: Any) -> Iterator[Violation]:
+    yield from check.sandbox_id("sandbox_id", request.sandbox_id, True)
+    yield from convert.bad_namespace(principal, request.namespace)
 
 
 def normal(path: bytes) -> bytes:

@@ -298,6 +298,18 @@ async def test_directories_are_made_listed_moved_and_removed(filer: Filer, rig: 
     assert list(home.iterdir()) == []
 
 
+async def test_usage_is_that_of_the_disk_of_the_sandbox(filer: Filer, home: Path) -> None:
+    usage = await filer.stub.GetVolumeUsage(pb.GetVolumeUsageRequest(**filer.names_of), timeout=30)
+    disk = os.statvfs(home)
+    assert usage.capacity_bytes == disk.f_blocks * disk.f_frsize
+    assert abs(usage.used_bytes - (disk.f_blocks - disk.f_bfree) * disk.f_frsize) < 1 << 30
+    assert usage.capacity_inodes == disk.f_files
+    assert 0 < usage.used_inodes < usage.capacity_inodes
+    assert usage.measured_at.ToSeconds() > home.stat().st_mtime - 1
+    unknown = filer.stub.GetVolumeUsage(pb.GetVolumeUsageRequest(sandbox_id="unknown"), timeout=30)
+    assert await refused(unknown) == ("NOT_FOUND", "SANDBOX_NOT_FOUND")
+
+
 async def test_repeats_of_changes_take_effect_once(filer: Filer, home: Path) -> None:
     ids = {name: str(uuid.uuid4()) for name in ("make", "move", "remove", "missing")}
     made = await filer.make(b"folder", request_id=ids["make"])
