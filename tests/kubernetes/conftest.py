@@ -9,6 +9,7 @@ import pytest
 
 from tests.kubernetes import truth as truths
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.containers import Containers
 from tests.kubernetes.ground import RESYNC, KubernetesGround, started
 from tests.kubernetes.node import Node
 from tests.kubernetes.witness import Witness
@@ -30,8 +31,18 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-async def node(cluster: Cluster) -> AsyncIterator[Node]:
-    async with Node(cluster) as made:
+async def containers(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[Containers | None]:
+    """Real processes for the pods of a test that is marked so: the others pay nothing for them."""
+    if request.node.get_closest_marker("processes") is None:
+        yield None
+        return
+    async with Containers(cluster) as made:
+        yield made
+
+
+@pytest.fixture
+async def node(cluster: Cluster, containers: Containers | None) -> AsyncIterator[Node]:
+    async with Node(cluster, containers) as made:
         yield made
 
 

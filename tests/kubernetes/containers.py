@@ -79,7 +79,8 @@ class Containers:
         home.mkdir(parents=True, exist_ok=True)
         check(command[0], env["PATH"], home)
         made = launch.isolated(command, env, home, self._cluster.folder)
-        first_process = [] if pod["spec"].get("shareProcessNamespace") else ["--as-pid-1"]
+        shared = bool(pod["spec"].get("shareProcessNamespace"))
+        first_process = [] if shared else ["--as-pid-1"]
         alone = ["--unshare-user", "--unshare-net", "--uid", USER, "--gid", USER, "--die-with-parent"]
         body = {
             "namespace": meta["namespace"],
@@ -91,6 +92,7 @@ class Containers:
             "options": base64.b64encode(made.options).decode(),
             "env": env,
             "folder": launch.HOME,
+            "shared": shared,
         }
         return str((await self._call("POST", "/containers", body))["id"])
 

@@ -18,16 +18,17 @@ import aiohttp
 import pytest
 
 from tests.kubernetes.cluster import ADMIN, Cluster
-from tests.kubernetes.containers import Containers
 from tests.kubernetes.ground import make_namespace
 from tests.kubernetes.node import Node
 from tests.support.ports import free_port
+
+pytestmark = pytest.mark.processes
 
 POD = "work-0"
 PRINTS = [
     "/bin/sh",
     "-c",
-    'trap "exit 7" TERM; echo one; echo two >&2; echo three; while :; do sleep 60 & wait $!; done',
+    'trap "exit 7" TERM; echo one; echo two >&2; sleep 0.3; echo three; while :; do sleep 60 & wait $!; done',
 ]
 """Ends with 7 when it is asked to."""
 FAILED = (
@@ -44,7 +45,7 @@ class Pod:
         self._config = cluster.kubeconfig(folder / "kubeconfig", ADMIN)
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
 
-    async def create(self, **container: Any) -> None:
+    async def create(self, *, shared: bool = False, **container: Any) -> None:
         """Makes the pod with its disk, and returns when it runs."""
         claim = {
             "metadata": {"name": "disk"},
@@ -60,6 +61,7 @@ class Pod:
         }
         spec = {
             "terminationGracePeriodSeconds": 2,
+            "shareProcessNamespace": shared,
             "securityContext": {"runAsUser": 1001, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [own | container],
             "volumes": [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}],
@@ -78,8 +80,8 @@ class Pod:
                         return dict(status)
                 await asyncio.sleep(0.05)
 
-    async def started(self, **container: Any) -> "Pod":
-        await self.create(**container)
+    async def started(self, *, shared: bool = False, **container: Any) -> "Pod":
+        await self.create(shared=shared, **container)
         await self.until(lambda status: status["ready"])
         return self
 
@@ -113,12 +115,6 @@ class Pod:
         async with asyncio.timeout(30):
             while await asyncio.to_thread(lambda: self._cluster.request("GET", self._pods)["items"]):
                 await asyncio.sleep(0.05)
-
-
-@pytest.fixture
-async def node(cluster: Cluster) -> AsyncIterator[Node]:
-    async with Containers(cluster) as containers, Node(cluster, containers) as made:
-        yield made
 
 
 @pytest.fixture
@@ -235,6 +231,22 @@ async def test_logs_are_those_of_each_start_of_the_container(pod: Pod) -> None:
     _, out, _ = await pod.kubectl("logs", POD, "--timestamps", "--tail=1")
     stamp = out.split(b" ")[0].decode()
     assert stamp.startswith(time.strftime("%Y-")), out
+
+
+async def test_process_1_is_the_pods_where_its_processes_are_shared(pod: Pod) -> None:
+    await pod.started(shared=True, command=PRINTS)
+    assert (await pod.sh("kill -TERM 1; cut -d' ' -f4 /proc/2/stat; ls -d /proc/2/cwd; echo $HOME")).split()[::2] == [
+        "1",
+        "/home/agent",
+    ]
+    code, _, _ = await pod.kubectl("exec", POD, "--", "sh", "-c", "kill -TERM $$")
+    assert code == 143
+    ending = await pod.begin("exec", POD, "--", "kill", "-TERM", "2")
+    status = await pod.until(lambda status: status["restartCount"] == 1 and status["ready"])
+    assert status["lastState"]["terminated"]["exitCode"] == 7
+    with contextlib.suppress(ProcessLookupError):
+        ending.kill()
+    await ending.communicate()
 
 
 async def test_files_are_copied_in_both_directions(pod: Pod, tmp_path: Path) -> None:

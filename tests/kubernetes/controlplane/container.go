@@ -38,9 +38,10 @@ type container struct {
 	Options   []byte            `json:"options"` // those on descriptor 4
 	Env       map[string]string `json:"env"`     // of what is executed in the container
 	Folder    string            `json:"folder"`  // in which that begins
+	Shared    bool              `json:"shared"`  // whether process 1 is the pod's: it is bubblewrap's, and has no other child
 
 	id    string
-	pid   int // of its first process
+	pid   int // of its own first process
 	log   string
 	ended chan struct{} // closed when `code` is set
 	code  int
@@ -169,7 +170,6 @@ func (c *container) run() error {
 		_ = bubblewrap.Wait()
 		return fmt.Errorf("failed to create containerd task: %s", bytes.TrimSpace(text))
 	}
-	c.pid = said.Pid
 	var copied sync.WaitGroup
 	lines := &criLog{file: log}
 	copied.Add(2)
@@ -186,16 +186,24 @@ func (c *container) run() error {
 		status.Close()
 		close(c.ended)
 	}()
-	return c.settle(bubblewrap.Path)
+	return c.settle(bubblewrap.Path, said.Pid)
 }
 
-// settle waits until bubblewrap has made the namespaces ready and become the process of the container.
-func (c *container) settle(bubblewrap string) error {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+// settle waits until bubblewrap has made the namespaces ready and become, or started, the process of the container.
+func (c *container) settle(bubblewrap string, child int) error {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !c.over(); time.Sleep(2 * time.Millisecond) {
+		c.pid = child
+		if c.Shared {
+			children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", child, child))
+			c.pid, _ = strconv.Atoi(string(bytes.TrimSpace(children)))
+		}
 		runs, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.pid))
-		if c.over() || err == nil && runs != bubblewrap {
+		if err == nil && runs != bubblewrap {
 			return nil
 		}
+	}
+	if c.over() {
+		return nil
 	}
 	return errors.New("failed to create containerd task: timed out")
 }
