@@ -15,9 +15,11 @@ from sandbox_server import VERSION, engines, failpoints, feed, leases, manager, 
 from sandbox_server.access.asking import Asking
 from sandbox_server.access.execs import Execs
 from sandbox_server.access.files import Files
+from sandbox_server.access.holds import Holds
 from sandbox_server.access.logs import Logs
 from sandbox_server.access.ports import Ports
 from sandbox_server.access.sandboxes import Sandboxes
+from sandbox_server.access.streams import Streams
 from sandbox_server.access.trees import Trees
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
@@ -30,6 +32,10 @@ from sandbox_server.rpc.capabilities import Deployment
 from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.settings import Settings
+from sandbox_server.terminal.names import Names
+from sandbox_server.terminal.page import Page
+from sandbox_server.terminal.sessions import Sessions
+from sandbox_server.terminal.tickets import Tickets
 
 log = structlog.get_logger()
 
@@ -108,7 +114,11 @@ async def service(
     engine = engine or _engine(settings, pace)
     namespaces = _leases(settings, event_store, event_feed, engine)
     reconciler = Reconciler(event_feed, event_store, engine, namespaces, settings.workers, pace)
-    sandboxes = manager.StatefulSetManager(event_store, event_feed, engine, namespaces)
+    found = Sandboxes(event_feed, engine, pace)
+    execs = Execs(event_store, found, engine, pace, settings.execs_per_tenant)
+    tickets = Tickets(cipher(settings))
+    terminals = Sessions(found, execs, Streams(execs, pace), Holds(found, engine, pace), tickets, pace)
+    sandboxes = manager.StatefulSetManager(event_store, event_feed, Names(engine, terminals.url), namespaces)
     history = timedelta(seconds=settings.history)
     deployment = Deployment(
         engine=settings.engine,
@@ -117,17 +127,17 @@ async def service(
         tokens=authenticator.needs_token,
         reflection=settings.reflection,
     )
-    found = Sandboxes(event_feed, engine, pace)
     asking = Asking(found, engine, pace)
     server = Server(
         (
             Servicer(sandboxes, found, settings.defaults, settings.policy, pace, deployment),
             AccessServicer(
-                Execs(event_store, found, engine, pace, settings.execs_per_tenant),
+                execs,
                 Logs(found, engine, pace),
                 Ports(found, engine, pace),
                 Files(event_store, asking),
                 Trees(event_store, asking),
+                terminals,
                 pace,
             ),
         ),
@@ -143,6 +153,9 @@ async def service(
         await namespaces.open()
         port = await server.start(settings.listen, credentials)
         opened.push_async_callback(server.close)
+        if settings.access_address:
+            terminals.address = await opened.enter_async_context(_page(settings, terminals, authenticator, pace))
+            opened.push_async_callback(terminals.close)
         if settings.metrics_listen:
             opened.enter_context(
                 monitoring.served(
@@ -230,6 +243,20 @@ def _engine(settings: Settings, pace: Pace) -> engines.Engine:
     from sandbox_server.engines import local
 
     return local.LocalEngine(settings.local, settings.data_dir, pace)
+
+
+@asynccontextmanager
+async def _page(
+    settings: Settings, terminals: Sessions, authenticator: auth.Authenticator, pace: Pace
+) -> AsyncIterator[str]:
+    """Serves the page of terminals and yields where browsers reach it. Raises OSError if it cannot listen."""
+    anyone = None if authenticator.needs_token else Tenant(settings.tenant, settings.namespace_names)
+    context = None
+    if settings.tls_cert and settings.tls_key:
+        context = tls.context(settings.tls_cert, settings.tls_key, pace)
+    page = Page(terminals, settings.access_origins, anyone, pace)
+    async with page.served(settings.access_address, settings.access_url, context) as address:
+        yield address
 
 
 def _leases(

@@ -1161,6 +1161,64 @@ class ForwardPortResponse(_message.Message):
 Global___ForwardPortResponse: _TypeAlias = ForwardPortResponse  # noqa: Y015
 
 @_typing.final
+class OpenTerminalRequest(_message.Message):
+    """OpenTerminalRequest names a sandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenTerminalRequest: _TypeAlias = OpenTerminalRequest  # noqa: Y015
+
+@_typing.final
+class OpenTerminalResponse(_message.Message):
+    """OpenTerminalResponse is a ticket, which is a secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICKET_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ticket: _builtins.str
+    """The ticket. It is in no URL, and must not be put into one."""
+    url: _builtins.str
+    """The page that takes it."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when it can be used, 30 s from now."""
+
+    def __init__(
+        self,
+        *,
+        ticket: _builtins.str = ...,
+        url: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "ticket", b"ticket", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenTerminalResponse: _TypeAlias = OpenTerminalResponse  # noqa: Y015
+
+@_typing.final
 class Exec(_message.Message):
     """Exec is a command that was started in a sandbox."""
 

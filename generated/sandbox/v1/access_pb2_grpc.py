@@ -125,6 +125,11 @@ class SandboxAccessStub:
                 request_serializer=sandbox_dot_v1_dot_access__pb2.GetVolumeUsageRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_access__pb2.GetVolumeUsageResponse.FromString,
                 _registered_method=True)
+        self.OpenTerminal = channel.unary_unary(
+                '/sandbox.v1.SandboxAccess/OpenTerminal',
+                request_serializer=sandbox_dot_v1_dot_access__pb2.OpenTerminalRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_access__pb2.OpenTerminalResponse.FromString,
+                _registered_method=True)
 
 
 class SandboxAccessServicer:
@@ -463,6 +468,22 @@ class SandboxAccessServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenTerminal(self, request, context):
+        """OpenTerminal gives a ticket for a terminal in the browser.
+
+        Answers at once; nothing is started before a browser shows the ticket. The page at `url` takes it from a form, or from the
+        page that opened it in a message `{ticket: "…"}` (window.postMessage). Pages of other origins that the service names in
+        access-origins may use it at its WebSocket themselves. It counts once, for this incarnation of the sandbox. A terminal
+        that loses its browser waits 60 s for it, and ends 12 h after it began. Where calls need no token, the page at `ttyd_url`
+        of the sandbox fetches its tickets itself. Allowed in PHASE_RUNNING. A repeat gives another ticket.
+
+        Errors, besides those of any call:
+        FAILED_PRECONDITION  TERMINAL_NOT_SERVED: the service was started without access-listen. Use StartExec with `tty`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxAccessServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -555,6 +576,11 @@ def add_SandboxAccessServicer_to_server(servicer, server):
                     servicer.GetVolumeUsage,
                     request_deserializer=sandbox_dot_v1_dot_access__pb2.GetVolumeUsageRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_access__pb2.GetVolumeUsageResponse.SerializeToString,
+            ),
+            'OpenTerminal': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenTerminal,
+                    request_deserializer=sandbox_dot_v1_dot_access__pb2.OpenTerminalRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_access__pb2.OpenTerminalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1044,6 +1070,33 @@ class SandboxAccess:
             '/sandbox.v1.SandboxAccess/GetVolumeUsage',
             sandbox_dot_v1_dot_access__pb2.GetVolumeUsageRequest.SerializeToString,
             sandbox_dot_v1_dot_access__pb2.GetVolumeUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenTerminal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxAccess/OpenTerminal',
+            sandbox_dot_v1_dot_access__pb2.OpenTerminalRequest.SerializeToString,
+            sandbox_dot_v1_dot_access__pb2.OpenTerminalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -327,6 +327,18 @@ class SandboxAccessStub:
 
     Errors: those of any call.
     """
+    OpenTerminal: _grpc.UnaryUnaryMultiCallable[_access_pb2.OpenTerminalRequest, _access_pb2.OpenTerminalResponse]
+    """OpenTerminal gives a ticket for a terminal in the browser.
+
+    Answers at once; nothing is started before a browser shows the ticket. The page at `url` takes it from a form, or from the
+    page that opened it in a message `{ticket: "…"}` (window.postMessage). Pages of other origins that the service names in
+    access-origins may use it at its WebSocket themselves. It counts once, for this incarnation of the sandbox. A terminal
+    that loses its browser waits 60 s for it, and ends 12 h after it began. Where calls need no token, the page at `ttyd_url`
+    of the sandbox fetches its tickets itself. Allowed in PHASE_RUNNING. A repeat gives another ticket.
+
+    Errors, besides those of any call:
+      FAILED_PRECONDITION  TERMINAL_NOT_SERVED: the service was started without access-listen. Use StartExec with `tty`.
+    """
 
 @_typing.type_check_only
 class SandboxAccessAsyncStub(SandboxAccessStub):
@@ -592,6 +604,18 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
     PHASE_RUNNING. A repeat is a new read.
 
     Errors: those of any call.
+    """
+    OpenTerminal: _aio.UnaryUnaryMultiCallable[_access_pb2.OpenTerminalRequest, _access_pb2.OpenTerminalResponse]  # type: ignore[assignment]
+    """OpenTerminal gives a ticket for a terminal in the browser.
+
+    Answers at once; nothing is started before a browser shows the ticket. The page at `url` takes it from a form, or from the
+    page that opened it in a message `{ticket: "…"}` (window.postMessage). Pages of other origins that the service names in
+    access-origins may use it at its WebSocket themselves. It counts once, for this incarnation of the sandbox. A terminal
+    that loses its browser waits 60 s for it, and ends 12 h after it began. Where calls need no token, the page at `ttyd_url`
+    of the sandbox fetches its tickets itself. Allowed in PHASE_RUNNING. A repeat gives another ticket.
+
+    Errors, besides those of any call:
+      FAILED_PRECONDITION  TERMINAL_NOT_SERVED: the service was started without access-listen. Use StartExec with `tty`.
     """
 
 class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
@@ -963,6 +987,24 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
         PHASE_RUNNING. A repeat is a new read.
 
         Errors: those of any call.
+        """
+
+    @_abc_1.abstractmethod
+    def OpenTerminal(
+        self,
+        request: _access_pb2.OpenTerminalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.OpenTerminalResponse, _abc.Awaitable[_access_pb2.OpenTerminalResponse]]:
+        """OpenTerminal gives a ticket for a terminal in the browser.
+
+        Answers at once; nothing is started before a browser shows the ticket. The page at `url` takes it from a form, or from the
+        page that opened it in a message `{ticket: "…"}` (window.postMessage). Pages of other origins that the service names in
+        access-origins may use it at its WebSocket themselves. It counts once, for this incarnation of the sandbox. A terminal
+        that loses its browser waits 60 s for it, and ends 12 h after it began. Where calls need no token, the page at `ttyd_url`
+        of the sandbox fetches its tickets itself. Allowed in PHASE_RUNNING. A repeat gives another ticket.
+
+        Errors, besides those of any call:
+          FAILED_PRECONDITION  TERMINAL_NOT_SERVED: the service was started without access-listen. Use StartExec with `tty`.
         """
 
 def add_SandboxAccessServicer_to_server(servicer: SandboxAccessServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

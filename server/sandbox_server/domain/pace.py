@@ -116,6 +116,15 @@ class Pace:
     trim_every: float = 3600
     """Between two trims of the history, which is kept for a day at least."""
 
+    ticket_for: float = 30
+    """For which a ticket leads to a new terminal, as the contract says."""
+    terminal_held: float = 60
+    """For which a terminal waits for its browser to come back after a cut."""
+    terminal_ping: float = 20
+    """Between two pings to the browser of a terminal. One that does not answer has left."""
+    terminal_most: int = 12 * 3600
+    """That a terminal lasts. A replica that was killed cannot end those that nobody comes back to."""
+
     access_within: float = 10
     """For a program in a sandbox to answer, and for its input to be taken. A busy sandbox may be slow, and a call has 30 s."""
     access_stored_within: float = 120

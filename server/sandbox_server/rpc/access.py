@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from sandbox.v1 import access_pb2 as pb
 
 from sandbox_server.access.execs import Execs
@@ -18,6 +19,7 @@ from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.rpc.files import FileCalls
 from sandbox_server.rpc.trees import TreeCalls
+from sandbox_server.terminal.sessions import Sessions
 
 
 class AccessServicer(FileCalls, TreeCalls):
@@ -26,9 +28,12 @@ class AccessServicer(FileCalls, TreeCalls):
     described = pb.DESCRIPTOR.services_by_name["SandboxAccess"]
     endless = frozenset({"AttachExec", "WriteStdin", "StreamLogs", "ForwardPort"})
 
-    def __init__(self, found: Execs, printed: Logs, reached: Ports, files: Files, trees: Trees, pace: Pace) -> None:
+    def __init__(
+        self, found: Execs, printed: Logs, reached: Ports, files: Files, trees: Trees, terminals: Sessions, pace: Pace
+    ) -> None:
         FileCalls.__init__(self, files, pace)
         TreeCalls.__init__(self, trees, pace)
+        self._terminals = terminals
         self._logs = printed
         self._ports = reached
         self._execs = found
@@ -108,3 +113,10 @@ class AccessServicer(FileCalls, TreeCalls):
             await caller.write(ports.part(one))
 
         await self._ports.forward(principal, key, port, parts, send)
+
+    async def OpenTerminal(self, principal: Principal, request: pb.OpenTerminalRequest, caller: Caller) -> Fields:
+        principal.permit("OpenTerminal")
+        key = execs.sandbox(principal, request).key
+        opened = self._terminals.ticket(principal, key)
+        ticket, expires_at = await deadlines.within(self._pace.call_most, caller, opened)
+        return {"ticket": ticket, "url": self._terminals.url(key), "expires_at": Timestamp(seconds=int(expires_at))}

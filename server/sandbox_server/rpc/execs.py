@@ -43,7 +43,7 @@ def place(principal: Principal, request: Any, violations: Iterable[Violation] = 
     return Place(principal, principal.key(request.namespace, request.sandbox_id), request.exec_id, request.incarnation)
 
 
-def sandbox(principal: Principal, request: pb.ListExecsRequest) -> Place:
+def sandbox(principal: Principal, request: pb.ListExecsRequest | pb.OpenTerminalRequest) -> Place:
     """Returns which sandbox a request is about. Raises as `place`."""
     if found := tuple(_bad_names(principal, request)):
         raise errors.Invalid(found)

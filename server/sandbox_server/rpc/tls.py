@@ -34,6 +34,25 @@ def credentials(certificate: Path, key: Path, pace: Pace) -> grpc.ServerCredenti
     return grpc.dynamic_ssl_server_credentials(first, fetch)  # type: ignore[arg-type]
 
 
+def context(certificate: Path, key: Path, pace: Pace) -> ssl.SSLContext:
+    """Returns a context for HTTPS that goes with the files as `credentials` do. Raises ValueError as these."""
+    pair = files.Reloaded(lambda: _loaded(certificate, key), certificate, key, again=pace.files_again)
+    served = _loaded(certificate, key)
+
+    def renew(handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        handshake.context = pair()
+
+    served.sni_callback = renew
+    return served
+
+
+def _loaded(certificate: Path, key: Path) -> ssl.SSLContext:
+    _read(certificate, key)
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    made.load_cert_chain(certificate, key, files.no_passphrase)
+    return made
+
+
 def expiry(certificate: Path, key: Path) -> datetime:
     """Returns until when a certificate is valid. Raises ValueError for files that would not be served; see `credentials`."""
     _, chain = _read(certificate, key)

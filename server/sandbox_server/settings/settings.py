@@ -50,6 +50,18 @@ class Settings(BaseSettings, Local, Kubernetes, Timing, Defaults, Serving):
         _need(here or tls or self.allow_plaintext, f"listen: no tls-cert {away}: or give allow-plaintext")
         near = _is_loopback(metrics) or self.allow_plaintext
         _need(near, f"metrics-listen: they are not secured {away}: or give allow-plaintext")
+        access = self.access_address or "localhost:0"
+        _need(_is_address(access), f"access-listen: {_ADDRESS}")
+        near = _is_loopback(access) or tls or self.allow_plaintext
+        _need(near, f"access-listen: no tls-cert {away}: or give allow-plaintext")
+        for name, origins in (
+            ("access-url", [self.access_url] if self.access_url else []),
+            ("access-origins", self.access_origins),
+        ):
+            _need(
+                all(map(_ORIGIN.fullmatch, origins)),
+                f"{name}: must be like https://terminals.example.com, without a path",
+            )
         named = self.token_file is not None or self.allow_anonymous
         _need(here or named, f"listen: no token-file {away}: or give allow-anonymous")
         outside = self.engine == "kubernetes" or "KUBERNETES_SERVICE_HOST" not in os.environ
@@ -67,6 +79,16 @@ class Settings(BaseSettings, Local, Kubernetes, Timing, Defaults, Serving):
     def namespace_names(self) -> tuple[str, ...]:
         """The namespaces of the one tenant."""
         return tuple(one.strip() for one in self.namespaces.split(",") if one.strip())
+
+    @property
+    def access_address(self) -> str:
+        """Where the page of terminals is served; empty if nowhere."""
+        if self.access_listen != "auto":
+            return self.access_listen
+        if self.engine != "local" or not _is_address(self.listen):
+            return ""
+        port = int(self.listen.rpartition(":")[2])
+        return f"127.0.0.1:{port + 1 if 0 < port < 65535 else 0}"
 
     @property
     def defaults(self) -> Defaults:
@@ -121,6 +143,9 @@ _ADDRESS = "must be an address and a port of at most 65535, such as 127.0.0.1:50
 
 _NAME = r"(?=[^:]{1,253}:)(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?"
 _PLACE = re.compile(rf"(?:\[[0-9A-Fa-f:.]+(?:%[^\]/]+)?\]|{_NAME}):([0-9]{{1,5}})")
+
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.:\[\]-]{1,260}")
 
 
 def _is_socket(address: str) -> bool:

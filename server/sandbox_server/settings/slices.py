@@ -77,6 +77,14 @@ class Serving(Slice):
     reflection: bool = True
     """Serve the contract to tools such as grpcurl, to callers that may call."""
 
+    access_listen: str = "auto"
+    """Address and port of the page of terminals; auto: with the local engine 127.0.0.1 and the port after that of listen, with
+    Kubernetes none; empty: none."""
+    access_url: str = ""
+    """Where browsers reach that page, such as https://terminals.example.com; empty: at access-listen itself."""
+    access_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(operator.split)] = ()
+    """Other web origins whose pages may show the page of terminals or use its tickets, comma-separated."""
+
     metrics_listen: str = ""
     """Address and port to serve /metrics, /healthz and /readyz on, over HTTP; empty: none."""
     log_format: Literal["console", "json"] = "console"
