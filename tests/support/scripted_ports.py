@@ -24,12 +24,14 @@ class Ports:
     """`loopback` says which port of this machine stands for a port of the pods; nothing listens on others.
 
     `as_containerd`: the connection is closed a second after either side has ended, and no end is handed on.
+    `ends_first`: the runtime ends the data before the kubelet says why.
     `split`: bytes of a message. `tunnels`: whether the API server knows the protocol. `pings`: it asks for a sign of life.
     """
 
     def __init__(self) -> None:
         self.loopback: dict[int, int] = {}
         self.as_containerd = False
+        self.ends_first = False
         self.split = 32 * 1024
         self.tunnels = True
         self.pings = 0
@@ -118,10 +120,13 @@ class _Forward:
         except OSError as error:
             complaint = f"error forwarding port: {error}"
         with contextlib.suppress(OSError):
+            if self._ports.ends_first:
+                await self._data("data", b"", fin=True)
             if complaint:
                 await self._data("error", complaint.encode())
             await self._data("error", b"", fin=True)
-            await self._data("data", b"", fin=True)
+            if not self._ports.ends_first:
+                await self._data("data", b"", fin=True)
 
     async def _forward(self, port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=65536)

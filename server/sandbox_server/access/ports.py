@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
 from sandbox_server import engines
 from sandbox_server.access.sandboxes import Sandboxes, not_reached, refusals
 from sandbox_server.access.slots import Slots
@@ -11,6 +13,8 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key, Sandbox
+
+log = structlog.get_logger()
 
 OF_SANDBOX = 64
 OF_TENANT = 512
@@ -47,6 +51,9 @@ class Ports:
         with self._slots.taken(sandbox), refusals():
             try:
                 async with self._engine.connect(sandbox, incarnation, port) as connection:
+                    log.info(
+                        "port_connected", namespace=key.namespace, sandbox=key.id, tenant=principal.name, port=port
+                    )
                     works = (_take(connection, parts), _give(connection, send))
                     await _together(self._ended(principal, sandbox, incarnation), *works)
             except engines.PortRefused as error:

@@ -85,6 +85,24 @@ async def test_refusal_that_comes_late_is_said_as_well(place: ScriptedPlace, for
     assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "PORT_REFUSED")
 
 
+@pytest.mark.parametrize("port", [PORT, 1])
+async def test_refusal_after_the_end_of_the_data_is_said_as_well(
+    place: ScriptedPlace, forwarder: Forwarder, port: int
+) -> None:
+    place.api.ports.ends_first = True
+    async with place.listening(echo):
+        connection = forwarder.connect(port=port)
+        await connection.send(b"some", eof=True)
+        if port == PORT:
+            await connection.opened()
+            assert await connection.rest() == b"some"
+            assert await connection.receive() is None
+        else:
+            with pytest.raises(grpc.RpcError) as caught:
+                await connection.rest()
+            assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "PORT_REFUSED")
+
+
 async def test_cut_connection_is_unavailable(place: ScriptedPlace, forwarder: Forwarder) -> None:
     async with place.listening(echo):
         connection = forwarder.connect()

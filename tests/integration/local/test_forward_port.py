@@ -2,16 +2,20 @@
 
 import asyncio
 import dataclasses
+import json
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from sandbox.v1 import access_pb2 as pb
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
 from tests.contract.ports import *  # noqa: F403 - the tests themselves
 from tests.contract.ports import echo
-from tests.support.forwarding import Forwarder, Serve, serving
+from tests.support.forwarding import Forwarder, Serve, forwarding, serving
 from tests.support.local import LocalRig
 from tests.support.rig import FAST, A
 from tests.support.working import refusal
@@ -71,3 +75,35 @@ async def test_loopback_port_of_the_url_is_reached_as_well(place: LocalPlace, fo
         await connection.send(b"hi", eof=True)
         await connection.opened()
         assert await connection.rest() == b"hi"
+
+
+async def test_other_tenants_and_operators_that_only_read_reach_neither_ports_nor_logs(
+    place: LocalPlace, tmp_path: Path
+) -> None:
+    tokens = {name: f"token-of-the-{name}-1" for name in ("default", "other", "operator")}
+    tenants = [{"name": name, "namespaces": [name], "tokens": [tokens[name]]} for name in ("default", "other")]
+    content = {"tenants": tenants, "operators": [{"name": "operator", "tokens": [tokens["operator"]]}]}
+    (tmp_path / "tokens").write_text(json.dumps(content))
+    place.rig.settings["token_file"] = tmp_path / "tokens"
+    await place.rig.restart()
+    await place.rig.settled(A, Phase.RUNNING)
+    names = {"sandbox_id": A, "namespace": "default"}
+    outcomes = {}
+    async with place.listening(echo), forwarding(place.rig, place.port) as later:
+        for name, token in tokens.items():
+            fields: dict[str, Any] = {"timeout": 20, "metadata": (("authorization", f"Bearer {token}"),)}
+            request = pb.ForwardPortRequest(**names, port=place.port, eof=True)
+            calls = {
+                "StreamLogs": later.stub.StreamLogs(pb.StreamLogsRequest(**names), **fields),
+                "ForwardPort": later.stub.ForwardPort(iter([request]), **fields),
+            }
+            for method, call in calls.items():
+                try:
+                    outcomes[name, method] = str(len([one async for one in call]))
+                except grpc.RpcError as error:
+                    outcomes[name, method] = refusal(error)[1]
+    reasons = {"other": "SANDBOX_NOT_FOUND", "operator": "OPERATOR_READS_ONLY"}
+    for name, reason in reasons.items():
+        assert {outcomes[name, method] for method in ("StreamLogs", "ForwardPort")} == {reason}
+    # Nothing was printed; and a connection is opened and ended.
+    assert (outcomes["default", "StreamLogs"], outcomes["default", "ForwardPort"]) == ("0", "2")

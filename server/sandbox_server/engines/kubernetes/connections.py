@@ -42,6 +42,9 @@ class Connection:
         self._arrived = b""
         self._complaint = b""
         self._ended = False
+        """Whether the other side has ended its data."""
+        self._explained = False
+        """Whether the kubelet has nothing more to say."""
         self._failure: Exception | None = None
         self._filling: asyncio.Task[None] | None = None
 
@@ -62,6 +65,8 @@ class Connection:
 
     async def write(self, data: bytes) -> None:
         """Sends messages, and waits while the connection takes no more."""
+        if self._ended and self._explained:
+            raise engines.Unreachable("portforward: the other side has closed the connection")
         for begin in range(0, len(data), _MESSAGE_MOST):
             await self._send(spdy.data(_DATA, data[begin : begin + _MESSAGE_MOST]))
 
@@ -83,26 +88,41 @@ class Connection:
 
     async def _fill(self) -> None:
         """Returns when there is data, or the other side has ended. Raises what has broken the connection."""
-        while not self._arrived and not self._ended:
+        while not self._arrived:
             if self._failure is not None:
                 raise self._failure
-            message = await self._socket.receive()
-            if message.type is not aiohttp.WSMsgType.BINARY:
-                raise engines.Unreachable("portforward: the connection was cut")
+            if not self._ended:
+                await self._receive()
+                continue
+            # Some runtimes end the data before the kubelet says why, if there is a reason.
             try:
-                for frame in self._frames.feed(message.data):
-                    await self._take(frame)
-            except spdy.Broken as error:
-                raise engines.Unreachable(f"portforward: {error}") from None
+                async with asyncio.timeout(self._settled_after):
+                    while not self._explained and self._failure is None:
+                        await self._receive()
+            except TimeoutError:
+                return
+            if self._failure is None:
+                return
+
+    async def _receive(self) -> None:
+        message = await self._socket.receive()
+        if message.type is not aiohttp.WSMsgType.BINARY:
+            self._fail("the connection was cut")
+            return
+        try:
+            for frame in self._frames.feed(message.data):
+                await self._take(frame)
+        except spdy.Broken as error:
+            self._fail(str(error))
 
     async def _take(self, frame: Frame) -> None:
         match frame:
             case Frame(spdy.Kind.DATA, stream, data, fin) if stream == _DATA:
                 self._arrived += data
-                # After a failure the kubelet ends both streams as if nothing had happened.
-                self._ended = self._ended or (fin and self._failure is None)
+                self._ended = self._ended or fin
             case Frame(spdy.Kind.DATA, stream, data, fin) if stream == _ERROR:
                 self._complaint += data[: _COMPLAINT_MOST - len(self._complaint)]
+                self._explained = self._explained or fin
                 if fin and self._complaint:
                     self._fail("")
             case Frame(spdy.Kind.RST_STREAM, stream) if stream == _DATA:
