@@ -21,6 +21,7 @@ class Relay:
         self._passing = threading.Event()
         self._passing.set()
         self._fatal = b""
+        self._left: tuple[int, bool] | None = None
         self._losing = False
         self._threads: set[threading.Thread] = set()
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -33,6 +34,10 @@ class Relay:
     def lose_answer_to(self, request: bytes) -> None:
         """What next has these bytes gets through, and takes effect; with its answer every connection breaks."""
         self._fatal = request
+
+    def cut_after(self, size: int, answers: bool) -> None:
+        """Breaks every connection once so many bytes of the answers, or of the requests, have passed. New ones work."""
+        self._left = (size, answers)
 
     def cut(self) -> None:
         """Breaks every connection, with what was held back lost; new ones work."""
@@ -99,6 +104,14 @@ class Relay:
                         self.cut()
                 elif self._fatal and self._fatal in data:
                     self._fatal, self._losing = b"", True
+                if self._left is not None and self._left[1] == answers:
+                    left = self._left[0]
+                    self._left = (left - len(data), answers)
+                    if left <= len(data):
+                        self._left = None
+                        sink.sendall(data[:left])
+                        self.cut()
+                        break
                 sink.sendall(data)
         _end(source)
         _end(sink)
