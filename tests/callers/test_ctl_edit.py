@@ -136,7 +136,7 @@ def test_variable_that_somebody_sets_meanwhile_stays(
     assert list(client.get(made).env_names) == ["KEPT", "MEANWHILE", "SET"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow), signal.SIGINT])
 def test_file_is_removed_when_the_command_is_ended(
     run: Run, made: pb.Sandbox, editor: Editor, folder: Path, number: signal.Signals
 ) -> None:

@@ -40,11 +40,11 @@ def shell(service: Service, line: str) -> "subprocess.CompletedProcess[bytes]":
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ("delete never-was <&-", 3),
+        pytest.param("delete never-was <&-", 3, marks=pytest.mark.slow),
         ("delete never-was 0<&- 1>&- 2>&-", 3),
         (f"status {NAME} >&-", 0),
-        (f"-o json get {NAME} 1>&- 2>&-", 0),
-        ("list -p nobody 2>&-", 0),
+        pytest.param(f"-o json get {NAME} 1>&- 2>&-", 0, marks=pytest.mark.slow),
+        pytest.param("list -p nobody 2>&-", 0, marks=pytest.mark.slow),
         (f"env set {NAME} --env-file - <&-", 1),
     ],
 )
@@ -73,7 +73,7 @@ def test_a_watch_without_an_output_goes_on(service: Service, sandbox: str) -> No
     ("line", "said"),
     [
         ("status $(printf '\\377')", b"an argument is not UTF-8 text"),
-        ("create -p demo -- $(printf 'a\\377')", b"an argument is not UTF-8 text"),
+        pytest.param("create -p demo -- $(printf 'a\\377')", b"an argument is not UTF-8 text", marks=pytest.mark.slow),
         (f"env set {NAME} A=$(printf 'canary\\377')", b"A is not UTF-8 text"),
         (f"env set {NAME} OF_SHELL", b"OF_SHELL is not UTF-8 text"),
         (f"env set {NAME} ''", b"'' is not in this shell's environment"),

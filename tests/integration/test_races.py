@@ -81,11 +81,14 @@ async def test_of_mutations_raced_at_random_the_last_acknowledged_holds(make_ser
 
 
 @pytest.mark.fault(9)
-async def test_a_create_that_its_caller_leaves_is_all_or_nothing(make_service: Callable[..., Service]) -> None:
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+async def test_a_create_that_its_caller_leaves_is_all_or_nothing(
+    make_service: Callable[..., Service], count: int
+) -> None:
     service, choose = make_service("--local-isolation", "none").start(), chance()
     requests = [
         pb.CreateSandboxRequest(sandbox_id=f"left-{number}", request_id=str(uuid.uuid4()), spec=SLEEP)
-        for number in range(200)
+        for number in range(count)
     ]
     async with (
         AsyncClient(service.address, timeout=90) as client,
@@ -102,12 +105,12 @@ async def test_a_create_that_its_caller_leaves_is_all_or_nothing(make_service: C
                     call.cancel()
                 await call
 
-        for first in range(0, 200, 10):
+        for first in range(0, count, 10):
             await asyncio.gather(*(leave(number) for number in range(first, first + 10)))
         made = {one.sandbox_id: one.uid async for one in client.list()}
         answers = await asyncio.gather(*(stub.CreateSandbox(one) for one in requests))
         uids = {one.sandbox.sandbox_id: one.sandbox.uid for one in answers}
-        assert len(uids) == 200
+        assert len(uids) == count
         assert made.items() <= uids.items()
         assert {one.sandbox_id: one.uid async for one in client.list()} == uids
         await asyncio.gather(*(client.wait_until(name, "RUNNING", timeout=90) for name in uids))

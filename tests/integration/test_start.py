@@ -37,7 +37,15 @@ def server(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.find(42)
 @pytest.mark.parametrize(
-    "package", ["pydantic", "pydantic_settings", "structlog", "uvloop", "cryptography", "grpc_health", "kubernetes"]
+    "package",
+    [
+        "pydantic",
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ("pydantic_settings", "structlog", "uvloop", "cryptography", "grpc_health")
+        ),
+        "kubernetes",
+    ],
 )
 def test_an_install_without_the_server_says_what_to_install(package: str, tmp_path: Path) -> None:
     words = ["--engine", "kubernetes", "--kubeconfig", "none", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path)]
@@ -81,7 +89,7 @@ def test_a_mistyped_variable_is_warned_of_without_its_value(make_service: Callab
 
 
 @pytest.mark.find(42)
-@pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL"])
+@pytest.mark.parametrize("form", ["PKCS8", pytest.param("TraditionalOpenSSL", marks=pytest.mark.slow)])
 def test_a_key_with_a_passphrase_is_refused_on_a_terminal(form: str, tmp_path: Path) -> None:
     chain, key = certificate(tmp_path / "tls", "closed")
     plain = serialization.load_pem_private_key(key.read_bytes(), None)

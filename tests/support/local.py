@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import Readiness, SandboxSpec
@@ -21,6 +22,8 @@ from tests.support.ports import LOCAL_PORTS
 from tests.support.rig import Rig
 from tests.support.waiting import PATIENCE
 
+BOTH = pytest.mark.parametrize("isolation", ["isolated", "plain"])
+"""Marks a test whose subject differs without bubblewrap, so that `make test` runs it with and without."""
 # Serves until the file `crash` is in its home.
 PROGRAM = """
 while ! test -e crash; do sleep 0.05; done

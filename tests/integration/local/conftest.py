@@ -10,9 +10,9 @@ from sandbox_server.engines import local
 from tests.support.local import LocalGround, LocalRig
 
 
-@pytest.fixture(params=["isolated", "plain"])
+@pytest.fixture(params=["isolated", pytest.param("plain", marks=pytest.mark.slow)])
 def isolation(request: pytest.FixtureRequest) -> str:
-    """Whether the sandboxes of the rig run in bubblewrap."""
+    """Whether the sandboxes of the rig run in bubblewrap. `make test` runs without it what is marked with `local.BOTH`."""
     return str(request.param)
 
 

@@ -12,7 +12,9 @@ from sandbox_server.domain.phase import Phase
 from sandbox_server.engines import local
 from sandbox_server.engines.local import processes
 
-from tests.support.local import LocalRig
+from tests.support.local import BOTH, LocalRig
+
+pytestmark = BOTH
 
 A = "process-a"
 SERVE = "exec sleep MARK"

@@ -16,7 +16,7 @@ from sandbox_server.access import files
 from sandbox_server.domain.phase import Phase
 
 from tests.support.filing import Filer
-from tests.support.local import LocalRig
+from tests.support.local import BOTH, LocalRig
 from tests.support.working import refusal
 
 A = "files-a"
@@ -36,9 +36,6 @@ ODD = [
     b"n" * 255,
     b": Permission denied",
 ]
-
-
-BOTH = pytest.mark.parametrize("isolation", ["isolated", "plain"])
 
 
 @pytest.fixture

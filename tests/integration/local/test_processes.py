@@ -21,13 +21,14 @@ from sandbox_server.engines.local import launch
 
 from tests.integration.local import as_nobody
 from tests.support import samples
-from tests.support.local import LocalRig
+from tests.support.local import BOTH, LocalRig
 from tests.support.service import without_coverage
 
 A = "process-a"
 SERVE = "exec sleep MARK"
 
 
+@BOTH
 async def test_delete_ends_children_that_were_forked_twice(rig: LocalRig) -> None:
     script = "(sleep MARK & sleep MARK &) ; (trap '' TERM; sleep MARK; sleep MARK) & exec sleep MARK"
     await rig.create(A, spec=rig.ground.script(script))
@@ -51,6 +52,7 @@ async def test_stop_asks_the_program_first_and_waits_for_it(rig: LocalRig) -> No
 @pytest.mark.fault(65)
 @pytest.mark.find(15)
 @pytest.mark.parametrize("seconds", [0, 1])
+@BOTH
 async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period_of_its_spec(
     rig: LocalRig, seconds: int
 ) -> None:
@@ -141,6 +143,7 @@ async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, pace
     assert Reason.RESTARTING in {one.status.reason for one in rig.history}
 
 
+@BOTH
 async def test_process_that_cannot_start_is_reported_and_can_be_stopped(rig: LocalRig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -213,6 +216,7 @@ def zombies() -> set[int]:
     return {one.pid for one in psutil.Process().children() if one.status() == psutil.STATUS_ZOMBIE}
 
 
+@BOTH
 async def test_a_process_whose_identity_cannot_be_written_never_begins(
     rig: LocalRig, pace: Pace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

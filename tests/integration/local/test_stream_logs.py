@@ -53,11 +53,6 @@ class LocalTalker:
         await self.rig.until(A, lambda one: one.status.last_exit is not None)
 
 
-@pytest.fixture(params=["isolated", pytest.param("plain", marks=pytest.mark.slow)])
-def isolation(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def pace() -> Pace:
     return dataclasses.replace(FAST, call_most=Pace.call_most)
