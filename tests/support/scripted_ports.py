@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from aiohttp import WSMsgType, web
 
 PROTOCOL = "SPDY/3.1+portforward.k8s.io"
-SYN_STREAM, SYN_REPLY, PING, GOAWAY = 1, 2, 6, 7
+SYN_STREAM, SYN_REPLY, RST_STREAM, PING = 1, 2, 3, 6
 REFUSED = (
     'error forwarding port 80 to pod p, uid u: failed to execute portforward in network namespace "/var/run/netns/n": failed '
     'to connect to localhost:80 inside namespace "n", IPv4: dial tcp4 127.0.0.1:80: connect: connection refused IPv6 dial '
@@ -24,7 +24,7 @@ class Ports:
     """`loopback` says which port of this machine stands for a port of the pods; nothing listens on others.
 
     `as_containerd`: the connection is closed a second after either side has ended, and no end is handed on.
-    `ends_first`: the runtime ends the data before the kubelet says why.
+    `ends_first`: the runtime ends the data before the kubelet says why. After a refusal the kubelet resets what has not ended.
     `split`: bytes of a message. `tunnels`: whether the API server knows the protocol. `pings`: it asks for a sign of life.
     """
 
@@ -124,6 +124,10 @@ class _Forward:
                 await self._data("data", b"", fin=True)
             if complaint:
                 await self._data("error", complaint.encode())
+                if not self._ports.ends_first:
+                    await self._send(struct.pack(">IIII", 0x80030000 | RST_STREAM, 8, self._streams["data"], 5))
+                await self._send(struct.pack(">IIII", 0x80030000 | RST_STREAM, 8, self._streams["error"], 5))
+                return
             await self._data("error", b"", fin=True)
             if not self._ports.ends_first:
                 await self._data("data", b"", fin=True)

@@ -122,15 +122,23 @@ class Connection:
                 self._ended = self._ended or fin
             case Frame(spdy.Kind.DATA, stream, data, fin) if stream == _ERROR:
                 self._complaint += data[: _COMPLAINT_MOST - len(self._complaint)]
-                self._explained = self._explained or fin
-                if fin and self._complaint:
-                    self._fail("")
+                if fin:
+                    self._explain()
+            # After a failure the kubelet writes why, and resets both streams in place of ending them.
+            case Frame(spdy.Kind.RST_STREAM, stream) if stream == _ERROR:
+                self._explain()
             case Frame(spdy.Kind.RST_STREAM, stream) if stream == _DATA:
                 self._fail("the connection was reset")
             case Frame(spdy.Kind.GOAWAY):
                 self._fail("the kubelet ends the connection")
             case Frame(spdy.Kind.PING):
                 await self._send(spdy.pong(frame))
+
+    def _explain(self) -> None:
+        """Notes that the kubelet has nothing more to say."""
+        self._explained = True
+        if self._complaint:
+            self._fail("")
 
     def _fail(self, otherwise: str) -> None:
         """Notes why the connection failed: what the kubelet has said, if that is anything."""
