@@ -103,10 +103,19 @@ _TYPES: dict[grpc.StatusCode, type[ServiceError]] = {
 }
 
 
+_OWN = ("Locally cancelled by application!", "Channel closed!")
+"""What gRPC says of a call that this process has cancelled itself."""
+
+
 def from_rpc(error: Any) -> ServiceError:
-    """Returns the typed error of a `grpc.RpcError` or a `grpc.aio.AioRpcError`."""
+    """Returns the typed error of a `grpc.RpcError` or a `grpc.aio.AioRpcError`.
+
+    A service that stops cancels the calls that it has not taken yet: to a caller it is unavailable.
+    """
     code = error.code()
     message = error.details() or ""
+    if code is grpc.StatusCode.CANCELLED and message not in _OWN:
+        code = grpc.StatusCode.UNAVAILABLE
     reason = ""
     reference = ""
     fields: dict[str, str] = {}

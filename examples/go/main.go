@@ -52,7 +52,7 @@ func watch(ctx context.Context, client pb.SandboxServiceClient, id string, after
 			return errors.New("the sandbox ended")
 		case status.Code(err) == codes.OutOfRange:
 			after = nil // The history is no longer kept: begin with the current status.
-		case status.Code(err) == codes.Unavailable:
+		case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled && ctx.Err() == nil:
 			time.Sleep(200 * time.Millisecond)
 		default:
 			return err
@@ -203,7 +203,7 @@ func main() {
 	}
 	connection, err := grpc.NewClient(cmp.Or(os.Getenv("SANDBOX_SERVER"), "127.0.0.1:50051"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// gRPC repeats calls on UNAVAILABLE, which is safe because every mutation has a request id.
+		// gRPC repeats calls on UNAVAILABLE and CANCELLED, which is safe because every mutation has a request id.
 		grpc.WithDefaultServiceConfig(string(config)),
 		// A connection that went silent is noticed within 40 seconds.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),

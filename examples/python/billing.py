@@ -128,7 +128,7 @@ def main() -> None:
                 if error.code() is grpc.StatusCode.OUT_OF_RANGE:
                     with db:
                         db.execute("DELETE FROM place")
-                elif error.code() is grpc.StatusCode.UNAVAILABLE:
+                elif error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                     time.sleep(1)
                 else:
                     raise

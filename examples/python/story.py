@@ -16,7 +16,7 @@ from sandbox.v1 import sandbox_pb2_grpc
 SERVER = os.environ.get("SANDBOX_SERVER", "127.0.0.1:50051")
 SERVICE_CONFIG = pathlib.Path(__file__).parents[2] / "protos" / "service_config.json"
 OPTIONS = [
-    # gRPC repeats calls on UNAVAILABLE, which is safe because every mutation has a request id.
+    # gRPC repeats calls on UNAVAILABLE and CANCELLED, which is safe because every mutation has a request id.
     ("grpc.service_config", SERVICE_CONFIG.read_text()),
     # A connection that went silent is noticed within 40 seconds.
     ("grpc.keepalive_time_ms", 30_000),
@@ -44,7 +44,7 @@ def watch(stub: sandbox_pb2_grpc.SandboxServiceStub, sandbox_id: str, after: int
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.OUT_OF_RANGE:
                 after = None  # The history is no longer kept: begin with the current status.
-            elif error.code() is grpc.StatusCode.UNAVAILABLE:
+            elif error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                 time.sleep(0.2)
             else:
                 raise

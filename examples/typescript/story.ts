@@ -30,7 +30,7 @@ const client = new contract.sandbox.v1.SandboxService(
   process.env.SANDBOX_SERVER ?? '127.0.0.1:50051',
   grpc.credentials.createInsecure(),
   {
-    // gRPC repeats calls on UNAVAILABLE, which is safe because every mutation has a request id.
+    // gRPC repeats calls on UNAVAILABLE and CANCELLED, which is safe because every mutation has a request id.
     'grpc.service_config': readFileSync(`${PROTOS}/service_config.json`, 'utf8'),
     // A connection that went silent is noticed within 40 seconds.
     'grpc.keepalive_time_ms': 30_000,
@@ -68,7 +68,7 @@ async function* watch(sandboxId: string, after?: number): AsyncGenerator<Sandbox
       const { code } = error as grpc.ServiceError;
       if (code === grpc.status.OUT_OF_RANGE) {
         after = undefined; // The history is no longer kept: begin with the current status.
-      } else if (code === grpc.status.UNAVAILABLE) {
+      } else if (code === grpc.status.UNAVAILABLE || code === grpc.status.CANCELLED) {
         await sleep(200);
       } else {
         throw error;

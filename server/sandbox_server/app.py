@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -217,6 +218,7 @@ async def service(
 
 async def serve(settings: Settings) -> None:
     """Runs the service until SIGTERM or SIGINT. Raises what `service` raises."""
+    asyncio.get_running_loop().set_exception_handler(report)
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
@@ -232,6 +234,19 @@ async def serve(settings: Settings) -> None:
         await stopped.wait()
         log.info("stopping")
     log.info("stopped")
+
+
+def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs what the event loop could raise nowhere. A connection that was lost is no failure of the service.
+
+    When one is cut, uvloop may still write to it the end of its TLS.
+    """
+    error, message = context.get("exception"), context["message"]
+    lost = isinstance(error, OSError) or (isinstance(error, RuntimeError) and "is closed" in str(error))
+    if "transport" in context and lost:
+        log.info("connection_lost", message=f"{message}: {error}")
+    else:
+        log.error("event_loop_failed", message=message, exc_info=error)
 
 
 def _engine(settings: Settings, pace: Pace) -> engines.Engine:

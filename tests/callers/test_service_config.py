@@ -1,8 +1,11 @@
 """The service config of the contract in gRPC itself, as a caller without the Python client uses it, and in the client."""
 
+import asyncio
+import contextlib
+import functools
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import grpc
 import pytest
 from sandbox.v1 import access_pb2, sandbox_pb2_grpc
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import Client, policy
+from sandbox_client import AsyncClient, Client, errors, policy
 
 from tests.support import relay
 from tests.support.service import Service
@@ -62,7 +65,7 @@ def test_streams_alone_have_no_time_limit() -> None:
     assert [(one["service"], one["method"]) for one in unlimited["name"]] == [
         (one.containing_service.full_name, one.name) for one in streams
     ]
-    assert policy.CALLS.codes == {grpc.StatusCode.UNAVAILABLE}
+    assert policy.CALLS.codes == {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 def test_calls_of_plain_stubs_outlive_a_restart_of_the_service(
@@ -84,6 +87,48 @@ def test_calls_of_plain_stubs_outlive_a_restart_of_the_service(
         service.start()
         assert stopping.result().sandbox.desired_state == pb.DESIRED_STATE_STOPPED
         assert reading.result().status.uid == made.uid
+
+
+async def test_no_call_fails_while_the_service_is_restarted_under_a_burst_of_calls(
+    make_service: Callable[..., Service],
+) -> None:
+    # gRPC cancels the calls that have arrived at a service that stops and were not taken yet.
+    service = make_service().start()
+    with service.client() as client:
+        sandbox_id = client.create("restarted", spec=SLEEP).sandbox_id
+    options = [("grpc.service_config", policy.SERVICE_CONFIG), ("grpc.use_local_subchannel_pool", 1)]
+    answers = 0
+    failures: list[str] = []
+    ended = asyncio.Event()
+
+    async def ask(call: Callable[[], Awaitable[Any]]) -> None:
+        nonlocal answers
+        while not ended.is_set():
+            try:
+                await call()
+                answers += 1
+            except (grpc.aio.AioRpcError, errors.ServiceError) as error:
+                failures.append(repr(error))
+                return
+
+    async with contextlib.AsyncExitStack() as opened:
+        calls: list[Callable[[], Awaitable[Any]]] = []
+        for _ in range(10):
+            channel = await opened.enter_async_context(grpc.aio.insecure_channel(service.address, options))
+            plain = sandbox_pb2_grpc.SandboxServiceStub(channel).GetStatus
+            calls += [functools.partial(plain, pb.GetStatusRequest(sandbox_id=sandbox_id))] * 20
+        ours = await opened.enter_async_context(AsyncClient(service.address))
+        calls += [functools.partial(ours.status, sandbox_id)] * 20
+        asking = [asyncio.create_task(ask(one)) for one in calls]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(service.terminate)
+        before = answers
+        await asyncio.to_thread(service.start)
+        await asyncio.sleep(1)
+        ended.set()
+        await asyncio.gather(*asking)
+    assert failures == []
+    assert answers > before
 
 
 def test_the_client_outlives_a_restart_of_the_service(make_service: Callable[..., Service]) -> None:

@@ -111,11 +111,14 @@ func (r *relay) run(ctx context.Context) error {
 		} else {
 			err = r.follow(ctx)
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		switch status.Code(err) {
 		case codes.OK:
 		case codes.OutOfRange:
 			r.after = nil
-		case codes.Unavailable:
+		case codes.Unavailable, codes.Canceled:
 			time.Sleep(200 * time.Millisecond)
 		default:
 			return err

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Whether the service was not reached or not ready. tonic makes such an error itself when the connection is lost; then
 /// it has a source, and any code.
 fn lost(error: &Status) -> bool {
-    error.code() == Code::Unavailable || Error::source(error).is_some()
+    matches!(error.code(), Code::Unavailable | Code::Cancelled) || Error::source(error).is_some()
 }
 
 /// Makes a call and repeats it like protos/service_config.json, which tonic does not read. Safe because every mutation

@@ -24,7 +24,7 @@ What holds for every call:
              payload changes nothing and answers with the sandbox as it is then. If another sandbox has its name by
              then, it answers with the sandbox as the mutation left it. Repeat a mutation whose answer was lost.
   Retries    service_config.json, two folders up, is a gRPC service config for clients of any language. It repeats a call
-             on UNAVAILABLE alone, with back-off. That is safe for every method: a read changes nothing, and a mutation
+             on UNAVAILABLE and CANCELLED alone, with back-off. That is safe for every method: a read changes nothing, and a mutation
              with a `request_id` takes effect once. (Without one, a repeated CreateSandbox can create two sandboxes.)
              A call waits up to 30 s for a connection, because gRPC connects again more slowly than it repeats a call.
              A watch has no time limit and does not wait, so that its caller notices an outage and resumes it.
@@ -52,6 +52,8 @@ request names a sandbox, the metadata of ErrorInfo has its `sandbox_id` and `nam
   UNAVAILABLE         SHUTTING_DOWN, DATABASE_UNAVAILABLE: the service is stopping, starting or cannot reach its
                       database. A mutation may have taken effect: repeat it with its request_id, after RetryInfo's
                       delay and with back-off. (From gRPC itself, without details, if the service is not reached.)
+  CANCELLED           the service stopped before it took the call. Repeat it as after UNAVAILABLE. (From gRPC itself,
+                      without details. A caller that cancels its own call gets the same code.)
   INTERNAL            INTERNAL: a fault of the service. ErrorInfo has a `reference` to quote to its operators.
 
 Any mutation can answer INVALID_ARGUMENT with REQUEST_ID_REUSED: its request_id was used before with another payload.

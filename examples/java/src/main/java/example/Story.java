@@ -101,7 +101,8 @@ public final class Story {
 
   /** Whether the service was not reached or not ready. An error of grpc-java itself has a cause, and sometimes UNKNOWN. */
   private static boolean lost(StatusRuntimeException error) {
-    return error.getStatus().getCode() == Status.Code.UNAVAILABLE || error.getStatus().getCause() != null;
+    Status.Code code = error.getStatus().getCode();
+    return code == Status.Code.UNAVAILABLE || code == Status.Code.CANCELLED || error.getStatus().getCause() != null;
   }
 
   /** Returns the status with which the sandbox has the phase, or the error that its caller has to remove. Prints it. */
@@ -209,7 +210,7 @@ public final class Story {
     String server = System.getenv().getOrDefault("SANDBOX_SERVER", "127.0.0.1:50051");
     var config = new InputStreamReader(Story.class.getResourceAsStream("/service_config.json"), StandardCharsets.UTF_8);
     ManagedChannel channel = Grpc.newChannelBuilder(server, InsecureChannelCredentials.create())
-        // gRPC repeats calls on UNAVAILABLE, which is safe because every mutation has a request id.
+        // gRPC repeats calls on UNAVAILABLE and CANCELLED, which is safe because every mutation has a request id.
         .defaultServiceConfig(new Gson().<Map<String, ?>>fromJson(config, Map.class))
         // A connection that went silent is noticed within 40 seconds.
         .keepAliveTime(30, TimeUnit.SECONDS)
