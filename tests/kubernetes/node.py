@@ -85,6 +85,15 @@ class Node:
                 self._started.pop(uid, None)
                 self._see(known)
 
+    async def end_container(self, namespace: str, pod: str) -> None:
+        """Has the process of a pod end. It is started again."""
+        (uid,) = (
+            uid
+            for uid, one in self._pods.items()
+            if (one["metadata"]["namespace"], one["metadata"]["name"]) == (namespace, pod)
+        )
+        await self._workloads[uid].end()
+
     async def _call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         data = None if body is None else json.dumps(body)
         async with self._session.request(method, path, data=data, headers={"Content-Type": kind}) as answer:

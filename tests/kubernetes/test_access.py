@@ -36,6 +36,7 @@ async def refused(worker: Worker) -> set[tuple[str, str]]:
     return {refusal(error)[:2] for error in found if isinstance(error, grpc.RpcError)}
 
 
+@pytest.mark.fault(93)
 async def test_without_the_role_every_method_says_so_and_the_rest_of_the_service_is_as_before(
     rig: Rig, ground: KubernetesGround
 ) -> None:

@@ -1,20 +1,30 @@
-"""The contract of execs on the path that they take in a cluster: API server, kubelet, and a real process."""
+"""The contract of execs on the path that they take in a cluster: API server, kubelet, and a real process. And what only a
+cluster has: an audit log, and ends of pods."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sandbox.v1 import access_pb2 as pb
 from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Phase
 
 from tests.contract.execs import *  # noqa: F403 - the tests themselves
+from tests.contract.execs import A
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.containers import Containers
 from tests.kubernetes.ground import KubernetesGround, grant_access, started
 from tests.kubernetes.node import Node
 from tests.support.rig import Rig
-from tests.support.working import Worker
+from tests.support.scripted import until
+from tests.support.waiting import PATIENCE
+from tests.support.working import Printed, Worker
 
+POD = f"{A}-0"
 CANARY = "canary-that-no-log-may-have"
 
 
@@ -28,7 +38,6 @@ async def node(cluster: Cluster) -> AsyncIterator[Node]:
 @pytest.fixture
 async def rig(ground: KubernetesGround, tmp_path: Path, pace: Pace) -> AsyncIterator[Rig]:
     grant_access(ground.cluster, ground.namespace)
-    ground.settings = ground.settings.model_copy(update={"share_process_namespace": False})
     async with started(Rig(ground, tmp_path, pace=pace)) as made:
         yield made
 
@@ -61,3 +70,61 @@ async def test_no_log_has_a_command_its_environment_its_input_or_its_output(
     logged = capsys.readouterr()
     assert "exec_started" in logged.out
     assert CANARY not in logged.out + logged.err
+
+
+async def delete(ground: KubernetesGround) -> None:
+    await asyncio.to_thread(ground.cluster.request, "DELETE", ground.path("pods", POD))
+
+
+async def evict(ground: KubernetesGround) -> None:
+    ground.node.behave(ground.namespace, POD, "evicted")
+
+
+async def end_the_container(ground: KubernetesGround) -> None:
+    await ground.node.end_container(ground.namespace, POD)
+
+
+async def lose_the_node(ground: KubernetesGround) -> None:
+    ground.node.alive = False
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize(
+    ("misfortune", "reason"),
+    [
+        (delete, pb.EXEC_EXIT_REASON_POD_REPLACED),
+        (evict, pb.EXEC_EXIT_REASON_POD_REPLACED),
+        (end_the_container, pb.EXEC_EXIT_REASON_POD_REPLACED),
+        (lose_the_node, pb.EXEC_EXIT_REASON_NODE_LOST),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+async def test_exec_is_lost_within_a_second_of_its_pod_and_no_repeat_runs_it_again(
+    worker: Worker, rig: Rig, ground: KubernetesGround, misfortune: Callable[[KubernetesGround], Any], reason: Any
+) -> None:
+    request_id = str(uuid.uuid4())
+    script = "echo ran >>runs; trap '' TERM; echo up; while :; do sleep 0.1; done"
+    started = await worker.shell(script, request_id=request_id)
+    printed = Printed()
+    following = asyncio.create_task(worker.follow(started, printed))
+    waiting = asyncio.create_task(worker.wait(started))
+    await until(lambda: printed.out == b"up\n")
+    fell: list[float] = []
+    rig.listeners.append(lambda one: fell.append(time.monotonic()) if one.status.phase is not Phase.RUNNING else None)
+    await misfortune(ground)
+    await asyncio.wait_for(following, 60)
+    ended = time.monotonic()
+    wanted = pb.ExecExited(reason=reason)
+    assert printed.exited == wanted
+    lost = await waiting
+    assert (lost.state, lost.exited) == (pb.EXEC_STATE_LOST, wanted)
+    assert not fell or ended - fell[0] < 1 * PATIENCE
+    ground.node.alive = True
+    ground.node.behave(ground.namespace, POD, "run")
+    await rig.settled(A, Phase.RUNNING, 60)
+    again = await worker.shell(script, request_id=request_id)
+    assert again.incarnation == started.incarnation
+    # A node that comes back has run it all the time.
+    came_back = misfortune is lose_the_node
+    assert again.state == (pb.EXEC_STATE_RUNNING if came_back else pb.EXEC_STATE_LOST)
+    assert (await worker.run("cat runs")).out == b"ran\n"

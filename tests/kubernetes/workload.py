@@ -35,6 +35,10 @@ class Workload:
         if self._id:
             await self._containers.stop(self._id, grace)
 
+    async def end(self) -> None:
+        """Ends the process alone, as it may by itself."""
+        await self._containers.stop(self._id, 1)
+
     async def remove(self) -> None:
         """Kills the process, and forgets its logs."""
         await self._leave()

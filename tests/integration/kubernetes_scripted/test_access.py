@@ -82,6 +82,7 @@ async def every_method(worker: Worker) -> set[tuple[str, str]]:
     return {await refused(call) for call in calls}
 
 
+@pytest.mark.fault(93)
 async def test_without_the_right_every_method_says_so_and_the_rest_of_the_service_is_as_before(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -98,6 +99,7 @@ async def test_without_the_right_every_method_says_so_and_the_rest_of_the_servic
         assert (await worker.run("echo granted")).out == b"granted\n"
 
 
+@pytest.mark.fault(93)
 async def test_right_that_is_refused_for_a_moment_is_to_be_tried_again(worker: Worker, api: ScriptedApi) -> None:
     await worker.run("true")
     api.access = False
@@ -106,11 +108,13 @@ async def test_right_that_is_refused_for_a_moment_is_to_be_tried_again(worker: W
     assert await refused(worker.ids()) == ("FAILED_PRECONDITION", "ACCESS_NOT_GRANTED")
 
 
+@pytest.mark.fault(93)
 async def test_image_without_a_shell_is_not_supported(worker: Worker, api: ScriptedApi) -> None:
     api.kubelet.shell = False
     assert await every_method(worker) == {("FAILED_PRECONDITION", "EXEC_UNSUPPORTED")}
 
 
+@pytest.mark.fault(93)
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 async def test_answers_that_may_pass_are_unavailable(worker: Worker, api: ScriptedApi, status: int) -> None:
     api.kubelet.refusal = status
@@ -127,6 +131,7 @@ async def test_container_that_is_not_there_is_not_reached(worker: Worker, api: S
     assert await refused(worker.shell("true")) == ("UNAVAILABLE", "SANDBOX_NOT_REACHED")
 
 
+@pytest.mark.fault(92)
 async def test_command_never_runs_in_another_incarnation_than_the_one_that_was_decided(
     worker: Worker, api: ScriptedApi, rig: Rig
 ) -> None:
@@ -188,6 +193,7 @@ async def lose_its_node(_: Rig, api: ScriptedApi) -> None:
 End = Callable[[Rig, ScriptedApi], Awaitable[None]]
 
 
+@pytest.mark.fault(91)
 @pytest.mark.parametrize(
     ("end", "reason"),
     [

@@ -53,6 +53,7 @@ async def test_exec_that_one_replica_started_is_served_by_the_other(workers: tup
         assert set(await first.ids()) == set(await second.ids())
 
 
+@pytest.mark.fault(91)
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
