@@ -954,8 +954,8 @@ class StreamLogsRequest(_message.Message):
     """Send what follows this position of an earlier answer; tail_lines and since are then not read."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Send what was printed since then. The local engine keeps no time of a line: it sends each of the files of its log, of
-        8 MiB at most, that was written to since then.
+        """Send what was printed since then. The local engine looks at its logs once a second, and while the service does not run
+        not at all: it may send lines that were printed before, and leaves out none that was printed later.
         """
 
     def __init__(

@@ -162,7 +162,8 @@ class Pace:
     """For which a port that was given out waits to be reserved: a create that fails does not give it back. Longer than any
     create takes."""
     local_look_every: float = 1
-    """Between two looks at whether the volumes of local sandboxes are still there: no event reports the removal of a directory."""
+    """Between two looks at whether the volumes of local sandboxes are still there, and at where their logs end: no event reports
+    the removal of a directory, and what a sandbox prints has no time."""
     probe_within: float = 1
     """For an answer to a probe of a local process, the kubelet's default."""
     probe_until_ready: float = 0.2

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
-from sandbox_server.engines.local import output
+from sandbox_server.engines.local import log_times, output
 
 from tests.contract.logs import *  # noqa: F403 - the tests themselves
 from tests.contract.logs import numbered
@@ -46,7 +46,9 @@ class LocalTalker:
 
     @property
     def _printed(self) -> int:
-        return sum(one.stat().st_size for one in self.log.parent.glob("main.log*") if one.suffix != ".id")
+        return sum(
+            one.stat().st_size for one in self.log.parent.glob("main.log*") if one.suffix not in (".id", ".times")
+        )
 
     async def crash(self) -> None:
         (self._home / "crash").touch()
@@ -190,6 +192,44 @@ async def test_position_that_was_rotated_away_is_followed_by_a_gap(talker: Local
     await reader.read(found)
     assert (found.data, found.gaps) == (b"first\nfile 1\nfile 2\n", [6])
     (talker.log.parent / "main.log.7").unlink()
+
+
+async def test_since_sends_what_was_printed_later_and_little_more(talker: LocalTalker, reader: Reader) -> None:
+    times = talker.log.with_name("main.log.times")
+    for number in range(4):
+        await talker.say(b"line %d\nhalf " % number)
+        end = f" 1 {talker.log.stat().st_size}\n"
+        # Once a second; ten times as often in tests.
+        await talker.rig.there(lambda end=end: end in times.read_text())
+    marks = [line.split() for line in times.read_text().splitlines()]
+    begin = int(marks[0][0]) - 100
+    # As if the marks were ten seconds apart.
+    times.write_text("".join(f"{begin + 10 * number} {' '.join(one[1:])}\n" for number, one in enumerate(marks)))
+    whole = talker.log.read_bytes()
+    for number, one in enumerate(marks):
+        for later in (0, 9):
+            found = await reader.read(since={"seconds": begin + 10 * number + later})
+            line = whole[: int(one[2])].rfind(b"\n") + 1
+            assert found.data == whole[line:]
+    assert (await reader.read(since={"seconds": begin - 1})).data == whole
+    assert (await reader.read(since={"seconds": begin}, tail_lines=2)).data == b"half line 3\nhalf "
+
+
+def test_marks_of_a_log_are_bounded_and_none_is_later_than_what_it_says(tmp_path: Path) -> None:
+    log = tmp_path / "main.log"
+    marks = log_times.Marks()
+    (tmp_path / "main.log.id").write_text("a" * output.ID)
+    for second in range(12_000):
+        log.write_bytes(b"")
+        os.truncate(log, second)
+        marks.look(log, second + 0.5)
+    assert (tmp_path / "main.log.times").stat().st_size <= 65 * 1024
+    for since in (0, 1, 5, 100, 11_000, 11_999, 20_000):
+        found = log_times.place(log, since)
+        assert found is None or (found.number == 1 and found.offset < max(since, 1))
+    latest = log_times.place(log, 20_000)
+    assert latest is not None
+    assert latest.offset > 11_900
 
 
 @pytest.mark.fault(80)

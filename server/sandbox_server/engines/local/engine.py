@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -16,7 +17,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.local import connections, entrance, launch, logs, processes
+from sandbox_server.engines.local import connections, entrance, launch, log_times, logs, processes
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.processes import Process
@@ -41,6 +42,7 @@ class LocalEngine:
         self._pace = pace
         self._ports = Ports(settings.port_range, pace.local_port_promised)
         self._units: dict[Key, Unit] = {}
+        self._marks = log_times.Marks()
         self.any_synced = False
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None], held: Callable[[str], int]) -> None:
@@ -60,7 +62,7 @@ class LocalEngine:
             # A deleted sandbox needs a unit even without a folder, since `delete` releases its ports.
             if sandbox.desired is DesiredState.DELETED or Folder(root, sandbox.key).path.exists():
                 self._update(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0)
-        self._volume_watch = asyncio.create_task(self._watch_volumes())
+        self._volume_watch = asyncio.create_task(self._look())
         # Lets every task take its first step, so that `observe` shows the processes that run.
         await asyncio.sleep(0)
         self.any_synced = True
@@ -74,13 +76,15 @@ class LocalEngine:
             self._units[key] = unit
         unit.update(sandbox, replicas, env)
 
-    async def _watch_volumes(self) -> None:
+    async def _look(self) -> None:
         before: dict[Key, bool] = {}
         while True:
             now = {key: unit.folder.has_volume for key, unit in self._units.items()}
             for key, _ in now.items() - before.items():
                 self._changed(key)
             before = now
+            for unit in self._units.values():
+                self._marks.look(unit.folder.log, time.time())
             await asyncio.sleep(self._pace.local_look_every)
 
     def follow(self, namespaces: Iterable[str]) -> None:
@@ -176,6 +180,7 @@ class LocalEngine:
         await asyncio.to_thread(unit.folder.clear, sandbox)
         unit.task.cancel()
         del self._units[sandbox.key]
+        self._marks.forget(unit.folder.log)
         self._ports.release(sandbox.addresses.ports)
 
     def leftovers(self, key: Key, living: Sandbox | None) -> set[str]:

@@ -45,6 +45,7 @@ class Folder:
         self._root = root
         self.path = root / "sandboxes" / key.namespace / key.id
         self.process = self.path / "main"
+        self.log = self.path / "main.log"
         self._volume = self.path / "volume"
         self.home = self._volume / "home"
 

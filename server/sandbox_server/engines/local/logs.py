@@ -11,23 +11,16 @@ import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from sandbox_server import engines
 from sandbox_server.domain.logs import Asked, Ended, EndReason, Gap, Lines, Part
 from sandbox_server.domain.pace import Pace
-from sandbox_server.engines.local import output
+from sandbox_server.engines.local import log_times, output
+from sandbox_server.engines.local.log_times import Place
 
 _POSITION = re.compile(rf"([0-9a-f]{{{output.ID}}})\.([1-9][0-9]{{0,8}})\.(0|[1-9][0-9]{{0,11}})\Z")
 _TRIES = 100
 """How often the files are looked for while they are renamed: each look takes far less time than to fill a file."""
-
-
-class Place(NamedTuple):
-    """A file of a log by its number, and an offset in it."""
-
-    number: int
-    offset: int
 
 
 @dataclass(slots=True)
@@ -63,7 +56,7 @@ async def read(
                 yield Gap()
                 begin = Place(reader.file.number, 0)
             else:
-                begin = await asyncio.to_thread(_begin, reader, asked)
+                begin = await asyncio.to_thread(_begin, reader, chosen, asked)
         reader.seek(begin)
         async for part in _parts(reader, asked.follow, pace):
             yield part
@@ -220,19 +213,36 @@ def _resumed(after: str, reader: _Reader) -> Place | None:
     raise engines.BadPosition
 
 
-def _begin(reader: _Reader, asked: Asked) -> Place:
-    """Returns where to begin so that what was written to since a time, and so many lines, are sent."""
+def _begin(reader: _Reader, log: Path, asked: Asked) -> Place:
+    """Returns where to begin so that what was printed since a time, and so many lines, are sent."""
     kept = reader.kept()
     try:
-        since = 0.0 if asked.since is None else asked.since.timestamp()
-        fresh = [one for one in kept if os.fstat(one.descriptor).st_mtime >= since]
-        end = Place(kept[-1].number, kept[-1].size) if kept else Place(1, 0)
-        if not fresh or asked.tail_lines == 0:
-            return end
-        return _tail(fresh, asked.tail_lines) if asked.tail_lines is not None else Place(fresh[0].number, 0)
+        if not kept:
+            return Place(1, 0)
+        first = Place(kept[0].number, 0)
+        end = Place(kept[-1].number, kept[-1].size)
+        if asked.since is not None:
+            first = max(first, _since(log, asked.since.timestamp(), kept))
+        if asked.tail_lines is not None:
+            first = max(first, end if asked.tail_lines == 0 else _tail(kept, asked.tail_lines))
+        return first
     finally:
         for one in kept:
             os.close(one.descriptor)
+
+
+def _since(log: Path, since: float, files: list[File]) -> Place:
+    """Returns the beginning of the line at which the log ended at a time, or of the first line that may have followed."""
+    marked = log_times.place(log, since) or Place(0, 0)
+    for one in files:
+        if os.fstat(one.descriptor).st_mtime < since:
+            marked = max(marked, Place(one.number, one.size))
+    for one in files:
+        if one.number == marked.number:
+            begin = max(0, marked.offset - engines.LOG_PART)
+            before = os.pread(one.descriptor, marked.offset - begin, begin)
+            return Place(one.number, begin + before.rfind(b"\n") + 1)
+    return Place(files[0].number, 0)
 
 
 def _tail(files: list[File], lines: int) -> Place:
