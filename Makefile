@@ -52,7 +52,7 @@ demo: $(STAMP) ## show the life of a sandbox, unattended, on a temporary data di
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## run the suite without its slow tests
-	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal --hypothesis-profile=brief -m "not slow" $(ARGS)
 
 test-all: $(STAMP) ## run the whole suite and measure the coverage
 	$(BIN)/python -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)

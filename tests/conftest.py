@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 import structlog
@@ -23,6 +24,9 @@ from tests.support.ports import free_port
 from tests.support.rig import FAST
 from tests.support.service import Service
 from tests.support.waiting import eventually
+
+hypothesis.settings.register_profile("brief", max_examples=20)
+"""Of `make test`. `make test-all` tries 100 examples of each property."""
 
 
 @pytest.hookimpl(wrapper=True)

@@ -514,7 +514,7 @@ EXPECTED = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "ABORTED", "A
 
 @pytest.mark.parametrize("method", METHODS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_request_holds_it_is_answered_in_good_order(call: Call, data: st.DataObject, method: str) -> None:
     request = message_of(method)(**data.draw(fields(METHODS[method].input_type)))
     answer = call(method, request)
@@ -528,7 +528,7 @@ def test_whatever_a_request_holds_it_is_answered_in_good_order(call: Call, data:
 
 @pytest.mark.parametrize("method", METHODS)
 @given(written=st.binary(max_size=60))
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_bytes_come_they_are_answered_in_good_order(call: Call, method: str, written: bytes) -> None:
     assert call(method, written).code.name in EXPECTED
 

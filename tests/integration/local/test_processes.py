@@ -147,16 +147,16 @@ async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, pace
 async def test_process_that_cannot_start_is_reported_and_can_be_stopped(rig: LocalRig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
-    log = rig.ground.folder(A) / "main.log"
-    log.unlink()
-    log.mkdir()
+    # In the way of the log, which becomes the former one.
+    former = rig.ground.folder(A) / "main.former.log"
+    former.mkdir()
     await rig.env(A, B="2")
     failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
     assert failed.status.reason is Reason.CONTAINER_CONFIG
     assert "Is a directory" in failed.status.message
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
-    log.rmdir()
+    former.rmdir()
     await rig.begin(A, Phase.RUNNING)
     await rig.settled(A, Phase.RUNNING)
 
