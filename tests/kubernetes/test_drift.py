@@ -121,7 +121,8 @@ async def test_22_what_others_add_is_kept_and_costs_nothing(cluster_of: Cluster)
     assert await cluster_of.writes() == before
     await cluster_of.rig.env(A, A="1")
     await cluster_of.rig.settled(A, Phase.RUNNING)
-    assert await cluster_of.writes() - before == ONE_APPLY
+    # And the removal of the former Secret.
+    assert await cluster_of.writes() - before == ONE_APPLY + 1
     for resource, name, group, _ in WATCHED:
         found = await cluster_of.request("GET", cluster_of.ground.path(resource, name, group))
         assert found["metadata"]["annotations"]["example.com/theirs"] == "kept"
@@ -148,10 +149,10 @@ async def test_23_a_restart_of_the_service_sees_what_was_removed_meanwhile_and_e
 async def test_23_a_secret_that_the_kubelet_misses_is_made_again_without_a_hot_loop(cluster_of: Cluster) -> None:
     await cluster_of.running()
     before = await cluster_of.writes()
-    secret = cluster_of.ground.path("secrets", f"{A}-env")
+    secret = cluster_of.ground.path("secrets", f"{A}-env-1")
     await cluster_of.request("DELETE", secret)
     # In the kubelet's words, which a simulated node has not.
-    said = {"reason": "CreateContainerConfigError", "message": f'secret "{A}-env" not found'}
+    said = {"reason": "CreateContainerConfigError", "message": f'secret "{A}-env-1" not found'}
     container = {"name": "sandbox", "ready": False, "state": {"waiting": said, "running": None}}
     conditions = [
         {"type": one, "status": "False", "reason": "ContainersNotReady"} for one in ("Ready", "ContainersReady")

@@ -5,9 +5,12 @@ between the question whether it holds the namespace and the sending.
 """
 
 import asyncio
+import base64
+import contextlib
 import pickle
 import signal
 import sys
+import urllib.error
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import client
+from sandbox_server.engines.kubernetes import client, manifests
 
 from tests.kubernetes.ground import KubernetesGround
 from tests.support import fencing
@@ -38,6 +41,8 @@ class Cluster:
 
     def __init__(self, ground: KubernetesGround) -> None:
         self.ground = ground
+        self.starts: set[tuple[str, str]] = set()
+        """The generation of a pod, and the A that a start of its container would have had at some time."""
 
     async def look(self) -> fencing.Objects:
         found: fencing.Objects = {}
@@ -47,6 +52,44 @@ class Cluster:
             for one in listed["items"]:
                 found[f"{path[1:]}/{one['metadata']['name']}"] = fencing.of_interest(one)
         return found
+
+    async def until_as(self, before: fencing.Objects) -> None:
+        """Waits until there is what there was before, and looks whether it stays so."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(fencing.WITHIN):
+                while await self.look() != before:
+                    await asyncio.sleep(0.2)
+        await asyncio.sleep(2)
+        assert fencing.difference(before, await self.look()) == {}
+
+    async def note_starts(self) -> None:
+        """Reads the environment of each pod again and again, as a kubelet does when it starts the container."""
+        while True:
+            with contextlib.suppress(urllib.error.HTTPError):
+                await asyncio.to_thread(self._note_starts)
+            await asyncio.sleep(0.03)
+
+    def _note_starts(self) -> None:
+        for pod in self.ground.cluster.request("GET", self.ground.path("pods"))["items"]:
+            (source,) = pod["spec"]["containers"][0]["envFrom"]
+            secret = self.ground.cluster.request("GET", self.ground.path("secrets", source["secretRef"]["name"]))
+            value = base64.b64decode(secret["data"]["A"]).decode()
+            self.starts.add((pod["metadata"]["annotations"][manifests.GENERATION], value))
+
+    async def replace_pod(self) -> None:
+        """Deletes the pod, and waits until the next one is ready."""
+        uid = await asyncio.to_thread(self._ready_pod)
+        await asyncio.to_thread(self.ground.cluster.request, "DELETE", self.ground.path("pods", f"{A}-0"))
+        async with asyncio.timeout(fencing.WITHIN):
+            while await asyncio.to_thread(self._ready_pod) in ("", uid):
+                await asyncio.sleep(0.1)
+
+    def _ready_pod(self) -> str:
+        """The uid of the pod; empty while it is not ready."""
+        for pod in self.ground.cluster.request("GET", self.ground.path("pods"))["items"]:
+            conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", [])}
+            return str(pod["metadata"]["uid"]) if conditions.get("Ready") == "True" else ""
+        return ""
 
 
 @pytest.fixture
@@ -141,8 +184,8 @@ def stands_still(pid: int) -> bool:
 @pytest.mark.fault(11)
 @pytest.mark.parametrize(
     ("nth", "ends"),
-    [(1, "Outdated"), (3, "Conflict"), (6, "Outdated")],
-    # It knows no Secret, so that its second write finds the Secret there.
+    [(1, "Outdated"), (2, "NotHeld"), (5, "Outdated")],
+    # A late Secret is made, and removed by who takes the namespace next.
     ids=["at the Service", "at the Secret", "at the StatefulSet"],
 )
 async def test_process_that_was_stopped_in_an_update_changes_nothing_when_it_goes_on(
@@ -159,8 +202,40 @@ async def test_process_that_was_stopped_in_an_update_changes_nothing_when_it_goe
         await asyncio.sleep(2)
         before = await cluster_of.look()
         assert await go_on() == ends
-        await asyncio.sleep(2)
-        assert fencing.difference(before, await cluster_of.look()) == {}
+        await rig.restart()
+        await cluster_of.until_as(before)
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("nth", range(1, 6))
+async def test_pod_that_starts_at_any_moment_of_an_update_has_the_environment_of_its_template(
+    rig: Rig, cluster_of: Cluster, tmp_path: Path, nth: int
+) -> None:
+    """The former holder stands still before each write in turn. Pods are deleted meanwhile."""
+    ground = cluster_of.ground
+    await rig.create(A, {"A": "1"})
+    await rig.settled(A, Phase.RUNNING)
+    await rig.suspend()
+    changed = await rig.env(A, A="2")
+    noting = asyncio.create_task(cluster_of.note_starts())
+    try:
+        async with stopped_at(rig, changed, nth, tmp_path) as go_on:
+            await cluster_of.replace_pod()
+            await rig.restart()
+            await rig.env(A, A="3")
+            await rig.settled(A, Phase.RUNNING)
+            print(await go_on())
+            await cluster_of.replace_pod()
+            await rig.settled(A, Phase.RUNNING)
+        await rig.restart()
+        await rig.settled(A, Phase.RUNNING)
+        async with asyncio.timeout(fencing.WITHIN):
+            while ground.names("secrets") != [f"{A}-env-3"]:
+                await asyncio.sleep(0.2)
+    finally:
+        noting.cancel()
+    assert cluster_of.starts >= {("1", "1"), ("3", "3")}
+    assert all(generation == value for generation, value in cluster_of.starts), cluster_of.starts
 
 
 @pytest.mark.fault(11)

@@ -136,8 +136,9 @@ async def test_environment_variables(handover: Handover) -> None:
         eventually(lambda: handover.written("hello", "welcome"))
         return
     container = handover.find("pods", f"{made.sandbox_id}-0")["spec"]["containers"][0]
-    assert container["envFrom"] == [{"secretRef": {"name": f"{made.sandbox_id}-env"}}]
-    assert handover.find("secrets", f"{made.sandbox_id}-env")["data"] == {"B": "Mg==", "GREETING": "d2VsY29tZQ=="}
+    secret = f"{made.sandbox_id}-env-{changed.status.generation}"
+    assert container["envFrom"] == [{"secretRef": {"name": secret}}]
+    assert handover.find("secrets", secret)["data"] == {"B": "Mg==", "GREETING": "d2VsY29tZQ=="}
 
 
 async def test_every_answer_includes_stateful_set_name(handover: Handover) -> None:

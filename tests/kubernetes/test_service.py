@@ -105,7 +105,7 @@ async def test_34_the_most_that_is_allowed_is_taken_and_more_is_refused_before_a
         parts = ("env", "service", "app-ingress", "ttyd-ingress")
         names = {longest, f"vn-homevn-agent-{longest}-0", *(f"{longest}-{part}" for part in parts)}
         assert {one["objectRef"]["name"] for one in written} == names
-        secret = ground.cluster.request("GET", ground.path("secrets", f"{longest}-env"))
+        secret = ground.cluster.request("GET", ground.path("secrets", f"{longest}-env-1"))
         assert len(secret["data"]) == len(most)
         await client.delete(longest)
         await reached(client, longest, pb.PHASE_TERMINATED)

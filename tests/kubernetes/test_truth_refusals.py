@@ -121,7 +121,7 @@ def denied(ground: KubernetesGround) -> bool:
 
 
 STRANGERS: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("secrets", "api/v1", f"{A}-env", {"stringData": {"theirs": "1"}}),
+    ("secrets", "api/v1", f"{A}-env-1", {"stringData": {"theirs": "1"}}),
     ("services", "api/v1", f"{A}-service", {"spec": {"ports": [{"port": 80}]}}),
     ("ingresses", "apis/networking.k8s.io/v1", f"{A}-app-ingress", {"spec": {"rules": [{"host": "theirs.example"}]}}),
     ("ingresses", "apis/networking.k8s.io/v1", f"{A}-ttyd-ingress", {"spec": {"rules": [{"host": "theirs.example"}]}}),

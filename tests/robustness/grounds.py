@@ -39,6 +39,21 @@ def names(found: Found) -> dict[str, set[str]]:
     return {resource: set(of) for resource, of in found.items()}
 
 
+def environments(found: Found) -> dict[str, list[str]]:
+    """Returns the names of the Secrets of each sandbox that has one."""
+    return {name: [one["metadata"]["name"] for one in secrets] for name, secrets in found["secrets"].items()}
+
+
+def named(found: Found) -> dict[str, list[str]]:
+    """Returns the names of the Secrets that the template of each running sandbox names."""
+    return {
+        name: [source["secretRef"]["name"] for source in one["spec"]["template"]["spec"]["containers"][0]["envFrom"]]
+        for name, sets in found["statefulsets"].items()
+        for one in sets
+        if one["spec"]["replicas"]
+    }
+
+
 class Ground(Protocol):
     """A cluster. `port` is that of its API server."""
 

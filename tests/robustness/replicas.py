@@ -15,7 +15,7 @@ from pathlib import Path
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.engines.kubernetes.manifests import GENERATION
 
-from tests.robustness.grounds import OBJECTS, Ground, names
+from tests.robustness.grounds import OBJECTS, Ground, environments, named, names
 from tests.robustness.run import Fault
 from tests.support import relay
 from tests.support.postgres import Postgres
@@ -150,14 +150,15 @@ class Replicas:
         running = {name for name, one in rows.items() if one.desired_state == pb.DESIRED_STATE_RUNNING}
         generations = {name: str(one.status.generation) for name, one in rows.items()}
         expected = {resource: {*rows} for resource in OBJECTS}
-        expected["pods"] = running
+        expected["pods"] = expected["secrets"] = running
         expected["persistentvolumeclaims"] = {*rows, *kept}
         found = await self.ground.found()
         end = time.monotonic() + LEFTOVERS_WITHIN
-        while names(found) != expected and time.monotonic() < end:
+        while (names(found), environments(found)) != (expected, named(found)) and time.monotonic() < end:
             await asyncio.sleep(0.5)
             found = await self.ground.found()
         assert names(found) == expected
+        assert environments(found) == named(found)
         for name, objects in found["statefulsets"].items():
             (one,) = objects
             row = rows[name]

@@ -53,6 +53,9 @@ class BlindEngine:
     async def remove_workload(self, sandbox: Sandbox) -> None:
         raise NotImplementedError
 
+    async def remove_superseded(self, sandbox: Sandbox) -> None:
+        """Has made nothing."""
+
     async def delete(self, sandbox: Sandbox) -> None:
         raise NotImplementedError
 

@@ -54,6 +54,7 @@ class Preconditions:
         await self._api.delete(self._service, second, HELD)
         assert await self._refused(self._apply("3", second)), "makes an object in place of the one that is gone"
         await self._check_owned(second)
+        await self._check_immutable()
 
     async def _check_owned(self, gone: Known) -> None:
         """An object that is made when its owner has been gone goes as well."""
@@ -63,3 +64,34 @@ class Preconditions:
         async with asyncio.timeout(20 * PATIENCE):
             while await self._api.find(self._secret) is not None:
                 await asyncio.sleep(0.05)
+
+    async def _check_immutable(self) -> None:
+        """The content of an immutable Secret is never another; its metadata may change."""
+
+        def content(value: str, **more: object) -> Resource:
+            metadata = {"name": "precondition", "labels": {manifests.ID: "none"}, "annotations": {"value": value}}
+            manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"A": value}}
+            return Resource(self._secret, manifest | more)
+
+        known = Known.of(await self._api.apply(content("MQ==", immutable=True), None, HELD))
+        for changed in (content("Mg==", immutable=True), content("MQ==")):
+            try:
+                await self._api.apply(changed, known, HELD)
+            except client.Immutable:
+                continue
+            raise AssertionError("takes a change of an immutable Secret")
+        none, empty = content("", immutable=True), content("", immutable=True, data={})
+        del none.manifest["data"]
+        await self._api.delete(self._secret, known, HELD)
+        known = Known.of(await self._api.apply(none, None, HELD))
+        assert Known.of(await self._api.apply(none, known, HELD)) == known
+        try:
+            await self._api.apply(empty, known, HELD)
+        except client.Immutable:
+            await self._api.delete(self._secret, known, HELD)
+        else:
+            raise AssertionError("takes empty data for no data")
+        known = Known.of(await self._api.apply(content("MQ==", immutable=True), None, HELD))
+        labelled = content("MQ==", immutable=True)
+        labelled.manifest["metadata"]["annotations"]["value"] = "another"
+        await self._api.delete(self._secret, Known.of(await self._api.apply(labelled, known, HELD)), HELD)

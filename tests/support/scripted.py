@@ -84,6 +84,15 @@ async def until(holds: Callable[[], bool], within: float = 10) -> None:
             await asyncio.sleep(0.01)
 
 
+async def until_secret(api: ScriptedApi, name: str) -> None:
+    """Waits until there is that Secret and no other."""
+    await until(lambda: api.objects.get(SECRETS, {}).keys() == {name})
+
+
+async def until_looked_up(api: ScriptedApi, since: int, names: list[str]) -> None:
+    await until(lambda: looked_up(api, since) == names)
+
+
 def writes(api: ScriptedApi) -> list[tuple[str, str]]:
     return [(method, path.rpartition("/")[2]) for method, path in api.calls if method not in ("GET", "WATCH", "TRIAL")]
 

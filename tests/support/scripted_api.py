@@ -75,6 +75,8 @@ class ScriptedApi:
         """Of every object that is there."""
         self._changed = asyncio.Event()
         self._epoch = 0
+        self.starts: list[tuple[str, dict[str, str]]] = []
+        """The generation of each pod that has started, and the environment that its process was given."""
         self._reported: dict[str, bool] = {}
         """Of each pod, by uid, whether it was last reported to crash."""
         self._runner: web.AppRunner | None = None
@@ -433,16 +435,26 @@ class ScriptedApi:
             self.put(pods, {"metadata": meta, "status": {"phase": "Pending", "conditions": [waits]}})
             return
         self.put(claims, claim | {"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}})
+        missing = self._missing(namespace, template["spec"]["containers"][0])
         container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
-        if crashing:
+        if missing:
+            waits = {"reason": "CreateContainerConfigError", "message": f'secret "{missing}" not found'}
+            container |= {"ready": False, "state": {"waiting": waits}}
+            # A kubelet looks again.
+            asyncio.get_running_loop().call_later(0.05, self.control, namespace, name)
+        elif crashing:
             ended = {"terminated": {"exitCode": 3, "reason": "Error", "message": self._last_words(namespace, template)}}
             container |= {"restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
-        value = "False" if crashing else "True"
+        value = str(container["ready"])
         conditions = [{"type": one, "status": value} for one in ("Ready", "ContainersReady")]
         conditions.append({"type": "PodScheduled", "status": "True"})
         containers = [{"name": "sandbox"} | container]
         told = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
-        self._reported[self.put(pods, {"metadata": meta, "status": told})["metadata"]["uid"]] = crashing
+        started = self.put(pods, {"metadata": meta, "status": told})
+        if not missing:
+            env = self._env(namespace, template["spec"]["containers"][0])
+            self.starts.append((meta["annotations"]["sandbox.fullstackagent.io/generation"], env))
+            self._reported[started["metadata"]["uid"]] = crashing
 
     def _claim(self, claims: str, stateful_set: dict[str, Any], ordinal: int) -> dict[str, Any]:
         """The claim of a pod, made from the template where there is none."""
@@ -470,6 +482,12 @@ class ScriptedApi:
         for source in container.get("envFrom", []):
             env |= secrets[source["secretRef"]["name"]].get("data", {})
         return {name: base64.b64decode(value).decode() for name, value in env.items()}
+
+    def _missing(self, namespace: str, container: dict[str, Any]) -> str:
+        """The Secret of a container that is not there; empty if all are."""
+        secrets = self.objects.get(f"api/v1/namespaces/{namespace}/secrets", {})
+        named = [source["secretRef"]["name"] for source in container.get("envFrom", [])]
+        return next((one for one in named if one not in secrets), "")
 
     def restart_container(self, namespace: str, name: str, reason: str = "Error") -> None:
         """Ends the container of a pod and starts it again at once, as a kubelet does the first time."""
@@ -506,6 +524,11 @@ def refusal(collection: str, before: dict[str, Any], after: dict[str, Any]) -> s
             "spec: Forbidden: spec is immutable after creation except resources.requests and "
             "volumeAttributesClassName for bound claims"
         )
+    if collection.endswith("secrets") and before.get("immutable"):
+        for field in ("immutable", "data"):
+            # What is stored empty is read as missing.
+            if (before.get(field) or None) != after.get(field):
+                return f"{field}: Forbidden: field is immutable when `immutable` is set"
     fixed = ("serviceName", "selector", "podManagementPolicy", "volumeClaimTemplates")
     changed = any(before["spec"].get(one) != after["spec"].get(one) for one in fixed if "spec" in before)
     if collection.endswith("statefulsets") and changed:

@@ -46,7 +46,10 @@ async def test_kept_disk_stays_and_a_placeholder_in_its_place_goes(view: View) -
 
 
 async def test_object_that_is_being_removed_is_not_asked_for_again(view: View) -> None:
-    api = Api(claim(**GOING), made(SANDBOX, NAMES.service.name, GOING), made(SANDBOX, NAMES.secret.name))
+    owned = {manifests.UID: SANDBOX.uid, manifests.ENVIRONMENTS: NAMES.secret.name}
+    service = made(SANDBOX, NAMES.service.name, GOING | {"annotations": owned})
+    view.services.shown(service)
+    api = Api(claim(**GOING), service, made(SANDBOX, NAMES.secret.name))
     await removal.remove(begun(view, api, SANDBOX))
     assert asked(api) == {NAMES.secret.name}
 

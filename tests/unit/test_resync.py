@@ -63,6 +63,9 @@ class SilentEngine:
     def leftovers(self, _key: Key, _living: Sandbox | None) -> set[str]:
         return set()
 
+    async def remove_superseded(self, _sandbox: Sandbox) -> None:
+        pass
+
     async def touch(self, sandbox: Sandbox) -> int:
         self.touches += 1
         return sandbox.applied_revision

@@ -35,7 +35,7 @@ class Workload:
     `controller_caught_up`: its controller has seen it as it is, so that nothing more comes of what it was before.
     `ignored_at`: from when on its controller is taken not to act; None if the controller has nothing to do.
     `template` names the template of its pods; empty if the template has no name. `held_by`: the finalizers of others that
-    keep it while it is being removed.
+    keep it while it is being removed. `environments` names what may hold the environment of its pods.
     """
 
     owner: str
@@ -48,6 +48,7 @@ class Workload:
     ignored_at: datetime | None = None
     template: str = ""
     held_by: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

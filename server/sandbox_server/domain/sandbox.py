@@ -38,7 +38,10 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class ObjectNames:
-    """The names of a sandbox's objects, fixed when it is created. Only the Kubernetes engine makes objects."""
+    """The names of a sandbox's objects, fixed when it is created. Only the Kubernetes engine makes objects.
+
+    `secret`: the names of the Secrets begin with it; a former release had one of that name.
+    """
 
     stateful_set: str
     service: str

@@ -138,6 +138,12 @@ class Cluster(Protocol):
         Nothing that the pod is made of changes.
         """
 
+    async def remove_superseded(self, sandbox: Sandbox) -> None:
+        """Asks for the removal of what was made for former generations of a sandbox, once nothing can use it any more.
+
+        Nothing is asked while the namespace is not synced. Nothing that is left costs no call.
+        """
+
     async def remove_workload(self, sandbox: Sandbox) -> None:
         """Asks for the removal of the workload, and of its pod before it, where the workload's controller does not act.
 

@@ -89,6 +89,7 @@ class Passes:
         await self._remove_leftovers(key, event.sandbox)
         if failure is not None:
             raise failure
+        await self._engine.remove_superseded(event.sandbox)
         if decision.awaits_pod:
             await self._touch(event, memory)
         else:

@@ -1,7 +1,6 @@
 """Rows 2 to 5: the service is killed at each of its writes in turn, and the next process finishes the work."""
 
 import asyncio
-import base64
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from aiohttp import web
 from sandbox_client import AsyncClient
 
-from tests.support.scripted import SECRETS
+from tests.support.scripted import SECRETS, until_secret
 from tests.support.scripted_api import ScriptedApi, status
 from tests.support.service import Service
 
@@ -98,19 +97,22 @@ async def test_killed_with_each_object_of_an_env_update_it_rolls_out_once(api: S
     async with AsyncClient(service.address, timeout=WITHIN) as client:
         name = (await client.create("crash", sandbox_id="crash", env={"A": "first"})).sandbox_id
         await client.wait_until(name, "RUNNING", timeout=WITHIN)
-        before = killer.uids()
+        before = {one for one in killer.uids().items() if SECRETS not in one[0]}
+        said = {1: "first"}
         for position in itertools.count():
             rollouts = api.objects[SETS][name]["metadata"]["generation"]
             killer.arm(position)
             generation = (await client.update_env(name, set={"A": str(position)})).status.generation
             await client.wait_until(name, "RUNNING", generation=generation, timeout=WITHIN)
             assert api.objects[SETS][name]["metadata"]["generation"] == rollouts + 1
-            assert base64.b64decode(api.objects[SECRETS][f"{name}-env"]["data"]["A"]).decode() == str(position)
+            said[generation] = str(position)
+            await until_secret(api, f"{name}-env-{generation}")
             if not await killer.struck():
                 break
-    # All but the claim are written.
-    assert position == 6
-    assert killer.uids() == before
+    # All but the claim are written, and the former Secret is removed.
+    assert position == 7
+    assert {one for one in killer.uids().items() if SECRETS not in one[0]} == before
+    assert api.starts == [(str(generation), {"A": value}) for generation, value in said.items()]
 
 
 @pytest.mark.fault(4)

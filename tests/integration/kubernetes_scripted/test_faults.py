@@ -33,6 +33,8 @@ from tests.support.scripted import (
     looked_up,
     started,
     until,
+    until_looked_up,
+    until_secret,
     writes,
 )
 from tests.support.scripted_api import ScriptedApi, status
@@ -41,7 +43,7 @@ from tests.support.scripted_api import ScriptedApi, status
 async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
-    names = [f"vn-homevn-agent-{A}-0", f"{A}-service", f"{A}-env", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
+    names = [f"vn-homevn-agent-{A}-0", f"{A}-service", f"{A}-env-1", f"{A}-app-ingress", f"{A}-ttyd-ingress", A]
     assert writes(api) == [("PATCH", one) for one in names]
     assert looked_up(api, 0) == []
     count = len(api.calls)
@@ -55,14 +57,17 @@ async def test_what_is_remembered_is_not_looked_up_and_a_secret_is_once_after_a_
 ) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
-    for restarted in (False, True, False):
+    for generation, restarted in ((2, False), (3, True), (4, False)):
+        count = len(api.calls)
         if restarted:
             await rig.restart()
-            await rig.settled(A, Phase.RUNNING)
-        count = len(api.calls)
+            # A former holder may have made it late.
+            await until_looked_up(api, count, [f"{A}-env-1"])
+            count = len(api.calls)
         await rig.env(A, A=str(count))
         await rig.settled(A, Phase.RUNNING)
-        assert looked_up(api, count) == ([f"{A}-env"] if restarted else [])
+        await until_secret(api, f"{A}-env-{generation}")
+        assert looked_up(api, count) == ([f"{A}-env-{generation - 1}"] if restarted else [])
 
 
 @pytest.mark.fault(14)
@@ -105,7 +110,7 @@ async def test_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig, ap
 
 @pytest.mark.fault(16)
 async def test_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:
-    api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"{A}-env"), hang)
+    api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"{A}-env-1"), hang)
     await rig.create(A)
     await rig.create("suite-b")
     await rig.settled("suite-b", Phase.RUNNING)
@@ -259,13 +264,13 @@ async def test_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedAp
 async def test_secret_that_goes_with_a_removed_service_comes_back_with_it(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A, {"A": "1"})
     await rig.settled(A, Phase.RUNNING)
-    secret, service = api.objects[SECRETS][f"{A}-env"], api.objects[SERVICES][f"{A}-service"]
+    secret, service = api.objects[SECRETS][f"{A}-env-1"], api.objects[SERVICES][f"{A}-service"]
     (pod,) = api.objects[PODS].values()
     api.delete(SERVICES, f"{A}-service")
-    await until(lambda: f"{A}-service" in api.objects[SERVICES] and f"{A}-env" in api.objects[SECRETS])
+    await until(lambda: f"{A}-service" in api.objects[SERVICES] and f"{A}-env-1" in api.objects[SECRETS])
     await rig.settled(A, Phase.RUNNING)
     await asyncio.sleep(0.2)
-    successor = api.objects[SECRETS][f"{A}-env"]
+    successor = api.objects[SECRETS][f"{A}-env-1"]
     assert successor["data"] == secret["data"]
     (owner,) = successor["metadata"]["ownerReferences"]
     assert owner["uid"] == api.objects[SERVICES][f"{A}-service"]["metadata"]["uid"] != service["metadata"]["uid"]
@@ -665,8 +670,8 @@ async def test_secret_that_the_kubelet_misses_is_no_error_while_the_service_make
     await rig.create(A, {"COLOUR": "blue"})
     await rig.settled(A, Phase.RUNNING)
     begun = len(rig.history)
-    secret = api.objects[SECRETS].pop(f"{A}-env")
-    missing = {"reason": "CreateContainerConfigError", "message": f'secret "{A}-env" not found'}
+    secret = api.objects[SECRETS].pop(f"{A}-env-1")
+    missing = {"reason": "CreateContainerConfigError", "message": f'secret "{A}-env-1" not found'}
     running = api.objects[PODS][f"{A}-0"]
     found = copy.deepcopy(running)
     found["status"]["conditions"][0] |= {"status": "False", "reason": "ContainersNotReady"}
@@ -676,14 +681,14 @@ async def test_secret_that_the_kubelet_misses_is_no_error_while_the_service_make
     reported = (await rig.until(A, lambda one: one.status.phase is not Phase.RUNNING)).status
     assert (reported.phase, reported.reason) == (Phase.STARTING, Reason.CONTAINER_CREATING)
     assert (reported.message, remedy.of(reported.reason)) == (missing["message"], remedy.Remedy.WAIT)
-    await until(lambda: f"{A}-env" in api.objects[SECRETS])
-    assert api.objects[SECRETS][f"{A}-env"]["data"] == secret["data"]
+    await until(lambda: f"{A}-env-1" in api.objects[SECRETS])
+    assert api.objects[SECRETS][f"{A}-env-1"]["data"] == secret["data"]
     # It is not written again before the kubelet can have looked again.
-    written = api.calls.count(("PATCH", f"/{SECRETS}/{A}-env"))
+    written = api.calls.count(("PATCH", f"/{SECRETS}/{A}-env-1"))
     for _ in range(3):
         rig.reconciler.wake(rig.key(A))
         await asyncio.sleep(0.1)
-    again = api.calls.count(("PATCH", f"/{SECRETS}/{A}-env")) - written
+    again = api.calls.count(("PATCH", f"/{SECRETS}/{A}-env-1")) - written
     assert again <= (time.monotonic() - noticed) / FAST.supply_every
     api.put(PODS, running)
     await rig.settled(A, Phase.RUNNING)

@@ -56,6 +56,10 @@ class Away(engines.Unreachable):
     """No connection could be made: the API server that is there afterwards may have been restored from a backup."""
 
 
+class Immutable(engines.Refused):
+    """422 for a change of a Secret that is immutable."""
+
+
 class Missing(engines.Refused):
     """404: there is no such object or, for a write, no such namespace."""
 
@@ -72,7 +76,11 @@ def failure(what: str, answer: bytes | msgspec.Raw, status: int = 0, retry_after
         wait = min(float(retry_after), WAIT_MOST) if retry_after.isdecimal() else 0.0
         busy = {409: Conflict, 410: Gone}.get(code, engines.Busy)
         return busy(f"{what}: {code} {decoded.message}", wait)
-    return (Missing if code == 404 else engines.Refused)(observe.refused(decoded.message or f"{what}: {code}"))
+    refused = Missing if code == 404 else engines.Refused
+    # kubernetes/pkg/apis/core/validation/validation.go, ValidateSecretUpdate
+    if code == 422 and "field is immutable when `immutable` is set" in decoded.message:
+        refused = Immutable
+    return refused(observe.refused(decoded.message or f"{what}: {code}"))
 
 
 def path(kind: Kind, namespace: str, name: str = "") -> str:

@@ -19,6 +19,7 @@ from sandbox_server.engines.kubernetes import (
     contest,
     disk,
     entrance,
+    environments,
     grants,
     leftovers,
     logs,
@@ -131,18 +132,21 @@ class KubernetesEngine:
         """Applies the claim, unless the sandbox has its disk, the Service, the Secret, and the StatefulSet last.
 
         The Secret goes with the Service. So one that is made late, when the sandbox has been deleted, goes as well: the
-        service may not watch Secrets, and would never see it.
+        service may not watch Secrets, and would never see it. Without replicas nothing reads it, and it is not made.
         """
         write = self._begin(sandbox, replicas)
+        view = write.view
+        listed = [secret.name for secret in environments.listed(view, sandbox)]
         try:
-            objects = manifests.objects(sandbox, env, replicas, self._settings)
+            objects = manifests.objects(sandbox, env, replicas, self._settings, view.names(sandbox), listed)
         except patch.Inapplicable as error:
             raise engines.Refused(Fault(Reason.ENGINE_REFUSED, str(error))) from None
         if not sandbox.volume_uid:
             await disk.make(write, objects.claim)
         service = await write.write(objects.service)
-        await write.write(manifests.owned_by(objects.secret, objects.service.reference, service.metadata.uid))
-        view = write.view
+        if replicas:
+            secret = manifests.owned_by(objects.secret, objects.service.reference, service.metadata.uid)
+            await environments.make(write, secret)
         if view.secret_missing(sandbox):
             view.supplied(sandbox)
         before = view.stateful_sets.get(sandbox.id)
@@ -155,7 +159,7 @@ class KubernetesEngine:
     async def touch(self, sandbox: Sandbox) -> int:
         """Applies the StatefulSet with the present time in an annotation."""
         view = self._view(sandbox.namespace)
-        touched = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat())
+        touched = manifests.touched(sandbox, self._settings, datetime.now(UTC).isoformat(), view.names(sandbox))
         fence = Fence(self._held, sandbox.namespace)
         known = view.known(sandbox, touched.reference)
         if known is None:
@@ -166,6 +170,12 @@ class KubernetesEngine:
             raise engines.Outdated(str(conflict)) from None
         # Never INCOMPLETE: while an object is missing, what is observed must not seem to be what was applied.
         return observe.revision([found for found in view.watched(sandbox) if found is not None])
+
+    async def remove_superseded(self, sandbox: Sandbox) -> None:
+        """Deletes the Secrets of former generations."""
+        view = self._views.get(sandbox.namespace)
+        if view is not None and view.synced and not view.namespace.ends:
+            await environments.remove_former(self._api, view, sandbox, Fence(self._held, sandbox.namespace))
 
     async def remove_workload(self, sandbox: Sandbox) -> None:
         """Deletes the StatefulSet in the foreground, as `removal` explains."""
@@ -203,7 +213,7 @@ class KubernetesEngine:
         view = self._view(sandbox.namespace)
         begun = self._contests.begin(sandbox.key, (sandbox.generation, replicas))
         fence = Fence(self._held, sandbox.namespace)
-        known = {one: found for one in resources.names(sandbox).written if (found := view.known(sandbox, one))}
+        known = {one: found for one in view.names(sandbox).written if (found := view.known(sandbox, one))}
         return writer.Writer(self._api, view, self._settings, sandbox, self._contests, begun, fence, known)
 
     def _view(self, namespace: str) -> View:

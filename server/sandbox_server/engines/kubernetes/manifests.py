@@ -1,7 +1,7 @@
 """Every object of a sandbox as a pure function of it, with the fields that the service owns and no others."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -18,6 +18,8 @@ FIELD_MANAGER = "sandbox-service"
 OURS = "sandbox.fullstackagent.io"
 ID, UID, GENERATION, PLACEHOLDER = f"{OURS}/id", f"{OURS}/uid", f"{OURS}/generation", f"{OURS}/placeholder"
 TOUCHED = f"{OURS}/touched"
+ENVIRONMENTS = f"{OURS}/environments"
+"""Of a Service: the names of the Secrets that may be there."""
 _SEALOS = "cloud.sealos.io"
 
 
@@ -44,17 +46,31 @@ def _fresh_hosts(sandbox: Sandbox, settings: Kubernetes) -> tuple[str, str]:
     return f"{sandbox.host}.{settings.ingress_domain}", f"{sandbox.host}-ttyd.{settings.ingress_domain}"
 
 
-def objects(sandbox: Sandbox, env: Mapping[str, str], replicas: int, settings: Kubernetes) -> Resources[Resource]:
-    """Returns every object of the sandbox. Raises `patch.Inapplicable` if a pod is to be made from a bad patch."""
-    names = resources.names(sandbox)
+def objects(
+    sandbox: Sandbox,
+    env: Mapping[str, str],
+    replicas: int,
+    settings: Kubernetes,
+    names: Resources[Reference] | None = None,
+    listed: Sequence[str] = (),
+) -> Resources[Resource]:
+    """Returns every object of the sandbox. `listed` are the Secrets that may be there besides the one of `names`.
+
+    `names`: where they are, if not where those of a new sandbox would be. Raises `patch.Inapplicable` if a pod is to be made
+    from a bad patch.
+    """
+    names = names or resources.names(sandbox)
     app_host, ttyd_host = _hosts(sandbox, settings)
+    service = _object(sandbox, settings, names.service, spec=_service(sandbox))
+    there = (*listed, names.secret.name) if replicas else listed
+    service.manifest["metadata"]["annotations"][ENVIRONMENTS] = " ".join(dict.fromkeys(there))
     return Resources(
         claim=_claim(sandbox, names.claim),
-        service=_object(sandbox, settings, names.service, spec=_service(sandbox)),
-        secret=_object(sandbox, settings, names.secret, type="Opaque", data=_data(env)),
+        service=service,
+        secret=_secret(sandbox, settings, names.secret, env),
         app_ingress=_ingress(sandbox, settings, names.app_ingress, app_host, sandbox.spec.ports[0].number),
         ttyd_ingress=_ingress(sandbox, settings, names.ttyd_ingress, ttyd_host, TERMINAL_PORT),
-        stateful_set=stateful_set(sandbox, replicas, settings),
+        stateful_set=stateful_set(sandbox, replicas, settings, names),
     )
 
 
@@ -121,6 +137,17 @@ def _placeholder(sandbox: Sandbox) -> Manifest:
     return {"metadata": metadata, "spec": spec | {"resources": {"requests": {"storage": "1Gi"}}}}
 
 
+def _secret(sandbox: Sandbox, settings: Kubernetes, reference: Reference, env: Mapping[str, str]) -> Resource:
+    """Returns the Secret of the generation that the pod is made from. A former release may be writing to its own.
+
+    The API server takes no data and empty data for different contents.
+    """
+    content = pods.given(data=_data(env), immutable=reference.name != sandbox.objects.secret)
+    made = _object(sandbox, settings, reference, type="Opaque", **content)
+    made.manifest["metadata"]["annotations"][GENERATION] = str(sandbox.pod_generation)
+    return made
+
+
 def _data(env: Mapping[str, str]) -> dict[str, str]:
     return {name: base64.b64encode(value.encode()).decode() for name, value in sorted(env.items())}
 
@@ -147,23 +174,26 @@ def _ingress(sandbox: Sandbox, settings: Kubernetes, reference: Reference, host:
     return made
 
 
-def touched(sandbox: Sandbox, settings: Kubernetes, value: str) -> Resource:
+def touched(sandbox: Sandbox, settings: Kubernetes, value: str, names: Resources[Reference]) -> Resource:
     """Returns the StatefulSet with another value of an annotation that no pod has.
 
     A change of a StatefulSet wakes its controller at once. By itself the controller tries again to make a pod after a delay
     that doubles up to 16 minutes.
     """
-    made = stateful_set(sandbox, 1, settings)
+    made = stateful_set(sandbox, 1, settings, names)
     made.manifest["metadata"]["annotations"][TOUCHED] = value
     return made
 
 
-def stateful_set(sandbox: Sandbox, replicas: int, settings: Kubernetes) -> Resource:
-    """Returns the StatefulSet. The generation in its template is what restarts the pod.
+def stateful_set(
+    sandbox: Sandbox, replicas: int, settings: Kubernetes, names: Resources[Reference] | None = None
+) -> Resource:
+    """Returns the StatefulSet. The generation in its template is what restarts the pod. `names`: see `objects`.
 
     The operator's patch is left out without replicas: then no pod is made from the template.
     """
-    made = _object(sandbox, settings, resources.names(sandbox).stateful_set)
+    names = names or resources.names(sandbox)
+    made = _object(sandbox, settings, names.stateful_set)
     metadata, given = made.manifest["metadata"], sandbox.spec
     labels = metadata["labels"]
     metadata["labels"] = policy.labels(given.labels, settings.allowed_annotations) | labels
@@ -172,7 +202,7 @@ def stateful_set(sandbox: Sandbox, replicas: int, settings: Kubernetes) -> Resou
         "labels": policy.labels(sandbox.pod_labels, settings.allowed_annotations) | labels,
         "annotations": {**annotations, GENERATION: str(sandbox.pod_generation)},
     }
-    template = pods.template(sandbox, named, sandbox.objects.secret, settings)
+    template = pods.template(sandbox, named, names.secret.name, settings)
     if replicas:
         template = patch.apply(template, settings.pod_patch)
     # Always present, so that `touched` changes its value and nothing else.

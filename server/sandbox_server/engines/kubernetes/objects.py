@@ -80,11 +80,42 @@ class Requests(msgspec.Struct, frozen=True):
     requests: dict[str, str] = {}
 
 
+class Named(msgspec.Struct, frozen=True):
+    """A reference to an object of the same namespace."""
+
+    name: str = ""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where a container has variables from; `secretRef` is empty if that is no Secret."""
+
+    secretRef: Named = Named()
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A container as a pod is made with it."""
+
+    envFrom: list[Source] = []
+
+
+class PodSpec(msgspec.Struct, frozen=True):
+    """The spec of the pods of a StatefulSet."""
+
+    containers: list[Made] = []
+
+
+class Template(msgspec.Struct, frozen=True):
+    """What the pods of a StatefulSet are made from."""
+
+    spec: PodSpec = PodSpec()
+
+
 class Spec(msgspec.Struct, frozen=True):
     """The spec of a StatefulSet or a claim."""
 
     replicas: int = 1
     resources: Requests = Requests()
+    template: Template = Template()
 
 
 class Involved(msgspec.Struct, frozen=True):
@@ -97,11 +128,12 @@ class Involved(msgspec.Struct, frozen=True):
 
 
 class Object(msgspec.Struct, frozen=True):
-    """An object of any kind; the last three fields are an event's."""
+    """An object of any kind; `data` is a Secret's, and the last three fields are an event's."""
 
     metadata: Meta = Meta()
     spec: Spec = Spec()
     status: Status = Status()
+    data: dict[str, str] = {}
     involvedObject: Involved = Involved()
     reason: str = ""
     message: str = ""

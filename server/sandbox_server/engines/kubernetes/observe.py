@@ -91,7 +91,15 @@ def workload(found: Object) -> Workload:
         controller_caught_up=seen_by_controller or never_had_replicas,
         template=found.status.updateRevision,
         held_by=_held_by(found),
+        environments=_environments(found),
     )
+
+
+def _environments(found: Object) -> tuple[str, ...]:
+    """The Secrets that a Service lists, or that the template of a StatefulSet names."""
+    listed = found.metadata.annotations.get(manifests.ENVIRONMENTS, "").split()
+    sources = [source for container in found.spec.template.spec.containers for source in container.envFrom]
+    return (*listed, *(source.secretRef.name for source in sources if source.secretRef.name))
 
 
 def revision(made: Iterable[Workload | None]) -> int:

@@ -14,8 +14,8 @@ from sandbox_server import engines
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, manifests, observe, resources, writer
-from sandbox_server.engines.kubernetes.objects import Known, Object
+from sandbox_server.engines.kubernetes import client, environments, manifests, observe, resources, writer
+from sandbox_server.engines.kubernetes.objects import Known
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.engines.kubernetes.writer import Writer
@@ -28,8 +28,11 @@ async def remove(write: Writer) -> None:
     placeholders = at_rest and await _remove_placeholders(write)
     if at_rest:
         await _remove_claim(write, names.claim)
-    for reference in (names.secret, names.service, names.app_ingress, names.ttyd_ingress):
+    secrets = environments.listed(write.view, write.sandbox)
+    for reference in (*secrets, names.service, names.app_ingress, names.ttyd_ingress):
         await _remove(write, reference)
+    for secret in secrets:
+        write.view.secrets.forget(secret.name)
     if at_rest and not placeholders:
         await _remove(write, names.stateful_set)
 
@@ -52,27 +55,20 @@ async def remove_workload(api: client.Client, view: View, sandbox: Sandbox, fenc
 
 async def _remove(write: Writer, reference: Reference) -> None:
     """Asks for the removal of the object if it is the sandbox's and not being removed already."""
-    if (found := await _removable(write, reference)) is not None:
+    if (found := await writer.removable(write.api, write.sandbox, reference)) is not None:
         await write.api.delete(reference, Known.of(found), write.fence)
         write.contest.removed(reference, found)
 
 
 async def _remove_claim(write: Writer, claim: Reference) -> None:
     """Asks for the removal of the claim, unless it is a disk that the sandbox keeps."""
-    found = await _removable(write, claim)
+    found = await writer.removable(write.api, write.sandbox, claim)
     if found is None:
         return
     is_placeholder = observe.volume(found).uid == ""
     if is_placeholder or not write.sandbox.keep_volume:
         await write.api.delete(claim, Known.of(found), write.fence)
         write.contest.removed(claim, found)
-
-
-async def _removable(write: Writer, reference: Reference) -> Object | None:
-    found = await write.api.find(reference)
-    if found is None or found.metadata.deletionTimestamp or not observe.owned(write.sandbox, found):
-        return None
-    return found
 
 
 async def _remove_placeholders(write: Writer) -> bool:

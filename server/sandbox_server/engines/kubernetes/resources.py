@@ -1,5 +1,6 @@
 """The objects of a sandbox: their kinds, and where they are."""
 
+import dataclasses
 import enum
 import re
 from collections.abc import Iterator
@@ -81,12 +82,14 @@ class Resources(Generic[T]):
 
 
 def names(sandbox: Sandbox) -> Resources[Reference]:
-    """Returns where the objects of the sandbox are."""
-    return named(sandbox.namespace, sandbox.objects)
+    """Returns where the objects of the sandbox are. The Secret is that of the generation from which its pod is made."""
+    found = named(sandbox.namespace, sandbox.objects)
+    secret = found.secret._replace(name=f"{found.secret.name}-{sandbox.pod_generation}")
+    return dataclasses.replace(found, secret=secret)
 
 
 def named(namespace: str, objects: ObjectNames) -> Resources[Reference]:
-    """Returns where the objects with these names are."""
+    """Returns where the objects with these names are. The Secret is that of a former release."""
 
     def reference(kind: Kind, name: str) -> Reference:
         return Reference(kind, namespace, name)

@@ -18,7 +18,7 @@ from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.namespace import Namespace
 from sandbox_server.engines.kubernetes.objects import Known, Object
-from sandbox_server.engines.kubernetes.resources import Kind, Reference
+from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resources
 
 log = structlog.get_logger()
 
@@ -36,6 +36,7 @@ class View:
 
         def rewound() -> None:
             log.warning("versions_went_backwards", namespace=namespace)
+            self.absent.clear()
             for informer in self.informers:
                 informer.list_anew()
 
@@ -81,6 +82,8 @@ class View:
         self._disrupted: dict[str, Pod] = {}
         # When the Secret of a sandbox, by its id, was last written because its kubelet missed it.
         self._supplied: dict[str, float] = {}
+        self.absent: dict[str, set[str]] = {}
+        """The Secrets of former generations, by the id of their sandbox, that were looked for and are not there."""
 
     @property
     def listed(self) -> bool:
@@ -134,6 +137,18 @@ class View:
             namespace=self.namespace.fault,
         )
 
+    def names(self, sandbox: Sandbox) -> Resources[Reference]:
+        """Returns where the objects of the sandbox are.
+
+        The Secret is that of a former release where the pod's template names that one: the template stays as it is.
+        """
+        names = resources.names(sandbox)
+        workload = self.stateful_sets.get(sandbox.id)
+        if workload is None or not ownership.owned(sandbox, workload) or workload.generation < sandbox.pod_generation:
+            return names
+        former = resources.named(sandbox.namespace, sandbox.objects).secret
+        return dataclasses.replace(names, secret=former) if former.name in workload.environments else names
+
     def watched(self, sandbox: Sandbox) -> list[Workload | None]:
         """Returns the objects that are `watched`, each None while it is missing."""
         return [self.written[reference.kind].get(reference.name) for reference in resources.names(sandbox).watched]
@@ -150,7 +165,7 @@ class View:
         This is the only way to learn that a Secret was removed, because the service may not watch Secrets.
         """
         pod = self.pods.get(resources.pod_name(sandbox))
-        if pod is None or not _misses_secret(sandbox, pod):
+        if pod is None or not self._misses_secret(sandbox, pod):
             return False
         supplied = self._supplied.get(sandbox.id)
         return supplied is None or time.monotonic() - supplied >= self._pace.supply_every
@@ -162,7 +177,8 @@ class View:
     def forget(self, sandbox: Sandbox) -> None:
         """Drops what is remembered beside the objects that are watched."""
         self.events.forget(sandbox.id)
-        self.secrets.forget(sandbox.objects.secret)
+        for name in (self.names(sandbox).secret.name, *self.absent.pop(sandbox.id, ())):
+            self.secrets.forget(name)
         self._disrupted.pop(resources.pod_name(sandbox), None)
         self._supplied.pop(sandbox.id, None)
 
@@ -179,7 +195,7 @@ class View:
         if pod is None:
             return None
         answer = self.events.message(events.probe_of(uid))
-        if _misses_secret(sandbox, pod):
+        if self._misses_secret(sandbox, pod):
             # The caller has nothing to mend: the service writes the Secret again, and the kubelet looks again.
             pod = dataclasses.replace(pod, reason=Reason.CONTAINER_CREATING)
         elif pod.reason is Reason.CONTAINER_CREATING and not pod.message:
@@ -210,9 +226,9 @@ class View:
         message = self.events.obstacle(sandbox.id, self.stateful_sets.uid(sandbox.id))
         return dataclasses.replace(workload, revision=revision, fault=observe.refused(message) if message else None)
 
-
-def _misses_secret(sandbox: Sandbox, pod: Pod) -> bool:
-    """Whether the container cannot be made because the Secret of the sandbox's environment is not there."""
-    # kubelet/kubelet_pods.go hands on the words of apimachinery/pkg/api/errors.NewNotFound
-    words = f'secret "{sandbox.objects.secret}" not found'
-    return pod.reason is Reason.CONTAINER_CONFIG and words in pod.message
+    def _misses_secret(self, sandbox: Sandbox, pod: Pod) -> bool:
+        """Whether the container cannot be made because the Secret of the sandbox's environment is not there."""
+        if pod.reason is not Reason.CONTAINER_CONFIG:
+            return False
+        # kubelet/kubelet_pods.go hands on the words of apimachinery/pkg/api/errors.NewNotFound
+        return f'secret "{self.names(sandbox).secret.name}" not found' in pod.message

@@ -73,7 +73,7 @@ class Writer:
         if workload.terminating:
             return pod is None
         if workload.replicas:
-            stateful_set = manifests.stateful_set(self.sandbox, 0, self.settings)
+            stateful_set = manifests.stateful_set(self.sandbox, 0, self.settings, self.view.names(self.sandbox))
             try:
                 workload = observe.workload(await self.write(stateful_set))
             except engines.Refused:
@@ -106,6 +106,14 @@ def check_owned(sandbox: Sandbox, reference: Reference, found: Object | None) ->
         raise engines.Busy(f"{message}; its finalizers: {listed(found.metadata.finalizers)}") from None
     message = f"the {reference} belongs to somebody else; it is left alone. Remove it or choose another id"
     raise engines.Refused(Fault(Reason.NAME_CONFLICT, message)) from None
+
+
+async def removable(api: client.Client, sandbox: Sandbox, reference: Reference) -> Object | None:
+    """Returns the object if it is the sandbox's and not being removed already."""
+    found = await api.find(reference)
+    if found is None or found.metadata.deletionTimestamp or not observe.owned(sandbox, found):
+        return None
+    return found
 
 
 def listed(finalizers: Iterable[str]) -> str:

@@ -170,6 +170,9 @@ class LocalEngine:
         """Changes nothing: the task of the unit acts by itself."""
         Fence(self._held, sandbox.namespace).check()
 
+    async def remove_superseded(self, sandbox: Sandbox) -> None:
+        """Does nothing: a generation leaves nothing."""
+
     async def delete(self, sandbox: Sandbox) -> None:
         """Ends the process. Called again when nothing runs, it removes the folder and releases the ports."""
         Fence(self._held, sandbox.namespace).check()
