@@ -300,6 +300,17 @@ def test_the_network_is_open_to_those_who_are_named() -> None:
     assert "NetworkPolicy" not in production(**{"networkPolicy.enabled": False})
 
 
+def test_page_of_terminals_is_served_where_its_url_is_given_and_nowhere_else() -> None:
+    assert loaded(server(production())).access_address == ""
+    objects = production(**{"terminals.url": "https://terminals.example.com"})
+    chosen = loaded(server(objects))
+    (port,) = [one["containerPort"] for one in server(objects)["ports"] if one["name"] == "terminals"]
+    assert (chosen.access_address, chosen.access_url) == (f"0.0.0.0:{port}", "https://terminals.example.com")
+    (service,), (policy,) = objects["Service"], objects["NetworkPolicy"]
+    assert {"name": "terminals", "port": port, "targetPort": "terminals"} in service["spec"]["ports"]
+    assert {"ports": [{"port": "terminals"}]} in policy["spec"]["ingress"]
+
+
 def test_a_pod_monitor_scrapes_the_port_of_the_metrics() -> None:
     (monitor,) = production(**{"podMonitor.enabled": True})["PodMonitor"]
     assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "http", "path": "/metrics", "interval": "30s"}]

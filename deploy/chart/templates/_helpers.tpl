@@ -58,6 +58,10 @@ capabilities: {drop: [ALL]}
 - {name: SANDBOX_METRICS_LISTEN, value: "0.0.0.0:9090"}
 # Metrics and probes have no TLS. Calls have it with tls.secret; without, allowPlaintext is required.
 - {name: SANDBOX_ALLOW_PLAINTEXT, value: "true"}
+{{- with .Values.terminals.url }}
+- {name: SANDBOX_ACCESS_LISTEN, value: "0.0.0.0:8443"}
+- {name: SANDBOX_ACCESS_URL, value: {{ . | quote }}}
+{{- end }}
 {{- if .Values.tls.secret }}
 - {name: SANDBOX_TLS_CERT, value: /run/secrets/sandbox-service/tls/tls.crt}
 - {name: SANDBOX_TLS_KEY, value: /run/secrets/sandbox-service/tls/tls.key}
@@ -139,6 +143,8 @@ capabilities: {drop: [ALL]}
 {{- fail "allowAnonymous: tokens.secret is given, so that every call needs a token: give only one of them" }}
 {{- end }}
 {{- $instead := dict
+  "access-listen" "terminals.url"
+  "access-url" "terminals.url"
   "allow-anonymous" "allowAnonymous"
   "allow-plaintext" "allowPlaintext"
   "database-url" "database.secret"
