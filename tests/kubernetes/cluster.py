@@ -173,14 +173,14 @@ class Cluster:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         )
 
-    def kubeconfig(self, path: Path, token: str) -> Path:
-        """Writes a kubeconfig for the owner of a token."""
+    def kubeconfig(self, path: Path, token: str, url: str = "") -> Path:
+        """Writes a kubeconfig for the owner of a token. `url`: of what stands before the API server."""
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
             "clusters": [
-                {"name": "test", "cluster": {"server": self.url, "certificate-authority-data": _base64(self.ca)}}
+                {"name": "test", "cluster": {"server": url or self.url, "certificate-authority-data": _base64(self.ca)}}
             ],
             "users": [{"name": "test", "user": {"token": token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],

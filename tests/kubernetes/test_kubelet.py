@@ -28,7 +28,7 @@ POD = "work-0"
 PRINTS = [
     "/bin/sh",
     "-c",
-    'trap "exit 7" TERM; echo one; echo two >&2; sleep 0.3; echo three; while :; do sleep 60 & wait $!; done',
+    'trap "exit 7" TERM; echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three; while :; do sleep 60 & wait $!; done',
 ]
 """Ends with 7 when it is asked to."""
 FAILED = (
