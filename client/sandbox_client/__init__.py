@@ -8,6 +8,7 @@ RUNNING
 """
 
 from sandbox_client.aio import AsyncClient
+from sandbox_client.aio_filing import AsyncFiles
 from sandbox_client.aio_running import AsyncExec
 from sandbox_client.errors import (
     Aborted,
@@ -23,6 +24,7 @@ from sandbox_client.errors import (
     Unauthenticated,
     Unavailable,
 )
+from sandbox_client.filing import Files
 from sandbox_client.logs import LogEnded, LogGap, LogLines
 from sandbox_client.output import Channel, Completed, Ended, Gap, Output
 from sandbox_client.running import Exec
@@ -36,6 +38,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncExec",
+    "AsyncFiles",
     "Channel",
     "Client",
     "Completed",
@@ -43,6 +46,7 @@ __all__ = [
     "Event",
     "Exec",
     "FailedPrecondition",
+    "Files",
     "Gap",
     "InvalidArgument",
     "Kind",

@@ -1,16 +1,22 @@
 """The part of `Client` that is about what is in a sandbox."""
 
+import functools
 import time
 from collections.abc import Generator
 from datetime import datetime
 
 import grpc
 
-from sandbox_client import calls, errors, logs, outage, running
+from sandbox_client import calls, errors, filing, logs, outage, running
 
 
 class Access(running.Commands):
-    """Reads logs, beside running commands."""
+    """Reads logs and has the files, beside running commands."""
+
+    @functools.cached_property
+    def files(self) -> filing.Files:
+        """The files of sandboxes."""
+        return filing.Files(self)
 
     def logs(
         self,

@@ -1,16 +1,22 @@
 """The part of `AsyncClient` that is about what is in a sandbox."""
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator
 from datetime import datetime
 
 import grpc
 
-from sandbox_client import aio_running, calls, errors, logs, outage
+from sandbox_client import aio_filing, aio_running, calls, errors, logs, outage
 
 
 class AsyncAccess(aio_running.AsyncCommands):
-    """Reads logs, beside running commands."""
+    """Reads logs and has the files, beside running commands."""
+
+    @functools.cached_property
+    def files(self) -> aio_filing.AsyncFiles:
+        """The files of sandboxes."""
+        return aio_filing.AsyncFiles(self)
 
     async def logs(
         self,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 import grpc
 from sandbox.v1 import access_pb2 as pb
 
-from sandbox_client import aio_connection, errors, retry, stdin
+from sandbox_client import aio_connection, errors, outage, stdin
 
 Chunks = bytes | Iterable[bytes] | AsyncIterable[bytes]
 
@@ -31,7 +31,7 @@ class AsyncWriter:
         self._link = link
         self._unaccepted = unaccepted
         self._eof = eof
-        self._schedule = retry.Schedule(timeout)
+        self._tries = outage.Tries(timeout)
         self._coming: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(maxsize=4)
         self._complete = False
         self._failure: BaseException | None = None
@@ -57,7 +57,7 @@ class AsyncWriter:
 
     async def _wait(self) -> bool:
         """Waits until there is something to send. Returns False at the end of the input. Raises `TimedOut`."""
-        if self._unaccepted.messages or await self._take(self._schedule.left()):
+        if self._unaccepted.messages or await self._take(self._tries.left()):
             return True
         if not self._complete:
             raise errors.TimedOut("no more input came within the time", grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -89,17 +89,17 @@ class AsyncWriter:
             await (await self._link.stream("WriteStdin", self._requests(sent), self._seconds()))
         except grpc.aio.AioRpcError as rpc_error:
             error = errors.from_rpc(rpc_error)
-            if isinstance(error, errors.TimedOut) and self._schedule.left() != 0:
+            if isinstance(error, errors.TimedOut) and self._tries.left() != 0:
                 return
             if not self._unaccepted.was_accepted(error):
-                await asyncio.sleep(self._schedule.delay(error))
+                await asyncio.sleep(self._tries.delay(error))
                 return
-        self._schedule.succeeded()
+        self._tries.reached()
         del self._unaccepted.messages[: len(sent)]
 
     def _seconds(self) -> float:
         """Returns the seconds for a call."""
-        left = self._schedule.left()
+        left = self._tries.left()
         return stdin.LONGEST if left is None else min(left, stdin.LONGEST)
 
     async def _requests(self, sent: list[pb.WriteStdinRequest]) -> AsyncIterator[pb.WriteStdinRequest]:

@@ -3,20 +3,21 @@
 from deepagents.backends.protocol import ExecuteResponse, FileDownloadResponse, FileUploadResponse
 from deepagents.backends.sandbox import BaseSandbox
 
-from sandbox_client import calls, output
+from sandbox_client import calls, errors, output
 from sandbox_client.sync import Client
 
 _WORDS_MOST = 32 * 1024
 """Bytes of a command that are an argument. A longer one is passed as input: the contract limits arguments."""
 _MERGED = 'exec 2>&1; eval "$1"'
 _MERGED_LONG = 'exec 2>&1; eval "$(cat)"'
-_UPLOAD = 'test -d "$1" && exit 21; mkdir -p "$(dirname "$1")" && cat >"$1" || exit 13'
-_DOWNLOAD = (
-    'test -e "$1" || exit 2; test -d "$1" && exit 21; test -r "$1" || exit 13; tail -c "+$2" "$1" | head -c "$3"'
-)
-_FAILURES = {2: "file_not_found", 13: "permission_denied", 21: "is_directory"}
-_PIECE = 4 * 1024 * 1024
-"""Bytes of a file that one command prints: fewer than the sandbox keeps."""
+_FAILURES = {
+    "FILE_NOT_FOUND": "file_not_found",
+    "NOT_A_FILE": "is_directory",
+    "NOT_A_DIRECTORY": "invalid_path",
+    "INVALID_FIELDS": "invalid_path",
+    "PERMISSION_DENIED_IN_SANDBOX": "permission_denied",
+}
+"""What the protocol says for the reasons of the contract."""
 
 
 class SandboxBackend(BaseSandbox):  # type: ignore[misc]
@@ -50,9 +51,9 @@ class SandboxBackend(BaseSandbox):  # type: ignore[misc]
         data = command.encode()
         time_limit = self._time_limit if timeout is None else timeout
         if len(data) <= _WORDS_MOST:
-            done = self._run(_MERGED, command, time_limit=time_limit, most=self._most)
+            done = self._run(_MERGED, command, time_limit=time_limit)
         else:
-            done = self._run(_MERGED_LONG, data=data, time_limit=time_limit, most=self._most)
+            done = self._run(_MERGED_LONG, data=data, time_limit=time_limit)
         text = done.stdout.decode(errors="replace")
         if done.reason != "EXIT":
             text += f"\n[the command was ended: {done.reason}]"
@@ -69,35 +70,34 @@ class SandboxBackend(BaseSandbox):  # type: ignore[misc]
     def _uploaded(self, path: str, data: bytes) -> str | None:
         if not path.startswith("/"):
             return "invalid_path"
-        done = self._run(_UPLOAD, path, data=data)
-        return None if done.exit_code == 0 else _failure(done)
+        try:
+            self._client.files.write(self._sandbox_id, path, data, parents=True, namespace=self._namespace)
+        except errors.ServiceError as error:
+            return _failure(error)
+        return None
 
     def _downloaded(self, path: str) -> FileDownloadResponse:
         if not path.startswith("/"):
             return FileDownloadResponse(path=path, error="invalid_path")
-        data = b""
-        while True:
-            done = self._run(_DOWNLOAD, path, str(len(data) + 1), str(_PIECE))
-            if done.exit_code != 0:
-                return FileDownloadResponse(path=path, error=_failure(done))
-            data += done.stdout
-            if len(done.stdout) < _PIECE:
-                return FileDownloadResponse(path=path, content=data)
+        try:
+            content = self._client.files.read(self._sandbox_id, path, namespace=self._namespace)
+        except errors.ServiceError as error:
+            return FileDownloadResponse(path=path, error=_failure(error))
+        return FileDownloadResponse(path=path, content=content)
 
-    def _run(
-        self, script: str, *words: str, data: bytes | None = None, time_limit: int = 0, most: int = _PIECE
-    ) -> output.Completed:
+    def _run(self, script: str, *words: str, data: bytes | None = None, time_limit: int) -> output.Completed:
         return self._client.run(
             self._sandbox_id,
             ["/bin/sh", "-c", script, "sh", *words],
             input=data,
             time_limit=time_limit,
-            most=most,
+            most=self._most,
             namespace=self._namespace,
         )
 
 
-def _failure(done: output.Completed) -> str:
-    """Returns why a file could not be read or written, in the words of the protocol where it has some."""
-    said = done.stderr.decode(errors="replace").strip()
-    return _FAILURES.get(done.exit_code or 0) or said or f"the sandbox ended the command: {done.reason}"
+def _failure(error: errors.ServiceError) -> str:
+    """Returns why a file could not be read or written. Raises `error` if that is not the file's matter."""
+    if error.reason not in _FAILURES:
+        raise error
+    return _FAILURES[error.reason]

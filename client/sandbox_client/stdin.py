@@ -6,7 +6,7 @@ from sandbox.v1 import access_pb2 as pb
 
 from sandbox_client import errors, execs
 
-PART = 256 * 1024
+PART = 64 * 1024
 """Bytes of a message at most."""
 WINDOW = 4 * 1024 * 1024
 """Bytes of a call at most: these are kept until the service has accepted them."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import grpc
 from sandbox.v1 import access_pb2 as pb
 
-from sandbox_client import connection, errors, retry, stdin
+from sandbox_client import connection, errors, outage, stdin
 
 _GLANCE = 0.2
 """Seconds for which a call that may have failed keeps the next one waiting."""
@@ -24,7 +24,7 @@ class Writer:
         self._link = link
         self._unaccepted = unaccepted
         self._eof = eof
-        self._schedule = retry.Schedule(timeout)
+        self._tries = outage.Tries(timeout)
         self._coming: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=4)
         self._lock = threading.Lock()
         self._complete = False
@@ -61,7 +61,7 @@ class Writer:
     def _wait(self) -> bool:
         """Waits until there is something to send. Returns False at the end of the stdin. Raises `TimedOut`."""
         with self._lock:
-            if self._unaccepted.messages or self._take(self._schedule.left()):
+            if self._unaccepted.messages or self._take(self._tries.left()):
                 return True
             if not self._complete:
                 raise errors.TimedOut("no more input came within the time", grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -100,18 +100,18 @@ class Writer:
             self._link.stream("WriteStdin", self._requests(sent), self._seconds())
         except grpc.RpcError as rpc_error:
             error = errors.from_rpc(rpc_error)
-            if isinstance(error, errors.TimedOut) and self._schedule.left() != 0:
+            if isinstance(error, errors.TimedOut) and self._tries.left() != 0:
                 return
             if not self._unaccepted.was_accepted(error):
-                time.sleep(self._schedule.delay(error))
+                time.sleep(self._tries.delay(error))
                 return
-        self._schedule.succeeded()
+        self._tries.reached()
         with self._lock:
             del self._unaccepted.messages[: len(sent)]
 
     def _seconds(self) -> float:
         """Returns the seconds for a call."""
-        left = self._schedule.left()
+        left = self._tries.left()
         return stdin.LONGEST if left is None else min(left, stdin.LONGEST)
 
     def _requests(self, sent: list[pb.WriteStdinRequest]) -> Iterator[pb.WriteStdinRequest]:

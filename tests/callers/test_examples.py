@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 import sandbox_client
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import AsyncClient, AsyncExec, Client, Exec, batches, calls, execs, queries, updates
+from sandbox_client import (
+    AsyncClient,
+    AsyncExec,
+    AsyncFiles,
+    Client,
+    Exec,
+    Files,
+    batches,
+    calls,
+    execs,
+    queries,
+    updates,
+)
 from sandbox_client import status as statuses
 
 from tests.support.service import Service
@@ -16,7 +28,7 @@ from tests.support.service import Service
 QUERIED = ("wait_for_phase", "events_page", "capabilities")
 CALLED = ("create", "start", "stop", "delete", "update_env", "status", "get", "page")
 PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.events, Client.wait_until, statuses.Status]
-PLACES += [Client.run, Client.logs, Exec, AsyncExec]
+PLACES += [Client.run, Client.logs, Exec, AsyncExec, Files]
 CALLS: dict[str, Any] = {name: getattr(calls, name) for name in CALLED}
 CALLS |= {name: getattr(queries, name) for name in QUERIED} | {"update": updates.update, "execs": execs.execs}
 CALLS |= {one.__name__: one for one in (batches.batch_start, batches.batch_stop, batches.batch_delete)}
@@ -57,4 +69,5 @@ def test_the_clients_differ_in_nothing_but_their_awaits() -> None:
 
     assert public(Client) == public(AsyncClient)
     assert public(Exec) == public(AsyncExec)
+    assert public(Files) == public(AsyncFiles)
     assert set(inspect.signature(Client).parameters) - set(inspect.signature(AsyncClient).parameters) == {"over"}
