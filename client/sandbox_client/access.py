@@ -6,12 +6,13 @@ from collections.abc import Generator
 from datetime import datetime
 
 import grpc
+from sandbox.v1 import access_pb2 as pb
 
-from sandbox_client import calls, errors, filing, logs, outage, running
+from sandbox_client import calls, errors, filing, forwarding, logs, outage, running
 
 
 class Access(running.Commands):
-    """Reads logs and has the files, beside running commands."""
+    """Reads logs, has the files and forwards ports, beside running commands."""
 
     @functools.cached_property
     def files(self) -> filing.Files:
@@ -63,3 +64,24 @@ class Access(running.Commands):
                 stream.cancel()
             if not position.complete:
                 time.sleep(tries.delay(failure))
+
+    def forward(
+        self,
+        sandbox: calls.Named,
+        port: int,
+        *,
+        local_port: int = 0,
+        host: str = "127.0.0.1",
+        namespace: str = "",
+        failed: forwarding.Failed = lambda _error: None,
+    ) -> forwarding.Forward:
+        """Listens on this machine, and carries connections to a TCP port of a sandbox while the context lasts.
+
+            with client.forward("demo", 8080) as forward:
+                urllib.request.urlopen(f"http://127.0.0.1:{forward.port}/")
+
+        With a `local_port` of 0 it listens on any that is free. `failed` is called with what ended a connection.
+        """
+        sandbox_id, namespace = calls.target(sandbox, namespace)
+        first = pb.ForwardPortRequest(sandbox_id=sandbox_id, namespace=namespace, port=port)
+        return forwarding.Forward(self, first, host, local_port, failed)

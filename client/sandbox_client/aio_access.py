@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 
 import grpc
+from sandbox.v1 import access_pb2 as pb
 
-from sandbox_client import aio_filing, aio_running, calls, errors, logs, outage
+from sandbox_client import aio_filing, aio_forwarding, aio_running, calls, errors, forwarding, logs, outage
 
 
 class AsyncAccess(aio_running.AsyncCommands):
-    """Reads logs and has the files, beside running commands."""
+    """Reads logs, has the files and forwards ports, beside running commands."""
 
     @functools.cached_property
     def files(self) -> aio_filing.AsyncFiles:
@@ -51,3 +52,18 @@ class AsyncAccess(aio_running.AsyncCommands):
                 stream.cancel()
             if not position.complete:
                 await asyncio.sleep(tries.delay(failure))
+
+    def forward(
+        self,
+        sandbox: calls.Named,
+        port: int,
+        *,
+        local_port: int = 0,
+        host: str = "127.0.0.1",
+        namespace: str = "",
+        failed: forwarding.Failed = lambda _error: None,
+    ) -> aio_forwarding.AsyncForward:
+        """See `Client.forward`."""
+        sandbox_id, namespace = calls.target(sandbox, namespace)
+        first = pb.ForwardPortRequest(sandbox_id=sandbox_id, namespace=namespace, port=port)
+        return aio_forwarding.AsyncForward(self, first, host, local_port, failed)

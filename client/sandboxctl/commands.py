@@ -15,12 +15,14 @@ from sandboxctl import (
     capabilities,
     completion,
     context,
+    copying,
     deletion,
     editing,
     execs,
     history,
     logs,
     options,
+    ports,
     reading,
     settling,
     show,
@@ -134,6 +136,8 @@ app.command()(execs.execs)
 app.command()(execs.attach)
 app.command()(execs.signal)
 app.command()(logs.logs)
+app.command()(copying.cp)
+app.command("port-forward")(ports.port_forward)
 
 
 @app.command("list")

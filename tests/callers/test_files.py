@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_client import AsyncClient, Client, errors
+from sandbox_client import AsyncClient, Client, Files, errors
 
-from tests.support import relay
+from tests.support import ctl, relay
 from tests.support.service import Service
 
 NAME = "files-1"
@@ -89,3 +89,83 @@ def test_a_write_on_condition_leaves_another_file_alone(sandbox: str, client: Cl
     with pytest.raises(errors.Aborted):
         client.files.write(sandbox, "conditional", b"3", if_match=first.etag)
     assert client.files.read(sandbox, "conditional") == b"2"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "tree"
+    (top / "sub" / "empty").mkdir(parents=True)
+    (top / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (top / "run.sh").chmod(0o750)
+    (top / os.fsdecode(b"sub/" + ODD)).write_bytes(os.urandom(300_000))
+    (top / "sub" / "nothing").touch()
+    (top / "sub").chmod(0o700)
+    return top
+
+
+def shown(top: Path) -> dict[str, tuple[int, bytes | None]]:
+    """The modes and contents of a tree, by the paths in it."""
+    return {
+        str(path.relative_to(top)): (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
+        for path in [top, *top.rglob("*")]
+    }
+
+
+def test_a_directory_is_copied_there_and_back(run: ctl.Run, sandbox: str, tree: Path, tmp_path: Path) -> None:
+    assert run("cp", str(tree), f"{sandbox}:copied").code == 0
+    # What is there gets the copy in it.
+    assert run("cp", str(tree), f"{sandbox}:copied").code == 0
+    assert run("cp", f"{sandbox}:copied/tree", str(tmp_path / "back")).code == 0
+    assert shown(tmp_path / "back") == shown(tree)
+    assert run("cp", f"{sandbox}:copied/tree", str(tmp_path / "back")).code == 0
+    assert shown(tmp_path / "back" / "tree") == shown(tree)
+
+
+def test_a_file_is_copied_there_and_back(run: ctl.Run, sandbox: str, tree: Path, tmp_path: Path) -> None:
+    assert run("cp", str(tree / "run.sh"), f"default/{sandbox}:/home/agent/renamed.sh").code == 0
+    assert run("cp", f"{sandbox}:renamed.sh", str(tmp_path)).code == 0
+    assert shown(tmp_path / "renamed.sh") == {".": (0o100750, b"#!/bin/sh\n")}
+
+
+def test_links_are_copied_from_a_sandbox_and_what_is_no_file_is_said(
+    run: ctl.Run, sandbox: str, client: Client, tmp_path: Path
+) -> None:
+    client.run(
+        sandbox, ["/bin/sh", "-c", "mkdir odd && cd odd && ln -s /etc/hostname link && mkfifo pipe && echo 1 >one"]
+    )
+    done = run("cp", f"{sandbox}:odd", str(tmp_path / "odd"))
+    assert (done.code, "pipe" in done.err) == (1, True)
+    assert (tmp_path / "odd" / "link").readlink() == Path("/etc/hostname")
+    assert sorted(path.name for path in (tmp_path / "odd").iterdir()) == ["link", "one"]
+
+
+def test_a_copy_that_breaks_off_leaves_the_former_file(
+    run: ctl.Run, sandbox: str, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.files.write(sandbox, "whole", bytes(4 << 20))
+    (tmp_path / "whole").write_bytes(b"former")
+
+    def broken(self: Files, *words: object, **options: object) -> Iterator[bytes]:
+        yield bytes(1000)
+        raise errors.Aborted("changed")
+
+    monkeypatch.setattr(Files, "parts", broken)
+    assert run("cp", f"{sandbox}:whole", str(tmp_path)).code == 1
+    assert shown(tmp_path) == {".": shown(tmp_path)["."], "whole": (shown(tmp_path)["whole"][0], b"former")}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("a", "b"), 2, "SANDBOX_ID:PATH"),
+        (("files-1:a", "files-1:b"), 2, "SANDBOX_ID:PATH"),
+        (("files-1:never-was", "."), 3, "check it"),
+        (("/never-was", "files-1:"), 2, "/never-was"),
+        (("never-was:x", "."), 3, "sandboxctl list"),
+    ],
+)
+def test_copies_that_cannot_be_made_say_why(
+    run: ctl.Run, sandbox: str, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = run("cp", *words)
+    assert (done.code, said.lower() in done.err.lower()) == (code, True), done.err
