@@ -11,6 +11,9 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+# As sandbox-server sets it, before anything imports gRPC: services of the tests start programs as well.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import hypothesis
 import pytest
 import sqlalchemy as sa

@@ -24,6 +24,9 @@ from typing import Any, NoReturn
 # gRPC reads this when it is imported. Its own lines must not be among the log lines on standard error; failures that
 # matter are raised as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# Its handlers of a fork, which are on by default, lose bytes of connections that other threads serve meanwhile: messages
+# of callers break, or never arrive. The local engine starts a program for most calls, and none of them uses gRPC.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def _incomplete(error: ModuleNotFoundError) -> NoReturn:
