@@ -121,8 +121,11 @@ class Exec:
         return collected.completed(self.id, self.ended or self.wait(timeout=timeout))
 
     def _feed(self, data: bytes) -> None:
-        """Writes the whole input. A command need not read it, and whatever else fails, reading its output shows."""
-        with contextlib.suppress(errors.ServiceError):
+        """Writes the whole input. A command need not read it, and whatever else fails, reading its output shows.
+
+        The client may be closed when the command has ended: gRPC then raises ValueError.
+        """
+        with contextlib.suppress(errors.ServiceError, ValueError):
             self.write(data, eof=True)
 
 

@@ -73,8 +73,11 @@ def _code(ended: Ended | None) -> int:
 
 
 def _pass_input(command: Exec, chunks: Iterator[bytes]) -> None:
-    """Writes the standard input to the command. That it has ended, or why it cannot be reached, reading its output shows."""
-    with contextlib.suppress(errors.ServiceError):
+    """Writes the standard input to the command. That it has ended, or why it cannot be reached, reading its output shows.
+
+    The client may be closed when the command has ended: gRPC then raises ValueError.
+    """
+    with contextlib.suppress(errors.ServiceError, ValueError):
         command.write(chunks, eof=True)
 
 
