@@ -183,6 +183,20 @@ async def test_slow_reader_gets_a_gap_and_then_what_is_kept(rig: LocalRig) -> No
     assert [int(one) for one in before] == list(range(1, len(before) + 1))
 
 
+async def test_file_that_is_about_to_be_begun_is_no_missing_log(talker: LocalTalker, reader: Reader) -> None:
+    await talker.say(b"first\n")
+    found = Output()
+    following = asyncio.create_task(reader.read(found, follow=True))
+    await talker.rig.there(lambda: found.data)
+    talker.log.rename(talker.log.with_name("main.log.1"))
+    await asyncio.sleep(0.3)
+    assert (await reader.read()).data == b"first\n"
+    talker.log.write_bytes(b"second\n")
+    await talker.rig.there(lambda: found.data == b"first\nsecond\n")
+    following.cancel()
+    assert found.gaps == []
+
+
 @pytest.mark.fault(79)
 async def test_position_that_was_rotated_away_is_followed_by_a_gap(talker: LocalTalker, reader: Reader) -> None:
     await talker.say(b"first\n")

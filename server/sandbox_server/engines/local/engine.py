@@ -225,7 +225,12 @@ class LocalEngine:
 
     def connect(self, sandbox: Sandbox, incarnation: str, port: int) -> AbstractAsyncContextManager[engines.Connection]:
         """Connects to a loopback port that is the sandbox's."""
-        return connections.connect(sandbox, lambda: self._process(sandbox).incarnation == incarnation, port)
+
+        def runs() -> bool:
+            process = self._process(sandbox)
+            return process.alive and process.incarnation == incarnation
+
+        return connections.connect(sandbox, runs, port)
 
     def _process(self, sandbox: Sandbox) -> Process:
         return processes.find(Folder(self._data_dir, sandbox.key).process, sandbox.uid)

@@ -5,36 +5,16 @@ isolation which files there are: sizes are bounded, and only regular files are o
 """
 
 import asyncio
-import contextlib
 import os
-import re
-from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from sandbox_server import engines
 from sandbox_server.domain.logs import Asked, Ended, EndReason, Gap, Lines, Part
 from sandbox_server.domain.pace import Pace
-from sandbox_server.engines.local import log_times, output
+from sandbox_server.engines.local import log_begins, log_files, output
+from sandbox_server.engines.local.log_files import File
 from sandbox_server.engines.local.log_times import Place
-
-_POSITION = re.compile(rf"([0-9a-f]{{{output.ID}}})\.([1-9][0-9]{{0,8}})\.(0|[1-9][0-9]{{0,11}})\Z")
-_TRIES = 100
-"""How often the files are looked for while they are renamed: each look takes far less time than to fill a file."""
-
-
-@dataclass(slots=True)
-class File:
-    """An open file of a log. `complete`: nothing more is written to it."""
-
-    number: int
-    descriptor: int
-    complete: bool
-
-    @property
-    def size(self) -> int:
-        """Its size now; a sandbox without isolation may have made it larger than it is."""
-        return min(os.fstat(self.descriptor).st_size, output.MOST)
 
 
 async def read(
@@ -50,14 +30,9 @@ async def read(
         raise engines.NoOutput("no such process has printed anything")
     reader = _Reader(log, identity, prints)
     try:
-        begin = _resumed(asked.after, reader) if asked.after else None
-        if begin is None:
-            if asked.after:
-                yield Gap()
-                begin = Place(reader.file.number, 0)
-            else:
-                begin = await asyncio.to_thread(_begin, reader, chosen, asked)
-        reader.seek(begin)
+        begin = await asyncio.to_thread(reader.begin, chosen, asked)
+        if begin is None or not reader.seek(begin):
+            yield Gap()
         async for part in _parts(reader, asked.follow, pace):
             yield part
     finally:
@@ -127,28 +102,23 @@ class _Reader:
     def kept(self) -> list[File]:
         """Returns the files that are kept, in order, open. The caller closes them."""
         path = self._path
-        if path is None:
-            return []
-        for _ in range(_TRIES):
-            last = output.numbers(path)[-1:]
-            found: list[File] = []
-            for number in last:
-                with contextlib.suppress(OSError):
-                    found.append(File(number, output.opened(output.numbered(path, number)), complete=True))
-            number = last[0] + 1 if last else 1
-            # Missing between the rename of the last file and its first byte.
-            with contextlib.suppress(OSError):
-                found.append(File(number, output.opened(path), complete=False))
-            if output.numbers(path)[-1:] == last:
-                return found
-            for one in found:
-                os.close(one.descriptor)
-        raise engines.Unreachable("the log is written too fast to be read")
+        return log_files.kept(path) if path is not None else []
 
-    def seek(self, place: Place) -> None:
-        """Goes on from a place in a file that is kept."""
-        self._open(place.number)
+    def begin(self, log: Path, asked: Asked) -> Place | None:
+        """Returns where to begin, None if that is no longer kept. `log` is where the log is. Raises `engines.BadPosition`."""
+        with log_files.opened(self.kept()) as files:
+            if not files:
+                return None
+            if asked.after:
+                return log_begins.resumed(files, self.identity, asked.after)
+            return log_begins.begin(files, log, asked)
+
+    def seek(self, place: Place) -> bool:
+        """Goes on from a place. Returns False if its file is no longer kept: it goes on from the next one."""
+        if not self._open(place.number) or self.file.number != place.number:
+            return False
         self._offset = place.offset
+        return True
 
     def _open(self, number: int) -> bool:
         """Opens a file by its number, or the first one after it that is kept. Returns False if there is none."""
@@ -190,81 +160,3 @@ class _Reader:
     def close(self) -> None:
         """Closes the file."""
         os.close(self.file.descriptor)
-
-
-def _resumed(after: str, reader: _Reader) -> Place | None:
-    """Returns the place of a position, None if it is no longer kept. Raises `engines.BadPosition`."""
-    found = _POSITION.match(after)
-    if found is None:
-        raise engines.BadPosition
-    place = Place(int(found[2]), int(found[3]))
-    if found[1] != reader.identity or found[1] == output.UNKNOWN:
-        return None
-    kept = reader.kept()
-    try:
-        for one in kept:
-            if one.number == place.number and place.offset <= one.size:
-                return place
-        if any(place.number < one.number for one in kept):
-            return None
-    finally:
-        for one in kept:
-            os.close(one.descriptor)
-    raise engines.BadPosition
-
-
-def _begin(reader: _Reader, log: Path, asked: Asked) -> Place:
-    """Returns where to begin so that what was printed since a time, and so many lines, are sent."""
-    kept = reader.kept()
-    try:
-        if not kept:
-            return Place(1, 0)
-        first = Place(kept[0].number, 0)
-        end = Place(kept[-1].number, kept[-1].size)
-        if asked.since is not None:
-            first = max(first, _since(log, asked.since.timestamp(), kept))
-        if asked.tail_lines is not None:
-            first = max(first, end if asked.tail_lines == 0 else _tail(kept, asked.tail_lines))
-        return first
-    finally:
-        for one in kept:
-            os.close(one.descriptor)
-
-
-def _since(log: Path, since: float, files: list[File]) -> Place:
-    """Returns the beginning of the line at which the log ended at a time, or of the first line that may have followed."""
-    marked = log_times.place(log, since) or Place(0, 0)
-    for one in files:
-        if os.fstat(one.descriptor).st_mtime < since:
-            marked = max(marked, Place(one.number, one.size))
-    for one in files:
-        if one.number == marked.number:
-            begin = max(0, marked.offset - engines.LOG_PART)
-            before = os.pread(one.descriptor, marked.offset - begin, begin)
-            return Place(one.number, begin + before.rfind(b"\n") + 1)
-    return Place(files[0].number, 0)
-
-
-def _tail(files: list[File], lines: int) -> Place:
-    """Returns where the last lines begin."""
-    ends = 0
-    for number, offset, block in _backwards(files):
-        end = len(block)
-        while (end := block.rfind(b"\n", 0, end)) >= 0:
-            ends += 1
-            if ends == lines:
-                return Place(number, offset + end + 1)
-    return Place(files[0].number, 0)
-
-
-def _backwards(files: list[File]) -> Iterator[tuple[int, int, bytes]]:
-    """Yields the blocks of files from the last one on, each with its place, but for an end of a line at the very end."""
-    last = True
-    for one in reversed(files):
-        end = one.size
-        while end > 0:
-            begin = max(0, end - engines.LOG_PART)
-            block = os.pread(one.descriptor, end - begin, begin)
-            yield one.number, begin, block.removesuffix(b"\n") if last else block
-            last = False
-            end = begin

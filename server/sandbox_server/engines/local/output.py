@@ -81,10 +81,9 @@ def former(log: Path) -> Path:
 def identity(log: Path) -> str:
     """Returns the id of a log: it stays the same when the log becomes the former one. Empty if there is no log.
 
-    The log of a process that an earlier release has started has none: it is UNKNOWN.
+    The log of a process that an earlier release has started has none: it is UNKNOWN. The present file of a log is missing for
+    a moment when a new one begins.
     """
-    if not os.path.lexists(log):
-        return ""
     with contextlib.suppress(OSError, ValueError):
         descriptor = opened(_mark(log))
         try:
@@ -93,7 +92,7 @@ def identity(log: Path) -> str:
             os.close(descriptor)
         if len(found) == ID and int(found, 16) >= 0:
             return found
-    return UNKNOWN
+    return UNKNOWN if os.path.lexists(log) else ""
 
 
 ID = 16
