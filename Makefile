@@ -27,7 +27,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 BIN := .venv/bin
 STAMP := .venv/.setup
 
-.PHONY: help setup run demo test test-all coverage robustness test-upgrade test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes benchmark-replicas lint breaking format generate docs manifests requirements image-check clean
+.PHONY: help setup run demo test test-all coverage robustness test-upgrade test-kubernetes test-callers faults cluster benchmark benchmark-kubernetes benchmark-replicas benchmark-execs lint breaking format generate docs manifests requirements image-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,6 +87,9 @@ benchmark: $(STAMP) ## measure against bare baselines and print the table
 
 benchmark-kubernetes: $(STAMP) ## 500 sandboxes on a real control plane against a bare script
 	@$(BIN)/python -m benchmarks.kubernetes
+
+benchmark-execs: $(STAMP) ## commands in sandboxes: the round trip, a key, 200 at once
+	@$(BIN)/python -m benchmarks.execs
 
 benchmark-replicas: $(STAMP) ## several replicas on PostgreSQL: kills, restarts, handovers, throughput
 	@$(BIN)/python -m benchmarks.replicas

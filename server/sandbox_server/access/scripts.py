@@ -11,6 +11,7 @@ An exec is a directory:
 - `o.<offset>`, `e.<offset>`: segments of stdout and stderr. The name has the offset of the first byte, in 15 digits, so that
   names sort by offset. The oldest segments are removed.
 - `printed.o`, `printed.e`: how many bytes were printed.
+- `done`: a FIFO on which is said that all of a channel was copied.
 - `w/<pid>`: a FIFO that wakes who follows, with `.o` and `.e` for how much of a channel that has seen.
 - `i/<offset>`: accepted input, a line with its length and its bytes as escapes of printf, or the name of a file with them.
   Whoever creates the file has the offset. `i.fed`: how many bytes the command got. `i.end`: the offset of the end. `i.poke`: a
@@ -72,6 +73,8 @@ part() {
 # output is dropped: a command must not hang. It says how much was printed, and then wakes those who follow and have seen all
 # that was printed before. The others look before they wait, so that a slow one has no more than a poke in its FIFO. A command
 # that prints often in small parts gets them together after a while.
+# `late` ends the wait for the rest of the output: what a command has left running may hold it for ever. On a busy machine
+# the rest takes a while, so that it must have been silent.
 # `kills` reads how many processes were killed for using too much memory.
 # `feed` copies the accepted input to the command, in the order of the offsets.
 _START = (
@@ -95,7 +98,7 @@ pump() {
         done
         for g in "$1".*; do number "$g"; [ $((n+2*segment)) -le $((at-kept)) ] || break; rm -f "$g"; done
     done
-    : >"$1-end"
+    echo >&6
 }
 poke() {
     for f in w/*."$1"; do
@@ -136,26 +139,39 @@ kills() {
     killed=0
     [ ! -f $memory ] || while read -r name n; do [ "$name" != oom_kill ] || killed=$n; done <$memory
 }
+late() {
+    quiet=0; before=
+    while [ $quiet -lt 3 ]; do
+        sleep 0.5 2>/dev/null || sleep 1
+        now=
+        for f in printed.*; do [ ! -f "$f" ] || { read -r n <"$f"; now="$now $n"; }; done
+        if [ "$now" = "$before" ]; then quiet=$((quiet+1)); else quiet=0; before=$now; fi
+    done
+    echo late >&6
+}
 supervise() {
     trap : TERM INT HUP QUIT
     echo started >&3
     exec 3>&- </dev/null >/dev/null 2>&1
+    exec 6<>done
+    pumps=1
     pump o <o &
-    if [ -n "$terminal" ]; then : >e-end; else pump e <e & fi
+    [ -n "$terminal" ] || { pumps=2; pump e <e & }
     feeder=; [ -z "$stdin" ] || { feed >in & feeder=$!; }
     timer=; [ $timeout -eq 0 ] || { limit & timer=$!; }
     kills
     if [ -n "$terminal" ]; then
-        (run) <in >o 2>&1
+        (run) <in >o 2>&1 6>&-
         code=$?
         case $maker in busybox*) code=137; [ ! -f code ] || read -r code <code ;; esac
     else
-        (run) <in >o 2>e
+        (run) <"$input" >o 2>e 6>&-
         code=$?
     fi
     kill $feeder $timer
-    i=0
-    while [ $i -lt 20 ] && ! { [ -f o-end ] && [ -f e-end ]; }; do i=$((i+1)); nap; done
+    late & late=$!
+    while [ $pumps -gt 0 ] && read -r word <&6 && [ -z "$word" ]; do pumps=$((pumps-1)); done
+    kill $late
     why=exit; [ $code -ne 137 ] || { was=$killed; kills; [ $killed = $was ] || why=memory; }
     [ ! -f timeout ] || why=timeout
     echo "$code $why" >exit.new && mv exit.new exit
@@ -164,7 +180,7 @@ supervise() {
 }
 d=$base/$id
 group=$(command -v setsid)
-mkdir -p "$base"
+[ -d "$base" ] || mkdir -p "$base"
 if ! mkdir "$d" 2>/dev/null; then
     i=0; while [ $i -lt 100 ] && [ ! -f "$d/payload" ]; do i=$((i+1)); nap; done
     found=; IFS= read -r found <"$d/payload"
@@ -178,8 +194,8 @@ if [ $# -gt $most ]; then
     done
     if [ $# -gt $most ]; then rm -rf "$d"; echo full; exit 0; fi
 fi
-cd "$d" && mkdir i w && mkfifo o e || exit 125
-if [ -n "$stdin" ]; then mkfifo in i.poke; else ln -s /dev/null in; fi
+input=/dev/null; [ -z "$stdin" ] || input=in
+cd "$d" && mkdir i w && mkfifo o e done ${stdin:+in i.poke} || exit 125
 if [ -n "$terminal" ]; then printf '%s\\n' "$terminal" >command; echo "$window" >size; fi
 echo "$payload" >payload.new && mv payload.new payload
 exec 3>&1

@@ -9,11 +9,11 @@ from pathlib import Path
 sys.base_prefix = "/usr"
 
 from sandbox_server.domain.phase import Phase  # noqa: E402 - after what it is to see
-from sandbox_server.engines.local import entrance  # noqa: E402
+from sandbox_server.engines.local import forks  # noqa: E402
 
 from tests.support.local import LocalGround, LocalRig  # noqa: E402
 
-entrance._ENTER = ("/usr/bin/python3", *entrance._ENTER[1:])
+forks._SCRIPT = ("/usr/bin/python3", *forks._SCRIPT[1:])
 
 NOBODY = 65534
 SCRIPT = "mkdir -p shut/in; chmod 0 shut; (sleep MARK & sleep MARK &); echo >up; exec sleep MARK"

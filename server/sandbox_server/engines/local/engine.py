@@ -17,7 +17,8 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.local import connections, entrance, launch, log_times, logs, processes
+from sandbox_server.engines.local import connections, launch, log_times, logs, processes
+from sandbox_server.engines.local.entrance import Entrance
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.processes import Process
@@ -42,6 +43,7 @@ class LocalEngine:
         self._pace = pace
         self._ports = Ports(settings.port_range, pace.local_port_promised)
         self._units: dict[Key, Unit] = {}
+        self._entrance = Entrance()
         self._marks = log_times.Marks()
         self.any_synced = False
 
@@ -97,6 +99,7 @@ class LocalEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._entrance.close()
         os.close(self._lock)
 
     async def reachable(self) -> bool:
@@ -210,7 +213,7 @@ class LocalEngine:
         self, sandbox: Sandbox, incarnation: str, program: Sequence[str]
     ) -> AbstractAsyncContextManager[engines.Entered]:
         """Runs a program beside the process of the sandbox, in bubblewrap if that is."""
-        return entrance.enter(self._process(sandbox), incarnation, program)
+        return self._entrance.enter(self._process(sandbox), incarnation, program)
 
     def logs(self, sandbox: Sandbox, asked: Asked) -> AsyncGenerator[Part, None]:
         """Reads the log of the last process, or of the one before."""

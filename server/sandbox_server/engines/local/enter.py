@@ -1,18 +1,25 @@
-"""Runs a program in the namespaces of a process: `enter.py PID FOLDER PROGRAM [ARGUMENT...]`, as a script of its own.
+"""Runs programs in the namespaces of processes, as a script of its own: `enter.py DESCRIPTOR`.
+
+The descriptor is a socket. Each message on it is a list in JSON, of PID, FOLDER and the words of a program, with two
+descriptors, the program's input and output. The answer is a message with a descriptor of the process that runs it: when that
+is killed, the program is. The script ends when its socket does.
 
 PID is the first process inside bubblewrap. The program gets the environment of the sandbox's command and begins in FOLDER,
-without capabilities and without a way to gain any. Its exit code is that of this script.
+without capabilities and without a way to gain any.
 
 For a user other than root, bubblewrap makes two nested user namespaces. The outer one owns the other namespaces and is
 entered first, the inner one is that of the processes and is entered last. For root it makes none.
 
-A script of its own, since a process with several threads cannot enter a user namespace. Python 3.11 has no `os.setns`.
+A script of its own, since a process with several threads cannot enter a user namespace, and one that goes on, since Python
+takes longer to start than everything else does. Python 3.11 has no `os.setns`.
 """
 
 import ctypes
 import fcntl
+import json
 import os
 import signal
+import socket
 import sys
 
 _NS_GET_PARENT = 0xB702
@@ -73,8 +80,8 @@ def _drop_capabilities() -> None:
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def main(pid: int, folder: str, program: list[str]) -> int:
-    """Runs the program and returns its exit code."""
+def _run(pid: int, folder: str, program: list[str]) -> int:
+    """Runs a program and returns its exit code."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as children:  # noqa: PTH123 - pathlib is slow to import
             command = int(children.read().split()[0])
@@ -96,5 +103,34 @@ def main(pid: int, folder: str, program: list[str]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def main(near: socket.socket) -> None:
+    """Forks for each message."""
+    # Nobody waits for those that have ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(near, 65536, 2)
+        if not message:
+            return
+        child = os.fork()
+        if child == 0:
+            near.close()
+            for number, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            pid, folder, *program = json.loads(message)
+            os._exit(_run(pid, folder, program))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        try:
+            process = os.pidfd_open(child)
+        except ProcessLookupError:
+            near.send(b"ended")
+            continue
+        socket.send_fds(near, [b"runs"], [process])
+        os.close(process)
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    main(socket.socket(fileno=int(sys.argv[1])))
