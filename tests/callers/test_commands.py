@@ -64,6 +64,7 @@ def test_output_over_a_connection_that_is_cut_again_and_again_is_whole_and_not_r
     assert between.connections >= 2
 
 
+@pytest.mark.slow
 async def test_async_output_over_a_connection_that_is_cut_again_and_again_is_whole_and_not_repeated(
     sandbox: pb.SandboxStatus, between: relay.Relay
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_command_that_does_not_read_its_input_ends_the_run(sandbox: pb.Sandbox
     assert (result.exit_code, result.reason) == (0, "EXIT")
 
 
+@pytest.mark.slow
 def test_a_write_that_takes_long_is_made_again_and_written_once(
     sandbox: pb.SandboxStatus, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +215,7 @@ def test_what_the_chunks_raise_is_raised_by_the_write(sandbox: pb.SandboxStatus,
     assert (caught.value.reason, caught.value.facts["accepted_offset"]) == ("STDIN_CLOSED", "10")
 
 
+@pytest.mark.slow
 def test_missing_output_is_said(sandbox: pb.SandboxStatus, client: Client) -> None:
     started = client.exec(sandbox, shell("head -c 30000000 /dev/zero; printf end"))
     started.wait()
@@ -247,6 +250,7 @@ def test_a_command_is_a_list_of_words(sandbox: pb.SandboxStatus, client: Client)
     assert client.run(sandbox, ["no-such-program"]).exit_code == 127
 
 
+@pytest.mark.slow
 def test_commands_outlive_a_kill_of_the_service_and_end_with_their_sandbox(
     make_service: Callable[..., Service],
 ) -> None:

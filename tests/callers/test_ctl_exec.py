@@ -66,6 +66,7 @@ def test_input_is_passed_on_byte_by_byte(execute: Execute) -> None:
     assert (done.returncode, done.stdout == data) == (0, True)
 
 
+@pytest.mark.slow
 def test_output_that_is_missing_in_a_pipe_is_a_failure(execute: Execute, client: Client) -> None:
     started = client.exec(NAME, ["head", "-c", "30000000", "/dev/zero"])
     assert started.wait().code == 0
@@ -263,6 +264,7 @@ def test_a_terminal_needs_a_terminal(execute: Execute) -> None:
     assert (done.returncode, b"terminal" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_it_outlives_a_kill_of_the_service(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with service.client() as client:

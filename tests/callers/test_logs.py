@@ -53,6 +53,7 @@ def test_followed_logs_over_a_connection_that_is_cut_again_and_again_have_each_l
     assert b"".join(part.data for part in client.logs(sandbox) if isinstance(part, LogLines)) == LINES
 
 
+@pytest.mark.slow
 async def test_async_logs_go_on_after_a_position_and_end_with_the_process(
     sandbox: str, between: relay.Relay, client: Client
 ) -> None:
