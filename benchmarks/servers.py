@@ -1,6 +1,6 @@
 """Servers to measure, each a process of its own: `python -m benchmarks.servers KIND PORT [NUMBER]`.
 
-`echo` and `fanout` are the baselines: the least that grpc.aio with uvloop can do. `watch` and `start` are the service over
+`echo`, `fanout` and `content` are the baselines: the least that grpc.aio with uvloop can do. `watch` and `start` are the service over
 a log that is only in memory and without its reconciler, so that what is measured is the watch and nothing else.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import uvloop
+from sandbox.v1 import access_pb2
 from sandbox_server import app
 from sandbox_server.domain.event import OBSERVED, Event
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
@@ -22,6 +23,8 @@ from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 from sandbox_server.rpc import render
 from sandbox_server.rpc.server import OPTIONS
 from sandbox_server.settings import Settings
+
+from benchmarks import content as benchmarked
 
 NOW = datetime.now(UTC)
 
@@ -84,9 +87,9 @@ MESSAGE = render.Encoder().event(event(0, 1))
 STATUS = render.Encoder().status(event(0, 1))
 
 
-async def _bare(port: int, handlers: dict[str, Any]) -> None:
+async def _bare(port: int, handlers: dict[str, Any], service: str = "sandbox.v1.SandboxService") -> None:
     server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("sandbox.v1.SandboxService", handlers),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await _terminated()
@@ -127,6 +130,26 @@ async def fanout(port: int) -> None:
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, wake)
     await _bare(port, {"WatchStatus": grpc.unary_stream_rpc_method_handler(stream)})
+
+
+async def content(port: int) -> None:
+    """Takes what WriteFile takes, and sends what ReadFile sends of as large a file."""
+    part = access_pb2.ReadFileResponse(data=bytes(benchmarked.READ)).SerializeToString()
+
+    async def take(requests: Any, _context: Any) -> bytes:
+        async for _ in requests:
+            pass
+        return b""
+
+    async def send(_request: bytes, context: Any) -> None:
+        for _ in range(benchmarked.SIZE // benchmarked.READ):
+            await context.write(part)
+
+    handlers = {
+        "WriteFile": grpc.stream_unary_rpc_method_handler(take),
+        "ReadFile": grpc.unary_stream_rpc_method_handler(send),
+    }
+    await _bare(port, handlers, "sandbox.v1.SandboxAccess")
 
 
 class _MemoryStore:
@@ -215,4 +238,4 @@ if __name__ == "__main__":
         app.tune()
         uvloop.run({"watch": watch, "start": start}[kind](port, int(sys.argv[3])))
     else:
-        uvloop.run({"echo": echo, "fanout": fanout}[kind](port))
+        uvloop.run({"echo": echo, "fanout": fanout, "content": content}[kind](port))

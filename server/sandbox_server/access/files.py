@@ -1,6 +1,5 @@
 """The files of sandboxes that run. Nothing is kept here."""
 
-import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -8,8 +7,9 @@ from dataclasses import replace
 from sandbox_server import store
 from sandbox_server.access import file_scripts
 from sandbox_server.access.asking import Asking, Where
+from sandbox_server.access.content import Content
 from sandbox_server.access.conversation import Cut
-from sandbox_server.access.file_answers import Answers, usage
+from sandbox_server.access.file_answers import usage
 from sandbox_server.domain import errors
 from sandbox_server.domain.files import File, Usage, Write
 from sandbox_server.domain.principal import Principal
@@ -17,8 +17,6 @@ from sandbox_server.domain.sandbox import Key
 
 CHUNK = 256 * 1024
 """Bytes of content in one message to a caller, at most."""
-FRAME = 2 * 1024 * 1024
-"""Bytes that a program takes at once: each time costs two processes in the sandbox."""
 _END_MOST = 512
 """Bytes of the end of an answer, which follows the content."""
 
@@ -77,20 +75,19 @@ class Files:
         """
         async with self._asking.about(where, lambda one: file_scripts.write(where.path, asked.mode, one)) as answers:
             await answers.word(b"ready")
-            size, payload = await _sent(answers, parts, request)
-            if asked.size not in (None, size):
-                violation = errors.Violation("size", f"must be that of the content, which is {size} bytes")
-                raise errors.Invalid((violation,))
+            content = Content(answers)
+            await content.send(parts, asked.size)
             await answers.lines.send(b"end\n")
             await answers.word(b"written", within=self._asking.pace.access_stored_within)
             written = answers.parsed(await answers.lines.field())
             former = await answers.lines.field()
-            if written.size != size:
+            if written.size != content.size:
                 raise Cut("the sandbox has changed the new file")
             was = answers.parsed(former).etag if former else ""
             if request is not None:
                 # The first call with this id has said what it finds and what it makes of it, before it did.
-                stored = replace(request, payload=request.payload + payload)
+                payload = b"%b\0%d %d" % (request.payload, content.size, content.checksum)
+                stored = replace(request, payload=payload)
                 (decided,) = await self._store.decided(stored, where.key.namespace, (f"{was}/{written.etag}",))
                 found, _, made = decided.partition("/")
                 if made == was:
@@ -101,40 +98,6 @@ class Files:
                 raise _changed("since its etag was read, or does not exist")
             await answers.lines.send(b"keep\n")
             return await answers.file()
-
-
-async def _sent(answers: Answers, parts: AsyncIterator[bytes], request: store.Request | None) -> tuple[int, bytes]:
-    """Sends the content of a file in frames. Returns its size, and a digest of it if there is a request."""
-    digest = hashlib.sha256()
-    size = 0
-    async for frame in _frames(parts):
-        # One frame is taken while the next one is collected. It is not sent before, since a tool may read ahead. A program
-        # that has failed says so instead.
-        if size:
-            await answers.word(b"taken")
-        size += len(frame)
-        if request is not None:
-            digest.update(frame)
-        await answers.lines.send(b"%d\n" % len(frame))
-        await answers.lines.send(frame)
-    if size:
-        await answers.word(b"taken")
-    return size, digest.digest()
-
-
-async def _frames(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yields what has arrived, `FRAME` bytes at once as far as there are as many."""
-    collected: list[bytes] = []
-    size = 0
-    async for part in parts:
-        collected.append(part)
-        size += len(part)
-        if size >= FRAME:
-            joined = b"".join(collected)
-            yield joined[:FRAME]
-            collected, size = [joined[FRAME:]], size - FRAME
-    if size:
-        yield b"".join(collected)
 
 
 def _changed(when: str) -> errors.Aborted:

@@ -69,7 +69,7 @@ class FileCalls:
             await caller.write(pb.ReadFileResponse(file=pb.FileInfo(**file_fields(file))).SerializeToString())
 
         async def send(data: bytes) -> None:
-            await caller.write(pb.ReadFileResponse(data=data).SerializeToString())
+            await caller.write(_data(data))
 
         await self._files.read(to, request.offset, limit, begin, send)
 
@@ -144,6 +144,16 @@ def _bad_write(request: pb.WriteFileRequest) -> Iterator[Violation]:
 def _bad_data(request: pb.WriteFileRequest) -> Iterator[Violation]:
     if len(request.data) > DATA_MOST:
         yield Violation("data", f"must be at most {DATA_MOST} bytes: send several messages")
+
+
+def _data(data: bytes) -> bytes:
+    """Returns the encoded message that has `data`. Protobuf itself would copy the data once more."""
+    head = pb.ReadFileResponse(data=b"").SerializeToString()[:1]
+    length = len(data)
+    while length > 127:
+        head += bytes((length & 127 | 128,))
+        length >>= 7
+    return b"%b%c%b" % (head, length, data)
 
 
 def file_fields(one: File) -> dict[str, Any]:

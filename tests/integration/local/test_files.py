@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from sandbox.v1 import access_pb2 as pb
+from sandbox_server.access import content as framing
 from sandbox_server.access import files
 from sandbox_server.domain.phase import Phase
 
@@ -104,7 +105,7 @@ async def test_deep_path(filer: Filer, home: Path) -> None:
 
 
 async def test_content_of_any_size(filer: Filer, home: Path) -> None:
-    for size in (0, 1, files.CHUNK, files.CHUNK + 1, files.FRAME, 3 * files.FRAME + 5):
+    for size in (0, 1, files.CHUNK, files.CHUNK + 1, framing.FRAME, 3 * framing.FRAME + 5):
         content = os.urandom(size)
         parts = [content[begin : begin + 700_000] for begin in range(0, size, 700_000)]
         written = await filer.write(b"file", *parts, size=size)
