@@ -180,8 +180,9 @@ async def test_a_terminal_has_its_size_and_controls_its_processes(pod: Pod) -> N
     process.send_signal(signal.SIGWINCH)
     # The new size travels on a channel of its own.
     await asyncio.sleep(0.5)
-    os.write(own, b"stty size; sleep 100; echo interrupted=$?\n")
-    await says(b"55 66\r\n")
+    # From its own words on the command has the terminal. Before that Ctrl-C would end the wait of the shell alone.
+    os.write(own, b"stty size; sh -c 'echo sleeps; exec sleep 100'\n")
+    await says(b"55 66\r\nsleeps\r\n")
     os.write(own, b"\x03")
     os.write(own, b"echo interrupted=$?\n")
     await says(b"interrupted=130\r\n")
