@@ -2,27 +2,30 @@
 cluster has: an audit log, and ends of pods."""
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from sandbox.v1 import access_pb2 as pb
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
+from sandbox_server.engines.kubernetes import entrance, rights
 
 from tests.contract.execs import *  # noqa: F403 - the tests themselves
 from tests.contract.execs import A
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.containers import Containers
-from tests.kubernetes.ground import KubernetesGround, grant_access, started
-from tests.kubernetes.node import Node
+from tests.kubernetes.ground import RBAC, KubernetesGround, grant_access, may, started
+from tests.kubernetes.node import MERGE, Node
 from tests.support.rig import Rig
 from tests.support.scripted import until
-from tests.support.waiting import PATIENCE
-from tests.support.working import Printed, Worker
+from tests.support.waiting import PATIENCE, eventually
+from tests.support.working import Printed, Worker, refusal
 
 POD = f"{A}-0"
 CANARY = "canary-that-no-log-may-have"
@@ -60,8 +63,9 @@ async def test_no_log_has_a_command_its_environment_its_input_or_its_output(
     assert printed.err.decode() == f"{CANARY}\n"
     await worker.run(f"exit 3 # {CANARY}")
     await worker.ids()
+    # An exec is recorded when its connection has ended.
+    await until(lambda: len(execs(ground)) >= 5)
     calls = execs(ground)
-    assert len(calls) >= 6
     assert {one["level"] for one in calls} == {"RequestResponse"}
     # The path, which has the whole command line, is the same for every exec.
     assert len({one["requestURI"] for one in calls}) == 1
@@ -70,6 +74,40 @@ async def test_no_log_has_a_command_its_environment_its_input_or_its_output(
     logged = capsys.readouterr()
     assert "exec_started" in logged.out
     assert CANARY not in logged.out + logged.err
+
+
+async def test_without_the_right_to_read_the_pod_nothing_is_sent_to_it(
+    worker: Worker, ground: KubernetesGround
+) -> None:
+    (pods, *others) = (
+        {"apiGroups": [""], "resources": [resource], "verbs": [*verbs]} for resource, verbs in rights.ACCESS.items()
+    )
+    assert pods["resources"] == ["pods"]
+    path = f"{RBAC}/namespaces/{ground.namespace}/roles/sandbox-service-access"
+    await asyncio.to_thread(ground.cluster.request, "PATCH", path, {"rules": others}, kind=MERGE)
+    await asyncio.to_thread(eventually, lambda: not may(ground.cluster, ground.namespace, "get", "pods"))
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.shell("touch ran")
+    # Until it has lasted, the refusal may be of an API server that has just started.
+    while refusal(caught.value)[:2] == ("UNAVAILABLE", "SANDBOX_NOT_REACHED"):
+        with pytest.raises(grpc.RpcError) as caught:
+            await worker.shell("touch ran")
+    assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "ACCESS_NOT_GRANTED")
+    await asyncio.to_thread(ground.cluster.request, "PATCH", path, {"rules": [pods, *others]}, kind=MERGE)
+    await asyncio.to_thread(eventually, lambda: may(ground.cluster, ground.namespace, "get", "pods"))
+    assert (await worker.run("test -e ran; echo $?")).out == b"1\n"
+
+
+@pytest.mark.fault(93)
+async def test_image_without_a_shell_is_told_by_the_words_of_the_runtime(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The images of the simulated node have one.
+    monkeypatch.setattr(entrance, "_SIGNALS", ("/bin/none", "-c", "echo"))
+    monkeypatch.setattr(entrance, "_NO_SHELL", re.compile(entrance._NO_SHELL.pattern.replace("/bin/sh", "/bin/none")))
+    with pytest.raises(grpc.RpcError) as caught:
+        await worker.ids()
+    assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "EXEC_UNSUPPORTED")
 
 
 async def delete(ground: KubernetesGround) -> None:

@@ -20,11 +20,13 @@ _SIGNALS = (_SHELL, "-c", 'echo; exec "$@"', "sh")
 """What comes before a program: it shows that it has started before it reads anything. The API server accepts the connection
 before it asks the kubelet."""
 
-# runc's and crun's words, by the kubelet; and the exit codes that a runtime gives in their place.
+# The words of runc and of crun, as the kubelet hands them on; and the exit codes that a runtime gives in their place. cri-dockerd
+# gives the words as output.
 _NO_SHELL = re.compile(
-    rf'exec: "{_SHELL}"|executable( file)? `?{_SHELL}`? not found|not found in \$PATH|exec format error', re.IGNORECASE
+    rf'"{_SHELL}": (stat {_SHELL}: )?(no such file|permission denied|exec format error)|executable file `{_SHELL}` not found'
 )
 _NOT_STARTED = (126, 127)
+_WORDS_MOST = 4096
 
 
 async def read_pod(api: client.Client, sandbox: Sandbox) -> Pod | None:
@@ -66,7 +68,7 @@ async def enter(
             stream = await opened.enter_async_context(streams.enter(api, *where, (*_SIGNALS, *program)))
         await _started(stream, within)
         pod = await read_pod(api, sandbox)
-        if pod is None or pod.incarnation != incarnation:
+        if pod is None or not incarnation or pod.incarnation != incarnation:
             raise engines.Unreachable("the process of the sandbox has ended")
         yield stream
 
@@ -75,11 +77,15 @@ async def _started(stream: streams.Stream, within: float) -> None:
     """Returns when the program has started. Raises `engines.Unsupported` and `engines.Unreachable`."""
     try:
         async with asyncio.timeout(within):
-            if await stream.read(len(_SIGN)) == _SIGN:
+            said = await stream.read(len(_SIGN))
+            if said == _SIGN:
                 return
+            while len(said) < _WORDS_MOST and (more := await stream.read(_WORDS_MOST)):
+                said += more
     except TimeoutError:
         raise engines.Unreachable(f"exec: no program starts within {within:g} s") from None
     end = stream.end
-    if end.exit_code in _NOT_STARTED or _NO_SHELL.search(end.message):
+    words = said.decode(errors="replace") + end.message
+    if end.exit_code in _NOT_STARTED or _NO_SHELL.search(words):
         raise engines.Unsupported(f"the sandbox has no POSIX shell at {_SHELL}: use another image")
-    raise engines.Unreachable(f"exec: {end.message or 'the connection was cut'}")
+    raise engines.Unreachable(f"exec: {words[:_WORDS_MOST] or 'the connection was cut'}")

@@ -25,20 +25,24 @@ _FRAME_MOST = 32 * 1024
 _MESSAGES = (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT)
 
 
-class _Cause(msgspec.Struct):
+class Cause(msgspec.Struct):
+    """A detail of a status, such as the exit code."""
+
     reason: str = ""
     message: str = ""
 
 
-class _Details(msgspec.Struct):
-    causes: list[_Cause] = []
+class Details(msgspec.Struct):
+    """The details of a status."""
+
+    causes: list[Cause] = []
 
 
 class End(msgspec.Struct):
     """How a program ended, as its status says it: empty for a connection that was cut."""
 
     message: str = ""
-    details: _Details = msgspec.field(default_factory=_Details)
+    details: Details = msgspec.field(default_factory=Details)
 
     @property
     def exit_code(self) -> int:
