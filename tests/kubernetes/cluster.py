@@ -1,5 +1,6 @@
 """A real Kubernetes control plane on loopback: etcd, API server, controllers, scheduler, one process each."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -46,6 +47,9 @@ def free_port() -> int:
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         return int(trial.getsockname()[1])
+
+
+API = "kube-apiserver"
 
 
 class Cluster:
@@ -273,3 +277,9 @@ class Cluster:
 
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
+
+
+async def back(cluster: Cluster, *flags: str) -> None:
+    """The API server, started again."""
+    cluster.run(API, *flags)
+    await asyncio.to_thread(cluster.wait)

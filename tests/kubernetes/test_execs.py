@@ -14,9 +14,9 @@ from sandbox_client import Client
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
+from tests.kubernetes.cluster import API, back
 from tests.kubernetes.cut import ANSWERED, SENT, Relay
 from tests.kubernetes.ground import SERVICE, KubernetesGround, grant_access, started
-from tests.kubernetes.test_outages import API, back
 from tests.support.rig import FAST, Rig
 from tests.support.service import Service
 from tests.support.working import Printed, Worker

@@ -12,22 +12,15 @@ import pytest
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.cluster import API, Cluster, back
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.support.rig import Rig
 
 A, B = "outage-a", "outage-b"
-API = "kube-apiserver"
 AFTER = 90.0
 """Seconds for the cluster to go on after an outage: its controllers back off for up to half a minute."""
 TINY = ("--enable-priority-and-fairness=false", "--max-mutating-requests-inflight=1")
 """One write at a time; another one meanwhile is answered 429."""
-
-
-async def back(cluster: Cluster, *flags: str) -> None:
-    """The API server, started again."""
-    cluster.run(API, *flags)
-    await asyncio.to_thread(cluster.wait)
 
 
 @contextlib.asynccontextmanager
