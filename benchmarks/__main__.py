@@ -21,7 +21,7 @@ from sandbox_server.domain.sandbox import Addresses
 from sandbox_server.store import connection, rows, schema, tables
 from sqlmodel import Session, SQLModel
 
-from benchmarks import behind, events, load, servers, waits
+from benchmarks import behind, content, events, load, servers, waits
 from benchmarks.report import Figure, report
 
 MUTATION = Cause(Kind.MUTATION, "default")
@@ -244,6 +244,7 @@ ALL: dict[str, Callable[[], Iterator[Figure]]] = {
         behind.watches_behind,
         events.pages_of_events,
         waits.waits_for_a_phase,
+        content.content,
     )
 }
 
