@@ -50,6 +50,9 @@ async def _sandboxes(process: load.Process, count: int) -> AsyncIterator[tuple[A
         yield access, service
         for number in range(count):
             await service.Delete(sandbox.DeleteRequest(sandbox_id=f"b-{number}"))
+        for number in range(count):
+            gone = sandbox.WaitForPhaseRequest(sandbox_id=f"b-{number}", phase=sandbox.PHASE_TERMINATED)
+            await service.WaitForPhase(gone)
 
 
 async def _start(access: Any, sandbox_id: str, *command: str, **fields: Any) -> str:
