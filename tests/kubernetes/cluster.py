@@ -131,11 +131,17 @@ class Cluster:
             self.run(name)
 
     def wait(self) -> None:
-        """Returns when the API server is ready. Raises RuntimeError with the end of its log."""
+        """Returns when the API server is ready. Raises RuntimeError with the end of its log.
+
+        A controller or scheduler that has ended is started again, as a kubelet does: the scheduler ends itself when its cache
+        is not that of the API server.
+        """
         end = time.monotonic() + READY_WITHIN
         while time.monotonic() < end:
-            for name, process in self._processes.items():
-                if process.poll() is not None:
+            for name, process in list(self._processes.items()):
+                if process.poll() is not None and name in COMPONENTS[2:]:
+                    self.run(name)
+                elif process.poll() is not None:
                     raise RuntimeError(f"{name} ended: {self.log(name)}")
             with contextlib.suppress(OSError, urllib.error.HTTPError):
                 self.request("GET", "/readyz")

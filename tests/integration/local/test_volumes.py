@@ -47,9 +47,9 @@ async def test_a_volume_that_was_kept_before_anybody_had_seen_it_is_adopted(rig:
 async def test_a_folder_and_a_process_of_another_sandbox_are_left_alone(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script("echo theirs >work; exec sleep MARK"))
     await rig.there(rig.ground.marked)
+    await rig.stop()
     theirs, before = rig.ground.marked(), everything(rig.ground.folder(A))
     # The database is lost, and with it the sandbox of the volume.
-    await rig.stop()
     (rig.ground.settings.data_dir.parent / "rig.db").unlink()
     await rig.start()
     await rig.create(A)

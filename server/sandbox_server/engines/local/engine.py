@@ -86,7 +86,9 @@ class LocalEngine:
                 self._changed(key)
             before = now
             for unit in self._units.values():
-                self._marks.look(unit.folder.log, time.time())
+                # Without a process nothing is printed, and the folder may be being removed, or be that of another sandbox.
+                if unit.pod is not None:
+                    self._marks.look(unit.folder.log, time.time())
             await asyncio.sleep(self._pace.local_look_every)
 
     def follow(self, namespaces: Iterable[str]) -> None:
