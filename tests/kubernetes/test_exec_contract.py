@@ -2,8 +2,10 @@
 cluster has: an audit log, and ends of pods."""
 
 import asyncio
+import contextlib
 import re
 import time
+import urllib.error
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -116,6 +118,12 @@ async def delete(ground: KubernetesGround) -> None:
 
 async def evict(ground: KubernetesGround) -> None:
     ground.node.behave(ground.namespace, POD, "evicted")
+    path = ground.path("pods", POD)
+    with contextlib.suppress(urllib.error.HTTPError):
+        while (await asyncio.to_thread(ground.cluster.request, "GET", path))["status"]["phase"] != "Failed":
+            await asyncio.sleep(0.01)
+    # The pod that replaces it is not evicted as well.
+    ground.node.behave(ground.namespace, POD, "run")
 
 
 async def end_the_container(ground: KubernetesGround) -> None:
@@ -158,7 +166,6 @@ async def test_exec_is_lost_within_a_second_of_its_pod_and_no_repeat_runs_it_aga
     assert (lost.state, lost.exited) == (pb.EXEC_STATE_LOST, wanted)
     assert not fell or ended - fell[0] < 1 * PATIENCE
     ground.node.alive = True
-    ground.node.behave(ground.namespace, POD, "run")
     await rig.settled(A, Phase.RUNNING, 60)
     again = await worker.shell(script, request_id=request_id)
     assert again.incarnation == started.incarnation
