@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox_client import AsyncClient, Client, errors, watch
+from sandbox_client import AsyncClient, Client, errors, outage, watch
 from sandbox_client.channel import OPTIONS
 from sandboxctl import hints, options, reach
 
@@ -90,7 +90,7 @@ def test_lost_service_is_reported_once_and_the_command_goes_on(
 
 def test_outage_is_reported_once_and_a_restart_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now)
+    monkeypatch.setattr(outage.time, "monotonic", lambda: now)
     lost: list[float] = []
     back: list[float] = []
     cursor = watch.Cursor(pb.WatchStatusRequest(), None, lambda _error: lost.append(now), lambda: back.append(now))

@@ -102,7 +102,7 @@ async def test_34_the_most_that_is_allowed_is_taken_and_more_is_refused_before_a
         written = [
             one for one in ground.cluster.audited(ground.namespace) if one["verb"] not in ("get", "list", "watch")
         ]
-        parts = ("env", "service", "app-ingress", "ttyd-ingress")
+        parts = ("env-1", "service", "app-ingress", "ttyd-ingress")
         names = {longest, f"vn-homevn-agent-{longest}-0", *(f"{longest}-{part}" for part in parts)}
         assert {one["objectRef"]["name"] for one in written} == names
         secret = ground.cluster.request("GET", ground.path("secrets", f"{longest}-env-1"))
