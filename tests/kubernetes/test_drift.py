@@ -60,7 +60,8 @@ class Cluster:
             # A dry run asks whether the namespace is going, and writes nothing.
             writes = [one for one in ours if one["verb"] not in ("get", "list", "watch")]
             writes = [one for one in writes if "dryRun=All" not in one["requestURI"]]
-            refused = [one for one in writes if one["responseStatus"]["code"] == 409]
+            sets = [one for one in writes if one["objectRef"]["resource"] == "statefulsets"]
+            refused = [one for one in sets if one["responseStatus"]["code"] == 409]
             before, count = count, len(writes) - ONE_APPLY * len(refused)
         return count
 
