@@ -84,4 +84,6 @@ def test_a_caller_tells_the_story_across_a_restart_of_the_service(told: Tell, se
 
 def test_each_part_of_the_page_is_an_example() -> None:
     headings = re.findall(r"^## (.+)$", examples.PAGE, re.MULTILINE)
+    # The last part is tested by itself.
+    assert headings.pop() == "Agents of LangChain"
     assert sorted(one.lower() for one in headings) == examples.LANGUAGES
