@@ -62,7 +62,7 @@ class AsyncForward:
         except errors.ServiceError as error:
             self._failed(error)
         except OSError:
-            # Whoever connected here has left.
+            # The local program has closed its connection.
             pass
         finally:
             back.close()

@@ -83,7 +83,7 @@ class AsyncWriter:
         return True
 
     async def _send(self) -> None:
-        """Makes a call with what was not accepted and what comes meanwhile, or waits after a failure."""
+        """Makes one call, which sends the input that was not accepted yet and what is added meanwhile. After a failure, waits."""
         sent: list[pb.WriteStdinRequest] = []
         try:
             await (await self._link.stream("WriteStdin", self._requests(sent), self._seconds()))

@@ -11,7 +11,7 @@ from sandbox.v1 import access_pb2 as pb
 from sandbox_client import calls, errors, outage
 
 Where = str | bytes | os.PathLike[str]
-"""A path in a sandbox. One that is relative begins in its home, /home/agent."""
+"""A path in a sandbox. A relative path is relative to /home/agent."""
 Content = bytes | Path
 """The content of a file, or a file of this machine that has it. A repeat reads it again."""
 Sent = Callable[[int], None]

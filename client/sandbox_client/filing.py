@@ -71,7 +71,7 @@ class Files:
         namespace: str = "",
         timeout: float | None = None,
     ) -> Generator[bytes, None, None]:
-        """Yields the content of a file in parts, for one that is large. Goes on after a lost connection.
+        """Yields the content of a file in parts, so that a large file needs little memory. Goes on after a lost connection.
 
         Raises `Aborted` if the file was changed meanwhile: what was read is then of two times. It ends after `timeout`
         seconds, or when the service was not reached for `outage.PATIENCE` seconds.
@@ -104,7 +104,7 @@ class Files:
         sent: files.Sent = lambda _size: None,
         timeout: float | None = None,
     ) -> pb.FileInfo:
-        """Writes a file, or with an OSError or another error leaves the former one. Nobody sees a part of it.
+        """Writes a file as a whole. If it fails, the former file stays; nobody ever sees a part of the new one.
 
         `content` is bytes, or the path of a file of this machine. With `parents` missing directories are made. `if_match`
         is the etag that the former file must have, or `*` for any. `sent` is called with the size of each part.

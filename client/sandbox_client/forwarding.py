@@ -71,7 +71,7 @@ class Forward:
         except errors.ServiceError as error:
             self._tell(error)
         except OSError:
-            # Whoever connected here has left.
+            # The local program has closed its connection.
             pass
         finally:
             self._open.discard(near)

@@ -46,7 +46,7 @@ class Gap:
 class Ended:
     """How a command ended.
 
-    `code` is None if the sandbox was stopped or its process replaced: then nobody knows it. `reason` is EXIT, SIGNAL, TIMEOUT,
+    `code` is None if the sandbox was stopped or its process replaced: the exit code is then unknown. `reason` is EXIT, SIGNAL, TIMEOUT,
     OUT_OF_MEMORY, SANDBOX_STOPPED, POD_REPLACED or NODE_LOST.
     """
 

@@ -52,7 +52,7 @@ class Writer:
             self._put(error)
 
     def _put(self, item: bytes | BaseException | None) -> None:
-        """Hands an item over, unless nobody takes items any more."""
+        """Adds an item to the queue; drops it once the reader of the queue has ended."""
         while not self._closed:
             with contextlib.suppress(queue.Full):
                 self._coming.put(item, timeout=stdin.IDLE)
@@ -94,7 +94,7 @@ class Writer:
         return True
 
     def _send(self) -> None:
-        """Makes a call with what was not accepted and what comes meanwhile, or waits after a failure."""
+        """Makes one call, which sends the input that was not accepted yet and what is added meanwhile. After a failure, waits."""
         sent = self._sent = []
         try:
             self._link.stream("WriteStdin", self._requests(sent), self._seconds())

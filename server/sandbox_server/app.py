@@ -110,15 +110,16 @@ async def service(
     if settings.tls_cert and settings.tls_key:
         credentials = tls.credentials(settings.tls_cert, settings.tls_key, pace)
     store_is_given = event_store is not None
-    event_store = event_store or store.Store(settings.database, cipher(settings), busy_timeout=pace.sqlite_busy_timeout)
+    keys = cipher(settings)
+    event_store = event_store or store.Store(settings.database, keys, busy_timeout=pace.sqlite_busy_timeout)
     event_feed = feed.Feed(event_store, render.Encoder(), pace)
     engine = engine or _engine(settings, pace)
     namespaces = _leases(settings, event_store, event_feed, engine)
     reconciler = Reconciler(event_feed, event_store, engine, namespaces, settings.workers, pace)
     found = Sandboxes(event_feed, engine, pace)
     execs = Execs(event_store, found, engine, pace, settings.execs_per_tenant)
-    tickets = Tickets(cipher(settings))
-    terminals = Sessions(found, execs, Streams(execs, pace), Holds(found, engine, pace), tickets, pace)
+    streams = Streams(execs, pace)
+    terminals = Sessions(found, execs, streams, Holds(found, engine, pace), Tickets(keys), pace)
     sandboxes = manager.StatefulSetManager(event_store, event_feed, Names(engine, terminals.url), namespaces)
     history = timedelta(seconds=settings.history)
     deployment = Deployment(
@@ -134,6 +135,7 @@ async def service(
             Servicer(sandboxes, found, settings.defaults, settings.policy, pace, deployment),
             AccessServicer(
                 execs,
+                streams,
                 Logs(found, engine, pace),
                 Ports(found, engine, pace),
                 Files(event_store, asking),

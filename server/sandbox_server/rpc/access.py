@@ -29,7 +29,15 @@ class AccessServicer(FileCalls, TreeCalls):
     endless = frozenset({"AttachExec", "WriteStdin", "StreamLogs", "ForwardPort"})
 
     def __init__(
-        self, found: Execs, printed: Logs, reached: Ports, files: Files, trees: Trees, terminals: Sessions, pace: Pace
+        self,
+        found: Execs,
+        streams: Streams,
+        printed: Logs,
+        reached: Ports,
+        files: Files,
+        trees: Trees,
+        terminals: Sessions,
+        pace: Pace,
     ) -> None:
         FileCalls.__init__(self, files, pace)
         TreeCalls.__init__(self, trees, pace)
@@ -37,7 +45,7 @@ class AccessServicer(FileCalls, TreeCalls):
         self._logs = printed
         self._ports = reached
         self._execs = found
-        self._streams = Streams(found, pace)
+        self._streams = streams
         self._pace = pace
 
     async def StartExec(self, principal: Principal, request: pb.StartExecRequest, caller: Caller) -> Fields:

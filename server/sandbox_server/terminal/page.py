@@ -1,6 +1,7 @@
 """Serves the page of terminals, and the WebSockets that it opens. Neither a ticket nor a token is ever in a URL or a log."""
 
 import contextlib
+import functools
 import ssl
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
@@ -113,5 +114,6 @@ class Page:
         return socket
 
 
+@functools.cache
 def _read(name: str) -> bytes:
     return (_STATIC / name).read_bytes()
