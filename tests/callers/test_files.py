@@ -59,11 +59,11 @@ def test_a_write_whose_answer_was_lost_is_made_once(sandbox: str, between: relay
 def test_a_file_that_changes_while_it_is_read_is_not_put_together(
     sandbox: str, between: relay.Relay, client: Client
 ) -> None:
-    client.files.write(sandbox, "changing", bytes(8 << 20))
+    client.files.write(sandbox, "changing", bytes(64 << 20))
     with Client(between.address) as far, pytest.raises(errors.Aborted) as caught:
         for number, _ in enumerate(far.files.parts(sandbox, "changing")):
             if number == 3:
-                client.files.write(sandbox, "changing", b"\1" * (8 << 20))
+                client.files.write(sandbox, "changing", b"\1" * (64 << 20))
                 between.cut()
     assert caught.value.reason == "FILE_CHANGED"
 
