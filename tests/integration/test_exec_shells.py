@@ -77,6 +77,17 @@ class Shell:
             process.kill()
         return answer
 
+    def cut(self, script: bytes, after: float) -> None:
+        """Runs a script whose connection closes after so many seconds, which kills it."""
+        with self._open() as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(script)
+            process.stdin.flush()
+            time.sleep(after)
+            process.stdout.close()
+            process.kill()
+
     def talk(self, exec_id: str, *questions: bytes) -> list[bytes]:
         """The lines that answer questions."""
         return self._said(talk_script.talk(exec_id) + b"".join(questions)).splitlines()
@@ -139,6 +150,39 @@ def test_command_prints_and_exits_and_starts_once(shell: Shell) -> None:
     assert shell.follow("a", None, 2) == ([(b"e", 2)], b"r\n")
     assert shell.follow("a", 4) == ([], b"")
     assert shell.talk("b") == [b"unknown"]
+
+
+@pytest.mark.slow
+@pytest.mark.fault(90)
+def test_start_that_is_cut_at_any_moment_has_started_the_command_or_nothing(shell: Shell, tmp_path: Path) -> None:
+    times = 40
+    command = ("/bin/sh", "-c", f"echo ran >>{tmp_path}/runs")
+    for step in range(times):
+        exec_id = f"x{step}"
+        shell.cut(scripts.start(exec_id, "payload", Start(command)), step * 0.0005)
+        assert shell.start(exec_id, *command) in (b"started\n", b"known payload\n")
+        shell.ended(exec_id)
+    assert (tmp_path / "runs").read_text() == "ran\n" * times
+
+
+@pytest.mark.slow
+@pytest.mark.fault(90)
+@pytest.mark.parametrize("typed", [b"write 0 5\nhello", b"type 0 5 \\150\\145\\154\\154\\157\n"], ids=["write", "type"])
+def test_input_whose_writing_is_cut_at_any_moment_reaches_the_command_once_it_is_written_again(
+    shell: Shell, typed: bytes
+) -> None:
+    for step in range(30):
+        exec_id = f"x{step}"
+        shell.start(exec_id, "cat", stdin=True)
+        shell.cut(talk_script.talk(exec_id) + typed, step * 0.0005)
+        if shell.talk(exec_id, typed) == [b"here", b"at 0"]:
+            # The offset was taken, and given up.
+            assert shell.talk(exec_id, typed) == [b"here", b"at 5"]
+        shell.prints(exec_id, b"hello")
+        shell.cut(talk_script.talk(exec_id) + b"end 5\n", step * 0.0005)
+        assert shell.talk(exec_id, b"end 5\n") == [b"here", b"at 5"]
+        shell.ended(exec_id)
+        assert shell.printed(exec_id) == b"hello"
 
 
 def test_variables_of_the_sandbox_with_the_names_of_the_programs_own_reach_the_command(shell: Shell) -> None:

@@ -56,7 +56,7 @@ class Printed:
 
 
 class Worker:
-    """Works in the sandbox `sandbox_id`. Calls have 20 seconds."""
+    """Works in the sandbox `sandbox_id`. Calls have 60 seconds."""
 
     def __init__(self, channel: grpc.aio.Channel, sandbox_id: str, namespace: str = "") -> None:
         self.stub: Any = access_pb2_grpc.SandboxAccessStub(channel)
@@ -66,7 +66,7 @@ class Worker:
         if not fields.get("exec_id"):
             fields.setdefault("request_id", str(uuid.uuid4()))
         request = pb.StartExecRequest(**self.names, command=command, **fields)
-        return (await self.stub.StartExec(request, timeout=20)).exec
+        return (await self.stub.StartExec(request, timeout=60)).exec
 
     async def shell(self, script: str, **fields: Any) -> pb.Exec:
         return await self.start("/bin/sh", "-c", script, **fields)
@@ -77,7 +77,7 @@ class Worker:
         request = pb.AttachExecRequest(
             **self.names, exec_id=started.exec_id, incarnation=started.incarnation, stdout_offset=out, stderr_offset=err
         )
-        return self.stub.AttachExec(request, timeout=20)
+        return self.stub.AttachExec(request, timeout=60)
 
     async def follow(self, started: pb.Exec, printed: Printed | None = None) -> Printed:
         """Everything that is printed until the exec ends."""
@@ -105,24 +105,24 @@ class Worker:
                 last = eof and number == len(parts)
                 yield pb.WriteStdinRequest(**self.names, exec_id=started.exec_id, offset=offset, data=data, eof=last)
 
-        return int((await self.stub.WriteStdin(requests(), timeout=20)).accepted_offset)
+        return int((await self.stub.WriteStdin(requests(), timeout=60)).accepted_offset)
 
     async def signal(self, started: pb.Exec, name: str) -> None:
-        await self.stub.SignalExec(pb.SignalExecRequest(**self.names, exec_id=started.exec_id, signal=name), timeout=20)
+        await self.stub.SignalExec(pb.SignalExecRequest(**self.names, exec_id=started.exec_id, signal=name), timeout=60)
 
     async def resize(self, started: pb.Exec, rows: int, cols: int) -> None:
         terminal = pb.Terminal(rows=rows, cols=cols)
         request = pb.ResizeExecRequest(**self.names, exec_id=started.exec_id, terminal=terminal)
-        await self.stub.ResizeExec(request, timeout=20)
+        await self.stub.ResizeExec(request, timeout=60)
 
     async def get(self, started: pb.Exec) -> pb.Exec:
         request = pb.GetExecRequest(**self.names, exec_id=started.exec_id, incarnation=started.incarnation)
-        return (await self.stub.GetExec(request, timeout=20)).exec
+        return (await self.stub.GetExec(request, timeout=60)).exec
 
     async def wait(self, started: pb.Exec, **fields: Any) -> pb.Exec:
         request = pb.WaitExecRequest(**self.names, exec_id=started.exec_id, incarnation=started.incarnation, **fields)
-        return (await self.stub.WaitExec(request, timeout=40)).exec
+        return (await self.stub.WaitExec(request, timeout=60)).exec
 
     async def ids(self) -> list[str]:
-        answer = await self.stub.ListExecs(pb.ListExecsRequest(**self.names), timeout=20)
+        answer = await self.stub.ListExecs(pb.ListExecsRequest(**self.names), timeout=60)
         return [one.exec_id for one in answer.execs]

@@ -69,6 +69,9 @@ part() {
 # What is started must not hold the output of this program, which would never end: `supervise` gives it up before. A shell
 # keeps a copy of what a redirection of a function replaces, so that it has none.
 #
+# A connection that is cut kills this program. `launch` goes on then, in a process of its own, so that a start has happened
+# whole or not at all.
+#
 # `pump` copies its input to the segments of a channel until it ends. Where nothing can be written, such as on a full disk, the
 # output is dropped: a command must not hang. It says how much was printed, and then wakes those who follow and have seen all
 # that was printed before. The others look before they wait, so that a slow one has no more than a poke in its FIFO. A command
@@ -150,8 +153,6 @@ late() {
     echo late >&6
 }
 supervise() {
-    trap : TERM INT HUP QUIT
-    echo started >&3
     exec 3>&- </dev/null >/dev/null 2>&1
     exec 6<>done
     pumps=1
@@ -178,28 +179,33 @@ supervise() {
     for f in w/*; do [ ! -p "$f" ] || echo 1<>"$f"; done
     wait
 }
+launch() {
+    trap : TERM INT HUP QUIT PIPE
+    [ -d "$base" ] || mkdir -p "$base"
+    if ! mkdir "$d" 2>/dev/null; then
+        i=0; while [ $i -lt 100 ] && [ ! -f "$d/payload" ]; do i=$((i+1)); nap; done
+        found=; IFS= read -r found <"$d/payload"
+        echo "known $found" >&3; exit
+    fi
+    set -- "$base"/*
+    if [ $# -gt $most ]; then
+        for x in $(ls -tr "$base"); do
+            [ $# -gt $most ] || break
+            if [ -f "$base/$x/exit" ]; then rm -rf "${base:?}/$x"; shift; fi
+        done
+        if [ $# -gt $most ]; then rm -rf "$d"; echo full >&3; exit; fi
+    fi
+    input=/dev/null; [ -z "$stdin" ] || input=in
+    cd "$d" && mkdir i w && mkfifo o e done ${stdin:+in i.poke} || exit
+    if [ -n "$terminal" ]; then printf '%s\\n' "$terminal" >command; echo "$window" >size; fi
+    echo "$payload" >payload.new && mv payload.new payload
+    echo started >&3
+    supervise
+}
 d=$base/$id
 group=$(command -v setsid)
-[ -d "$base" ] || mkdir -p "$base"
-if ! mkdir "$d" 2>/dev/null; then
-    i=0; while [ $i -lt 100 ] && [ ! -f "$d/payload" ]; do i=$((i+1)); nap; done
-    found=; IFS= read -r found <"$d/payload"
-    echo "known $found"; exit 0
-fi
-set -- "$base"/*
-if [ $# -gt $most ]; then
-    for x in $(ls -tr "$base"); do
-        [ $# -gt $most ] || break
-        if [ -f "$base/$x/exit" ]; then rm -rf "${base:?}/$x"; shift; fi
-    done
-    if [ $# -gt $most ]; then rm -rf "$d"; echo full; exit 0; fi
-fi
-input=/dev/null; [ -z "$stdin" ] || input=in
-cd "$d" && mkdir i w && mkfifo o e done ${stdin:+in i.poke} || exit 125
-if [ -n "$terminal" ]; then printf '%s\\n' "$terminal" >command; echo "$window" >size; fi
-echo "$payload" >payload.new && mv payload.new payload
 exec 3>&1
-(supervise) | :
+(launch) | :
 """
 )
 
@@ -232,7 +238,7 @@ def assigned(**values: str | int) -> str:
 _RUN = """
 here=$PWD
 run() {
-trap - TERM INT HUP QUIT
+trap - TERM INT HUP QUIT PIPE
 set -- "$here" "$d" "$group" "$maker" "$python"
 eval "$exported"
 cd -- "$1"

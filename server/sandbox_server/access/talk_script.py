@@ -41,7 +41,7 @@ _TALK = (
 take() {
     accepted
     if [ ! -p in ] || [ -f i.end ] || [ -f exit ]; then echo "ended $at"
-    elif [ $a -ne $at ]; then echo "at $at"
+    elif [ $a -ne $at ]; then again; echo "at $at"
     elif [ $((at-fed)) -ge $pending ]; then echo "full $at"
     elif set -C; { printf "%s\\n" "$b $1" >i/$a; } 2>/dev/null; then
         set +C; at=$((a+b)); fed; poke; echo "at $at"; return
@@ -53,8 +53,10 @@ take() {
     fi
     return 1
 }
+# Before a repeat of what was accepted, whose poke the end of another conversation may have prevented. Once is enough.
+again() { [ -n "$again" ] || { again=1; fed; poke; }; }
 poke() { [ $((a-fed)) -ge $poked ] || [ ! -p i.poke ] || echo 1<>i.poke; }
-files=0
+files=0 again=
 while read -r ask a b c; do
     case $ask in
     state) state ;;
@@ -65,7 +67,9 @@ while read -r ask a b c; do
         take $file || rm -f i/$file ;;
     end)
         accepted
-        if [ $a -eq $at ]; then [ -f i.end ] || { echo $a >i.last && mv i.last i.end; fed; poke; }; fi
+        if [ $a -eq $at ]; then
+            if [ -f i.end ]; then again; else echo $a >i.last && mv i.last i.end; fed; poke; fi
+        fi
         echo "at $at" ;;
     resize)
         if [ ! -f size ]; then echo none

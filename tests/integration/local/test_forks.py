@@ -1,5 +1,7 @@
 """The process that enters sandboxes in bubblewrap for the local engine."""
 
+import contextlib
+
 import grpc
 import psutil
 import pytest
@@ -33,6 +35,10 @@ async def test_sandboxes_are_entered_again_after_the_process_that_enters_them_wa
 
 def _entering() -> list[psutil.Process]:
     """The process that enters, without its forks, which are its children."""
-    return [
-        one for one in psutil.Process().children() if any(word.endswith("/local/enter.py") for word in one.cmdline())
-    ]
+    found = []
+    for one in psutil.Process().children():
+        # Other children may end, or have ended, at any moment.
+        with contextlib.suppress(psutil.Error):
+            if any(word.endswith("/local/enter.py") for word in one.cmdline()):
+                found.append(one)
+    return found
