@@ -46,8 +46,7 @@ _MAKE = (
     + r"""
 told
 if [ ! -d "$p" ]; then
-    try mkdir $parents "$p"
-    [ -z "$mode" ] || try chmod $mode "$p"
+    try mkdir $parents ${mode:+-m $mode} "$p"
 fi
 look "$p" -L
 say file "$s" ''
