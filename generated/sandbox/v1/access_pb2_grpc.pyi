@@ -32,7 +32,8 @@ Errors are as in sandbox.proto, and those of any call there are those of any cal
                        ACCESS_NOT_GRANTED: the service may not enter the pods of the namespace. Ask its operator to grant
                        that right.
   RESOURCE_EXHAUSTED   TOO_MANY_STREAMS: 256 calls about execs of the sandbox are open at this replica, or of the tenant as
-                       many as the service allows; the metadata of ErrorInfo has the limit as `streams`. End one.
+                       many as the service allows; or 32 calls about files of the sandbox, or 256 of the tenant. The
+                       metadata of ErrorInfo has the limit as `streams`. End one, or wait for one.
   UNAVAILABLE          SANDBOX_NOT_REACHED: the engine or the sandbox does not answer. Repeat, with the same ids and
                        offsets: a command is not run again.
 """

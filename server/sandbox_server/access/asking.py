@@ -9,9 +9,14 @@ from sandbox_server.access import conversation, sandboxes
 from sandbox_server.access.conversation import Cut
 from sandbox_server.access.file_answers import Answers
 from sandbox_server.access.sandboxes import Sandboxes
+from sandbox_server.access.slots import Slots
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
+
+OF_SANDBOX = 32
+OF_TENANT = 256
+"""Calls about files that are open at one replica: each holds a program in the sandbox, and a part of the content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +35,22 @@ class Asking:
         self._sandboxes = found
         self._engine = engine
         self.pace = pace
+        self._slots = Slots("calls about files", OF_SANDBOX, OF_TENANT)
 
     @contextlib.asynccontextmanager
     async def about(self, where: Where, script: Callable[[str], bytes]) -> AsyncIterator[Answers]:
         """Runs a script, which may depend on the incarnation, until the context ends.
 
-        Raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`.
+        Raises `errors.NotFound`, `errors.FailedPrecondition`, `errors.ResourceExhausted` and `errors.Unavailable`.
         """
         sandbox = await self._sandboxes.running(where.principal, where.key)
-        incarnation = await self._sandboxes.incarnation(sandbox)
         within = self.pace.access_within
-        try:
-            async with conversation.run(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
-                answers = Answers(lines, where.path)
-                await answers.begin()
-                yield answers
-        except Cut as cut:
-            raise sandboxes.not_reached(cut) from None
+        with self._slots.taken(sandbox):
+            incarnation = await self._sandboxes.incarnation(sandbox)
+            try:
+                async with conversation.run(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
+                    answers = Answers(lines, where.path)
+                    await answers.begin()
+                    yield answers
+            except Cut as cut:
+                raise sandboxes.not_reached(cut) from None

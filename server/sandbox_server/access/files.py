@@ -27,7 +27,7 @@ Send = Callable[[bytes], Awaitable[None]]
 class Files:
     """The files of all sandboxes, on behalf of principals.
 
-    Every method raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`.
+    Every method raises `errors.NotFound`, `errors.FailedPrecondition`, `errors.ResourceExhausted` and `errors.Unavailable`.
     """
 
     def __init__(self, store: store.Store, asking: Asking) -> None:

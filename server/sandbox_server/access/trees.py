@@ -21,8 +21,8 @@ _NOTHING = "-"
 class Trees:
     """The directories of all sandboxes, on behalf of principals.
 
-    Every method raises `errors.NotFound`, `errors.FailedPrecondition` and `errors.Unavailable`, and what changes something
-    `errors.Aborted` if it cannot tell any more whether a repeated request took effect.
+    Every method raises `errors.NotFound`, `errors.FailedPrecondition`, `errors.ResourceExhausted` and `errors.Unavailable`,
+    and what changes something `errors.Aborted` if it cannot tell any more whether a repeated request took effect.
     """
 
     def __init__(self, store: store.Store, asking: Asking) -> None:

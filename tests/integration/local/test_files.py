@@ -5,15 +5,15 @@ import contextlib
 import os
 import stat
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from sandbox.v1 import access_pb2 as pb
+from sandbox_server.access import asking, files
 from sandbox_server.access import content as framing
-from sandbox_server.access import files
 from sandbox_server.domain.phase import Phase
 
 from tests.support.filing import Filer
@@ -44,13 +44,19 @@ def isolation() -> str:
     return "isolated"
 
 
-@pytest.fixture
-async def filer(rig: LocalRig) -> AsyncIterator[Filer]:
+@contextlib.asynccontextmanager
+async def filing(rig: LocalRig) -> AsyncIterator[Filer]:
     """In a sandbox that runs."""
     await rig.create(A, spec=rig.ground.script("exec sleep MARK"))
     await rig.settled(A, Phase.RUNNING)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
         yield Filer(channel, A)
+
+
+@pytest.fixture
+async def filer(rig: LocalRig) -> AsyncIterator[Filer]:
+    async with filing(rig) as filer:
+        yield filer
 
 
 @pytest.fixture
@@ -248,6 +254,42 @@ async def test_repeat_of_a_write_writes_nothing_and_another_payload_is_refused(
     assert await refused(call) == changed
     assert (home / "file").read_bytes() == b"later"
     await rig.there(lambda: left(home) == [])
+
+
+@pytest.mark.parametrize(("bound", "holder"), [("OF_SANDBOX", "sandbox"), ("OF_TENANT", "tenant")])
+async def test_calls_at_once_are_bounded_at_a_replica(
+    rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch, bound: str, holder: str
+) -> None:
+    assert (asking.OF_SANDBOX, asking.OF_TENANT) == (32, 256)
+    monkeypatch.setattr(asking, bound, 2)
+    await rig.restart()
+    async with filing(rig) as filer:
+        with (home / "sparse").open("wb") as file:
+            file.truncate(1 << 42)
+        reads: list[Any] = [filer.reading(b"sparse") for _ in range(2)]
+        for one in reads:
+            await one.read()
+        usage = filer.stub.GetVolumeUsage(pb.GetVolumeUsageRequest(**filer.names_of), timeout=30)
+        for call in (usage, filer.stat(b"sparse"), filer.read(b"sparse"), filer.write(b"new", b"x"), filer.make(b"new")):
+            with pytest.raises(grpc.RpcError, match=f"2 calls about files of the {holder}") as caught:
+                await call
+            code, reason, facts = refusal(caught.value)
+            assert (code, reason, facts["streams"]) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "2")
+        reads[0].cancel()
+        await until_allowed(lambda: filer.stat(b"sparse"))
+        reads[1].cancel()
+    assert not (home / "new").exists()
+
+
+async def until_allowed(call: Callable[[], Awaitable[Any]]) -> None:
+    """Makes a call until it is no longer refused as one too many."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await call()
+                return
+            except grpc.RpcError as error:
+                assert refusal(error)[1] == "TOO_MANY_STREAMS"
 
 
 @BOTH
