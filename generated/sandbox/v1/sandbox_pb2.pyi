@@ -2530,6 +2530,11 @@ class Access(_message.Message):
     CONNECTIONS_FIELD_NUMBER: _builtins.int
     TENANT_CONNECTIONS_FIELD_NUMBER: _builtins.int
     PORT_BYTES_FIELD_NUMBER: _builtins.int
+    PATH_BYTES_FIELD_NUMBER: _builtins.int
+    WRITE_BYTES_FIELD_NUMBER: _builtins.int
+    FILE_PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    FILE_CALLS_FIELD_NUMBER: _builtins.int
+    TENANT_FILE_CALLS_FIELD_NUMBER: _builtins.int
     exec: _builtins.bool
     """Whether it runs commands: StartExec. A sandbox needs a POSIX shell at /bin/sh."""
     files: _builtins.bool
@@ -2566,6 +2571,16 @@ class Access(_message.Message):
     """Connections to ports of all sandboxes of a tenant that are open at one replica."""
     port_bytes: _builtins.int
     """Bytes of a ForwardPortRequest."""
+    path_bytes: _builtins.int
+    """Bytes of a path."""
+    write_bytes: _builtins.int
+    """Bytes of `data` in a WriteFileRequest. A file may be as large as the disk of its sandbox has room for."""
+    file_page_size: _builtins.int
+    """Entries of a page of ListFiles."""
+    file_calls: _builtins.int
+    """Calls about files of a sandbox that are open at one replica."""
+    tenant_file_calls: _builtins.int
+    """Calls about files of all sandboxes of a tenant that are open at one replica."""
     def __init__(
         self,
         *,
@@ -2587,10 +2602,15 @@ class Access(_message.Message):
         connections: _builtins.int = ...,
         tenant_connections: _builtins.int = ...,
         port_bytes: _builtins.int = ...,
+        path_bytes: _builtins.int = ...,
+        write_bytes: _builtins.int = ...,
+        file_page_size: _builtins.int = ...,
+        file_calls: _builtins.int = ...,
+        tenant_file_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "connections", b"connections", "exec", b"exec", "exec_seconds", b"exec_seconds", "execs", b"execs", "files", b"files", "kept_bytes", b"kept_bytes", "log_streams", b"log_streams", "logs", b"logs", "pending_bytes", b"pending_bytes", "port_bytes", b"port_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "tenant_connections", b"tenant_connections", "tenant_log_streams", b"tenant_log_streams", "terminal", b"terminal", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "connections", b"connections", "exec", b"exec", "exec_seconds", b"exec_seconds", "execs", b"execs", "file_calls", b"file_calls", "file_page_size", b"file_page_size", "files", b"files", "kept_bytes", b"kept_bytes", "log_streams", b"log_streams", "logs", b"logs", "path_bytes", b"path_bytes", "pending_bytes", b"pending_bytes", "port_bytes", b"port_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "tenant_connections", b"tenant_connections", "tenant_file_calls", b"tenant_file_calls", "tenant_log_streams", b"tenant_log_streams", "terminal", b"terminal", "wait_seconds", b"wait_seconds", "write_bytes", b"write_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

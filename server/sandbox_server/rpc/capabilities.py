@@ -9,12 +9,12 @@ from sandbox.v1 import access_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import VERSION, manager
-from sandbox_server.access import logs, ports, scripts, talk_script
+from sandbox_server.access import asking, logs, ports, scripts, talk_script, trees
 from sandbox_server.domain import batch, check, selector
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.tenant import ANY
-from sandbox_server.rpc import execs, filters, listing, server, waits
+from sandbox_server.rpc import execs, files, filters, listing, server, waits
 from sandbox_server.rpc import ports as rpc_ports
 from sandbox_server.rpc.calls import Fields
 
@@ -98,6 +98,11 @@ def _access() -> dict[str, Any]:
         "connections": ports.OF_SANDBOX,
         "tenant_connections": ports.OF_TENANT,
         "port_bytes": rpc_ports.DATA_MOST,
+        "path_bytes": files.PATH_MOST,
+        "write_bytes": files.DATA_MOST,
+        "file_page_size": trees.ENTRIES_MOST,
+        "file_calls": asking.OF_SANDBOX,
+        "tenant_file_calls": asking.OF_TENANT,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from sandbox.v1 import access_pb2 as pb
+from sandbox.v1 import sandbox_pb2, sandbox_pb2_grpc
 from sandbox_server.access import asking, files
 from sandbox_server.access import content as framing
 from sandbox_server.domain.phase import Phase
@@ -270,7 +271,13 @@ async def test_calls_at_once_are_bounded_at_a_replica(
         for one in reads:
             await one.read()
         usage = filer.stub.GetVolumeUsage(pb.GetVolumeUsageRequest(**filer.names_of), timeout=30)
-        for call in (usage, filer.stat(b"sparse"), filer.read(b"sparse"), filer.write(b"new", b"x"), filer.make(b"new")):
+        for call in (
+            usage,
+            filer.stat(b"sparse"),
+            filer.read(b"sparse"),
+            filer.write(b"new", b"x"),
+            filer.make(b"new"),
+        ):
             with pytest.raises(grpc.RpcError, match=f"2 calls about files of the {holder}") as caught:
                 await call
             code, reason, facts = refusal(caught.value)
@@ -404,3 +411,17 @@ async def test_bad_fields_are_refused(filer: Filer) -> None:
         assert await refused(call) == ("INVALID_ARGUMENT", "INVALID_FIELDS")
     listed = filer.stub.ListFiles(pb.ListFilesRequest(**filer.names_of, path=b".", page_token="?"))
     assert await refused(listed) == ("INVALID_ARGUMENT", "INVALID_FIELDS")
+
+
+async def test_one_more_than_a_limit_of_the_capabilities_is_refused(filer: Filer, rig: LocalRig, home: Path) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
+        stub: Any = sandbox_pb2_grpc.SandboxServiceStub(channel)
+        limits = (await stub.GetCapabilities(sandbox_pb2.GetCapabilitiesRequest(), timeout=30)).access
+    assert (limits.file_calls, limits.tenant_file_calls) == (32, 256)
+    assert limits.file_page_size == 1000
+    path = b"./" * ((limits.path_bytes - 4) // 2) + b"file"
+    await filer.write(path, bytes(limits.write_bytes))
+    assert (home / "file").stat().st_size == limits.write_bytes
+    bad = ("INVALID_ARGUMENT", "INVALID_FIELDS")
+    assert await refused(filer.write(path + b"s", b"x")) == bad
+    assert await refused(filer.write(b"file", bytes(limits.write_bytes + 1))) == bad
