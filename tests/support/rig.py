@@ -33,6 +33,7 @@ FAST = dataclasses.replace(
     controller_guard=Pace.controller_guard,
     plugin_within=Pace.plugin_within,
     probe_within=Pace.probe_within,
+    access_idle=Pace.access_idle,
     access_within=Pace.access_within,
     access_stored_within=Pace.access_stored_within,
     access_end_shown_within=Pace.access_end_shown_within,

@@ -346,6 +346,8 @@ class SandboxAccessServicer:
         sandbox.
         ABORTED              FILE_CHANGED: the file is not as if_match says, or was changed since this request was first
         made. Nothing was written. Read it, and decide again.
+        DEADLINE_EXCEEDED    REQUEST_NOT_RECEIVED: the caller sent nothing for 60 s. The former file is as it was. Repeat the
+        call and send all of it.
         RESOURCE_EXHAUSTED   DISK_FULL: the disk of the sandbox is full, or its quota used up. The former file is as it was.
         Remove files, or give the sandbox a larger disk.
         """

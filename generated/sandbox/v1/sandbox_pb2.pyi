@@ -2535,6 +2535,7 @@ class Access(_message.Message):
     FILE_PAGE_SIZE_FIELD_NUMBER: _builtins.int
     FILE_CALLS_FIELD_NUMBER: _builtins.int
     TENANT_FILE_CALLS_FIELD_NUMBER: _builtins.int
+    WRITE_SILENCE_SECONDS_FIELD_NUMBER: _builtins.int
     exec: _builtins.bool
     """Whether it runs commands: StartExec. A sandbox needs a POSIX shell at /bin/sh."""
     files: _builtins.bool
@@ -2581,6 +2582,8 @@ class Access(_message.Message):
     """Calls about files of a sandbox that are open at one replica."""
     tenant_file_calls: _builtins.int
     """Calls about files of all sandboxes of a tenant that are open at one replica."""
+    write_silence_seconds: _builtins.float
+    """Seconds after which a WriteFile ends whose caller sends nothing."""
     def __init__(
         self,
         *,
@@ -2607,10 +2610,11 @@ class Access(_message.Message):
         file_page_size: _builtins.int = ...,
         file_calls: _builtins.int = ...,
         tenant_file_calls: _builtins.int = ...,
+        write_silence_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "connections", b"connections", "exec", b"exec", "exec_seconds", b"exec_seconds", "execs", b"execs", "file_calls", b"file_calls", "file_page_size", b"file_page_size", "files", b"files", "kept_bytes", b"kept_bytes", "log_streams", b"log_streams", "logs", b"logs", "path_bytes", b"path_bytes", "pending_bytes", b"pending_bytes", "port_bytes", b"port_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "tenant_connections", b"tenant_connections", "tenant_file_calls", b"tenant_file_calls", "tenant_log_streams", b"tenant_log_streams", "terminal", b"terminal", "wait_seconds", b"wait_seconds", "write_bytes", b"write_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "connections", b"connections", "exec", b"exec", "exec_seconds", b"exec_seconds", "execs", b"execs", "file_calls", b"file_calls", "file_page_size", b"file_page_size", "files", b"files", "kept_bytes", b"kept_bytes", "log_streams", b"log_streams", "logs", b"logs", "path_bytes", b"path_bytes", "pending_bytes", b"pending_bytes", "port_bytes", b"port_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "tenant_connections", b"tenant_connections", "tenant_file_calls", b"tenant_file_calls", "tenant_log_streams", b"tenant_log_streams", "terminal", b"terminal", "wait_seconds", b"wait_seconds", "write_bytes", b"write_bytes", "write_silence_seconds", b"write_silence_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

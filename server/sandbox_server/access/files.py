@@ -70,8 +70,9 @@ class Files:
     ) -> File:
         """Writes a file, and returns it.
 
-        Raises `errors.Aborted` if the former file does not match, `errors.ResourceExhausted` if the disk is full, and
-        `errors.Invalid` for a content of another size, or a request id that was used for something else.
+        Raises `errors.Aborted` if the former file does not match, `errors.ResourceExhausted` if the disk is full,
+        `errors.Invalid` for a content of another size, or a request id that was used for something else, and what the parts
+        raise. The former file then stays.
         """
         async with self._asking.about(where, lambda one: file_scripts.write(where.path, asked.mode, one)) as answers:
             await answers.word(b"ready")

@@ -135,8 +135,8 @@ class Pace:
     access_look_most: float = 0.25
     """Between two looks at whether the service stops, or input that a command did not read yet is taken now."""
     access_idle: float = 60
-    """Without input after which a call that writes to an exec leaves the sandbox. It returns with the next input, which costs
-    the start of a program."""
+    """Without input after which a call that writes leaves the sandbox. One to an exec returns with the next input, which costs
+    the start of a program; one of a file ends, as the contract says."""
     access_end_shown_within: float = 2
     """For the end of a sandbox to show after that of a program in it."""
 

@@ -52,7 +52,7 @@ def answer(principal: Principal, deployment: Deployment, pace: Pace, readable: A
         "reads_only": not principal.writes,
         "limits": _limits(deployment, pace),
         "parts": list(_parts(deployment, readable, granted)),
-        "access": _access(),
+        "access": _access(pace),
     }
 
 
@@ -76,7 +76,7 @@ def _limits(deployment: Deployment, pace: Pace) -> dict[str, Any]:
     }
 
 
-def _access() -> dict[str, Any]:
+def _access(pace: Pace) -> dict[str, Any]:
     """What the service has a method for, it does."""
     methods = access_pb2.DESCRIPTOR.services_by_name["SandboxAccess"].methods_by_name
     return {
@@ -100,6 +100,7 @@ def _access() -> dict[str, Any]:
         "port_bytes": rpc_ports.DATA_MOST,
         "path_bytes": files.PATH_MOST,
         "write_bytes": files.DATA_MOST,
+        "write_silence_seconds": pace.access_idle,
         "file_page_size": trees.ENTRIES_MOST,
         "file_calls": asking.OF_SANDBOX,
         "tenant_file_calls": asking.OF_TENANT,

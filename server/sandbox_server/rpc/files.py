@@ -13,7 +13,7 @@ from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.files import File, Write
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
-from sandbox_server.rpc import convert, deadlines
+from sandbox_server.rpc import convert, deadlines, receive
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 
@@ -90,7 +90,7 @@ class FileCalls:
 
         async def parts() -> AsyncIterator[bytes]:
             yield data
-            async for one in requests:
+            while (one := await receive.further(requests, self._file_pace.access_idle)) is not None:
                 if len(one.data) > DATA_MOST:
                     raise errors.Invalid(tuple(_bad_data(one)))
                 yield one.data

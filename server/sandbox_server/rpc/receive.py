@@ -2,12 +2,15 @@
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from sandbox_server.domain import errors
 from sandbox_server.rpc.auth import Caller
+
+T = TypeVar("T")
 
 
 class Inbox:
@@ -77,6 +80,20 @@ def _closing() -> errors.Unavailable:
 def _not_received(within: float) -> errors.DeadlineExceeded:
     message = f"the message of the call did not arrive within {within:g} s: repeat the call and send it"
     return errors.DeadlineExceeded("REQUEST_NOT_RECEIVED", message)
+
+
+async def further(messages: AsyncIterator[T], within: float) -> T | None:
+    """Returns the next message of a client stream, None after the last.
+
+    Raises `errors.DeadlineExceeded` if the caller sends nothing for `within` seconds.
+    """
+    try:
+        async with asyncio.timeout(within):
+            return await anext(messages, None)
+    except TimeoutError:
+        raise errors.DeadlineExceeded(
+            "REQUEST_NOT_RECEIVED", f"nothing was sent for {within:g} s: repeat the call and send all of it"
+        ) from None
 
 
 def parsed(kind: type[Message], written: bytes | None) -> Message:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import stat
 import uuid
@@ -314,6 +315,25 @@ async def test_write_that_breaks_off_leaves_the_former_file_and_nothing_beside_i
     assert (home / "file").read_text() == "former"
     assert await refused(filer.write(b"file", b"abc", size=4)) == ("INVALID_ARGUMENT", "INVALID_FIELDS")
     await rig.there(lambda: left(home) == [])
+    assert (home / "file").read_text() == "former"
+
+
+@BOTH
+@pytest.mark.parametrize("size", [None, 10])
+async def test_write_whose_caller_sends_nothing_ends_and_leaves_the_former_file(
+    rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    rig.settings["base_pace"] = dataclasses.replace(rig.settings["base_pace"], access_idle=0.2)
+    monkeypatch.setattr(asking, "OF_SANDBOX", 1)
+    await rig.restart()
+    async with filing(rig) as filer:
+        (home / "file").write_text("former")
+        call = filer.stub.WriteFile(timeout=30)
+        await call.write(filer.first(b"file", data=b"part", size=size))
+        assert await refused(call) == ("DEADLINE_EXCEEDED", "REQUEST_NOT_RECEIVED")
+        # It has made room for another call.
+        assert (await filer.stat(b"file")).size == len("former")
+        await rig.there(lambda: left(home) == [])
     assert (home / "file").read_text() == "former"
 
 
