@@ -48,10 +48,10 @@ class Forks:
                 await _readable(near)
                 answer, found, _, _ = socket.recv_fds(near, _ANSWER_MOST, 1)
             except OSError:
-                self._drop()
+                await self.close()
                 raise
             if not answer:
-                self._drop()
+                await self.close()
                 raise ConnectionResetError("what enters sandboxes has ended")
         if not found:
             raise ProcessLookupError("the program has ended")
@@ -75,17 +75,13 @@ class Forks:
             self._socket = near
         return self._socket
 
-    def _drop(self) -> subprocess.Popen[bytes] | None:
+    async def close(self) -> None:
+        """Ends the process. The programs that it has started go on."""
         if self._socket is not None:
             self._socket.close()
         process, self._process, self._socket = self._process, None, None
         if process is not None:
             process.kill()
-        return process
-
-    async def close(self) -> None:
-        """Ends the process. The programs that it has started go on."""
-        if (process := self._drop()) is not None:
             await asyncio.to_thread(process.wait)
 
 
