@@ -42,10 +42,10 @@ TIMES: dict[str, dict[str, Any]] = {
 class ScriptedGround:
     namespace = "default"
 
-    def __init__(self, api: ScriptedApi, folder: Path) -> None:
+    def __init__(self, api: ScriptedApi, folder: Path, answered_within: float = 1.0) -> None:
         self.api = api
         self.settings = Settings(
-            engine="kubernetes", kubeconfig=api.kubeconfig(folder), cluster_timeout=1.0, cluster_silence=1.0
+            engine="kubernetes", kubeconfig=api.kubeconfig(folder), cluster_timeout=answered_within, cluster_silence=1.0
         )
 
     def spec(self) -> SandboxSpec:

@@ -98,6 +98,7 @@ class ScriptedApi:
     async def stop(self) -> None:
         assert self._runner is not None
         await self._runner.cleanup()
+        self.kubelet.end()
 
     def kubeconfig(self, folder: Path) -> Path:
         """Writes a kubeconfig that leads here."""

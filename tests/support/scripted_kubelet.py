@@ -11,7 +11,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 from aiohttp import WSMsgType, web
 
 CHANNEL_CLOSE = b"\xff"
@@ -75,12 +74,22 @@ class Kubelet:
 
     def kill(self, folder: Path | None) -> None:
         """Kills every process of a container that has ended."""
-        if folder is None or not self.commands:
+        if folder is not None:
+            self._kill(folder / "access")
+
+    def end(self) -> None:
+        """Kills what tests have left running."""
+        self._kill(*(folder / "access" for folder in (self.folder / "containers").glob("*")))
+
+    def _kill(self, *access: Path) -> None:
+        if not self.commands:
             return
-        for one in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if one.environ().get("SANDBOX_ACCESS") == str(folder / "access"):
-                    os.kill(one.pid, signal.SIGKILL)
+        marks = {f"SANDBOX_ACCESS={one}".encode() for one in access}
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            # A process that has ended, or of another user.
+            with contextlib.suppress(OSError):
+                if not marks.isdisjoint(environ.read_bytes().split(b"\0")):
+                    os.kill(int(environ.parent.name), signal.SIGKILL)
 
     async def _run(self, socket: web.WebSocketResponse, words: list[str], folder: Path, env: dict[str, str]) -> None:
         home = folder / "home"
@@ -92,18 +101,25 @@ class Kubelet:
         )
         printing = asyncio.create_task(self._print(socket, child))
         taken: Any = child.stdin
-        async for message in socket:
-            assert message.type is WSMsgType.BINARY
-            with contextlib.suppress(OSError):
-                if message.data[:1] == b"\0":
-                    taken.write(message.data[1:])
-                    await taken.drain()
-                elif message.data[:1] == CHANNEL_CLOSE:
-                    assert socket.ws_protocol == PROTOCOLS[0]
-                    taken.close()
-        # The process goes on when its connection is cut, with its input closed.
-        taken.close()
-        await printing
+        try:
+            async for message in socket:
+                assert message.type is WSMsgType.BINARY
+                with contextlib.suppress(OSError):
+                    if message.data[:1] == b"\0":
+                        taken.write(message.data[1:])
+                        await taken.drain()
+                    elif message.data[:1] == CHANNEL_CLOSE:
+                        assert socket.ws_protocol == PROTOCOLS[0]
+                        taken.close()
+            # The process goes on when its connection is cut, with its input closed.
+            taken.close()
+            await printing
+        finally:
+            # The server may stop before, and what the process has started may hold its output open.
+            printing.cancel()
+            transport: Any = child._transport  # type: ignore[attr-defined]
+            transport.close()
+            await child.wait()
 
     async def _print(self, socket: web.WebSocketResponse, child: asyncio.subprocess.Process) -> None:
         printed: Any = child.stdout

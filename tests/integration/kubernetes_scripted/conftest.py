@@ -23,6 +23,13 @@ async def api(tmp_path: Path) -> AsyncIterator[ScriptedApi]:
 
 
 @pytest.fixture
-async def rig(api: ScriptedApi, tmp_path: Path, pace: Pace) -> AsyncIterator[Rig]:
-    async with started(Rig(ScriptedGround(api, tmp_path), tmp_path, pace=pace)) as made:
+def answered_within() -> float:
+    """Seconds for an answer of the API server. Where a call that is not answered is not the subject, a module has more."""
+    return 1.0
+
+
+@pytest.fixture
+async def rig(api: ScriptedApi, tmp_path: Path, pace: Pace, answered_within: float) -> AsyncIterator[Rig]:
+    ground = ScriptedGround(api, tmp_path, answered_within)
+    async with started(Rig(ground, tmp_path, pace=pace)) as made:
         yield made

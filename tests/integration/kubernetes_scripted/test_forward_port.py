@@ -37,6 +37,12 @@ class ScriptedPlace:
 
 
 @pytest.fixture
+def answered_within() -> float:
+    """Callers of these calls are told of a timeout, and the tests do not repeat them."""
+    return 20.0
+
+
+@pytest.fixture
 def pace() -> Pace:
     return dataclasses.replace(FAST, call_most=Pace.call_most)
 

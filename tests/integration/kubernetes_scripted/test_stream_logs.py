@@ -38,6 +38,12 @@ class ScriptedTalker:
 
 
 @pytest.fixture
+def answered_within() -> float:
+    """Callers of these calls are told of a timeout, and the tests do not repeat them."""
+    return 20.0
+
+
+@pytest.fixture
 def pace() -> Pace:
     return dataclasses.replace(FAST, call_most=Pace.call_most, access_within=1.0)
 

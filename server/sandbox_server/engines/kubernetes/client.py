@@ -135,7 +135,7 @@ class Client:
         except Exception as error:
             self._renewed = now - self._pace.credentials_every + self._pace.credentials_again
             # As in `open`.
-            raise kubernetes_config.ConfigException(f"kubeconfig: {error or type(error).__name__}") from None
+            raise kubernetes_config.ConfigException(f"kubeconfig: {str(error) or type(error).__name__}") from None
 
     def _take_certificate(self) -> None:
         """Makes new connections use the present client certificate: a plugin's may expire within the hour."""
@@ -197,8 +197,10 @@ class Client:
             raise Silent(f"{method} {path}: no word for {limits.sock_read:g} s") from error
         except aiohttp.ClientConnectorError as error:
             raise Away(f"{method} {path}: {error}") from error
+        except TimeoutError as error:
+            raise engines.Unreachable(f"{method} {path}: {self._late()}") from error
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError, msgspec.DecodeError) as error:
-            raise engines.Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+            raise engines.Unreachable(f"{method} {path}: {str(error) or type(error).__name__}") from error
 
     @contextlib.asynccontextmanager
     async def upgraded(
@@ -232,10 +234,15 @@ class Client:
             raise failure(words, b"{}", error.status) from None
         except aiohttp.ClientConnectorError as error:
             raise Away(f"GET {path}: {error}") from error
+        except TimeoutError as error:
+            raise engines.Unreachable(f"GET {path}: {self._late()}") from error
         except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError) as error:
-            raise engines.Unreachable(f"GET {path}: {error or type(error).__name__}") from error
+            raise engines.Unreachable(f"GET {path}: {str(error) or type(error).__name__}") from error
         async with socket:
             yield socket
+
+    def _late(self) -> str:
+        return f"no answer within {self._settings.cluster_timeout:g} s"
 
     async def _credentials(self) -> dict[str, str]:
         """Returns the header with the token, if there is one. It reads the token again from time to time."""

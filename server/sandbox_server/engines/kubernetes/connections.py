@@ -152,7 +152,7 @@ class Connection:
         try:
             await self._socket.send_bytes(data)
         except (aiohttp.ClientError, OSError) as error:
-            raise engines.Unreachable(f"portforward: {error or type(error).__name__}") from error
+            raise engines.Unreachable(f"portforward: {str(error) or type(error).__name__}") from error
 
 
 @contextlib.asynccontextmanager

@@ -66,7 +66,7 @@ class Stream:
             try:
                 await self._socket.send_bytes(_STDIN + data[begin : begin + _FRAME_MOST])
             except (aiohttp.ClientError, OSError) as error:
-                raise engines.Unreachable(f"exec: {error or type(error).__name__}") from error
+                raise engines.Unreachable(f"exec: {str(error) or type(error).__name__}") from error
 
     async def read(self, most: int) -> bytes:
         """Returns what has arrived, and waits until something has."""
