@@ -152,7 +152,7 @@ def test_chunks_are_written_as_they_come_over_a_connection_that_is_cut(
         for part in command:
             assert isinstance(part, Output)
             seen.append(part.data)
-        writing.join(10)
+        writing.join(60)
     assert b"".join(seen) == b"".join(b"%d\n" % number for number in range(20))
 
 

@@ -13,8 +13,8 @@ from sandbox_client import AsyncClient, Client, Phase, Remedy, Status, errors
 from tests.support.ports import free_port
 from tests.support.service import Service
 
-SOON = 3.0 + 1.0
-"""The bound, and what this machine may add to it."""
+SOON = 3.0 + 7.0
+"""The bound, and what a busy machine may add to it: still far less than the time of a call."""
 
 
 @pytest.mark.parametrize("there", ["nothing", "silent"])
@@ -52,7 +52,7 @@ def test_call_with_less_time_than_the_first_contact_ends_in_its_time() -> None:
     with Client(f"127.0.0.1:{free_port()}", timeout=0.2) as client, pytest.raises(errors.Unavailable):
         began = time.monotonic()
         client.page()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3
 
 
 def test_outage_after_the_first_contact_is_borne_for_the_time_of_the_call(service: Service) -> None:

@@ -230,7 +230,7 @@ async def test_both_clients_and_the_command_refuse_what_is_no_address() -> None:
     began = time.monotonic()
     out, said = begun("--server", "http://127.0.0.1:1", "list").communicate(timeout=60)
     # The start of the interpreter, on a machine that has other things to do.
-    assert time.monotonic() - began < options.REQUEST_TIMEOUT / 2
+    assert time.monotonic() - began < options.REQUEST_TIMEOUT
     assert (out, said.startswith("error: the server's address must be")) == ("", True)
 
 
@@ -303,8 +303,8 @@ def full(server: socket.socket) -> list[socket.socket]:
     ("there", "words", "seconds"),
     [
         ("refuses", (), options.REQUEST_TIMEOUT),
-        ("drops", ("--request-timeout", "5.5"), 5.5),
-        ("silent", ("--request-timeout", "5.5"), 5.5),
+        ("drops", ("--request-timeout", "9.5"), 9.5),
+        ("silent", ("--request-timeout", "9.5"), 9.5),
     ],
 )
 def test_unreachable_address_is_reported_soon_and_while_trying(
@@ -328,7 +328,7 @@ def test_unreachable_address_is_reported_soon_and_while_trying(
         _, said = process.communicate(timeout=60)
         assert process.returncode == 5
         assert (hints.SILENT if there == "silent" else hints.NOT_REACHED) in said
-        assert seconds < time.monotonic() - began < seconds + 10
+        assert seconds < time.monotonic() - began < seconds + 20
 
 
 @pytest.mark.find(42)

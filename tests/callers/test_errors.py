@@ -67,7 +67,7 @@ async def scripted() -> AsyncIterator[tuple[Scripted, str]]:
 
 
 async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not check():
             await asyncio.sleep(0.02)
 

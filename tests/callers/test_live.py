@@ -45,7 +45,7 @@ def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_sandbox(betwee
         eventually(lambda: len(list(client.list(project="lost"))) == 1)
         assert not made
         between.cut()
-        thread.join(10)
+        thread.join(60)
     assert between.connections >= 2
     assert [one.uid for one in client.list(project="lost")] == [made[0].uid]
     client.delete(made[0].sandbox_id)
@@ -73,7 +73,7 @@ def test_a_call_made_while_the_service_is_down_is_answered_once_it_is_up(make_se
         thread = threading.Thread(target=lambda: made.append(client.create("early", spec=SLEEP)), daemon=True)
         thread.start()
         service.start()
-        thread.join(20)
+        thread.join(60)
         assert [one.uid for one in client.list()] == [made[0].uid]
         client.delete(made[0].sandbox_id)
         client.wait_until(made[0].sandbox_id, "TERMINATED", timeout=20)
@@ -110,7 +110,7 @@ def test_a_watch_over_a_connection_that_is_cut_again_and_again_misses_and_repeat
         changed = call(made.sandbox_id)
         cut()
         client.wait_until(made.sandbox_id, phase, generation=changed.status.generation, timeout=20)
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     whole = [
         (event.sequence, event.status.phase)
@@ -145,7 +145,7 @@ def test_a_watch_notices_a_connection_that_went_silent_and_goes_on_over_another(
     eventually(lambda: between.connections > 1, within=15)
     between.cut()
     made = client.create("silent", spec=SLEEP)
-    thread.join(15)
+    thread.join(60)
     assert kinds == [Kind.SYNCED, Kind.CHANGE]
     client.delete(made.sandbox_id)
 
@@ -167,7 +167,7 @@ async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service:
                         return
 
         watching = asyncio.create_task(watch())
-        await asyncio.wait_for(synced.wait(), 10)
+        await asyncio.wait_for(synced.wait(), 30)
         made = await client.create("killed", spec=SLEEP)
         await client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
         service.kill()

@@ -103,15 +103,16 @@ async def test_error_that_may_pass_is_borne_with_for_the_patience(
     began = time.monotonic()
     with pytest.raises(errors.SandboxFailed) as caught:
         await waited(kind, story[1], patience=0.6)
-    assert 0.55 < time.monotonic() - began < 5
+    # Before the time of the wait is over, which would be another error.
+    assert time.monotonic() - began > 0.55
     assert caught.value.status.remedy == remedy
 
 
 async def test_error_that_passes_within_the_patience_does_not_end_the_wait(story: tuple[Story, str], kind: str) -> None:
     # Longer in all than the patience: what counts is one error, and each that passed is over.
-    story[0].steps = [(0, E, WAIT), (0.5, S, WAIT), (0.1, E, OPERATOR), (0.5, S, WAIT), (0.3, R, 0)]
+    story[0].steps = [(0, E, WAIT), (2, S, WAIT), (0.1, E, OPERATOR), (2, S, WAIT), (0.3, R, 0)]
     heard: list[int] = []
-    status = await waited(kind, story[1], patience=0.9, progress=lambda one: heard.append(one.sequence))
+    status = await waited(kind, story[1], patience=3.5, progress=lambda one: heard.append(one.sequence))
     assert status.phase == R
     assert heard == [1, 2, 3, 4, 5]
     assert story[0].resumed == [1, 2, 3, 4]
@@ -127,7 +128,7 @@ async def test_error_that_turns_into_one_of_the_caller_ends_the_wait(story: tupl
 async def test_time_that_runs_out_before_the_patience_says_so(story: tuple[Story, str], kind: str) -> None:
     story[0].steps = [(0, E, WAIT)]
     with pytest.raises(errors.TimedOut, match="demo is ERROR"):
-        await waited(kind, story[1], timeout=0.5)
+        await waited(kind, story[1], timeout=3)
 
 
 async def test_no_patience_ends_the_wait_at_the_first_error(story: tuple[Story, str], kind: str) -> None:

@@ -38,10 +38,11 @@ def test_waiting_after_an_update_does_not_take_the_old_pod_for_the_new_one(clien
 async def test_a_wait_that_runs_out_of_time_says_where_the_sandbox_stands(client: Client, aio: AsyncClient) -> None:
     never = pb.SandboxSpec(command=["/bin/sleep", "1000"], readiness=pb.Readiness(http_path="/"))
     made = client.create("demo", spec=never)
+    client.wait_until(made, "STARTING", timeout=20)
     with pytest.raises(errors.TimedOut, match=f"not RUNNING within the time: {made.sandbox_id} is STARTING"):
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=1)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=3)
     with pytest.raises(errors.TimedOut, match=f"{made.sandbox_id} is STARTING"):
-        await aio.wait_until(made.sandbox_id, "RUNNING", timeout=1)
+        await aio.wait_until(made.sandbox_id, "RUNNING", timeout=3)
     client.delete(made.sandbox_id)
 
 

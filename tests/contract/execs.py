@@ -18,7 +18,7 @@ from sandbox_server.domain.spec import SandboxSpec
 
 from tests.support.rig import FAST, Rig
 from tests.support.scripted import until
-from tests.support.working import Printed, Worker, refusal
+from tests.support.working import WITHIN, Printed, Worker, refusal
 
 A = "exec-a"
 
@@ -131,11 +131,14 @@ async def test_silent_exec_sends_heartbeats(worker: Worker, rig: Rig) -> None:
     await rig.settled(A, Phase.RUNNING)
     kinds = []
     async with working(rig) as later:
-        async for one in later.attached(started, Printed()):
+        stream = later.attached(started, Printed())
+        async for one in stream:
             kinds.append(one.WhichOneof("event"))
-            if kinds.count("heartbeat") == 2:
+            if kinds[-2:] == ["heartbeat", "heartbeat"] and "output" in kinds:
                 break
-    assert kinds == ["started", "output", "heartbeat", "heartbeat"]
+        stream.cancel()
+    # A sandbox that is busy may be silent before its output as well.
+    assert [kind for kind in kinds if kind != "heartbeat"] == ["started", "output"]
 
 
 async def test_attach_beyond_the_end_answers_with_the_right_offsets(worker: Worker) -> None:
@@ -175,7 +178,7 @@ async def test_input_that_pauses_leaves_the_sandbox_and_returns(worker: Worker, 
     await rig.settled(A, Phase.RUNNING)
     async with working(rig) as later:
         started = await later.start("cat", stdin=True)
-        stream = later.stub.WriteStdin(timeout=20)
+        stream = later.stub.WriteStdin(timeout=WITHIN)
         for number, word in enumerate((b"one ", b"two ", b"three ")):
             names = later.names if number == 0 else {}
             offset = 4 * number
@@ -241,7 +244,8 @@ async def test_terminal_is_typed_on_resized_and_survives_a_restart_of_the_servic
     printed = Printed()
     await worker.until(started, printed, b"ready> ")
     assert printed.out.startswith(b"33 99\r\n")
-    typed = b"echo $((1+1)) up; sleep 100\r"
+    # The program says that it is up, and not the shell, which Ctrl-C would not keep from starting it.
+    typed = b"sh -c 'echo $((1+1)) up; exec sleep 100'\r"
     assert await worker.write(started, (0, typed)) == len(typed)
     await worker.until(started, printed, b"2 up\r\n")
     await rig.restart()
@@ -258,7 +262,7 @@ async def test_terminal_is_typed_on_resized_and_survives_a_restart_of_the_servic
 
 async def test_key_is_echoed_on_an_open_stream_of_input(worker: Worker) -> None:
     started = await worker.start("cat", tty=pb.Terminal(rows=10, cols=40))
-    stream = worker.stub.WriteStdin(timeout=20)
+    stream = worker.stub.WriteStdin(timeout=WITHIN)
     printed = Printed()
     for number in range(20):
         names = worker.names if number == 0 else {}

@@ -97,7 +97,7 @@ async def test_the_size_of_a_page_without_one_is_the_default(served: Served) -> 
 
 
 async def test_parts_that_do_not_work_say_why(served: Served) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         # A replica knows nothing of its namespaces until it has taken its share.
         while not (known := parts(await found(served)))["NAMESPACES"][0]:
             await asyncio.sleep(0.02)

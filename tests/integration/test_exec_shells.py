@@ -10,6 +10,8 @@ import pytest
 from sandbox_server.access import follow_script, scripts, talk_script
 from sandbox_server.domain.execs import Start, Terminal
 
+from tests.support.waiting import PATIENCE
+
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
 
 
@@ -94,7 +96,7 @@ class Shell:
 
     def _said(self, script: bytes) -> bytes:
         with self._open() as process:
-            answer, _ = process.communicate(script, timeout=30)
+            answer, _ = process.communicate(script, timeout=30 * PATIENCE)
         return answer
 
     def follow(
@@ -113,7 +115,7 @@ class Shell:
 
     def ended(self, exec_id: str) -> list[bytes]:
         """The words of its state once it has ended."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 30 * PATIENCE
         while True:
             words = self.talk(exec_id, b"state\n")[1].split()
             if words[-1] != b"-":
@@ -127,7 +129,7 @@ class Shell:
 
     def prints(self, exec_id: str, text: bytes) -> None:
         """Waits until it has printed the text."""
-        until = time.monotonic() + 20
+        until = time.monotonic() + 20 * PATIENCE
         while text not in (printed := self.printed(exec_id)):
             assert time.monotonic() < until, printed
             time.sleep(0.02)
@@ -300,11 +302,14 @@ def test_terminal_has_its_size_and_the_variables_from_the_first_prompt_on(termin
 
 
 def test_typed_ctrl_c_interrupts_the_foreground_and_the_shell_goes_on(terminal: Shell) -> None:
-    terminal.talk("a", typed(0, b"trap 'echo was interrupted' INT; echo $((1+1)) up; sleep 100\r"))
+    # The program says that it is up, and not the shell, which Ctrl-C would not keep from starting it.
+    line = b"trap 'echo was interrupted' INT; sh -c 'echo $((1+1)) up; exec sleep 100'\r"
+    terminal.talk("a", typed(0, line))
     terminal.prints("a", b"2 up")
-    terminal.talk("a", typed(61, b"\x03"), typed(62, b"sleep 50 &\r"), typed(73, b"echo $((2+2)) next\r"))
+    at = len(line)
+    terminal.talk("a", typed(at, b"\x03"), typed(at + 1, b"sleep 50 &\r"), typed(at + 12, b"echo $((2+2)) next\r"))
     terminal.prints("a", b"4 next")
-    terminal.talk("a", typed(92, b"exit 4\r"))
+    terminal.talk("a", typed(at + 31, b"exit 4\r"))
     assert terminal.ended("a")[-2:] == [b"4", b"exit"]
 
 

@@ -287,7 +287,7 @@ async def test_sandbox_that_ends_while_a_snapshot_is_sent_is_an_event_of_the_wat
             await opened.end(late)
 
     watching = asyncio.create_task(opened.manager.watch(feed.Filter(TENANT), None, send, True))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(received) < 4:
             await asyncio.sleep(0.01)
     watching.cancel()

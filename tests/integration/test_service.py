@@ -31,7 +31,7 @@ from sandbox_client import Client, Kind, ServiceError, errors
 from tests.support import samples
 from tests.support.ports import free_port
 from tests.support.service import Service
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import eventually
 
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 
@@ -288,11 +288,11 @@ def test_watch_that_resumes_is_told_at_once_that_it_was_accepted(
     assert client.capabilities().limits.heartbeat_seconds == 15
     sequence = client.page(page_size=1).sequence
     for _ in range(3):
-        stream = stub.WatchStatus(pb.WatchStatusRequest(project="resumed", after_sequence=sequence), timeout=5)
+        stream = stub.WatchStatus(pb.WatchStatusRequest(project="resumed", after_sequence=sequence), timeout=20)
         began = time.monotonic()
         stream.initial_metadata()
         first = next(stream)
-        assert time.monotonic() - began < PATIENCE
+        assert time.monotonic() - began < 10
         assert first.WhichOneof("event") == "heartbeat"
         assert first.sequence >= sequence
         sequence = first.sequence

@@ -38,7 +38,8 @@ async def test_calls_whose_message_never_comes_are_counted_and_ended() -> None:
     async with served(within=PATIENCE) as (serving, channel):
         # As a stream, so that the call begins without a message.
         calls = [channel.stream_stream(path)() for path in SILENT for _ in range(50)]
-        await until(lambda: serving.calls.open.total() == len(calls))
+        # On a busy machine the first have ended before the last have begun.
+        await until(lambda: serving.calls.open.total() + serving.calls.ended.total() == len(calls))
         codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 20 * PATIENCE)
         assert set(codes) == {grpc.StatusCode.DEADLINE_EXCEEDED}
         assert not +serving.calls.open
@@ -49,7 +50,7 @@ async def test_calls_whose_message_never_comes_are_counted_and_ended() -> None:
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
 async def test_reflection_ends_in_order_if_no_further_request_comes() -> None:
-    async with served(within=0.3) as (serving, channel):
+    async with served(within=PATIENCE) as (serving, channel):
         call = channel.stream_stream(SILENT[-1])()
         await call.write(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
         answer = reflection_pb2.ServerReflectionResponse.FromString(await call.read())
@@ -58,7 +59,7 @@ async def test_reflection_ends_in_order_if_no_further_request_comes() -> None:
             "grpc.reflection.v1alpha.ServerReflection",
             "sandbox.v1.SandboxService",
         ]
-        assert await asyncio.wait_for(call.code(), 5) is grpc.StatusCode.OK
+        assert await asyncio.wait_for(call.code(), 30) is grpc.StatusCode.OK
         assert serving.calls.ended == {("ServerReflectionInfo", "OK", ""): 1}
 
 
@@ -84,7 +85,7 @@ async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
     file.write_text(json.dumps({"tenants": [tenant]}))
     async with served(auth.TokenFile(file, Pace())) as (_, channel):
         silent = channel.stream_stream("/sandbox.v1.SandboxService/WatchStatus")()
-        assert await asyncio.wait_for(silent.code(), 5) is grpc.StatusCode.UNAUTHENTICATED
+        assert await asyncio.wait_for(silent.code(), 30) is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.fault(73)

@@ -122,7 +122,7 @@ class Service:
         """The first messages of a watch."""
         call: Any = Call()
         watching = asyncio.create_task(self._servicer.WatchStatus(tenant, pb.WatchStatusRequest(**selection), call))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(call.messages) < count and not watching.done():
                 await asyncio.sleep(0.001)
         watching.cancel()

@@ -53,7 +53,7 @@ async def test_a_wait_is_answered_with_the_event_that_ends_it(served: Waiter) ->
 async def test_a_wait_whose_time_is_over_has_the_present_status(served: Waiter) -> None:
     began = time.monotonic()
     answer = await served.wait(timeout_seconds=0.3)
-    assert 0.3 <= time.monotonic() - began < 5
+    assert 0.3 <= time.monotonic() - began < 20
     assert (answer.outcome, answer.status.phase) == (pb.WAIT_OUTCOME_PENDING, pb.PHASE_CREATING)
     assert (await served.wait(timeout_seconds=0)).status == answer.status
 
@@ -90,7 +90,7 @@ async def test_a_service_that_stops_ends_waits_at_once_with_the_present_status(s
     served.running.feed.close()
     stopping = asyncio.create_task(served.running.server.stop(5))
     answers = await asyncio.gather(*waiting)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert {one.outcome for one in answers} == {pb.WAIT_OUTCOME_PENDING}
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.wait()
@@ -103,6 +103,6 @@ async def test_a_caller_that_leaves_ends_its_wait(served: Waiter) -> None:
     while served.running.server.calls.open["WaitForPhase"] == 0:
         await asyncio.sleep(0.01)
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while served.running.server.calls.open["WaitForPhase"] or served.running.feed.waits._waits:
             await asyncio.sleep(0.01)

@@ -87,7 +87,7 @@ def publish(memory: feed.Feed, log: MemoryLog, count: int, sandbox_id: str = "de
 
 
 async def until(reader: Reader, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(reader.seen) < count:
             await asyncio.sleep(0.001)
 

@@ -8,9 +8,11 @@ import grpc
 from sandbox.v1 import access_pb2 as pb
 from sandbox.v1 import access_pb2_grpc
 
+from tests.support.working import WITHIN
+
 
 class Filer:
-    """Works with the files of the sandbox `sandbox_id`. Calls have 30 seconds."""
+    """Works with the files of the sandbox `sandbox_id`."""
 
     def __init__(self, channel: grpc.aio.Channel, sandbox_id: str) -> None:
         self.stub: Any = access_pb2_grpc.SandboxAccessStub(channel)
@@ -18,10 +20,10 @@ class Filer:
 
     async def stat(self, path: bytes, follow: bool = False) -> pb.FileInfo:
         request = pb.StatFileRequest(**self.names_of, path=path, follow_link=follow)
-        return (await self.stub.StatFile(request, timeout=30)).file
+        return (await self.stub.StatFile(request, timeout=WITHIN)).file
 
     def reading(self, path: bytes, **fields: Any) -> AsyncIterator[pb.ReadFileResponse]:
-        return self.stub.ReadFile(pb.ReadFileRequest(**self.names_of, path=path, **fields), timeout=30)
+        return self.stub.ReadFile(pb.ReadFileRequest(**self.names_of, path=path, **fields), timeout=WITHIN)
 
     async def read(self, path: bytes, **fields: Any) -> tuple[pb.FileInfo, bytes]:
         messages = [one async for one in self.reading(path, **fields)]
@@ -39,7 +41,7 @@ class Filer:
             for one in parts:
                 yield pb.WriteFileRequest(data=one)
 
-        return (await self.stub.WriteFile(requests(), timeout=30)).file
+        return (await self.stub.WriteFile(requests(), timeout=WITHIN)).file
 
     async def names(self, path: bytes, page_size: int = 0) -> list[bytes]:
         """The names in a directory, page by page."""
@@ -47,7 +49,7 @@ class Filer:
         token = ""
         for _ in range(100):
             request = pb.ListFilesRequest(**self.names_of, path=path, page_size=page_size, page_token=token)
-            answer = await self.stub.ListFiles(request, timeout=30)
+            answer = await self.stub.ListFiles(request, timeout=WITHIN)
             found += [one.path.rsplit(b"/", 1)[1] for one in answer.files]
             token = answer.next_page_token
             if not token:
@@ -56,14 +58,14 @@ class Filer:
 
     async def make(self, path: bytes, **fields: Any) -> pb.FileInfo:
         request = pb.MakeDirectoryRequest(**self.names_of, path=path, **fields)
-        return (await self.stub.MakeDirectory(request, timeout=30)).file
+        return (await self.stub.MakeDirectory(request, timeout=WITHIN)).file
 
     async def remove(self, path: bytes, **fields: Any) -> None:
-        await self.stub.RemoveFile(pb.RemoveFileRequest(**self.names_of, path=path, **fields), timeout=30)
+        await self.stub.RemoveFile(pb.RemoveFileRequest(**self.names_of, path=path, **fields), timeout=WITHIN)
 
     async def move(self, path: bytes, to: bytes, **fields: Any) -> pb.FileInfo:
         request = pb.MoveFileRequest(**self.names_of, path=path, to=to, **fields)
-        return (await self.stub.MoveFile(request, timeout=30)).file
+        return (await self.stub.MoveFile(request, timeout=WITHIN)).file
 
     async def write(self, path: bytes, *parts: bytes, **fields: Any) -> pb.FileInfo:
         return await self.send(self.first(path, **fields), *parts)

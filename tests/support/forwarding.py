@@ -13,6 +13,7 @@ from sandbox.v1 import access_pb2 as pb
 from sandbox.v1 import access_pb2_grpc
 
 from tests.support.rig import A, Rig
+from tests.support.working import WITHIN
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -32,7 +33,7 @@ class Place(Protocol):
 
 
 class Forwarded:
-    """A connection of a caller. Calls have 20 seconds."""
+    """A connection of a caller."""
 
     def __init__(self, call: Any, names: dict[str, Any]) -> None:
         self._call = call
@@ -87,7 +88,7 @@ class Forwarder:
         self.names = {"sandbox_id": A, "port": port}
 
     def connect(self, **names: Any) -> Forwarded:
-        return Forwarded(self.stub.ForwardPort(timeout=20), {**self.names, **names})
+        return Forwarded(self.stub.ForwardPort(timeout=WITHIN), {**self.names, **names})
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from sandbox.v1 import access_pb2 as pb
 from sandbox.v1 import access_pb2_grpc
 
 from tests.support.rig import A, Rig
+from tests.support.working import WITHIN
 
 
 class Talker(Protocol):
@@ -51,14 +52,14 @@ class Output:
 
 
 class Reader:
-    """Reads the logs of a sandbox. Calls have 20 seconds."""
+    """Reads the logs of a sandbox."""
 
     def __init__(self, channel: grpc.aio.Channel, sandbox_id: str = A) -> None:
         self.stub: Any = access_pb2_grpc.SandboxAccessStub(channel)
         self.names = {"sandbox_id": sandbox_id}
 
     def stream(self, **fields: Any) -> Any:
-        return self.stub.StreamLogs(pb.StreamLogsRequest(**self.names, **fields), timeout=20)
+        return self.stub.StreamLogs(pb.StreamLogsRequest(**self.names, **fields), timeout=WITHIN)
 
     async def read(self, output: Output | None = None, **fields: Any) -> Output:
         """Everything until the stream ends; after what `output` has."""

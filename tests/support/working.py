@@ -10,6 +10,11 @@ from grpc_status import rpc_status
 from sandbox.v1 import access_pb2 as pb
 from sandbox.v1 import access_pb2_grpc
 
+from tests.support.waiting import PATIENCE
+
+WITHIN = 20 * PATIENCE
+"""Seconds that a call has."""
+
 
 def refusal(error: grpc.RpcError) -> tuple[str, str, dict[str, str]]:
     """The code, the reason and the metadata of a refused call."""
@@ -56,7 +61,7 @@ class Printed:
 
 
 class Worker:
-    """Works in the sandbox `sandbox_id`. Calls have 60 seconds."""
+    """Works in the sandbox `sandbox_id`. Calls have `WITHIN`."""
 
     def __init__(self, channel: grpc.aio.Channel, sandbox_id: str, namespace: str = "") -> None:
         self.stub: Any = access_pb2_grpc.SandboxAccessStub(channel)
@@ -66,7 +71,7 @@ class Worker:
         if not fields.get("exec_id"):
             fields.setdefault("request_id", str(uuid.uuid4()))
         request = pb.StartExecRequest(**self.names, command=command, **fields)
-        return (await self.stub.StartExec(request, timeout=60)).exec
+        return (await self.stub.StartExec(request, timeout=WITHIN)).exec
 
     async def shell(self, script: str, **fields: Any) -> pb.Exec:
         return await self.start("/bin/sh", "-c", script, **fields)
@@ -77,7 +82,7 @@ class Worker:
         request = pb.AttachExecRequest(
             **self.names, exec_id=started.exec_id, incarnation=started.incarnation, stdout_offset=out, stderr_offset=err
         )
-        return self.stub.AttachExec(request, timeout=60)
+        return self.stub.AttachExec(request, timeout=WITHIN)
 
     async def follow(self, started: pb.Exec, printed: Printed | None = None) -> Printed:
         """Everything that is printed until the exec ends."""
@@ -105,24 +110,26 @@ class Worker:
                 last = eof and number == len(parts)
                 yield pb.WriteStdinRequest(**self.names, exec_id=started.exec_id, offset=offset, data=data, eof=last)
 
-        return int((await self.stub.WriteStdin(requests(), timeout=60)).accepted_offset)
+        return int((await self.stub.WriteStdin(requests(), timeout=WITHIN)).accepted_offset)
 
     async def signal(self, started: pb.Exec, name: str) -> None:
-        await self.stub.SignalExec(pb.SignalExecRequest(**self.names, exec_id=started.exec_id, signal=name), timeout=60)
+        await self.stub.SignalExec(
+            pb.SignalExecRequest(**self.names, exec_id=started.exec_id, signal=name), timeout=WITHIN
+        )
 
     async def resize(self, started: pb.Exec, rows: int, cols: int) -> None:
         terminal = pb.Terminal(rows=rows, cols=cols)
         request = pb.ResizeExecRequest(**self.names, exec_id=started.exec_id, terminal=terminal)
-        await self.stub.ResizeExec(request, timeout=60)
+        await self.stub.ResizeExec(request, timeout=WITHIN)
 
     async def get(self, started: pb.Exec) -> pb.Exec:
         request = pb.GetExecRequest(**self.names, exec_id=started.exec_id, incarnation=started.incarnation)
-        return (await self.stub.GetExec(request, timeout=60)).exec
+        return (await self.stub.GetExec(request, timeout=WITHIN)).exec
 
     async def wait(self, started: pb.Exec, **fields: Any) -> pb.Exec:
         request = pb.WaitExecRequest(**self.names, exec_id=started.exec_id, incarnation=started.incarnation, **fields)
-        return (await self.stub.WaitExec(request, timeout=60)).exec
+        return (await self.stub.WaitExec(request, timeout=WITHIN)).exec
 
     async def ids(self) -> list[str]:
-        answer = await self.stub.ListExecs(pb.ListExecsRequest(**self.names), timeout=60)
+        answer = await self.stub.ListExecs(pb.ListExecsRequest(**self.names), timeout=WITHIN)
         return [one.exec_id for one in answer.execs]

@@ -129,7 +129,7 @@ async def test_the_end_of_the_service_ends_a_wait_with_the_present_status(memory
     publish(memory, log, 2)
     waiting = await begun(memory, Judge())
     memory.close()
-    assert (await asyncio.wait_for(waiting, 1)).event.sequence == 2
+    assert (await asyncio.wait_for(waiting, 30)).event.sequence == 2
 
 
 async def test_a_wait_for_an_unknown_sandbox_is_refused(memory: feed.Feed, log: MemoryLog) -> None:

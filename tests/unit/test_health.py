@@ -27,7 +27,7 @@ class Parts:
     async def next(self) -> bool:
         """What is said of the parts as they are now."""
         seen = len(self.said)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             # One look may have begun before.
             while len(self.said) < seen + 2:
                 await asyncio.sleep(0.001)

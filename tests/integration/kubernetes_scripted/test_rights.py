@@ -61,7 +61,7 @@ async def test_right_that_was_taken_away_is_reported_once_that_has_lasted(rig: R
     began = time.monotonic()
     await rig.env(A, AFTER="1")
     await rig.until(A, lambda one: one.status.reason is Reason.CLUSTER_FORBIDDEN, within=10)
-    assert FAST.busy_after - 0.05 <= time.monotonic() - began < FAST.busy_after + 2
+    assert FAST.busy_after - 0.05 <= time.monotonic() - began < FAST.busy_after + 8
     assert Reason.CLUSTER_BUSY not in reasons(rig)
     api.role = True
     await rig.settled(A, Phase.RUNNING, within=40)

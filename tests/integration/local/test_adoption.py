@@ -154,6 +154,6 @@ processes.Process(Path({str(rig.ground.folder(A) / "main")!r}), "me", 1).start(m
     assert done.returncode == -signal.SIGKILL
     found = processes.find(rig.ground.folder(A) / "main", "me")
     assert bool(found.pid) == (moment == "write")
+    await rig.there(lambda: not found.alive)
     await asyncio.sleep(0.3)
-    assert not found.alive
     assert rig.ground.marked() == []

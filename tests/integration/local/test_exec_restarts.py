@@ -15,8 +15,12 @@ from tests.support.working import Printed, Worker
 
 pytestmark = pytest.mark.slow
 
-COUNT = 150
-SCRIPT = f"echo ran >>runs-$NAME; i=0; while [ $i -lt {COUNT} ]; do echo $NAME $i; i=$((i+1)); sleep 0.02; done"
+SCRIPT = """
+echo ran >>runs-$NAME
+i=0
+until test -e enough; do echo $NAME $i; i=$((i+1)); sleep 0.02; done
+echo $i >>runs-$NAME
+"""
 
 
 async def until_cut(worker: Worker, started: pb.Exec, printed: Printed) -> None:
@@ -59,9 +63,16 @@ async def test_execs_go_on_through_a_kill_and_every_line_arrives_once_and_in_ord
         for name in names:
             # As a caller does whose answer was lost.
             assert (await start(worker, name)).exec_id == started[name].exec_id
-        await asyncio.gather(*(worker.follow(started[name], printed[name]) for name in names))
+        before = {name: one.out for name, one in printed.items()}
+        following = [asyncio.create_task(worker.follow(started[name], printed[name])) for name in names]
+        while any(one.out == before[name] for name, one in printed.items()):
+            await asyncio.sleep(0.01)
+        home = Path(folder, "volume", "home")
+        (home / "enough").touch()
+        await asyncio.gather(*following)
     for name, one in printed.items():
         assert one.gaps == []
-        assert one.out.decode().splitlines() == [f"{name} {number}" for number in range(COUNT)]
+        ran, count = (home / f"runs-{name}").read_text().splitlines()
+        assert ran == "ran"
+        assert one.out.decode().splitlines() == [f"{name} {number}" for number in range(int(count))]
         assert one.exited == pb.ExecExited(code=0, reason=pb.EXEC_EXIT_REASON_EXIT)
-        assert Path(folder, "volume", "home", f"runs-{name}").read_text() == "ran\n"

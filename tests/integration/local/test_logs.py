@@ -23,14 +23,36 @@ def logs(rig: LocalRig) -> list[Path]:
     return [rig.ground.folder(A) / name for name in ("main.log", "main.log.1")]
 
 
-def size(rig: LocalRig) -> int:
-    """Of all files of the log, of which there are two, or three for a moment."""
-    total, (log, _) = 0, logs(rig)
+def files(rig: LocalRig) -> dict[Path, os.stat_result]:
+    """The files of the log."""
+    found, (log, _) = {}, logs(rig)
     for one in (log, *(output.numbered(log, number) for number in output.numbers(log))):
-        # A file may be renamed at any moment.
         with contextlib.suppress(FileNotFoundError):
-            total += one.stat().st_size
-    return total
+            found[one] = one.stat()
+    return found
+
+
+def size(rig: LocalRig) -> int:
+    """Of all files of the log at one moment."""
+    while True:
+        found = files(rig)
+        # A file may be renamed at any moment, and would be counted twice.
+        if {path: one.st_ino for path, one in found.items()} == {path: one.st_ino for path, one in files(rig).items()}:
+            return sum(one.st_size for one in found.values())
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def text(log: Path) -> str | None:
+    """What is in a log; None if there is none, as before it is begun anew."""
+    with contextlib.suppress(FileNotFoundError):
+        return log.read_text()
+    return None
 
 
 def pump_of(rig: LocalRig) -> int:
@@ -55,7 +77,7 @@ async def test_a_sandbox_that_prints_without_end_has_a_bounded_log(rig: LocalRig
     pumping = pump_of(rig)
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
-    assert not psutil.pid_exists(pumping) or psutil.Process(pumping).status() == psutil.STATUS_ZOMBIE
+    await rig.there(lambda: has_ended(pumping))
 
 
 @pytest.mark.parametrize("lines", [1, 100, 400_000])
@@ -76,17 +98,19 @@ def test_words_come_from_both_files_where_the_log_has_just_been_begun_anew(tmp_p
 
 async def test_what_was_printed_is_in_the_log_at_once(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script("printf 'no line end'; exec sleep MARK"))
-    await rig.there(lambda: logs(rig)[0].exists() and logs(rig)[0].read_text() == "no line end")
+    await rig.there(lambda: text(logs(rig)[0]) == "no line end")
     assert logs(rig)[0].stat().st_mode & 0o777 == 0o600
     await rig.env(A, NEXT="1")
-    await rig.there(lambda: rig.ground.marked() and logs(rig)[0].read_text() == "no line end")
+    await rig.there(lambda: rig.ground.marked() and text(logs(rig)[0]) == "no line end")
 
 
 async def test_log_that_cannot_be_begun_anew_blocks_no_process(rig: LocalRig) -> None:
-    await rig.create(A, spec=rig.ground.script("seq 1 2000000; echo >printed; exec sleep MARK"))
+    script = "until test -e go; do sleep 0.05; done; seq 1 2000000; echo >printed; exec sleep MARK"
+    await rig.create(A, spec=rig.ground.script(script))
     await rig.there(lambda: logs(rig)[0].exists())
     logs(rig)[1].mkdir()
     (logs(rig)[1] / "in-the-way").touch()
+    (rig.ground.home(A) / "go").touch()
     await rig.there((rig.ground.home(A) / "printed").exists, within=30)
     assert size(rig) <= 2 * output.MOST
 

@@ -1,6 +1,7 @@
 """Processes of the local engine: whole groups, how they end, and when they are started again."""
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import itertools
@@ -65,7 +66,8 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period_o
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
     assert rig.ground.marked() == []
-    assert seconds <= time.monotonic() - began < seconds + 4
+    # Less than the ten seconds that it would have by default.
+    assert seconds <= time.monotonic() - began < 10
     said = f"the pod is being removed: waits for the process to end, at most {seconds} s"
     assert said in [one.status.message for one in rig.history]
     # Neither a zombie keeps the pid, nor is another process that has it later taken for this one.
@@ -213,7 +215,12 @@ async def test_stop_is_reported_even_if_the_disk_is_read_only(rig: LocalRig, mon
 
 
 def zombies() -> set[int]:
-    return {one.pid for one in psutil.Process().children() if one.status() == psutil.STATUS_ZOMBIE}
+    found = set()
+    for one in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if one.status() == psutil.STATUS_ZOMBIE:
+                found.add(one.pid)
+    return found
 
 
 @BOTH
@@ -234,10 +241,12 @@ async def test_a_process_whose_identity_cannot_be_written_never_begins(
         patched.setattr(Path, "write_text", full)
         await rig.create(A, spec=rig.ground.script(f"echo >up; {SERVE}"))
         failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
-    assert failed.status.reason is Reason.CONTAINER_CONFIG
-    assert "No space left" in failed.status.message
-    assert rig.ground.marked() == []
-    assert zombies() <= before
+        assert failed.status.reason is Reason.CONTAINER_CONFIG
+        assert "No space left" in failed.status.message
+        assert rig.ground.marked() == []
+        assert not (rig.ground.home(A) / "up").exists()
+        # One that was just started again may not have been waited for yet.
+        await rig.there(lambda: zombies() <= before)
     await rig.settled(A, Phase.RUNNING)
     assert failed.status.restart_count == 0
 

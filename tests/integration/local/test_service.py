@@ -19,7 +19,7 @@ from sandbox_client import AsyncClient
 
 from tests.support import programs
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 PYTHON = f"{sys.base_prefix}/bin/python3"
 
@@ -142,6 +142,8 @@ async def test_killed_again_and_again_while_sandboxes_start_the_service_never_do
     choose = random.Random(1)
     names = [f"burst-{number}" for number in range(40)]
     async with AsyncClient(service.address, timeout=90) as client:
+        # A client that has never met the service does not wait for it as long.
+        await client.page()
         creating = [asyncio.create_task(create(client, mark, name)) for name in names]
         for _ in range(6):
             await asyncio.sleep(choose.uniform(0, 0.4))
@@ -231,5 +233,5 @@ def test_isolation_is_reported_by_the_log_and_by_config(make_service: Callable[.
 def test_inside_a_cluster_the_local_engine_refuses_to_start(make_service: Callable[..., Service]) -> None:
     service = make_service(env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"}).start(wait=False)
     assert service.process is not None
-    assert service.process.wait(20) != 0
+    assert service.process.wait(20 * PATIENCE) != 0
     assert "does not run inside a cluster" in service.log.read_text()

@@ -25,6 +25,7 @@ tail -c +1 -f said &
 while ! test -e crash; do sleep 0.02; done
 rm crash; exit 3
 """
+UNTIL_GO = "until test -e go; do sleep 0.05; done"
 
 
 class LocalTalker:
@@ -130,7 +131,7 @@ async def test_line_without_its_end_is_sent_soon(talker: LocalTalker, reader: Re
 @pytest.mark.fault(79)
 async def test_follower_reads_through_renamed_files_with_every_line_once(rig: LocalRig) -> None:
     count = 2_200_000
-    await rig.create(A, spec=rig.ground.script(f"sleep 0.5; seq 1 {count}; exec sleep MARK"))
+    await rig.create(A, spec=rig.ground.script(f"seq 1 10; {UNTIL_GO}; seq 11 {count}; exec sleep MARK"))
     await rig.settled(A, Phase.RUNNING)
     found = bytearray()
     gaps = 0
@@ -144,6 +145,7 @@ async def test_follower_reads_through_renamed_files_with_every_line_once(rig: Lo
                 if one.HasField("lines"):
                     found += one.lines.data
                     position = one.lines.position
+                    (rig.ground.home(A) / "go").touch()
                 gaps += one.HasField("gap")
                 messages += 1
                 if messages > 90 or found.endswith(b"\n%d\n" % count):
@@ -165,12 +167,15 @@ def printed(log: Path) -> bytes:
 
 @pytest.mark.fault(79)
 async def test_slow_reader_gets_a_gap_and_then_what_is_kept(rig: LocalRig) -> None:
-    await rig.create(A, spec=rig.ground.script("seq 1 100; sleep 1; seq 101 4000000; echo; echo done; exec sleep MARK"))
+    script = f"seq 1 100; {UNTIL_GO}; seq 101 4000000; echo; echo done; exec sleep MARK"
+    await rig.create(A, spec=rig.ground.script(script))
     await rig.settled(A, Phase.RUNNING)
     async with reading(rig) as reader:
         stream = reader.stream(follow=True)
         found = Output()
-        found.add(await stream.read())
+        while not found.data:
+            found.add(await stream.read())
+        (rig.ground.home(A) / "go").touch()
         log = rig.ground.folder(A) / "main.log"
         await rig.there(lambda: printed(log).endswith(b"\ndone\n"), within=30)
         while not found.data.endswith(b"\ndone\n"):
