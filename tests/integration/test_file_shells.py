@@ -69,7 +69,7 @@ class Engine:
     async def enter(self, _sandbox: Any, _incarnation: str, program: Sequence[str]) -> AsyncIterator[pipes.Stream]:
         words = [*self._words, *program[1:]]
         with contextlib.ExitStack() as opened:
-            taken, printed, stream = opened.enter_context(pipes.opened())
+            taken, printed, stream = opened.enter_context(pipes.opened(lambda: None))
             env = {"PATH": self._path, "SANDBOX_ACCESS": "/nowhere"}
             child = await asyncio.create_subprocess_exec(
                 *words, stdin=taken, stdout=printed, stderr=DEVNULL, env=env, cwd=self.home

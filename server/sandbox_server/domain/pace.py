@@ -164,6 +164,9 @@ class Pace:
     local_look_every: float = 1
     """Between two looks at whether the volumes of local sandboxes are still there, and at where their logs end: no event reports
     the removal of a directory, and what a sandbox prints has no time."""
+    local_turn: float = 1
+    """For which a program that was run in a local sandbox and does not answer keeps others waiting that are to be run. A sandbox
+    can see to that, with a file system that hangs. A program answers within milliseconds."""
     probe_within: float = 1
     """For an answer to a probe of a local process, the kubelet's default."""
     probe_until_ready: float = 0.2

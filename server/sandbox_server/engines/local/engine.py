@@ -43,7 +43,7 @@ class LocalEngine:
         self._pace = pace
         self._ports = Ports(settings.port_range, pace.local_port_promised)
         self._units: dict[Key, Unit] = {}
-        self._entrance = Entrance()
+        self._entrance = Entrance(pace.local_turn)
         self._marks = log_times.Marks()
         self.any_synced = False
 

@@ -117,7 +117,9 @@ def main(near: socket.socket) -> None:
             for number, descriptor in enumerate(descriptors):
                 os.dup2(descriptor, number)
                 os.close(descriptor)
-            os.setsid()
+            # A group of its own, for signals, and the session of this script: Linux shares the processors out among sessions
+            # (autogroup), and many programs that each had one would leave next to nothing to the service.
+            os.setpgid(0, 0)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             pid, folder, *program = json.loads(message)
             os._exit(_run(pid, folder, program))

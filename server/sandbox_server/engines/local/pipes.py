@@ -18,9 +18,10 @@ _SIZE = 1 << 20
 class Stream:
     """See `engines.Entered`. One task reads at a time, and one writes."""
 
-    def __init__(self, taken: int, printed: int) -> None:
+    def __init__(self, taken: int, printed: int, answered: Callable[[], None]) -> None:
         self._taken = taken
         self._printed = printed
+        self._answered = answered
 
     async def write(self, data: bytes) -> None:
         """Writes, and waits while the pipe is full. Raises `engines.Unreachable` if the program has ended."""
@@ -39,9 +40,12 @@ class Stream:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                return os.read(self._printed, most)
+                read = os.read(self._printed, most)
             except BlockingIOError:
                 await _ready(self._printed, loop.add_reader, loop.remove_reader)
+            else:
+                self._answered()
+                return read
 
 
 async def _ready(descriptor: int, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
@@ -55,9 +59,10 @@ async def _ready(descriptor: int, add: Callable[..., Any], remove: Callable[[int
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[tuple[FileIO, FileIO, Stream]]:
+def opened(answered: Callable[[], None]) -> Iterator[tuple[FileIO, FileIO, Stream]]:
     """Yields the input and the output for a program, to be closed once it has been started, and the stream to it.
 
+    Whenever something was read, or the end, `answered` is called.
     At the end of the context the input of the program has ended, and nobody reads its output any more.
     """
     with contextlib.ExitStack() as stack:
@@ -67,7 +72,7 @@ def opened() -> Iterator[tuple[FileIO, FileIO, Stream]]:
             os.set_blocking(one.fileno(), False)
             with contextlib.suppress(OSError):
                 fcntl.fcntl(one, fcntl.F_SETPIPE_SZ, _SIZE)
-        yield taken, printed, Stream(written.fileno(), read.fileno())
+        yield taken, printed, Stream(written.fileno(), read.fileno(), answered)
 
 
 def _pair(stack: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
