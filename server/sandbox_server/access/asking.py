@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from sandbox_server import engines
-from sandbox_server.access import conversation, sandboxes
-from sandbox_server.access.conversation import Cut
+from sandbox_server.access import conversation
 from sandbox_server.access.file_answers import Answers
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.access.slots import Slots
@@ -47,10 +46,7 @@ class Asking:
         within = self.pace.access_within
         with self._slots.taken(sandbox):
             incarnation = await self._sandboxes.incarnation(sandbox)
-            try:
-                async with conversation.run(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
-                    answers = Answers(lines, where.path)
-                    await answers.begin()
-                    yield answers
-            except Cut as cut:
-                raise sandboxes.not_reached(cut) from None
+            async with conversation.reached(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
+                answers = Answers(lines, where.path)
+                await answers.begin()
+                yield answers

@@ -237,6 +237,18 @@ async def run(
 
 
 @contextlib.asynccontextmanager
+async def reached(
+    engine: engines.Access, sandbox: Sandbox, incarnation: str, script: bytes, within: float
+) -> AsyncIterator[Lines]:
+    """As `run`, for who has nothing else to do about a `Cut`: raises `errors.Unavailable` for it."""
+    try:
+        async with run(engine, sandbox, incarnation, script, within) as lines:
+            yield lines
+    except Cut as cut:
+        raise sandboxes.not_reached(cut) from None
+
+
+@contextlib.asynccontextmanager
 async def begin(
     engine: engines.Access, sandbox: Sandbox, incarnation: str, exec_id: str, within: float
 ) -> AsyncIterator[Conversation]:

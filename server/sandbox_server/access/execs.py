@@ -84,12 +84,9 @@ class Execs:
             )
         if incarnation != current:
             return await self._lost(sandbox, exec_id, incarnation)
-        script = scripts.start(exec_id, payload, asked)
-        try:
-            async with conversation.run(self._engine, sandbox, incarnation, script, self._pace.access_within) as lines:
-                answer = await lines.line()
-        except conversation.Cut as cut:
-            raise sandboxes.not_reached(cut) from None
+        script, within = scripts.start(exec_id, payload, asked), self._pace.access_within
+        async with conversation.reached(self._engine, sandbox, incarnation, script, within) as lines:
+            answer = await lines.line()
         match answer:
             case [b"started"]:
                 log.info(
@@ -141,18 +138,14 @@ class Execs:
         sandbox = await self._sandboxes.running(place.principal, place.key)
         incarnation = await self._sandboxes.incarnation(sandbox)
         found: list[Exec] = []
-        try:
-            async with conversation.run(
-                self._engine, sandbox, incarnation, scripts.listed(), self._pace.access_within
-            ) as lines:
-                while (words := await lines.line()) != [b"end"]:
-                    if not words:
-                        raise conversation.Cut("the program in the sandbox has ended")
-                    name = words[0].decode(errors="replace")
-                    if _ID.match(name) and len(found) < scripts.EXECS_MOST:
-                        found.append(Exec(name, incarnation, conversation.ended(words[1:])))
-        except conversation.Cut as cut:
-            raise sandboxes.not_reached(cut) from None
+        script, within = scripts.listed(), self._pace.access_within
+        async with conversation.reached(self._engine, sandbox, incarnation, script, within) as lines:
+            while (words := await lines.line()) != [b"end"]:
+                if not words:
+                    raise conversation.Cut("the program in the sandbox has ended")
+                name = words[0].decode(errors="replace")
+                if _ID.match(name) and len(found) < scripts.EXECS_MOST:
+                    found.append(Exec(name, incarnation, conversation.ended(words[1:])))
         return sorted(found, key=lambda one: one.id)
 
     async def signal(self, place: Place, name: str) -> None:

@@ -1,7 +1,7 @@
 """Who holds the terminal of an exec: the last that attached to it. Noted in the sandbox, so that every replica knows."""
 
 from sandbox_server import engines
-from sandbox_server.access import conversation, sandboxes, scripts
+from sandbox_server.access import conversation, scripts
 from sandbox_server.access.execs import Place
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain.pace import Pace
@@ -39,8 +39,5 @@ class Holds:
         sandbox = await self._sandboxes.running(place.principal, place.key)
         script = scripts.sent(scripts.assigned(id=place.exec_id, holder=holder) + _HOLD)
         within = self._pace.access_within
-        try:
-            async with conversation.run(self._engine, sandbox, place.incarnation, script, within) as lines:
-                return await lines.line()
-        except conversation.Cut as cut:
-            raise sandboxes.not_reached(cut) from None
+        async with conversation.reached(self._engine, sandbox, place.incarnation, script, within) as lines:
+            return await lines.line()
