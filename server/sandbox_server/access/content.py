@@ -3,6 +3,8 @@
 import zlib
 from collections.abc import AsyncIterator
 
+from sandbox_server import engines
+from sandbox_server.access import file_scripts
 from sandbox_server.access.file_answers import Answers
 from sandbox_server.domain import errors
 
@@ -24,13 +26,12 @@ class Content:
         self.size = 0
         self.checksum = 0
 
-    async def send(self, parts: AsyncIterator[bytes], expected: int | None) -> None:
+    async def send(self, parts: AsyncIterator[engines.Buffer], expected: int | None) -> None:
         """Sends everything. Raises `errors.Invalid` if it has not the size that is `expected`, if that is known."""
         if expected is None:
             async for frame in _frames(parts):
-                await self._begin(sum(map(len, frame)))
-                for part in frame:
-                    await self._send(part)
+                await self._begin(len(frame))
+                await self._send(frame)
         else:
             async for part in parts:
                 await self._send_announced(part, expected)
@@ -39,13 +40,13 @@ class Content:
         if self.size:
             await self._answers.word(b"taken")
 
-    async def _send_announced(self, part: bytes, expected: int) -> None:
+    async def _send_announced(self, part: engines.Buffer, expected: int) -> None:
         rest = part
         while rest:
             if not self._left:
                 if self.size == expected:
                     raise _other_size()
-                await self._begin(min(FRAME_MOST, expected - self.size))
+                await self._begin(_length(expected - self.size))
             most = self._left
             await self._send(rest[:most])
             rest = rest[most:]
@@ -56,26 +57,30 @@ class Content:
         await self._answers.lines.send(b"%d\n" % length)
         self._left = length
 
-    async def _send(self, part: bytes) -> None:
+    async def _send(self, part: engines.Buffer) -> None:
         self._left -= len(part)
         self.size += len(part)
         self.checksum = zlib.crc32(part, self.checksum)
         await self._answers.lines.send(part)
 
 
-async def _frames(parts: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+async def _frames(parts: AsyncIterator[engines.Buffer]) -> AsyncIterator[bytearray]:
     """Yields what has arrived, `FRAME` bytes or a little more at once."""
-    collected: list[bytes] = []
-    size = 0
+    collected = bytearray()
     async for part in parts:
-        if part:
-            collected.append(part)
-            size += len(part)
-        if size >= FRAME:
+        collected += part
+        if len(collected) >= FRAME:
             yield collected
-            collected, size = [], 0
+            collected = bytearray()
     if collected:
         yield collected
+
+
+def _length(left: int) -> int:
+    """Returns the bytes of the next frame: whole blocks, or what follows the last of them. A frame of anything else is one
+    block, which would be held in the memory of the sandbox."""
+    whole = min(FRAME_MOST, left) // file_scripts.BLOCK * file_scripts.BLOCK
+    return whole or left
 
 
 def _other_size() -> errors.Invalid:

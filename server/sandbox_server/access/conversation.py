@@ -43,7 +43,7 @@ class Lines:
         self._within = within
         self._rest = b""
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: engines.Buffer) -> None:
         """Writes to the program."""
         async with self._in_time():
             await self._stream.write(data)

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
-from sandbox_server import store
+from sandbox_server import engines, store
 from sandbox_server.access import file_scripts
 from sandbox_server.access.asking import Asking, Where
 from sandbox_server.access.content import Content
@@ -66,7 +66,7 @@ class Files:
                 raise errors.Aborted("FILE_CHANGED", "the file was changed while it was read: read it again")
 
     async def write(
-        self, where: Where, request: store.Request | None, asked: Write, parts: AsyncIterator[bytes]
+        self, where: Where, request: store.Request | None, asked: Write, parts: AsyncIterator[engines.Buffer]
     ) -> File:
         """Writes a file, and returns it.
 

@@ -211,10 +211,13 @@ class Connection(Protocol):
         """Returns what has arrived, at most `PORT_PART` bytes; empty when the other side has ended. Waits until either."""
 
 
+Buffer = bytes | bytearray | memoryview
+
+
 class Entered(Protocol):
     """A program that runs in the namespaces of a sandbox, with a stream of bytes in and one out."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Buffer) -> None:
         """Writes to the program's input. Raises `Unreachable` if the program has ended, or its connection is cut."""
 
     async def read(self, most: int) -> bytes:

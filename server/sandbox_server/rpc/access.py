@@ -1,7 +1,5 @@
 """The RPCs of SandboxAccess: each converts its request, calls the execs and returns the fields of its answer."""
 
-from collections.abc import AsyncIterator
-
 from google.protobuf.timestamp_pb2 import Timestamp
 from sandbox.v1 import access_pb2 as pb
 
@@ -18,6 +16,7 @@ from sandbox_server.rpc import deadlines, execs, logs, ports
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.rpc.files import FileCalls
+from sandbox_server.rpc.receive import Stream
 from sandbox_server.rpc.trees import TreeCalls
 from sandbox_server.terminal.sessions import Sessions
 
@@ -63,9 +62,7 @@ class AccessServicer(FileCalls, TreeCalls):
 
         await self._streams.attach(place, offsets, send)
 
-    async def WriteStdin(
-        self, principal: Principal, requests: AsyncIterator[pb.WriteStdinRequest], _caller: Caller
-    ) -> Fields:
+    async def WriteStdin(self, principal: Principal, requests: Stream[pb.WriteStdinRequest], _caller: Caller) -> Fields:
         principal.permit("WriteStdin")
         place, parts = await execs.written(principal, requests)
         return {"accepted_offset": await self._streams.write(place, parts)}
@@ -109,9 +106,7 @@ class AccessServicer(FileCalls, TreeCalls):
 
         await self._logs.stream(principal, key, asked, send)
 
-    async def ForwardPort(
-        self, principal: Principal, requests: AsyncIterator[pb.ForwardPortRequest], caller: Caller
-    ) -> None:
+    async def ForwardPort(self, principal: Principal, requests: Stream[pb.ForwardPortRequest], caller: Caller) -> None:
         principal.permit("ForwardPort")
         key, port, parts = await ports.asked(principal, requests)
         # A client of gRPC repeats no call that was answered. A repeat would send data twice, to two connections.

@@ -7,7 +7,7 @@ It costs a function call; a `grpc.aio` interceptor would cost 10 us.
 import asyncio
 import collections
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import grpc
@@ -32,7 +32,7 @@ callers, and the size of a page has to be known. A server stream returns None.""
 class Servicer(Protocol):
     """Implements a service of the contract: it has a method for each RPC, with the RPC's name.
 
-    Each is called with the principal, the request and the call. Of a client stream, the request is an iterator of messages.
+    Each is called with the principal, the request and the call. Of a client stream, the request is a `receive.Stream`.
     """
 
     described: ServiceDescriptor
@@ -102,7 +102,7 @@ class Calls:
                     request_id = convert.valid_request_id(message)
                     sandbox = convert.named(principal, message)
                     principal.permit(method)
-                received = _stream(message, context) if described.client_streaming else message
+                received = receive.Stream(message, context) if described.client_streaming else message
                 answer = await call(principal, received, context)
                 if isinstance(answer, dict):
                     if mutates and "sandbox" in answer:
@@ -158,10 +158,3 @@ class Calls:
             return await rpc_errors.abort(context, status)
 
         return handle
-
-
-async def _stream(first: Message, context: Caller) -> AsyncIterator[Message]:
-    """Yields the messages of a client stream. The time between two of them is the method's own matter."""
-    yield first
-    while isinstance(written := await context.read(), bytes):
-        yield receive.parsed(type(first), written)

@@ -17,6 +17,7 @@ from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.execs import Channel, End, Exec, Start, State, Terminal
 from sandbox_server.domain.principal import Principal
 from sandbox_server.rpc import convert
+from sandbox_server.rpc.receive import Stream
 
 WORDS_MOST = 1000
 BYTES_MOST = 64 * 1024
@@ -142,15 +143,15 @@ def resized(principal: Principal, request: pb.ResizeExecRequest) -> tuple[Place,
 
 
 async def written(
-    principal: Principal, requests: AsyncIterator[pb.WriteStdinRequest]
+    principal: Principal, requests: Stream[pb.WriteStdinRequest]
 ) -> tuple[Place, AsyncIterator[streams.Input]]:
     """Returns to which exec to write, and the parts of its input. Raises as `place`, from the parts too."""
-    first = await anext(requests)
+    first = requests.first
     to = place(principal, first)
 
     async def parts() -> AsyncIterator[streams.Input]:
         yield _part(first)
-        async for one in requests:
+        async for one in requests.rest():
             yield _part(one)
 
     return to, parts()

@@ -16,6 +16,7 @@ from sandbox_server.domain.principal import Principal
 from sandbox_server.rpc import convert, deadlines, receive
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
+from sandbox_server.rpc.receive import Stream
 
 PATH_MOST = 4000
 """Bytes of a path. The kernel takes 4,095, with the directory of the sandbox before a relative one."""
@@ -73,10 +74,8 @@ class FileCalls:
 
         await self._files.read(to, request.offset, limit, begin, send)
 
-    async def WriteFile(
-        self, principal: Principal, requests: AsyncIterator[pb.WriteFileRequest], _caller: Caller
-    ) -> Fields:
-        first = await anext(requests)
+    async def WriteFile(self, principal: Principal, requests: Stream[pb.WriteFileRequest], _caller: Caller) -> Fields:
+        first = requests.first
         to = where(principal, first, _bad_write(first))
         asked = Write(
             first.mode if first.HasField("mode") else None,
@@ -88,12 +87,14 @@ class FileCalls:
         # The content is a part of the payload of its own, whatever messages it comes in.
         request = convert.mutation(principal, to.key, first).request
 
-        async def parts() -> AsyncIterator[bytes]:
+        async def parts() -> AsyncIterator[bytes | memoryview]:
             yield data
-            while (one := await receive.further(requests, self._file_pace.access_idle)) is not None:
-                if len(one.data) > DATA_MOST:
-                    raise errors.Invalid(tuple(_bad_data(one)))
-                yield one.data
+            encoded = requests.encoded()
+            while (one := await receive.further(encoded, self._file_pace.access_idle)) is not None:
+                part = _written(one)
+                if len(part) > DATA_MOST:
+                    raise errors.Invalid(tuple(_bad_data(part)))
+                yield part
 
         return {"file": file_fields(await self._files.write(to, request, asked, parts()))}
 
@@ -134,26 +135,44 @@ def bad_change(request: Any) -> Iterator[Violation]:
 
 def _bad_write(request: pb.WriteFileRequest) -> Iterator[Violation]:
     yield from bad_change(request)
-    yield from _bad_data(request)
+    yield from _bad_data(request.data)
     if request.HasField("size") and request.size < 0:
         yield Violation("size", "must not be negative")
     if len(request.if_match) > 100:
         yield Violation("if_match", "must be an etag as an answer has it, `*`, or empty")
 
 
-def _bad_data(request: pb.WriteFileRequest) -> Iterator[Violation]:
-    if len(request.data) > DATA_MOST:
+def _bad_data(data: bytes | memoryview) -> Iterator[Violation]:
+    if len(data) > DATA_MOST:
         yield Violation("data", f"must be at most {DATA_MOST} bytes: send several messages")
+
+
+_READ = pb.ReadFileResponse(data=b" ").SerializeToString()[:1]
+_WRITTEN = pb.WriteFileRequest(data=b" ").SerializeToString()[:1]
 
 
 def _data(data: bytes) -> bytes:
     """Returns the encoded message that has `data`. Protobuf itself would copy the data once more."""
-    head = pb.ReadFileResponse(data=b"").SerializeToString()[:1]
-    length = len(data)
+    return _head(_READ, len(data)) + data
+
+
+def _written(encoded: bytes) -> bytes | memoryview:
+    """Returns the `data` of an encoded message. Protobuf itself would copy the data twice."""
+    for size in range(2, 5):
+        length = len(encoded) - size
+        if length >= 0 and len(head := _head(_WRITTEN, length)) == size and encoded.startswith(head):
+            return memoryview(encoded)[size:]
+    # The message has other fields, or is malformed.
+    return receive.parsed(pb.WriteFileRequest, encoded).data
+
+
+def _head(tag: bytes, length: int) -> bytes:
+    """Returns the encoding of a field of bytes up to these."""
+    head = tag
     while length > 127:
         head += bytes((length & 127 | 128,))
         length >>= 7
-    return b"%b%c%b" % (head, length, data)
+    return head + bytes((length,))
 
 
 def file_fields(one: File) -> dict[str, Any]:

@@ -10,15 +10,14 @@ from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.rpc import convert
+from sandbox_server.rpc.receive import Stream
 
 DATA_MOST = 1 << 20
 
 
-async def asked(
-    principal: Principal, requests: AsyncIterator[pb.ForwardPortRequest]
-) -> tuple[Key, int, AsyncIterator[Bytes]]:
+async def asked(principal: Principal, requests: Stream[pb.ForwardPortRequest]) -> tuple[Key, int, AsyncIterator[Bytes]]:
     """Returns the sandbox, the port and what is sent to it. Raises `errors.Invalid`, for parts too, and `errors.NotFound`."""
-    first = await anext(requests)
+    first = requests.first
     found = [
         *check.sandbox_id("sandbox_id", first.sandbox_id, True),
         *convert.bad_namespace(principal, first.namespace),
@@ -30,7 +29,7 @@ async def asked(
 
     async def parts() -> AsyncIterator[Bytes]:
         yield _part(first)
-        async for one in requests:
+        async for one in requests.rest():
             yield _part(one)
 
     return principal.key(first.namespace, first.sandbox_id), first.port, parts()

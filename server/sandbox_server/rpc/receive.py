@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -11,6 +11,7 @@ from sandbox_server.domain import errors
 from sandbox_server.rpc.auth import Caller
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 
 class Inbox:
@@ -96,7 +97,7 @@ async def further(messages: AsyncIterator[T], within: float) -> T | None:
         ) from None
 
 
-def parsed(kind: type[Message], written: bytes | None) -> Message:
+def parsed(kind: type[M], written: bytes | None) -> M:
     """Returns the message that `written` encodes. Raises `errors.Invalid` if it is None or malformed."""
     if written is None:
         raise errors.Invalid((errors.Violation("request", "is missing: send one message"),))
@@ -105,3 +106,21 @@ def parsed(kind: type[Message], written: bytes | None) -> Message:
     except DecodeError:
         description = "is not a message of the contract, or has text that is not UTF-8"
         raise errors.Invalid((errors.Violation("request", description),)) from None
+
+
+class Stream(Generic[M]):
+    """Iterates over the messages of a client stream. The time between two of them is the method's own matter."""
+
+    def __init__(self, first: M, context: Caller) -> None:
+        self.first = first
+        self._context = context
+
+    async def encoded(self) -> AsyncIterator[bytes]:
+        """Yields the messages after the first as they came."""
+        while isinstance(written := await self._context.read(), bytes):
+            yield written
+
+    async def rest(self) -> AsyncIterator[M]:
+        """Yields the messages after the first. Raises `errors.Invalid` for a malformed one."""
+        async for written in self.encoded():
+            yield parsed(type(self.first), written)

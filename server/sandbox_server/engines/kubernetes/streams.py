@@ -60,7 +60,7 @@ class Stream:
         self._ended = False
         self.end = End()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: engines.Buffer) -> None:
         """Sends messages, and waits while the connection takes no more."""
         for begin in range(0, len(data), _FRAME_MOST):
             try:

@@ -23,7 +23,7 @@ class Stream:
         self._printed = printed
         self._answered = answered
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: engines.Buffer) -> None:
         """Writes, and waits while the pipe is full. Raises `engines.Unreachable` if the program has ended."""
         loop = asyncio.get_running_loop()
         rest = memoryview(data)
