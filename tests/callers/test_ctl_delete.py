@@ -15,6 +15,7 @@ from sandboxctl import deletion
 
 from tests.support import programs
 from tests.support.service import Service
+from tests.support.variants import some
 
 Done = subprocess.CompletedProcess[str]
 Ctl = Callable[..., Done]
@@ -64,7 +65,9 @@ def test_on_a_terminal_nothing_is_deleted_without_a_yes(ctl: Ctl, client: Client
 
 @pytest.mark.parametrize(
     ("words", "answer"),
-    [((), "y\n"), ((), "YES\n"), (("--yes",), ""), (("-y",), ""), ((), None), (("--keep-volume",), "y\n")],
+    some(
+        [((), "y\n"), ((), "YES\n"), (("--yes",), ""), (("-y",), ""), ((), None), (("--keep-volume",), "y\n")], 0, 2, 4
+    ),
 )
 def test_delete_goes_on_at_a_yes_and_without_a_terminal(
     ctl: Ctl, client: Client, words: tuple[str, ...], answer: str | None

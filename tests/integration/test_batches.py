@@ -162,7 +162,7 @@ async def test_a_batch_that_was_cut_off_is_completed_by_its_repeat(served: Serve
     assert told(results) == [("a", 2, ""), ("b", 2, ""), ("c", 2, "")]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
 async def test_a_thousand_sandboxes_are_a_few_commits_and_more_are_refused(served: Served) -> None:
     names = [f"s{number}" for number in range(batch.MOST)]
     for begin in range(0, batch.MOST, 250):

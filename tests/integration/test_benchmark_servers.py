@@ -3,12 +3,14 @@
 import signal
 
 import grpc
+import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 
 from benchmarks import load
 
 
+@pytest.mark.slow
 def test_sandboxes_of_the_start_run_after_the_signal() -> None:
     with load.server("start", "3") as process, grpc.insecure_channel(process.address) as channel:
         stub = sandbox_pb2_grpc.SandboxServiceStub(channel)

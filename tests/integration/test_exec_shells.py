@@ -10,6 +10,7 @@ import pytest
 from sandbox_server.access import follow_script, scripts, talk_script
 from sandbox_server.domain.execs import Start, Terminal
 
+from tests.support.variants import some
 from tests.support.waiting import PATIENCE
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
@@ -135,7 +136,7 @@ class Shell:
             time.sleep(0.02)
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=some(SHELLS))
 def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
     made = Shell(request.param, tmp_path)
     yield made
@@ -144,6 +145,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
             subprocess.run(["/bin/kill", "-KILL", "--", f"-{pid.read_text().strip()}"], check=False)
 
 
+@pytest.mark.parametrize("shell", SHELLS, indirect=True)
 def test_command_prints_and_exits_and_starts_once(shell: Shell) -> None:
     assert shell.start("a", "sh", "-c", "echo out; echo err >&2; exit 3") == b"started\n"
     assert shell.start("a", "false") == b"known payload\n"
@@ -195,6 +197,7 @@ def test_variables_of_the_sandbox_with_the_names_of_the_programs_own_reach_the_c
     assert shell.printed("a").decode() == "".join(f"{one}|" for one in shell.env.values())
 
 
+@pytest.mark.parametrize("shell", SHELLS, indirect=True)
 def test_input_is_taken_by_offset_and_reaches_the_command(shell: Shell) -> None:
     shell.start("a", "cat", stdin=True)
     questions = (b"write 0 6\none\n\0\xff", b"write 0 6\none\n\0\xff", b"write 9 1\nx", b"write 6 1\n.", b"end 7\n")
@@ -314,7 +317,7 @@ def test_typed_ctrl_c_interrupts_the_foreground_and_the_shell_goes_on(terminal: 
 
 
 def test_size_of_the_terminal_changes_while_a_program_runs(terminal: Shell) -> None:
-    terminal.talk("a", typed(0, b"sh -c 'trap \"stty size\" WINCH; echo $((1+1)) up; while :; do sleep 0.1; done'\r"))
+    terminal.talk("a", typed(0, b"sh -c 'trap \"stty size\" WINCH; echo $((1+1)) up; while sleep 0.1; do :; done'\r"))
     terminal.prints("a", b"2 up")
     assert terminal.talk("a", b"resize 40 120\n") == [b"here", b"sized"]
     terminal.prints("a", b"40 120")

@@ -21,6 +21,8 @@ from sandbox_server.domain.files import File, FileType, Write
 from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.local import pipes
 
+from tests.support.variants import some
+
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "uutils": ["dash"]}
 MULTICALL = {"busybox": ["busybox"], "uutils": ["/usr/bin/coreutils"]}
 EVERY = bytes(set(range(1, 256)) - set(b"/"))
@@ -153,7 +155,7 @@ class Work:
         return await self.trees.move(self.where(path), to, None, overwrite)
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=some(SHELLS))
 def work(request: pytest.FixtureRequest, tmp_path: Path) -> Work:
     return Work(Engine(request.param, tmp_path))
 
@@ -284,6 +286,7 @@ async def test_write_that_breaks_off_removes_what_it_has_written(work: Work) -> 
     assert (work.home / "file").read_text() == "former"
 
 
+@pytest.mark.parametrize("work", SHELLS, indirect=True)
 async def test_directory_is_listed_with_every_name_and_page_by_page(work: Work) -> None:
     names = sorted({*ODD, b".hidden", b"..odd"})
     for name in names:
@@ -303,6 +306,7 @@ async def test_directory_is_listed_with_every_name_and_page_by_page(work: Work) 
     assert await refused(work.names(b"-n")) == "NOT_A_DIRECTORY"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["dash"], indirect=True)
 async def test_ten_thousand_entries_are_paged_while_others_come_and_go(work: Work) -> None:
     for number in range(10_000):
@@ -321,6 +325,7 @@ async def test_ten_thousand_entries_are_paged_while_others_come_and_go(work: Wor
     assert [one for one in found if not one.startswith(b"before")] == stay
 
 
+@pytest.mark.parametrize("work", SHELLS, indirect=True)
 async def test_directories_are_made(work: Work) -> None:
     assert (await work.make(b"-p", mode=0o700)).permissions == 0o700
     assert await refused(work.make(b"-p")) == "FILE_EXISTS"

@@ -20,6 +20,7 @@ from sandbox_server.store import connection, schema, timeline
 from tests.support import samples
 from tests.support import served as serving
 from tests.support.served import Served
+from tests.support.variants import BOTH_DATABASES
 
 OLDEST = pb.EVENT_ORDER_OLDEST_FIRST
 
@@ -47,6 +48,7 @@ async def listed(served: Served, **fields: Any) -> list[int]:
     return [event.sequence for one in await pages(served, **fields) for event in one.events]
 
 
+@BOTH_DATABASES
 async def test_each_event_has_its_status_and_what_caused_it(served: Served) -> None:
     request_id = str(uuid.uuid4())
     of_batch = str(uuid.uuid4())

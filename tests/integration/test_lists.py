@@ -24,6 +24,7 @@ from sandbox_server.store import connection, documents, schema, search
 
 from tests.support import samples
 from tests.support.blind import BlindEngine
+from tests.support.variants import BOTH_DATABASES, some
 
 ENDED = frozenset({Phase.TERMINATED})
 SELECTORS = (
@@ -114,7 +115,7 @@ def keys(events: Sequence[Event]) -> list[Key]:
 
 
 @pytest.mark.find(28)
-@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("size", some([1, 3, 100], 1))
 async def test_pages_with_ended_sandboxes_follow_one_another_in_the_order_of_the_keys(
     opened: Opened, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +140,7 @@ async def test_pages_with_ended_sandboxes_follow_one_another_in_the_order_of_the
     assert await opened.pages(100, namespace="elsewhere") == [[]]
 
 
+@BOTH_DATABASES
 @pytest.mark.find(28)
 async def test_a_list_with_ended_sandboxes_matches_as_one_of_live_sandboxes_does(opened: Opened) -> None:
     labelled: list[dict[str, str]] = [{}, {"a": "1"}, {"a": "2"}, {"a": "1", "b": "x"}, {"b": "x"}, {"b": "X"}]
@@ -257,7 +259,7 @@ async def test_a_list_reads_the_rows_of_its_page_by_the_primary_key(tmp_path: Pa
     assert all(one.startswith("SEARCH") and "sequence=?" in one for one in plan[1:])
 
 
-@pytest.mark.parametrize("sandboxes", [0, 1, 250])
+@pytest.mark.parametrize("sandboxes", some([0, 1, 250], 1))
 async def test_snapshot_has_the_sandboxes_that_have_ended_if_it_is_asked_to(opened: Opened, sandboxes: int) -> None:
     live = await opened.make(samples.sandbox("live"), samples.sandbox("other", spec=samples.spec(project="other")))
     made = await opened.make(*(samples.sandbox(f"demo-{number:03}") for number in range(sandboxes)))

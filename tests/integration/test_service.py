@@ -31,6 +31,7 @@ from sandbox_client import Client, Kind, ServiceError, errors
 from tests.support import samples
 from tests.support.ports import free_port
 from tests.support.service import Service
+from tests.support.variants import some
 from tests.support.waiting import eventually
 
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
@@ -411,6 +412,7 @@ def test_metadata_that_is_too_large_is_refused_and_others_are_served(stub: sandb
     stub.ListSandboxes(pb.ListSandboxesRequest(), timeout=10)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(43)
 async def test_thousands_of_watches_that_come_at_once_are_all_served(service: Service) -> None:
     """gRPC's own limit is about a thousand new streams: what comes beyond that is cancelled."""
@@ -763,7 +765,7 @@ def test_metrics_count_calls_passes_and_sandboxes(make_service: Callable[..., Se
 
 @pytest.mark.fault(76)
 @pytest.mark.find(33)
-@pytest.mark.parametrize("link", [False, True], ids=["same path", "link"])
+@pytest.mark.parametrize("link", some([False, True]), ids=["same path", "link"])
 def test_two_services_do_not_share_a_sqlite_file(
     make_service: Callable[..., Service], tmp_path: Path, link: bool
 ) -> None:

@@ -42,9 +42,8 @@ def server(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
         "pydantic",
         *(
             pytest.param(one, marks=pytest.mark.slow)
-            for one in ("pydantic_settings", "structlog", "uvloop", "cryptography", "grpc_health")
+            for one in ("pydantic_settings", "structlog", "uvloop", "cryptography", "grpc_health", "kubernetes")
         ),
-        "kubernetes",
     ],
 )
 def test_an_install_without_the_server_says_what_to_install(package: str, tmp_path: Path) -> None:
@@ -134,6 +133,7 @@ def test_a_key_with_a_passphrase_in_the_place_of_another_changes_nothing(
     assert ["passphrase" in one["error"] for one in said] == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.find(46)
 def test_no_command_needs_its_standard_streams(make_service: Callable[..., Service], tmp_path: Path) -> None:
     service = make_service().start()

@@ -29,6 +29,7 @@ from sqlmodel import SQLModel
 
 from tests.support import relay, samples
 from tests.support.opened import KEY, Opened
+from tests.support.variants import BOTH_DATABASES, some
 
 REQUEST = store.Request("default", "r1", b"payload")
 
@@ -45,6 +46,7 @@ async def opened(database_url: str) -> AsyncIterator[Opened]:
     await made.store.close()
 
 
+@BOTH_DATABASES
 async def test_what_is_inserted_is_read_back_the_same(opened: Opened) -> None:
     spec = samples.spec(labels={"a": "b"}, command=("x", "y"), annotations={"c": "d\n"})
     made = await opened.insert(samples.sandbox(spec=spec, env_names=("A",)), {"A": "ü\U0001f600"})
@@ -54,6 +56,7 @@ async def test_what_is_inserted_is_read_back_the_same(opened: Opened) -> None:
     assert opened.committed == [made]
 
 
+@BOTH_DATABASES
 async def test_cause_of_an_event_is_stored_with_it(opened: Opened) -> None:
     cause = Cause(Kind.MUTATION, "default", "r1")
     made = await opened.store.write(lambda _: store.Write(samples.sandbox(), 0, cause, {}), REQUEST)
@@ -62,6 +65,7 @@ async def test_cause_of_an_event_is_stored_with_it(opened: Opened) -> None:
     assert await opened.store.load() == (2, [seen])
 
 
+@BOTH_DATABASES
 async def test_the_column_that_old_queries_read_holds_the_stateful_set_name(opened: Opened) -> None:
     await opened.insert(samples.sandbox("demo-7"))
     engine = connection.connect(opened.url, writes=False, busy_timeout=1)
@@ -70,6 +74,7 @@ async def test_the_column_that_old_queries_read_holds_the_stateful_set_name(open
     engine.dispose()
 
 
+@BOTH_DATABASES
 async def test_a_taken_id_is_refused_and_a_terminated_one_is_replaced(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
     with pytest.raises(store.Stale):
@@ -81,6 +86,7 @@ async def test_a_taken_id_is_refused_and_a_terminated_one_is_replaced(opened: Op
     assert (await opened.store.load())[1] == [second]
 
 
+@BOTH_DATABASES
 async def test_former_sandbox_of_a_key_is_found_by_its_uid(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
     gone = await opened.update(samples.changed(first, status=samples.status(phase=Phase.TERMINATED)))
@@ -97,6 +103,7 @@ async def test_former_sandbox_of_a_key_is_found_by_its_uid(opened: Opened) -> No
     assert await opened.store.read(lambda reader: reader.last_of(Key("default", "other"), first.sandbox.uid)) is None
 
 
+@BOTH_DATABASES
 async def test_a_taken_host_asks_for_another(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
     with pytest.raises(store.Stale):
@@ -108,6 +115,7 @@ async def test_a_taken_host_asks_for_another(opened: Opened) -> None:
     assert [type(one) for one in outcomes if isinstance(one, Exception)] == [store.Stale]
 
 
+@BOTH_DATABASES
 async def test_an_update_of_an_old_version_is_stale_and_changes_nothing(opened: Opened) -> None:
     first = await opened.insert(samples.sandbox())
     second = await opened.update(samples.mutated(first))
@@ -116,6 +124,7 @@ async def test_an_update_of_an_old_version_is_stale_and_changes_nothing(opened: 
     assert await opened.store.read(lambda reader: reader.last(first.sandbox.key)) == second
 
 
+@BOTH_DATABASES
 @pytest.mark.fault(38)
 async def test_three_hundred_read_change_writes_of_one_row_are_all_counted(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
@@ -133,6 +142,7 @@ async def test_three_hundred_read_change_writes_of_one_row_are_all_counted(opene
     assert await opened.store.read(lambda reader: reader.env(made.sandbox.key)) == {"COUNT": "300"}
 
 
+@BOTH_DATABASES
 async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None:
     def refuse(reader: store.Reader) -> store.Write:
         raise errors.Aborted("TEST", "refused")
@@ -148,6 +158,7 @@ async def test_a_refused_change_fails_alone_in_its_group(opened: Opened) -> None
     assert [one.sequence for one in opened.committed] == list(range(1, sequence + 1))
 
 
+@BOTH_DATABASES
 @pytest.mark.parametrize("part", ["env", "status"])
 async def test_a_change_that_cannot_be_written_fails_alone_in_its_group(opened: Opened, part: str) -> None:
     first = await opened.insert(samples.sandbox("demo-1"), {"A": "1"})
@@ -171,6 +182,7 @@ async def test_a_change_that_cannot_be_written_fails_alone_in_its_group(opened: 
     assert await opened.store.read(lambda reader: reader.env(first.sandbox.key)) == {"A": "1", "B": "2"}
 
 
+@BOTH_DATABASES
 async def test_what_a_caller_keeps_of_a_change_holds_nothing_of_the_connection(opened: Opened) -> None:
     # As the traceback of a refusal does. An open cursor that is released on another thread breaks a write at that time.
     made = await opened.insert(samples.sandbox())
@@ -189,6 +201,7 @@ async def test_what_a_caller_keeps_of_a_change_holds_nothing_of_the_connection(o
             reader.ping()
 
 
+@BOTH_DATABASES
 async def test_the_log_has_every_change_in_order_without_gaps(opened: Opened) -> None:
     for number in range(5):
         made = await opened.insert(samples.sandbox(f"demo-{number}"))
@@ -199,6 +212,7 @@ async def test_the_log_has_every_change_in_order_without_gaps(opened: Opened) ->
     assert [one.sequence for one in await opened.store.events(4, 3)] == [5, 6, 7]
 
 
+@BOTH_DATABASES
 @pytest.mark.fault(72)
 @pytest.mark.find(29)
 async def test_history_of_a_scope_has_its_entries_alone(opened: Opened) -> None:
@@ -234,6 +248,7 @@ async def test_history_of_a_scope_has_its_entries_alone(opened: Opened) -> None:
             await opened.store.history(scope, 17, 18, 100)
 
 
+@BOTH_DATABASES
 async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
     await opened.insert(samples.sandbox("demo-1"))
     await opened.insert(samples.sandbox("demo-2"))
@@ -250,6 +265,7 @@ async def test_trimmed_history_is_out_of_range(opened: Opened) -> None:
     assert await opened.store.events(2, 10) == [third]
 
 
+@BOTH_DATABASES
 async def test_what_was_trimmed_stays_out_of_range_when_nothing_more_is_trimmed(opened: Opened) -> None:
     # The last entry of a sandbox that did not change for long is kept, and is the newest of the old ones from then on.
     await opened.insert(samples.sandbox("still"))
@@ -268,6 +284,7 @@ async def test_what_was_trimmed_stays_out_of_range_when_nothing_more_is_trimmed(
         assert await opened.store.events(3, 10) == [last]
 
 
+@BOTH_DATABASES
 async def test_a_read_is_as_of_one_moment(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(), {"A": "1"})
     begun, changed = threading.Event(), threading.Event()
@@ -288,6 +305,7 @@ async def test_a_read_is_as_of_one_moment(opened: Opened) -> None:
         await opened.store.events(0, 10)
 
 
+@BOTH_DATABASES
 async def test_ended_sandbox_is_removed_with_the_history_unless_its_volume_is_kept(opened: Opened) -> None:
     ends = {"deleted": Reason.DELETED, "kept": Reason.VOLUME_KEPT, "live": None}
     for name, reason in ends.items():
@@ -308,6 +326,7 @@ async def test_ended_sandbox_is_removed_with_the_history_unless_its_volume_is_ke
     assert again.sequence == 6
 
 
+@BOTH_DATABASES
 async def test_requests_are_remembered_in_the_same_commit(opened: Opened) -> None:
     answers = await asyncio.gather(*(opened.store.write(create, REQUEST) for _ in range(50)))
     assert len({one.sandbox.uid for one in answers}) == 1
@@ -320,6 +339,7 @@ async def test_requests_are_remembered_in_the_same_commit(opened: Opened) -> Non
     assert len(opened.committed) == 1
 
 
+@BOTH_DATABASES
 async def test_a_request_that_changed_nothing_is_remembered_too(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
     assert await opened.store.write(lambda _: samples.write(made), REQUEST) == made
@@ -328,6 +348,7 @@ async def test_a_request_that_changed_nothing_is_remembered_too(opened: Opened) 
     assert len(opened.committed) == 2
 
 
+@BOTH_DATABASES
 async def test_a_repeat_is_answered_with_its_own_sandbox_though_another_has_its_id_now(opened: Opened) -> None:
     first = await opened.store.write(create, REQUEST)
     gone = samples.changed(first, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED))
@@ -337,6 +358,7 @@ async def test_a_repeat_is_answered_with_its_own_sandbox_though_another_has_its_
     assert again.sandbox.uid == first.sandbox.uid != second.sandbox.uid
 
 
+@BOTH_DATABASES
 @pytest.mark.find(39)
 async def test_a_repeat_whose_sandbox_was_trimmed_names_it_in_a_field(opened: Opened) -> None:
     first = await opened.store.write(create, REQUEST)
@@ -352,6 +374,7 @@ async def test_a_repeat_whose_sandbox_was_trimmed_names_it_in_a_field(opened: Op
     assert caught.value.facts["sandbox_id"] == first.sandbox.id
 
 
+@BOTH_DATABASES
 async def test_create_delete_and_create_again_in_one_group(opened: Opened) -> None:
     """The rows of a group are written once, as its last change leaves them."""
     first = samples.sandbox()
@@ -369,6 +392,7 @@ async def test_create_delete_and_create_again_in_one_group(opened: Opened) -> No
     assert [one.sequence for one in opened.committed] == [1, 2, 3]
 
 
+@BOTH_DATABASES
 @pytest.mark.fault(6)
 async def test_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbox(
     opened: Opened, database_url: str
@@ -391,6 +415,7 @@ async def test_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbo
         await other.store.close()
 
 
+@BOTH_DATABASES
 @pytest.mark.fault(39)
 async def test_no_reader_skips_what_two_replicas_append(opened: Opened, database_url: str) -> None:
     other = Opened(database_url)
@@ -420,6 +445,7 @@ async def test_no_reader_skips_what_two_replicas_append(opened: Opened, database
         await other.store.close()
 
 
+@BOTH_DATABASES
 @pytest.mark.fault(52)
 async def test_env_values_are_nowhere_in_the_database(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(env_names=("SECRET",)), {"SECRET": samples.CANARY})
@@ -435,6 +461,7 @@ async def test_env_values_are_nowhere_in_the_database(opened: Opened) -> None:
     engine.dispose()
 
 
+@BOTH_DATABASES
 async def test_keys_rotate(opened: Opened, database_url: str) -> None:
     made = await opened.insert(samples.sandbox(), {"A": "1"})
     newer = Opened(database_url, store.Cipher([b"n" * 32, KEY]))
@@ -449,6 +476,7 @@ async def test_keys_rotate(opened: Opened, database_url: str) -> None:
     await newest.store.close()
 
 
+@BOTH_DATABASES
 async def test_a_lost_key_refuses_to_open_and_is_named(opened: Opened, database_url: str) -> None:
     await opened.insert(samples.sandbox(), {"A": "1"})
     other = Opened(database_url, store.Cipher([b"x" * 32]))
@@ -456,6 +484,7 @@ async def test_a_lost_key_refuses_to_open_and_is_named(opened: Opened, database_
         await other.store.open(other.committed.extend)
 
 
+@BOTH_DATABASES
 @pytest.mark.fault(40)
 async def test_a_schema_of_another_release_refuses_to_open(opened: Opened, database_url: str) -> None:
     def stamp(revision: str | None, oldest: str = "9998") -> None:
@@ -510,6 +539,7 @@ def _scalar(engine: sa.Engine, query: sa.Executable) -> Any:
         return raw.execute(query).scalar()
 
 
+@BOTH_DATABASES
 async def test_the_migrations_make_what_the_tables_say(opened: Opened) -> None:
     engine = connection.connect(opened.url, writes=False, busy_timeout=1)
     with engine.connect() as raw:
@@ -518,6 +548,7 @@ async def test_the_migrations_make_what_the_tables_say(opened: Opened) -> None:
     engine.dispose()
 
 
+@BOTH_DATABASES
 async def test_a_terminated_sandbox_is_not_loaded_but_known(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox())
     gone = samples.changed(made, status=samples.status(phase=Phase.TERMINATED), desired=DesiredState.DELETED)
@@ -612,9 +643,10 @@ asyncio.run(main())
 """
 
 
+@BOTH_DATABASES
 @pytest.mark.fault(1)
 @pytest.mark.fault(2)
-@pytest.mark.parametrize(("moment", "left"), [("before", 0), ("after", 1)])
+@pytest.mark.parametrize(("moment", "left"), some([("before", 0), ("after", 1)], 1))
 async def test_a_kill_before_the_commit_leaves_nothing_and_after_it_everything(
     database_url: str, moment: str, left: int
 ) -> None:

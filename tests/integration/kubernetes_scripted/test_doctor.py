@@ -18,6 +18,7 @@ from tests.support.ports import free_port
 from tests.support.samples import CANARY
 from tests.support.scripted_api import ScriptedApi, status
 from tests.support.scripted_cluster import USER
+from tests.support.variants import some
 
 EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/echo", "args": [CANARY]}
 
@@ -124,7 +125,9 @@ async def test_clock_of_the_api_server(examine: Examine, api: ScriptedApi, ahead
     assert only(await examine(), "clock", "cluster").status is expected
 
 
-@pytest.mark.parametrize(("kind", "verb"), [(kind, verb) for kind, verbs in rights.ROLE.items() for verb in verbs])
+@pytest.mark.parametrize(
+    ("kind", "verb"), some([(kind, verb) for kind, verbs in rights.ROLE.items() for verb in verbs], 0, 9, 19)
+)
 async def test_each_verb_that_is_missing_is_named(examine: Examine, api: ScriptedApi, kind: Any, verb: str) -> None:
     name = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
     api.cluster.denied |= {(name, verb)}

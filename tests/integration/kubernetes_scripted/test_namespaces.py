@@ -58,7 +58,9 @@ def disconnect(api: ScriptedApi) -> None:
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
-@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+@pytest.mark.parametrize(
+    "order", [pytest.param(one, id="-".join(one), marks=[pytest.mark.slow] * (one != ORDERS[0])) for one in ORDERS]
+)
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.STOPPED])
 async def test_a_namespace_that_is_removed_is_reported_before_its_consequences(
     rig: Rig, api: ScriptedApi, phase: Phase, order: tuple[str, ...]

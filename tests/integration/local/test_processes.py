@@ -251,6 +251,7 @@ async def test_a_process_whose_identity_cannot_be_written_never_begins(
     assert failed.status.restart_count == 0
 
 
+@pytest.mark.slow
 def test_a_service_that_is_not_roots_does_all_the_same() -> None:
     # Not in pytest's own folder, which is its user's alone.
     with tempfile.TemporaryDirectory() as folder:
