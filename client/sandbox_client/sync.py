@@ -64,6 +64,7 @@ class Client(access.Access):
     events_page = _method(queries.events_page)
     volumes_page = _method(volumes.volumes_page)
     delete_volume = _method(volumes.delete_volume)
+    volume_usage = _method(volumes.volume_usage)
     capabilities = _method(queries.capabilities)
 
     execs = _method(execs.execs)

@@ -1,7 +1,8 @@
-"""The calls about the disks that deleted sandboxes left."""
+"""The calls about the disks of sandboxes, and those that deleted sandboxes left."""
 
 import uuid
 
+from sandbox.v1 import access_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_client import calls
@@ -58,3 +59,19 @@ def delete_volume(
         uid=uid or (volume.uid if isinstance(volume, pb.KeptVolume) else ""),
     )
     return calls.Call("DeleteVolume", request, "sandbox", timeout)
+
+
+def volume_usage(
+    sandbox: calls.Named, *, namespace: str = "", timeout: float | None = None
+) -> calls.Call[access_pb2.GetVolumeUsageResponse]:
+    """Returns how full the disk of a running sandbox is.
+
+    >>> made = client.create("demo", command=["sleep", "1000"])
+    >>> running = client.wait_until(made, "RUNNING")
+    >>> usage = client.volume_usage(made)
+    >>> 0 < usage.used_bytes < usage.capacity_bytes
+    True
+    """
+    sandbox_id, namespace = calls.target(sandbox, namespace)
+    request = access_pb2.GetVolumeUsageRequest(sandbox_id=sandbox_id, namespace=namespace)
+    return calls.Call("GetVolumeUsage", request, "", timeout)

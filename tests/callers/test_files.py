@@ -74,6 +74,8 @@ async def test_async_files_are_those_of_the_other_client(sandbox: str, service: 
         assert written.path.endswith(ODD)
         assert await far.files.read(sandbox, b"asynchronous/" + ODD) == b"content"
         assert [one.path async for one in far.files.list(sandbox, "asynchronous")] == [written.path]
+        usage = await far.volume_usage(sandbox)
+        assert usage.capacity_bytes == client.volume_usage(sandbox).capacity_bytes > usage.used_bytes
         await far.files.move(sandbox, written.path, "asynchronous/plain")
         with pytest.raises(errors.FailedPrecondition):
             await far.files.remove(sandbox, "asynchronous")
