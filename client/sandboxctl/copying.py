@@ -13,10 +13,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from sandbox.v1 import access_pb2 as pb
 from sandbox_client import errors
 
-from sandboxctl import show, targets
+from sandboxctl import linking, show, targets
 from sandboxctl.options import chosen
 
 Advance = Callable[[int], None]
+_NO_FILE = "it is no file, directory or link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +86,30 @@ def _upload(source: Path, target: Place) -> int:
     if found is not None and found.type == pb.FILE_TYPE_DIRECTORY:
         target = target.child(os.fsencode(source.resolve().name))
     left_out = 0
+    folders: dict[tuple[bytes, ...], bytes] = {}
+    links: list[tuple[bytes, bytes]] = []
     with _progress(entries, source.name) as advance:
         for entry in entries:
             place = target
             for name in entry.names:
                 place = place.child(name)
             if entry.kind == pb.FILE_TYPE_DIRECTORY:
-                chosen.client.files.make_directory(
+                made = chosen.client.files.make_directory(
                     place.sandbox_id, place.path, parents=True, mode=entry.mode | 0o700, namespace=place.namespace
                 )
+                folders[entry.names] = made.path
+            elif entry.kind == pb.FILE_TYPE_LINK:
+                links.append((folders[entry.names[:-1]] + b"/" + entry.names[-1], entry.leads_to))
             elif entry.kind == pb.FILE_TYPE_FILE:
                 content = source.joinpath(*map(os.fsdecode, entry.names))
                 chosen.client.files.write(
                     place.sandbox_id, place.path, content, mode=entry.mode, namespace=place.namespace, sent=advance
                 )
             else:
-                left_out += _left_out(source.joinpath(*map(os.fsdecode, entry.names)))
+                left_out += _left_out(source.joinpath(*map(os.fsdecode, entry.names)), _NO_FILE)
+    # Links at last: nothing is written through them.
+    for path, why in linking.make(target.sandbox_id, target.namespace, links):
+        left_out += _left_out(Path(os.fsdecode(path)), why)
     return left_out
 
 
@@ -115,6 +124,8 @@ def _local(path: Path, names: tuple[bytes, ...]) -> Iterator[Entry]:
             yield from _local(child, (*names, os.fsencode(child.name)))
     elif stat.S_ISREG(found.st_mode):
         yield Entry(names, pb.FILE_TYPE_FILE, found.st_size, mode)
+    elif stat.S_ISLNK(found.st_mode):
+        yield Entry(names, pb.FILE_TYPE_LINK, 0, mode, os.readlink(os.fsencode(path)))  # noqa: PTH115 - as it is written
     else:
         yield Entry(names, pb.FILE_TYPE_OTHER, 0, mode)
 
@@ -133,17 +144,19 @@ def _download(source: Place, target: Path) -> int:
                 place = place.child(name)
             path = target.joinpath(*map(os.fsdecode, entry.names))
             if entry.kind == pb.FILE_TYPE_DIRECTORY:
+                # A link, such as one of a former copy, would lead what follows to another place.
+                if path.is_symlink():
+                    path.unlink()
                 path.mkdir(exist_ok=True)
             elif entry.kind == pb.FILE_TYPE_FILE:
                 _fetch(place, path, entry.mode, advance)
             elif entry.kind != pb.FILE_TYPE_LINK:
-                left_out += _left_out(path)
+                left_out += _left_out(path, _NO_FILE)
     # Links at last: nothing is written through them. Modes too: a directory may not let its owner write.
     for entry in reversed(entries):
         path = target.joinpath(*map(os.fsdecode, entry.names))
         if entry.kind == pb.FILE_TYPE_LINK:
-            path.unlink(missing_ok=True)
-            path.symlink_to(os.fsdecode(entry.leads_to))
+            left_out += _linked(path, entry.leads_to)
         elif entry.kind == pb.FILE_TYPE_DIRECTORY:
             path.chmod(entry.mode & 0o777)
     return left_out
@@ -155,12 +168,14 @@ def _remote(place: Place, found: pb.FileInfo, names: tuple[bytes, ...]) -> Itera
     if found.type == pb.FILE_TYPE_DIRECTORY:
         for one in chosen.client.files.list(place.sandbox_id, place.path, namespace=place.namespace):
             name = one.path.rpartition(b"/")[2]
+            if name in (b"", b".", b".."):
+                raise ValueError(f"the sandbox names an entry of a directory {os.fsdecode(name)!r}")
             yield from _remote(place.child(name), one, (*names, name))
 
 
 def _fetch(place: Place, path: Path, mode: int, advance: Advance) -> None:
     """Reads a file into one beside its place, which gets its name once it is complete."""
-    beside = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    beside = _beside(path)
     try:
         with beside.open("xb") as file:
             for part in chosen.client.files.parts(place.sandbox_id, place.path, namespace=place.namespace):
@@ -172,8 +187,26 @@ def _fetch(place: Place, path: Path, mode: int, advance: Advance) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _left_out(path: Path) -> int:
-    show.failure("left out", f"{show.printable(str(path))} is no file and no directory")
+def _linked(path: Path, leads_to: bytes) -> int:
+    """Makes a link, which replaces a file or link. Returns how many were left out: 1 if it could not be made, else 0."""
+    beside = _beside(path)
+    try:
+        beside.symlink_to(os.fsdecode(leads_to))
+        beside.replace(path)
+    except OSError as error:
+        return _left_out(path, error.strerror or str(error))
+    finally:
+        beside.unlink(missing_ok=True)
+    return 0
+
+
+def _beside(path: Path) -> Path:
+    """Returns where something is made that gets its name once it is complete."""
+    return path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+
+
+def _left_out(path: Path, why: str) -> int:
+    show.failure("left out", f"{path}: {why}")
     return 1
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_client import AsyncClient, Client, Files, errors
+from sandbox.v1 import access_pb2 as pb
+from sandbox_client import AsyncClient, Client, Completed, Files, errors
 
 from tests.support import ctl, relay
 from tests.support.service import Service
@@ -101,22 +102,37 @@ def tree(tmp_path: Path) -> Path:
     (top / "run.sh").chmod(0o750)
     (top / os.fsdecode(b"sub/" + ODD)).write_bytes(os.urandom(300_000))
     (top / "sub" / "nothing").touch()
+    leading = {
+        b"beside": b"run.sh",
+        b"folder": b"./sub//",
+        b"loop": b"loop",
+        b"out": b"/etc/hostname",
+        b"-s": b"-n",
+        ODD: ODD,
+    }
+    for name, leads_to in leading.items():
+        (top / os.fsdecode(b"link" + name)).symlink_to(os.fsdecode(leads_to))
+    (top / "sub" / "-up").symlink_to("../sub")
     (top / "sub").chmod(0o700)
     return top
 
 
 def shown(top: Path) -> dict[str, tuple[int, bytes | None]]:
     """The modes and contents of a tree, by the paths in it."""
-    return {
-        str(path.relative_to(top)): (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
-        for path in [top, *top.rglob("*")]
-    }
+    return {str(path.relative_to(top)): (path.lstat().st_mode, _content(path)) for path in [top, *top.rglob("*")]}
+
+
+def _content(path: Path) -> bytes | None:
+    if path.is_symlink():
+        return os.readlink(os.fsencode(path))  # noqa: PTH115 - as it is written
+    return path.read_bytes() if path.is_file() else None
 
 
 def test_a_directory_is_copied_there_and_back(run: ctl.Run, sandbox: str, tree: Path, tmp_path: Path) -> None:
     assert run("cp", str(tree), f"{sandbox}:copied").code == 0
-    # What is there gets the copy in it.
-    assert run("cp", str(tree), f"{sandbox}:copied").code == 0
+    # What is there gets the copy in it, and is replaced by another one.
+    for _ in range(2):
+        assert run("cp", str(tree), f"{sandbox}:copied").code == 0
     assert run("cp", f"{sandbox}:copied/tree", str(tmp_path / "back")).code == 0
     assert shown(tmp_path / "back") == shown(tree)
     assert run("cp", f"{sandbox}:copied/tree", str(tmp_path / "back")).code == 0
@@ -139,6 +155,77 @@ def test_links_are_copied_from_a_sandbox_and_what_is_no_file_is_said(
     assert (done.code, "pipe" in done.err) == (1, True)
     assert (tmp_path / "odd" / "link").readlink() == Path("/etc/hostname")
     assert sorted(path.name for path in (tmp_path / "odd").iterdir()) == ["link", "one"]
+
+
+def test_links_that_cannot_be_made_are_named_and_the_others_are_made(
+    run: ctl.Run, sandbox: str, client: Client, tmp_path: Path
+) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    for name in ("first", "taken", "third"):
+        (links / name).symlink_to("where")
+    client.files.make_directory(sandbox, "linked/links/taken", parents=True)
+    done = run("cp", str(links), f"{sandbox}:linked")
+    assert (done.code, done.err.count("left out")) == (1, 1)
+    assert "links/taken: Is a directory" in done.err
+    kinds = {one.path.rpartition(b"/")[2]: one.link_target for one in client.files.list(sandbox, "linked/links")}
+    assert kinds == {b"first": b"where", b"taken": b"", b"third": b"where"}
+    client.files.remove(sandbox, "linked/links/taken")
+    assert run("cp", str(links), f"{sandbox}:linked").code == 0
+    (tmp_path / "back" / "links" / "taken").mkdir(parents=True)
+    done = run("cp", f"{sandbox}:linked/links", str(tmp_path / "back"))
+    assert (done.code, done.err.count("left out")) == (1, 1)
+    assert "links/taken: Is a directory" in done.err
+    assert sorted(one.name for one in (tmp_path / "back" / "links").iterdir() if one.is_symlink()) == ["first", "third"]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "printed", "code", "said"),
+    [(1, b"", 1, "link: the command in the sandbox has failed"), (0, b"1 why", 2, "an answer that is none")],
+)
+def test_a_sandbox_that_cannot_say_which_links_were_made_is_no_success(
+    run: ctl.Run,
+    sandbox: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exit_code: int,
+    printed: bytes,
+    code: int,
+    said: str,
+) -> None:
+    (tmp_path / "link").symlink_to("where")
+    completed = Completed("x", exit_code, "EXIT", printed, b"", ())
+    monkeypatch.setattr(Client, "run", lambda *_words, **_options: completed)
+    done = run("cp", str(tmp_path), f"{sandbox}:unsaid")
+    assert (done.code, said in done.err) == (code, True), done.err
+
+
+def test_a_name_that_leads_out_of_the_copy_is_refused(
+    run: ctl.Run, sandbox: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = pb.FileInfo(path=b"/home/agent/..", type=pb.FILE_TYPE_DIRECTORY)
+    monkeypatch.setattr(Files, "list", lambda *_words, **_options: iter([entry]))
+    done = run("cp", f"{sandbox}:.", str(tmp_path / "copy"))
+    assert (done.code, "'..'" in done.err) == (2, True), done.err
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_copy_is_not_written_through_a_link_of_a_former_one(
+    run: ctl.Run, sandbox: str, client: Client, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    client.run(sandbox, ["/bin/sh", "-c", f"mkdir turned && ln -s '{outside}' turned/folder"])
+    assert run("cp", f"{sandbox}:turned", str(tmp_path)).code == 0
+    assert (tmp_path / "turned" / "folder").readlink() == outside
+    client.run(sandbox, ["/bin/sh", "-c", "rm turned/folder && mkdir turned/folder && echo 1 >turned/folder/file"])
+    for source, target in (("turned", tmp_path), ("turned/folder", tmp_path / "turned")):
+        assert run("cp", f"{sandbox}:{source}", str(target)).code == 0
+        assert (tmp_path / "turned" / "folder" / "file").read_text() == "1\n"
+        assert list(outside.iterdir()) == []
+        (tmp_path / "turned" / "folder" / "file").unlink()
+        (tmp_path / "turned" / "folder").rmdir()
+        (tmp_path / "turned" / "folder").symlink_to(outside)
 
 
 def test_a_copy_that_breaks_off_leaves_the_former_file(
