@@ -180,3 +180,15 @@ async def test_quiet_contest_is_forgotten_while_another_goes_on() -> None:
     clock.now += 10
     assert of.begin(other, (1, 1)).count == 0
     of.close()
+
+
+async def test_act_that_takes_long_is_counted_though_another_began_meanwhile() -> None:
+    clock = Clock()
+    of = contests(clock)
+    contest = of.begin(KEY, (1, 1))
+    contest.written(REFERENCE, MADE)
+    clock.now += Pace.contest_quiet + 1
+    of.begin(Key("default", "demo-2"), (1, 1))
+    of.done(KEY, contest)
+    assert of.begin(KEY, (1, 1)).count == 1
+    of.close()

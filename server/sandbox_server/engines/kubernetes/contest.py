@@ -139,8 +139,9 @@ class Contests:
             contest.timer.cancel()
         if contest.fault is not None:
             contest.timer = asyncio.get_running_loop().call_later(self._pace.contest_quiet + 0.1, self._changed, key)
-        # The most recent act is the last.
-        self._of[key] = self._of.pop(key)
+        # The most recent act is the last. One that took long may have been forgotten as quiet meanwhile.
+        self._of.pop(key, None)
+        self._of[key] = contest
 
     def fault(self, sandbox: Sandbox) -> Fault | None:
         """Returns what of the sandbox's generation is contested, and by whom."""
