@@ -2,7 +2,6 @@
 more writes than that; what somebody adds is left alone."""
 
 import asyncio
-import json
 import urllib.error
 from typing import Any
 
@@ -17,7 +16,8 @@ POD = f"{A}-0"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPS, NETWORK, CORE = "apis/apps/v1", "apis/networking.k8s.io/v1", "api/v1"
-SOON = 1.0
+WITHIN = 20.0
+"""Seconds. Before the next resync, which would put it back as well."""
 ONE_APPLY = 5
 
 WATCHED = [
@@ -55,8 +55,7 @@ class Cluster:
         count, before = 0, -1
         while count != before:
             await asyncio.sleep(0.7)
-            lines = [json.loads(one) for one in self.ground.cluster.audit.read_text().splitlines()]
-            ours = [one for one in lines if one.get("objectRef", {}).get("namespace") == self.ground.namespace]
+            ours = self.ground.cluster.audited(self.ground.namespace)
             # A dry run asks whether the namespace is going, and writes nothing.
             writes = [one for one in ours if one["verb"] not in ("get", "list", "watch")]
             writes = [one for one in writes if "dryRun=All" not in one["requestURI"]]
@@ -67,7 +66,7 @@ class Cluster:
 
     async def put_back(self, path: str, *but: str) -> dict[str, Any]:
         """The object once it is as the service wants it: one that is there, is not of the uids, and has its fields."""
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(WITHIN):
             while True:
                 found = await self.request("GET", path)
                 if found and found["metadata"]["uid"] not in but and owned(found):
@@ -168,7 +167,7 @@ async def test_23_a_secret_that_the_kubelet_misses_is_made_again_without_a_hot_l
     await cluster_of.request("PATCH", cluster_of.ground.path("pods", POD) + "/status", status, STRATEGIC)
     await cluster_of.rig.until(A, lambda one: one.status.message == said["message"])
     assert (await cluster_of.rig.get(A)).status.reason is Reason.CONTAINER_CREATING
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(WITHIN):
         while await cluster_of.request("GET", secret) is None:
             await asyncio.sleep(0.02)
     # The Secret that was remembered is asked for first.

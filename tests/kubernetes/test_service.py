@@ -14,9 +14,10 @@ from sandbox_client import AsyncClient, errors
 from sandbox_server.domain import check
 
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.ground import RBAC, RESYNC, KubernetesGround
+from tests.kubernetes.ground import RBAC, RESYNC, KubernetesGround, may
 from tests.kubernetes.node import MERGE, Node
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE, eventually
 
 NAMES = [f"refused-{number}" for number in range(5)]
 
@@ -40,13 +41,14 @@ async def test_33_a_missing_right_is_no_storm_and_never_the_callers_fault(
     rules = ground.cluster.request("GET", path)["rules"]
     less = [one for one in rules if "get" not in one["verbs"]]
     ground.cluster.request("PATCH", path, {"rules": less}, kind=MERGE)
-    await asyncio.sleep(0.5)
+    where = ground.cluster, ground.namespace
+    await asyncio.to_thread(eventually, lambda: not may(*where, "patch", "persistentvolumeclaims"))
     began = time.monotonic()
     async with AsyncClient(service.address) as client:
         for name in NAMES:
             await client.create("refused", sandbox_id=name, env={"A": "1"})
         for name in NAMES:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(10 * PATIENCE):
                 while (status := await client.status(name)).reason != pb.REASON_CLUSTER_FORBIDDEN:
                     await asyncio.sleep(0.05)
             assert status.phase == pb.PHASE_ERROR

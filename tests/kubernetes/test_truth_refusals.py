@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.kubernetes.ground import RBAC, KubernetesGround
+from tests.kubernetes.ground import RBAC, KubernetesGround, may
 from tests.kubernetes.node import MERGE
 from tests.kubernetes.truth import APPS, CLAIM, A, Truth, no_pod
 from tests.kubernetes.witness import event
@@ -162,7 +162,8 @@ async def test_33_a_missing_right_is_said_and_recovered_from(truth: Truth) -> No
     role = await truth.request("GET", path)
     less = [one | {"resources": [what for what in one["resources"] if what != "secrets"]} for one in role["rules"]]
     await truth.request("PATCH", path, {"rules": [one for one in less if one["resources"]]}, MERGE)
-    await asyncio.sleep(0.5)
+    where = truth.ground.cluster, truth.ground.namespace
+    await asyncio.to_thread(eventually, lambda: not may(*where, "patch", "secrets"))
     shown = time.monotonic()
     await truth.rig.create(A)
     shown, seen = await truth.bound(shown), no_pod(Reason.CLUSTER_FORBIDDEN, "+")

@@ -11,12 +11,13 @@ from sandbox_server.domain.sandbox import Sandbox, Status
 from tests.kubernetes.ground import KubernetesGround
 from tests.kubernetes.witness import Sight, Witness
 from tests.support.rig import Rig
+from tests.support.waiting import PATIENCE
 
 A = "truth-a"
 POD = f"{A}-0"
 APPS = "apis/apps/v1"
 CLAIM = f"vn-homevn-agent-{A}-0"
-SOON = 1.0
+SOON = 1.0 * PATIENCE
 """Seconds between the API server showing a cause and the status telling it."""
 ALL_WELL = "+ + + + +"
 SIGNS = {True: "+", False: "-", None: "?"}
