@@ -21,7 +21,7 @@ NAMESPACE ?= sandbox-system
 ARGS ?=
 # The tests wait more than they compute, so that several run at once: JOBS=0 runs them one by one, as -s needs it.
 JOBS ?= 6
-PARALLEL := -n $(JOBS)
+PARALLEL = -n $(JOBS)
 COVERAGE := --cov --cov-report=term:skip-covered --no-cov-on-fail
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 BIN := .venv/bin
@@ -69,8 +69,10 @@ test-upgrade: $(STAMP) ## replace the previous release by this one, and this one
 	$(BIN)/python -m pytest tests/upgrade -s -o timeout=600 $(ARGS)
 
 # These tests kill API servers. The garbage collector then closes their TLS connections with a warning, which is no failure.
+# Each worker has a control plane of its own.
+test-kubernetes: JOBS = 2
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite
-	$(BIN)/python -m pytest tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 # It needs the languages themselves and their package registries. What it builds is kept in .callers for the next time.
 test-callers: $(STAMP) ## run the examples of every language, LangChain's suite, grpcurl, buf and the health probe against the service

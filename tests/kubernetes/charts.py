@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from tests.kubernetes import builds
+
 HERE = Path(__file__).parent
 DEPLOY = HERE.parents[1] / "deploy"
 CHART = DEPLOY / "chart"
@@ -19,10 +21,7 @@ PRODUCTION = DEPLOY / "production.yaml"
 @functools.cache
 def build() -> Path:
     """The binary, built when needed. Raises RuntimeError with what is missing."""
-    built = subprocess.run([HERE / "helm" / "build.sh"], capture_output=True, text=True)
-    if built.returncode:
-        raise RuntimeError(f"helm cannot be built: {built.stderr.strip()[-2000:]}")
-    return Path(built.stdout.strip())
+    return builds.built(HERE / "helm" / "build.sh", "helm")
 
 
 class HelmFailed(Exception):

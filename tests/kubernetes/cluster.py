@@ -4,9 +4,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -18,11 +18,13 @@ from typing import Any
 
 import aiohttp
 
-from tests.kubernetes import pki
+from tests.kubernetes import builds, pki
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 HERE = Path(__file__).parent
 ADMIN = "admin-token-for-tests"
-READY_WITHIN = 60.0
+READY_WITHIN = 60.0 * PATIENCE
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 """In the order in which they start; the last two need the API server to be ready."""
 STORAGE_CLASS = {
@@ -37,16 +39,7 @@ STORAGE_CLASS = {
 
 def build() -> Path:
     """The binary, built when needed. Raises RuntimeError with what is missing."""
-    built = subprocess.run([HERE / "controlplane" / "build.sh"], capture_output=True, text=True)
-    if built.returncode:
-        raise RuntimeError(f"the control plane cannot be built: {built.stderr.strip()[-2000:]}")
-    return Path(built.stdout.strip())
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
+    return builds.built(HERE / "controlplane" / "build.sh", "the control plane")
 
 
 API = "kube-apiserver"
@@ -59,6 +52,8 @@ class Cluster:
         self.binary = build()
         self.folder = Path(tempfile.mkdtemp(prefix="controlplane-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # A component ends with its standard input, and so with this process, which alone holds the other end.
+        self._input, self._held = os.pipe()
         self._etcd, self._peer, self._port = free_port(), free_port(), free_port()
         self.kubelet_port = free_port()
         self.url = f"https://127.0.0.1:{self._port}"
@@ -88,13 +83,19 @@ class Cluster:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
             process.wait()
+        os.close(self._input)
+        os.close(self._held)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, name: str, *flags: str) -> None:
         """Starts one component, on the port that it had before."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [self.binary, name, *self._arguments(name), *flags], stdout=log, stderr=log, start_new_session=True
+                [self.binary, name, *self._arguments(name), *flags],
+                stdin=self._input,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def kill(self, name: str) -> None:

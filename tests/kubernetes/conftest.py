@@ -1,4 +1,4 @@
-"""One control plane and one simulated node for the whole session, a namespace of its own for each test."""
+"""One control plane and one simulated node for the whole session of a worker, a namespace of its own for each test."""
 
 import asyncio
 import signal
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import xdist.workermanage
 
 from tests.kubernetes import truth as truths
 from tests.kubernetes.cluster import Cluster
@@ -88,6 +89,19 @@ async def service(ground: KubernetesGround, make_service: Callable[..., Service]
         ground.namespace,
     ]
     return await asyncio.to_thread(make_service(*flags, "--log-format", "json", "--resync", str(RESYNC)).start)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Sends what this worker found to the process that prints it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["truths"] = (truths.MEASURED_ON, truths.TABLE)
+
+
+def pytest_testnodedown(node: xdist.workermanage.WorkerController) -> None:
+    """Takes what a worker found, unless it has crashed."""
+    measured_on, table = getattr(node, "workeroutput", {}).get("truths", ([], []))
+    truths.MEASURED_ON[:] = measured_on or truths.MEASURED_ON
+    truths.TABLE.extend(table)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

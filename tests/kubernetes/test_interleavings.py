@@ -1,4 +1,5 @@
-"""No settled phase is announced early, whatever interleaves: `make test-kubernetes ARGS='-s -k early' SECONDS=300 SEED=1`.
+"""No settled phase is announced early, whatever interleaves: with
+`make test-kubernetes JOBS=0 ARGS='-s -k early' SECONDS=300 SEED=1` for longer.
 
 Mutations, what becomes of pods, pods deleted by hand, components of the control plane that stand still for a while, and
 restarts of the service, all at random. `history` says what is checked, and why that is sound. The seed gives each party

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/signal"
@@ -23,6 +24,9 @@ func main() {
 	}
 	name := os.Args[1]
 	os.Args = os.Args[1:]
+	if name != "kubectl" {
+		go endWithStarter()
+	}
 	switch name {
 	case "etcd":
 		etcd()
@@ -39,6 +43,13 @@ func main() {
 	default:
 		fail("no component " + name)
 	}
+}
+
+// endWithStarter ends a component when its standard input does, which whoever has started it holds open. So no component
+// outlives tests that were killed.
+func endWithStarter() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(1)
 }
 
 // etcd DIRECTORY CLIENT-URL PEER-URL: one member that does not wait for the disk, for tests.
