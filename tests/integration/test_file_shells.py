@@ -19,8 +19,10 @@ from sandbox_server.access.trees import Trees
 from sandbox_server.domain import errors
 from sandbox_server.domain.files import File, FileType, Write
 from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.local import pipes
 
+from tests.support import samples
 from tests.support.variants import some
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "uutils": ["dash"]}
@@ -88,7 +90,8 @@ class Engine:
 class Found:
     """Every sandbox runs."""
 
-    async def running(self, *_: object) -> None: ...
+    async def running(self, *_: object) -> Sandbox:
+        return samples.sandbox()
 
     async def incarnation(self, _sandbox: object) -> str:
         return "1"
