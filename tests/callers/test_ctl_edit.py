@@ -17,6 +17,7 @@ from sandboxctl import envfile
 from tests.support import samples
 from tests.support.ctl import Run
 from tests.support.service import Service
+from tests.support.variants import some
 from tests.support.waiting import eventually
 
 Editor = Callable[..., None]
@@ -136,7 +137,7 @@ def test_variable_that_somebody_sets_meanwhile_stays(
     assert list(client.get(made).env_names) == ["KEPT", "MEANWHILE", "SET"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.parametrize("number", some([signal.SIGTERM, signal.SIGHUP, signal.SIGINT]))
 def test_file_is_removed_when_the_command_is_ended(
     run: Run, made: pb.Sandbox, editor: Editor, folder: Path, number: signal.Signals
 ) -> None:

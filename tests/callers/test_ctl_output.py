@@ -24,6 +24,7 @@ from tests.support import programs, samples
 from tests.support.ports import free_port
 from tests.support.programs import Program
 from tests.support.service import Service
+from tests.support.variants import some
 
 CTL = str(programs.BIN / "sandboxctl")
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
@@ -300,7 +301,9 @@ def test_version_and_completion(ctl: Ctl) -> None:
     assert {"start", "status", "stop"} <= set(ctl(env=typed).stdout.split())
 
 
-@pytest.mark.parametrize("command", ["", "create", "start", "stop", "delete", "status", "list", "get", "watch", "env"])
+@pytest.mark.parametrize(
+    "command", some(["", "create", "start", "stop", "delete", "status", "list", "get", "watch", "env"], 0, 1, 9)
+)
 def test_every_command_has_help(ctl: Ctl, command: str) -> None:
     done = ctl(*command.split(), "--help")
     assert (done.returncode, "Usage:" in done.stdout) == (0, True)

@@ -42,7 +42,7 @@ def shell(service: Service, line: str) -> "subprocess.CompletedProcess[bytes]":
     [
         pytest.param("delete never-was <&-", 3, marks=pytest.mark.slow),
         ("delete never-was 0<&- 1>&- 2>&-", 3),
-        (f"status {NAME} >&-", 0),
+        pytest.param(f"status {NAME} >&-", 0, marks=pytest.mark.slow),
         pytest.param(f"-o json get {NAME} 1>&- 2>&-", 0, marks=pytest.mark.slow),
         pytest.param("list -p nobody 2>&-", 0, marks=pytest.mark.slow),
         (f"env set {NAME} --env-file - <&-", 1),
@@ -75,8 +75,8 @@ def test_a_watch_without_an_output_goes_on(service: Service, sandbox: str) -> No
         ("status $(printf '\\377')", b"an argument is not UTF-8 text"),
         pytest.param("create -p demo -- $(printf 'a\\377')", b"an argument is not UTF-8 text", marks=pytest.mark.slow),
         (f"env set {NAME} A=$(printf 'canary\\377')", b"A is not UTF-8 text"),
-        (f"env set {NAME} OF_SHELL", b"OF_SHELL is not UTF-8 text"),
-        (f"env set {NAME} ''", b"'' is not in this shell's environment"),
+        pytest.param(f"env set {NAME} OF_SHELL", b"OF_SHELL is not UTF-8 text", marks=pytest.mark.slow),
+        pytest.param(f"env set {NAME} ''", b"'' is not in this shell's environment", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_no_text_is_refused_by_name(
@@ -113,10 +113,10 @@ def test_each_failure_of_several_names_its_sandbox(service: Service) -> None:
     ("words", "told"),
     [
         (("delete", NAME), "[y/N] "),
-        (("env", "set", NAME, "--env-file", "-"), ""),
+        pytest.param(("env", "set", NAME, "--env-file", "-"), "", marks=pytest.mark.slow),
         (("watch",), NAME),
         (("create", "-p", "c", "--id", "c-waits", "--ready-path", "/", "--wait", "--", "/bin/sleep", "9"), "STARTING"),
-        (("--server", "127.0.0.1:1", "list"), "nothing answers"),
+        pytest.param(("--server", "127.0.0.1:1", "list"), "nothing answers", marks=pytest.mark.slow),
     ],
 )
 def test_ctrl_c_ends_each_command_in_its_words(

@@ -23,6 +23,7 @@ from tests.support import programs
 from tests.support.certificates import certificate
 from tests.support.ports import free_port
 from tests.support.service import Service, without_coverage
+from tests.support.variants import some
 from tests.support.waiting import eventually
 
 STEPS = image_check.read((image_run.ROOT / "Dockerfile").read_text())
@@ -108,7 +109,7 @@ def asked_as_by_the_kubelet(address: str) -> str:
 
 
 @pytest.mark.find(46)
-@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.parametrize("tls", some([True, False], 1))
 def test_the_grpc_probe_of_the_kubelet_works_in_plaintext_alone_and_the_others_always(
     make_service: Callable[..., Service], tmp_path: Path, tls: bool
 ) -> None:

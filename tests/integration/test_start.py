@@ -88,7 +88,8 @@ def test_a_mistyped_variable_is_warned_of_without_its_value(make_service: Callab
 
 
 @pytest.mark.find(42)
-@pytest.mark.parametrize("form", ["PKCS8", pytest.param("TraditionalOpenSSL", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL"])
 def test_a_key_with_a_passphrase_is_refused_on_a_terminal(form: str, tmp_path: Path) -> None:
     chain, key = certificate(tmp_path / "tls", "closed")
     plain = serialization.load_pem_private_key(key.read_bytes(), None)
