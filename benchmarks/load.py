@@ -86,7 +86,7 @@ def service(*flags: str, folder: Path | None = None) -> Iterator[Process]:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as made:
         command = [sys.executable, "-m", "sandbox_server", "--listen", f"127.0.0.1:{port}", "--log-level", "error"]
         # What is measured is the service; that a process without a probe has to run for a while is no work of it.
-        command += ["--data-dir", str(folder or made), "--ready-for", "0", *flags]
+        command += ["--data-dir", str(folder or made), "--ready-for", "0", "--access-listen", "", *flags]
         with _process(command, port) as process:
             yield process
 
