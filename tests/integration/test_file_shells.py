@@ -269,6 +269,7 @@ async def test_owner_and_mode_of_the_former_file_are_kept(work: Work) -> None:
     assert (await work.write(b"file", b"x", mode=0o4711)).permissions == 0o4711
 
 
+@pytest.mark.fault(99)
 async def test_full_disk_leaves_the_former_file(small: Work) -> None:
     await small.write(b"file", b"former")
     assert await refused(small.write(b"file", *[bytes(300_000)] * 60)) == "DISK_FULL"

@@ -1,5 +1,6 @@
 """A client of the files of SandboxAccess, for a sandbox that runs on the local engine."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -17,6 +18,18 @@ class Filer:
     def __init__(self, channel: grpc.aio.Channel, sandbox_id: str) -> None:
         self.stub: Any = access_pb2_grpc.SandboxAccessStub(channel)
         self.names_of = {"sandbox_id": sandbox_id}
+
+    async def reached(self) -> "Filer":
+        """Returns when programs can be run in the sandbox: on a busy machine that is a moment after it runs."""
+        async with asyncio.timeout(WITHIN):
+            while True:
+                try:
+                    await self.stat(b".")
+                    return self
+                except grpc.RpcError as error:
+                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    await asyncio.sleep(0.05)
 
     async def stat(self, path: bytes, follow: bool = False) -> pb.FileInfo:
         request = pb.StatFileRequest(**self.names_of, path=path, follow_link=follow)

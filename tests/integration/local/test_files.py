@@ -52,7 +52,7 @@ async def filing(rig: LocalRig) -> AsyncIterator[Filer]:
     await rig.create(A, spec=rig.ground.script("exec sleep MARK"))
     await rig.settled(A, Phase.RUNNING)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
-        yield Filer(channel, A)
+        yield await Filer(channel, A).reached()
 
 
 @pytest.fixture
@@ -163,6 +163,7 @@ async def test_link_to_what_the_sandbox_does_not_have_leads_nowhere(filer: Filer
         assert (await filer.read(b"out"))[1] == b"of the machine"
 
 
+@pytest.mark.fault(100)
 async def test_what_is_no_regular_file_is_refused_and_described(filer: Filer, home: Path) -> None:
     (home / "folder").mkdir()
     os.mkfifo(home / "fifo")
@@ -205,6 +206,7 @@ async def test_huge_sparse_file_is_sent_as_fast_as_it_is_read(filer: Filer, home
     assert (await filer.read(b"sparse", offset=(1 << 42) - 3))[1] == bytes(3)
 
 
+@pytest.mark.fault(101)
 async def test_file_that_changes_while_it_is_read_is_told(filer: Filer, home: Path) -> None:
     (home / "log").write_bytes(bytes(80 << 20))
     stream: Any = filer.reading(b"log")
@@ -301,6 +303,7 @@ async def until_allowed(call: Callable[[], Awaitable[Any]]) -> None:
 
 
 @BOTH
+@pytest.mark.fault(98)
 async def test_write_that_breaks_off_leaves_the_former_file_and_nothing_beside_it(
     filer: Filer, rig: LocalRig, home: Path
 ) -> None:
