@@ -110,11 +110,16 @@ async def _chosen(answers: Answers, after: bytes, most: int) -> tuple[dict[bytes
     more = False
     count = 0
     async for names in answers.lines.fields():
-        kept |= {name: at for at, name in enumerate(names, count + 1) if name > after and b"/" not in name}
+        kept |= {name: at for at, name in enumerate(names, count + 1) if name > after and _is_entry(name)}
         count += len(names)
         if len(kept) > most:
             kept, more = _first(kept, most), True
     return kept, more
+
+
+def _is_entry(name: bytes) -> bool:
+    """Returns whether the directory can have an entry of this name: a sandbox may answer with any."""
+    return b"/" not in name and name not in (b".", b"..")
 
 
 def _first(names: dict[bytes, int], most: int) -> dict[bytes, int]:
