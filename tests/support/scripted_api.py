@@ -3,8 +3,6 @@ ownership, preconditions), is its own StatefulSet controller, volume binder and 
 
 import asyncio
 import base64
-import contextlib
-import json
 import marshal
 import ssl
 import uuid
@@ -13,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import msgspec
 from aiohttp import web
 
 from tests.support import samples
@@ -73,19 +72,20 @@ class ScriptedApi:
         """Of each owner, by uid, what names or named it."""
         self._uids: set[str] = set()
         """Of every object that is there."""
-        self._changed = asyncio.Event()
+        self._news: dict[str, set[asyncio.Event]] = {}
+        """Of each collection, what wakes each of its watches."""
         self._epoch = 0
         self.starts: list[tuple[str, dict[str, str]]] = []
         """The generation of each pod that has started, and the environment that its process was given."""
         self._reported: dict[str, bool] = {}
         """Of each pod, by uid, whether it was last reported to crash."""
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self.port = 0
 
     async def start(self) -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        # Without the routes of an application, which take longer than most answers. No more than a `BaseRequest` is used.
+        server = web.Server(cast(Any, self._answer), access_log=None)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         self.port = await self.listen(port=self.port)
 
@@ -132,7 +132,7 @@ class ScriptedApi:
             return refused
         if not parts[at + 2 :]:
             going = {"deletionTimestamp": "2026-01-02T03:04:05Z"} if self.namespace == "Terminating" else {}
-            return web.json_response({"metadata": {"name": parts[at + 1], "labels": self.cluster.labels} | going})
+            return answer({"metadata": {"name": parts[at + 1], "labels": self.cluster.labels} | going})
         collection, name = "/".join(parts[: at + 3]), "/".join(parts[at + 3 :])
         if request.method == "GET" and not name:
             watched = request.query.get("watch") == "true"
@@ -147,9 +147,9 @@ class ScriptedApi:
             return status(404, f'namespaces "{parts[at + 1]}" not found') if gone else status(403, words)
         if request.method == "POST":
             assert request.query["dryRun"] == "All"
-            return web.json_response(await request.json(), status=201)
+            return answer(await decoded(request), 201)
         if request.method == "PATCH":
-            return self._apply(collection, name, await request.json())
+            return self._apply(collection, name, await decoded(request))
         if known is None:
             return status(404, f'{parts[at + 2]} "{name}" not found')
         if subresource == "log":
@@ -160,13 +160,14 @@ class ScriptedApi:
             assert subresource == "exec"
             return await self.kubelet.exec(request, known, self.env(known))
         if request.method == "DELETE":
-            preconditions = (await request.json()).get("preconditions", {})
+            options = await decoded(request)
+            preconditions = options.get("preconditions", {})
             if any(known["metadata"][name] != wanted for name, wanted in preconditions.items()):
                 return status(409, "the object is not as the preconditions say")
-            if (await request.json()).get("propagationPolicy") == "Foreground":
+            if options.get("propagationPolicy") == "Foreground":
                 known["metadata"].setdefault("finalizers", []).append(FOREGROUND)
             self.remove(collection, name)
-        return web.json_response(shown(request, known))
+        return answer(shown(request, known))
 
     def _refused(self, method: str, namespace: str, resource: str) -> web.Response | None:
         """The answer of RBAC; a namespace that may be got and is not there is said so."""
@@ -187,7 +188,7 @@ class ScriptedApi:
         if not items and "PartialObjectMetadata" in request.headers.get("Accept", ""):
             # As Go writes a list that was never begun.
             items = None
-        return web.json_response({"metadata": meta, "items": items})
+        return answer({"metadata": meta, "items": items})
 
     async def _watch(self, request: web.Request, collection: str) -> web.StreamResponse:
         since = int(request.query["resourceVersion"])
@@ -197,30 +198,46 @@ class ScriptedApi:
         await stream.prepare(request)
         # An API server sends the headers at once; aiohttp keeps them until there is something to send with them.
         await stream.write(b"\n")
-        told, begun, epoch = sum(version <= since for version, *_ in self.history), len(self.history), self._epoch
-        with contextlib.suppress(ConnectionResetError):
-            while True:
-                changed = self._changed
-                if self._epoch != epoch:
-                    # Its API server is gone.
-                    return stream
-                for version, where, kind, value in self.history[told:]:
-                    told += 1
-                    # A watch from a version that is yet to come says nothing before that.
-                    if version <= since and kind not in ("ERROR", "BOOKMARK"):
-                        continue
+        news, epoch = asyncio.Event(), self._epoch
+        self._news.setdefault(collection, set()).add(news)
+        told, begun = sum(version <= since for version, *_ in self.history), len(self.history)
+        try:
+            # Its API server is gone once that has another epoch.
+            while self._epoch == epoch:
+                news.clear()
+                following, told = self.history[told:], len(self.history)
+                lines = []
+                for number, (version, where, kind, value) in enumerate(following, told - len(following)):
                     if where not in (collection, ""):
                         continue
-                    if kind not in ("ERROR", "BOOKMARK") and not chosen(request, value):
-                        if kind != "MODIFIED":
+                    if kind == "ERROR":
+                        if number < begun:  # it ended another watch
                             continue
-                        # To a watch by label, an API server reports the loss of the label as a removal.
-                        kind = "DELETED"
-                    if kind != "ERROR" or told > begun:  # an earlier error ended another watch
-                        event = {"type": kind, "object": value}
-                        await stream.write(json.dumps(event).encode() + b"\n")
-                await changed.wait()
+                    elif kind != "BOOKMARK":
+                        # A watch from a version that is yet to come says nothing before that.
+                        if version <= since:
+                            continue
+                        if not chosen(request, value):
+                            if kind != "MODIFIED":
+                                continue
+                            # To a watch by label, an API server reports the loss of the label as a removal.
+                            kind = "DELETED"
+                    lines.append(msgspec.json.encode({"type": kind, "object": value}) + b"\n")
+                if lines:
+                    await stream.write(b"".join(lines))
+                await news.wait()
+        except ConnectionResetError:
+            pass
+        finally:
+            self._news[collection].discard(news)
         return stream
+
+    def _wake(self, collection: str = "") -> None:
+        """Wakes every watch of a collection; of all for an empty one."""
+        for watched, watches in self._news.items():
+            if collection in (watched, ""):
+                for news in watches:
+                    news.set()
 
     def backup(self) -> tuple[int, dict[str, Any], dict[Any, Any]]:
         """What `restore` takes."""
@@ -232,22 +249,19 @@ class ScriptedApi:
         self._uids = {one["metadata"]["uid"] for objects in self.objects.values() for one in objects.values()}
         self.history = []
         self._epoch += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
 
     def restart(self, without_roles: float) -> None:
         """Ends every watch, and answers 403 to everything for so many seconds, as an API server that has just started."""
         self._epoch += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
         self.role = False
         asyncio.get_running_loop().call_later(without_roles, setattr, self, "role", True)
 
     def tell(self, collection: str, kind: str, value: dict[str, Any]) -> None:
         """Adds an event to every watch of a collection; of all for an empty one."""
         self.history.append((self.version, collection, kind, copied(value)))
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake(collection)
 
     def put(
         self, collection: str, value: dict[str, Any], manager: str = "somebody", said: Iterable[tuple[str, ...]] = ()
@@ -351,14 +365,14 @@ class ScriptedApi:
 
     def _apply(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
         """What we owned and no longer say goes; what others added stays."""
-        known = copied(self.objects.get(collection, {}).get(name, {}))
+        before = self.objects.get(collection, {}).get(name, {})
+        known = copied(before)
         fresh, meta = not known, body["metadata"]
         uid, version = meta.pop("uid", None), meta.pop("resourceVersion", None)
         if (uid and (fresh or uid != known["metadata"]["uid"])) or (
             version and not fresh and version != known["metadata"]["resourceVersion"]
         ):
             return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
-        before = copied(known)
         said = leaves(body)
         for path in self._owned.get((collection, name), {}).get(OURS, set()) - said.keys():
             holder = known
@@ -373,7 +387,7 @@ class ScriptedApi:
         made = self.put(collection, known, OURS, said)
         if collection.endswith(("statefulsets", "persistentvolumeclaims")):
             self._control(made["metadata"]["namespace"], made["metadata"]["labels"]["sandbox.fullstackagent.io/id"])
-        return web.json_response(made, status=201 if fresh else 200)
+        return answer(made, 201 if fresh else 200)
 
     def _control(self, namespace: str, name: str) -> None:
         asyncio.get_running_loop().call_later(0.01, self.control, namespace, name)
@@ -398,7 +412,7 @@ class ScriptedApi:
         if found is not None and "StatefulSet" not in self.controllers:
             return
         if found is not None:
-            revision = f"{name}-{zlib.crc32(json.dumps(found['spec']['template'], sort_keys=True).encode())}"
+            revision = f"{name}-{zlib.crc32(msgspec.json.encode(found['spec']['template'], order='sorted'))}"
             seen = {"observedGeneration": found["metadata"]["generation"], "updateRevision": revision}
             found = self.put(sets, found | {"status": seen})
             if "deletionTimestamp" in found["metadata"]:
@@ -501,6 +515,16 @@ class ScriptedApi:
         self.put(pods, pod)
 
 
+async def decoded(request: web.Request) -> dict[str, Any]:
+    """Returns the body of a request."""
+    return cast(dict[str, Any], msgspec.json.decode(await request.read()))
+
+
+def answer(value: dict[str, Any], code: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Returns an answer in JSON."""
+    return web.Response(body=msgspec.json.encode(value), status=code, headers=headers, content_type="application/json")
+
+
 def copied(value: T) -> T:
     """A copy of what JSON can hold, many times faster than `copy.deepcopy`."""
     return cast(T, marshal.loads(marshal.dumps(value)))
@@ -509,7 +533,7 @@ def copied(value: T) -> T:
 def status(code: int, message: str, **headers: str) -> web.Response:
     """A Status answer."""
     body = {"kind": "Status", "status": "Failure", "message": message, "code": code}
-    return web.json_response(body, status=code, headers=headers)
+    return answer(body, code, headers)
 
 
 def forbidden(verb: str, resource: str, namespace: str) -> web.Response:
@@ -576,15 +600,20 @@ def managed(manager: str, paths: set[tuple[str, ...]]) -> dict[str, Any]:
     return {"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields}
 
 
-def leaves(value: dict[str, Any], at: tuple[str, ...] = ()) -> Leaves:
+def leaves(value: dict[str, Any]) -> Leaves:
     """Every field that somebody can own, lists as wholes."""
     found: Leaves = {}
+    _add_leaves(value, (), found)
+    return found
+
+
+def _add_leaves(value: dict[str, Any], at: tuple[str, ...], found: Leaves) -> None:
     for name, one in value.items():
         path = (*at, name)
-        if path in UNOWNED:
-            continue
-        found |= leaves(one, path) if isinstance(one, dict) else {path: one}
-    return found
+        if isinstance(one, dict) and path not in UNOWNED:
+            _add_leaves(one, path, found)
+        elif path not in UNOWNED:
+            found[path] = one
 
 
 def merge(into: dict[str, Any], what: dict[str, Any]) -> None:
@@ -592,7 +621,7 @@ def merge(into: dict[str, Any], what: dict[str, Any]) -> None:
         if isinstance(one, dict) and isinstance(into.get(name), dict):
             merge(into[name], one)
         else:
-            into[name] = copied(one)
+            into[name] = one
 
 
 def without_version(value: dict[str, Any]) -> dict[str, Any]:
