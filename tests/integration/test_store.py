@@ -57,6 +57,15 @@ async def test_what_is_inserted_is_read_back_the_same(opened: Opened) -> None:
 
 
 @BOTH_DATABASES
+async def test_environment_of_an_event_is_read_until_there_is_a_newer_event(opened: Opened) -> None:
+    made = await opened.insert(samples.sandbox(), {"A": "1"})
+    assert await opened.store.read(lambda reader: reader.env_of(made)) == {"A": "1"}
+    changed = await opened.update(samples.changed(made, status=samples.status(restart_count=1)))
+    assert await opened.store.read(lambda reader: reader.env_of(made)) is None
+    assert await opened.store.read(lambda reader: reader.env_of(changed)) == {"A": "1"}
+
+
+@BOTH_DATABASES
 async def test_cause_of_an_event_is_stored_with_it(opened: Opened) -> None:
     cause = Cause(Kind.MUTATION, "default", "r1")
     made = await opened.store.write(lambda _: store.Write(samples.sandbox(), 0, cause, {}), REQUEST)

@@ -183,15 +183,10 @@ class Passes:
 
     async def _env(self, event: Event) -> dict[str, str]:
         """Returns the environment as of the event. Raises `store.Stale` if there is a newer event."""
-        key = event.sandbox.key
-
-        def query(reader: store.Reader) -> dict[str, str]:
-            last = reader.last(key)
-            if last is None or last.sequence != event.sequence:
-                raise store.Stale
-            return reader.env(key)
-
-        return await self._store.read(query, store.Lane.RECONCILER)
+        env = await self._store.read(lambda reader: reader.env_of(event), store.Lane.RECONCILER)
+        if env is None:
+            raise store.Stale
+        return env
 
     async def _record(self, event: Event, memory: Memory, observed: Observed, decision: lifecycle.Decision) -> Event:
         """Writes what changed of the status; returns the sandbox's last event."""

@@ -66,6 +66,11 @@ class Reader:
         found = self._cursor.first(rows.ENV, rows.of(key))
         return {} if found is None else self._cipher.decrypt(found[1], found[0])
 
+    def env_of(self, event: Event) -> dict[str, str] | None:
+        """Returns the committed environment of a sandbox whose last event this is; None if there is a newer event."""
+        found = self._cursor.first(rows.ENV_OF_EVENT, rows.of_version(event))
+        return None if found is None else self._cipher.decrypt(found[1], found[0])
+
     def unknown_keys(self) -> list[str]:
         """Returns the ids, in hexadecimal, of the encryption keys of environments that are not given."""
         return sorted(bytes(found).hex() for (found,) in self._cursor.rows(rows.KEYS) if not self._cipher.knows(found))

@@ -38,6 +38,7 @@ LAST = _LAST.where(_OF_KEY)
 ENV = (
     sa.select(tables.ENVIRONMENT).join(tables.SANDBOX, tables.SANDBOX.c.uid == tables.ENVIRONMENT.c.uid).where(_OF_KEY)
 )
+ENV_OF_EVENT = ENV.where(tables.SANDBOX.c.sequence == sa.bindparam("of_sequence"))
 LIVE = _LAST.where(tables.SANDBOX.c.phase != _TERMINATED)
 KEYS = sa.select(sa.func.substr(tables.ENVIRONMENT.c.env, sa.text("1"), sa.text("4"))).distinct()
 """The ids of the keys of all environments: an encrypted environment begins with the id of its key."""
