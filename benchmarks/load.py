@@ -40,7 +40,9 @@ class Process:
     """A server in a process of its own."""
 
     def __init__(self, popen: subprocess.Popen[bytes], port: int) -> None:
-        self.popen, self.address = popen, f"127.0.0.1:{port}"
+        self.popen = popen
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
         self._seen = psutil.Process(popen.pid)
 
     def cpu(self) -> float:
