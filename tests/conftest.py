@@ -29,6 +29,11 @@ from tests.support.service import Service
 from tests.support.variants import some
 from tests.support.waiting import eventually
 
+hypothesis.settings.register_profile(
+    "patient", hypothesis.settings.default, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+"""A busy machine takes as long as it takes for an example."""
+hypothesis.settings.load_profile("patient")
 hypothesis.settings.register_profile("brief", max_examples=20)
 """Of `make test`. `make test-all` tries 100 examples of each property."""
 
