@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import server
+from sandbox_server.rpc.receive import Stream
 
 from tests.support import bare
 from tests.support.waiting import PATIENCE
@@ -49,11 +50,11 @@ class Streams:
         self.enough = asyncio.Event()
         self.uploading = asyncio.Event()
 
-    async def Upload(self, _tenant: Tenant, messages: AsyncIterator[Any], _caller: Any) -> dict[str, Any]:  # noqa: N802
-        values = []
-        async for one in messages:
+    async def Upload(self, _tenant: Tenant, messages: Stream[Any], _caller: Any) -> dict[str, Any]:  # noqa: N802
+        values = [messages.first.value]
+        self.uploading.set()
+        async for one in messages.rest():
             values.append(one.value)
-            self.uploading.set()
         return {"value": "".join(values)}
 
     async def Download(self, _tenant: Tenant, message: Any, caller: Any) -> None:  # noqa: N802
@@ -61,8 +62,9 @@ class Streams:
         await self.enough.wait()
         await caller.write(message.SerializeToString())
 
-    async def Talk(self, _tenant: Tenant, messages: AsyncIterator[Any], caller: Any) -> None:  # noqa: N802
-        async for one in messages:
+    async def Talk(self, _tenant: Tenant, messages: Stream[Any], caller: Any) -> None:  # noqa: N802
+        await caller.write(messages.first.SerializeToString())
+        async for one in messages.rest():
             await caller.write(one.SerializeToString())
 
     async def Watch(self, _tenant: Tenant, message: Any, caller: Any) -> None:  # noqa: N802

@@ -109,7 +109,7 @@ def parsed(kind: type[M], written: bytes | None) -> M:
 
 
 class Stream(Generic[M]):
-    """Iterates over the messages of a client stream. The time between two of them is the method's own matter."""
+    """The messages of a client stream: the first, and those after it. The time between two is the method's own matter."""
 
     def __init__(self, first: M, context: Caller) -> None:
         self.first = first
