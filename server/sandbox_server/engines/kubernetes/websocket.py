@@ -1,6 +1,7 @@
 """WebSockets whose connection ends when they are closed, whatever the other side does."""
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
@@ -30,5 +31,7 @@ class WebSocket(Base):
         try:
             return await super().close(code=code, message=message)
         finally:
-            if self._transport is not None and self._transport.get_write_buffer_size() > 0:
-                self._transport.abort()
+            # With TLS, asyncio's own loop forgets what it would have to drop. The service runs on uvloop, which does not.
+            with contextlib.suppress(AttributeError):
+                if self._transport is not None and self._transport.get_write_buffer_size() > 0:
+                    self._transport.abort()
