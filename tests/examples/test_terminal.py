@@ -101,7 +101,9 @@ def test_what_is_typed_is_answered_at_the_size_of_the_window_and_the_end_is_said
     assert large != small
     screen.run("stty size")
     eventually(lambda: f"\n{large}\n" in screen.text())
-    screen.run("sleep 1000")
+    # Once it prints, it is what Ctrl-C interrupts.
+    screen.run("sh -c 'echo sleeps-$((1+1)); exec sleep 1000'")
+    eventually(lambda: "sleeps-2" in screen.text())
     screen.type(Keys.CONTROL, "c")
     screen.type(Keys.NULL)
     screen.run("echo interrupted-$((1+1))")
