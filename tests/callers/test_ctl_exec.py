@@ -238,7 +238,7 @@ def test_shell_is_a_terminal_with_resize_and_ctrl_c(execute: Execute, env: dict[
     person.type(b"stty size\r", b"30 90")
     person.resize(40, 100)
     person.type(b"until stty size | grep '^40 100'; do sleep 0.1; done\r", b"40 100\r\n")
-    person.type(b"echo be''gun; sleep 100\r", b"begun")
+    person.type(b"sh -c \"echo be''gun; exec sleep 100\"\r", b"begun")
     person.type(b"\x03", b"^C")
     person.type(b"echo a~.b | tr a-z A-Z\r", b"A~.B")
     os.write(person._ours, b"exit 5\r")
