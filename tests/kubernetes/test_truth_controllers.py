@@ -38,8 +38,11 @@ async def denied(truth: Truth) -> AsyncIterator[None]:
     policies, bindings = (f"{ADMISSION}/validatingadmissionpolic{one}" for one in ("ies", "ybindings"))
     await truth.request("POST", policies, {"metadata": {"name": name}, "spec": policy})
     await truth.request("POST", bindings, {"metadata": {"name": name}, "spec": binding})
-    async with asyncio.timeout(30):
-        # Once in force, a policy can be out of force again for a moment while the API server reads all of them anew.
+    async with asyncio.timeout(60):
+        # The controller that checks a policy writes its status, with which the API server reads all of them anew. None is in
+        # force for that moment.
+        while not (await truth.request("GET", f"{policies}/{name}")).get("status", {}).get("observedGeneration"):
+            await asyncio.sleep(0.2)
         in_force = 0
         while in_force < 10:
             in_force = 0 if await allowed(truth) else in_force + 1
