@@ -41,6 +41,8 @@ FAST = dataclasses.replace(
     local_drained_within=Pace.local_drained_within,
 )
 """The pace of most tests. Programs that are not the service's own are no faster under it."""
+LONG_ALIVE = dataclasses.replace(FAST, local_alive=3.0)
+"""For programs that end at once, which on a busy machine takes a while: they must not be taken for running before."""
 
 
 class Ground(Protocol):

@@ -14,6 +14,7 @@ from sandbox_server.domain.phase import Phase
 from sandbox_server.engines.local import output
 
 from tests.support.local import LocalRig
+from tests.support.rig import LONG_ALIVE
 
 A = "log-a"
 pytestmark = pytest.mark.find(44)
@@ -126,6 +127,7 @@ async def test_what_left_its_group_and_prints_on_holds_up_no_stop(rig: LocalRig)
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("pace", [LONG_ALIVE])
 async def test_a_process_that_has_ended_is_not_running_while_its_log_is_awaited(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script("setsid sleep MARK & exit 3"))
     failed = await rig.until(A, lambda one: one.status.last_exit is not None)

@@ -23,6 +23,7 @@ from sandbox_server.engines.local import launch
 from tests.integration.local import as_nobody
 from tests.support import samples
 from tests.support.local import BOTH, LocalRig
+from tests.support.rig import LONG_ALIVE
 from tests.support.service import without_coverage
 
 A = "process-a"
@@ -163,6 +164,7 @@ async def test_process_that_cannot_start_is_reported_and_can_be_stopped(rig: Loc
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.parametrize("pace", [LONG_ALIVE])
 async def test_missing_command_is_never_running_and_its_exit_code_is_reported(rig: LocalRig) -> None:
     await rig.create(A, spec=samples.spec(command=("/no/such/command",)))
     failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR)
