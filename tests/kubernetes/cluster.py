@@ -10,6 +10,7 @@ import signal
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -52,6 +53,9 @@ class Cluster:
         self.binary = build()
         self.folder = Path(tempfile.mkdtemp(prefix="controlplane-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._changing = threading.RLock()
+        self._stopped = threading.Event()
+        self._keeping = threading.Thread(target=self._keep, daemon=True)
         # A component ends with its standard input, and so with this process, which alone holds the other end.
         self._input, self._held = os.pipe()
         self._etcd, self._peer, self._port = free_port(), free_port(), free_port()
@@ -72,12 +76,28 @@ class Cluster:
             self.request("POST", "/apis/storage.k8s.io/v1/storageclasses", STORAGE_CLASS)
             for name in COMPONENTS[2:]:
                 self.run(name)
+            self._keeping.start()
         except BaseException:
             self.stop()
             raise
 
+    def _keep(self) -> None:
+        """Starts a controller or scheduler again that has ended itself, as a kubelet does.
+
+        The scheduler ends itself when its cache is not that of the API server.
+        """
+        while not self._stopped.wait(0.5):
+            with self._changing:
+                for name, process in list(self._processes.items()):
+                    if name in COMPONENTS[2:] and process.poll() is not None:
+                        print(f"{name} has ended and is started again: {self.log(name)[-500:]}")
+                        self.run(name)
+
     def stop(self) -> None:
         """Ends every component by its pid and removes the folder."""
+        self._stopped.set()
+        if self._keeping.is_alive():
+            self._keeping.join()
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)
@@ -89,7 +109,7 @@ class Cluster:
 
     def run(self, name: str, *flags: str) -> None:
         """Starts one component, on the port that it had before."""
-        with (self.folder / f"{name}.log").open("ab") as log:
+        with self._changing, (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [self.binary, name, *self._arguments(name), *flags],
                 stdin=self._input,
@@ -100,7 +120,8 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """Kills one component."""
-        process = self._processes.pop(name)
+        with self._changing:
+            process = self._processes.pop(name)
         process.kill()
         process.wait()
 
@@ -132,17 +153,11 @@ class Cluster:
             self.run(name)
 
     def wait(self) -> None:
-        """Returns when the API server is ready. Raises RuntimeError with the end of its log.
-
-        A controller or scheduler that has ended is started again, as a kubelet does: the scheduler ends itself when its cache
-        is not that of the API server.
-        """
+        """Returns when the API server is ready. Raises RuntimeError with the end of its log."""
         end = time.monotonic() + READY_WITHIN
         while time.monotonic() < end:
             for name, process in list(self._processes.items()):
-                if process.poll() is not None and name in COMPONENTS[2:]:
-                    self.run(name)
-                elif process.poll() is not None:
+                if process.poll() is not None and name in COMPONENTS[:2]:
                     raise RuntimeError(f"{name} ended: {self.log(name)}")
             with contextlib.suppress(OSError, urllib.error.HTTPError):
                 self.request("GET", "/readyz")
