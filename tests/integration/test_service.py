@@ -487,9 +487,7 @@ def test_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
 
 
 @pytest.mark.fault(12)
-def test_sigterm_under_load_ends_calls_and_their_repeat_takes_effect_once(
-    make_service: Callable[..., Service],
-) -> None:
+def test_sigterm_under_load_ends_calls_and_their_repeat_takes_effect_once(make_service: Callable[..., Service]) -> None:
     service = make_service("--local-isolation", "none").start()
     spec = pb.SandboxSpec(project="load", command=SLEEP.command)
     acknowledged: dict[str, str] = {}
