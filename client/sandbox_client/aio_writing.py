@@ -83,7 +83,7 @@ class AsyncWriter:
         return True
 
     async def _send(self) -> None:
-        """Makes one call, which sends the input that was not accepted yet and what is added meanwhile. After a failure, waits."""
+        """Makes one call. It sends what was not accepted before, and what is added during the call. Waits after a failure."""
         sent: list[pb.WriteStdinRequest] = []
         try:
             await (await self._link.stream("WriteStdin", self._requests(sent), self._seconds()))

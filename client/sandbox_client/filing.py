@@ -104,7 +104,7 @@ class Files:
         sent: files.Sent = lambda _size: None,
         timeout: float | None = None,
     ) -> pb.FileInfo:
-        """Writes a file as a whole. If it fails, the former file stays; nobody ever sees a part of the new one.
+        """Writes a file as a whole. If that fails, the former file stays. A part of the new file is never visible.
 
         `content` is bytes, or the path of a file of this machine. With `parents` missing directories are made. `if_match`
         is the etag that the former file must have, or `*` for any. `sent` is called with the size of each part.

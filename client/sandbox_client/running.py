@@ -14,8 +14,9 @@ from sandbox_client import calls, connection, errors, execs, outage, output, ret
 class Exec:
     """A command that was started in a sandbox. Methods raise `ServiceError`.
 
-    Iterating yields what it prints, and goes on after a lost connection with nothing missing and nothing twice. Output that the
-    sandbox no longer keeps is a `Gap`. `ended` says how it ended, once it has. The command goes on when nobody reads.
+    Iterating yields what it prints, and goes on after a lost connection with nothing missing and nothing twice. For output
+    that the sandbox no longer keeps it yields a `Gap`. `ended` is None while the command runs, and then says how it ended. The
+    command goes on when nobody reads.
 
     >>> made = client.create("demo", command=["sleep", "1000"])
     >>> running = client.wait_until(made, "RUNNING")
@@ -199,7 +200,8 @@ class Commands(connection.Connection):
         """Runs a command to its end and returns its exit code and what it printed.
 
         Of each channel the last `most` bytes are kept; `gaps` has what is missing. The exit code is None if the sandbox
-        was stopped meanwhile. After `timeout` seconds it raises `TimedOut`, but the command goes on: only `time_limit` ends it.
+        was stopped before the command ended. Raises `TimedOut` after `timeout` seconds, and leaves the command running: only
+        `time_limit` ends it.
 
         >>> made = client.create("demo", command=["sleep", "1000"])
         >>> running = client.wait_until(made, "RUNNING")

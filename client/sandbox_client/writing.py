@@ -94,7 +94,7 @@ class Writer:
         return True
 
     def _send(self) -> None:
-        """Makes one call, which sends the input that was not accepted yet and what is added meanwhile. After a failure, waits."""
+        """Makes one call. It sends what was not accepted before, and what is added during the call. Waits after a failure."""
         sent = self._sent = []
         try:
             self._link.stream("WriteStdin", self._requests(sent), self._seconds())

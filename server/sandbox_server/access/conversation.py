@@ -240,7 +240,7 @@ async def run(
 async def reached(
     engine: engines.Access, sandbox: Sandbox, incarnation: str, script: bytes, within: float
 ) -> AsyncIterator[Lines]:
-    """As `run`, for who has nothing else to do about a `Cut`: raises `errors.Unavailable` for it."""
+    """Runs a script as `run` does, but raises `errors.Unavailable` where that raises `Cut`."""
     try:
         async with run(engine, sandbox, incarnation, script, within) as lines:
             yield lines

@@ -139,7 +139,8 @@ class Contests:
             contest.timer.cancel()
         if contest.fault is not None:
             contest.timer = asyncio.get_running_loop().call_later(self._pace.contest_quiet + 0.1, self._changed, key)
-        # The most recent act is the last. One that took long may have been forgotten as quiet meanwhile.
+        # Keeps the order of the acts: the most recent is the last. While a long act ran, its contest may have been removed for
+        # being quiet.
         self._of.pop(key, None)
         self._of[key] = contest
 

@@ -17,8 +17,8 @@ else:
 class WebSocket(Base):
     """A WebSocket that drops on close what the other side has not taken by then.
 
-    That is for nobody any more. aiohttp would go on to send it: to a program in a sandbox that reads nothing, for ever. The
-    connection would stay open, and the program would not learn that its caller has left.
+    Nobody needs that data any more. aiohttp would keep the connection open until all of it is sent. A program in a sandbox that
+    reads nothing would keep it open for ever, and would not learn that its caller has left.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
