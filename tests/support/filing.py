@@ -1,6 +1,7 @@
 """A client of the files of SandboxAccess, for a sandbox that runs on the local engine."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import grpc
 from sandbox.v1 import access_pb2 as pb
 from sandbox.v1 import access_pb2_grpc
+from sandbox_server.domain.phase import Phase
 
+from tests.support.local import LocalRig
 from tests.support.working import WITHIN
 
 
@@ -82,3 +85,12 @@ class Filer:
 
     async def write(self, path: bytes, *parts: bytes, **fields: Any) -> pb.FileInfo:
         return await self.send(self.first(path, **fields), *parts)
+
+
+@contextlib.asynccontextmanager
+async def filing(rig: LocalRig, sandbox_id: str) -> AsyncIterator[Filer]:
+    """Makes a sandbox, and yields a client of its files once it runs."""
+    await rig.create(sandbox_id, spec=rig.ground.script("exec sleep MARK"))
+    await rig.settled(sandbox_id, Phase.RUNNING)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
+        yield await Filer(channel, sandbox_id).reached()

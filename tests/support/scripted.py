@@ -39,6 +39,10 @@ TIMES: dict[str, dict[str, Any]] = {
 }
 
 
+ANSWERED_WITHIN = 20.0
+"""Seconds for an answer of the API server in tests of access: its calls fail after that time, and the tests do not repeat them."""
+
+
 class ScriptedGround:
     namespace = "default"
 

@@ -7,11 +7,11 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from sandbox_server.engines.local import entered
 
 CHANNEL_CLOSE = b"\xff"
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -74,22 +74,13 @@ class Kubelet:
 
     def kill(self, folder: Path | None) -> None:
         """Kills every process of a container that has ended."""
-        if folder is not None:
-            self._kill(folder / "access")
+        if folder is not None and self.commands:
+            entered.kill(folder / "access")
 
     def end(self) -> None:
         """Kills what tests have left running."""
-        self._kill(*(folder / "access" for folder in (self.folder / "containers").glob("*")))
-
-    def _kill(self, *access: Path) -> None:
-        if not self.commands:
-            return
-        marks = {f"SANDBOX_ACCESS={one}".encode() for one in access}
-        for environ in Path("/proc").glob("[0-9]*/environ"):
-            # A process that has ended, or of another user.
-            with contextlib.suppress(OSError):
-                if not marks.isdisjoint(environ.read_bytes().split(b"\0")):
-                    os.kill(int(environ.parent.name), signal.SIGKILL)
+        for folder in (self.folder / "containers").glob("*"):
+            self.kill(folder)
 
     async def _run(self, socket: web.WebSocketResponse, words: list[str], folder: Path, env: dict[str, str]) -> None:
         home = folder / "home"

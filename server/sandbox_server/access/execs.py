@@ -84,7 +84,8 @@ class Execs:
             )
         if incarnation != current:
             return await self._lost(sandbox, exec_id, incarnation)
-        script, within = scripts.start(exec_id, payload, asked), self._pace.access_within
+        script = scripts.start(exec_id, payload, asked)
+        within = self._pace.access_within
         async with conversation.reached(self._engine, sandbox, incarnation, script, within) as lines:
             answer = await lines.line()
         match answer:
@@ -138,8 +139,8 @@ class Execs:
         sandbox = await self._sandboxes.running(place.principal, place.key)
         incarnation = await self._sandboxes.incarnation(sandbox)
         found: list[Exec] = []
-        script, within = scripts.listed(), self._pace.access_within
-        async with conversation.reached(self._engine, sandbox, incarnation, script, within) as lines:
+        within = self._pace.access_within
+        async with conversation.reached(self._engine, sandbox, incarnation, scripts.listed(), within) as lines:
             while (words := await lines.line()) != [b"end"]:
                 if not words:
                     raise conversation.Cut("the program in the sandbox has ended")

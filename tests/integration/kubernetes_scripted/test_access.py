@@ -17,7 +17,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
 from tests.support.rig import FAST, A, Rig
-from tests.support.scripted import PODS, evict, hang, lose_node, until
+from tests.support.scripted import ANSWERED_WITHIN, PODS, evict, hang, lose_node, until
 from tests.support.scripted_api import ScriptedApi
 from tests.support.scripted_kubelet import PROTOCOLS
 from tests.support.variants import some
@@ -29,8 +29,7 @@ LASTING = "trap '' TERM; echo up; while :; do sleep 0.1; done"
 
 @pytest.fixture
 def answered_within() -> float:
-    """Callers of these calls are told of a timeout, and the tests do not repeat them."""
-    return 20.0
+    return ANSWERED_WITHIN
 
 
 @pytest.fixture

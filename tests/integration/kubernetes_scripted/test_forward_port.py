@@ -14,6 +14,7 @@ from tests.contract.ports import *  # noqa: F403 - the tests themselves
 from tests.contract.ports import echo
 from tests.support.forwarding import Forwarder, Serve, serving
 from tests.support.rig import FAST, A, Rig
+from tests.support.scripted import ANSWERED_WITHIN
 from tests.support.scripted_api import ScriptedApi
 from tests.support.working import refusal
 
@@ -38,8 +39,7 @@ class ScriptedPlace:
 
 @pytest.fixture
 def answered_within() -> float:
-    """Callers of these calls are told of a timeout, and the tests do not repeat them."""
-    return 20.0
+    return ANSWERED_WITHIN
 
 
 @pytest.fixture

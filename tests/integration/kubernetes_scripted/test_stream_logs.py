@@ -13,7 +13,7 @@ from tests.contract.logs import *  # noqa: F403 - the tests themselves
 from tests.contract.logs import numbered, until
 from tests.support.logs import Output, Reader
 from tests.support.rig import FAST, A, Rig
-from tests.support.scripted import PODS
+from tests.support.scripted import ANSWERED_WITHIN, PODS
 from tests.support.scripted_api import ScriptedApi
 from tests.support.variants import some
 from tests.support.working import refusal
@@ -40,8 +40,7 @@ class ScriptedTalker:
 
 @pytest.fixture
 def answered_within() -> float:
-    """Callers of these calls are told of a timeout, and the tests do not repeat them."""
-    return 20.0
+    return ANSWERED_WITHIN
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from typing import Any
 import grpc
 import pytest
 from sandbox.v1 import access_pb2 as pb
-from sandbox_server.domain.phase import Phase
 
-from tests.support.filing import Filer
+from tests.support.filing import Filer, filing
 from tests.support.local import LocalRig
 from tests.support.relay import to
 from tests.support.service import Service
@@ -37,11 +36,8 @@ def isolation() -> str:
 
 @pytest.fixture
 async def filer(rig: LocalRig) -> AsyncIterator[Filer]:
-    """In a sandbox that runs."""
-    await rig.create(A, spec=rig.ground.script("exec sleep MARK"))
-    await rig.settled(A, Phase.RUNNING)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
-        yield await Filer(channel, A).reached()
+    async with filing(rig, A) as filer:
+        yield filer
 
 
 def begun(service: Service) -> tuple[str, Path]:

@@ -16,9 +16,8 @@ from sandbox.v1 import access_pb2 as pb
 from sandbox.v1 import sandbox_pb2, sandbox_pb2_grpc
 from sandbox_server.access import asking, files
 from sandbox_server.access import content as framing
-from sandbox_server.domain.phase import Phase
 
-from tests.support.filing import Filer
+from tests.support.filing import Filer, filing
 from tests.support.local import BOTH, LocalRig
 from tests.support.working import refusal
 
@@ -46,18 +45,9 @@ def isolation() -> str:
     return "isolated"
 
 
-@contextlib.asynccontextmanager
-async def filing(rig: LocalRig) -> AsyncIterator[Filer]:
-    """In a sandbox that runs."""
-    await rig.create(A, spec=rig.ground.script("exec sleep MARK"))
-    await rig.settled(A, Phase.RUNNING)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
-        yield await Filer(channel, A).reached()
-
-
 @pytest.fixture
 async def filer(rig: LocalRig) -> AsyncIterator[Filer]:
-    async with filing(rig) as filer:
+    async with filing(rig, A) as filer:
         yield filer
 
 
@@ -267,7 +257,7 @@ async def test_calls_at_once_are_bounded_at_a_replica(
     assert (asking.OF_SANDBOX, asking.OF_TENANT) == (32, 256)
     monkeypatch.setattr(asking, bound, 2)
     await rig.restart()
-    async with filing(rig) as filer:
+    async with filing(rig, A) as filer:
         with (home / "sparse").open("wb") as file:
             file.truncate(1 << 42)
         reads: list[Any] = [filer.reading(b"sparse") for _ in range(2)]
@@ -329,7 +319,7 @@ async def test_write_whose_caller_sends_nothing_ends_and_leaves_the_former_file(
     rig.settings["base_pace"] = dataclasses.replace(rig.settings["base_pace"], access_idle=0.2)
     monkeypatch.setattr(asking, "OF_SANDBOX", 1)
     await rig.restart()
-    async with filing(rig) as filer:
+    async with filing(rig, A) as filer:
         (home / "file").write_text("former")
         call = filer.stub.WriteFile(timeout=30)
         await call.write(filer.first(b"file", data=b"part", size=size))

@@ -15,13 +15,11 @@ from sandbox_server.domain.phase import Phase
 
 from tests.support.replicas import PACE as USUAL
 from tests.support.replicas import Replica, Replicas
-from tests.support.scripted import lose_node
+from tests.support.scripted import ANSWERED_WITHIN, lose_node
 from tests.support.working import Printed, Worker
 
 PACE = dataclasses.replace(USUAL, call_most=Pace.call_most)
 """Programs in a sandbox are no faster for a test."""
-ANSWERED_WITHIN = 20.0
-"""Callers of these calls are told of a timeout of the API server, and the tests do not repeat them."""
 PODS, POD = "api/v1/namespaces/a/pods", "box-0"
 
 
