@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 import statistics
 import subprocess
@@ -31,9 +32,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
+    """A port that is free. Below those that the kernel gives to connections, which could take it before it is used."""
+    while True:
+        port = random.randrange(30000, 32768)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Process:

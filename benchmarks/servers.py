@@ -210,14 +210,18 @@ class _IdleEngine:
 async def watch(port: int, sandboxes: int) -> None:
     """The service's watch over so many sandboxes; one of them changes at each SIGUSR1."""
     live = [sandbox(number, "bench" if number == 0 else "others") for number in range(sandboxes)]
-    await _served(Settings(listen=f"127.0.0.1:{port}", heartbeat=3600, follow=3600, shutdown_grace=0), live, live[:1])
+    await _served(
+        Settings(listen=f"127.0.0.1:{port}", heartbeat=3600, follow=3600, shutdown_grace=0, access_listen=""),
+        live,
+        live[:1],
+    )
 
 
 async def start(port: int, sandboxes: int) -> None:
     """The service over so many sandboxes that were just asked for; all of them run at a SIGUSR1."""
     live = [accepted(number) for number in range(sandboxes)]
     runs = [sandbox(number) for number in range(sandboxes)]
-    await _served(Settings(listen=f"127.0.0.1:{port}", follow=3600, shutdown_grace=0), live, runs)
+    await _served(Settings(listen=f"127.0.0.1:{port}", follow=3600, shutdown_grace=0, access_listen=""), live, runs)
 
 
 async def _served(settings: Settings, live: Sequence[Sandbox], following: Sequence[Sandbox]) -> None:

@@ -171,7 +171,7 @@ async def service(
         await namespaces.open()
         port = await server.start(settings.listen, credentials)
         opened.push_async_callback(server.close)
-        if settings.access_address:
+        if settings.access_addresses:
             terminals.address = await opened.enter_async_context(_page(settings, terminals, authenticator, pace))
             opened.push_async_callback(terminals.close)
         if settings.metrics_listen:
@@ -287,7 +287,7 @@ async def _page(
     if settings.tls_cert and settings.tls_key:
         context = tls.context(settings.tls_cert, settings.tls_key, pace)
     page = Page(terminals, settings.access_origins, anyone, pace)
-    async with page.served(settings.access_address, settings.access_url, context) as address:
+    async with page.served(settings.access_addresses, settings.access_url, context) as address:
         yield address
 
 

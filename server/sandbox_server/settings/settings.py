@@ -50,7 +50,7 @@ class Settings(BaseSettings, Local, Kubernetes, Timing, Defaults, Serving):
         _need(here or tls or self.allow_plaintext, f"listen: no tls-cert {away}: or give allow-plaintext")
         near = _is_loopback(metrics) or self.allow_plaintext
         _need(near, f"metrics-listen: they are not secured {away}: or give allow-plaintext")
-        access = self.access_address or "localhost:0"
+        access = next(iter(self.access_addresses), "localhost:0")
         _need(_is_address(access), f"access-listen: {_ADDRESS}")
         near = _is_loopback(access) or tls or self.allow_plaintext
         _need(near, f"access-listen: no tls-cert {away}: or give allow-plaintext")
@@ -81,14 +81,15 @@ class Settings(BaseSettings, Local, Kubernetes, Timing, Defaults, Serving):
         return tuple(one.strip() for one in self.namespaces.split(",") if one.strip())
 
     @property
-    def access_address(self) -> str:
-        """Where the page of terminals is served; empty if nowhere."""
+    def access_addresses(self) -> tuple[str, ...]:
+        """Where the page of terminals is served: the first of these that is free. Without any, nowhere."""
         if self.access_listen != "auto":
-            return self.access_listen
+            return (self.access_listen,) if self.access_listen else ()
         if self.engine != "local" or not _is_address(self.listen):
-            return ""
+            return ()
         port = int(self.listen.rpartition(":")[2])
-        return f"127.0.0.1:{port + 1 if 0 < port < 65535 else 0}"
+        # A service that was told nothing of the page is not to end for want of one port.
+        return (f"127.0.0.1:{port + 1 if 0 < port < 65535 else 0}", "127.0.0.1:0")
 
     @property
     def defaults(self) -> Defaults:

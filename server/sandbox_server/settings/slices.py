@@ -78,8 +78,8 @@ class Serving(Slice):
     """Serve the contract to tools such as grpcurl, to callers that may call."""
 
     access_listen: str = "auto"
-    """Address and port of the page of terminals; auto: with the local engine 127.0.0.1 and the port after that of listen, with
-    Kubernetes none; empty: none."""
+    """Address and port of the page of terminals; auto: with the local engine 127.0.0.1 and the port after that of listen, or
+    any other if that is taken, with Kubernetes none; empty: none."""
     access_url: str = ""
     """Where browsers reach that page, such as https://terminals.example.com; empty: at access-listen itself."""
     access_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(operator.split)] = ()

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -49,10 +49,11 @@ class Page:
         }
 
     @contextlib.asynccontextmanager
-    async def served(self, listen: str, url: str, context: ssl.SSLContext | None) -> AsyncIterator[str]:
-        """Serves at `listen`, and yields where browsers reach the page: `url`, or if that is empty `listen` itself.
+    async def served(self, addresses: Sequence[str], url: str, context: ssl.SSLContext | None) -> AsyncIterator[str]:
+        """Serves at the first of the addresses that is free, and yields where browsers reach the page: `url`, or if
+        that is empty the address itself.
 
-        Raises OSError if it cannot listen.
+        Raises OSError if it can listen at none of them.
         """
         made = web.Application(client_max_size=MESSAGE_MOST)
         made.router.add_get("/terminals/{namespace}/{sandbox_id}", self._page)
@@ -62,12 +63,8 @@ class Page:
         # Without a log of requests, and so without any header of theirs.
         runner = web.AppRunner(made, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        host, _, port = listen.rpartition(":")
         try:
-            try:
-                await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
-            except OSError as error:
-                raise OSError(f"access-listen: {listen} cannot be had: {error}: name another one, or none") from None
+            host = await _listening(runner, addresses, context)
             own = url or f"{'http' if context is None else 'https'}://{host}:{runner.addresses[0][1]}"
             # The name and the address of this machine are one to who sits at it. Any other name may be somebody else's.
             self._own = frozenset({own, own.replace("//127.0.0.1:", "//localhost:")})
@@ -115,5 +112,19 @@ class Page:
 
 
 @functools.cache
+async def _listening(runner: web.AppRunner, addresses: Sequence[str], context: ssl.SSLContext | None) -> str:
+    """Listens at the first of the addresses that is free, and returns its host. Raises OSError if none is."""
+    refused = ""
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        try:
+            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
+        except OSError as error:
+            refused = f"{address} cannot be had: {error}"
+        else:
+            return host
+    raise OSError(f"access-listen: {refused}: name another one, or none")
+
+
 def _read(name: str) -> bytes:
     return (_STATIC / name).read_bytes()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,19 @@ async def test_without_the_page_there_is_no_ticket(make_service: Callable[..., S
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await access_pb2_grpc.SandboxAccessStub(channel).OpenTerminal(pb.OpenTerminalRequest(sandbox_id="plain"))
     assert refusal(refused.value)[:2] == ("FAILED_PRECONDITION", "TERMINAL_NOT_SERVED")
+
+
+def test_page_is_served_at_another_port_where_the_next_one_is_taken(make_service: Callable[..., Service]) -> None:
+    service = make_service(env={"SANDBOX_ACCESS_LISTEN": "auto"})
+    with socket.create_server(("127.0.0.1", service.port + 1)), service.start().client() as client:
+        client.create("demo", sandbox_id="paged")
+        url = client.wait_until("paged", "RUNNING").ttyd_url
+    assert url.startswith("http://127.0.0.1:") and f":{service.port + 1}/" not in url
+
+
+def test_port_of_the_page_that_was_named_and_is_taken_is_said(make_service: Callable[..., Service]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        service = make_service(env={"SANDBOX_ACCESS_LISTEN": listen}).start(wait=False)
+        assert service.process is not None and service.process.wait(timeout=20 * PATIENCE) != 0
+    assert f"access-listen: {listen} cannot be had" in service.log.read_text()
