@@ -274,6 +274,22 @@ def test_input_arrives_though_only_the_first_parts_are_poked(shell: Shell, monke
     assert shell.printed("a").split() == [b"1000"]
 
 
+def test_counters_never_change_their_length_so_that_none_is_read_as_more_than_it_is(shell: Shell) -> None:
+    # A shell reads byte by byte: with 1000 written over 999 in between it would read 9990.
+    folder = shell.folder / "a"
+    shell.start("a", "cat", stdin=True)
+    with shell._open() as follower:
+        assert follower.stdin is not None
+        follower.stdin.write(follow_script.follow("a", 0, None))
+        follower.stdin.flush()
+        for offset, size in ((0, 9), (9, 990), (999, 1), (1000, 100)):
+            shell.talk("a", typed(offset, b"x" * size))
+            shell.prints("a", b"x" * (offset + size))
+            counters = [folder / "i.fed", folder / "printed.o", *folder.glob("w/*.o")]
+            assert {len(one.read_bytes()) for one in counters} == {16}
+        follower.kill()
+
+
 def typed(offset: int, data: bytes) -> bytes:
     escapes = "".join(f"\\{byte:03o}" for byte in data)
     return f"type {offset} {len(data)} {escapes}\n".encode()

@@ -156,10 +156,11 @@ class _Forward:
             else:
                 await asyncio.gather(*tasks)
         finally:
+            # First: the API server may end, and cancel this once more, while the tasks are awaited.
+            writer.transport.abort()
             for one in tasks:
                 one.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            writer.transport.abort()
 
     async def _data(self, stream: str, data: bytes, *, fin: bool = False) -> None:
         await self._send(struct.pack(">II", self._streams[stream], (1 << 24 if fin else 0) | len(data)) + data)

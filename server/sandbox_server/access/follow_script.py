@@ -25,7 +25,7 @@ exec 4<&- </dev/null
 # Sends what there is of channel $1, whose open segment is descriptor $2.
 advance() {
     eval "pos=\$pos_$1 open=\$open_$1"
-    while echo $pos 1<>"$me.$1"; printed "$1"; to=$n; [ $pos -lt $to ]; do
+    while padded $pos; echo $p 1<>"$me.$1"; printed "$1"; to=$n; [ $pos -lt $to ]; do
         seg=
         for f in "$1".*; do
             number "$f"

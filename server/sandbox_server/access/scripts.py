@@ -18,6 +18,9 @@ An exec is a directory:
   FIFO that wakes who feeds the command.
 - `pid`: the process group of the command. `exit`: the exit code and how it came about, renamed into place.
 - With a terminal: `command`, the program that runs on it; `tty`, its path; `size`, its rows and columns.
+
+`printed.*`, `i.fed` and `w/<pid>.*` are written in place, always in 15 digits, while others read them byte by byte: what is
+read has the first digits of an older number and the last ones of a newer one, and is never more than the newer one.
 """
 
 import shlex
@@ -95,7 +98,7 @@ pump() {
             '' | *[!0-9]*) got=$(wc -c <"$seg"); got=$((got-n)); [ $got -gt 0 ] || break 2 ;;
             esac
             n=$((n+got)); at=$((at+got)); parts=$((parts+1))
-            echo $at 1<>"printed.$1"
+            padded $at; echo $p 1<>"printed.$1"
             poke "$1" $((at-got))
             [ $parts -lt $eager ] || [ $got -ge 4096 ] || sleep 0.01
         done
@@ -117,7 +120,7 @@ feed() {
             \\\\*) printf "$data" ;;
             *) cat "i/$data" && spent="$spent i/$data" ;;
             esac || exit
-            spent="$spent i/$at"; at=$((at+step)); echo $at 1<>i.fed
+            spent="$spent i/$at"; at=$((at+step)); padded $at; echo $p 1<>i.fed
             [ ${#spent} -lt 1000 ] || { rm -f $spent; spent=; }
         done
         if [ -f i.end ] && IFS= read -r end <i.end && [ "$end" -le $at ]; then

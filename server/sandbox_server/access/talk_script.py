@@ -14,14 +14,14 @@ OPEN = (
 cd "$base/$id" 2>/dev/null && [ -f payload ] || { echo unknown; exit 0; }
 echo here
 at=0
-fed() { fed=0; [ -f i.fed ] && read -r fed <i.fed; fed=${fed:-0}; [ "$at" -ge "$fed" ] || at=$fed; }
+fed() { n=; [ ! -f i.fed ] || read -r n <i.fed; number "$n"; fed=$n; [ "$at" -ge "$fed" ] || at=$fed; }
 accepted() {
     while :; do
         fed; while part $at; do at=$((at+step)); done
         was=$at; fed; [ "$at" -ne "$was" ] || break
     done
 }
-printed() { n=0; [ ! -f "printed.$1" ] || read -r n <"printed.$1"; n=${n:-0}; }
+printed() { n=; [ ! -f "printed.$1" ] || read -r n <"printed.$1"; number "$n"; }
 oldest() { set -- "$1".*; n=0; [ ! -f "$1" ] || number "$1"; }
 state() {
     oldest o; of=$n; printed o; ot=$n; oldest e; ef=$n; printed e; et=$n; accepted
