@@ -50,6 +50,7 @@ def listens(port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("watch",), ("create", "-p", "lost", "--ready-path", "/never", "--wait")])
 def test_lost_service_is_reported_once_and_the_command_goes_on(
     make_service: Callable[..., Service], words: tuple[str, ...]
@@ -298,6 +299,7 @@ def full(server: socket.socket) -> list[socket.socket]:
     return waiting
 
 
+@pytest.mark.slow
 @pytest.mark.find(42)
 @pytest.mark.parametrize(
     ("there", "words", "seconds"),

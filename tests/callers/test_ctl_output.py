@@ -185,6 +185,7 @@ def test_a_token_is_never_shown(ctl: Ctl, tmp_path: Path) -> None:
         assert samples.CANARY not in one.stdout + one.stderr
 
 
+@pytest.mark.slow
 def test_wait_prints_progress_and_a_timeout_names_the_last_status(ctl: Ctl) -> None:
     words = ("--ready-path", "/", "--wait", "--timeout", "6", "--", "/bin/sleep", "1000")
     done = ctl("create", "-p", "demo", "--id", "slow", *words)

@@ -35,6 +35,7 @@ def test_waiting_after_an_update_does_not_take_the_old_pod_for_the_new_one(clien
     client.delete(made.sandbox_id)
 
 
+@pytest.mark.slow
 async def test_a_wait_that_runs_out_of_time_says_where_the_sandbox_stands(client: Client, aio: AsyncClient) -> None:
     never = pb.SandboxSpec(command=["/bin/sleep", "1000"], readiness=pb.Readiness(http_path="/"))
     made = client.create("demo", spec=never)

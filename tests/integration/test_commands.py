@@ -103,6 +103,7 @@ def test_the_service_forgets_old_history_and_requests_and_says_when_it_goes(
         assert next(told).status == NOT_SERVING
 
 
+@pytest.mark.slow
 @pytest.mark.fault(37)
 def test_silent_database_is_reported_by_the_health(
     make_service: Callable[..., Service], postgres: Callable[[], str]

@@ -113,6 +113,7 @@ def test_a_kept_volume_is_listed_and_deleted_by_its_own_calls(client: Client, se
     assert client.delete_volume(volume).status.reason == pb.REASON_DELETED
 
 
+@pytest.mark.slow
 def test_removal_of_a_kept_volume_leaves_the_ports_of_others_alone(make_service: Callable[..., Service]) -> None:
     service = make_service("--local-ports", "27310-27311").start()
     with service.client() as client:

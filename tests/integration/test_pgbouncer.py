@@ -46,6 +46,7 @@ async def test_two_replicas_write_and_follow_through_a_pool_of_transactions(pgbo
         await opened.store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(74)
 def test_a_service_starts_migrates_and_runs_behind_pgbouncer(
     make_service: Callable[..., Service], pgbouncer: str

@@ -31,6 +31,7 @@ def accepted(service: Service, token: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.find(41)
 def test_replaced_token_file_counts_from_the_next_call_on(make_service: Callable[..., Service], tmp_path: Path) -> None:
     path = tmp_path / "tenants.json"

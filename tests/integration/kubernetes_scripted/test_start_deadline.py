@@ -34,6 +34,7 @@ async def test_lost_readiness_is_starting_until_the_deadline_has_passed_since(ap
         assert (failed.status.transition_time - fallen.status.transition_time).total_seconds() >= DEADLINE * 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.fault(54)
 @pytest.mark.find(2)
 async def test_the_deadline_holds_while_the_engine_fails_and_backs_off(api: ScriptedApi, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ async def test_output_without_line_ends_arrives_whole_and_in_bounded_memory(work
     assert most < 32 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.fault(87)
 async def test_command_that_ignores_sigterm_is_killed_when_its_time_is_over(worker: Worker) -> None:
     started = await worker.shell("trap '' TERM; echo up; while :; do sleep 0.1; done", timeout_seconds=1)

@@ -211,6 +211,7 @@ async def test_too_long_a_message_ends_the_session_and_not_the_shell(browser: Br
     await again.run("echo $kept-there", "kept-there")
 
 
+@pytest.mark.slow
 async def test_browser_comes_back_at_its_offsets_and_nobody_else_ends_its_shell(
     browser: Browser, sandbox: str, service: Service
 ) -> None:
