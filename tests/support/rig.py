@@ -30,6 +30,7 @@ A = "suite-a"
 WITHIN = 30.0
 FAST = dataclasses.replace(
     Pace().faster(10),
+    busy_after=Pace.busy_after,
     controller_guard=Pace.controller_guard,
     plugin_within=Pace.plugin_within,
     probe_within=Pace.probe_within,
@@ -40,7 +41,10 @@ FAST = dataclasses.replace(
     local_alive=Pace.local_alive,
     local_drained_within=Pace.local_drained_within,
 )
-"""The pace of most tests. Programs that are not the service's own are no faster under it."""
+"""The pace of most tests. Programs that are not the service's own are no faster under it, and on a busy machine an API server
+of the tests may fail to answer for a while, which is to show in no status."""
+BUSY_SOON = dataclasses.replace(FAST, busy_after=Pace.busy_after / 10)
+"""For tests of an API server that cannot act for long."""
 LONG_ALIVE = dataclasses.replace(FAST, local_alive=3.0)
 """For programs that end at once, which on a busy machine takes a while: they must not be taken for running before."""
 

@@ -4,13 +4,19 @@ import asyncio
 
 import pytest
 from aiohttp import web
+from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.support.rig import A, Rig
+from tests.support.rig import BUSY_SOON, A, Rig
 from tests.support.scripted import CLAIM, CLAIMS, INGRESSES, SERVICES, SETS, hang, lose, until, writes
 from tests.support.scripted_api import ScriptedApi, status
 
 WORDS = 'failed calling webhook "w": no endpoints available'
+
+
+@pytest.fixture
+def pace() -> Pace:
+    return BUSY_SOON
 
 
 def refuse(api: ScriptedApi, code: int, *methods: str, headers: dict[str, str] | None = None) -> None:
