@@ -75,8 +75,9 @@ test-kubernetes: $(STAMP) ## build the control plane when needed and run its sui
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 # It needs the languages themselves and their package registries. What it builds is kept in .callers for the next time.
+test-callers: JOBS = 2
 test-callers: $(STAMP) ## run the examples of every language, LangChain's suite, grpcurl, buf and the health probe against the service
-	$(BIN)/python -m pytest tests/examples -o timeout=900 $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/examples -o timeout=900 $(ARGS)
 
 faults: $(STAMP) ## print each row of tests/FAULTS.md with its tests, and fail where a row has none
 	@$(BIN)/python -m tests.faults

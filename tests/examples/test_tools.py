@@ -14,11 +14,12 @@ import pytest
 from sandbox_client import Client
 
 from tests.support.certificates import certificate
+from tests.support.examples import BUILT, MARKS, ROOT
+from tests.support.once import once
 from tests.support.ports import free_port
 from tests.support.service import Service
 
-ROOT = Path(__file__).parents[2]
-BIN = ROOT / ".callers" / "bin"
+BIN = BUILT / "bin"
 MODULES = ("github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3", "github.com/grpc-ecosystem/grpc-health-probe@v0.4.62")
 TOKEN = "token-of-the-first-tenant"
 SERVICE = "sandbox.v1.SandboxService"
@@ -28,8 +29,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def run() -> Run:
     """Runs a tool, installed by Go or beside this Python."""
-    for module in MODULES:
-        subprocess.run(["go", "install", module], env={**os.environ, "GOBIN": str(BIN)}, check=True)
+
+    def install() -> None:
+        for module in MODULES:
+            subprocess.run(["go", "install", module], env={**os.environ, "GOBIN": str(BIN)}, check=True)
+
+    once(MARKS / "tools", install)
     path = os.pathsep.join([str(BIN), str(Path(sys.executable).parent), os.environ["PATH"]])
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

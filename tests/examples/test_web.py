@@ -25,7 +25,8 @@ from tests.support import browser, relay
 from tests.support.browser import Page
 from tests.support.certificates import certificate
 from tests.support.envoy import Envoy, tls
-from tests.support.examples import ENVIRONMENT, ROOT
+from tests.support.examples import ENVIRONMENT, MARKS, ROOT
+from tests.support.once import once
 from tests.support.ports import free_port
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -54,8 +55,12 @@ def built(copied: Path) -> Path:
     assert found is not None
     *build, run = found[1].splitlines()
     assert run == ".venv/bin/envoy -c envoy.yaml --disable-hot-restart"
-    for command in build:
-        subprocess.run(["bash", "-ec", command], cwd=copied / "web", env=ENVIRONMENT, check=True)
+
+    def make() -> None:
+        for command in build:
+            subprocess.run(["bash", "-ec", command], cwd=copied / "web", env=ENVIRONMENT, check=True)
+
+    once(MARKS / "web", make)
     return copied / "web"
 
 

@@ -11,6 +11,8 @@ PAGE = (ROOT / "examples" / "README.md").read_text()
 LANGUAGES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name != "web")
 BUILT = ROOT / ".callers"
 """A copy of the examples, with what was built of them."""
+MARKS = BUILT / "marks"
+"""A file for each of its parts, which says in which run of pytest that was built."""
 MADE = (".venv", "gen", "dist", "node_modules", "target")
 """What somebody who followed the page has in the examples themselves."""
 ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
