@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,7 +13,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
-from sandbox_server.rpc import server
+from sandbox_server.rpc import calls, server
 from sandbox_server.rpc.receive import Stream
 
 from tests.support import bare
@@ -153,11 +156,47 @@ async def test_stop_does_not_wait_for_a_watch() -> None:
     async with served() as (streams, serving, channel):
         watch = await begun(streams, channel, "Watch")
         await asyncio.wait_for(serving.stop(30), 5 * PATIENCE)
-        assert await watch.code() is not grpc.StatusCode.OK
+        assert await watch.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_stop_ends_a_stream_when_its_grace_is_over() -> None:
     async with served() as (streams, serving, channel):
         upload = await begun(streams, channel, "Upload")
         await asyncio.wait_for(serving.stop(0.3), 5 * PATIENCE)
-        assert await upload.code() is not grpc.StatusCode.OK
+        assert await upload.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:0", "[::1]:0", "unix:{}", "unix://{}", "unix:relative"])
+async def test_calls_that_a_server_ends_are_to_be_tried_again_wherever_it_listens(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # gRPC itself ends calls that have just arrived with CANCELLED, which no client tries again.
+    monkeypatch.chdir(tmp_path)
+    ended: set[grpc.StatusCode] = set()
+    for _ in range(3):
+        serving = server.Server((Streams(),), calls.Calls(bare.ANYONE, Pace(last_calls=0.05)))
+        listen = form.format(tmp_path / "socket")
+        port = await serving.start(listen, None)
+        with ThreadPoolExecutor() as callers:
+            stopped = threading.Event()
+            address = listen.replace(":0", f":{port}")
+            flood = [asyncio.wrap_future(callers.submit(called_until, stopped, address)) for _ in range(8)]
+            await asyncio.sleep(0.3)
+            await serving.stop(1)
+            stopped.set()
+            ended.update(*await asyncio.gather(*flood))
+    assert ended == {grpc.StatusCode.UNAVAILABLE}
+
+
+def called_until(stopped: threading.Event, address: str) -> set[grpc.StatusCode]:
+    """Calls again and again, and returns how the calls ended that failed."""
+    ended: set[grpc.StatusCode] = set()
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
+    with grpc.insecure_channel(address, options) as channel:
+        call = channel.stream_unary("/tests.Streams/Upload")
+        while not stopped.is_set():
+            try:
+                call(iter([written("a")]), timeout=20 * PATIENCE)
+            except grpc.RpcError as error:
+                ended.add(error.code())
+    return ended

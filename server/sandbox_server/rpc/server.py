@@ -5,7 +5,10 @@ It has the services of the contract, health and reflection on one address.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -48,6 +51,7 @@ class Server:
             calls.inbox, calls.authenticator, (*names, public.HEALTH, reflection.SERVICE_NAME)
         )
         self._server = grpc.aio.server(options=OPTIONS)
+        self._place: int | str | None = None
 
     async def start(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         """Begins to serve, with the health NOT_SERVING, and returns the port. Raises OSError if it cannot listen."""
@@ -74,6 +78,8 @@ class Server:
         except RuntimeError:
             raise OSError(f"listen: {listen} cannot be had: it is taken, or not an address of this machine") from None
         await self._server.start()
+        path = listen.removeprefix("unix:")
+        self._place = port if path == listen else _path(path)
         return port
 
     @property
@@ -88,8 +94,7 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Refuses new calls with UNAVAILABLE, waits up to `grace` seconds for open calls that have an end, then closes.
 
-        Assumes that the caller has ended the watches. gRPC's own `stop` would answer new calls with CANCELLED, which
-        clients do not retry.
+        Assumes that the caller has ended the watches.
         """
         self._health.serving(False)
         with contextlib.suppress(TimeoutError):
@@ -98,5 +103,38 @@ class Server:
         await self.close()
 
     async def close(self) -> None:
-        """Ends all calls and closes all connections at once."""
+        """Ends all calls and closes all connections at once.
+
+        gRPC's own `stop` ends calls that have just arrived with CANCELLED, which clients do not retry. Where the connection
+        ends, they fail with UNAVAILABLE.
+        """
+        _hang_up(self._place)
         await self._server.stop(None)
+
+
+def _hang_up(place: int | str | None) -> None:
+    """Shuts down the listener at a port, or at a path, and then its connections."""
+    with contextlib.ExitStack() as opened:
+        found = [one for one in map(opened.enter_context, _sockets()) if _place(one) == place]
+        for one in sorted(found, key=lambda one: -one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+def _sockets() -> Iterator[socket.socket]:
+    """Yields each socket of this process, under a descriptor of its own."""
+    for path in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if path.is_socket():
+                yield socket.socket(fileno=os.dup(int(path.name)))
+
+
+def _place(one: socket.socket) -> int | str:
+    """Returns the port of a socket, or its path. An accepted one has that of its listener."""
+    address = one.getsockname()
+    return int(address[1]) if one.family in (socket.AF_INET, socket.AF_INET6) else _path(str(address))
+
+
+def _path(text: str) -> str:
+    """Returns a path that begins with one slash, where it begins with several: gRPC takes unix:///path for such a one."""
+    return f"/{text.lstrip('/')}" if text.startswith("/") else text
