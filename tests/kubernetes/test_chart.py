@@ -301,11 +301,11 @@ def test_the_network_is_open_to_those_who_are_named() -> None:
 
 
 def test_page_of_terminals_is_served_where_its_url_is_given_and_nowhere_else() -> None:
-    assert loaded(server(production())).access_address == ""
+    assert loaded(server(production())).access_addresses == ()
     objects = production(**{"terminals.url": "https://terminals.example.com"})
     chosen = loaded(server(objects))
     (port,) = [one["containerPort"] for one in server(objects)["ports"] if one["name"] == "terminals"]
-    assert (chosen.access_address, chosen.access_url) == (f"0.0.0.0:{port}", "https://terminals.example.com")
+    assert (chosen.access_addresses, chosen.access_url) == ((f"0.0.0.0:{port}",), "https://terminals.example.com")
     (service,), (policy,) = objects["Service"], objects["NetworkPolicy"]
     assert {"name": "terminals", "port": port, "targetPort": "terminals"} in service["spec"]["ports"]
     assert {"ports": [{"port": "terminals"}]} in policy["spec"]["ingress"]
