@@ -21,7 +21,7 @@ from tests.support import programs, relay, samples
 from tests.support.ports import free_port
 from tests.support.service import Service
 from tests.support.variants import some
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -99,8 +99,11 @@ def test_the_service_forgets_old_history_and_requests_and_says_when_it_goes(
         told = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
         while next(told).status != SERVING:
             pass
-        assert service.terminate() == 0
+        assert service.process is not None
+        service.process.terminate()
+        # While the connection is there: what a caller has not read goes with it.
         assert next(told).status == NOT_SERVING
+        assert service.process.wait(timeout=30 * PATIENCE) == 0
 
 
 @pytest.mark.slow
