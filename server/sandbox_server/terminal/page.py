@@ -111,7 +111,6 @@ class Page:
         return socket
 
 
-@functools.cache
 async def _listening(runner: web.AppRunner, addresses: Sequence[str], context: ssl.SSLContext | None) -> str:
     """Listens at the first of the addresses that is free, and returns its host. Raises OSError if none is."""
     refused = ""
@@ -126,5 +125,6 @@ async def _listening(runner: web.AppRunner, addresses: Sequence[str], context: s
     raise OSError(f"access-listen: {refused}: name another one, or none")
 
 
+@functools.cache
 def _read(name: str) -> bytes:
     return (_STATIC / name).read_bytes()

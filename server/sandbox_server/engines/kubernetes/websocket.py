@@ -17,8 +17,8 @@ else:
 class WebSocket(Base):
     """A WebSocket that drops on close what the other side has not taken by then.
 
-    Nobody needs that data any more. aiohttp would keep the connection open until all of it is sent. A program in a sandbox that
-    reads nothing would keep it open for ever, and would not learn that its caller has left.
+    Without this, aiohttp keeps the connection open until the unsent data is sent, which never happens if the program in the
+    sandbox reads nothing. That program then never learns that its caller has left.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
