@@ -321,6 +321,8 @@ class SandboxAccessServicer:
         sandbox.
         ABORTED              FILE_CHANGED: the file was changed while it was read; the content that was sent may be of both
         times. Read it again.
+        DEADLINE_EXCEEDED    RESPONSE_NOT_TAKEN: the caller read nothing for 60 s. Call again with the offset of what is
+        missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

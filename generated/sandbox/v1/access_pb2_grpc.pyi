@@ -213,6 +213,8 @@ class SandboxAccessStub:
                            sandbox.
       ABORTED              FILE_CHANGED: the file was changed while it was read; the content that was sent may be of both
                            times. Read it again.
+      DEADLINE_EXCEEDED    RESPONSE_NOT_TAKEN: the caller read nothing for 60 s. Call again with the offset of what is
+                           missing.
     """
     WriteFile: _grpc.StreamUnaryMultiCallable[_access_pb2.WriteFileRequest, _access_pb2.WriteFileResponse]
     """WriteFile writes a regular file.
@@ -493,6 +495,8 @@ class SandboxAccessAsyncStub(SandboxAccessStub):
                            sandbox.
       ABORTED              FILE_CHANGED: the file was changed while it was read; the content that was sent may be of both
                            times. Read it again.
+      DEADLINE_EXCEEDED    RESPONSE_NOT_TAKEN: the caller read nothing for 60 s. Call again with the offset of what is
+                           missing.
     """
     WriteFile: _aio.StreamUnaryMultiCallable[_access_pb2.WriteFileRequest, _access_pb2.WriteFileResponse]  # type: ignore[assignment]
     """WriteFile writes a regular file.
@@ -836,6 +840,8 @@ class SandboxAccessServicer(metaclass=_abc_1.ABCMeta):
                                sandbox.
           ABORTED              FILE_CHANGED: the file was changed while it was read; the content that was sent may be of both
                                times. Read it again.
+          DEADLINE_EXCEEDED    RESPONSE_NOT_TAKEN: the caller read nothing for 60 s. Call again with the offset of what is
+                               missing.
         """
 
     @_abc_1.abstractmethod

@@ -2583,7 +2583,7 @@ class Access(_message.Message):
     tenant_file_calls: _builtins.int
     """Calls about files of all sandboxes of a tenant that are open at one replica."""
     write_silence_seconds: _builtins.float
-    """Seconds after which a WriteFile ends whose caller sends nothing."""
+    """Seconds after which a WriteFile ends whose caller sends nothing, and a ReadFile whose caller reads nothing."""
     def __init__(
         self,
         *,

@@ -136,7 +136,7 @@ class Pace:
     """Between two looks at whether the service stops, or input that a command did not read yet is taken now."""
     access_idle: float = 60
     """Without input after which a call that writes leaves the sandbox. One to an exec returns with the next input, which costs
-    the start of a program; one of a file ends, as the contract says."""
+    the start of a program; one of a file ends, as the contract says, and so does a read of a file that nobody takes."""
     access_end_shown_within: float = 2
     """For the end of a sandbox to show after that of a program in it."""
 

@@ -21,3 +21,15 @@ async def within(most: float, caller: Caller, work: Awaitable[T]) -> T:
         raise errors.DeadlineExceeded(
             "DEADLINE_EXCEEDED", "the call's time ran out: repeat it, a mutation with the same request_id"
         ) from None
+
+
+async def taken(most: float, sending: Awaitable[None]) -> None:
+    """Returns when a message of a stream is on its way. Raises `errors.DeadlineExceeded` if the caller does not make room for
+    it within `most` seconds."""
+    try:
+        async with asyncio.timeout(most):
+            await sending
+    except TimeoutError:
+        raise errors.DeadlineExceeded(
+            "RESPONSE_NOT_TAKEN", f"nothing was read for {most:g} s: call again, from the end of what was read"
+        ) from None

@@ -67,12 +67,12 @@ class FileCalls:
         to = where(principal, request, negative)
 
         async def begin(file: File) -> None:
-            await caller.write(pb.ReadFileResponse(file=pb.FileInfo(**file_fields(file))).SerializeToString())
+            await send(pb.ReadFileResponse(file=pb.FileInfo(**file_fields(file))).SerializeToString())
 
-        async def send(data: bytes) -> None:
-            await caller.write(_data(data))
+        async def send(message: bytes) -> None:
+            await deadlines.taken(self._file_pace.access_idle, caller.write(message))
 
-        await self._files.read(to, request.offset, limit, begin, send)
+        await self._files.read(to, request.offset, limit, begin, lambda data: send(_data(data)))
 
     async def WriteFile(self, principal: Principal, requests: Stream[pb.WriteFileRequest], _caller: Caller) -> Fields:
         first = requests.first

@@ -76,6 +76,14 @@ async def refused(call: Awaitable[Any]) -> tuple[str, str]:
     return refusal(caught.value)[:2]
 
 
+async def outcome(call: Awaitable[Any]) -> str:
+    try:
+        await call
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
 @BOTH
 async def test_files_of_any_name_are_written_read_and_described(filer: Filer, rig: LocalRig, home: Path) -> None:
     content = bytes(range(256)) * 3
@@ -328,6 +336,31 @@ async def test_write_whose_caller_sends_nothing_ends_and_leaves_the_former_file(
         assert (await filer.stat(b"file")).size == len("former")
         await rig.there(lambda: left(home) == [])
     assert (home / "file").read_text() == "former"
+
+
+@BOTH
+async def test_read_whose_caller_takes_nothing_ends(
+    rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.settings["base_pace"] = dataclasses.replace(rig.settings["base_pace"], access_idle=0.2)
+    monkeypatch.setattr(asking, "OF_SANDBOX", 1)
+    await rig.restart()
+    async with filing(rig, A) as filer:
+        # More than all buffers between the two take.
+        with (home / "file").open("wb") as file:
+            file.truncate(64 << 20)
+        messages = aiter(filer.reading(b"file"))
+        await anext(messages)
+        assert await refused(filer.stat(b"file")) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
+        async with asyncio.timeout(10):
+            while await outcome(filer.stat(b"file")) != "OK":
+                await asyncio.sleep(0.05)
+        taken = 0
+        with pytest.raises(grpc.RpcError) as caught:
+            async for one in messages:
+                taken += len(one.data)
+        assert refusal(caught.value)[:2] == ("DEADLINE_EXCEEDED", "RESPONSE_NOT_TAKEN")
+        assert taken < 64 << 20
 
 
 async def test_what_a_killed_write_left_is_removed_by_the_next_one(filer: Filer, home: Path) -> None:
