@@ -339,9 +339,7 @@ async def test_write_whose_caller_sends_nothing_ends_and_leaves_the_former_file(
 
 
 @BOTH
-async def test_read_whose_caller_takes_nothing_ends(
-    rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_read_whose_caller_takes_nothing_ends(rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.settings["base_pace"] = dataclasses.replace(rig.settings["base_pace"], access_idle=0.2)
     monkeypatch.setattr(asking, "OF_SANDBOX", 1)
     await rig.restart()
