@@ -72,6 +72,7 @@ test-upgrade: $(STAMP) ## replace the previous release by this one, and this one
 # Each worker has a control plane of its own.
 test-kubernetes: JOBS = 2
 test-kubernetes: $(STAMP) ## build the control plane when needed and run its suite
+	@tests/kubernetes/csi/build.sh >/dev/null
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/kubernetes -o timeout=900 -W default::pytest.PytestUnraisableExceptionWarning $(ARGS)
 
 # It needs the languages themselves and their package registries. What it builds is kept in .callers for the next time.
