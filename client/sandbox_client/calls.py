@@ -195,9 +195,17 @@ def update_env(
 
 
 def status(
-    sandbox: Named, *, namespace: str = "", min_sequence: int = 0, timeout: float | None = None
+    sandbox: Named,
+    *,
+    namespace: str = "",
+    min_sequence: int = 0,
+    include_usage: bool = False,
+    timeout: float | None = None,
 ) -> Call[pb.SandboxStatus]:
     """Returns the current status. With `min_sequence` it is no older than that sequence.
+
+    With `include_usage` it has `usage`, how full the disk is, where that can be measured: `volume_usage` raises why it
+    cannot.
 
     >>> made = client.create("demo", command=["sleep", "1000"])
     >>> status = Status.of(client.wait_until(made, "RUNNING"))
@@ -205,7 +213,9 @@ def status(
     RUNNING READY UTC
     """
     sandbox_id, namespace = target(sandbox, namespace)
-    request = pb.GetStatusRequest(sandbox_id=sandbox_id, namespace=namespace, min_sequence=min_sequence)
+    request = pb.GetStatusRequest(
+        sandbox_id=sandbox_id, namespace=namespace, min_sequence=min_sequence, include_usage=include_usage
+    )
     return Call("GetStatus", request, "status", timeout)
 
 

@@ -13,6 +13,7 @@ from sandbox_client import words
 from sandboxctl import advice, show
 
 _Rows = list[tuple[str, str | Text]]
+_GIB = 1 << 30
 
 
 def gone(one: pb.SandboxStatus) -> bool:
@@ -22,7 +23,7 @@ def gone(one: pb.SandboxStatus) -> bool:
 
 def status(one: pb.SandboxStatus) -> Table:
     """Returns all of a status."""
-    rows = _now(one) + _ends(one) + _volume(one) + _names(one)
+    rows = _now(one) + _ends(one) + _volume(one) + _usage(one) + _names(one)
     for condition in one.conditions:
         kind = words.short(pb.ConditionType, condition.type).lower().replace("_", " ")
         value = words.short(pb.ConditionStatus, condition.status).lower()
@@ -87,6 +88,21 @@ def _volume(one: pb.SandboxStatus) -> _Rows:
         return []
     bound = "bound" if one.volume.bound else "not bound"
     return [("volume", f"{one.volume.name}, {one.volume.size}, {bound}")]
+
+
+def _usage(one: pb.SandboxStatus) -> _Rows:
+    if not one.HasField("usage"):
+        return []
+    usage = one.usage
+    rows: _Rows = [("used", _share(usage.used_bytes / _GIB, usage.capacity_bytes / _GIB, ".2f", "GiB"))]
+    if usage.capacity_inodes:
+        rows.append(("used inodes", _share(usage.used_inodes, usage.capacity_inodes, "d", "inodes")))
+    return rows
+
+
+def _share(used: float, capacity: float, how: str, unit: str) -> str:
+    percent = f" ({100 * used / capacity:.0f} %)" if capacity else ""
+    return f"{used:{how}} of {capacity:{how}} {unit}{percent}"
 
 
 def _names(one: pb.SandboxStatus) -> _Rows:

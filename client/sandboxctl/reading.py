@@ -21,14 +21,30 @@ _EVENTS = 10
 """How many events `describe` shows."""
 
 
-def status(sandbox_ids: Ids = None, selector: Selector = "") -> None:
+def status(
+    sandbox_ids: Ids = None,
+    selector: Selector = "",
+    usage: Annotated[bool, typer.Option("--usage", help="measure how full the disks are")] = False,
+) -> None:
     """Show the status of sandboxes, and why it is so."""
     meant = targets.of(sandbox_ids, selector)
 
     def read(namespace: str, sandbox_id: str) -> pb.SandboxStatus:
+        if usage:
+            return _measured(namespace, sandbox_id)
         return chosen.client.status(sandbox_id, namespace=namespace)
 
     settling.collected(meant, read, lambda found: answers.statuses(found, meant.single))
+
+
+def _measured(namespace: str, sandbox_id: str) -> pb.SandboxStatus:
+    """Returns a status with how full the disk is, and prints why where that is not known."""
+    call = calls.status(sandbox_id, namespace=namespace, include_usage=True)
+    answer = chosen.client.call(calls.Call[pb.GetStatusResponse](call.method, call.request, "", call.timeout))
+    if answer.HasField("usage_missing"):
+        missing = answer.usage_missing
+        show.err.print(f"{sandbox_id}: the disk was not measured: {missing.reason}: {show.printable(missing.message)}")
+    return answer.status
 
 
 def get(sandbox_ids: Ids = None, selector: Selector = "") -> None:

@@ -145,15 +145,16 @@ async def service(
         reflection=settings.reflection,
     )
     asking = Asking(found, engine, pace)
+    files = Files(event_store, asking)
     server = Server(
         (
-            Servicer(sandboxes, found, settings.defaults, settings.policy, pace, deployment),
+            Servicer(sandboxes, found, files, settings.defaults, settings.policy, pace, deployment),
             AccessServicer(
                 execs,
                 streams,
                 Logs(found, engine, pace),
                 Ports(found, engine, pace),
-                Files(event_store, asking),
+                files,
                 Trees(event_store, asking),
                 terminals,
                 pace,

@@ -51,6 +51,19 @@ def long(client: Client) -> Iterator[pb.Sandbox]:
     assert made.sandbox_id == LONG
 
 
+def test_status_shows_how_full_the_disk_is_or_why_that_is_not_known(ctl: Ctl, long: pb.Sandbox, client: Client) -> None:
+    assert "used" not in ctl("status", LONG).stdout
+    shown = ctl("status", LONG, "--usage")
+    (line,) = [one for one in shown.stdout.splitlines() if one.startswith("used ")]
+    assert " GiB (" in line and line.endswith(" %)")
+    assert shown.stderr == ""
+    client.stop(LONG)
+    client.wait_until(LONG, "STOPPED", timeout=20)
+    stopped = ctl("status", LONG, "--usage")
+    assert (stopped.returncode, "used" in stopped.stdout) == (0, False)
+    assert "the disk was not measured: SANDBOX_NOT_RUNNING: " in stopped.stderr
+
+
 def test_no_id_or_url_is_cut_on_a_narrow_terminal(ctl: Ctl, long: pb.Sandbox) -> None:
     (line,) = [one for one in ctl("list").stdout.splitlines() if LONG in one]
     assert line.split()[:4] == [LONG, "a-project-with-a-long-name", "RUNNING", "READY"]

@@ -77,6 +77,8 @@ async def test_async_files_are_those_of_the_other_client(sandbox: str, service: 
         assert [one.path async for one in far.files.list(sandbox, "asynchronous")] == [written.path]
         usage = await far.volume_usage(sandbox)
         assert usage.capacity_bytes == client.volume_usage(sandbox).capacity_bytes > usage.used_bytes
+        status = await far.status(sandbox, include_usage=True)
+        assert status.usage.capacity_bytes == usage.capacity_bytes
         await far.files.move(sandbox, written.path, "asynchronous/plain")
         with pytest.raises(errors.FailedPrecondition):
             await far.files.remove(sandbox, "asynchronous")

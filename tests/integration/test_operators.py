@@ -178,6 +178,9 @@ async def test_a_sandbox_of_any_tenant_is_read_by_its_namespace(served: Served) 
     status = (await call(served, pb.GetStatusRequest(**named))).status
     assert (status.tenant, status.namespace, status.sandbox_id) == ("red", "red-2", "a")
     assert (await call(served, pb.GetSandboxRequest(**named))).sandbox.status == status
+    # What is in a sandbox is not for an operator that only reads.
+    measured = await call(served, pb.GetStatusRequest(include_usage=True, **named))
+    assert (measured.status, measured.usage_missing.reason) == (status, "OPERATOR_READS_ONLY")
     ended = await call(served, pb.GetStatusRequest(namespace="blue-1", sandbox_id="ended"))
     assert (ended.status.tenant, ended.status.phase) == ("blue", pb.PHASE_TERMINATED)
     reached = await call(served, pb.WaitForPhaseRequest(phase=pb.PHASE_CREATING, **named))

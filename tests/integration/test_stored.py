@@ -98,8 +98,9 @@ class Service:
         engine: Any = Engine()
         sandboxes = manager.StatefulSetManager(self.store, self.feed, engine, Sole(engine))
         entered = Sandboxes(self.feed, engine, Pace())
+        nobody: Any = None
         self._servicer = servicer.Servicer(
-            sandboxes, entered, SETTINGS.defaults, SETTINGS.policy, Pace(), samples.DEPLOYMENT
+            sandboxes, entered, nobody, SETTINGS.defaults, SETTINGS.policy, Pace(), samples.DEPLOYMENT
         )
 
     @contextlib.asynccontextmanager

@@ -36,6 +36,7 @@ FAST = dataclasses.replace(
     probe_within=Pace.probe_within,
     access_idle=Pace.access_idle,
     access_within=Pace.access_within,
+    usage_within=Pace.usage_within,
     access_stored_within=Pace.access_stored_within,
     access_end_shown_within=Pace.access_end_shown_within,
     local_alive=Pace.local_alive,

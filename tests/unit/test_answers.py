@@ -66,7 +66,9 @@ async def test_every_unary_call_ends_in_time_whatever_its_caller_allows(
     assert Pace.call_most == 30
     stuck: Any = Stuck()
     chosen = Settings()
-    methods = servicer.Servicer(stuck, stuck, chosen.defaults, chosen.policy, Pace(call_most=0.05), samples.DEPLOYMENT)
+    methods = servicer.Servicer(
+        stuck, stuck, stuck, chosen.defaults, chosen.policy, Pace(call_most=0.05), samples.DEPLOYMENT
+    )
     asked = getattr(methods, type(request_).__name__.removesuffix("Request"))
     async with asyncio.timeout(5):
         with pytest.raises(errors.DeadlineExceeded) as caught:

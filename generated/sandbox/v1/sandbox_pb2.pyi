@@ -1175,6 +1175,7 @@ class SandboxStatus(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     STORAGE_SIZE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """The sandbox."""
     namespace: _builtins.str
@@ -1251,6 +1252,10 @@ class SandboxStatus(_message.Message):
     def resources(self) -> Global___Resources:
         """The CPU and memory that it was asked to have, as in its spec. It uses them while it has a pod."""
 
+    @_builtins.property
+    def usage(self) -> Global___DiskUsage:
+        """How full its disk is; only in the answer to a GetStatus with include_usage, and unset where it could not be measured."""
+
     def __init__(
         self,
         *,
@@ -1283,15 +1288,18 @@ class SandboxStatus(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         resources: Global___Resources | None = ...,
         storage_size: _builtins.str = ...,
+        usage: Global___DiskUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "create_time", b"create_time", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "resources", b"resources", "transition_time", b"transition_time", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_usage", b"_usage", "_volume", b"_volume", "create_time", b"create_time", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "resources", b"resources", "transition_time", b"transition_time", "usage", b"usage", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_volume", b"_volume", "conditions", b"conditions", "create_time", b"create_time", "desired_state", b"desired_state", "dns_name", b"dns_name", "generation", b"generation", "labels", b"labels", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "remedy", b"remedy", "resources", b"resources", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "storage_size", b"storage_size", "tenant", b"tenant", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption", "_last_exit", b"_last_exit", "_usage", b"_usage", "_volume", b"_volume", "conditions", b"conditions", "create_time", b"create_time", "desired_state", b"desired_state", "dns_name", b"dns_name", "generation", b"generation", "labels", b"labels", "last_disruption", b"last_disruption", "last_exit", b"last_exit", "message", b"message", "namespace", b"namespace", "observed_generation", b"observed_generation", "phase", b"phase", "project", b"project", "public_url", b"public_url", "reason", b"reason", "remedy", b"remedy", "resources", b"resources", "restart_count", b"restart_count", "sandbox_id", b"sandbox_id", "sequence", b"sequence", "service_name", b"service_name", "stale", b"stale", "stateful_set_name", b"stateful_set_name", "storage_size", b"storage_size", "tenant", b"tenant", "transition_time", b"transition_time", "ttyd_url", b"ttyd_url", "uid", b"uid", "usage", b"usage", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_disruption: _TypeAlias = _typing.Literal["last_disruption"]  # noqa: Y015
     _WhichOneofArgType__last_disruption: _TypeAlias = _typing.Literal["_last_disruption", b"_last_disruption"]  # noqa: Y015
     _WhichOneofReturnType__last_exit: _TypeAlias = _typing.Literal["last_exit"]  # noqa: Y015
     _WhichOneofArgType__last_exit: _TypeAlias = _typing.Literal["_last_exit", b"_last_exit"]  # noqa: Y015
+    _WhichOneofReturnType__usage: _TypeAlias = _typing.Literal["usage"]  # noqa: Y015
+    _WhichOneofArgType__usage: _TypeAlias = _typing.Literal["_usage", b"_usage"]  # noqa: Y015
     _WhichOneofReturnType__volume: _TypeAlias = _typing.Literal["volume"]  # noqa: Y015
     _WhichOneofArgType__volume: _TypeAlias = _typing.Literal["_volume", b"_volume"]  # noqa: Y015
     @_typing.overload
@@ -1299,9 +1307,53 @@ class SandboxStatus(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_exit) -> _WhichOneofReturnType__last_exit | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usage) -> _WhichOneofReturnType__usage | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__volume) -> _WhichOneofReturnType__volume | None: ...
 
 Global___SandboxStatus: _TypeAlias = SandboxStatus  # noqa: Y015
+
+@_typing.final
+class DiskUsage(_message.Message):
+    """DiskUsage is how full the disk of a sandbox is, as its file system at /home/agent says. On the local engine that is the
+    machine's.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    USED_INODES_FIELD_NUMBER: _builtins.int
+    CAPACITY_INODES_FIELD_NUMBER: _builtins.int
+    MEASURED_AT_FIELD_NUMBER: _builtins.int
+    used_bytes: _builtins.int
+    """How many bytes are used."""
+    capacity_bytes: _builtins.int
+    """How many bytes the disk has. A part of them may be for root alone."""
+    used_inodes: _builtins.int
+    """How many inodes are used: files, directories and links."""
+    capacity_inodes: _builtins.int
+    """How many inodes the disk has. 0: as many as it needs."""
+    @_builtins.property
+    def measured_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was measured."""
+
+    def __init__(
+        self,
+        *,
+        used_bytes: _builtins.int = ...,
+        capacity_bytes: _builtins.int = ...,
+        used_inodes: _builtins.int = ...,
+        capacity_inodes: _builtins.int = ...,
+        measured_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "capacity_inodes", b"capacity_inodes", "measured_at", b"measured_at", "used_bytes", b"used_bytes", "used_inodes", b"used_inodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskUsage: _TypeAlias = DiskUsage  # noqa: Y015
 
 @_typing.final
 class CreateSandboxRequest(_message.Message):
@@ -1598,22 +1650,26 @@ class GetStatusRequest(_message.Message):
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     MIN_SEQUENCE_FIELD_NUMBER: _builtins.int
+    INCLUDE_USAGE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """The sandbox. Required."""
     namespace: _builtins.str
     """Its namespace. Empty: the tenant's first."""
     min_sequence: _builtins.int
     """Wait until this replica has seen this sequence, such as the one in a mutation's answer. 0: do not wait."""
+    include_usage: _builtins.bool
+    """Measure how full the disk is, which takes a program that runs in the sandbox for a moment, as GetVolumeUsage does."""
     def __init__(
         self,
         *,
         sandbox_id: _builtins.str = ...,
         namespace: _builtins.str = ...,
         min_sequence: _builtins.int = ...,
+        include_usage: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_sequence", b"min_sequence", "namespace", b"namespace", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_usage", b"include_usage", "min_sequence", b"min_sequence", "namespace", b"namespace", "sandbox_id", b"sandbox_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1626,22 +1682,56 @@ class GetStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
+    USAGE_MISSING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> Global___SandboxStatus:
         """The current status."""
+
+    @_builtins.property
+    def usage_missing(self) -> Global___UsageMissing:
+        """With include_usage: why the status has no usage; unset if it has."""
 
     def __init__(
         self,
         *,
         status: Global___SandboxStatus | None = ...,
+        usage_missing: Global___UsageMissing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_usage_missing", b"_usage_missing", "status", b"status", "usage_missing", b"usage_missing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_usage_missing", b"_usage_missing", "status", b"status", "usage_missing", b"usage_missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__usage_missing: _TypeAlias = _typing.Literal["usage_missing"]  # noqa: Y015
+    _WhichOneofArgType__usage_missing: _TypeAlias = _typing.Literal["_usage_missing", b"_usage_missing"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usage_missing) -> _WhichOneofReturnType__usage_missing | None: ...
+
+Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class UsageMissing(_message.Message):
+    """UsageMissing is why the disk of a sandbox could not be measured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The reason of the error that GetVolumeUsage would answer with, such as SANDBOX_NOT_RUNNING."""
+    message: _builtins.str
+    """The same for people; its wording may change."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+Global___UsageMissing: _TypeAlias = UsageMissing  # noqa: Y015
 
 @_typing.final
 class UpdateEnvVarsRequest(_message.Message):

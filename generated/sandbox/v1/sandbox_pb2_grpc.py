@@ -212,7 +212,9 @@ class SandboxServiceServicer:
         """GetStatus returns the current status.
 
         Answers at once, with min_sequence as soon as this replica has seen that sequence. A live sandbox is read from
-        memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read.
+        memory. Allowed in every phase, after PHASE_TERMINATED too; a repeat is a new read. With include_usage it first measures
+        how full the disk is, for at most 5 s and at most half of the time that the call has left, and answers without the usage
+        where that fails.
 
         Errors, besides those of any call:
         NOT_FOUND          SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.

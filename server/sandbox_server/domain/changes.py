@@ -37,7 +37,7 @@ _FIELDS: dict[str, Callable[[Sandbox], Any]] = {
     "storage_size": attrgetter("spec.storage.size"),
 }
 """What each field of `SandboxStatus` follows from, in the order of the contract: all but `sequence`, which differs in every
-event, and `stale`, which no event has."""
+event, and `stale` and `usage`, which no event has."""
 
 
 def between(before: Sandbox, after: Sandbox) -> tuple[str, ...]:

@@ -127,6 +127,8 @@ class Pace:
 
     access_within: float = 10
     """For a program in a sandbox to answer, and for its input to be taken. A busy sandbox may be slow, and a call has 30 s."""
+    usage_within: float = 5
+    """For a disk to be measured that a status or the service itself asks for. A status is not waited for as long as a file."""
     access_stored_within: float = 120
     """For a file that was written to reach the disk of the sandbox, and for what works on many files. A slow disk takes a
     gigabyte in less."""

@@ -13,7 +13,7 @@ from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.files import File, Write
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
-from sandbox_server.rpc import convert, deadlines, receive
+from sandbox_server.rpc import convert, deadlines, receive, usage
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.rpc.receive import Stream
@@ -40,16 +40,7 @@ class FileCalls:
         if found:
             raise errors.Invalid(found)
         asked = self._files.usage(principal, principal.key(request.namespace, request.sandbox_id))
-        usage = await deadlines.within(self._file_pace.call_most, caller, asked)
-        measured = Timestamp()
-        measured.GetCurrentTime()
-        return {
-            "used_bytes": usage.used,
-            "capacity_bytes": usage.capacity,
-            "used_inodes": usage.used_inodes,
-            "capacity_inodes": usage.inodes,
-            "measured_at": measured,
-        }
+        return usage.fields(await deadlines.within(self._file_pace.call_most, caller, asked))
 
     async def StatFile(self, principal: Principal, request: pb.StatFileRequest, caller: Caller) -> Fields:
         principal.permit("StatFile")

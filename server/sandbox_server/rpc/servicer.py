@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import feed, manager
+from sandbox_server.access.files import Files
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
@@ -26,6 +27,7 @@ from sandbox_server.rpc import (
     listing,
     render,
     updates,
+    usage,
     volumes,
     waits,
 )
@@ -47,6 +49,7 @@ class Servicer:
         self,
         sandboxes: manager.StatefulSetManager,
         entered: Sandboxes,
+        files: Files,
         defaults: Defaults,
         policy: Policy,
         pace: Pace,
@@ -56,6 +59,7 @@ class Servicer:
         convert.spec(pb.SandboxSpec(project="any", image=defaults.default_image or "any"), defaults)
         self._manager = sandboxes
         self._entered = entered
+        self._files = files
         self._defaults = defaults
         self._policy = policy
         self._pace = pace
@@ -109,7 +113,15 @@ class Servicer:
 
     async def GetStatus(self, principal: Principal, request: pb.GetStatusRequest, caller: Caller) -> Fields | bytes:
         last = await self._last(principal, request, caller)
+        found = None
+        if request.include_usage:
+            key = last.event.sandbox.key
+            found = await usage.measured(self._files, principal, key, self._pace.usage_within, caller)
+            last = await self._last(principal, request, caller)
         stale = self._manager.stale(last.event.sandbox.namespace)
+        if found is not None:
+            status = render.status(last.event, stale) | {"usage": found.usage}
+            return {"status": status, "usage_missing": found.missing}
         return {"status": render.status(last.event, stale=True)} if stale else last.status
 
     async def GetSandbox(self, principal: Principal, request: pb.GetSandboxRequest, caller: Caller) -> Fields:

@@ -14,8 +14,9 @@ import grpc
 import pytest
 from sandbox.v1 import access_pb2 as pb
 from sandbox.v1 import sandbox_pb2, sandbox_pb2_grpc
-from sandbox_server.access import asking, files
+from sandbox_server.access import asking, file_scripts, files
 from sandbox_server.access import content as framing
+from sandbox_server.domain.phase import Phase
 
 from tests.support.filing import Filer, filing
 from tests.support.local import BOTH, LocalRig
@@ -399,6 +400,37 @@ async def test_usage_is_that_of_the_disk_of_the_sandbox(filer: Filer, home: Path
     assert usage.measured_at.ToSeconds() > home.stat().st_mtime - 1
     unknown = filer.stub.GetVolumeUsage(pb.GetVolumeUsageRequest(sandbox_id="unknown"), timeout=30)
     assert await refused(unknown) == ("NOT_FOUND", "SANDBOX_NOT_FOUND")
+
+
+async def test_status_has_the_usage_of_the_disk_where_it_is_asked_for(
+    filer: Filer, rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def status(timeout: float = 30, **fields: Any) -> sandbox_pb2.GetStatusResponse:
+        request = sandbox_pb2.GetStatusRequest(**filer.names_of, **fields)
+        answer: sandbox_pb2.GetStatusResponse = await stub.GetStatus(request, timeout=timeout)
+        return answer
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
+        stub: Any = sandbox_pb2_grpc.SandboxServiceStub(channel)
+        plain = await status()
+        assert not plain.status.HasField("usage") and not plain.HasField("usage_missing")
+        asked = await status(include_usage=True)
+        usage, disk = asked.status.usage, os.statvfs(home)
+        assert (usage.capacity_bytes, usage.capacity_inodes) == (disk.f_blocks * disk.f_frsize, disk.f_files)
+        assert 0 < usage.used_bytes < usage.capacity_bytes
+        assert usage.measured_at.ToSeconds() > home.stat().st_mtime - 1
+        assert not asked.HasField("usage_missing")
+        asked.status.ClearField("usage")
+        assert asked == plain
+        # A program in the sandbox that never answers.
+        monkeypatch.setattr(file_scripts, "usage", lambda: file_scripts.sent(b"", "exec sleep 1000"))
+        silent = await status(timeout=1, include_usage=True)
+        assert (silent.usage_missing.reason, silent.status) == ("DEADLINE_EXCEEDED", plain.status)
+        await rig.begin(A, Phase.STOPPED)
+        stopped = await status(include_usage=True)
+        assert stopped.usage_missing.reason == "SANDBOX_NOT_RUNNING"
+        assert "start it" in stopped.usage_missing.message
+        assert not stopped.status.HasField("usage")
 
 
 async def test_repeats_of_changes_take_effect_once(filer: Filer, home: Path) -> None:
