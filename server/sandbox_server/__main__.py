@@ -10,6 +10,8 @@ commands:
   health       print the version of the service at --listen; exit 0 if it is SERVING
   doctor       check what the service needs and print the remedy of each failure; exit 1 if there is one
                (--output json for programs)
+  import       read in the database of the former system (--from postgresql://...) to whom its sandboxes belong;
+               --dry-run writes nothing, --output json is for programs
 
 Every setting is a flag and an environment variable: --data-dir is SANDBOX_DATA_DIR. `sandbox-server config` lists them,
 `sandbox-server serve --help` describes them. A warning names each other variable that begins with SANDBOX_.
@@ -63,7 +65,7 @@ def main() -> None:
     if command is None:
         sys.exit(f"sandbox-server: there is no command {name!r}\n\n{__doc__}")
     try:
-        chosen = settings.load(arguments, settings.Doctor if command is commands.doctor else settings.Settings)
+        chosen = settings.load(arguments, SETTINGS.get(name, settings.Settings))
     except ValidationError as error:
         for found in error.errors(include_input=False, include_url=False):
             flag = [str(part).replace("_", "-") for part in found["loc"]]
@@ -140,7 +142,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rotate-keys": commands.rotate_keys,
     "health": commands.health,
     "doctor": commands.doctor,
+    "import": commands.import_,
 }
+SETTINGS: dict[str, type[settings.Settings]] = {"doctor": settings.Doctor, "import": settings.IMPORT}
+"""The commands that take more than the settings of the service."""
 
 if __name__ == "__main__":
     main()

@@ -95,3 +95,14 @@ def doctor(chosen: settings.Doctor) -> None:
     sys.stdout.write(report.json(results) if chosen.output == "json" else report.table(results, sys.stdout))
     if report.failed(results):
         sys.exit(1)
+
+
+def import_(chosen: settings.Import) -> None:
+    """Prints what became of each row. Exits 1 if the cluster did not say of each object whether it is there."""
+    from sandbox_server import importing
+    from sandbox_server.importing import report
+
+    done = asyncio.run(importing.run(chosen))
+    sys.stdout.write(report.json(done) if chosen.output == "json" else report.table(done))
+    if not done.complete:
+        sys.exit(1)

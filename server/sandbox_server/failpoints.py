@@ -39,6 +39,7 @@ NAMES = frozenset(
         "trimmed_page",
         "reencrypted_before_commit",
         "reencrypted_page",
+        "imported_facts",
         "shutdown_handed_over",
         "shutdown_watches_ended",
         "shutdown_calls_ended",

@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, create_model, model_validator
 from pydantic_settings import BaseSettings, CliSuppress, NoDecode, SettingsConfigDict
 
 from sandbox_server.domain import check, policy
@@ -137,6 +137,28 @@ class Doctor(Settings):
 
     output: Literal["table", "json"] = "table"
     """How the results of `sandbox-server doctor` are written."""
+
+
+class Import(Settings):
+    """The settings of the service, and what `sandbox-server import` does. It is made by `IMPORT`."""
+
+    dry_run: bool = False
+    """Report what would be imported, and write nothing."""
+    output: Literal["table", "json"] = "table"
+    """How the results are written."""
+
+    @property
+    def source(self) -> str:
+        """The URL of the database of the former system."""
+        given: SecretStr = getattr(self, "from")
+        return given.get_secret_value()
+
+
+_FROM: dict[str, Any] = {
+    "from": (SecretStr, Field(SecretStr(""), description="postgresql://... of the database of the former system."))
+}
+IMPORT = create_model("Import", __base__=Import, **_FROM)
+"""`Import` with the setting `from`: a word of Python, so that no body of a class can have a field of that name."""
 
 
 _ADDRESS = "must be an address and a port of at most 65535, such as 127.0.0.1:50051"

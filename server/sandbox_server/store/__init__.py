@@ -3,7 +3,7 @@
 The code is synchronous. One thread commits in groups, and each lane of readers has a thread; callers await the answers.
 """
 
-from sandbox_server.store import leases
+from sandbox_server.store import leases, legacy, legacy_source
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.clock import Clock
 from sandbox_server.store.connection import exclusive
@@ -40,5 +40,7 @@ __all__ = [
     "file",
     "inspect",
     "leases",
+    "legacy",
+    "legacy_source",
     "migrate",
 ]

@@ -28,6 +28,7 @@ _TABLES = (
     tables.REQUEST,
     tables.REPLICA,
     tables.LEASE,
+    tables.LEGACY,
 )
 
 

@@ -155,6 +155,22 @@ class LeaseRow(SQLModel, table=True):
     readable: bool | None
 
 
+class LegacySandboxRow(SQLModel, table=True):
+    """What the database of the former system says of the StatefulSet or the Deployment of that name: a `legacy.Fact`."""
+
+    __tablename__ = "legacy_sandbox"
+
+    namespace: str = Field(primary_key=True, sa_type=_BYTEWISE)
+    name: str = Field(primary_key=True, sa_type=_BYTEWISE)
+    legacy_id: str
+    title: str
+    project: str
+    owner: str
+    status: str
+    public_url: str
+    ttyd_url: str
+
+
 class CompatibilityRow(SQLModel, table=True):
     """Which releases may use this schema: those that know the revision `oldest` and all before it."""
 
@@ -177,4 +193,5 @@ REQUEST = _core(RequestRow)
 PART = _core(PartRow)
 REPLICA = _core(ReplicaRow)
 LEASE = _core(LeaseRow)
+LEGACY = _core(LegacySandboxRow)
 COMPATIBILITY = _core(CompatibilityRow)

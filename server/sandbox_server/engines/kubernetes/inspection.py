@@ -14,7 +14,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import client, manifests, pods, resources, rights
 from sandbox_server.engines.kubernetes.objects import OBJECT, Meta
-from sandbox_server.engines.kubernetes.resources import Kind
+from sandbox_server.engines.kubernetes.resources import Kind, Reference
 from sandbox_server.settings import Kubernetes
 
 
@@ -159,6 +159,17 @@ async def try_pod(api: client.Client, sandbox: Sandbox, settings: Kubernetes) ->
     path = client.path(Kind.POD, sandbox.namespace)
     async with api.call("POST", path, parameters={"dryRun": "All"}, body=body):
         pass
+
+
+async def workload(api: client.Client, namespace: str, name: str) -> Kind | None:
+    """Returns the kind of the workload of that name, a StatefulSet or a Deployment; None if there is neither.
+
+    Raises `engines.Refused` for a right that is missing, and what `Client.call` raises.
+    """
+    for kind in (Kind.STATEFUL_SET, Kind.DEPLOYMENT):
+        if await api.find(Reference(kind, namespace, name)) is not None:
+            return kind
+    return None
 
 
 async def _review(api: client.Client, group: str, kind: str, **content: Any) -> _Status:

@@ -22,6 +22,7 @@ class Kind(enum.Enum):
     SERVICE = "Service", "v1", "services"
     INGRESS = "Ingress", "networking.k8s.io/v1", "ingresses"
     STATEFUL_SET = "StatefulSet", "apps/v1", "statefulsets"
+    DEPLOYMENT = "Deployment", "apps/v1", "deployments"
     POD = "Pod", "v1", "pods"
     EVENT = "Event", "v1", "events"
 
