@@ -20,9 +20,12 @@ from sandbox_client import AsyncClient, Kind
 from sandbox_server import failpoints, store
 from sandbox_server.domain.event import Event
 from sandbox_server.engines.kubernetes import manifests
+from sandbox_server.importing.report import Outcome
 from sandbox_server.store import connection, housekeeping, schema
 
 from tests.support import programs, samples
+from tests.support.former import Former
+from tests.support.imported import Ground
 from tests.support.log import whole_log
 from tests.support.marked import MARK, end_programs
 from tests.support.marked import programs as marked
@@ -352,3 +355,27 @@ async def test_a_rotation_of_keys_that_is_killed_leaves_every_environment_readab
     again = count - (housekeeping.ENVIRONMENTS if name == "reencrypted_page" else 0)
     assert (done.returncode, done.stdout) == (0, f"{again} environments encrypted anew\n")
     assert await left(Opened(database_url, store.Cipher([NEW_KEY]))) == last
+
+
+@crashes("imported_facts")
+async def test_an_import_that_is_killed_is_completed_by_the_next(
+    database_url: str, postgres: Callable[[], str], tmp_path: Path, name: str
+) -> None:
+    former, opened, api = Former(postgres()), Opened(database_url), ScriptedApi()
+    await opened.store.open(opened.committed.extend)
+    await opened.insert(samples.sandbox("one-x1"))
+    await opened.store.close()
+    await api.start()
+    try:
+        ground = Ground(api, tmp_path, database_url)
+        ground.makes("one-x1")
+        former.add("a", "one-x1")
+        words = ground.words(former)
+        killed = await asyncio.to_thread(programs.run, "sandbox-server", *words, env=os.environ | armed(name))
+        assert killed.returncode == -9
+        assert ground.facts().keys() == {"a"}
+        first, second = [(await ground.run(former)).lines[0] for _ in range(2)]
+    finally:
+        await api.stop()
+    assert (first.outcome, len(first.labels)) == (Outcome.UPDATED, 3)
+    assert (second.outcome, len(second.labels)) == (Outcome.UNCHANGED, 0)
