@@ -74,7 +74,7 @@ def main() -> None:
         sys.exit(2)
     configure_logs(chosen)
     if command not in (commands.health, commands.doctor):
-        warn_of_unknown_variables()
+        warn_of_unknown_variables(type(chosen))
     failpoints.arm(chosen.failpoints)
     try:
         command(chosen)
@@ -94,9 +94,9 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), mode))
 
 
-def warn_of_unknown_variables() -> None:
-    """Logs a warning for each environment variable that looks like a setting but is not one."""
-    for name, like in settings.unknown(os.environ).items():
+def warn_of_unknown_variables(kind: type[settings.Settings]) -> None:
+    """Logs a warning for each environment variable that looks like a setting but is none of that kind."""
+    for name, like in settings.unknown(os.environ, kind).items():
         structlog.get_logger().warning("unknown_variable", name=name, **({"did_you_mean": like} if like else {}))
 
 

@@ -24,7 +24,7 @@ from sandbox_server.importing.report import Outcome
 from sandbox_server.store import connection, housekeeping, schema
 
 from tests.support import programs, samples
-from tests.support.former import Former
+from tests.support.former_database import Former
 from tests.support.imported import Ground
 from tests.support.log import whole_log
 from tests.support.marked import MARK, end_programs

@@ -9,7 +9,7 @@ from sandbox_server.domain import legacy
 from sandbox_server.importing.report import Report
 from sandbox_server.settings import IMPORT
 
-from tests.support.former import Former
+from tests.support.former_database import Former
 from tests.support.opened import KEY
 from tests.support.scripted import SETS
 from tests.support.scripted_api import ScriptedApi

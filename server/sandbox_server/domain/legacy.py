@@ -15,6 +15,7 @@ from sandbox_server.domain.sandbox import Sandbox
 
 _PREFIX = "legacy.fullstackagent.io/"
 ID, PROJECT, OWNER = f"{_PREFIX}id", f"{_PREFIX}project", f"{_PREFIX}owner"
+LABELS = (ID, PROJECT, OWNER)
 """The labels of an adopted sandbox that say whose it was. They have a prefix, so that no object of the cluster gets them."""
 
 

@@ -4,7 +4,8 @@ from collections.abc import Collection, Sequence
 
 from sandbox_server import engines
 from sandbox_server.domain.legacy import Fact, Place
-from sandbox_server.engines.kubernetes import inspection
+from sandbox_server.engines.kubernetes import client, inspection
+from sandbox_server.engines.kubernetes.resources import Kind
 from sandbox_server.importing.report import Outcome
 from sandbox_server.settings import Import
 
@@ -19,19 +20,28 @@ async def look(settings: Import, facts: Sequence[Fact], namespaces: Collection[s
     """
     found: dict[Place, Found] = {}
     async with inspection.connected(settings.kubernetes, settings.pace) as api:
-        for fact in facts:
-            if fact.namespace not in namespaces:
+        for namespace in sorted({fact.namespace for fact in facts}):
+            names = [fact.name for fact in facts if fact.namespace == namespace]
+            if namespace not in namespaces:
                 words = "the service has no such namespace: give it to a tenant, and import again"
-                found[fact.place] = Outcome.SKIPPED, words
+                found |= {Place(namespace, name): (Outcome.SKIPPED, words) for name in names}
                 continue
-            try:
-                kind = await inspection.workload(api, *fact.place)
-            except engines.Unreachable as error:
-                raise OSError(f"{error}: nothing was imported, try again") from None
-            except engines.Refused as refused:
-                words = f"{refused.fault.message}: let the user of the kubeconfig get StatefulSets and Deployments"
-                found[fact.place] = Outcome.NOT_CHECKED, f"{words} in the namespace, and import again"
-                continue
-            words = "neither a StatefulSet nor a Deployment has this name: there is nothing to adopt"
-            found[fact.place] = (Outcome.ABSENT, words) if kind is None else kind.title
+            kinds, otherwise = await _workloads(api, namespace)
+            found |= {Place(namespace, name): kinds.get(name, otherwise) for name in names}
     return found
+
+
+async def _workloads(api: client.Client, namespace: str) -> tuple[dict[str, str], tuple[Outcome, str]]:
+    """Returns the kind of each workload of a namespace, and what becomes of rows that name no such workload."""
+    kinds: dict[str, str] = {}
+    otherwise = Outcome.ABSENT, "neither a StatefulSet nor a Deployment has this name: there is nothing to adopt"
+    # A Deployment that has been adopted goes after its StatefulSet has come.
+    for kind in (Kind.DEPLOYMENT, Kind.STATEFUL_SET):
+        try:
+            kinds |= dict.fromkeys(await inspection.names(api, kind, namespace), kind.title)
+        except engines.Unreachable as error:
+            raise OSError(f"{error}: nothing was imported, try again") from None
+        except engines.Refused as refused:
+            words = f"{refused.fault.message}: let the user of the kubeconfig list {kind.plural}, and import again"
+            otherwise = Outcome.NOT_CHECKED, words
+    return kinds, otherwise

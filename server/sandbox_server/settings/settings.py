@@ -205,13 +205,13 @@ _LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_
 """What follows the name of a Service in the variables that Kubernetes sets for it."""
 
 
-def unknown(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables with the prefix of the settings that are none, each with the setting that its name is like, or "".
+def unknown(environment: Mapping[str, str], kind: type[Settings] = Settings) -> dict[str, str]:
+    """Variables with the prefix of the settings that are none of `kind`, each with the setting that its name is like, or "".
 
     The variables that Kubernetes sets in a pod for each Service of its namespace are no mistake.
     """
     prefix = Settings.model_config["env_prefix"]
-    settings = [one.upper() for one in Settings.model_fields]
+    settings = [one.upper() for one in kind.model_fields]
     known = {prefix + one for one in (*settings, *CLIENTS)}
     services = [one.removesuffix("SERVICE_HOST") for one in environment if one.endswith("_SERVICE_HOST")]
     found: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sandbox_server.domain.phase import DesiredState
 from sandbox_server.importing.report import Line, Outcome, Report
 
 from tests.support import programs, samples
-from tests.support.former import COLUMNS, Former
+from tests.support.former_database import COLUMNS, Former
 from tests.support.imported import DEPLOYMENTS, Ground
 from tests.support.opened import Opened
 from tests.support.ports import free_port
@@ -188,14 +189,21 @@ async def test_object_that_may_not_be_looked_for_is_reported_and_the_next_run_ha
     former.add("b", "two-x2")
 
     async def refuse(_: object) -> Any:
-        return forbidden("get", "deployments", "default")
+        return forbidden("list", "deployments", "default")
 
     api.once(lambda request: "deployments" in request.path, refuse)
     report = await ground.run(former)
     assert outcomes(report) == {"a": Outcome.IMPORTED, "b": Outcome.NOT_CHECKED}
     assert not report.complete
-    assert "let the user of the kubeconfig get StatefulSets and Deployments" in report.lines[1].message
+    assert "let the user of the kubeconfig list deployments" in report.lines[1].message
     assert outcomes(await ground.run(former)) == {"a": Outcome.UNCHANGED, "b": Outcome.IMPORTED}
+
+
+async def test_objects_are_found_on_every_page(ground: Ground, former: Former, api: ScriptedApi) -> None:
+    api.page = 2
+    ground.makes("w1", "w2", "w3", "w4", "w5")
+    former.add("a", "w5")
+    assert only(await ground.run(former)).outcome is Outcome.IMPORTED
 
 
 async def test_cluster_that_does_not_answer_ends_the_import_before_it_writes(
@@ -370,6 +378,16 @@ async def test_command_prints_a_table_or_json(ground: Ground, former: Former) ->
         "2 rows: 1 unchanged, 1 absent",
         "a dry run: nothing was written",
     ]
+
+
+async def test_url_can_be_given_where_no_other_user_sees_it(ground: Ground, former: Former) -> None:
+    ground.makes("one-x1")
+    former.add("a", "one-x1")
+    words = [one for one in ground.words(former) if not one.startswith("--from=")]
+    env = os.environ | {"SANDBOX_FROM": former.url}
+    done = await asyncio.to_thread(programs.run, "sandbox-server", *words, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "1 rows: 1 imported"
 
 
 @pytest.mark.parametrize(

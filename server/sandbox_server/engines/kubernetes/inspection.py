@@ -13,8 +13,8 @@ import msgspec
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import client, manifests, pods, resources, rights
-from sandbox_server.engines.kubernetes.objects import OBJECT, Meta
-from sandbox_server.engines.kubernetes.resources import Kind, Reference
+from sandbox_server.engines.kubernetes.objects import OBJECT, PAGE, Meta
+from sandbox_server.engines.kubernetes.resources import Kind
 from sandbox_server.settings import Kubernetes
 
 
@@ -161,15 +161,18 @@ async def try_pod(api: client.Client, sandbox: Sandbox, settings: Kubernetes) ->
         pass
 
 
-async def workload(api: client.Client, namespace: str, name: str) -> Kind | None:
-    """Returns the kind of the workload of that name, a StatefulSet or a Deployment; None if there is neither.
-
-    Raises `engines.Refused` for a right that is missing, and what `Client.call` raises.
-    """
-    for kind in (Kind.STATEFUL_SET, Kind.DEPLOYMENT):
-        if await api.find(Reference(kind, namespace, name)) is not None:
-            return kind
-    return None
+async def names(api: client.Client, kind: Kind, namespace: str) -> set[str]:
+    """Returns the names of all objects of a kind. Raises `engines.Refused` for a right that is missing, and as `Client.call`."""
+    found: set[str] = set()
+    parameters = {"limit": "500"}
+    while True:
+        path = client.path(kind, namespace)
+        async with api.call("GET", path, parameters=parameters, accept=client.METADATA_LIST) as response:
+            page = PAGE.decode(await response.read())
+        found |= {one.metadata.name for one in page.objects}
+        if not page.metadata.continue_:
+            return found
+        parameters["continue"] = page.metadata.continue_
 
 
 async def _review(api: client.Client, group: str, kind: str, **content: Any) -> _Status:
