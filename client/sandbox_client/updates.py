@@ -19,6 +19,7 @@ def update(
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
     resources: specs.Resources | None = None,
+    storage: str | None = None,
     ready: str | int | None = None,
     grace_period_seconds: int | None = None,
     namespace: str = "",
@@ -28,8 +29,9 @@ def update(
 ) -> calls.Call[pb.UpdateSandboxResponse]:
     """Changes the parts of the spec that are not None. An empty value is the service's default, as at a create.
 
-    Of `resources` the members that are given change. The answer has the sandbox, the paths of the spec that hold already
-    (`applied`), and those that wait for a restart (`pending`).
+    Of `resources` the members that are given change. `storage` is the size of the disk, which grows while the sandbox runs and
+    does not shrink. The answer has the sandbox, the paths of the spec that hold already
+    (`applied`), and those that wait for a restart or for the disk (`pending`).
 
     >>> made = client.create("demo", command=["sleep", "1000"])
     >>> answer = client.update(made, command=["sleep", "2000"], labels={"tier": "web"})
@@ -47,7 +49,7 @@ def update(
         ports=ports or (),
         labels=labels,
         resources=resources,
-        storage="",
+        storage=storage or "",
         ready=ready or "",
     )
     spec.annotations.update(annotations or {})
@@ -60,6 +62,7 @@ def update(
         "ports": ports,
         "labels": labels,
         "annotations": annotations,
+        "storage.size": storage,
         "readiness": ready,
         "grace_period_seconds": grace_period_seconds,
     }

@@ -17,8 +17,8 @@ _SUFFIXES = {
 }
 
 
-_FIXED = ("project", "storage", "runtime_class", "copy_image_home")
-"""The fields of a spec that no update changes."""
+_FIXED = ("project", "storage.storage_class", "storage.access_mode", "runtime_class", "copy_image_home")
+"""The fields of a spec, and the members of one, that no update changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Difference:
     @property
     def fixed(self) -> bool:
         """Whether only another sandbox can have the value."""
-        return self.path.partition(".")[0] in _FIXED
+        return self.path in _FIXED
 
     @property
     def masked(self) -> str:

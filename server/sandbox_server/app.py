@@ -135,7 +135,7 @@ async def service(
     execs = Execs(event_store, found, engine, pace, settings.execs_per_tenant)
     streams = Streams(execs, pace)
     terminals = Sessions(found, execs, streams, Holds(found, engine, pace), Tickets(keys), pace)
-    sandboxes = manager.StatefulSetManager(event_store, event_feed, Names(engine, terminals.url), namespaces)
+    sandboxes = manager.StatefulSetManager(event_store, event_feed, Names(engine, terminals.url), engine, namespaces)
     history = timedelta(seconds=settings.history)
     deployment = Deployment(
         engine=settings.engine,

@@ -1,5 +1,6 @@
 """Carries out what callers ask for. Each mutation is one transaction; its event then wakes the reconciler."""
 
+import contextlib
 import dataclasses
 import random
 import string
@@ -59,10 +60,13 @@ Changed = tuple[Sandbox, Mapping[str, str] | None]
 class StatefulSetManager:
     """Creates, starts, stops, deletes, updates and reads sandboxes on behalf of principals."""
 
-    def __init__(self, store: store.Store, feed: feed.Feed, names: engines.Names, leases: Leases) -> None:
+    def __init__(
+        self, store: store.Store, feed: feed.Feed, names: engines.Names, disks: engines.Disks, leases: Leases
+    ) -> None:
         self._store = store
         self._feed = feed
         self._names = names
+        self._disks = disks
         self._leases = leases
 
     def stale(self, namespace: str) -> bool:
@@ -145,12 +149,28 @@ class StatefulSetManager:
         return await self._change(mutation, change)
 
     async def update(self, mutation: Mutation, change: Callable[[SandboxSpec], SandboxSpec]) -> Event:
-        """Changes the spec to what `change` makes of it. Raises what `change` raises."""
+        """Changes the spec to what `change` makes of it. Raises what `change` raises, `errors.Invalid` for a disk that would
+        shrink, and `errors.FailedPrecondition` for one that is known to be unable to grow."""
+        obstacle = await self._growth_obstacle(mutation, change)
 
         def changed(_: store.Reader, before: Sandbox) -> Changed:
-            return mutations.update(before, change(before.spec)), None
+            after = mutations.update(before, change(before.spec))
+            if obstacle and mutations.grows(before.spec, after.spec):
+                raise mutations.not_expandable(before, obstacle)
+            return after, None
 
         return await self._change(mutation, changed)
+
+    async def _growth_obstacle(self, mutation: Mutation, change: Callable[[SandboxSpec], SandboxSpec]) -> str:
+        """Returns why a disk that an update makes larger cannot grow; empty if nothing is known against it."""
+        known = self._feed.catalogue.get(mutation.key)
+        if known is None or not mutation.principal.sees(known.event.sandbox):
+            return ""
+        sandbox = known.event.sandbox
+        with contextlib.suppress(errors.Invalid):
+            if mutations.grows(sandbox.spec, change(sandbox.spec)):
+                return await self._disks.growth_obstacle(sandbox)
+        return ""
 
     async def batch(
         self, request: store.Request | None, selection: feed.Filter, sandbox_ids: Sequence[str]

@@ -96,7 +96,7 @@ class Service:
         self.store = store.Store(f"sqlite:///{folder}/sandbox.db", store.Cipher.from_file(folder / "encryption.key"))
         self.feed = feed.Feed(self.store, render.Encoder(), Pace(heartbeat=60))
         engine: Any = Engine()
-        sandboxes = manager.StatefulSetManager(self.store, self.feed, engine, Sole(engine))
+        sandboxes = manager.StatefulSetManager(self.store, self.feed, engine, engine, Sole(engine))
         entered = Sandboxes(self.feed, engine, Pace())
         nobody: Any = None
         self._servicer = servicer.Servicer(

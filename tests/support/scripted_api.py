@@ -16,6 +16,7 @@ from aiohttp import web
 
 from tests.support import samples
 from tests.support.scripted_cluster import ScriptedCluster
+from tests.support.scripted_disks import Disks
 from tests.support.scripted_kubelet import Kubelet
 from tests.support.scripted_logs import Logs
 from tests.support.scripted_ports import Ports
@@ -27,6 +28,7 @@ UNOWNED = {("apiVersion",), ("kind",)} | {
 }
 T = TypeVar("T")
 Leaves = dict[tuple[str, ...], Any]
+MERGE = "application/merge-patch+json"
 PROTECTION = "kubernetes.io/pvc-protection"
 FOREGROUND = "foregroundDeletion"
 REVISION = "controller-revision-hash"
@@ -65,6 +67,7 @@ class ScriptedApi:
         self.kubelet = Kubelet()
         self.logs = Logs()
         self.ports = Ports()
+        self.disks = Disks()
         self.namespace = "Active"
         self.cluster = ScriptedCluster()
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
@@ -148,6 +151,8 @@ class ScriptedApi:
         if request.method == "POST":
             assert request.query["dryRun"] == "All"
             return answer(await decoded(request), 201)
+        if request.method == "PATCH" and request.headers["Content-Type"] == MERGE:
+            return self._merge(collection, name, await decoded(request))
         if request.method == "PATCH":
             return self._apply(collection, name, await decoded(request))
         if known is None:
@@ -389,6 +394,38 @@ class ScriptedApi:
             self._control(made["metadata"]["namespace"], made["metadata"]["labels"]["sandbox.fullstackagent.io/id"])
         return answer(made, 201 if fresh else 200)
 
+    def _merge(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
+        """A merge patch, which names the version that it is for. Only claims are changed so."""
+        before = self.objects.get(collection, {}).get(name)
+        if before is None:
+            return status(404, f'persistentvolumeclaims "{name}" not found')
+        meta = body["metadata"]
+        if any(meta.pop(one) != before["metadata"][one] for one in ("uid", "resourceVersion")):
+            return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
+        known = copied(before)
+        merge(known, body)
+        if refused := self.disks.refusal(before, known):
+            return status(*refused)
+        made = self.put(collection, known, OURS, self._owned[collection, name].get(OURS, set()) | leaves(body).keys())
+        self.grow(made["metadata"]["namespace"], name)
+        return answer(made)
+
+    def grow(self, namespace: str, name: str) -> None:
+        """Has the resizer and the kubelet go on with the disk of a claim, a step at a time."""
+        asyncio.get_running_loop().call_later(0.01, self._grow, namespace, name)
+
+    def _grow(self, namespace: str, name: str) -> None:
+        claims, events = (f"api/v1/namespaces/{namespace}/{one}" for one in ("persistentvolumeclaims", "events"))
+        claim = self.objects.get(claims, {}).get(name)
+        pods = self.objects.get(f"api/v1/namespaces/{namespace}/pods", {})
+        if claim is not None and self.disks.step(
+            claim,
+            name.removeprefix("vn-homevn-agent-") in pods,
+            lambda value: self.put(claims, value),
+            lambda value: self.put(events, value),
+        ):
+            self.grow(namespace, name)
+
     def _control(self, namespace: str, name: str) -> None:
         asyncio.get_running_loop().call_later(0.01, self.control, namespace, name)
 
@@ -449,7 +486,7 @@ class ScriptedApi:
             waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
             self.put(pods, {"metadata": meta, "status": {"phase": "Pending", "conditions": [waits]}})
             return
-        self.put(claims, claim | {"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}})
+        self.put(claims, claim | {"status": self.disks.bound(claim)})
         missing = self._missing(namespace, template["spec"]["containers"][0])
         container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
         if missing:
@@ -544,6 +581,7 @@ def forbidden(verb: str, resource: str, namespace: str) -> web.Response:
 
 def refusal(collection: str, before: dict[str, Any], after: dict[str, Any]) -> str:
     """The API server's words where an update changes fields that are fixed when the object is made."""
+    # What our apply says of a claim never changes: another size is merged into it.
     if collection.endswith("persistentvolumeclaims") and before["spec"] != after["spec"]:
         return (
             "spec: Forbidden: spec is immutable after creation except resources.requests and "

@@ -42,7 +42,7 @@ async def test_sandbox_of_another_replica_is_sent_in_order_and_once() -> None:
         told.append(pb.WatchStatusResponse.FromString(message))
 
     selection = feed.Filter(Tenant(a.tenant, (a.namespace,)), frozenset((a.key, b.key)))
-    sandboxes = manager.StatefulSetManager(database, memory, database, database)
+    sandboxes = manager.StatefulSetManager(database, memory, database, database, database)
     task = asyncio.create_task(sandboxes.watch(selection, None, send))
     await asyncio.sleep(0.01)
     memory.publish([samples.event(a, 2), ended(a, 3)])
@@ -67,7 +67,7 @@ async def test_event_of_a_mutation_has_its_tenant_and_request_id(request_id: str
 
     kept: Any = Kept()
     request = store.Request(sandbox.tenant, request_id, b"") if request_id else None
-    sandboxes = manager.StatefulSetManager(kept, kept, kept, kept)
+    sandboxes = manager.StatefulSetManager(kept, kept, kept, kept, kept)
     await sandboxes.stop(manager.Mutation(Tenant(sandbox.tenant, (sandbox.namespace,)), sandbox.key, request, None))
     assert [(one.decided_on, one.cause) for one in written] == [(7, Cause(Kind.MUTATION, sandbox.tenant, request_id))]
 
@@ -93,7 +93,7 @@ async def test_what_a_tenant_reads_looks_at_no_sandbox_of_another(monkeypatch: p
         for number in range(3)
     ]
     memory.load(0, [samples.event(one, 0) for one in (*others[:500], *mine, *others[500:])])
-    sandboxes = manager.StatefulSetManager(database, memory, database, database)
+    sandboxes = manager.StatefulSetManager(database, memory, database, database, database)
     looked: list[Sandbox] = []
     matches = feed.Filter.matches
 

@@ -48,6 +48,11 @@ def changed(*paths: str, **given: Any) -> SandboxSpec:
         (["readiness"], {"readiness": {"tcp_port": 8080}}, {"readiness": Readiness(tcp_port=8080)}),
         (["grace_period_seconds"], {"grace_period_seconds": 7}, {"grace_period_seconds": 7}),
         (
+            ["storage.size"],
+            {"storage": {"size": "9Gi", "storage_class": "ignored"}},
+            {"storage": Storage("9Gi", "", "ReadWriteOnce")},
+        ),
+        (
             ["resources.cpu_limit"],
             {"resources": {"cpu_limit": "3", "memory_limit": "ignored"}},
             {"resources": dataclasses.replace(BEFORE.resources, cpu_limit="3")},
@@ -64,7 +69,7 @@ def test_an_update_changes_the_fields_of_its_mask_and_no_others(
     paths: list[str], given: dict[str, Any], after: dict[str, Any]
 ) -> None:
     unread = {"project": "other", "storage": {"size": "9Gi"}, "annotations": {"not": "read"}}
-    assert changed(*paths, **unread, **given) == dataclasses.replace(BEFORE, **after)
+    assert changed(*paths, **(unread | given)) == dataclasses.replace(BEFORE, **after)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,7 @@ def test_an_amount_that_is_written_otherwise_is_no_change() -> None:
     given = pb.Resources(cpu_request="0.1", cpu_limit="1000m", memory_request="256Mi", memory_limit="1024Mi")
     assert changed("resources", resources=given) == BEFORE
     assert changed("resources.cpu_limit", resources=given) == BEFORE
+    assert changed("storage.size", storage={"size": "5120Mi"}) == BEFORE
 
 
 @pytest.mark.parametrize(
@@ -110,8 +116,8 @@ def test_the_spec_that_results_is_checked_as_a_whole(paths: list[str], given: di
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("storage", "storage is fixed for the life of the disk: leave it out"),
-        ("storage.size", "storage is fixed for the life of the disk: leave it out"),
+        ("storage", "storage is fixed for the life of the disk, but for storage.size: leave it out"),
+        ("storage.access_mode", "storage is fixed for the life of the disk, but for storage.size: leave it out"),
         ("project", "project is fixed when the sandbox is created: leave it out"),
         ("env", "env is not a part of the spec: leave it out, and call UpdateEnvVars"),
         ("labels", "is named twice: leave one of them out"),

@@ -180,8 +180,12 @@ class SandboxServiceStub:
     UpdateSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateSandboxRequest, _sandbox_pb2.UpdateSandboxResponse]
     """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
     one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
-    at once, and the pod has them after the next mutation that replaces it. The answer says which fields hold already and
-    which wait for the restart.
+    at once, and the pod has them after the next mutation that replaces it. Nor does an update of `storage.size`: the disk
+    grows while the sandbox runs, as far as its storage can do that, and CONDITION_TYPE_VOLUME_SIZED says where that
+    stands. The answer says which fields hold already and which wait.
+
+    A disk never shrinks. A larger size that the disk does not have yet can be taken back, to any size from what the disk
+    has (SandboxStatus.volume.size) on.
 
     Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
     such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
@@ -191,10 +195,14 @@ class SandboxServiceStub:
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
                            INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
-                           one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
+                           one, or its field cannot be changed (`storage.storage_class`, `project` and others). Leave it
+                           out.
                            INVALID_FIELDS on a field of `spec`: as for CreateSandbox. The spec that results is checked as
                            a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
+                           INVALID_FIELDS on `spec.storage.size`: it is less than the disk has. Ask for as much or more.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+                           CLASS_NOT_EXPANDABLE: disks of its storage class cannot grow. Create a sandbox with a larger
+                           disk. Where the service may not read storage classes, the condition says it.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
@@ -460,8 +468,12 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     UpdateSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateSandboxRequest, _sandbox_pb2.UpdateSandboxResponse]  # type: ignore[assignment]
     """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
     one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
-    at once, and the pod has them after the next mutation that replaces it. The answer says which fields hold already and
-    which wait for the restart.
+    at once, and the pod has them after the next mutation that replaces it. Nor does an update of `storage.size`: the disk
+    grows while the sandbox runs, as far as its storage can do that, and CONDITION_TYPE_VOLUME_SIZED says where that
+    stands. The answer says which fields hold already and which wait.
+
+    A disk never shrinks. A larger size that the disk does not have yet can be taken back, to any size from what the disk
+    has (SandboxStatus.volume.size) on.
 
     Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
     such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
@@ -471,10 +483,14 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
       INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
                            INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
-                           one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
+                           one, or its field cannot be changed (`storage.storage_class`, `project` and others). Leave it
+                           out.
                            INVALID_FIELDS on a field of `spec`: as for CreateSandbox. The spec that results is checked as
                            a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
+                           INVALID_FIELDS on `spec.storage.size`: it is less than the disk has. Ask for as much or more.
       FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+                           CLASS_NOT_EXPANDABLE: disks of its storage class cannot grow. Create a sandbox with a larger
+                           disk. Where the service may not read storage classes, the condition says it.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
@@ -779,8 +795,12 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_sandbox_pb2.UpdateSandboxResponse, _abc.Awaitable[_sandbox_pb2.UpdateSandboxResponse]]:
         """UpdateSandbox changes the fields of the spec that update_mask names: a running sandbox restarts with them, a stopped
         one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
-        at once, and the pod has them after the next mutation that replaces it. The answer says which fields hold already and
-        which wait for the restart.
+        at once, and the pod has them after the next mutation that replaces it. Nor does an update of `storage.size`: the disk
+        grows while the sandbox runs, as far as its storage can do that, and CONDITION_TYPE_VOLUME_SIZED says where that
+        stands. The answer says which fields hold already and which wait.
+
+        A disk never shrinks. A larger size that the disk does not have yet can be taken back, to any size from what the disk
+        has (SandboxStatus.volume.size) on.
 
         Answers when the mutation is committed. Allowed in every phase except after Delete: a good update repairs a bad one,
         such as an image that cannot be pulled. A repeat, like any update that makes no difference, changes nothing and
@@ -790,10 +810,14 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox. Check its id and namespace.
           INVALID_ARGUMENT     INVALID_FIELDS on `update_mask`: it is empty. Name the fields to change.
                                INVALID_FIELDS on `update_mask.paths[n]`: the path is unknown, named twice or a part of another
-                               one, or its field cannot be changed (`storage`, `project` and others). Leave it out.
+                               one, or its field cannot be changed (`storage.storage_class`, `project` and others). Leave it
+                               out.
                                INVALID_FIELDS on a field of `spec`: as for CreateSandbox. The spec that results is checked as
                                a whole: a new readiness.tcp_port must be one of the ports, a request at most its limit.
+                               INVALID_FIELDS on `spec.storage.size`: it is less than the disk has. Ask for as much or more.
           FAILED_PRECONDITION  SANDBOX_DELETED: it was deleted. Create another.
+                               CLASS_NOT_EXPANDABLE: disks of its storage class cannot grow. Create a sandbox with a larger
+                               disk. Where the service may not read storage classes, the condition says it.
           ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                                ErrorInfo has as `generation`. Read the sandbox and decide again.
         """

@@ -102,6 +102,12 @@ def _quantity(takes: str, least: str, most: int, step: str = "") -> Kind:
     return Kind(takes, fits, fault)
 
 
+def amount(value: str) -> Fraction:
+    """Returns the amount of a Kubernetes quantity, whatever its bounds; 0 for a text that is none."""
+    found = _amount(value)
+    return found if isinstance(found, Fraction) else Fraction()
+
+
 def _amount(value: str) -> Fraction | str:
     """Returns the amount of a Kubernetes quantity, or says what is wrong with its form."""
     if not value:

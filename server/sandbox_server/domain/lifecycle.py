@@ -5,10 +5,11 @@ separately, from where the engine stands and where it should.
 """
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sandbox_server.domain import rules
+from sandbox_server.domain import check, rules
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
@@ -132,7 +133,7 @@ def _action(at: Situation) -> Action | None:
         return None
     # A pod that the controller does not replace goes when its workload is scaled down; its successor is current.
     replicas = 1 if runs and not at.volume_lost() and not at.rollout_stuck() else 0
-    if not _stands(at, replicas) or (runs and at.volume_discarded()):
+    if not _stands(at, replicas) or (runs and at.volume_discarded()) or at.volume_to_resize():
         return Apply(replicas)
     return RemoveWorkload() if not runs and at.unattended() else None
 
@@ -161,19 +162,27 @@ def on_mutation(sandbox: Sandbox, now: datetime) -> Sandbox:
 
     `now` starts a new attempt to run.
     """
-    conditions = sandbox.status.conditions
+    unmet = []
     if sandbox.pod_generation == sandbox.generation:
-        conditions = tuple(_unapplied(one, now) for one in conditions)
+        # No pod has the environment of a generation that is new.
+        unmet.append(ConditionType.ENV_APPLIED)
+    volume = sandbox.status.volume
+    if volume is not None and check.amount(volume.size) < check.amount(sandbox.spec.storage.size):
+        unmet.append(ConditionType.VOLUME_SIZED)
+    conditions = _unmet(sandbox.status.conditions, unmet, now)
     status = dataclasses.replace(sandbox.status, conditions=conditions)
     decision = decide(sandbox, None, now)
     return dataclasses.replace(sandbox, attempt_at=now, status=with_decision(status, decision, now))
 
 
-def _unapplied(condition: Condition, now: datetime) -> Condition:
-    """No pod has the environment of a generation that is new."""
-    if condition.type is not ConditionType.ENV_APPLIED or not condition.status:
-        return condition
-    return dataclasses.replace(condition, status=False, reason=Reason.ACCEPTED, transition_time=now)
+def _unmet(conditions: tuple[Condition, ...], types: Collection[ConditionType], now: datetime) -> tuple[Condition, ...]:
+    """Returns `conditions`, those of `types` as they are while nothing of the generation has been observed."""
+    return tuple(
+        dataclasses.replace(one, status=False, reason=Reason.ACCEPTED, transition_time=now, message="")
+        if one.type in types and one.status
+        else one
+        for one in conditions
+    )
 
 
 def with_decision(before: Status, decision: Decision, now: datetime) -> Status:

@@ -143,12 +143,42 @@ def delete_volume(before: Sandbox, uid: str) -> Sandbox:
 
 
 def update(before: Sandbox, spec: SandboxSpec) -> Sandbox:
-    """The spec is `spec`. For other labels alone the pod stays: it has them after the next mutation that replaces it."""
+    """The spec is `spec`. Raises `errors.Invalid` for a size that is less than the disk has.
+
+    For other labels the pod stays: it has them after the next mutation that replaces it. It stays for another size, too.
+    """
+    _check_shrinking(before, spec.storage.size)
     wanted = replace(before, spec=spec)
-    if replace(spec, labels=before.spec.labels) != before.spec:
+    if replace(spec, labels=before.spec.labels, storage=before.spec.storage) != before.spec:
         return wanted
     made_from = Template(before.pod_generation, before.pod_labels, until=before.generation + 1)
     return before if spec == before.spec else replace(wanted, template=made_from)
+
+
+def grows(before: SandboxSpec, after: SandboxSpec) -> bool:
+    """Whether a larger disk is asked for."""
+    return check.amount(after.storage.size) > check.amount(before.storage.size)
+
+
+def not_expandable(before: Sandbox, obstacle: str) -> errors.FailedPrecondition:
+    """Returns the error of an update that makes a disk larger which cannot grow. `obstacle` says why."""
+    return errors.FailedPrecondition(
+        "CLASS_NOT_EXPANDABLE",
+        f"the sandbox {before.id!r} keeps its size, since its disk cannot grow: {obstacle}. Create a sandbox with a larger "
+        "disk, or ask the operators of the cluster for a class with allowVolumeExpansion",
+    )
+
+
+def _check_shrinking(before: Sandbox, size: str) -> None:
+    """Raises `errors.Invalid` where a disk would shrink. What it was to grow to and has not reached can be taken back."""
+    volume = before.status.volume
+    least = before.spec.storage.size
+    if volume is not None and check.amount(volume.size) < check.amount(least):
+        least = volume.size
+    if check.amount(size) < check.amount(least):
+        raise errors.Invalid(
+            (errors.Violation("spec.storage.size", f"must be at least {least}: a disk does not shrink"),)
+        )
 
 
 def environment(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from sandbox_server.domain import check
 from sandbox_server.domain.phase import Reason
 
 
@@ -117,11 +118,21 @@ class Pod:
         return replace(self, message=message, quoted=quoted, last_exit=last_exit)
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Where the growth of a volume stands, or why it does not grow. `message` has the words of the storage, if any."""
+
+    reason: Reason
+    message: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
     """The claim (or directory) as it now is. `lost`: the volume that it was bound to no longer exists.
 
-    `held_by`: the finalizers of others that keep it while it is being removed.
+    `size` is what the disk has. `requested` is what its claim asks for; empty if it has whatever the sandbox asks for.
+    `growth` is None while the cluster says nothing of it. `refused`: the cluster has lately refused to let the claim ask for
+    the size of the sandbox. `held_by`: the finalizers of others that keep it while it is being removed.
     """
 
     owner: str
@@ -131,12 +142,24 @@ class Volume:
     bound: bool
     terminating: bool = False
     lost: bool = False
+    requested: str = ""
+    growth: Growth | None = None
+    refused: bool = False
     held_by: tuple[str, ...] = ()
 
     @property
     def bound_and_kept(self) -> bool:
         """Whether it is bound and not being removed."""
         return self.bound and not self.terminating
+
+    def needs_request(self, size: str) -> bool:
+        """Whether its claim has to ask for `size` before the disk can have that.
+
+        A disk that has more stays so, and an unbound claim cannot change. What was refused lately is not asked for again.
+        """
+        asked = check.amount(size)
+        lacks = check.amount(self.size) < asked and check.amount(self.requested) != asked
+        return lacks and self.requested != "" and self.bound_and_kept and not self.refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

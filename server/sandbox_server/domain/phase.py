@@ -68,14 +68,24 @@ class Reason(OpenEnum):
     NODE_TAINTED = 38
     OTHER_CONTAINER = 39
     FIELD_CONFLICT = 40
+    VOLUME_EXPANDING = 41
+    VOLUME_EXPANDS_AT_START = 42
+    CLASS_NOT_EXPANDABLE = 43
+    EXPANSION_INFEASIBLE = 44
 
     @property
     def is_error(self) -> bool:
         """Whether the reason says what prevents the desired state, so that it can occur with Phase.ERROR.
 
-        The reasons before IMAGE_PULL are of a sandbox that is on its way or there; all later ones are errors.
+        The reasons before IMAGE_PULL are of a sandbox that is on its way or there; all later ones are errors, but for those
+        of conditions alone.
         """
-        return self.value >= Reason.IMAGE_PULL.value
+        return self.value >= Reason.IMAGE_PULL.value and not self.is_of_condition
+
+    @property
+    def is_of_condition(self) -> bool:
+        """Whether the reason is that of a condition alone: the phase does not depend on it."""
+        return Reason.VOLUME_EXPANDING.value <= self.value <= Reason.EXPANSION_INFEASIBLE.value
 
     @property
     def is_failed_run(self) -> bool:
@@ -99,3 +109,4 @@ class ConditionType(OpenEnum):
     IMAGE_PULLED = 3
     READY = 4
     ENV_APPLIED = 5
+    VOLUME_SIZED = 6

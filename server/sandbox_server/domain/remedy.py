@@ -73,6 +73,10 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
         "the message names the container; whoever added it to the pods has to repair it",
     ),
     Reason.FIELD_CONFLICT: (OPERATOR, "another controller or person has to leave the service's objects alone"),
+    Reason.VOLUME_EXPANDING: (WAIT, "the storage is at work, and tries again what the message says"),
+    Reason.VOLUME_EXPANDS_AT_START: (CALLER, "the file system grows with the next start: Stop and Start"),
+    Reason.CLASS_NOT_EXPANDABLE: (OPERATOR, "the storage class has to allow it; the caller can take the size back"),
+    Reason.EXPANSION_INFEASIBLE: (CALLER, "the storage cannot make the disk that large: ask for less"),
 }
 """For each reason who can remove its cause, and why."""
 

@@ -63,17 +63,21 @@ class ObjectNames:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """An aspect of a sandbox. A `status` of None is unknown; `transition_time` is when `status` last changed."""
+    """An aspect of a sandbox. A `status` of None is unknown; `transition_time` is when `status` last changed.
+
+    `message` has the words of the cluster about why it does not hold, where it has any.
+    """
 
     type: ConditionType
     status: bool | None
     reason: Reason
     transition_time: datetime
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeStatus:
-    """The disk as callers see it. `size` is a Kubernetes quantity."""
+    """The disk as callers see it. `size` is what it has, as a Kubernetes quantity."""
 
     name: str
     size: str
@@ -108,7 +112,8 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What the pod was made from, where mutations have changed nothing but the labels since: they need no restart.
+    """What the pod was made from, where mutations have changed nothing of it since: other labels and another size of the
+    disk need no restart.
 
     `generation` and `labels` are those of the sandbox when the pod was made. Counts as long as the sandbox is at the
     generation `until`.

@@ -125,6 +125,12 @@ class Situation:
         """The claim lost its volume and holds no data of the sandbox: a fresh one has to replace it."""
         return not self.sandbox.volume_uid and self.volume is not None and self.volume.lost
 
+    def volume_to_resize(self) -> bool:
+        """The disk with the data has less than the sandbox asks for, and its claim does not ask for that."""
+        volume = self.volume
+        known = volume is not None and volume.uid == self.sandbox.volume_uid
+        return volume is not None and known and volume.needs_request(self.sandbox.spec.storage.size)
+
     def volume_going(self) -> bool:
         """The disk with the data goes as soon as the pod that holds it does."""
         going = self.volume is not None and self.volume.terminating and self.pod is not None

@@ -3,10 +3,13 @@
 from dataclasses import replace
 from datetime import datetime
 
-from sandbox_server.domain import disruption, lifecycle, ownership
-from sandbox_server.domain.observed import Observed, Pod, Volume
+from sandbox_server.domain import check, disruption, lifecycle, ownership
+from sandbox_server.domain.observed import Growth, Observed, Pod, Volume
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
+
+WORDS_MOST = 1024
+"""Characters of the message of a condition."""
 
 
 def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, now: datetime) -> Sandbox:
@@ -72,18 +75,34 @@ def _conditions(
         reason = decision.reason
     old = pod is not None and (pod.terminating or pod.generation != sandbox.pod_generation)
     bound = volume is not None and volume.bound_and_kept
+    unbound = _volume_reason(sandbox, volume, decision)
+    growth = _growth(sandbox, volume, unbound)
     found: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
         (ConditionType.SCHEDULED, pod.scheduled if pod else False, reason),
-        (ConditionType.VOLUME_BOUND, bound, _volume_reason(sandbox, volume, decision)),
+        (ConditionType.VOLUME_BOUND, bound, unbound),
         (ConditionType.IMAGE_PULLED, pod.image_pulled if pod else None, reason),
         (ConditionType.READY, ready, reason),
         (ConditionType.ENV_APPLIED, ready and not old, Reason.ROLLING_OUT if old else reason),
+        (ConditionType.VOLUME_SIZED, growth is None, Reason.READY if growth is None else growth.reason),
     )
+    words = {} if growth is None else {ConditionType.VOLUME_SIZED: growth.message[:WORDS_MOST]}
     since = {(one.type, one.status): one.transition_time for one in sandbox.status.conditions}
     return tuple(
-        Condition(type_, holds, Reason.READY if holds else cause, since.get((type_, holds), now))
+        Condition(type_, holds, Reason.READY if holds else cause, since.get((type_, holds), now), words.get(type_, ""))
         for type_, holds, cause in found
     )
+
+
+def _growth(sandbox: Sandbox, volume: Volume | None, unbound: Reason) -> Growth | None:
+    """Returns where the growth of the disk stands; None if the disk is as large as the sandbox asks.
+
+    `unbound` is why there is no bound volume, if there is none.
+    """
+    if volume is None or not volume.bound_and_kept:
+        return Growth(unbound)
+    if check.amount(volume.size) >= check.amount(sandbox.spec.storage.size):
+        return None
+    return volume.growth or Growth(Reason.VOLUME_EXPANDING)
 
 
 def _volume_reason(sandbox: Sandbox, volume: Volume | None, decision: lifecycle.Decision) -> Reason:

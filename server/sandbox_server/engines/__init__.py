@@ -1,4 +1,4 @@
-"""The contract of an engine in its roles: `Names`, `Cluster` and `Access`. It obeys and reports, and never decides.
+"""The contract of an engine in its roles: `Names`, `Cluster`, `Access` and `Disks`. It obeys and reports, and never decides.
 
 Both engines keep it and pass one suite, `tests/contract/suite.py`.
 """
@@ -264,5 +264,13 @@ class Access(Protocol):
         """
 
 
-class Engine(Names, Cluster, Access, Protocol):
+class Disks(Protocol):
+    """Tells of the disks of sandboxes what no mutation can change. Every replica may ask, for sandboxes of every namespace."""
+
+    async def growth_obstacle(self, sandbox: Sandbox) -> str:
+        """Returns why the disk of a sandbox cannot grow, in words that follow "its disk cannot grow:"; empty if it can, or
+        if that cannot be asked now. Takes a second at most."""
+
+
+class Engine(Names, Cluster, Access, Disks, Protocol):
     """What runs sandboxes, in all roles. Whoever uses an engine takes the role that it needs."""

@@ -120,6 +120,7 @@ def _condition(condition: Condition) -> dict[str, Any]:
         "status": _HOLDS[condition.status],
         "reason": condition.reason.value,
         "transition_time": time(condition.transition_time),
+        "message": condition.message,
     }
 
 

@@ -8,7 +8,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server.domain import check, errors
 from sandbox_server.domain.errors import Violation
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.phase import ConditionType, Phase
 from sandbox_server.domain.policy import Policy
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT, Resources, SandboxSpec
@@ -21,6 +21,7 @@ _MEMBERS = {
     "memory_request": check.memory,
     "memory_limit": check.memory,
 }
+_SIZE = "storage.size"
 _WHOLE = (
     "labels",
     "annotations",
@@ -32,13 +33,13 @@ _WHOLE = (
     "readiness",
     "grace_period_seconds",
 )
-PATHS = (*_WHOLE, *(f"resources.{name}" for name in _MEMBERS))
+PATHS = (*_WHOLE, *(f"resources.{name}" for name in _MEMBERS), _SIZE)
 """The paths that an update mask takes."""
 _AT_ONCE = ("labels",)
 """The paths that need no restart to hold: lists and watches select by labels as they are stored."""
 _FIXED = {
     "project": "is fixed when the sandbox is created: leave it out",
-    "storage": "is fixed for the life of the disk: leave it out",
+    "storage": "is fixed for the life of the disk, but for storage.size: leave it out",
     "runtime_class": "is fixed when the sandbox is created: leave it out",
     "copy_image_home": "is fixed when the sandbox is created: leave it out",
     "env": "is not a part of the spec: leave it out, and call UpdateEnvVars",
@@ -74,6 +75,9 @@ def changed(request: pb.UpdateSandboxRequest, defaults: Defaults, before: Sandbo
     after: dict[str, Any] = {name: getattr(made, name) for name in map(_field, request.update_mask.paths)}
     if "resources" in after:
         after["resources"] = _as_before(made.resources, before.resources)
+    if "storage" in after:
+        same = check.amount(made.storage.size) == check.amount(before.storage.size)
+        after["storage"] = before.storage if same else dataclasses.replace(before.storage, size=made.storage.size)
     return dataclasses.replace(before, **after)
 
 
@@ -81,7 +85,8 @@ def progress(paths: Sequence[str], sandbox: Sandbox) -> dict[str, Any]:
     """Returns `applied` and `pending` of the answer: the paths that hold in the sandbox as it is, and the others."""
     status = sandbox.status
     runs = status.phase is Phase.RUNNING and status.observed_generation == sandbox.generation
-    applied = [path for path in paths if runs or path in _AT_ONCE]
+    sized = any(one.type is ConditionType.VOLUME_SIZED and one.status for one in status.conditions)
+    applied = [path for path in paths if (sized if path == _SIZE else runs or path in _AT_ONCE)]
     return {"applied": {"paths": applied}, "pending": {"paths": [path for path in paths if path not in applied]}}
 
 
@@ -100,7 +105,7 @@ def _bad_paths(paths: Sequence[str]) -> Iterator[Violation]:
 def _fault(path: str, before: Sequence[str], paths: Sequence[str]) -> str:
     """Says what is wrong with a path of the mask; empty if nothing is."""
     field = _field(path)
-    if field in _FIXED:
+    if field in _FIXED and path not in PATHS:
         return f"{field} {_FIXED[field]}"
     if path not in PATHS:
         return f"must be one of {', '.join(PATHS)}"
@@ -120,7 +125,7 @@ def _put(given: pb.SandboxSpec, target: pb.SandboxSpec, paths: Iterable[str]) ->
     for path in paths:
         field, _, member = path.partition(".")
         if member:
-            setattr(target.resources, member, getattr(given.resources, member))
+            setattr(getattr(target, field), member, getattr(getattr(given, field), member))
         else:
             target.ClearField(field)  # type: ignore[arg-type]
     target.MergeFrom(pb.SandboxSpec(**{one.name: value for one, value in given.ListFields() if one.name in paths}))

@@ -2,8 +2,11 @@
 
 import dataclasses
 
-from sandbox_server.domain import mutations
-from sandbox_server.domain.sandbox import Sandbox
+import pytest
+from sandbox_server.domain import errors, lifecycle, mutations
+from sandbox_server.domain.phase import ConditionType, Reason
+from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
+from sandbox_server.domain.spec import SandboxSpec
 
 from tests.support import samples
 
@@ -40,3 +43,50 @@ def test_other_labels_do_not_change_whether_the_home_is_filled() -> None:
     first = dataclasses.replace(BEFORE, filled_generation=3)
     assert first.fills_home == updated(first, labels={}).fills_home
     assert not samples.next_generation(first).fills_home
+
+
+def with_disk(size: str, asked: str) -> Sandbox:
+    """A sandbox whose disk has one size and is asked to have another."""
+    status = samples.status(volume=VolumeStatus("v", size, True))
+    return dataclasses.replace(BEFORE, spec=sized(BEFORE, asked), status=status)
+
+
+def sized(sandbox: Sandbox, size: str) -> SandboxSpec:
+    return dataclasses.replace(sandbox.spec, storage=dataclasses.replace(sandbox.spec.storage, size=size))
+
+
+def test_another_size_keeps_what_the_pod_was_made_from() -> None:
+    once = updated(BEFORE, storage=sized(BEFORE, "9Gi").storage)
+    assert (once.pod_generation, once.pod_labels, once.spec.storage.size) == (3, {"tier": "web"}, "9Gi")
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "size", "least"),
+    [
+        ("5Gi", "5Gi", "4Gi", "5Gi"),
+        ("5Gi", "9Gi", "4Gi", "5Gi"),
+        ("5Gi", "9Gi", "5Gi", ""),
+        ("5Gi", "9Gi", "6Gi", ""),
+        ("9Gi", "5Gi", "4Gi", "5Gi"),
+        ("", "5Gi", "4Gi", "5Gi"),
+    ],
+)
+def test_a_size_is_taken_back_to_what_the_disk_has_and_no_further(has: str, asked: str, size: str, least: str) -> None:
+    before = with_disk(has, asked) if has else BEFORE
+    if not least:
+        assert mutations.update(before, sized(before, size)).spec.storage.size == size
+        return
+    with pytest.raises(errors.Invalid) as caught:
+        mutations.update(before, sized(before, size))
+    (violation,) = caught.value.violations
+    assert (violation.field, least in violation.description) == ("spec.storage.size", True)
+
+
+def test_a_larger_disk_is_not_there_before_it_was_seen() -> None:
+    condition = Condition(ConditionType.VOLUME_SIZED, True, Reason.READY, samples.NOW)
+    before = with_disk("5Gi", "5Gi")
+    before = dataclasses.replace(before, status=dataclasses.replace(before.status, conditions=(condition,)))
+    for size, holds in (("5Gi", True), ("9Gi", False)):
+        wanted = samples.next_generation(mutations.update(before, sized(before, size)))
+        (after,) = lifecycle.on_mutation(wanted, samples.NOW).status.conditions
+        assert after.status is holds

@@ -24,11 +24,13 @@ from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy, rights, websocket
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Known, Object
+from sandbox_server.engines.kubernetes.patch import Manifest
 from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
 from sandbox_server.settings import Kubernetes
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 NEVER = "1"
@@ -161,12 +163,13 @@ class Client:
         parameters: Mapping[str, str] | None = None,
         body: Any = None,
         accept: str = JSON,
+        content: str = JSON,
         watch: bool = False,
         fence: Fence | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Makes one call and yields its answer, which may pause for longer if it is a watch.
 
-        `fence` is that of a write. Raises what it raises and what `failure` returns, `engines.Unreachable` if there is no
+        `content` is the type of the body. `fence` is that of a write. Raises what it raises and what `failure` returns, `engines.Unreachable` if there is no
         answer in time, `Away` if there is not even a connection, and `Silent` if an answer stops.
         """
         right = rights.right(method, path, watch)
@@ -174,7 +177,7 @@ class Client:
         limits = aiohttp.ClientTimeout(
             sock_read=self._settings.cluster_silence if watch else self._settings.cluster_timeout
         )
-        headers = {"Accept": accept, "Content-Type": APPLY if method == "PATCH" else JSON}
+        headers = {"Accept": accept, "Content-Type": content}
         try:
             async with asyncio.timeout(self._settings.cluster_timeout):
                 headers |= await self._credentials()
@@ -283,7 +286,20 @@ class Client:
         precondition = {"uid": known.uid, "resourceVersion": known.version} if known else {"resourceVersion": NEVER}
         body = resource.manifest | {"metadata": resource.manifest["metadata"] | precondition}
         where = path(*resource.reference)
-        async with self.call("PATCH", where, parameters=parameters, body=body, fence=fence) as response:
+        async with self.call("PATCH", where, parameters=parameters, body=body, content=APPLY, fence=fence) as response:
+            return OBJECT.decode(await response.read())
+
+    async def merge(self, reference: Reference, known: Known, fields: Manifest, fence: Fence) -> Object:
+        """Changes some fields of the object that is known, and returns it as it then is. All others stay as they are.
+
+        Raises `Missing` if the object is gone, and `Conflict` if it is not as it is known.
+        """
+        precondition = {"uid": known.uid, "resourceVersion": known.version}
+        body = fields | {"metadata": fields.get("metadata", {}) | precondition}
+        parameters = {"fieldManager": manifests.FIELD_MANAGER}
+        async with self.call(
+            "PATCH", path(*reference), parameters=parameters, body=body, content=MERGE, fence=fence
+        ) as response:
             return OBJECT.decode(await response.read())
 
     async def delete(self, reference: Reference, known: Known, fence: Fence, *, foreground: bool = False) -> None:

@@ -59,8 +59,8 @@ class Contest:
         if found is None:
             self._note(f"somebody removes the {reference} each time the service makes it")
             return
-        owned = dict(_owned(found))
-        lost = self._fields[reference] - owned.pop((FIELD_MANAGER, "Apply"), set())
+        lost = self._fields[reference] - _ours(found)
+        owned = {entry: fields for entry, fields in _owned(found) if entry[0] != FIELD_MANAGER}
         taken = {manager: lost & fields for (manager, _), fields in owned.items()}
         for manager, fields in sorted(taken.items()):
             if fields:
@@ -77,7 +77,7 @@ class Contest:
         """Notes which fields of an object the service owns after a write. `answer` is the object as it was answered."""
         self.wrote = True
         if self.count >= FREE - 1:
-            self._fields[reference] = dict(_owned(answer)).get((FIELD_MANAGER, "Apply"), set())
+            self._fields[reference] = _ours(answer)
 
     def removed(self, reference: Reference, found: Object) -> None:
         """Notes that the service has removed an object. `found` is the object as it was."""
@@ -171,6 +171,11 @@ class Contests:
             if not self._is_quiet(contest):
                 return
             del self._of[key]
+
+
+def _ours(found: Object) -> set[str]:
+    """Returns the fields that the service owns, by whatever operation."""
+    return set().union(*(fields for (manager, _), fields in _owned(found) if manager == FIELD_MANAGER))
 
 
 def _owned(found: Object) -> Iterator[tuple[tuple[str, str], set[str]]]:

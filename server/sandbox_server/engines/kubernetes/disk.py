@@ -1,14 +1,15 @@
-"""Makes the claim of a sandbox, once."""
+"""Makes the claim of a sandbox, once, and has it ask for another size."""
 
 from sandbox_server import engines
-from sandbox_server.engines.kubernetes import client, observe, resources, writer
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes import client, inspection, manifests, observe, resources, writer
 from sandbox_server.engines.kubernetes.objects import Known
 from sandbox_server.engines.kubernetes.resources import Resource
 from sandbox_server.engines.kubernetes.writer import Writer
 
 
 async def make(write: Writer, claim: Resource) -> None:
-    """Makes the claim, unless it is there already. A claim can never change, so nothing is applied over one.
+    """Makes the claim, unless it is there already. Nothing is applied over one: all but its size is fixed.
 
     Raises `engines.Unreachable` while the name is taken by a claim that has to go first: a placeholder, a claim that is
     being removed, or a claim that lost its volume. The cluster keeps a claim as long as a pod uses it, so that the workload
@@ -40,3 +41,49 @@ async def make(write: Writer, claim: Resource) -> None:
         # The cluster keeps the claim until the pod ends, which takes no more than its grace period.
         raise engines.Unreachable(message)
     raise engines.Busy(f"{message}; its finalizers: {writer.listed(found.metadata.finalizers)}")
+
+
+async def resize(write: Writer) -> None:
+    """Has the claim of the sandbox's disk ask for the size of the sandbox, where the disk does not have that.
+
+    A refusal is no fault of the sandbox, which runs with the disk as it is: `observe` shows it. Raises `engines.Outdated` if
+    the claim is not as it is known.
+    """
+    sandbox, view = write.sandbox, write.view
+    reference, size = resources.names(sandbox).claim, sandbox.spec.storage.size
+    volume, known = view.volume(sandbox), view.claims.known(reference.name)
+    if volume is None or known is None or known.uid != sandbox.volume_uid or not volume.needs_request(size):
+        return
+    if write.contest.watched:
+        write.contest.compare(reference, await write.api.find(reference))
+    position = view.claims.position(reference.name)
+    try:
+        written = await write.api.merge(reference, known, manifests.resized(size), write.fence)
+    except (client.Conflict, client.Missing) as changed:
+        raise engines.Outdated(str(changed)) from None
+    except engines.Refused as refused:
+        view.refusals.refused(sandbox, refused.fault)
+        return
+    view.refusals.allowed(sandbox)
+    view.claims.answered(written, position)
+    write.contest.written(reference, written)
+
+
+async def growth_obstacle(api: client.Client, sandbox: Sandbox) -> str:
+    """Returns why the disk of a sandbox cannot grow; empty if its storage class lets it, or if that is not known.
+
+    The class is that of the claim: a sandbox may leave it to the cluster.
+    """
+    try:
+        claim = await api.find(resources.names(sandbox).claim, whole=True)
+        if claim is None or claim.metadata.uid != sandbox.volume_uid:
+            return ""
+        found = await inspection.classes(api, inspection.STORAGE_CLASSES)
+    except (engines.Refused, engines.Unreachable):
+        return ""
+    name = claim.spec.storageClassName
+    if not name:
+        return "its volume was made by hand, without a storage class"
+    if any(one.metadata.name == name and one.allowVolumeExpansion for one in found):
+        return ""
+    return f"its storage class {name} does not allow it"

@@ -1,6 +1,7 @@
 """The Kubernetes engine: observes, applies and deletes, in each of the namespaces that it follows."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -129,7 +130,8 @@ class KubernetesEngine:
         return self._view(sandbox.namespace).observe(sandbox, self._contests.fault(sandbox))
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
-        """Applies the claim, unless the sandbox has its disk, the Service, the Secret, and the StatefulSet last.
+        """Applies the claim, unless the sandbox has its disk, the Service, the Secret, and the StatefulSet last. A disk that
+        lacks what the sandbox asks for is asked to grow after that.
 
         The Secret goes with the Service. So one that is made late, when the sandbox has been deleted, goes as well: the
         service may not watch Secrets, and would never see it. Without replicas nothing reads it, and it is not made.
@@ -153,6 +155,7 @@ class KubernetesEngine:
         if before is not None and before.replicas < replicas:
             view.events.pass_by(sandbox.id)
         later = [await write.write(resource) for resource in objects.watched[1:]]
+        await disk.resize(write)
         write.done()
         return observe.revision(observe.workload(written) for written in (service, *later))
 
@@ -228,6 +231,13 @@ class KubernetesEngine:
         if not view.listed:
             raise engines.Unreachable(f"{namespace} has not been listed yet")
         return view
+
+    async def growth_obstacle(self, sandbox: Sandbox) -> str:
+        """Reads the claim and its storage class, where the service may read those."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.class_within):
+                return await disk.growth_obstacle(self._api, sandbox)
+        return ""
 
     async def granted(self, namespace: str) -> bool | None:
         """Asks the API server, once in a while."""

@@ -123,6 +123,11 @@ def _claim(sandbox: Sandbox, reference: Reference) -> Resource:
     return _resource(reference, metadata, spec=spec)
 
 
+def resized(size: str) -> Manifest:
+    """Returns what changes of a claim that asks for another size. Sealos reads the annotation."""
+    return {"metadata": {"annotations": {"value": size}}, "spec": {"resources": {"requests": {"storage": size}}}}
+
+
 def _placeholder(sandbox: Sandbox) -> Manifest:
     """Returns the claim template: what the StatefulSet controller makes where it finds no claim never binds.
 

@@ -70,6 +70,8 @@ class Status(msgspec.Struct, frozen=True):
     containerStatuses: list[Container] = []
     initContainerStatuses: list[Container] = []
     capacity: dict[str, str] = {}
+    allocatedResources: dict[str, str] = {}
+    allocatedResourceStatuses: dict[str, str] = {}
     observedGeneration: int = 0
     updateRevision: str = ""
 
@@ -115,6 +117,7 @@ class Spec(msgspec.Struct, frozen=True):
 
     replicas: int = 1
     resources: Requests = Requests()
+    storageClassName: str = ""
     template: Template = Template()
 
 

@@ -12,7 +12,7 @@ from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import containers, disruptions, manifests, resources
+from sandbox_server.engines.kubernetes import containers, disruptions, growth, manifests, resources
 from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, State, Status
 
@@ -120,6 +120,8 @@ def volume(found: Object) -> Volume:
         uid="" if manifests.PLACEHOLDER in meta.annotations else meta.uid,
         name=meta.name,
         size=found.status.capacity.get("storage") or found.spec.resources.requests.get("storage", ""),
+        requested=found.spec.resources.requests.get("storage", ""),
+        growth=growth.of(found),
         bound=found.status.phase == "Bound",
         terminating=meta.deletionTimestamp is not None,
         # controller/volume/persistentvolume/pv_controller.go, when the bound volume is removed

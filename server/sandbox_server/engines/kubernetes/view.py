@@ -13,7 +13,7 @@ from sandbox_server.domain.observed import Fault, Observed, Pod, Volume, Workloa
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.engines.kubernetes import client, containers, events, manifests, observe, resources
+from sandbox_server.engines.kubernetes import client, containers, events, growth, manifests, observe, resources
 from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.informer import Informer
 from sandbox_server.engines.kubernetes.namespace import Namespace
@@ -82,6 +82,7 @@ class View:
         self._disrupted: dict[str, Pod] = {}
         # When the Secret of a sandbox, by its id, was last written because its kubelet missed it.
         self._supplied: dict[str, float] = {}
+        self.refusals = growth.Refusals(pace)
         self.absent: dict[str, set[str]] = {}
         """The Secrets of former generations, by the id of their sandbox, that were looked for and are not there."""
 
@@ -121,7 +122,7 @@ class View:
         """Returns what there is of `sandbox`. `contested` says by whom the writes of the service are undone each time."""
         if self.namespace.gone:
             return Observed(namespace=self.namespace.fault)
-        pod, volume = self._pod(sandbox), self._volume(sandbox)
+        pod, volume = self._pod(sandbox), self.volume(sandbox)
         if pod is not None:
             self.events.pass_by(sandbox.id)
         if pod is not None and pod.reason is Reason.SCHEDULING and volume is not None and not volume.bound:
@@ -181,6 +182,7 @@ class View:
             self.secrets.forget(name)
         self._disrupted.pop(resources.pod_name(sandbox), None)
         self._supplied.pop(sandbox.id, None)
+        self.refusals.allowed(sandbox)
 
     def _read_pod(self, found: Object) -> Pod:
         pod = observe.pod(found)
@@ -206,13 +208,22 @@ class View:
         probed = bool(readiness.http_path or readiness.tcp_port)
         return pod if probed else dataclasses.replace(pod, probed=False)
 
-    def _volume(self, sandbox: Sandbox) -> Volume | None:
-        """Returns the claim of the sandbox. A placeholder is no disk: it is returned only where it has to be removed."""
+    def volume(self, sandbox: Sandbox) -> Volume | None:
+        """Returns the claim of the sandbox, with what keeps its disk from growing.
+
+        A placeholder is no disk: it is returned only where it has to be removed.
+        """
         volume = self.claims.get(resources.claim_name(sandbox))
         if volume is None or not ownership.owned(sandbox, volume):
             return None
         to_be_removed = sandbox.desired is DesiredState.DELETED and not sandbox.keep_volume
-        return volume if volume.uid or to_be_removed else None
+        if not volume.uid:
+            return volume if to_be_removed else None
+        stands = volume.growth
+        failure = self.events.message(f"{volume.uid} {growth.FAILED}")
+        if failure and stands is not None and stands.reason is Reason.VOLUME_EXPANDING and not stands.message:
+            volume = dataclasses.replace(volume, growth=dataclasses.replace(stands, message=failure))
+        return self.refusals.shown(sandbox, volume)
 
     def _workload(self, sandbox: Sandbox, volume: Volume | None) -> Workload | None:
         """Returns the StatefulSet, with a revision that stands for all objects of the sandbox."""

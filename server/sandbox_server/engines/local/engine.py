@@ -166,6 +166,10 @@ class LocalEngine:
         self._update(sandbox, replicas, dict(env))
         return APPLIED
 
+    async def growth_obstacle(self, sandbox: Sandbox) -> str:
+        """Returns nothing: a folder may use all of its disk, and has whatever size is asked for."""
+        return ""
+
     async def touch(self, sandbox: Sandbox) -> int:
         """Changes nothing: the task of the unit acts by itself."""
         Fence(self._held, sandbox.namespace).check()

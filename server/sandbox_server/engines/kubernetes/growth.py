@@ -1,0 +1,83 @@
+"""What the cluster says of the growth of disks: of a claim, and in refusals of what a claim was to ask for."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+from sandbox_server.domain import check
+from sandbox_server.domain.observed import Fault, Growth, Volume
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.engines.kubernetes.objects import Object
+
+FAILED = "VolumeResizeFailed"
+"""The reason of an event about a claim that could not grow (kubelet/events/event.go, external-resizer/pkg/util/events.go)."""
+
+# api/core/v1/types.go, ClaimResourceStatus.
+_STAGES = {
+    "ControllerResizeInProgress": Reason.VOLUME_EXPANDING,
+    "ControllerResizeInfeasible": Reason.EXPANSION_INFEASIBLE,
+    "NodeResizePending": Reason.VOLUME_EXPANDS_AT_START,
+    "NodeResizeInProgress": Reason.VOLUME_EXPANDING,
+    "NodeResizeInfeasible": Reason.EXPANSION_INFEASIBLE,
+}
+# api/core/v1/types.go, PersistentVolumeClaimConditionType: those of an error have its words.
+_ERRORS = ("ControllerResizeError", "NodeResizeError")
+_CONDITIONS = {"FileSystemResizePending": Reason.VOLUME_EXPANDS_AT_START, "Resizing": Reason.VOLUME_EXPANDING}
+# kubernetes/plugin/pkg/admission/storage/persistentvolume/resize/admission.go
+_NOT_EXPANDABLE = "only dynamically provisioned pvc can be resized"
+
+
+def of(found: Object) -> Growth | None:
+    """Returns where the growth of a claim stands; None while the claim does not say.
+
+    What it says of another size than the claim asks for now is about a request that was taken back.
+    """
+    status = found.status
+    conditions = {one.type: one.message for one in status.conditions if one.status == "True"}
+    requested, tried = found.spec.resources.requests.get("storage", ""), status.allocatedResources.get("storage", "")
+    if tried and check.amount(tried) != check.amount(requested):
+        return None
+    words = next((conditions[one] for one in (*_ERRORS, *_CONDITIONS) if conditions.get(one)), "")
+    stage = _STAGES.get(status.allocatedResourceStatuses.get("storage", ""))
+    if stage is None:
+        stage = next((reason for one, reason in _CONDITIONS.items() if one in conditions), None)
+    if stage is None and words:
+        stage = Reason.VOLUME_EXPANDING
+    return None if stage is None else Growth(stage, words)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    generation: int
+    growth: Growth
+    at: float
+
+
+class Refusals:
+    """The refusals of what the claims of sandboxes were to ask for, by the uid of the sandbox.
+
+    A refusal counts for its generation, and for a while: the storage class or a quota may change.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._again = pace.resize_again
+        self._of: dict[str, _Refusal] = {}
+
+    def refused(self, sandbox: Sandbox, fault: Fault) -> None:
+        """Notes that the API server has refused the size of the sandbox."""
+        reason = Reason.CLASS_NOT_EXPANDABLE if _NOT_EXPANDABLE in fault.message else fault.reason
+        self._of[sandbox.uid] = _Refusal(sandbox.generation, Growth(reason, fault.message), time.monotonic())
+
+    def allowed(self, sandbox: Sandbox) -> None:
+        """Forgets a refusal."""
+        self._of.pop(sandbox.uid, None)
+
+    def shown(self, sandbox: Sandbox, volume: Volume) -> Volume:
+        """Returns the volume with the refusal of the sandbox's generation, if there is one."""
+        found = self._of.get(sandbox.uid)
+        if found is None or found.generation != sandbox.generation:
+            return volume
+        recent = time.monotonic() - found.at < self._again
+        return dataclasses.replace(volume, growth=found.growth, refused=recent)
