@@ -116,10 +116,12 @@ def _conditions(one: pb.SandboxStatus) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("TYPE", "STATUS", "REASON", "SINCE"):
         table.add_column(heading, no_wrap=True)
+    table.add_column("MESSAGE")
     for condition in one.conditions:
         kind = words.short(pb.ConditionType, condition.type)
         value = words.short(pb.ConditionStatus, condition.status)
-        table.add_row(kind, value, show.reason(condition.reason), _time(condition.transition_time))
+        since = _time(condition.transition_time)
+        table.add_row(kind, value, show.reason(condition.reason), since, Text(condition.message))
     return table
 
 

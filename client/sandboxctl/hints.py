@@ -13,6 +13,7 @@ _BY_REASON = {
     "UNAUTHENTICATED": "give --token-file, or the token in the environment variable SANDBOX_TOKEN",
     "VOLUME_KEPT": "give --adopt-volume to take it up",
     "VOLUME_DIFFERS": "leave out --storage to take it up as it is",
+    "CLASS_NOT_EXPANDABLE": "ask for no more than `sandboxctl describe` shows as the size of its disk",
     "NO_VOLUME_TO_ADOPT": "leave out --adopt-volume",
     "SANDBOX_NOT_FOUND": "`sandboxctl list` shows those there are; -n names another namespace",
     "SANDBOX_NOT_RUNNING": "`sandboxctl start` starts it, and `sandboxctl describe` says why it does not run",

@@ -317,7 +317,8 @@ def newer(document: dict[str, Any]) -> None:
     status["reason"] = 977
     status["refusal"] = [{"reason": 978}]
     status["last_exit"]["finished_at"] = "later"
-    status["conditions"].append({"type": 99, "status": True, "reason": 977, "transition_time": "2026-01-02T03:04:05Z"})
+    condition = {"type": 99, "status": True, "reason": 977, "transition_time": "2026-01-02T03:04:05Z", "message": ""}
+    status["conditions"].append(condition)
 
 
 @pytest.mark.fault(75)

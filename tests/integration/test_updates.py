@@ -88,3 +88,20 @@ def test_a_watch_by_labels_has_a_sandbox_from_the_update_on_that_makes_it_match(
     assert first.status is not None
     assert (first.status.sandbox_id, first.status.generation) == ("found", 2)
     client.delete("found")
+
+
+def test_another_size_restarts_nothing_and_is_there_at_the_next_look(client: Client) -> None:
+    running(client, "sized")
+    answer = client.update("sized", storage="9Gi")
+    assert (answer.applied.paths, answer.pending.paths) == ([], ["storage.size"])
+    eventually(lambda: client.status("sized").observed_generation == 2)
+    status = client.status("sized")
+    (sized,) = [one for one in status.conditions if one.type == pb.CONDITION_TYPE_VOLUME_SIZED]
+    assert (sized.status, sized.reason, sized.message) == (pb.CONDITION_STATUS_TRUE, pb.REASON_READY, "")
+    assert (status.volume.size, status.storage_size, status.restart_count) == ("9Gi", "9Gi", 0)
+    again = client.update("sized", storage="9216Mi")
+    assert (again.applied.paths, again.sandbox.status.generation) == (["storage.size"], 2)
+    with pytest.raises(errors.InvalidArgument) as caught:
+        client.update("sized", storage="8Gi")
+    assert list(caught.value.fields) == ["spec.storage.size"]
+    client.delete("sized")

@@ -1,13 +1,15 @@
 """Rows 2 to 5: the service is killed at each of its writes in turn, and the next process finishes the work."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from sandbox_client import AsyncClient
+from sandbox.v1 import sandbox_pb2 as pb
+from sandbox_client import AsyncClient, errors
 
 from tests.support.scripted import SECRETS, until_secret
 from tests.support.scripted_api import ScriptedApi, status
@@ -113,6 +115,34 @@ async def test_killed_with_each_object_of_an_env_update_it_rolls_out_once(api: S
     assert position == 7
     assert {one for one in killer.uids().items() if SECRETS not in one[0]} == before
     assert api.starts == [(str(generation), {"A": value}) for generation, value in said.items()]
+
+
+@pytest.mark.fault(5)
+async def test_killed_with_each_write_of_an_expansion_it_asks_for_the_size_once(
+    api: ScriptedApi, service: Service
+) -> None:
+    killer = Killer(api, service)
+    async with AsyncClient(service.address, timeout=WITHIN) as client:
+        name = (await client.create("crash", sandbox_id="crash", env={"A": "1"})).sandbox_id
+        await client.wait_until(name, "RUNNING", timeout=WITHIN)
+        before = killer.uids()
+        for position in itertools.count():
+            killer.arm(position)
+            size = f"{position + 6}Gi"
+            generation = (await client.update(name, storage=size)).sandbox.status.generation
+            async with asyncio.timeout(WITHIN):
+                status = await client.status(name)
+                while (status.observed_generation, status.volume.size) != (generation, size):
+                    await asyncio.sleep(0.02)
+                    # The service may be killed between two calls.
+                    with contextlib.suppress(errors.Unavailable):
+                        status = await client.status(name)
+            assert status.phase == pb.PHASE_RUNNING
+            if not await killer.struck():
+                break
+    # The Service, the Secret, both Ingresses, the StatefulSet and the claim; the pod is the first one.
+    assert position == 7
+    assert (killer.uids(), len(api.starts)) == (before, 1)
 
 
 @pytest.mark.fault(4)
