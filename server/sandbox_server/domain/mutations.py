@@ -45,9 +45,16 @@ def claimed(former: Sandbox | None, wanted: Sandbox, adopt: bool, unset: Collect
         return wanted
     given = {name: getattr(wanted.spec.storage, name) for name in ("size", "storage_class", "access_mode")}
     given = {name: value for name, value in given.items() if name not in unset}
-    _check_storage(replace(former.spec.storage, **given), former.spec.storage)
+    kept = former.spec.storage
+    volume = former.status.volume
+    if volume is not None and check.amount(given.get("size", "")) == check.amount(volume.size) != check.amount(
+        kept.size
+    ):
+        # The disk has another size than it was asked to have, and that one is asked for now.
+        kept = replace(kept, size=volume.size)
+    _check_storage(replace(kept, **given), kept)
     # A size can be written in many ways: the spec says it as the volume was made with it.
-    spec = replace(wanted.spec, storage=former.spec.storage)
+    spec = replace(wanted.spec, storage=kept)
     return replace(wanted, volume_uid=volume_uid, home_folder=former.home_folder, spec=spec)
 
 

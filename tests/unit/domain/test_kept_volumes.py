@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from sandbox_server.domain import errors, lifecycle, mutations
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Addresses, Sandbox
+from sandbox_server.domain.sandbox import Addresses, Sandbox, VolumeStatus
 from sandbox_server.domain.spec import Storage
 
 from tests.support import samples
@@ -58,6 +58,16 @@ def test_fields_that_the_caller_left_empty_are_those_of_the_volume() -> None:
     with pytest.raises(errors.FailedPrecondition, match="access_mode") as caught:
         claimed(defaults, "size", "storage_class")
     assert "size is" not in caught.value.message
+
+
+@pytest.mark.parametrize(("asked", "size"), [("5Gi", "5Gi"), ("9Gi", "9Gi"), ("", "9Gi")])
+def test_a_disk_that_has_not_grown_is_adopted_with_the_size_it_has_or_was_to_have(asked: str, size: str) -> None:
+    growing = former(storage=dataclasses.replace(KEPT, size="9Gi"))
+    status = dataclasses.replace(growing.status, volume=VolumeStatus("v", "5Gi", True))
+    wanted = samples.sandbox(spec=samples.spec(storage=dataclasses.replace(KEPT, size=asked or "1Gi")))
+    unset = () if asked else ("size",)
+    made = mutations.claimed(dataclasses.replace(growing, status=status), wanted, True, unset)
+    assert made.spec.storage == dataclasses.replace(KEPT, size=size)
 
 
 def test_a_named_class_differs_from_the_default_of_the_cluster() -> None:
