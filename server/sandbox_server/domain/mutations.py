@@ -47,9 +47,7 @@ def claimed(former: Sandbox | None, wanted: Sandbox, adopt: bool, unset: Collect
     given = {name: value for name, value in given.items() if name not in unset}
     kept = former.spec.storage
     volume = former.status.volume
-    if volume is not None and check.amount(given.get("size", "")) == check.amount(volume.size) != check.amount(
-        kept.size
-    ):
+    if volume is not None and not _same(volume.size, kept.size) and _same(volume.size, given.get("size", "")):
         # The disk has another size than it was asked to have, and that one is asked for now.
         kept = replace(kept, size=volume.size)
     _check_storage(replace(kept, **given), kept)
@@ -81,12 +79,17 @@ def kept_volume(former: Sandbox | None, wanted: Sandbox, adopt: bool) -> str:
     return kept
 
 
+def _same(size: str, other: str) -> bool:
+    """Whether two quantities are the same size."""
+    return check.amount(size) == check.amount(other)
+
+
 def _check_storage(wanted: Storage, kept: Storage) -> None:
     """Raises `errors.FailedPrecondition` where `wanted` is not the storage that a kept volume was made with."""
     differing = [
         f"its {name} is {getattr(kept, name) or 'the default of the cluster'}"
         for name, same in (
-            ("size", check.disk.fits(wanted.size) == check.disk.fits(kept.size)),
+            ("size", _same(wanted.size, kept.size)),
             ("storage_class", wanted.storage_class == kept.storage_class),
             ("access_mode", wanted.access_mode == kept.access_mode),
         )
