@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from sandbox_server.domain import legacy
 from sandbox_server.domain.event import Event
-from sandbox_server.domain.phase import DesiredState
+from sandbox_server.domain.phase import DesiredState, Phase
+from sandbox_server.engines.kubernetes import manifests
 from sandbox_server.importing.report import Line, Outcome, Report
 
 from tests.support import programs, samples
@@ -19,7 +20,9 @@ from tests.support.former_database import COLUMNS, Former
 from tests.support.imported import DEPLOYMENTS, Ground
 from tests.support.opened import Opened
 from tests.support.ports import free_port
+from tests.support.rig import A, Rig
 from tests.support.samples import CANARY
+from tests.support.scripted import PODS, SETS, until
 from tests.support.scripted_api import ScriptedApi, forbidden
 from tests.support.variants import BOTH_DATABASES
 
@@ -354,6 +357,22 @@ async def test_sandbox_with_too_many_labels_is_reported_and_the_others_get_their
         await opened.store.close()
     assert (first.labels, first.message) == ((), "spec.labels: must have at most 64 entries")
     assert len(second.labels) == 3
+
+
+async def test_running_service_has_the_labels_soon_and_restarts_no_pod(
+    rig: Rig, former: Former, api: ScriptedApi, tmp_path: Path
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    (pod,) = api.objects[PODS].values()
+    former.add("a", A)
+    ground = Ground(api, tmp_path, f"sqlite:///{tmp_path}/rig.db")
+    assert only(await ground.run(former)).labels == tuple(sorted(LABELS))
+    sandbox = await rig.until(A, lambda one: one.generation == 2)
+    await until(lambda: api.objects[SETS][A]["metadata"]["annotations"][manifests.GENERATION] == "2")
+    assert sandbox.spec.labels == LABELS
+    assert [one["metadata"]["uid"] for one in api.objects[PODS].values()] == [pod["metadata"]["uid"]]
+    assert LABELS.keys().isdisjoint(api.objects[SETS][A]["metadata"]["labels"])
 
 
 # --- the command
