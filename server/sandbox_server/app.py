@@ -20,6 +20,7 @@ from sandbox_server.access.execs import Execs
 from sandbox_server.access.files import Files
 from sandbox_server.access.holds import Holds
 from sandbox_server.access.logs import Logs
+from sandbox_server.access.measuring import Measuring
 from sandbox_server.access.ports import Ports
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.access.streams import Streams
@@ -103,6 +104,7 @@ class Service:
     port: int
     secured: bool
     reconciling: asyncio.Task[None]
+    measuring: Measuring
     leases: leases.Leases
 
 
@@ -146,6 +148,7 @@ async def service(
     )
     asking = Asking(found, engine, pace)
     files = Files(event_store, asking)
+    measuring = Measuring(event_feed, namespaces, files, pace, reconciler.measured)
     server = Server(
         (
             Servicer(sandboxes, found, files, settings.defaults, settings.policy, pace, deployment),
@@ -199,6 +202,9 @@ async def service(
         async with asyncio.TaskGroup() as group:
             reconciling = group.create_task(reconciler.run())
             holding = group.create_task(namespaces.run())
+            working = [reconciling, holding]
+            if pace.usage_interval:
+                working.append(group.create_task(measuring.run()))
             others = [
                 group.create_task(event_feed.beat()),
                 group.create_task(event_store.listen(hear, pace.listen_again)),
@@ -216,12 +222,13 @@ async def service(
                 port=port,
                 secured=credentials is not None,
                 reconciling=reconciling,
+                measuring=measuring,
                 leases=namespaces,
             )
             # Other replicas go on with the sandboxes while this one still answers its last calls.
-            for task in (reconciling, holding):
+            for task in working:
                 task.cancel()
-            await asyncio.wait((reconciling, holding))
+            await asyncio.wait(working)
             await namespaces.close()
             failpoints.hit("shutdown_handed_over")
             event_feed.close()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox, Status
 
 from tests.kubernetes.ground import KubernetesGround
@@ -30,9 +30,12 @@ MEASURED_ON: list[str] = []
 
 
 def conditions(status: Status) -> str:
-    """All five in their order: + true, - false, ? unknown, and the reason unless it is READY."""
+    """All in their order: + true, - false, ? unknown, and the reason unless it is READY. Not that of the disk, which is not
+    measured."""
     return " ".join(
-        SIGNS[one.status] + ("" if one.reason is Reason.READY else one.reason.name) for one in status.conditions
+        SIGNS[one.status] + ("" if one.reason is Reason.READY else one.reason.name)
+        for one in status.conditions
+        if one.type is not ConditionType.DISK_NEARLY_FULL
     )
 
 

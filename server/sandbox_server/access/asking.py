@@ -11,7 +11,7 @@ from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.access.slots import Slots
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
-from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.sandbox import Key, Sandbox
 
 OF_SANDBOX = 32
 OF_TENANT = 256
@@ -43,10 +43,19 @@ class Asking:
         Raises `errors.NotFound`, `errors.FailedPrecondition`, `errors.ResourceExhausted` and `errors.Unavailable`.
         """
         sandbox = await self._sandboxes.running(where.principal, where.key)
-        within = self.pace.access_within
         with self._slots.taken(sandbox):
-            incarnation = await self._sandboxes.incarnation(sandbox)
-            async with conversation.reached(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
-                answers = Answers(lines, where.path)
-                await answers.begin()
+            async with self.inside(sandbox, where.path, script) as answers:
                 yield answers
+
+    @contextlib.asynccontextmanager
+    async def inside(self, sandbox: Sandbox, path: bytes, script: Callable[[str], bytes]) -> AsyncIterator[Answers]:
+        """Runs a script as `about` does, in a sandbox that is known, and does not count it.
+
+        Raises `errors.FailedPrecondition` and `errors.Unavailable`.
+        """
+        incarnation = await self._sandboxes.incarnation(sandbox)
+        within = self.pace.access_within
+        async with conversation.reached(self._engine, sandbox, incarnation, script(incarnation), within) as lines:
+            answers = Answers(lines, path)
+            await answers.begin()
+            yield answers

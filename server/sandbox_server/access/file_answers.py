@@ -4,7 +4,8 @@ import re
 
 from sandbox_server.access.conversation import Cut, Lines
 from sandbox_server.domain import errors
-from sandbox_server.domain.files import File, Usage
+from sandbox_server.domain.files import File
+from sandbox_server.domain.usage import Usage
 
 _STAT = re.compile(
     rb"([0-9a-f]{1,8}) ([0-9]{1,19}) (-?[0-9]{1,12}) ([0-9]{1,20}) ([0-9]{1,20}) [^.]{0,30}(?:\.([0-9]{9}))?[^.]{0,30}\Z"

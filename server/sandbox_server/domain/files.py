@@ -56,13 +56,3 @@ class Write:
     mode: int | None = None
     size: int | None = None
     match: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """How full a disk is, in bytes and in inodes. A file system that has as many inodes as it needs says that it has 0."""
-
-    used: int
-    capacity: int
-    used_inodes: int
-    inodes: int

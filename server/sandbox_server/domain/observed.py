@@ -170,7 +170,8 @@ class Observed:
     says that what the service writes for this sandbox does not last, `namespace` why the namespace takes nothing new: it
     is being removed with everything in it, or it does not exist.
 
-    `disruption`: the last one of a pod of the sandbox, of the present pod or of one before it.
+    `disruption`: the last one of a pod of the sandbox, of the present pod or of one before it. `nearly_full`: whether the
+    disk is, as it was last measured; None if that is not known.
     """
 
     workload: Workload | None = None
@@ -180,6 +181,7 @@ class Observed:
     fault: Fault | None = None
     namespace: Fault | None = None
     unobservable: Fault | None = None
+    nearly_full: bool | None = None
 
     def controller_due(self, pod_generation: int) -> bool:
         """Whether the controller of the workload has to act: it has not seen the workload as it is, or has left a pod that

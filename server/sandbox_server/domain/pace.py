@@ -133,6 +133,9 @@ class Pace:
 
     access_within: float = 10
     """For a program in a sandbox to answer, and for its input to be taken. A busy sandbox may be slow, and a call has 30 s."""
+    usage_interval: float = 0
+    """Between two measurements of the disk of a running sandbox; 0: they are not measured. A measurement runs a program in every
+    sandbox, and on Kubernetes takes a connection through the API server, which only those pay for who want the condition."""
     usage_within: float = 5
     """For a disk to be measured that a status or the service itself asks for. A status is not waited for as long as a file."""
     access_stored_within: float = 120

@@ -72,6 +72,8 @@ class Reason(OpenEnum):
     VOLUME_EXPANDS_AT_START = 42
     CLASS_NOT_EXPANDABLE = 43
     EXPANSION_INFEASIBLE = 44
+    DISK_NOT_MEASURED = 50
+    DISK_FULL_SOON = 51
 
     @property
     def is_error(self) -> bool:
@@ -85,7 +87,8 @@ class Reason(OpenEnum):
     @property
     def is_of_condition(self) -> bool:
         """Whether the reason is that of a condition alone: the phase does not depend on it."""
-        return Reason.VOLUME_EXPANDING.value <= self.value <= Reason.EXPANSION_INFEASIBLE.value
+        of_growth = Reason.VOLUME_EXPANDING.value <= self.value <= Reason.EXPANSION_INFEASIBLE.value
+        return of_growth or self in (Reason.DISK_NOT_MEASURED, Reason.DISK_FULL_SOON)
 
     @property
     def is_failed_run(self) -> bool:
@@ -110,3 +113,4 @@ class ConditionType(OpenEnum):
     READY = 4
     ENV_APPLIED = 5
     VOLUME_SIZED = 6
+    DISK_NEARLY_FULL = 8

@@ -77,6 +77,11 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
     Reason.VOLUME_EXPANDS_AT_START: (CALLER, "the file system grows with the next start: Stop and Start"),
     Reason.CLASS_NOT_EXPANDABLE: (OPERATOR, "the storage class has to allow it; the caller can take the size back"),
     Reason.EXPANSION_INFEASIBLE: (CALLER, "the storage cannot make the disk that large: ask for less"),
+    Reason.DISK_NOT_MEASURED: (
+        WAIT,
+        "the disk is measured while the sandbox runs, where the service has usage-interval",
+    ),
+    Reason.DISK_FULL_SOON: (CALLER, "files have to be removed, or the disk needs more room"),
 }
 """For each reason who can remove its cause, and why."""
 

@@ -10,6 +10,7 @@ from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
 
 WORDS_MOST = 1024
 """Characters of the message of a condition."""
+_DISK_REASONS = {True: Reason.DISK_FULL_SOON, False: Reason.READY, None: Reason.DISK_NOT_MEASURED}
 
 
 def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, now: datetime) -> Sandbox:
@@ -27,7 +28,7 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     after = replace(
         lifecycle.with_decision(before, decision, now),
         observed_generation=sandbox.generation if decision.settled else before.observed_generation,
-        conditions=_conditions(sandbox, pod, volume, decision, now),
+        conditions=(*_conditions(sandbox, pod, volume, decision, now), _disk_condition(sandbox, volume, observed, now)),
         restart_count=pod.restart_count if pod else 0,
         last_exit=(pod.last_exit if pod else None) or before.last_exit,
         last_disruption=disruption.last(sandbox, observed, now),
@@ -63,7 +64,7 @@ def _volume_uid(sandbox: Sandbox, volume: Volume | None) -> str:
 def _conditions(
     sandbox: Sandbox, pod: Pod | None, volume: Volume | None, decision: lifecycle.Decision, now: datetime
 ) -> tuple[Condition, ...]:
-    """Returns one condition of each type.
+    """Returns one condition of each type, but for that of `_disk_condition`.
 
     The reason of a condition that holds is READY. Any other has the reason of the pod, of the volume or of the phase.
     """
@@ -86,7 +87,7 @@ def _conditions(
         (ConditionType.VOLUME_SIZED, growth is None, Reason.READY if growth is None else growth.reason),
     )
     words = {} if growth is None else {ConditionType.VOLUME_SIZED: growth.message[:WORDS_MOST]}
-    since = {(one.type, one.status): one.transition_time for one in sandbox.status.conditions}
+    since = _since(sandbox)
     return tuple(
         Condition(type_, holds, Reason.READY if holds else cause, since.get((type_, holds), now), words.get(type_, ""))
         for type_, holds, cause in found
@@ -103,6 +104,18 @@ def _growth(sandbox: Sandbox, volume: Volume | None, unbound: Reason) -> Growth 
     if check.amount(volume.size) >= check.amount(sandbox.spec.storage.size):
         return None
     return volume.growth or Growth(Reason.VOLUME_EXPANDING)
+
+
+def _disk_condition(sandbox: Sandbox, volume: Volume | None, observed: Observed, now: datetime) -> Condition:
+    """Returns the condition that is well where it does not hold."""
+    type_ = ConditionType.DISK_NEARLY_FULL
+    holds = observed.nearly_full if volume is not None and not volume.lost else None
+    return Condition(type_, holds, _DISK_REASONS[holds], _since(sandbox).get((type_, holds), now))
+
+
+def _since(sandbox: Sandbox) -> dict[tuple[ConditionType, bool | None], datetime]:
+    """Returns since when each condition has its status."""
+    return {(one.type, one.status): one.transition_time for one in sandbox.status.conditions}
 
 
 def _volume_reason(sandbox: Sandbox, volume: Volume | None, decision: lifecycle.Decision) -> Reason:

@@ -14,6 +14,7 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.reconciler.disks import Disk
 from sandbox_server.reconciler.runs import Timer
 
 
@@ -22,6 +23,7 @@ class Memory:
     """`epoch`: that of the lease under which the sandbox is worked on. `touch_at`: when the workload is touched next."""
 
     epoch: int
+    disk: Disk
     now: Callable[[], float] = time.monotonic
     touch_at: float | None = None
     timer: Timer = field(default_factory=Timer)
@@ -34,7 +36,7 @@ class Memory:
     @classmethod
     def of(cls, sandbox: Sandbox, epoch: int) -> "Memory":
         """Returns the memory of a sandbox that this process has not worked on yet, under this lease."""
-        memory = cls(epoch)
+        memory = cls(epoch, Disk.of(sandbox))
         if sandbox.status.phase is Phase.ERROR:
             memory.refuse(sandbox, Fault(sandbox.status.reason, sandbox.status.message))
         return memory

@@ -15,6 +15,7 @@ from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.usage import Usage
 from sandbox_server.leases import Leases
 from sandbox_server.reconciler import quotes
 from sandbox_server.reconciler.memory import Memory
@@ -70,9 +71,7 @@ class Passes:
                 await self._remove_leftovers(key, None)
             return
         event = known.event
-        memory = self._memories.get(key)
-        if memory is None or memory.epoch != epoch:
-            memory = self._memories[key] = Memory.of(event.sandbox, epoch)
+        memory = self._memory(event.sandbox, epoch)
         observed = await self._observe(event, memory)
         if observed is None:
             return
@@ -94,6 +93,24 @@ class Passes:
             await self._touch(event, memory)
         else:
             memory.touch_at = None
+
+    def measured(self, sandbox: Sandbox, usage: Usage | None) -> bool:
+        """Takes how full the disk of a sandbox is, None if it could not be measured. Returns whether the status changes.
+
+        What is measured of a sandbox that has ended, or whose namespace this replica does not hold, is not taken.
+        """
+        known = self._feed.catalogue.get(sandbox.key)
+        epoch = self._leases.held(sandbox.namespace)
+        if known is None or known.event.sandbox.uid != sandbox.uid or not epoch:
+            return False
+        return self._memory(known.event.sandbox, epoch).disk.measured(sandbox, usage)
+
+    def _memory(self, sandbox: Sandbox, epoch: int) -> Memory:
+        """Returns what is remembered of a sandbox under a lease."""
+        memory = self._memories.get(sandbox.key)
+        if memory is None or memory.epoch != epoch:
+            memory = self._memories[sandbox.key] = Memory.of(sandbox, epoch)
+        return memory
 
     async def _remove_leftovers(self, key: Key, living: Sandbox | None) -> None:
         """Has the engine remove what was made for former sandboxes of the key, if the store knows that they have ended."""
@@ -119,6 +136,8 @@ class Passes:
             await self._engine.examine(sandbox.namespace)
             observed = self._engine.observe(sandbox)
         observed = memory.timer.timed(sandbox, observed, self._pace, self._now())
+        if self._pace.usage_interval:
+            observed = dataclasses.replace(observed, nearly_full=memory.disk.nearly_full(sandbox))
         return await quotes.redacted(sandbox, observed, lambda: self._env(event))
 
     def _decide(self, sandbox: Sandbox, memory: Memory, observed: Observed) -> lifecycle.Decision:

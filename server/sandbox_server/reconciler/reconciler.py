@@ -13,7 +13,8 @@ from sandbox_server import engines, feed, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event, Kind
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.usage import Usage
 from sandbox_server.leases import Leases
 from sandbox_server.reconciler import queue
 from sandbox_server.reconciler.passes import Passes
@@ -63,6 +64,11 @@ class Reconciler:
     def wake(self, key: Key) -> None:
         """Queues a sandbox that may have changed."""
         self._queue.add(key)
+
+    def measured(self, sandbox: Sandbox, usage: Usage | None) -> None:
+        """Takes how full the disk of a sandbox is, None if it could not be measured. Queues it if that changes its status."""
+        if self._passes.measured(sandbox, usage):
+            self._queue.add(sandbox.key)
 
     def _taken(self, namespaces: Collection[str]) -> None:
         """Queues every sandbox of namespaces that another replica held."""

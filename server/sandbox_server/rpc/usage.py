@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from sandbox_server.access.files import Files
 from sandbox_server.domain import errors
-from sandbox_server.domain.files import Usage
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.usage import Usage
 from sandbox_server.rpc import render
 from sandbox_server.rpc.auth import Caller
 

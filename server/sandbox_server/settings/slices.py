@@ -128,6 +128,9 @@ class Timing(Slice):
     """Between two looks at every sandbox."""
     workers: int = Field(16, ge=1, le=1000)
     """Sandboxes reconciled at once."""
+    usage_interval: float = Field(Pace.usage_interval, ge=0, le=CENTURY)
+    """Between two measurements of how full the disk of a running sandbox is, for the condition DISK_NEARLY_FULL, such as 300; 0:
+    none are made."""
     execs_per_tenant: int = Field(512, ge=1, le=1_000_000)
     """Calls about execs of a tenant that are open at once at this replica, such as attached ones and open inputs."""
     heartbeat: Seconds = Pace.heartbeat
