@@ -182,7 +182,9 @@ async def service(
             opened.enter_context(
                 monitoring.served(
                     settings.metrics_listen,
-                    metrics.Service(server.calls, event_feed, reconciler, namespaces),
+                    metrics.Service(
+                        server.calls, event_feed, reconciler, namespaces, measuring, settings.usage_metrics
+                    ),
                     monitoring.Health(lambda: server.is_serving),
                 )
             )

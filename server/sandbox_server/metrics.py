@@ -2,7 +2,8 @@
 
 import asyncio
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
@@ -11,24 +12,47 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.registry import Collector
 
 from sandbox_server import VERSION, feed
+from sandbox_server.access.measuring import Measuring
+from sandbox_server.domain.phase import ConditionType
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.usage import Usage
 from sandbox_server.leases import Leases
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc.calls import Calls
 
 READ_MOST = 5.0
 """Seconds that the event loop may take to answer a scrape."""
+_DISKS: tuple[tuple[str, str, Callable[[Usage], int]], ...] = (
+    ("disk_used_bytes", "Bytes used of the disk of a sandbox", attrgetter("used")),
+    ("disk_capacity_bytes", "Bytes that the disk of a sandbox has", attrgetter("capacity")),
+    ("disk_used_inodes", "Inodes used of the disk of a sandbox", attrgetter("used_inodes")),
+    ("disk_capacity_inodes", "Inodes that the disk of a sandbox has; 0: as many as it needs", attrgetter("inodes")),
+)
 
 
 class Service(Collector):
     """Reads the metrics on the event loop, for the thread that serves them."""
 
-    def __init__(self, calls: Calls, event_feed: feed.Feed, reconciler: Reconciler, leases: Leases) -> None:
-        """Must be called on the event loop."""
+    def __init__(
+        self,
+        calls: Calls,
+        event_feed: feed.Feed,
+        reconciler: Reconciler,
+        leases: Leases,
+        measuring: Measuring,
+        by_sandbox: bool,
+    ) -> None:
+        """`by_sandbox`: whether to show how full the disk of each sandbox is. All else has labels of few values.
+
+        Must be called on the event loop.
+        """
         self._loop = asyncio.get_running_loop()
         self._calls = calls
         self._feed = event_feed
         self._reconciler = reconciler
         self._leases = leases
+        self._measuring = measuring
+        self._by_sandbox = by_sandbox
 
     def collect(self) -> Iterable[Metric]:
         """Returns every metric, all of the same moment. Raises TimeoutError if the loop does not answer in time."""
@@ -40,9 +64,8 @@ class Service(Collector):
 
     def _read(self) -> Iterator[Metric]:
         open_calls = {(method,): count for method, count in self._calls.open.items()}
-        sandboxes = collections.Counter(
-            (sandbox.status.phase.name, sandbox.status.reason.name) for sandbox in self._feed.catalogue.sandboxes()
-        )
+        there = self._feed.catalogue.sandboxes()
+        sandboxes = collections.Counter((one.status.phase.name, one.status.reason.name) for one in there)
         waiting = {(): self._reconciler.backlog}
         synced = {(): self._leases.any_synced}
         counts = self._leases.counts
@@ -61,6 +84,23 @@ class Service(Collector):
             "Renewals of the leases that the database did not answer",
             {(): counts.failures},
         )
+        full = sum((ConditionType.DISK_NEARLY_FULL, True) in _conditions(one) for one in there)
+        measured = {(reason,): count for reason, count in self._measuring.outcomes.items()}
+        yield _family(Gauge, "disks_nearly_full", "Sandboxes with the condition DISK_NEARLY_FULL", {(): full})
+        yield _family(Counter, "disk_measurements", "Measurements of disks, by why they failed", measured, "reason")
+        if self._by_sandbox:
+            yield from self._disks()
+
+    def _disks(self) -> Iterator[Metric]:
+        """Yields four numbers of each sandbox whose disk this replica has measured last."""
+        usages = list(self._measuring.usages())
+        for name, description, value in _DISKS:
+            values = {key: value(usage) for key, usage in usages}
+            yield _family(Gauge, name, description, values, "namespace", "sandbox_id")
+
+
+def _conditions(sandbox: Sandbox) -> Iterator[tuple[ConditionType, bool | None]]:
+    return ((one.type, one.status) for one in sandbox.status.conditions)
 
 
 def _family(

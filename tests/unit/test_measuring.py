@@ -96,6 +96,24 @@ async def test_disks_of_what_runs_here_are_measured_in_turn_and_spread_over_the_
     assert all(later - times[0] >= 0.1 * number - 0.05 for number, later in enumerate(times))
 
 
+async def test_what_was_measured_last_is_shown_while_the_sandbox_runs_here() -> None:
+    world = World(running("a"), running("b"), running("elsewhere", FOREIGN))
+    a, b, _ = world.there
+    async with world.measuring(0.01) as made:
+        await world.until(lambda: len(list(made.usages())) == 2)
+        assert list(made.usages()) == [(a, USAGE), (b, USAGE)]
+        world.there[b] = running("b", phase=Phase.STOPPED)
+        assert list(made.usages()) == [(a, USAGE)]
+        # Another sandbox of the same id, of which nothing is known yet.
+        world.goes_on.clear()
+        world.there[a] = running("a")
+        assert list(made.usages()) == []
+        world.goes_on.set()
+        await world.until(lambda: list(made.usages()))
+        world.answer = errors.Unavailable("SANDBOX_NOT_REACHED", "words")
+        await world.until(lambda: not list(made.usages()))
+
+
 async def test_few_disks_are_measured_at_once_and_none_twice() -> None:
     assert measuring.AT_ONCE == 8
     world = World(*(running(f"a-{number}") for number in range(20)))

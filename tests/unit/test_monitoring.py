@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 import time
 import urllib.error
@@ -12,8 +13,12 @@ from typing import Any
 
 import pytest
 from sandbox_server import metrics, monitoring
+from sandbox_server.domain.phase import ConditionType, Reason
+from sandbox_server.domain.sandbox import Condition, Key
+from sandbox_server.domain.usage import Usage
 from sandbox_server.leases import Counts
 
+from tests.support import samples
 from tests.support.ports import free_port
 
 
@@ -25,13 +30,19 @@ class Parts:
         self.address = f"127.0.0.1:{free_port()}"
 
     @contextlib.contextmanager
-    def served(self) -> Iterator[None]:
+    def served(self, by_sandbox: bool = False) -> Iterator[None]:
         calls: Any = SimpleNamespace(open={}, ended={})
-        feed: Any = SimpleNamespace(catalogue=SimpleNamespace(sandboxes=list))
+        full = Condition(ConditionType.DISK_NEARLY_FULL, True, Reason.DISK_FULL_SOON, samples.NOW)
+        roomy = dataclasses.replace(full, status=False)
+        there = [samples.sandbox(status=samples.status(conditions=(one,))) for one in (full, full, roomy)]
+        feed: Any = SimpleNamespace(catalogue=SimpleNamespace(sandboxes=lambda: there))
         reconciler: Any = SimpleNamespace(backlog=0, outcomes={})
         namespaces: Any = SimpleNamespace(any_synced=True, counts=Counts(held=2, replicas=3, failures=1))
         health = monitoring.Health(lambda: self.is_serving)
-        with monitoring.served(self.address, metrics.Service(calls, feed, reconciler, namespaces), health):
+        usages = [(Key("default", "a"), Usage(1, 2, 3, 4))]
+        measuring: Any = SimpleNamespace(outcomes={"": 5, "SANDBOX_NOT_REACHED": 6}, usages=lambda: usages)
+        service = metrics.Service(calls, feed, reconciler, namespaces, measuring, by_sandbox)
+        with monitoring.served(self.address, service, health):
             yield
 
     def get(self, path: str) -> tuple[int, str]:
@@ -59,6 +70,23 @@ async def test_the_service_is_live_while_its_event_loop_answers_and_ready_while_
         assert "sandbox_namespaces_held 2.0" in text
         assert "sandbox_replicas_alive 3.0" in text
         assert "sandbox_lease_renewals_failed_total 1.0" in text
+        assert "sandbox_disks_nearly_full 2.0" in text
+        assert 'sandbox_disk_measurements_total{reason=""} 5.0' in text
+        assert 'sandbox_disk_measurements_total{reason="SANDBOX_NOT_REACHED"} 6.0' in text
+        assert "sandbox_id" not in text
+
+
+async def test_how_full_each_disk_is_is_shown_where_that_is_set() -> None:
+    parts = Parts()
+    with parts.served(by_sandbox=True):
+        _, text = await parts.asked("/metrics")
+    names = '{namespace="default",sandbox_id="a"}'
+    assert [one for one in text.splitlines() if names in one] == [
+        f"sandbox_disk_used_bytes{names} 1.0",
+        f"sandbox_disk_capacity_bytes{names} 2.0",
+        f"sandbox_disk_used_inodes{names} 3.0",
+        f"sandbox_disk_capacity_inodes{names} 4.0",
+    ]
 
 
 async def test_an_event_loop_that_is_blocked_is_neither_live_nor_ready(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,14 @@ def test_metrics_have_an_address_and_a_port() -> None:
         settings.load(["--metrics-listen", "unix:/run/metrics.sock"])
 
 
+def test_metrics_of_disks_need_measurements() -> None:
+    with pytest.raises(
+        ValidationError, match="usage-metrics: nothing is measured without usage-interval: give seconds"
+    ):
+        settings.load(["--usage-metrics"])
+    assert settings.load(["--usage-metrics", "--usage-interval", "300"]).pace.usage_interval == 300
+
+
 @pytest.mark.fault(49)
 @pytest.mark.parametrize("flag", ["listen", "metrics-listen"])
 @pytest.mark.parametrize("host", ["127.0.0.1.example.com", "127.example", "localhost.example", "0.0.0.0", "[::]"])

@@ -3,7 +3,7 @@
 import asyncio
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -40,7 +40,14 @@ class Measuring:
         self._heard = heard
         self._free = asyncio.Semaphore(AT_ONCE)
         self._measured = set[Key]()
+        self._usages: dict[str, Usage] = {}
         self.outcomes = collections.Counter[str]()
+
+    def usages(self) -> Iterator[tuple[Key, Usage]]:
+        """Yields how full the disk of each sandbox is that runs here and whose last measurement succeeded."""
+        for one in self._feed.catalogue.sandboxes():
+            if one.uid in self._usages and self._runs_here(one):
+                yield one.key, self._usages[one.uid]
 
     async def run(self) -> None:
         """Measures until it is cancelled.
@@ -51,7 +58,9 @@ class Measuring:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 begun = time.monotonic()
-                keys = [one.key for one in self._feed.catalogue.sandboxes() if self._runs_here(one)]
+                here = [one for one in self._feed.catalogue.sandboxes() if self._runs_here(one)]
+                self._usages = {one.uid: self._usages[one.uid] for one in here if one.uid in self._usages}
+                keys = [one.key for one in here]
                 for number, key in enumerate(keys):
                     await asyncio.sleep(begun + self._pace.usage_interval * number / len(keys) - time.monotonic())
                     await self._free.acquire()
@@ -80,6 +89,9 @@ class Measuring:
                 usage = await self._usage(sandbox)
             finally:
                 self._measured.discard(key)
+            self._usages.pop(sandbox.uid, None)
+            if usage is not None:
+                self._usages[sandbox.uid] = usage
             if usage is not None or self._running(key) is not None:
                 self._heard(sandbox, usage)
         except Exception:

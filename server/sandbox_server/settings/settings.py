@@ -50,6 +50,8 @@ class Settings(BaseSettings, Local, Kubernetes, Timing, Defaults, Serving):
         _need(here or tls or self.allow_plaintext, f"listen: no tls-cert {away}: or give allow-plaintext")
         near = _is_loopback(metrics) or self.allow_plaintext
         _need(near, f"metrics-listen: they are not secured {away}: or give allow-plaintext")
+        measured = self.usage_interval > 0 or not self.usage_metrics
+        _need(measured, "usage-metrics: nothing is measured without usage-interval: give seconds such as 300")
         access = next(iter(self.access_addresses), "localhost:0")
         _need(_is_address(access), f"access-listen: {_ADDRESS}")
         near = _is_loopback(access) or tls or self.allow_plaintext

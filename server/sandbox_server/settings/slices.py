@@ -87,6 +87,8 @@ class Serving(Slice):
 
     metrics_listen: str = ""
     """Address and port to serve /metrics, /healthz and /readyz on, over HTTP; empty: none."""
+    usage_metrics: bool = False
+    """Show in /metrics how full the disk of each sandbox is, by its namespace and id; with usage-interval."""
     log_format: Literal["console", "json"] = "console"
     """How log lines are written."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
