@@ -8,8 +8,10 @@ import pytest
 import sandboxctl.__main__ as sandboxctl
 from sandbox.v1 import access_pb2, sandbox_pb2
 from sandbox_server.domain import legacy
+from sandbox_server.engines.kubernetes import manifests, resources
 from sandbox_server.store import legacy_source
 
+from tests.support import samples
 from tests.support.service import Service
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
@@ -31,6 +33,15 @@ def test_the_six_checks_pass(
             if " exec " in line:
                 printed.append(capfdbinary.readouterr().out)
     assert printed == [b"kept\n", b"kept\n", b"kept\n", b"blue kept\n"]
+
+
+def test_objects_that_kubectl_is_asked_for_are_those_of_the_sandbox() -> None:
+    sandbox = samples.sandbox("qa", namespace="team-a")
+    names = resources.names(sandbox)
+    asked = {word for line in re.findall(r"^   kubectl (.*)$", CHECKS[5], re.MULTILINE) for word in line.split()}
+    assert {"team-a", f"statefulset/{names.stateful_set.name}", f"pvc/{names.claim.name}"} <= asked
+    assert {f"pod/{resources.pod_name(sandbox)}", f"{manifests.ID}={sandbox.id}"} <= asked
+    assert f"delete pod {resources.pod_name(sandbox)}\n" in CHECKS[3]
 
 
 def test_each_call_and_field_of_the_table_is_in_the_contract() -> None:
