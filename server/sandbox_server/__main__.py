@@ -12,6 +12,7 @@ commands:
                (--output json for programs)
   import       read in the database of the former system (--from postgresql://...) to whom its sandboxes belong;
                --dry-run writes nothing, --output json is for programs
+  adopt        adopt the sandboxes that a former system made in --namespace (--dry-run says which; --help)
 
 Every setting is a flag and an environment variable: --data-dir is SANDBOX_DATA_DIR. `sandbox-server config` lists them,
 `sandbox-server serve --help` describes them. A warning names each other variable that begins with SANDBOX_.
@@ -143,8 +144,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "health": commands.health,
     "doctor": commands.doctor,
     "import": commands.import_,
+    "adopt": commands.adopt,
 }
-SETTINGS: dict[str, type[settings.Settings]] = {"doctor": settings.Doctor, "import": settings.IMPORT}
+SETTINGS: dict[str, type[settings.Settings]] = {
+    "doctor": settings.Doctor,
+    "import": settings.IMPORT,
+    "adopt": settings.Adoption,
+}
 """The commands that take more than the settings of the service."""
 
 if __name__ == "__main__":

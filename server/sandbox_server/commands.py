@@ -106,3 +106,14 @@ def import_(chosen: settings.Import) -> None:
     sys.stdout.write(report.json(done) if chosen.output == "json" else report.table(done))
     if not done.complete:
         sys.exit(1)
+
+
+def adopt(chosen: settings.Adoption) -> None:
+    """Adopts the sandboxes of a former system, or gives them back, and prints what becomes of each.
+
+    Raises ValueError for a namespace that is not the service's, and `engines.Refused` or `engines.Unreachable` where the API
+    server does not show what is there.
+    """
+    from sandbox_server import adopting
+
+    sys.stdout.write(asyncio.run(adopting.run(chosen, sys.stdout.write)))

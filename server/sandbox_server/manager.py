@@ -96,8 +96,7 @@ class StatefulSetManager:
         """
         key = Key(mutation.key.namespace, mutation.key.id or made_id(spec.project, _random(6)))
         uid = str(uuid.uuid4())
-        host = _RANDOM.choice(string.ascii_lowercase) + _random(11)
-        sandbox = mutations.new(key, mutation.principal.tenant, uid, host, spec, env, datetime.now(UTC))
+        sandbox = mutations.new(key, mutation.principal.tenant, uid, made_host(), spec, env, datetime.now(UTC))
 
         def write(reader: store.Reader) -> store.Write:
             former = reader.last(key)
@@ -316,6 +315,11 @@ class StatefulSetManager:
 
         last = await feed.until(self._feed, feed.Filter(principal, frozenset({key})), remaining)
         return last, awaited.outcome(last.event.sandbox, datetime.now(UTC))
+
+
+def made_host() -> str:
+    """Returns a name for the URLs of a sandbox that nobody can guess."""
+    return _RANDOM.choice(string.ascii_lowercase) + _random(11)
 
 
 def _random(length: int) -> str:

@@ -152,7 +152,9 @@ class ScriptedApi:
             assert request.query["dryRun"] == "All"
             return answer(await decoded(request), 201)
         if request.method == "PATCH" and request.headers["Content-Type"] == MERGE:
-            return self._merge(collection, name, await decoded(request))
+            body = await decoded(request)
+            manages = "managedFields" in body["metadata"]
+            return self._manage(collection, name, body) if manages else self._merge(collection, name, body)
         if request.method == "PATCH":
             return self._apply(collection, name, await decoded(request))
         if known is None:
@@ -379,11 +381,10 @@ class ScriptedApi:
         ):
             return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
         said = leaves(body)
-        for path in self._owned.get((collection, name), {}).get(OURS, set()) - said.keys():
-            holder = known
-            for step in path[:-1]:
-                holder = holder.get(step, {})
-            holder.pop(path[-1], None)
+        owned = self._owned.get((collection, name), {})
+        others = set[tuple[str, ...]]().union(*(paths for manager, paths in owned.items() if manager != OURS))
+        for path in owned.get(OURS, set()) - said.keys() - others:
+            take(known, path)
         merge(known, body)
         if not fresh and (words := refusal(collection, before, known)):
             return status(422, f'"{name}" is invalid: {words}')
@@ -391,7 +392,7 @@ class ScriptedApi:
             known["metadata"]["finalizers"] = [PROTECTION]
         made = self.put(collection, known, OURS, said)
         if collection.endswith(("statefulsets", "persistentvolumeclaims")):
-            self._control(made["metadata"]["namespace"], made["metadata"]["labels"]["sandbox.fullstackagent.io/id"])
+            self._control(made["metadata"]["namespace"], name.removeprefix("vn-homevn-agent-").removesuffix("-0"))
         return answer(made, 201 if fresh else 200)
 
     def _merge(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
@@ -425,6 +426,16 @@ class ScriptedApi:
             lambda value: self.put(events, value),
         ):
             self.grow(namespace, name)
+
+    def _manage(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
+        """Another owner of fields: what is changed but for claims by a merge patch."""
+        known, meta = self.objects[collection][name], body["metadata"]
+        if any(known["metadata"][one] != meta.pop(one) for one in ("uid", "resourceVersion")):
+            return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
+        assert body.keys() == {"metadata"}
+        assert meta.keys() == {"managedFields"}
+        self._owned[collection, name] = {one["manager"]: paths(one["fieldsV1"]) for one in meta["managedFields"]}
+        return answer(self.put(collection, known))
 
     def _control(self, namespace: str, name: str) -> None:
         asyncio.get_running_loop().call_later(0.01, self.control, namespace, name)
@@ -475,11 +486,13 @@ class ScriptedApi:
         if pod is not None and self._reported.get(pod["metadata"]["uid"]) is crashing:
             # It runs already, whatever became of its claim, and a kubelet says nothing new: what a test made of it stays.
             return
-        meta = copied(template["metadata"]) | {"name": f"{name}-0"}
+        owner = {"kind": "StatefulSet", "name": name, "uid": found["metadata"]["uid"]}
+        meta = copied(template["metadata"]) | {"name": f"{name}-0", "ownerReferences": [owner]}
         meta["labels"][REVISION] = found["status"]["updateRevision"]
         going = "deletionTimestamp" in claim["metadata"]
         lost = claim.get("status", {}).get("phase") == "Lost"
-        if self.unbound or "volumeName" in claim["spec"] or lost or going:
+        bound = claim.get("status", {}).get("phase") == "Bound"
+        if self.unbound or ("volumeName" in claim["spec"] and not bound) or lost or going:
             words = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
             if going:
                 words = f'persistentvolumeclaim "{claim["metadata"]["name"]}" is being deleted.'
@@ -500,12 +513,13 @@ class ScriptedApi:
         value = str(container["ready"])
         conditions = [{"type": one, "status": value} for one in ("Ready", "ContainersReady")]
         conditions.append({"type": "PodScheduled", "status": "True"})
-        containers = [{"name": "sandbox"} | container]
+        containers = [{"name": template["spec"]["containers"][0]["name"]} | container]
         told = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
         started = self.put(pods, {"metadata": meta, "status": told})
         if not missing:
             env = self._env(namespace, template["spec"]["containers"][0])
-            self.starts.append((meta["annotations"]["sandbox.fullstackagent.io/generation"], env))
+            generation = meta.get("annotations", {}).get("sandbox.fullstackagent.io/generation", "")
+            self.starts.append((generation, env))
             self._reported[started["metadata"]["uid"]] = crashing
 
     def _claim(self, claims: str, stateful_set: dict[str, Any], ordinal: int) -> dict[str, Any]:
@@ -533,7 +547,8 @@ class ScriptedApi:
         env: dict[str, str] = {}
         for source in container.get("envFrom", []):
             env |= secrets[source["secretRef"]["name"]].get("data", {})
-        return {name: base64.b64decode(value).decode() for name, value in env.items()}
+        plain = {one["name"]: one.get("value", "") for one in container.get("env", []) if one["name"] != "PORT"}
+        return {name: base64.b64decode(value).decode() for name, value in env.items()} | plain
 
     def _missing(self, namespace: str, container: dict[str, Any]) -> str:
         """The Secret of a container that is not there; empty if all are."""
@@ -613,13 +628,10 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def chosen(request: web.Request, value: dict[str, Any]) -> bool:
-    """Whether a label is there and, where a value is asked for, has that: no other selector is ever used."""
-    label = request.query.get("labelSelector")
-    if label is None:
-        return True
-    name, equals, wanted = label.partition("=")
-    found = value["metadata"].get("labels", {}).get(name)
-    return found == wanted if equals else found is not None
+    """Whether labels are there and, where a value is asked for, have that: no other selector is ever used."""
+    found = value["metadata"].get("labels", {})
+    wanted = (one.partition("=") for one in request.query.get("labelSelector", "").split(",") if one)
+    return all(found.get(name) == asked if equals else name in found for name, equals, asked in wanted)
 
 
 def shown(request: web.Request, value: dict[str, Any]) -> dict[str, Any]:
@@ -633,13 +645,59 @@ def managed(manager: str, paths: set[tuple[str, ...]]) -> dict[str, Any]:
     for path in sorted(paths):
         at = fields
         for step in path:
-            at = at.setdefault(f"f:{step}", {})
+            at = at.setdefault(step if step.startswith("k:") else f"f:{step}", {})
     operation = "Apply" if manager == OURS else "Update"
     return {"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields}
 
 
+def paths(fields: dict[str, Any]) -> set[tuple[str, ...]]:
+    """The fields of an entry of managedFields."""
+    found: set[tuple[str, ...]] = set()
+    for name, below in fields.items():
+        step = name.removeprefix("f:")
+        found |= {(step, *rest) for rest in paths(below)} if below else {(step,)}
+    return found
+
+
+KEYS = {"containers": ("name",), "env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "port")}
+"""Lists whose items are merged and owned each by itself, by what identifies them."""
+
+
+def items(name: str, value: Any) -> dict[str, Any] | None:
+    """The items of such a list by their steps in a path; None for any other value."""
+    if not isinstance(value, list) or name not in KEYS:
+        return None
+    found = {}
+    for one in value:
+        key = next((key for key in KEYS[name] if key in one), None)
+        if key is None:
+            return None
+        found[f'k:{{"{key}":{one[key]!r}}}'] = one
+    return found
+
+
+def take(value: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Removes a field, and with the last field of an item that item."""
+    name, *rest = path
+    if not rest:
+        value.pop(name, None)
+    elif (found := items(name, value.get(name))) is not None:
+        item = found.get(rest[0])
+        if item is not None:
+            copy = copied(item)
+            take(copy, tuple(rest[1:]))
+            at = value[name].index(item)
+            value[name][at : at + 1] = [copy] if any(key in copy for key in KEYS[name]) else []
+            if not value[name]:
+                del value[name]
+    elif isinstance(value.get(name), dict):
+        take(value[name], tuple(rest))
+        if not value[name] and name != "metadata":
+            del value[name]
+
+
 def leaves(value: dict[str, Any]) -> Leaves:
-    """Every field that somebody can own, lists as wholes."""
+    """Every field that somebody can own, lists without keys as wholes."""
     found: Leaves = {}
     _add_leaves(value, (), found)
     return found
@@ -648,7 +706,10 @@ def leaves(value: dict[str, Any]) -> Leaves:
 def _add_leaves(value: dict[str, Any], at: tuple[str, ...], found: Leaves) -> None:
     for name, one in value.items():
         path = (*at, name)
-        if isinstance(one, dict) and path not in UNOWNED:
+        if keyed := items(name, one):
+            for step, item in keyed.items():
+                _add_leaves(item, (*path, step), found)
+        elif isinstance(one, dict) and path not in UNOWNED:
             _add_leaves(one, path, found)
         elif path not in UNOWNED:
             found[path] = one
@@ -656,7 +717,13 @@ def _add_leaves(value: dict[str, Any], at: tuple[str, ...], found: Leaves) -> No
 
 def merge(into: dict[str, Any], what: dict[str, Any]) -> None:
     for name, one in what.items():
-        if isinstance(one, dict) and isinstance(into.get(name), dict):
+        said, known = items(name, one), items(name, into.get(name))
+        if said and known:
+            for step, item in said.items():
+                merge(known.setdefault(step, {}), item)
+            # What is said comes first, in its order.
+            into[name] = [known[step] for step in {**said, **known}]
+        elif isinstance(one, dict) and isinstance(into.get(name), dict):
             merge(into[name], one)
         else:
             into[name] = one

@@ -247,7 +247,7 @@ def test_disk_that_cannot_be_filled_is_reported_with_the_output_of_the_copy_and_
     filling = {"name": home.CONTAINER, "state": {"terminated": ended}}
     own = {"name": "sandbox", "state": {"waiting": {"reason": "PodInitializing"}}}
     found = msgspec.convert({"initContainerStatuses": [filling], "containerStatuses": [own]}, Status)
-    cause = containers.cause(found, State())
+    cause = containers.cause(found, found.containerStatuses[0], State())
     assert cause.reason is Reason.CONTAINER_CONFIG
     assert words in cause.message
     assert "copy_image_home=false" in cause.message

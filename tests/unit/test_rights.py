@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sandbox_server.engines.kubernetes.rights import ACCESS, ROLE, Rights, right
+from sandbox_server.engines.kubernetes.rights import ACCESS, ADOPTION, ROLE, Rights, right
 
 GET = right("GET", "api/v1/namespaces/default/pods/a", watch=False)
 
@@ -69,3 +69,7 @@ def test_the_role_grants_what_the_service_needs_and_no_more() -> None:
 
 def test_the_role_of_access_grants_what_access_needs_and_no_more() -> None:
     assert granted("access.yaml") == {("", resource, verb) for resource, verbs in ACCESS.items() for verb in verbs}
+
+
+def test_the_role_of_adoption_grants_what_adoption_needs_and_no_more() -> None:
+    assert granted("adoption.yaml") == {(*what, verb) for what, verbs in ADOPTION.items() for verb in verbs}

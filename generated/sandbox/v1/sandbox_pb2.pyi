@@ -295,6 +295,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: the disk will soon take no more files. Remove some,
     or give it a larger disk (UpdateSandbox).
     """
+    REASON_GIVEN_BACK: _Reason.ValueType  # 56
+    """The sandbox was adopted from a former system, and its objects and its disk are that system's again, as they were. With
+    PHASE_TERMINATED.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is the cause of a phase or a condition. New values may be added: treat unknown ones by the phase. The comments
@@ -431,6 +435,10 @@ without usage-interval, has not measured the disk yet, could not do so three tim
 REASON_DISK_FULL_SOON: Reason.ValueType  # 51
 """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: the disk will soon take no more files. Remove some,
 or give it a larger disk (UpdateSandbox).
+"""
+REASON_GIVEN_BACK: Reason.ValueType  # 56
+"""The sandbox was adopted from a former system, and its objects and its disk are that system's again, as they were. With
+PHASE_TERMINATED.
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

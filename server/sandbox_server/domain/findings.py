@@ -172,6 +172,13 @@ def deletion_pending(at: Situation) -> Finding | None:
     return _if(pending, Reason.WORKLOAD_PENDING, _held(at) or "the workload is being removed")
 
 
+def given_back(at: Situation) -> Finding | None:
+    """The sandbox was adopted, and nothing of it is the sandbox's any more."""
+    adopted = at.sandbox.adopted
+    back = adopted is not None and adopted.given_back
+    return _if(back, Reason.GIVEN_BACK, "given back to the former system, as it was")
+
+
 def nothing_left(_: Situation) -> Finding:
     """Nothing of the sandbox is left."""
     return Finding(Reason.DELETED, "removed with its disk")

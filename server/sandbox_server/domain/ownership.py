@@ -2,6 +2,7 @@
 
 An object carries the uid of the sandbox that it was made for, in `owner`. A foreign object has another `owner`, or none.
 A volume may be adopted: then it was made for a former sandbox, and its own uid is known to be the sandbox's disk.
+Other objects of a sandbox that a former system made are known by their uids until they carry the sandbox's.
 """
 
 from sandbox_server.domain.observed import Pod, Volume, Workload
@@ -31,3 +32,8 @@ def is_disk(sandbox: Sandbox, volume: Volume) -> bool:
     A disk is known by its uid once it has been seen: another volume that was made for the sandbox is not its disk.
     """
     return volume.uid == sandbox.volume_uid if sandbox.volume_uid else made_for(sandbox, volume)
+
+
+def was_adopted(sandbox: Sandbox, uid: str) -> bool:
+    """Whether the object with that uid was there when the sandbox was adopted from a former system."""
+    return sandbox.adopted is not None and uid in sandbox.adopted.uids

@@ -82,6 +82,7 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
         "the disk is measured while the sandbox runs, where the service has usage-interval",
     ),
     Reason.DISK_FULL_SOON: (CALLER, "files have to be removed, or the disk needs more room"),
+    Reason.GIVEN_BACK: (NOBODY, "the former system has it again"),
 }
 """For each reason who can remove its cause, and why."""
 

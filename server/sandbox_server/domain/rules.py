@@ -124,6 +124,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("claim kept, volume lost", findings.volume_kept_lost, Phase.TERMINATED, Reason.VOLUME_KEPT),
         Rule("volume kept", findings.volume_kept, Phase.TERMINATED, Reason.VOLUME_KEPT),
         Rule("volume there", findings.volume_left, Phase.TERMINATING, Reason.VOLUME_TERMINATING),
+        Rule("given back to a former system", findings.given_back, Phase.TERMINATED, Reason.GIVEN_BACK),
         Rule("nothing left", findings.nothing_left, Phase.TERMINATED, Reason.DELETED),
     ),
 }

@@ -125,6 +125,34 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """What of the objects of a sandbox stays as a former system made it. Parts of manifests are in JSON.
+
+    - `uids`: the objects that were there, but for the disk and the pod.
+    - `workload`: the fields of the StatefulSet's spec that can never change.
+    - `selector`: the labels by which the StatefulSet selects its pods.
+    - `container`: the name of the container.
+    - `headless`: whether the Service has no address of its own. That can never change.
+    - `app_ingress`, `ttyd_ingress`: the spec and the annotations; empty if there was none. A path without a backend leads to
+      the port that the Ingress is for.
+    - `ingresses`: the names of further Ingresses, which stay as they are and go with the sandbox.
+    - `keeps_pod`: the pod that was there stays until the first mutation that replaces it.
+    - `given_back`: the objects are to be as they were before.
+    """
+
+    uids: tuple[str, ...]
+    workload: str
+    selector: Mapping[str, str]
+    container: str
+    headless: bool = True
+    app_ingress: str = ""
+    ttyd_ingress: str = ""
+    ingresses: tuple[str, ...] = ()
+    keeps_pod: bool = False
+    given_back: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
     """A sandbox as the store has it, all but the values of its environment.
 
@@ -138,6 +166,7 @@ class Sandbox:
     - `disrupted_pod`: the uid of the pod that the last disruption ended.
     - `disruptions`: how many disruptions there were in a row.
     - `template`: what its pod was made from, if that is not what the sandbox is now. Read `pod_generation`, `pod_labels`.
+    - `adopted`: what stays as a former system made it; None if the service made the sandbox.
     """
 
     id: str
@@ -164,6 +193,12 @@ class Sandbox:
     disrupted_pod: str = ""
     disruptions: int = 0
     template: Template | None = None
+    adopted: Adopted | None = None
+
+    @property
+    def awaits_takeover(self) -> bool:
+        """Whether everything still is as a former system made it, but for the marks of the service."""
+        return self.adopted is not None and self.adopted.keeps_pod and self.pod_generation == 1
 
     @property
     def pod_generation(self) -> int:

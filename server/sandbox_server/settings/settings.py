@@ -163,6 +163,25 @@ IMPORT = create_model("Import", __base__=Import, **_FROM)
 """`Import` with the setting `from`: a word of Python, so that no body of a class can have a field of that name."""
 
 
+class Adoption(Settings):
+    """The settings of the service, and what `sandbox-server adopt` adopts and how."""
+
+    namespace: str = Field(min_length=1)
+    """Where the former system made its objects: one of the service's namespaces."""
+    selector: str = ""
+    """Label selector of the objects to adopt; empty: all that carry the label of the former system."""
+    project: str = ""
+    """Project of the sandboxes; empty: that of the label, or else of the name, of each."""
+    restart: Literal["now", "at-next-start"] = "at-next-start"
+    """When pods are made anew by the service; at-next-start: once a sandbox is started, stopped or changed."""
+    dry_run: bool = False
+    """Say what would be adopted, and change nothing."""
+    undo: bool = False
+    """Give back what was adopted with at-next-start and has not been started, stopped or changed since."""
+    output: Literal["table", "json"] = "table"
+    """How the report is written."""
+
+
 _ADDRESS = "must be an address and a port of at most 65535, such as 127.0.0.1:50051"
 
 

@@ -20,10 +20,10 @@ import msgspec
 
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Reason
-from sandbox_server.domain.sandbox import Addresses, ObjectNames, Sandbox, Status, Template
+from sandbox_server.domain.sandbox import Addresses, Adopted, ObjectNames, Sandbox, Status, Template
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 
-VERSION = 6
+VERSION = 7
 """Of the documents that this release writes: the next one with each member that is added. Documents of version 1 say none.
 They have a sequence, which is the row's, and in the first release also the parts."""
 PARTS = ("spec", "env_names")
@@ -98,6 +98,7 @@ class Document(msgspec.Struct, kw_only=True):
     disruptions: int = 0
     objects: ObjectNames | None = None
     template: Template | None = None
+    adopted: Adopted | None = None
     changed: Changes | None = None
 
 
@@ -116,7 +117,7 @@ _MEMBERS = tuple(name for name in Document.__struct_fields__ if name != "changed
 """Those that are of the sandbox."""
 _SPEC_MEMBERS = Spec.__struct_fields__
 _KINDS = {one.value: one for one in Kind}
-_LASTING = ("objects", "addresses", "status", "resources", "storage")
+_LASTING = ("objects", "addresses", "adopted", "status", "resources", "storage")
 """Objects in a document that last as long as the sandbox. Any other describes one thing that was seen or asked for: of the
 next one nothing is true that a newer release said of the one before."""
 

@@ -10,7 +10,7 @@ from sandbox_server.domain import lifecycle, mutations, rules, status
 from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import DisruptionStatus, Key, Sandbox
+from sandbox_server.domain.sandbox import Adopted, DisruptionStatus, Key, Sandbox
 from sandbox_server.domain.situation import Situation
 
 from tests.support import samples
@@ -235,6 +235,8 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
         (dataclasses.replace(one, status=samples.status(phase=Phase.TERMINATED, reason=Reason.DELETED)), Observed())
         for one in sandboxes()
     ]
+    adopted = Adopted(uids=(), workload="{}", selector={}, container="agent", given_back=True)
+    everything += [(dataclasses.replace(one, adopted=adopted), Observed()) for one in sandboxes()]
     lost = pod(terminating=True, ready=False, reason=Reason.NODE_LOST)
     everything += [(one, Observed(workload=workload(), pod=lost, volume=volume())) for one in sandboxes()]
     waiting = (Reason.RESTARTING, Reason.CONTAINER_CREATING, Reason.NOT_READY)

@@ -21,7 +21,7 @@ def test_every_reason_has_a_remedy_and_says_why() -> None:
 
 @pytest.mark.parametrize("reason", Reason)
 def test_only_a_reached_state_needs_no_remedy(reason: Reason) -> None:
-    reached = reason in (Reason.READY, Reason.POD_GONE, Reason.DELETED, Reason.VOLUME_KEPT)
+    reached = reason in (Reason.READY, Reason.POD_GONE, Reason.DELETED, Reason.VOLUME_KEPT, Reason.GIVEN_BACK)
     assert (remedy.of(reason) is remedy.Remedy.UNSPECIFIED) is reached
 
 

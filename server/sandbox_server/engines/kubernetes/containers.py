@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.kubernetes import home, pods
-from sandbox_server.engines.kubernetes.objects import Container, State, Status
+from sandbox_server.engines.kubernetes.objects import Container, Object, State, Status
 
 _WAITING = {
     # kubelet/container/sync_result.go
@@ -65,9 +65,10 @@ class Cause(NamedTuple):
     awaits_probe: bool = False
 
 
-def own(status: Status) -> Container:
+def own(pod: Object) -> Container:
     """Returns the status of the sandbox's container."""
-    return next((one for one in status.containerStatuses if one.name == pods.CONTAINER), Container())
+    name = pod.metadata.annotations.get(pods.NAMED, pods.CONTAINER)
+    return next((one for one in pod.status.containerStatuses if one.name == name), Container())
 
 
 def incarnation(uid: str, container: Container) -> str:
@@ -85,14 +86,14 @@ def restarts(status: Status) -> int:
     return sum(one.restartCount for one in (*status.initContainerStatuses, *status.containerStatuses))
 
 
-def cause(status: Status, ready: State) -> Cause:
+def cause(status: Status, container: Container, ready: State) -> Cause:
     """Returns why the pod is not ready: an error of the sandbox's container, an error of another one, or what is pending."""
-    container = own(status)
     found = _cause(container)
     if found.reason not in _PENDING:
         return found
     before = [*_others("init container", status.initContainerStatuses, found.reason)]
-    beside = [*_others("container", status.containerStatuses, found.reason)]
+    others = [one for one in status.containerStatuses if one != container]
+    beside = [*_others("container", others, found.reason)]
     failing = next((one for one in (*before, *beside) if one.reason not in _PENDING), None)
     if failing is not None:
         return failing
@@ -152,7 +153,7 @@ def _others(kind: str, containers: Iterable[Container], pending: Reason) -> Iter
     A container that waits for those before it, or has ended without an error, is no cause.
     """
     for one in containers:
-        if one.name == pods.CONTAINER or one.ready:
+        if one.ready:
             continue
         ended = one.state.get("terminated")
         if "running" in one.state:

@@ -30,6 +30,7 @@ from sandbox_server.engines.kubernetes import (
     preflight,
     removal,
     resources,
+    takeover,
     writer,
 )
 from sandbox_server.engines.kubernetes.view import View
@@ -145,7 +146,7 @@ class KubernetesEngine:
             raise engines.Refused(Fault(Reason.ENGINE_REFUSED, str(error))) from None
         if not sandbox.volume_uid:
             await disk.make(write, objects.claim)
-        service = await write.write(objects.service)
+        service = await write.write(await takeover.due(write, objects.service))
         if replicas:
             secret = manifests.owned_by(objects.secret, objects.service.reference, service.metadata.uid)
             await environments.make(write, secret)
@@ -154,8 +155,11 @@ class KubernetesEngine:
         before = view.stateful_sets.get(sandbox.id)
         if before is not None and before.replicas < replicas:
             view.events.pass_by(sandbox.id)
-        later = [await write.write(resource) for resource in objects.watched[1:]]
+        await takeover.bind(write, service)
+        later = [await write.write(await takeover.due(write, resource)) for resource in objects.watched[1:]]
         await disk.resize(write)
+        if sandbox.awaits_takeover:
+            await takeover.mark_pod(self._api, sandbox, write.fence)
         write.done()
         return observe.revision(observe.workload(written) for written in (service, *later))
 
@@ -167,6 +171,10 @@ class KubernetesEngine:
         known = view.known(sandbox, touched.reference)
         if known is None:
             raise engines.Outdated(f"the {touched.reference} is gone")
+        former = sandbox.awaits_takeover and ownership.was_adopted(sandbox, known.uid)
+        if former:
+            touched = manifests.marks(touched)
+            await takeover.mark_pod(self._api, sandbox, fence)
         try:
             await writer.apply(self._api, view.stateful_sets, touched, known, fence)
         except client.Conflict as conflict:
@@ -196,7 +204,10 @@ class KubernetesEngine:
             return
         write = self._begin(sandbox, None)
         try:
-            await removal.remove(write)
+            if sandbox.adopted is not None and sandbox.adopted.given_back:
+                await takeover.give_back(write)
+            else:
+                await removal.remove(write)
         finally:
             # What was removed before a refusal may be made again as well.
             write.done()

@@ -62,7 +62,7 @@ async def enter(
     A call names a pod, and not an incarnation: whichever runs is entered. So the pod is read once the program has started,
     and before anything is written to it.
     """
-    where = (sandbox.namespace, resources.pod_name(sandbox), pods.CONTAINER)
+    where = (sandbox.namespace, resources.pod_name(sandbox), pods.container(sandbox))
     async with contextlib.AsyncExitStack() as opened:
         with rights.granted(sandbox.namespace, "get and create pods/exec"):
             stream = await opened.enter_async_context(streams.enter(api, *where, (*_SIGNALS, *program)))

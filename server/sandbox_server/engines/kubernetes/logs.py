@@ -134,7 +134,7 @@ class _Reading:
     @contextlib.asynccontextmanager
     async def _opened(self, begin: Begin, *, follow: bool, **more: str) -> AsyncIterator[aiohttp.StreamReader]:
         path = f"{client.path(Kind.POD, self._sandbox.namespace, resources.pod_name(self._sandbox))}/log"
-        parameters = {"container": pods.CONTAINER, "timestamps": "true", **more}
+        parameters = {"container": pods.container(self._sandbox), "timestamps": "true", **more}
         if begin.second is not None:
             parameters["sinceTime"] = log_lines.since(begin.second)
         if follow:
@@ -221,7 +221,7 @@ def _container(pod: Object | None, previous: bool) -> Container:
     """Returns the container whose log the kubelet answers with. Raises `engines.NoOutput`."""
     if pod is None:
         raise engines.NoOutput("there is no pod")
-    status = containers.own(pod.status)
+    status = containers.own(pod)
     current = _current(pod)
     if not previous:
         if "waiting" in status.state and "terminated" not in status.lastState:
@@ -234,7 +234,7 @@ def _container(pod: Object | None, previous: bool) -> Container:
 
 
 def _current(pod: Object) -> Container:
-    status = containers.own(pod.status)
+    status = containers.own(pod)
     return Container(f"{pod.metadata.uid}.{status.restartCount}", "running" in status.state)
 
 

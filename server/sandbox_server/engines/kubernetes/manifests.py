@@ -9,7 +9,7 @@ import yaml
 from sandbox_server.domain import policy
 from sandbox_server.domain.sandbox import Addresses, Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT
-from sandbox_server.engines.kubernetes import patch, pods, resources
+from sandbox_server.engines.kubernetes import former, patch, pods, resources
 from sandbox_server.engines.kubernetes.patch import Manifest
 from sandbox_server.engines.kubernetes.resources import Reference, Resource, Resources
 from sandbox_server.settings import Kubernetes
@@ -64,12 +64,17 @@ def objects(
     service = _object(sandbox, settings, names.service, spec=_service(sandbox))
     there = (*listed, names.secret.name) if replicas else listed
     service.manifest["metadata"]["annotations"][ENVIRONMENTS] = " ".join(dict.fromkeys(there))
+    application = _ingress(sandbox, settings, names.app_ingress, app_host, sandbox.spec.ports[0].number)
+    terminal = _ingress(sandbox, settings, names.ttyd_ingress, ttyd_host, TERMINAL_PORT)
+    if sandbox.adopted is not None:
+        former.keep_ingress(application, sandbox.adopted.app_ingress)
+        former.keep_ingress(terminal, sandbox.adopted.ttyd_ingress)
     return Resources(
         claim=_claim(sandbox, names.claim),
         service=service,
         secret=_secret(sandbox, settings, names.secret, env),
-        app_ingress=_ingress(sandbox, settings, names.app_ingress, app_host, sandbox.spec.ports[0].number),
-        ttyd_ingress=_ingress(sandbox, settings, names.ttyd_ingress, ttyd_host, TERMINAL_PORT),
+        app_ingress=application,
+        ttyd_ingress=terminal,
         stateful_set=stateful_set(sandbox, replicas, settings, names),
     )
 
@@ -160,7 +165,8 @@ def _data(env: Mapping[str, str]) -> dict[str, str]:
 def _service(sandbox: Sandbox) -> Manifest:
     """Returns the spec of the headless Service, which gives the pod a stable name, also before it is ready."""
     ports = [{"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in pods.ports(sandbox)]
-    return {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {ID: sandbox.id}, "ports": ports}
+    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {ID: sandbox.id}, "ports": ports}
+    return spec if sandbox.adopted is None else former.kept_service(sandbox.adopted, spec)
 
 
 def _ingress(sandbox: Sandbox, settings: Kubernetes, reference: Reference, host: str, port: int) -> Resource:
@@ -230,4 +236,27 @@ def stateful_set(
         "volumeClaimTemplates": [_placeholder(sandbox)],
     }
     made.manifest["spec"] = spec
+    if sandbox.adopted is not None:
+        former.keep_workload(made, sandbox.adopted)
     return made
+
+
+def marks(resource: Resource) -> Resource:
+    """Returns the object with what says that it is the sandbox's, and with its replicas, and with nothing else."""
+    metadata, spec = resource.manifest["metadata"], resource.manifest["spec"]
+    kept = (UID, GENERATION, TOUCHED, ENVIRONMENTS)
+    annotations = {one: metadata["annotations"][one] for one in kept if one in metadata["annotations"]}
+    marked = {"labels": {ID: metadata["labels"][ID]}, "annotations": annotations}
+    content = {"spec": {"replicas": spec["replicas"]}} if "replicas" in spec else {}
+    return _resource(resource.reference, marked, **content)
+
+
+def pod_marks(sandbox: Sandbox, reference: Reference) -> Resource:
+    """Returns the pod that a former system has made, with what says that it is the sandbox's."""
+    annotations = {UID: sandbox.uid, GENERATION: str(sandbox.pod_generation), pods.NAMED: pods.container(sandbox)}
+    return _resource(reference, {"labels": {ID: sandbox.id}, "annotations": annotations})
+
+
+def unmarked(reference: Reference) -> Resource:
+    """Returns the object with nothing of ours: once it is applied, the object is as it was without the service."""
+    return _resource(reference, {})

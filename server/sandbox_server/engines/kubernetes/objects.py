@@ -21,6 +21,7 @@ class Owner(msgspec.Struct, frozen=True):
 
     kind: str = ""
     name: str = ""
+    uid: str = ""
 
 
 class Meta(msgspec.Struct, frozen=True):

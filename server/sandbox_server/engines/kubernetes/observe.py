@@ -68,7 +68,10 @@ def refused(message: str) -> Fault:
 def owned(sandbox: Sandbox, found: Object) -> bool:
     """Whether an object of any kind that has a name of the sandbox belongs to it. A placeholder goes with its name."""
     is_placeholder = manifests.PLACEHOLDER in found.metadata.annotations
-    return is_placeholder or ownership.owned(sandbox, volume(found))
+    # One that was adopted and has got another owner since is that one's.
+    unmarked = manifests.UID not in found.metadata.annotations
+    adopted = unmarked and ownership.was_adopted(sandbox, found.metadata.uid)
+    return is_placeholder or adopted or ownership.owned(sandbox, volume(found))
 
 
 def workload(found: Object) -> Workload:
@@ -143,7 +146,7 @@ def pod(found: Object) -> Pod:
     is empty while the pod has no volumes or no network: only an event says why.
     """
     meta, status = found.metadata, found.status
-    container = containers.own(status)
+    container = containers.own(found)
     conditions = {one.type: one for one in status.conditions}
     ready, scheduled = conditions.get("Ready", State()), conditions.get("PodScheduled", State())
     begun = conditions.get("PodReadyToStartContainers", State()).status == "True"
@@ -184,7 +187,7 @@ def _cause(status: Status, container: Container, ready: State, scheduled: State)
         return Cause(Reason.NODE_LOST, "the pod's node does not answer")
     if scheduled.status != "True":
         return _unscheduled(scheduled)
-    return containers.cause(status, ready)
+    return containers.cause(status, container, ready)
 
 
 def _node_lost(container: Container, ready: State) -> bool:

@@ -9,6 +9,8 @@ from sandbox_server.engines.kubernetes import home, patch
 from sandbox_server.settings import Kubernetes
 
 CONTAINER = "sandbox"
+NAMED = "sandbox.fullstackagent.io/container"
+"""Of a pod: the name of the sandbox's container, where a former system has named it."""
 VOLUME = "vn-homevn-agent"
 HOME = "/home/agent"
 AGENT = 1001
@@ -23,6 +25,11 @@ def template(sandbox: Sandbox, metadata: patch.Manifest, secret: str, settings: 
 def ports(sandbox: Sandbox) -> list[tuple[str, int]]:
     """Returns the names and numbers of the ports, the terminal's last."""
     return [*((one.name, one.number) for one in sandbox.spec.ports), ("ttyd", TERMINAL_PORT)]
+
+
+def container(sandbox: Sandbox) -> str:
+    """Returns the name of the sandbox's container."""
+    return CONTAINER if sandbox.adopted is None else sandbox.adopted.container
 
 
 def given(**fields: Any) -> patch.Manifest:
@@ -64,7 +71,7 @@ def _container(sandbox: Sandbox, secret: str) -> patch.Manifest:
     often = {"periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3}
     resources = spec.resources
     return {
-        "name": CONTAINER,
+        "name": container(sandbox),
         "image": spec.image,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "ports": [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in ports(sandbox)],

@@ -36,6 +36,14 @@ ACCESS: Mapping[str, tuple[str, ...]] = {
 leave them out."""
 
 
+ADOPTION: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("apps", "deployments"): ("list",),
+    ("", "pods"): ("get", "patch"),
+}
+"""The verbs, by group and resource, that the service needs besides to adopt what a former system made, and no more.
+`deploy/adoption.yaml` grants exactly these, for as long as the move lasts."""
+
+
 class Withdrawn(engines.Busy):
     """403 for what was allowed before, and not refused for long yet."""
 

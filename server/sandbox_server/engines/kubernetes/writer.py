@@ -1,6 +1,6 @@
 """Writes the objects of a sandbox: each to the very object that is known as the sandbox's, or as a new one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandbox_server import engines
@@ -28,7 +28,7 @@ class Writer:
     contests: contest.Contests
     contest: contest.Contest
     fence: Fence
-    known: Mapping[Reference, Known]
+    known: dict[Reference, Known]
     """The objects to which the act writes, as they were known when it began."""
 
     async def write(self, resource: Resource) -> Object:

@@ -1,0 +1,44 @@
+"""What a former system made, for a scripted API server."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.scripted import CLAIMS, INGRESSES, SERVICES, SETS
+from tests.support.scripted_api import ScriptedApi
+
+FOLDER = Path(__file__).parents[1] / "migration"
+NAME = "myproject-agentruntime-x7k2p9"
+DEPLOYMENTS = "apis/apps/v1/namespaces/default/deployments"
+COLLECTIONS = {
+    "StatefulSet": SETS,
+    "Service": SERVICES,
+    "Ingress": INGRESSES,
+    "PersistentVolumeClaim": CLAIMS,
+    "Deployment": DEPLOYMENTS,
+}
+
+
+def objects(file: str = "sandbox.yaml", name: str = NAME) -> list[dict[str, Any]]:
+    """The manifests of a file, for a sandbox of another name if that is given: its other random parts differ too."""
+    text = (FOLDER / file).read_text()
+    if name != NAME:
+        text = text.replace(NAME, name)
+        for part in ("qwertzuiopas", "yxcvbnmasdfg", "abcdefghijkl", "mnopqrstuvwx"):
+            text = text.replace(part, f"{part[:6]}{abs(hash((part, name))) % 1_000_000:06d}")
+    return list(yaml.safe_load_all(text))
+
+
+def of_kind(made: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """The first object of a kind."""
+    return next(one for one in made if one["kind"] == kind)
+
+
+def put(api: ScriptedApi, made: list[dict[str, Any]]) -> None:
+    """Makes the objects as the former system did, and the pods of its StatefulSets."""
+    for one in made:
+        api.put(COLLECTIONS[one["kind"]], one, "node-fetch")
+    for one in made:
+        if one["kind"] == "StatefulSet":
+            api.control("default", one["metadata"]["name"])

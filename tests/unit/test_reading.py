@@ -1,0 +1,209 @@
+"""What a former system made is read as a sandbox of the service would have it, or it is said why it cannot be."""
+
+import copy
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sandbox_server.domain.adoption import Former
+from sandbox_server.domain.sandbox import ObjectNames
+from sandbox_server.domain.spec import Port, Resources, Storage
+from sandbox_server.engines.kubernetes import expansion, reading
+from sandbox_server.engines.kubernetes.reading_pods import Unread
+from sandbox_server.settings import Defaults
+
+from tests.support import former_objects as former
+from tests.support.former_objects import NAME, of_kind
+
+Made = list[dict[str, Any]]
+
+
+def read(made: Made, project: str = "") -> Former:
+    for one in made:
+        one["metadata"].setdefault("uid", str(uuid.uuid4()))
+    kinds = {kind: [one for one in made if one["kind"] == kind] for kind in former.COLLECTIONS}
+    claims = {one["metadata"]["name"]: one for one in kinds["PersistentVolumeClaim"]}
+    around = reading.Around(kinds["Service"], kinds["Ingress"], claims)
+    return reading.read(kinds["StatefulSet"][0], around, project, Defaults())
+
+
+def container(made: Made) -> dict[str, Any]:
+    (found,) = of_kind(made, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    return found  # type: ignore[no-any-return]
+
+
+def test_a_sandbox_is_read_as_it_stands() -> None:
+    made = former.objects()
+    found = read(made)
+    assert (found.name, found.runs, found.spec.project) == (NAME, True, "myproject")
+    assert found.spec.image == "fullstackagent/fullstack-web-runtime:v0.0.1-alpha.12"
+    assert found.spec.ports == (Port("tcp-3000", 3000),)
+    assert found.spec.resources == Resources("20m", "200m", "25Mi", "256Mi")
+    assert found.spec.storage == Storage("10Gi", "openebs-backup", "ReadWriteOnce")
+    assert found.env == {
+        "ANTHROPIC_API_KEY": "sk-former-canary",
+        "DB_HOST": "myproject-db-postgresql",
+        "DATABASE_URL": "postgresql://postgres:pa$word@myproject-db-postgresql:5432/postgres",
+    }
+    assert found.objects == ObjectNames(
+        NAME, f"{NAME}-service", f"{NAME}-env", "network-qwertzuiopas", "network-yxcvbnmasdfg"
+    )
+    addresses = found.addresses
+    assert addresses.public_url == "https://abcdefghijkl.usw.sealos.io"
+    assert addresses.ttyd_url == "https://mnopqrstuvwx.usw.sealos.io"
+    assert (addresses.ingress_class, addresses.tls_secret) == ("nginx", "wildcard-cert")
+    assert addresses.dns_name == f"{NAME}-service.default.svc"
+    assert found.host == "abcdefghijkl"
+    assert found.volume_uid == of_kind(made, "PersistentVolumeClaim")["metadata"]["uid"]
+    adopted = found.adopted
+    assert set(adopted.uids) == {one["metadata"]["uid"] for one in made if one["kind"] != "PersistentVolumeClaim"}
+    assert (adopted.container, adopted.selector, adopted.headless) == (NAME, {"app": NAME}, False)
+    fixed = json.loads(adopted.workload)
+    assert {one: of_kind(made, "StatefulSet")["spec"][one] for one in fixed} == fixed
+    assert "selector" in fixed
+    assert "volumeClaimTemplates" in fixed
+
+
+def test_what_was_stopped_is_read_as_stopped() -> None:
+    made = former.objects()
+    of_kind(made, "StatefulSet")["spec"]["replicas"] = 0
+    assert not read(made).runs
+
+
+def test_no_value_of_a_variable_is_in_what_is_stored_beside_the_environment() -> None:
+    found = read(former.objects())
+    assert "canary" not in repr((found.adopted, found.spec, found.addresses, found.notes))
+
+
+def test_a_further_ingress_is_named_beside_those_of_the_application_and_the_terminal() -> None:
+    made = former.objects()
+    third = copy.deepcopy(made[3])
+    third["metadata"] = {"name": f"{NAME}-zz9-ingress", "namespace": "default"}
+    third["spec"]["rules"][0]["host"] = "shop.example.com"
+    found = read([*made, third])
+    assert found.adopted.ingresses == ("network-qwertzuiopas",)
+    assert found.objects.app_ingress == f"{NAME}-zz9-ingress"
+
+
+def missing(kind: str, index: int = 0) -> Callable[[Made], None]:
+    def change(made: Made) -> None:
+        made.remove([one for one in made if one["kind"] == kind][index])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "service", "application", "terminal"),
+    [
+        (missing("Ingress", 1), f"{NAME}-service", "network-qwertzuiopas", f"{NAME}-ttyd-ingress"),
+        (missing("Ingress", 0), f"{NAME}-service", f"{NAME}-app-ingress", "network-yxcvbnmasdfg"),
+        (missing("Service"), f"{NAME}-service", f"{NAME}-app-ingress", f"{NAME}-ttyd-ingress"),
+    ],
+)
+def test_what_is_missing_gets_the_name_that_the_service_gives(
+    change: Callable[[Made], None], service: str, application: str, terminal: str
+) -> None:
+    made = former.objects()
+    change(made)
+    names = read(made).objects
+    assert (names.service, names.app_ingress, names.ttyd_ingress) == (service, application, terminal)
+
+
+def test_a_service_of_another_name_is_found_by_what_it_selects() -> None:
+    made = former.objects()
+    of_kind(made, "StatefulSet")["spec"]["serviceName"] = "gone"
+    of_kind(made, "Service")["metadata"]["name"] = NAME
+    for one in made:
+        if one["kind"] == "Ingress":
+            one["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"] = NAME
+    found = read(made)
+    assert (found.objects.service, found.objects.app_ingress) == (NAME, "network-qwertzuiopas")
+    assert json.loads(found.adopted.workload)["serviceName"] == "gone"
+
+
+def test_what_the_template_leaves_open_is_the_default() -> None:
+    made = former.objects()
+    for name in ("resources", "ports", "env"):
+        del container(made)[name]
+    found = read(made)
+    defaults = Defaults()
+    assert found.spec.resources.cpu_limit == defaults.default_cpu_limit
+    assert (found.spec.ports, found.env) == ((Port("tcp-3000", 3000),), {})
+
+
+@pytest.mark.parametrize(
+    ("labels", "name", "project"),
+    [
+        ({"project.fullstackagent.io/name": "shop"}, NAME, "shop"),
+        ({}, NAME, "myproject"),
+        ({"project.fullstackagent.io/name": "Not A Name"}, NAME, "myproject"),
+        ({}, "shop-x7k2", "shop"),
+        ({}, "shop", "shop"),
+    ],
+)
+def test_the_project_is_that_of_the_label_or_of_the_name(labels: dict[str, str], name: str, project: str) -> None:
+    made = former.objects(name=name)
+    of_kind(made, "StatefulSet")["metadata"]["labels"] = labels
+    assert read(made).spec.project == project
+    assert read(made, "given").spec.project == "given"
+
+
+def edited(path: str, value: Any) -> Callable[[Made], None]:
+    """Sets a field of the StatefulSet; `*` is the one container."""
+
+    def change(made: Made) -> None:
+        at: Any = of_kind(made, "StatefulSet")
+        *steps, last = path.split(".")
+        for step in steps:
+            at = at["template"]["spec"]["containers"][0] if step == "*" else at[step]
+        at[last] = value
+
+    return change
+
+
+SIDECAR = [{"name": "agent", "image": "a"}, {"name": "proxy", "image": "b"}]
+FROM = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (edited("metadata.deletionTimestamp", "2026-01-02T03:04:05Z"), "being removed"),
+        (edited("metadata.name", "9" * 60), "cannot be the id"),
+        (edited("spec.replicas", 3), "3 replicas"),
+        (edited("spec.ordinals", {"start": 1}), "number 0"),
+        (edited("spec.selector", {"matchExpressions": [{"key": "app", "operator": "Exists"}]}), "selector"),
+        (edited("spec.template.spec.containers", SIDECAR), "agent, proxy"),
+        (edited("spec.*.volumeMounts", []), "no disk at /home/agent"),
+        (edited("spec.*.env", [FROM]), "KEY"),
+        (edited("spec.*.env", [{"name": "a.b", "value": "hidden"}]), "environment"),
+        (edited("spec.*.envFrom", [{"configMapRef": {"name": "c"}}]), "envFrom"),
+        (edited("spec.*.image", "no image"), "spec.image"),
+        (edited("metadata.annotations", {"sandbox.fullstackagent.io/uid": "u-1"}), "u-1"),
+        (missing("PersistentVolumeClaim"), f"vn-homevn-agent-{NAME}-0 is missing"),
+    ],
+)
+def test_what_cannot_be_adopted_is_refused_with_the_cause(change: Callable[[Made], None], words: str) -> None:
+    made = former.objects()
+    change(made)
+    with pytest.raises(Unread, match=words) as refused:
+        read(made)
+    assert "hidden" not in str(refused.value)
+
+
+def test_what_pods_of_the_service_will_not_have_is_noted() -> None:
+    made = former.objects()
+    found = container(made)
+    found["volumeMounts"].append({"name": "config", "mountPath": "/etc/config"})
+    found["livenessProbe"] = {"tcpSocket": {"port": 3000}}
+    assert read(made).notes == ("its further mounts are left out: /etc/config", "its livenessProbe is left out")
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [("$(A)-$(B)", "1-$(B)"), ("$$(A)", "$(A)"), ("a$b$", "a$b$"), ("$$$(A)", "$1"), ("$(A", "$(A"), ("$()", "$()")],
+)
+def test_variables_are_expanded_as_a_kubelet_does(text: str, expanded: str) -> None:
+    assert expansion.expanded(text, {"A": "1"}) == expanded
