@@ -17,6 +17,7 @@ _BY_REASON = {
     pb.REASON_QUOTA_EXCEEDED: "stop or delete other sandboxes of the namespace, or ask its operators for more quota",
     pb.REASON_UNSCHEDULABLE: "wait for room; if it asks for more than any node has, give it smaller resources",
 }
+_MAKE_ROOM = "the disk is nearly full: remove files, or give it a larger size"
 _BY_REMEDY = {
     pb.REMEDY_UNSPECIFIED: "nothing",
     pb.REMEDY_WAIT: "nothing yet: the service and the cluster are at work or try again by themselves",
@@ -28,4 +29,13 @@ _BY_REMEDY = {
 def next_step(status: pb.SandboxStatus) -> str:
     """Returns what to do."""
     known = _BY_REMEDY.get(status.remedy, "see the message")
-    return _BY_REASON.get(status.reason, known).format(id=status.sandbox_id)
+    step = _BY_REASON.get(status.reason, known).format(id=status.sandbox_id)
+    if not _nearly_full(status):
+        return step
+    return _MAKE_ROOM if step == _BY_REMEDY[pb.REMEDY_UNSPECIFIED] else f"{step}; {_MAKE_ROOM}"
+
+
+def _nearly_full(status: pb.SandboxStatus) -> bool:
+    """Whether the disk was nearly full when it was last measured."""
+    full = (pb.CONDITION_TYPE_DISK_NEARLY_FULL, pb.CONDITION_STATUS_TRUE)
+    return full in ((one.type, one.status) for one in status.conditions)

@@ -109,6 +109,16 @@ def test_describe_says_all_and_what_to_do(run: Run, client: Client) -> None:
     client.delete(made)
 
 
+def test_disk_that_is_nearly_full_is_a_next_step() -> None:
+    full = pb.Condition(type=pb.CONDITION_TYPE_DISK_NEARLY_FULL, status=pb.CONDITION_STATUS_TRUE)
+    step = "the disk is nearly full: remove files, or give it a larger size"
+    assert advice.next_step(pb.SandboxStatus(reason=pb.REASON_READY, conditions=[full])) == step
+    failing = pb.SandboxStatus(reason=pb.REASON_IMAGE_INVALID, remedy=pb.REMEDY_CALLER, conditions=[full])
+    assert advice.next_step(failing) == f"correct the image's name; {step}"
+    full.status = pb.CONDITION_STATUS_FALSE
+    assert advice.next_step(pb.SandboxStatus(reason=pb.REASON_READY, conditions=[full])) == "nothing"
+
+
 def test_every_remedy_and_reason_has_a_next_step() -> None:
     for reason in pb.Reason.values():
         for remedy in pb.Remedy.values():
