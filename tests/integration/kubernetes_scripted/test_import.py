@@ -9,13 +9,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from sandbox_server import adopting
 from sandbox_server.domain import legacy
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.engines.kubernetes import manifests
 from sandbox_server.importing.report import Line, Outcome, Report
+from sandbox_server.settings import Adoption
 
-from tests.support import programs, samples
+from tests.support import former_objects, programs, samples
 from tests.support.former_database import COLUMNS, Former
 from tests.support.imported import DEPLOYMENTS, Ground
 from tests.support.opened import Opened
@@ -281,6 +283,27 @@ async def test_schema_of_the_url_is_used_as_prisma_does(ground: Ground, make_for
 async def test_database_without_the_table_is_refused(ground: Ground, postgres: Callable[[], str]) -> None:
     with pytest.raises(ValueError, match=r'no table "Sandbox" in any schema'):
         await ground.run(postgres())
+
+
+# --- with adoption
+
+
+async def test_sandbox_that_is_adopted_after_an_import_has_its_project_and_labels(
+    ground: Ground, former: Former, api: ScriptedApi
+) -> None:
+    former_objects.put(api, former_objects.objects())
+    former.add("a", former_objects.NAME)
+    assert only(await ground.run(former)).kind == "StatefulSet"
+    await adopting.run(Adoption(namespace="default", **ground.settings), lambda _: None)
+    opened = Opened(ground.database_url)
+    await opened.store.open(opened.committed.extend)
+    try:
+        _, (event,) = await opened.store.load()
+    finally:
+        await opened.store.close()
+    assert (event.sandbox.spec.project, event.sandbox.spec.labels) == ("clprojecta", LABELS)
+    again = only(await ground.run(former))
+    assert (again.outcome, again.sandbox, again.labels) == (Outcome.UNCHANGED, former_objects.NAME, ())
 
 
 # --- sandboxes that were adopted before
