@@ -30,12 +30,12 @@ MEASURED_ON: list[str] = []
 
 
 def conditions(status: Status) -> str:
-    """All in their order: + true, - false, ? unknown, and the reason unless it is READY. Not that of the disk, which is not
-    measured."""
+    """The first five in their order: + true, - false, ? unknown, and the reason unless it is READY. Those of how large and how
+    full the disk is have tests of their own."""
     return " ".join(
         SIGNS[one.status] + ("" if one.reason is Reason.READY else one.reason.name)
         for one in status.conditions
-        if one.type is not ConditionType.DISK_NEARLY_FULL
+        if one.type not in (ConditionType.VOLUME_SIZED, ConditionType.DISK_NEARLY_FULL)
     )
 
 
