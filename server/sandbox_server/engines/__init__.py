@@ -11,6 +11,7 @@ from sandbox_server.domain import logs
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.snapshot import Snapshot, Taken
 
 
 class Refused(Exception):
@@ -272,5 +273,27 @@ class Disks(Protocol):
         if that cannot be asked now. Takes a second at most."""
 
 
-class Engine(Names, Cluster, Access, Disks, Protocol):
+class Snapshots(Protocol):
+    """Takes and removes snapshots of disks. It obeys and reports, as `Cluster`, and asks `held` before each write as it does.
+
+    Every call may be repeated, and one that was cut off is completed by its repeat. All raise `Unreachable`.
+    """
+
+    async def snapshots_missing(self, namespace: str) -> str:
+        """Returns why no snapshot can be taken of disks of a namespace, with the next step; empty if they can."""
+
+    async def take(self, snapshot: Snapshot, sandbox: Sandbox) -> None:
+        """Has the storage begin to take a snapshot of the disk of `sandbox`, unless it was taken or begun before.
+
+        Returns when that is asked; `taken` shows the rest. Raises `NotHeld`.
+        """
+
+    async def taken(self, snapshot: Snapshot) -> Taken:
+        """Returns how far a snapshot is. DELETED if there is nothing of it."""
+
+    async def discard(self, snapshot: Snapshot) -> None:
+        """Asks for the removal of what a snapshot consists of; `taken` shows the rest. Raises `NotHeld`."""
+
+
+class Engine(Names, Cluster, Access, Disks, Snapshots, Protocol):
     """What runs sandboxes, in all roles. Whoever uses an engine takes the role that it needs."""
