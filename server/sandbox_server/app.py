@@ -130,6 +130,7 @@ async def service(
     keys = cipher(settings)
     event_store = event_store or store.Store(settings.database, keys, busy_timeout=pace.sqlite_busy_timeout)
     event_feed = feed.Feed(event_store, render.Encoder(), pace)
+    snapshots = feed.Snapshots(event_store, pace)
     engine = engine or _engine(settings, pace)
     namespaces = _leases(settings, event_store, event_feed, engine)
     reconciler = Reconciler(event_feed, event_store, engine, namespaces, settings.workers, pace)
@@ -172,6 +173,7 @@ async def service(
         await event_store.open(event_feed.publish)
         opened.push_async_callback(event_store.close)
         event_feed.load(*await event_store.load())
+        await snapshots.load()
         await namespaces.open()
         port = await server.start(settings.listen, credentials)
         opened.push_async_callback(server.close)
@@ -196,6 +198,9 @@ async def service(
             await event_store.trim(datetime.now(UTC) - history)
 
         def hear(notice: store.Notice | None) -> None:
+            if notice is not None and notice.snapshots is not None:
+                snapshots.announce(notice.snapshots)
+                return
             if notice is None or notice.sequence is None:
                 namespaces.wake()
             if notice is not None and notice.sequence is not None:
@@ -212,6 +217,7 @@ async def service(
                 group.create_task(event_store.listen(hear, pace.listen_again)),
                 group.create_task(_health(server, event_store, namespaces, pace)),
                 group.create_task(_every(pace.follow, "log_not_read", event_feed.follow)),
+                group.create_task(_every(pace.follow, "snapshots_not_read", snapshots.follow)),
                 group.create_task(_every(pace.trim_every, "history_not_trimmed", trim)),
             ]
             yield Service(
@@ -234,6 +240,7 @@ async def service(
             await namespaces.close()
             failpoints.hit("shutdown_handed_over")
             event_feed.close()
+            snapshots.close()
             failpoints.hit("shutdown_watches_ended")
             await server.stop(pace.shutdown_grace)
             failpoints.hit("shutdown_calls_ended")

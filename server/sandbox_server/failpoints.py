@@ -35,6 +35,8 @@ NAMES = frozenset(
         "leases_taken",
         "leases_before_give_up",
         "migrated_before_commit",
+        "snapshot_before_commit",
+        "snapshot_after_commit",
         "trimmed_before_commit",
         "trimmed_page",
         "reencrypted_before_commit",

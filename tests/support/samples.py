@@ -12,6 +12,7 @@ from sandbox_server import store
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, ObjectNames, Sandbox, Status
+from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotReason, State
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 from sandbox_server.rpc.capabilities import Deployment
 
@@ -55,6 +56,30 @@ def sandbox(sandbox_id: str = "demo-1", **changes: Any) -> Sandbox:
         "status": status(),
     }
     return Sandbox(**{**usual, **changes})
+
+
+def snapshot(snapshot_id: str = "nap", **changes: Any) -> Snapshot:
+    usual = {
+        "id": snapshot_id,
+        "namespace": "default",
+        "tenant": "default",
+        "uid": "9f3c7a52-6d7e-4b43-8a5e-0c2f4f0d8b11",
+        "sandbox_id": "demo-1",
+        "sandbox_uid": "5d1a0d4e-9a4e-4a37-8f0c-1b1d0a7a6c11",
+        "volume_uid": "volume-1",
+        "project": "demo",
+        "size": "5Gi",
+        "home_folder": HOME_FOLDER,
+        "consistency": Consistency.CRASH,
+        "outlives_sandbox": False,
+        "labels": {},
+        "create_time": NOW,
+        "state": State.CREATING,
+        "reason": SnapshotReason.ACCEPTED,
+        "message": "accepted",
+        "transition_time": NOW,
+    }
+    return Snapshot(**{**usual, **changes})
 
 
 def next_generation(value: Sandbox, **changes: Any) -> Sandbox:

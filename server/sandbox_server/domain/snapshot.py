@@ -98,6 +98,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotEvent:
+    """An entry of the log of snapshots: a snapshot as it is from then on. `sequence` orders the events of all snapshots, without
+    gaps, apart from those of sandboxes."""
+
+    sequence: int
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """What the disk of a sandbox is made from when it is first made: a snapshot, or the disk of another sandbox.
 

@@ -6,8 +6,9 @@ that fell behind reads the log from there: a slow reader costs no memory and mis
 """
 
 from sandbox_server.feed.feed import Feed
+from sandbox_server.feed.snapshots import Snapshots
 from sandbox_server.feed.topic import Encoded, Encoder, Filter, Send
 from sandbox_server.feed.wait import until
 from sandbox_server.feed.watch import Watch
 
-__all__ = ["Encoded", "Encoder", "Feed", "Filter", "Send", "Watch", "until"]
+__all__ = ["Encoded", "Encoder", "Feed", "Filter", "Send", "Snapshots", "Watch", "until"]

@@ -1,4 +1,4 @@
-"""The database: sandboxes, their events, requests, and the leases of replicas. Only this package has SQL.
+"""The database: sandboxes, snapshots, their events, requests, and the leases of replicas. Only this package has SQL.
 
 The code is synchronous. One thread commits in groups, and each lane of readers has a thread; callers await the answers.
 """
@@ -14,6 +14,8 @@ from sandbox_server.store.notices import Notice
 from sandbox_server.store.reader import Reader
 from sandbox_server.store.schema import Schema, SchemaMismatch, migrate
 from sandbox_server.store.search import Search
+from sandbox_server.store.snapshot_log import SnapshotMutation, SnapshotWrite
+from sandbox_server.store.snapshot_reader import SnapshotSearch
 from sandbox_server.store.store import Store
 from sandbox_server.store.timeline import Extent, Recorded, Selection
 from sandbox_server.store.transaction import Request, Stale, Write
@@ -33,6 +35,9 @@ __all__ = [
     "Scope",
     "Search",
     "Selection",
+    "SnapshotMutation",
+    "SnapshotSearch",
+    "SnapshotWrite",
     "Stale",
     "Store",
     "Write",

@@ -146,10 +146,10 @@ def document(event: Event, newer: str | None = None) -> str:
     changed = None if event.changed is None else Changes(event.sequence, event.changed)
     members = {name: getattr(event.sandbox, name) for name in _MEMBERS}
     made = _ENCODER.encode({"version": VERSION, "changed": changed} | members)
-    return made.decode() if newer is None else _kept(newer, Document, made)
+    return made.decode() if newer is None else kept(newer, Document, made)
 
 
-def _kept(newer: str, kind: type[msgspec.Struct], made: bytes) -> str:
+def kept(newer: str, kind: type[msgspec.Struct], made: bytes) -> str:
     """Returns the document `made` with what `newer`, the one before it, has beyond the members of `kind`."""
     stored = msgspec.json.decode(newer)
     read = msgspec.json.decode(_ENCODER.encode(msgspec.json.decode(newer, type=kind)))
@@ -170,7 +170,7 @@ def _rewritten(stored: Mapping[str, Any], read: Mapping[str, Any], made: Mapping
 def spec(value: SandboxSpec, former: str | None = None) -> str:
     """Returns the document of a spec. `former` is that of the sandbox's spec before it."""
     made = _ENCODER.encode({"version": VERSION} | {name: getattr(value, name) for name in _SPEC_MEMBERS})
-    return _kept(former, Spec, made) if former is not None and of_newer_release(former) else made.decode()
+    return kept(former, Spec, made) if former is not None and of_newer_release(former) else made.decode()
 
 
 def env_names(value: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from sandbox_server import failpoints
 from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.snapshot import State
 from sandbox_server.store import tables
 from sandbox_server.store.cipher import Cipher
 
@@ -66,6 +67,27 @@ def trim_history(connection: sa.Connection, before: datetime) -> bool:
     connection.execute(sa.delete(tables.EVENT).where(page, ~sa.exists(sa.select(1).where(_OF_EVENT))))
     connection.execute(sa.delete(tables.PART).where(tables.PART.c.replaced_at <= last))
     connection.execute(sa.update(tables.LOG).values(trimmed_sequence=last))
+    failpoints.hit("trimmed_before_commit")
+    return bool(last == log.trimmed_sequence + PAGE)
+
+
+def trim_snapshots(connection: sa.Connection, before: datetime) -> bool:
+    """Removes a page of the events of snapshots from before that time, and the snapshots that were DELETED with them.
+
+    The last event of any other snapshot is also in its row. Returns whether there may be more to remove.
+    """
+    event, snapshot = tables.SNAPSHOT_EVENT.c, tables.SNAPSHOT.c
+    # The locks of a transaction that appends, in its order.
+    connection.execute(sa.select(tables.LOG).with_for_update())
+    log = connection.execute(sa.select(tables.SNAPSHOT_LOG).with_for_update()).one()
+    page = sa.and_(event.sequence > log.trimmed_sequence, event.sequence <= log.trimmed_sequence + PAGE)
+    last = connection.scalar(sa.select(sa.func.max(event.sequence)).where(page, event.at < before))
+    if last is None:
+        return False
+    connection.execute(sa.delete(tables.SNAPSHOT_EVENT).where(event.sequence <= last))
+    ended = sa.and_(snapshot.state == State.DELETED.name, snapshot.sequence <= last)
+    connection.execute(sa.delete(tables.SNAPSHOT).where(ended))
+    connection.execute(sa.update(tables.SNAPSHOT_LOG).values(trimmed_sequence=last))
     failpoints.hit("trimmed_before_commit")
     return bool(last == log.trimmed_sequence + PAGE)
 

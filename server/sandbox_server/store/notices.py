@@ -21,24 +21,33 @@ log = structlog.get_logger()
 CHANNEL = "sandbox_service"
 SEND: sa.Select[Any] = sa.select(sa.func.pg_notify(sa.literal_column(f"'{CHANNEL}'"), sa.bindparam("notice")))
 
+_SNAPSHOTS = "snapshots"
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """`sender` is who sent it. `sequence` is the log's last sequence, or None if it is about leases."""
+    """`sender` is who sent it. `sequence` is the log's last sequence, and `snapshots` that of the log of snapshots, each None if the
+    notice is not about it. One without any is about leases."""
 
     sender: str
     sequence: int | None = None
+    snapshots: int | None = None
 
     def __str__(self) -> str:
+        if self.snapshots is not None:
+            return f"{self.sender} {_SNAPSHOTS} {self.snapshots}"
         return self.sender if self.sequence is None else f"{self.sender} {self.sequence}"
 
     @classmethod
     def parse(cls, text: str) -> "Notice":
         """Returns the notice that was sent as `text`; of a text that no release sends, one about leases.
 
-        A newer release may say more after the sequence.
+        A newer release may say more after the sequence. A release without snapshots takes a notice about them for one about
+        leases, and looks at the leases for nothing.
         """
-        sender, sequence, *_ = *text.split(" "), ""
+        sender, sequence, snapshots, *_ = *text.split(" "), "", ""
+        if sequence == _SNAPSHOTS and snapshots.isdecimal():
+            return cls(sender, snapshots=int(snapshots))
         return cls(sender, int(sequence) if sequence.isdecimal() else None)
 
 

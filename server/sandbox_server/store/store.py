@@ -1,12 +1,13 @@
 """The store: one thread that writes in groups, and the lanes of readers."""
 
 import asyncio
+import contextlib
 import functools
 import queue
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,12 +19,14 @@ from sandbox_server import failpoints
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.snapshot import SnapshotEvent
 from sandbox_server.store import batches, connection, housekeeping, leases, notices, schema
 from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane, Lanes, unavailable
 from sandbox_server.store.reader import Reader
+from sandbox_server.store.snapshot_log import SnapshotLog, SnapshotMutation
 from sandbox_server.store.transaction import Group, Request, Stale, Write
 
 T = TypeVar("T")
@@ -43,7 +46,10 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Chore:
-    work: Callable[[sa.Connection], Any]
+    """`begin` opens the transaction, whose connection or cursor `work` gets."""
+
+    work: Callable[[Any], Any]
+    begin: Callable[[], contextlib.AbstractContextManager[Any]]
     future: Future[Any]
 
 
@@ -113,6 +119,26 @@ class Store:
         self._jobs.put(job)
         return await job.future
 
+    async def write_snapshot(self, mutation: SnapshotMutation, request: Request | None = None) -> SnapshotEvent:
+        """Runs `mutation` as `write` does, and returns the event of a snapshot that it wrote, or the last one of the snapshot.
+
+        Its event is in a log of its own, which nobody is called with. Raises as `write`, and what `mutation` raises.
+        """
+
+        def run(cursor: connection.Cursor) -> SnapshotEvent:
+            log = SnapshotLog(cursor, self._cipher)
+            event = log.run(mutation, request)
+            if self.shared:
+                appended = log.appended
+                notice = None if appended is None else notices.Notice(self.name, snapshots=appended.sequence)
+                self._share(cursor, log.epochs, notice)
+            failpoints.hit("snapshot_before_commit")
+            return event
+
+        event: SnapshotEvent = await self._done(_Chore(run, self._writer.begin, Future()))
+        failpoints.hit("snapshot_after_commit")
+        return event
+
     async def decided(self, request: Request, namespace: str, sandbox_ids: Sequence[str]) -> tuple[str, ...]:
         """Returns the ids of the sandboxes that a batch is about: see `batches.decided`. Raises `errors.Unavailable` too."""
         return await self._exclusively(
@@ -158,11 +184,11 @@ class Store:
         await notices.listen(self._url, others, again)
 
     async def trim(self, before: datetime) -> None:
-        """Removes events and requests from before that time, and the sandboxes that ended before it.
+        """Removes events and requests from before that time, and the sandboxes and snapshots that ended before it.
 
         A sandbox whose volume is kept stays. Raises `errors.Unavailable`.
         """
-        for page in (housekeeping.trim_history, housekeeping.trim_requests):
+        for page in (housekeeping.trim_history, housekeeping.trim_snapshots, housekeeping.trim_requests):
             while await self._exclusively(functools.partial(page, before=before)):
                 failpoints.hit("trimmed_page")
 
@@ -184,7 +210,10 @@ class Store:
         Mutations that wait are committed first. Long work must be asked for in pages: a mutation waits for one page at
         most.
         """
-        chore = _Chore(work, Future())
+        done: T = await self._done(_Chore(work, self._writer.engine.begin, Future()))
+        return done
+
+    async def _done(self, chore: _Chore) -> Any:
         self._jobs.put(chore)
         return await asyncio.wrap_future(chore.future)
 
@@ -224,9 +253,9 @@ class Store:
         if not chore.future.set_running_or_notify_cancel():
             return
         try:
-            with self._writer.engine.begin() as opened:
+            with chore.begin() as opened:
                 done = chore.work(opened)
-        except sa.exc.SQLAlchemyError as error:
+        except (self._writer.Error, sa.exc.SQLAlchemyError) as error:
             chore.future.set_exception(unavailable(error))
         except Exception as error:
             chore.future.set_exception(error)
@@ -247,7 +276,8 @@ class Store:
                         job.outcome = error
                 group.flush()
                 if self.shared:
-                    self._share(cursor, group)
+                    sequence = group.committed[-1].sequence if group.committed else None
+                    self._share(cursor, group.epochs, None if sequence is None else notices.Notice(self.name, sequence))
                 failpoints.hit("before_commit")
             failpoints.hit("after_commit")
             return group.committed
@@ -263,15 +293,16 @@ class Store:
             job.outcome = failure
         return []
 
-    def _share(self, cursor: connection.Cursor, group: Group) -> None:
-        """Makes sure that this replica still holds what it has decided on, and tells the others of the events.
+    def _share(
+        self, cursor: connection.Cursor, epochs: Collection[tuple[str, int]], notice: notices.Notice | None
+    ) -> None:
+        """Makes sure that this replica still holds what it has decided on, and sends the others a notice.
 
         Raises `Stale`.
         """
-        if not leases.hold(cursor, self.name, group.epochs):
+        if not leases.hold(cursor, self.name, epochs):
             raise Stale
-        if group.committed:
-            notice = notices.Notice(self.name, group.committed[-1].sequence)
+        if notice is not None:
             cursor.rows(notices.SEND, {"notice": str(notice)})
 
     def _deliver(self, jobs: list[_Job], committed: list[Event]) -> None:

@@ -1,4 +1,5 @@
 """The tables. The log holds the sandbox of each event as JSON; a sandbox's row points to its last event.
+Snapshots have a log of their own.
 
 The database fills in the times.
 """
@@ -101,10 +102,60 @@ class WatchLogRow(SQLModel, table=True):
     trimmed_sequence: int = Field(sa_type=sa.BigInteger)
 
 
+class SnapshotRow(SQLModel, table=True):
+    """A snapshot of a disk. `document` is that of its last event, and `sequence`, which is also the version that a write compares.
+
+    The index is for what follows from a sandbox: how many snapshots there are of it, and which have to go with it.
+    """
+
+    __tablename__ = "snapshot"
+    __table_args__ = (
+        sa.Index("snapshot_of_sandbox", "namespace", "sandbox_id"),
+        sa.Index("snapshot_of_tenant", "tenant"),
+    )
+
+    namespace: str = Field(primary_key=True, sa_type=_BYTEWISE)
+    id: str = Field(primary_key=True, sa_type=_BYTEWISE)
+    uid: str = Field(unique=True)
+    tenant: str
+    sandbox_id: str
+    sandbox_uid: str
+    project: str
+    state: str
+    sequence: int = Field(sa_type=sa.BigInteger)
+    document: str
+    created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
+
+
+class SnapshotEventRow(SQLModel, table=True):
+    """One event of the log of snapshots, append only: the snapshot as it then stood."""
+
+    __tablename__ = "snapshot_event"
+
+    sequence: int = Field(primary_key=True, sa_type=sa.BigInteger, sa_column_kwargs={"autoincrement": False})
+    namespace: str
+    snapshot_id: str
+    tenant: str
+    at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
+    document: str
+
+
+class SnapshotLogRow(SQLModel, table=True):
+    """The ends of the log of snapshots. Releases that know no snapshots change every row of `watch_log`, so that it has its own
+    table. A transaction that appends locks the row of `watch_log` first, and then this one."""
+
+    __tablename__ = "snapshot_log"
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    last_sequence: int = Field(sa_type=sa.BigInteger)
+    trimmed_sequence: int = Field(sa_type=sa.BigInteger)
+
+
 class RequestRow(SQLModel, table=True):
     """A request that took effect: its keyed fingerprint, and the event that was its answer.
 
-    That of a batch has no event, and in `sandbox_id` the ids of all its sandboxes: see `batches`.
+    That of a batch has no event, and in `sandbox_id` the ids of all its sandboxes: see `batches`. That of a snapshot has the
+    snapshot's id and uid, and a sequence of the log of snapshots.
     """
 
     __tablename__ = "request"
@@ -189,6 +240,9 @@ SANDBOX = _core(SandboxRow)
 ENVIRONMENT = _core(EnvironmentRow)
 EVENT = _core(StatusEventRow)
 LOG = _core(WatchLogRow)
+SNAPSHOT = _core(SnapshotRow)
+SNAPSHOT_EVENT = _core(SnapshotEventRow)
+SNAPSHOT_LOG = _core(SnapshotLogRow)
 REQUEST = _core(RequestRow)
 PART = _core(PartRow)
 REPLICA = _core(ReplicaRow)
