@@ -273,27 +273,13 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     sets it; the service repeats it less and less often. The message names the manager of the field. With PHASE_RUNNING
     where the pod is ready all the same.
     """
-    REASON_VOLUME_EXPANDING: _Reason.ValueType  # 41
-    """Of CONDITION_TYPE_VOLUME_SIZED, and of no phase, as the next three are: the disk is growing. The message has what the
-    storage says of a try that failed.
+    REASON_VOLUME_RESTORING: _Reason.ValueType  # 52
+    """The disk is being made from the snapshot or the disk that the sandbox was created from. Nothing runs before it is
+    complete. No error: it takes the longer, the more is on the disk.
     """
-    REASON_VOLUME_EXPANDS_AT_START: _Reason.ValueType  # 42
-    """Of CONDITION_TYPE_VOLUME_SIZED: the disk has grown, and its file system grows with the next start of the pod; while a
-    pod runs, at once where the storage can do that. Stop and Start otherwise.
-    """
-    REASON_CLASS_NOT_EXPANDABLE: _Reason.ValueType  # 43
-    """Of CONDITION_TYPE_VOLUME_SIZED: disks of the storage class cannot grow. Take the size back; operators can allow it
-    (allowVolumeExpansion), and the service tries again some minutes later.
-    """
-    REASON_EXPANSION_INFEASIBLE: _Reason.ValueType  # 44
-    """Of CONDITION_TYPE_VOLUME_SIZED: the storage cannot make the disk that large. The message has its words. Ask for less."""
-    REASON_DISK_NOT_MEASURED: _Reason.ValueType  # 50
-    """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
-    without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
-    """
-    REASON_DISK_FULL_SOON: _Reason.ValueType  # 51
-    """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: the disk will soon take no more files. Remove some,
-    or give it a larger disk (UpdateSandbox).
+    REASON_RESTORE_FAILED: _Reason.ValueType  # 53
+    """PHASE_ERROR: the disk cannot be made from what the sandbox was created from: the snapshot or the disk was removed
+    before, or the storage refuses. The message says which. Delete the sandbox, and create it from another snapshot.
     """
     REASON_GIVEN_BACK: _Reason.ValueType  # 56
     """The sandbox was adopted from a former system, and its objects and its disk are that system's again, as they were. With
@@ -414,27 +400,13 @@ REASON_FIELD_CONFLICT: Reason.ValueType  # 40
 sets it; the service repeats it less and less often. The message names the manager of the field. With PHASE_RUNNING
 where the pod is ready all the same.
 """
-REASON_VOLUME_EXPANDING: Reason.ValueType  # 41
-"""Of CONDITION_TYPE_VOLUME_SIZED, and of no phase, as the next three are: the disk is growing. The message has what the
-storage says of a try that failed.
+REASON_VOLUME_RESTORING: Reason.ValueType  # 52
+"""The disk is being made from the snapshot or the disk that the sandbox was created from. Nothing runs before it is
+complete. No error: it takes the longer, the more is on the disk.
 """
-REASON_VOLUME_EXPANDS_AT_START: Reason.ValueType  # 42
-"""Of CONDITION_TYPE_VOLUME_SIZED: the disk has grown, and its file system grows with the next start of the pod; while a
-pod runs, at once where the storage can do that. Stop and Start otherwise.
-"""
-REASON_CLASS_NOT_EXPANDABLE: Reason.ValueType  # 43
-"""Of CONDITION_TYPE_VOLUME_SIZED: disks of the storage class cannot grow. Take the size back; operators can allow it
-(allowVolumeExpansion), and the service tries again some minutes later.
-"""
-REASON_EXPANSION_INFEASIBLE: Reason.ValueType  # 44
-"""Of CONDITION_TYPE_VOLUME_SIZED: the storage cannot make the disk that large. The message has its words. Ask for less."""
-REASON_DISK_NOT_MEASURED: Reason.ValueType  # 50
-"""Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
-without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
-"""
-REASON_DISK_FULL_SOON: Reason.ValueType  # 51
-"""Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: the disk will soon take no more files. Remove some,
-or give it a larger disk (UpdateSandbox).
+REASON_RESTORE_FAILED: Reason.ValueType  # 53
+"""PHASE_ERROR: the disk cannot be made from what the sandbox was created from: the snapshot or the disk was removed
+before, or the storage refuses. The message says which. Delete the sandbox, and create it from another snapshot.
 """
 REASON_GIVEN_BACK: Reason.ValueType  # 56
 """The sandbox was adopted from a former system, and its objects and its disk are that system's again, as they were. With
@@ -488,15 +460,6 @@ class _ConditionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conditi
     """The pod is ready."""
     CONDITION_TYPE_ENV_APPLIED: _ConditionType.ValueType  # 5
     """The running pod has the current environment."""
-    CONDITION_TYPE_VOLUME_SIZED: _ConditionType.ValueType  # 6
-    """The disk is as large as the spec asks. While it is not, the reason says where its growth stands, and the sandbox goes on
-    running with the disk as it is.
-    """
-    CONDITION_TYPE_DISK_NEARLY_FULL: _ConditionType.ValueType  # 8
-    """At least 90 % of the bytes or of the inodes of the disk were used when the service last measured it, as it does for
-    running sandboxes every usage-interval. Becomes false below 85 %. Of a sandbox that does not run, it stays as it was.
-    Unlike the others, this condition is well where it is false.
-    """
 
 class ConditionType(_ConditionType, metaclass=_ConditionTypeEnumTypeWrapper):
     """ConditionType is one aspect of a sandbox that is true, false or unknown."""
@@ -513,15 +476,6 @@ CONDITION_TYPE_READY: ConditionType.ValueType  # 4
 """The pod is ready."""
 CONDITION_TYPE_ENV_APPLIED: ConditionType.ValueType  # 5
 """The running pod has the current environment."""
-CONDITION_TYPE_VOLUME_SIZED: ConditionType.ValueType  # 6
-"""The disk is as large as the spec asks. While it is not, the reason says where its growth stands, and the sandbox goes on
-running with the disk as it is.
-"""
-CONDITION_TYPE_DISK_NEARLY_FULL: ConditionType.ValueType  # 8
-"""At least 90 % of the bytes or of the inodes of the disk were used when the service last measured it, as it does for
-running sandboxes every usage-interval. Becomes false below 85 %. Of a sandbox that does not run, it stays as it was.
-Unlike the others, this condition is well where it is false.
-"""
 Global___ConditionType: _TypeAlias = ConditionType  # noqa: Y015
 
 class _ConditionStatus:
@@ -767,7 +721,7 @@ Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
 class Storage(_message.Message):
-    """Storage is the disk on /home/agent. All but its size is fixed for the life of the disk."""
+    """Storage is the disk on /home/agent. It is fixed for the life of the disk."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -776,7 +730,7 @@ class Storage(_message.Message):
     ACCESS_MODE_FIELD_NUMBER: _builtins.int
     size: _builtins.str
     """Its size in bytes as a Kubernetes quantity in any form (`5Gi`): at least 1, at most 64Ti. Empty: the service's
-    default. UpdateSandbox makes it larger.
+    default.
     """
     storage_class: _builtins.str
     """The storage class, a DNS name: the service's default or another that its operators allow (allowed-storage-classes).
@@ -998,6 +952,7 @@ class Sandbox(_message.Message):
     PUBLIC_URL_FIELD_NUMBER: _builtins.int
     TTYD_URL_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """Its id, unique in its namespace."""
     namespace: _builtins.str
@@ -1030,6 +985,10 @@ class Sandbox(_message.Message):
     def status(self) -> Global___SandboxStatus:
         """Its current status."""
 
+    @_builtins.property
+    def origin(self) -> Global___Origin:
+        """What its disk was made from. Unset: the disk began empty, or with the home of the image."""
+
     def __init__(
         self,
         *,
@@ -1045,14 +1004,45 @@ class Sandbox(_message.Message):
         public_url: _builtins.str = ...,
         ttyd_url: _builtins.str = ...,
         status: Global___SandboxStatus | None = ...,
+        origin: Global___Origin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "origin", b"origin", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "desired_state", b"desired_state", "env_names", b"env_names", "namespace", b"namespace", "public_url", b"public_url", "sandbox_id", b"sandbox_id", "service_name", b"service_name", "spec", b"spec", "stateful_set_name", b"stateful_set_name", "status", b"status", "ttyd_url", b"ttyd_url", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "desired_state", b"desired_state", "env_names", b"env_names", "namespace", b"namespace", "origin", b"origin", "public_url", b"public_url", "sandbox_id", b"sandbox_id", "service_name", b"service_name", "spec", b"spec", "stateful_set_name", b"stateful_set_name", "status", b"status", "ttyd_url", b"ttyd_url", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Sandbox: _TypeAlias = Sandbox  # noqa: Y015
+
+@_typing.final
+class Origin(_message.Message):
+    """Origin is what the disk of a sandbox was made from: a snapshot, or for a clone the disk of another sandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_UID_FIELD_NUMBER: _builtins.int
+    sandbox_id: _builtins.str
+    """The sandbox that was cloned, or that the snapshot is of. It may be gone by now."""
+    namespace: _builtins.str
+    """The namespace of both."""
+    snapshot_uid: _builtins.str
+    """The uid of the snapshot. Empty for a clone."""
+    def __init__(
+        self,
+        *,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        snapshot_uid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "sandbox_id", b"sandbox_id", "snapshot_uid", b"snapshot_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Origin: _TypeAlias = Origin  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
@@ -1064,17 +1054,12 @@ class Condition(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TRANSITION_TIME_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
     type: Global___ConditionType.ValueType
     """Which aspect."""
     status: Global___ConditionStatus.ValueType
     """Whether it holds."""
     reason: Global___Reason.ValueType
-    """Why. REASON_READY if it holds; of CONDITION_TYPE_DISK_NEARLY_FULL, if it does not."""
-    message: _builtins.str
-    """The words of the cluster or its storage about why it does not hold, at most 1024 characters. Of
-    CONDITION_TYPE_VOLUME_SIZED; empty where there are none.
-    """
+    """Why. REASON_READY if it holds."""
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
         """When `status` last changed."""
@@ -1086,11 +1071,10 @@ class Condition(_message.Message):
         status: Global___ConditionStatus.ValueType = ...,
         reason: Global___Reason.ValueType = ...,
         transition_time: _timestamp_pb2.Timestamp | None = ...,
-        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["transition_time", b"transition_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "status", b"status", "transition_time", b"transition_time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "status", b"status", "transition_time", b"transition_time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1178,7 +1162,7 @@ class Volume(_message.Message):
     name: _builtins.str
     """The name of the claim or directory."""
     size: _builtins.str
-    """The size that the disk has, as a Kubernetes quantity. What was asked for is `storage_size` of the status."""
+    """Its size as a Kubernetes quantity."""
     bound: _builtins.bool
     """Whether it is bound and not being removed."""
     def __init__(
@@ -1935,10 +1919,10 @@ class UpdateSandboxRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change, by their names in SandboxSpec. Required. It takes `labels`, `annotations`, `image`, `command`,
         `args`, `ports`, `resources`, `resources.cpu_request`, `resources.cpu_limit`, `resources.memory_request`,
-        `resources.memory_limit`, `storage.size`, `readiness` and `grace_period_seconds`, each once, and no part of a field
-        together with that field. Lists and maps are replaced as a whole. A member of `resources` that is not named keeps its
-        value. `project`, all of `storage` but its size, `runtime_class` and `copy_image_home` are fixed when the sandbox is
-        created; UpdateEnvVars changes the environment.
+        `resources.memory_limit`, `readiness` and `grace_period_seconds`, each once, and no part of a field together with that
+        field. Lists and maps are replaced as a whole. A member of `resources` that is not named keeps its value. `project`,
+        `storage`, `runtime_class` and `copy_image_home` are fixed when the sandbox is created; UpdateEnvVars changes the
+        environment.
         """
 
     def __init__(
@@ -1983,8 +1967,7 @@ class UpdateSandboxResponse(_message.Message):
 
     @_builtins.property
     def pending(self) -> _field_mask_pb2.FieldMask:
-        """The paths of update_mask that do not hold yet. `storage.size` waits until the disk has grown
-        (CONDITION_TYPE_VOLUME_SIZED); the others wait for a restart of the sandbox. With DESIRED_STATE_RUNNING the service restarts it
+        """The paths of update_mask that wait for a restart of the sandbox. With DESIRED_STATE_RUNNING the service restarts it
         now: they hold once it is PHASE_RUNNING with an observed_generation of at least `generation` in this answer's status.
         With DESIRED_STATE_STOPPED they hold after the next Start.
         """

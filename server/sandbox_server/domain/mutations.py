@@ -112,7 +112,9 @@ def start(before: Sandbox, accept_data_loss: bool) -> Sandbox:
     if before.desired is DesiredState.RUNNING and not fresh:
         return before
     wanted = replace(before, desired=DesiredState.RUNNING, start_generation=before.generation + 1)
-    return replace(wanted, volume_uid="", home_folder=HOME_FOLDER, filled_generation=0) if fresh else wanted
+    if not fresh:
+        return wanted
+    return replace(wanted, volume_uid="", home_folder=HOME_FOLDER, filled_generation=0, origin=None)
 
 
 def stop(before: Sandbox) -> Sandbox:

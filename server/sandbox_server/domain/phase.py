@@ -74,16 +74,20 @@ class Reason(OpenEnum):
     EXPANSION_INFEASIBLE = 44
     DISK_NOT_MEASURED = 50
     DISK_FULL_SOON = 51
+    VOLUME_RESTORING = 52
+    RESTORE_FAILED = 53
     GIVEN_BACK = 56
 
     @property
     def is_error(self) -> bool:
         """Whether the reason says what prevents the desired state, so that it can occur with Phase.ERROR.
 
-        The reasons before IMAGE_PULL are of a sandbox that is on its way or there; all later ones are errors, but for those
-        of conditions alone and GIVEN_BACK.
+        The reasons before IMAGE_PULL are of a sandbox that is on its way or there; all later ones are errors, but for
+        VOLUME_RESTORING, GIVEN_BACK and those of conditions alone.
         """
-        return self.value >= Reason.IMAGE_PULL.value and not self.is_of_condition and self is not Reason.GIVEN_BACK
+        if self in (Reason.VOLUME_RESTORING, Reason.GIVEN_BACK):
+            return False
+        return self.value >= Reason.IMAGE_PULL.value and not self.is_of_condition
 
     @property
     def is_of_condition(self) -> bool:

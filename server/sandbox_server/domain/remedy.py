@@ -82,6 +82,11 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
         "the disk is measured while the sandbox runs, where the service has usage-interval",
     ),
     Reason.DISK_FULL_SOON: (CALLER, "files have to be removed, or the disk needs more room"),
+    Reason.VOLUME_RESTORING: (WAIT, "the storage copies; that takes the longer, the more is on the disk"),
+    Reason.RESTORE_FAILED: (
+        CALLER,
+        "the snapshot or the disk that it was to be made from is gone: delete the sandbox, and create it from another",
+    ),
     Reason.GIVEN_BACK: (NOBODY, "the former system has it again"),
 }
 """For each reason who can remove its cause, and why."""

@@ -124,6 +124,19 @@ class Template:
     until: int
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the disk of a sandbox is made from when it is first made: a snapshot, or the disk of another sandbox.
+
+    `snapshot_uid` is empty for a clone. `sandbox` and `volume_uid` are of the sandbox whose disk the snapshot is of, or that is
+    cloned, and its disk.
+    """
+
+    snapshot_uid: str
+    sandbox: Key
+    volume_uid: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
     """What of the objects of a sandbox stays as a former system made it. Parts of manifests are in JSON.
@@ -166,6 +179,7 @@ class Sandbox:
     - `disrupted_pod`: the uid of the pod that the last disruption ended.
     - `disruptions`: how many disruptions there were in a row.
     - `template`: what its pod was made from, if that is not what the sandbox is now. Read `pod_generation`, `pod_labels`.
+    - `origin`: what its disk is made from, if not from nothing. It counts until `volume_uid` is set.
     - `adopted`: what stays as a former system made it; None if the service made the sandbox.
     """
 
@@ -193,6 +207,7 @@ class Sandbox:
     disrupted_pod: str = ""
     disruptions: int = 0
     template: Template | None = None
+    origin: Origin | None = None
     adopted: Adopted | None = None
 
     @property

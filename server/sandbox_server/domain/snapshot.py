@@ -106,18 +106,6 @@ class SnapshotEvent:
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What the disk of a sandbox is made from when it is first made: a snapshot, or the disk of another sandbox.
-
-    `snapshot_uid` is empty for a clone. `sandbox` and `volume_uid` are of the sandbox whose disk the snapshot is of, or that is cloned, and its disk.
-    """
-
-    snapshot_uid: str
-    sandbox: Key
-    volume_uid: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """What an engine shows of a snapshot now. `state` is CREATING, READY, FAILED or DELETED."""

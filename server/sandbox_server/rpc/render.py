@@ -57,8 +57,15 @@ def whole(event: Event, stale: bool = False, basic: bool = False) -> Any:
             "desired_state": sandbox.desired.value,
             "create_time": time(sandbox.create_time),
             "status": status(event, stale),
+            "origin": origin(sandbox),
         }
     )
+
+
+def origin(sandbox: Sandbox) -> Any:
+    """Returns the Origin of the disk of a sandbox; None if it was made from nothing."""
+    of = sandbox.origin
+    return of and {"sandbox_id": of.sandbox.id, "namespace": of.sandbox.namespace, "snapshot_uid": of.snapshot_uid}
 
 
 def brief(event: Event) -> Any:

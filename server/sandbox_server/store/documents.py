@@ -20,10 +20,10 @@ import msgspec
 
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Reason
-from sandbox_server.domain.sandbox import Addresses, Adopted, ObjectNames, Sandbox, Status, Template
+from sandbox_server.domain.sandbox import Addresses, Adopted, ObjectNames, Origin, Sandbox, Status, Template
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 
-VERSION = 7
+VERSION = 8
 """Of the documents that this release writes: the next one with each member that is added. Documents of version 1 say none.
 They have a sequence, which is the row's, and in the first release also the parts."""
 PARTS = ("spec", "env_names")
@@ -98,6 +98,7 @@ class Document(msgspec.Struct, kw_only=True):
     disruptions: int = 0
     objects: ObjectNames | None = None
     template: Template | None = None
+    origin: Origin | None = None
     adopted: Adopted | None = None
     changed: Changes | None = None
 
