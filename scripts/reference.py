@@ -1,4 +1,4 @@
-"""Writes docs/api.md, docs/access.md and docs/errors.md from the comments of the contract: `python scripts/reference.py docs`."""
+"""Writes docs/api.md, docs/access.md, docs/snapshots.md and docs/errors.md from the comments of the contract: `python scripts/reference.py docs`."""
 
 import itertools
 import re
@@ -16,6 +16,7 @@ from sandbox_server.domain.phase import Reason
 ROOT = Path(__file__).parent.parent
 SANDBOX = "sandbox/v1/sandbox.proto"
 ACCESS = "sandbox/v1/access.proto"
+SNAPSHOT = "sandbox/v1/snapshot.proto"
 MADE = "<!-- Made from the comments of protos/sandbox/v1 by `make docs`. -->\n"
 
 # Field numbers of descriptor.proto: the path of a comment is made of them.
@@ -227,7 +228,7 @@ def _remedy(enum: str, number: int) -> str:
     return "" if who is remedy.Remedy.UNSPECIFIED else who.name
 
 
-def errors(contract: Contract, access: Contract) -> Iterator[str]:
+def errors(contract: Contract, *others: Contract) -> Iterator[str]:
     """Yields the lines of docs/errors.md."""
     yield MADE
     yield "# Errors"
@@ -239,9 +240,11 @@ def errors(contract: Contract, access: Contract) -> Iterator[str]:
     every = {(one.code, one.reason, one.field): (one, ["any call"]) for one in failures(shared.split("\n"))}
     reused = Failure("INVALID_ARGUMENT", "REQUEST_ID_REUSED", "", mutations.partition("REQUEST_ID_REUSED: ")[2])
     every[reused.code, reused.reason, ""] = (reused, ["any mutation"])
-    for one in failures(_general(access)[1].strip("\n").split("\n")):
-        every[one.code, one.reason, f"{one.field} {one.text}"] = (one, ["any call of SandboxAccess"])
-    for file in (contract, access):
+    for file in others:
+        calls = f"any call of {file.file.service[0].name}"
+        for one in failures(_general(file)[1].strip("\n").split("\n")):
+            every[one.code, one.reason, f"{one.field} {one.text}"] = (one, [calls])
+    for file in (contract, *others):
         for number, service in enumerate(file.file.service):
             for index, method in enumerate(service.method):
                 for one in described(file.comment(SERVICE, number, METHOD, index))[2]:
@@ -263,11 +266,12 @@ def _general(contract: Contract) -> tuple[str, str]:
 
 def written(folder: Path) -> None:
     """Writes the files into a folder."""
-    contract, access = Contract(), Contract(ACCESS)
+    contract, access, snapshot = Contract(), Contract(ACCESS), Contract(SNAPSHOT)
     files = {
         "api.md": api(contract, "The API"),
         "access.md": api(access, "Access to sandboxes"),
-        "errors.md": errors(contract, access),
+        "snapshots.md": api(snapshot, "Snapshots"),
+        "errors.md": errors(contract, access, snapshot),
     }
     for name, lines in files.items():
         (folder / name).write_text("\n".join(lines).rstrip("\n") + "\n")

@@ -35,7 +35,9 @@ from sandbox_server.rpc.calls import Calls
 from sandbox_server.rpc.capabilities import Deployment
 from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
+from sandbox_server.rpc.snapshots import SnapshotServicer
 from sandbox_server.settings import Settings
+from sandbox_server.snapshots.manager import SnapshotManager
 from sandbox_server.terminal.names import Names
 from sandbox_server.terminal.page import Page
 from sandbox_server.terminal.sessions import Sessions
@@ -162,6 +164,9 @@ async def service(
                 Trees(event_store, asking),
                 terminals,
                 pace,
+            ),
+            SnapshotServicer(
+                SnapshotManager(snapshots, event_store, engine, settings.snapshots_per_tenant, pace.heartbeat), pace
             ),
         ),
         Calls(authenticator, pace),

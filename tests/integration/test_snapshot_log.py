@@ -129,12 +129,12 @@ async def test_trimming_removes_old_events_and_deleted_snapshots_and_says_so(log
     ready = await log.change(await log.save(samples.snapshot()), state=State.READY)
     await log.change(await log.save(samples.snapshot("gone", uid="gone")), state=State.DELETED)
     await log.opened.store.trim(datetime.now(UTC) + timedelta(hours=1))
+    late = feed.Snapshots(log.opened.store, Pace())
     with pytest.raises(errors.OutOfRange) as refused:
-        await log.log.events(3, 9)
+        await late.events(3, 9)
     assert (refused.value.reason, refused.value.facts) == ("HISTORY_TRIMMED", {"first_kept_sequence": "5"})
     assert await log.log.events(4, 9) == []
     assert (await log.log.last(NAPPED), await log.log.last(Key("default", "gone"))) == (ready, None)
-    late = feed.Snapshots(log.opened.store, Pace())
     heard: list[SnapshotEvent] = []
     late.on_event(heard.append)
     await late.follow()

@@ -10,23 +10,24 @@ from scripts import reference
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 RAISED = re.compile(r'errors\.[A-Z]\w+\(\s*"([A-Z_]+)"')
+FILES = {"api.md": reference.SANDBOX, "access.md": reference.ACCESS, "snapshots.md": reference.SNAPSHOT}
 NOT_OF_THE_CONTRACT = {"SERVICE_UNKNOWN"}
 """Of the health service."""
 
 
-@pytest.fixture(scope="module", params=["api.md", "access.md"])
+@pytest.fixture(scope="module", params=sorted(FILES))
 def page(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def contract(page: str) -> reference.Contract:
-    return reference.Contract(reference.SANDBOX if page == "api.md" else reference.ACCESS)
+    return reference.Contract(FILES[page])
 
 
 def test_the_reference_is_what_the_contract_makes(tmp_path: Path) -> None:
     reference.written(tmp_path)
-    for name in ("api.md", "access.md", "errors.md"):
+    for name in (*FILES, "errors.md"):
         assert (DOCS / name).read_text() == (tmp_path / name).read_text(), "run `make docs`"
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.snapshot import Snapshot
 from sandbox_server.domain.tenant import ANY, Reach, Tenant
 
 
@@ -45,8 +46,8 @@ class Operator:
                 operator=self.name,
             )
 
-    def sees(self, _sandbox: Sandbox) -> bool:
-        """Whether it sees the sandbox: always."""
+    def sees(self, _owned: Sandbox | Snapshot) -> bool:
+        """Whether it sees the sandbox or the snapshot: always."""
         return True
 
     def reach(self, namespace: str = "", tenant: str = ANY) -> Reach:
@@ -68,7 +69,7 @@ Principal = Tenant | Operator
 - `tenant`: the tenant whose sandboxes alone it sees, or `ANY`.
 - `default_namespace`: the namespace of requests without one. Empty: such a request must have a namespace.
 - `permit`: raises `errors.PermissionDenied` for a mutation that it may not make.
-- `sees`: whether it sees a sandbox. To it, other sandboxes do not exist.
+- `sees`: whether it sees a sandbox or a snapshot. To it, others do not exist.
 - `reach`: what it sees of a namespace and a tenant, for a search.
 - `key`, `keys`: the keys of sandboxes that a request names.
 """

@@ -3,6 +3,7 @@
 import enum
 
 from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.snapshot import SnapshotReason
 
 
 class Remedy(enum.Enum):
@@ -95,4 +96,32 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
 def of(reason: Reason) -> Remedy:
     """Returns who can remove the cause that `reason` names; UNSPECIFIED for a reason of a newer release."""
     found = REMEDIES.get(reason)
+    return Remedy.UNSPECIFIED if found is None else found[0]
+
+
+OF_SNAPSHOTS: dict[SnapshotReason, tuple[Remedy, str]] = {
+    SnapshotReason.ACCEPTED: (WAIT, _WORKING),
+    SnapshotReason.COPYING: (WAIT, _WORKING),
+    SnapshotReason.READY: (NOBODY, "it can be used"),
+    SnapshotReason.DELETING: (WAIT, "it goes as soon as the disks are made that are made from it"),
+    SnapshotReason.DELETED: (NOBODY, "nothing is left of it"),
+    SnapshotReason.DISK_GONE: (
+        CALLER,
+        "there is nothing to take a snapshot of: create another, of a disk that is there",
+    ),
+    SnapshotReason.NOT_STOPPED: (CALLER, "the sandbox has to stay stopped until its snapshot is READY: create another"),
+    SnapshotReason.UNSUPPORTED: (OPERATOR, "the cluster lacks snapshots, or a class of snapshots for the disk"),
+    SnapshotReason.STORAGE_FAILED: (OPERATOR, "the message has what the storage says"),
+    SnapshotReason.NO_SPACE: (OPERATOR, "the storage needs more room, or others have to give up some"),
+    SnapshotReason.QUOTA_EXCEEDED: (OPERATOR, "the quota of the namespace has to grow, or others in it have to end"),
+    SnapshotReason.FORBIDDEN: (OPERATOR, "the service's role lacks a right"),
+    SnapshotReason.LOST: (CALLER, "what it consisted of is gone: delete it, and create another"),
+    SnapshotReason.BUSY: (WAIT, "the service tries again"),
+}
+"""The same for the reasons of snapshots."""
+
+
+def of_snapshot(reason: SnapshotReason) -> Remedy:
+    """Returns who can remove the cause that `reason` names; UNSPECIFIED for a reason of a newer release."""
+    found = OF_SNAPSHOTS.get(reason)
     return Remedy.UNSPECIFIED if found is None else found[0]

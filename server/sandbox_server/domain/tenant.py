@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.snapshot import Snapshot
 
 ANY = ""
 """Stands for the sandboxes of every tenant where a tenant's name is expected. No tenant has this name."""
@@ -49,9 +50,9 @@ class Tenant:
     def permit(self, method: str) -> None:
         """Permits every call."""
 
-    def sees(self, sandbox: Sandbox) -> bool:
-        """Whether the sandbox belongs to it and is in one of its namespaces."""
-        return sandbox.tenant == self.name and sandbox.namespace in self.namespaces
+    def sees(self, owned: Sandbox | Snapshot) -> bool:
+        """Whether the sandbox or the snapshot belongs to it and is in one of its namespaces."""
+        return owned.tenant == self.name and owned.namespace in self.namespaces
 
     def reach(self, namespace: str = "", tenant: str = ANY) -> Reach:
         """Returns what it sees in a namespace, or in all of its own. Nothing belongs to it as another tenant."""

@@ -1,6 +1,8 @@
 """The log of snapshots as this replica reads it. Snapshots are few: what is asked of them is read from the store."""
 
 import asyncio
+import itertools
+from collections import deque
 from collections.abc import Callable, Collection
 
 import structlog
@@ -14,6 +16,8 @@ from sandbox_server.feed.feed import closing
 
 PAGE = 500
 """Events that are read from the log at once."""
+RECENT = 512
+"""Events kept in memory, so that not every watch reads each of them from the store."""
 
 log = structlog.get_logger()
 
@@ -31,6 +35,8 @@ class Snapshots:
         self._read_again = pace.read_again
         self._published = 0
         """The newest sequence that the log is known to have."""
+        self._recent: deque[SnapshotEvent] = deque(maxlen=RECENT)
+        """The last events up to `sequence`, without gaps."""
         self._listeners: list[Callable[[SnapshotEvent], None]] = []
         self._grown = asyncio.Event()
         self._following = asyncio.Lock()
@@ -86,18 +92,19 @@ class Snapshots:
         """Reads the events of the log after `sequence`."""
         async with self._following:
             try:
-                while page := await self.events(self.sequence, PAGE):
-                    self._take(page)
+                while page := await self._read(self.sequence, PAGE):
+                    self._recent.extend(page)
+                    self._take(page, page[-1].sequence)
             except errors.OutOfRange:
                 sequence, live = await self._store.read(
                     lambda reader: (reader.snapshots.sequence(), reader.snapshots.live()), store.Lane.FEED
                 )
-                self._take(live)
-                self.sequence = sequence
+                self._recent.clear()
+                self._take(live, sequence)
 
-    def _take(self, events: Collection[SnapshotEvent]) -> None:
+    def _take(self, events: Collection[SnapshotEvent], sequence: int) -> None:
+        self.sequence = sequence
         for event in events:
-            self.sequence = max(self.sequence, event.sequence)
             for listener in self._listeners:
                 listener(event)
         self._grown.set()
@@ -105,6 +112,14 @@ class Snapshots:
 
     async def events(self, after: int, limit: int) -> list[SnapshotEvent]:
         """Returns at most `limit` events after a sequence. Raises `errors.OutOfRange` if one of them was trimmed."""
+        if after == self.sequence:
+            return []
+        if self._recent and self._recent[0].sequence <= after + 1 <= self.sequence:
+            newer = itertools.takewhile(lambda one: one.sequence > after, reversed(self._recent))
+            return list(newer)[::-1][:limit]
+        return await self._read(after, limit)
+
+    async def _read(self, after: int, limit: int) -> list[SnapshotEvent]:
         return await self._store.read(lambda reader: reader.snapshots.events(after, limit), store.Lane.FEED)
 
     async def grown(self, sequence: int) -> None:

@@ -105,8 +105,8 @@ class Calls:
                 received = receive.Stream(message, context) if described.client_streaming else message
                 answer = await call(principal, received, context)
                 if isinstance(answer, dict):
-                    if mutates and "sandbox" in answer:
-                        sandbox = {name: answer["sandbox"][name] for name in ("sandbox_id", "namespace")}
+                    if mutates and (made := answer.get("sandbox") or answer.get("snapshot")):
+                        sandbox = {one: made[one] for one in ("sandbox_id", "snapshot_id", "namespace") if one in made}
                     answer = response(**answer).SerializeToString()
                 if mutates:
                     failpoints.hit("before_answer")

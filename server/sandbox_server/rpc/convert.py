@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from sandbox.v1 import access_pb2
+from sandbox.v1 import access_pb2, snapshot_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import manager, store
@@ -34,6 +34,8 @@ MutationRequest = (
     | access_pb2.MakeDirectoryRequest
     | access_pb2.RemoveFileRequest
     | access_pb2.MoveFileRequest
+    | snapshot_pb2.CreateSnapshotRequest
+    | snapshot_pb2.DeleteSnapshotRequest
 )
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 
@@ -54,14 +56,15 @@ def collecting() -> Iterator[list[Violation]]:
 
 
 def named(principal: Principal, request: Message) -> dict[str, str]:
-    """Returns `sandbox_id` and `namespace` of the sandbox that a request is about, without missing or invalid values."""
-    sandbox_id: str = getattr(request, "sandbox_id", "")
+    """Returns `sandbox_id`, `snapshot_id` and `namespace` of what a request is about, without missing or invalid values."""
     namespace: str = getattr(request, "namespace", "")
     found = {}
-    if sandbox_id and check.sandbox_id.fits(sandbox_id):
-        found["sandbox_id"] = sandbox_id
+    for name in ("sandbox_id", "snapshot_id"):
+        given: str = getattr(request, name, "")
+        if given and check.sandbox_id.fits(given):
+            found[name] = given
     names_several = bool(getattr(request, "sandbox_ids", ()))
-    if not namespace and (sandbox_id or names_several):
+    if not namespace and (found or names_several):
         namespace = principal.default_namespace
     if namespace and check.namespace.fits(namespace):
         found["namespace"] = namespace
@@ -199,13 +202,17 @@ def volume_deletion(principal: Principal, request: pb.DeleteVolumeRequest) -> ma
 def mutation(
     principal: Principal, key: Key, request: MutationRequest, expected_generation: int | None = None
 ) -> manager.Mutation:
-    """Returns what all mutations have in common. Clears `request.request_id`: what is left is the payload."""
+    """Returns what all mutations of sandboxes have in common. Clears `request.request_id`."""
+    method = type(request).__name__.removesuffix("Request")
+    return manager.Mutation(principal, key, identity(principal, request), expected_generation, method)
+
+
+def identity(principal: Principal, request: MutationRequest) -> store.Request | None:
+    """Returns the identity of a mutation; None if it has no request id. Clears that: what is left is the payload."""
     request_id = request.request_id.lower()
     request.ClearField("request_id")
     payload = type(request).__name__.encode() + b"\0" + request.SerializeToString(deterministic=True)
-    stored = store.Request(principal.name, request_id, payload) if request_id else None
-    method = type(request).__name__.removesuffix("Request")
-    return manager.Mutation(principal, key, stored, expected_generation, method)
+    return store.Request(principal.name, request_id, payload) if request_id else None
 
 
 def read(principal: Principal, request: ReadRequest) -> Key:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 
 from sandbox_server import feed, manager
 from sandbox_server.domain import check, selector
@@ -12,6 +13,7 @@ from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.rpc import convert
 
+ListRequest = pb.ListSandboxesRequest | pb.ListVolumesRequest | snapshot_pb2.ListSnapshotsRequest
 WATCHED_MOST = 1000
 TENANT_MOST = 1024
 """Characters of the tenant of a filter, which stays in memory with a watch."""
@@ -30,7 +32,7 @@ def watched(principal: Principal, request: pb.WatchStatusRequest) -> tuple[feed.
             found.append(Violation("sandbox_ids", f"must have at most {WATCHED_MOST} ids"))
         if after is not None and after < 0:
             found.append(Violation("after_sequence", "must not be negative"))
-        labels = _label_selector(principal, request, found, names_sandboxes=bool(request.sandbox_ids))
+        labels = label_selector(principal, request, found, names_sandboxes=bool(request.sandbox_ids))
     keys = principal.keys(request.namespace, request.sandbox_ids)
     return feed.Filter(principal, keys, request.namespace, request.project, labels, request.tenant), after
 
@@ -69,13 +71,23 @@ def listed_volumes(principal: Principal, request: pb.ListVolumesRequest) -> tupl
 def _matching(
     principal: Principal, request: pb.ListSandboxesRequest | pb.ListVolumesRequest, found: list[Violation]
 ) -> tuple[feed.Filter, Key | None]:
-    """Checks the filter and the token of a list, and returns what they select. Raises as `_label_selector`."""
-    namespace, _, sandbox_id = request.page_token.partition("/")
-    if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(sandbox_id)):
+    """Checks the filter and the token of a list of sandboxes, and returns what they select. Raises as `label_selector`."""
+    labels, after = matching(principal, request, found)
+    return feed.Filter(principal, frozenset(), request.namespace, request.project, labels, request.tenant), after
+
+
+def matching(
+    principal: Principal, request: ListRequest, found: list[Violation]
+) -> tuple[selector.Selector, Key | None]:
+    """Checks the filter and the token of a list, and returns the label selector and the key that the page begins after.
+
+    Adds violations to `found`. Raises as `label_selector`.
+    """
+    namespace, _, name = request.page_token.partition("/")
+    if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(name)):
         found.append(Violation("page_token", "must be the next_page_token of the page before"))
-    labels = _label_selector(principal, request, found, names_sandboxes=False)
-    selection = feed.Filter(principal, frozenset(), request.namespace, request.project, labels, request.tenant)
-    return selection, Key(namespace, sandbox_id) if request.page_token else None
+    labels = label_selector(principal, request, found, names_sandboxes=False)
+    return labels, Key(namespace, name) if request.page_token else None
 
 
 def bad_page_size(page_size: int) -> Iterator[Violation]:
@@ -89,9 +101,9 @@ def page_token(after: Key | None) -> str:
     return "" if after is None else "/".join(after)
 
 
-def _label_selector(
+def label_selector(
     principal: Principal,
-    request: pb.WatchStatusRequest | pb.ListSandboxesRequest | pb.ListVolumesRequest,
+    request: ListRequest | pb.WatchStatusRequest | snapshot_pb2.WatchSnapshotsRequest,
     found: list[Violation],
     *,
     names_sandboxes: bool,

@@ -23,12 +23,13 @@ def mutation(
     peer: str,
     seconds: float,
 ) -> None:
-    """Logs a mutation. `outcome` is its method, code and reason, `seconds` the time it took.
+    """Logs a mutation. `outcome` is its method, code and reason, `seconds` the time it took. `sandbox` names what it is about.
 
     The line names the caller: `tenant`, or `operator`, whose mutation is of the tenant that has the namespace.
     """
     method, code, reason = outcome
     operator = principal.name if isinstance(principal, Operator) else ""
+    snapshot = {"snapshot": sandbox["snapshot_id"]} if "snapshot_id" in sandbox else {}
     log.info(
         "call",
         method=method,
@@ -36,6 +37,7 @@ def mutation(
         operator=operator,
         namespace=sandbox.get("namespace", ""),
         sandbox=sandbox.get("sandbox_id", ""),
+        **snapshot,
         request_id=request_id,
         peer=peer,
         code=code,

@@ -135,6 +135,9 @@ class Timing(Slice):
     none are made."""
     execs_per_tenant: int = Field(512, ge=1, le=1_000_000)
     """Calls about execs of a tenant that are open at once at this replica, such as attached ones and open inputs."""
+    snapshots_per_tenant: int = Field(1000, ge=0, le=1_000_000)
+    """Snapshots of a tenant that are not deleted. A daily one of 100 sandboxes, kept for a week, takes 700; a program that takes one a
+    minute by mistake is stopped within a day."""
     heartbeat: Seconds = Pace.heartbeat
     """Between two signs of life on a quiet watch."""
     follow: Seconds = Pace.follow
