@@ -141,6 +141,7 @@ async def service(
     streams = Streams(execs, pace)
     terminals = Sessions(found, execs, streams, Holds(found, engine, pace), Tickets(keys), pace)
     sandboxes = manager.StatefulSetManager(event_store, event_feed, Names(engine, terminals.url), engine, namespaces)
+    snapshotting = SnapshotManager(snapshots, event_store, engine, settings.snapshots_per_tenant, pace.heartbeat)
     history = timedelta(seconds=settings.history)
     deployment = Deployment(
         engine=settings.engine,
@@ -154,7 +155,7 @@ async def service(
     measuring = Measuring(event_feed, namespaces, files, pace, reconciler.measured)
     server = Server(
         (
-            Servicer(sandboxes, found, files, settings.defaults, settings.policy, pace, deployment),
+            Servicer(sandboxes, found, files, snapshotting, settings.defaults, settings.policy, pace, deployment),
             AccessServicer(
                 execs,
                 streams,
@@ -165,9 +166,7 @@ async def service(
                 terminals,
                 pace,
             ),
-            SnapshotServicer(
-                SnapshotManager(snapshots, event_store, engine, settings.snapshots_per_tenant, pace.heartbeat), pace
-            ),
+            SnapshotServicer(snapshotting, pace),
         ),
         Calls(authenticator, pace),
         settings.reflection,

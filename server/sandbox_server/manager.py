@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import batch, errors, lifecycle, mutations
+from sandbox_server.domain import batch, errors, lifecycle, mutations, origins, snapshot_mutations
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.principal import Principal
@@ -89,18 +89,53 @@ class StatefulSetManager:
         env: Mapping[str, str],
         adopt_volume: bool,
         unset: Collection[str] = (),
+        snapshot_id: str = "",
     ) -> Event:
-        """Creates a sandbox. Raises `errors.AlreadyExists` and `errors.FailedPrecondition` as the contract says.
+        """Creates a sandbox, with `snapshot_id` from a snapshot. Raises `errors.AlreadyExists`, `errors.FailedPrecondition`,
+        `errors.NotFound` and `errors.Invalid` as the contract says.
 
-        `unset` names the fields of `spec.storage` that the caller left empty: an adopted volume decides them.
+        `unset` names the fields of `spec.storage` that the caller left empty: an adopted volume or the snapshot decides them.
         """
-        key = Key(mutation.key.namespace, mutation.key.id or made_id(spec.project, _random(6)))
-        uid = str(uuid.uuid4())
-        sandbox = mutations.new(key, mutation.principal.tenant, uid, made_host(), spec, env, datetime.now(UTC))
+
+        def make(reader: store.Reader) -> Changed:
+            sandbox = _new(mutation, spec, env)
+            former = reader.last(sandbox.key)
+            made = mutations.claimed(former.sandbox if former else None, sandbox, adopt_volume, unset)
+            if snapshot_id:
+                snapshot = reader.snapshots.last(Key(sandbox.namespace, snapshot_id))
+                if snapshot is None or not mutation.principal.sees(snapshot.snapshot):
+                    raise snapshot_mutations.not_found(snapshot_id)
+                made = origins.restored(made, snapshot.snapshot, unset)
+            return made, env
+
+        return await self._add(mutation, make)
+
+    async def clone(self, mutation: Mutation, clone: origins.Clone, missing: str) -> Event:
+        """Creates a sandbox with a copy of the disk of another. Raises as the contract says.
+
+        `missing` is why no disk can be copied; empty if one can.
+        """
+
+        def make(reader: store.Reader) -> Changed:
+            last = reader.last(clone.source)
+            if last is None or not mutation.principal.sees(last.sandbox):
+                raise not_found(clone.source.id)
+            source = last.sandbox
+            env = clone.env(reader.env(source.key))
+            sandbox = _new(mutation, clone.spec(source), env)
+            if missing:
+                raise errors.FailedPrecondition("SNAPSHOTS_UNSUPPORTED", missing)
+            former = reader.last(sandbox.key)
+            made = mutations.claimed(former.sandbox if former else None, sandbox, adopt=False)
+            return clone.made(made, source), env
+
+        return await self._add(mutation, make)
+
+    async def _add(self, mutation: Mutation, make: Callable[[store.Reader], Changed]) -> Event:
+        """Stores the new sandbox that `make` returns, with its environment. Raises what `make` raises."""
 
         def write(reader: store.Reader) -> store.Write:
-            former = reader.last(key)
-            made = mutations.claimed(former.sandbox if former else None, sandbox, adopt_volume, unset)
+            made, env = make(reader)
             # Not before: a refused sandbox must not use up an address, and a local engine has few.
             made = dataclasses.replace(made, addresses=self._names.addresses(made))
             return store.Write(made, 0, mutation.cause, env)
@@ -111,7 +146,7 @@ class StatefulSetManager:
             if mutation.key.id and isinstance(error, errors.AlreadyExists):
                 raise
             # The random id was taken. There are two billion: the next one is very likely free.
-            return await self.create(mutation, spec, env, adopt_volume, unset)
+            return await self._add(mutation, make)
 
     async def start(self, mutation: Mutation, accept_data_loss: bool) -> Event:
         """Sets the desired state to RUNNING; with `accept_data_loss` an empty volume replaces a lost one."""
@@ -320,6 +355,12 @@ class StatefulSetManager:
 def made_host() -> str:
     """Returns a name for the URLs of a sandbox that nobody can guess."""
     return _RANDOM.choice(string.ascii_lowercase) + _random(11)
+
+
+def _new(mutation: Mutation, spec: SandboxSpec, env: Mapping[str, str]) -> Sandbox:
+    """Returns a sandbox that was just asked for, with an id that the caller or chance has chosen."""
+    key = Key(mutation.key.namespace, mutation.key.id or made_id(spec.project, _random(6)))
+    return mutations.new(key, mutation.principal.tenant, str(uuid.uuid4()), made_host(), spec, env, datetime.now(UTC))
 
 
 def _random(length: int) -> str:

@@ -100,7 +100,7 @@ class Service:
         entered = Sandboxes(self.feed, engine, Pace())
         nobody: Any = None
         self._servicer = servicer.Servicer(
-            sandboxes, entered, nobody, SETTINGS.defaults, SETTINGS.policy, Pace(), samples.DEPLOYMENT
+            sandboxes, entered, nobody, engine, SETTINGS.defaults, SETTINGS.policy, Pace(), samples.DEPLOYMENT
         )
 
     @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ def sandboxes(pace: Pace) -> Servicer:
     """Returns the servicer of the contract, whose calls fail once they ask the service for anything."""
     nobody: Any = None
     settings = Settings()
-    return Servicer(nobody, nobody, nobody, settings.defaults, settings.policy, pace, samples.DEPLOYMENT)
+    return Servicer(nobody, nobody, nobody, nobody, settings.defaults, settings.policy, pace, samples.DEPLOYMENT)
 
 
 @contextlib.asynccontextmanager

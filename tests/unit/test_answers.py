@@ -67,7 +67,7 @@ async def test_every_unary_call_ends_in_time_whatever_its_caller_allows(
     stuck: Any = Stuck()
     chosen = Settings()
     methods = servicer.Servicer(
-        stuck, stuck, stuck, chosen.defaults, chosen.policy, Pace(call_most=0.05), samples.DEPLOYMENT
+        stuck, stuck, stuck, stuck, chosen.defaults, chosen.policy, Pace(call_most=0.05), samples.DEPLOYMENT
     )
     asked = getattr(methods, type(request_).__name__.removesuffix("Request"))
     async with asyncio.timeout(5):

@@ -550,6 +550,8 @@ class _PartNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PartName.Val
     """
     PART_NAME_ACCESS: _PartName.ValueType  # 5
     """The service may enter the sandboxes of the caller's namespaces, for SandboxAccess. As of the last minute."""
+    PART_NAME_SNAPSHOTS: _PartName.ValueType  # 6
+    """Snapshots can be taken of the disks of the caller's namespaces, and their sandboxes be cloned."""
 
 class PartName(_PartName, metaclass=_PartNameEnumTypeWrapper):
     """PartName names an optional part of the service. New values may be added."""
@@ -568,6 +570,8 @@ the last time that it looked: at the first call, and when something is wrong in 
 """
 PART_NAME_ACCESS: PartName.ValueType  # 5
 """The service may enter the sandboxes of the caller's namespaces, for SandboxAccess. As of the last minute."""
+PART_NAME_SNAPSHOTS: PartName.ValueType  # 6
+"""Snapshots can be taken of the disks of the caller's namespaces, and their sandboxes be cloned."""
 Global___PartName: _TypeAlias = PartName  # noqa: Y015
 
 class _EventOrder:
@@ -1447,6 +1451,7 @@ class CreateSandboxRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
     ADOPT_VOLUME_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
     sandbox_id: _builtins.str
@@ -1458,6 +1463,11 @@ class CreateSandboxRequest(_message.Message):
     adopt_volume: _builtins.bool
     """Use the volume that was kept of a deleted sandbox of this id (Delete with keep_volume). Empty fields of spec.storage
     then have the values of the volume; the others must equal them (VOLUME_DIFFERS).
+    """
+    snapshot_id: _builtins.str
+    """Make the disk from this snapshot of the namespace, which must be in SNAPSHOT_STATE_READY. Nothing runs before it is complete
+    (REASON_VOLUME_RESTORING). An empty spec.storage.size is then that of the snapshot; another must not be smaller. Not with
+    adopt_volume.
     """
     @_builtins.property
     def spec(self) -> Global___SandboxSpec:
@@ -1478,10 +1488,11 @@ class CreateSandboxRequest(_message.Message):
         spec: Global___SandboxSpec | None = ...,
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         adopt_volume: _builtins.bool = ...,
+        snapshot_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_volume", b"adopt_volume", "env", b"env", "namespace", b"namespace", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_volume", b"adopt_volume", "env", b"env", "namespace", b"namespace", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "snapshot_id", b"snapshot_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1510,6 +1521,130 @@ class CreateSandboxResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateSandboxResponse: _TypeAlias = CreateSandboxResponse  # noqa: Y015
+
+@_typing.final
+class CloneSandboxRequest(_message.Message):
+    """CloneSandboxRequest asks for a sandbox with a copy of the disk of another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SANDBOX_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CLONE_ID_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    UNSET_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
+    sandbox_id: _builtins.str
+    """The sandbox to clone, the source. Required."""
+    namespace: _builtins.str
+    """Its namespace, which is that of the clone. Empty: the tenant's first."""
+    clone_id: _builtins.str
+    """The id of the clone, as CreateSandbox takes it. Empty: `<project>-agentruntime-<6 random>`."""
+    project: _builtins.str
+    """The project of the clone. Empty: that of the source."""
+    replace: _builtins.bool
+    """Have the variables in `set` alone, and none of the source."""
+    @_builtins.property
+    def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables to set, beside those of the source."""
+
+    @_builtins.property
+    def unset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Variables of the source that the clone does not have."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels of the clone. Empty: those of the source."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        sandbox_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        clone_id: _builtins.str = ...,
+        project: _builtins.str = ...,
+        set: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        unset: _abc.Iterable[_builtins.str] | None = ...,
+        replace: _builtins.bool = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clone_id", b"clone_id", "labels", b"labels", "namespace", b"namespace", "project", b"project", "replace", b"replace", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "set", b"set", "unset", b"unset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloneSandboxRequest: _TypeAlias = CloneSandboxRequest  # noqa: Y015
+
+@_typing.final
+class CloneSandboxResponse(_message.Message):
+    """CloneSandboxResponse is the answer to CloneSandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sandbox(self) -> Global___Sandbox:
+        """The clone as it is now."""
+
+    def __init__(
+        self,
+        *,
+        sandbox: Global___Sandbox | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloneSandboxResponse: _TypeAlias = CloneSandboxResponse  # noqa: Y015
 
 @_typing.final
 class StartRequest(_message.Message):

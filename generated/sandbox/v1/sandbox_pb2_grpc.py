@@ -40,6 +40,11 @@ class SandboxServiceStub:
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.CreateSandboxRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.CreateSandboxResponse.FromString,
                 _registered_method=True)
+        self.CloneSandbox = channel.unary_unary(
+                '/sandbox.v1.SandboxService/CloneSandbox',
+                request_serializer=sandbox_dot_v1_dot_sandbox__pb2.CloneSandboxRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_sandbox__pb2.CloneSandboxResponse.FromString,
+                _registered_method=True)
         self.Start = channel.unary_unary(
                 '/sandbox.v1.SandboxService/Start',
                 request_serializer=sandbox_dot_v1_dot_sandbox__pb2.StartRequest.SerializeToString,
@@ -147,6 +152,37 @@ class SandboxServiceServicer:
         VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
         spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
         `access_mode`. Leave the field empty, or choose another id.
+        PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
+        token of the tenant.
+        SNAPSHOT_NOT_READY: the snapshot of snapshot_id is not in SNAPSHOT_STATE_READY; the metadata of
+        ErrorInfo has its `state`. Wait for that state, or choose another.
+        NOT_FOUND            SNAPSHOT_NOT_FOUND: there is no snapshot of snapshot_id in the namespace. Check its id.
+        INVALID_ARGUMENT     INVALID_FIELDS on `spec.storage.size`: it is smaller than the disk of the snapshot. Send at least that
+        size, or none.
+        UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloneSandbox(self, request, context):
+        """CloneSandbox records a new sandbox with a copy of the disk of another, and with its spec and environment but for what the
+        request changes. Its desired state is RUNNING.
+
+        Answers when the mutation is committed. The disk is then copied as of a moment after the call, as of a power cut if the
+        source runs (REASON_VOLUME_RESTORING), and the clone starts when it is complete; the source goes on as it is. If the source
+        is deleted before, the clone has REASON_RESTORE_FAILED. Allowed in every phase of the source in which it has a disk. A
+        repeat is that of CreateSandbox.
+
+        Errors, besides those of any mutation:
+        NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox to clone. Check its id and namespace.
+        ALREADY_EXISTS       SANDBOX_EXISTS: the clone_id is taken by a sandbox that is not TERMINATED. Choose another.
+        INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
+        FAILED_PRECONDITION  SANDBOX_DELETED: the source was deleted. Clone another, or create one from a snapshot.
+        NO_DISK: the source has no disk yet. Repeat when its volume is bound.
+        SNAPSHOTS_UNSUPPORTED: no disk of this namespace can be copied. The message says why. Ask the
+        operators.
+        VOLUME_KEPT: a deleted sandbox of clone_id left its volume. Choose another id.
         PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
         token of the tenant.
         UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
@@ -493,6 +529,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.CreateSandboxRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_sandbox__pb2.CreateSandboxResponse.SerializeToString,
             ),
+            'CloneSandbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloneSandbox,
+                    request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.CloneSandboxRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_sandbox__pb2.CloneSandboxResponse.SerializeToString,
+            ),
             'Start': grpc.unary_unary_rpc_method_handler(
                     servicer.Start,
                     request_deserializer=sandbox_dot_v1_dot_sandbox__pb2.StartRequest.FromString,
@@ -607,6 +648,33 @@ class SandboxService:
             '/sandbox.v1.SandboxService/CreateSandbox',
             sandbox_dot_v1_dot_sandbox__pb2.CreateSandboxRequest.SerializeToString,
             sandbox_dot_v1_dot_sandbox__pb2.CreateSandboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloneSandbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SandboxService/CloneSandbox',
+            sandbox_dot_v1_dot_sandbox__pb2.CloneSandboxRequest.SerializeToString,
+            sandbox_dot_v1_dot_sandbox__pb2.CloneSandboxResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -108,6 +108,33 @@ class SandboxServiceStub:
                            `access_mode`. Leave the field empty, or choose another id.
       PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                            token of the tenant.
+                           SNAPSHOT_NOT_READY: the snapshot of snapshot_id is not in SNAPSHOT_STATE_READY; the metadata of
+                           ErrorInfo has its `state`. Wait for that state, or choose another.
+      NOT_FOUND            SNAPSHOT_NOT_FOUND: there is no snapshot of snapshot_id in the namespace. Check its id.
+      INVALID_ARGUMENT     INVALID_FIELDS on `spec.storage.size`: it is smaller than the disk of the snapshot. Send at least that
+                           size, or none.
+      UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+    """
+    CloneSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.CloneSandboxRequest, _sandbox_pb2.CloneSandboxResponse]
+    """CloneSandbox records a new sandbox with a copy of the disk of another, and with its spec and environment but for what the
+    request changes. Its desired state is RUNNING.
+
+    Answers when the mutation is committed. The disk is then copied as of a moment after the call, as of a power cut if the
+    source runs (REASON_VOLUME_RESTORING), and the clone starts when it is complete; the source goes on as it is. If the source
+    is deleted before, the clone has REASON_RESTORE_FAILED. Allowed in every phase of the source in which it has a disk. A
+    repeat is that of CreateSandbox.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox to clone. Check its id and namespace.
+      ALREADY_EXISTS       SANDBOX_EXISTS: the clone_id is taken by a sandbox that is not TERMINATED. Choose another.
+      INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
+      FAILED_PRECONDITION  SANDBOX_DELETED: the source was deleted. Clone another, or create one from a snapshot.
+                           NO_DISK: the source has no disk yet. Repeat when its volume is bound.
+                           SNAPSHOTS_UNSUPPORTED: no disk of this namespace can be copied. The message says why. Ask the
+                           operators.
+                           VOLUME_KEPT: a deleted sandbox of clone_id left its volume. Choose another id.
+      PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
+                           token of the tenant.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]
@@ -394,6 +421,33 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                            VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                            spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                            `access_mode`. Leave the field empty, or choose another id.
+      PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
+                           token of the tenant.
+                           SNAPSHOT_NOT_READY: the snapshot of snapshot_id is not in SNAPSHOT_STATE_READY; the metadata of
+                           ErrorInfo has its `state`. Wait for that state, or choose another.
+      NOT_FOUND            SNAPSHOT_NOT_FOUND: there is no snapshot of snapshot_id in the namespace. Check its id.
+      INVALID_ARGUMENT     INVALID_FIELDS on `spec.storage.size`: it is smaller than the disk of the snapshot. Send at least that
+                           size, or none.
+      UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+    """
+    CloneSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CloneSandboxRequest, _sandbox_pb2.CloneSandboxResponse]  # type: ignore[assignment]
+    """CloneSandbox records a new sandbox with a copy of the disk of another, and with its spec and environment but for what the
+    request changes. Its desired state is RUNNING.
+
+    Answers when the mutation is committed. The disk is then copied as of a moment after the call, as of a power cut if the
+    source runs (REASON_VOLUME_RESTORING), and the clone starts when it is complete; the source goes on as it is. If the source
+    is deleted before, the clone has REASON_RESTORE_FAILED. Allowed in every phase of the source in which it has a disk. A
+    repeat is that of CreateSandbox.
+
+    Errors, besides those of any mutation:
+      NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox to clone. Check its id and namespace.
+      ALREADY_EXISTS       SANDBOX_EXISTS: the clone_id is taken by a sandbox that is not TERMINATED. Choose another.
+      INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
+      FAILED_PRECONDITION  SANDBOX_DELETED: the source was deleted. Clone another, or create one from a snapshot.
+                           NO_DISK: the source has no disk yet. Repeat when its volume is bound.
+                           SNAPSHOTS_UNSUPPORTED: no disk of this namespace can be copied. The message says why. Ask the
+                           operators.
+                           VOLUME_KEPT: a deleted sandbox of clone_id left its volume. Choose another id.
       PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                            token of the tenant.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
@@ -685,6 +739,39 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
                                VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                                spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                                `access_mode`. Leave the field empty, or choose another id.
+          PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
+                               token of the tenant.
+                               SNAPSHOT_NOT_READY: the snapshot of snapshot_id is not in SNAPSHOT_STATE_READY; the metadata of
+                               ErrorInfo has its `state`. Wait for that state, or choose another.
+          NOT_FOUND            SNAPSHOT_NOT_FOUND: there is no snapshot of snapshot_id in the namespace. Check its id.
+          INVALID_ARGUMENT     INVALID_FIELDS on `spec.storage.size`: it is smaller than the disk of the snapshot. Send at least that
+                               size, or none.
+          UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+        """
+
+    @_abc_1.abstractmethod
+    def CloneSandbox(
+        self,
+        request: _sandbox_pb2.CloneSandboxRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.CloneSandboxResponse, _abc.Awaitable[_sandbox_pb2.CloneSandboxResponse]]:
+        """CloneSandbox records a new sandbox with a copy of the disk of another, and with its spec and environment but for what the
+        request changes. Its desired state is RUNNING.
+
+        Answers when the mutation is committed. The disk is then copied as of a moment after the call, as of a power cut if the
+        source runs (REASON_VOLUME_RESTORING), and the clone starts when it is complete; the source goes on as it is. If the source
+        is deleted before, the clone has REASON_RESTORE_FAILED. Allowed in every phase of the source in which it has a disk. A
+        repeat is that of CreateSandbox.
+
+        Errors, besides those of any mutation:
+          NOT_FOUND            SANDBOX_NOT_FOUND: no such sandbox to clone. Check its id and namespace.
+          ALREADY_EXISTS       SANDBOX_EXISTS: the clone_id is taken by a sandbox that is not TERMINATED. Choose another.
+          INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
+          FAILED_PRECONDITION  SANDBOX_DELETED: the source was deleted. Clone another, or create one from a snapshot.
+                               NO_DISK: the source has no disk yet. Repeat when its volume is bound.
+                               SNAPSHOTS_UNSUPPORTED: no disk of this namespace can be copied. The message says why. Ask the
+                               operators.
+                               VOLUME_KEPT: a deleted sandbox of clone_id left its volume. Choose another id.
           PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                                token of the tenant.
           UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.

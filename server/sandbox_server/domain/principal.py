@@ -39,7 +39,7 @@ class Operator:
                 "may write",
                 operator=self.name,
             )
-        if method == "CreateSandbox":
+        if method in ("CreateSandbox", "CloneSandbox"):
             raise errors.PermissionDenied(
                 "OPERATOR_OWNS_NOTHING",
                 "a sandbox belongs to a tenant, and an operator is none: create it with a token of the tenant",

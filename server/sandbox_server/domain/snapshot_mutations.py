@@ -33,8 +33,8 @@ def not_found(snapshot_id: str) -> errors.NotFound:
     return errors.NotFound("SNAPSHOT_NOT_FOUND", message, snapshot_id=snapshot_id)
 
 
-def new(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datetime) -> Snapshot:
-    """Returns a snapshot that was just asked for. Raises `errors.FailedPrecondition` if there is nothing to take it of."""
+def copied(sandbox: Sandbox) -> None:
+    """Raises `errors.FailedPrecondition` unless there is a disk of a sandbox that can be copied."""
     if sandbox.desired is DesiredState.DELETED:
         raise errors.FailedPrecondition(
             "SANDBOX_DELETED", f"the sandbox {sandbox.id!r} was deleted: take snapshots before, or of another"
@@ -43,6 +43,11 @@ def new(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datet
         raise errors.FailedPrecondition(
             "NO_DISK", f"the sandbox {sandbox.id!r} has no disk yet: repeat when its volume is bound"
         )
+
+
+def new(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datetime) -> Snapshot:
+    """Returns a snapshot that was just asked for. Raises `errors.FailedPrecondition` if there is nothing to take it of."""
+    copied(sandbox)
     stopped = sandbox.desired is DesiredState.STOPPED and sandbox.status.phase is Phase.STOPPED
     if wanted.consistency is Consistency.STOPPED and not stopped:
         raise errors.FailedPrecondition(

@@ -39,9 +39,16 @@ Answers = Mapping[str, bool | None]
 """For each namespace of a caller an answer of the engine; None if it could not be asked."""
 
 
-def answer(principal: Principal, deployment: Deployment, pace: Pace, readable: Answers, granted: Answers) -> Fields:
+def answer(
+    principal: Principal,
+    deployment: Deployment,
+    pace: Pace,
+    readable: Answers,
+    granted: Answers,
+    missing: Mapping[str, str],
+) -> Fields:
     """Returns the answer for a caller. The service may get the namespaces that are `readable`, and enter the sandboxes of those
-    that are `granted`."""
+    that are `granted`. `missing` is why no snapshot can be taken in a namespace; empty if one can."""
     return {
         "version": VERSION,
         "engine": deployment.engine,
@@ -51,7 +58,7 @@ def answer(principal: Principal, deployment: Deployment, pace: Pace, readable: A
         "operator": principal.name if principal.tenant == ANY else "",
         "reads_only": not principal.writes,
         "limits": _limits(deployment, pace),
-        "parts": list(_parts(deployment, readable, granted)),
+        "parts": list(_parts(deployment, readable, granted, missing)),
         "access": _access(pace),
     }
 
@@ -107,7 +114,9 @@ def _access(pace: Pace) -> dict[str, Any]:
     }
 
 
-def _parts(deployment: Deployment, readable: Answers, granted: Answers) -> Iterator[dict[str, Any]]:
+def _parts(
+    deployment: Deployment, readable: Answers, granted: Answers, missing: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """Yields each part; one that does not work with the reason."""
     yield _part(pb.PART_NAME_TLS, deployment.tls, "the service was started without tls-cert and tls-key")
     yield _part(pb.PART_NAME_TOKENS, deployment.tokens, "the service was started without a token-file")
@@ -116,6 +125,8 @@ def _parts(deployment: Deployment, readable: Answers, granted: Answers) -> Itera
     yield _in_namespaces(pb.PART_NAME_NAMESPACES, readable, get)
     enter = "the service lacks the right to work in the pods of {} (deploy/access.yaml)"
     yield _in_namespaces(pb.PART_NAME_ACCESS, granted, enter)
+    lacking = [reason for reason in missing.values() if reason]
+    yield _part(pb.PART_NAME_SNAPSHOTS, not lacking, next(iter(lacking), ""))
 
 
 def _in_namespaces(name: "pb.PartName.ValueType", answers: Answers, refusal: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sandbox.v1 import access_pb2, snapshot_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import manager, store
-from sandbox_server.domain import check, errors
+from sandbox_server.domain import check, errors, origins
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.policy import Policy
@@ -26,6 +26,7 @@ ChangeRequest = pb.StartRequest | pb.StopRequest | pb.DeleteRequest | pb.UpdateE
 BatchRequest = pb.BatchStartRequest | pb.BatchStopRequest | pb.BatchDeleteRequest
 MutationRequest = (
     pb.CreateSandboxRequest
+    | pb.CloneSandboxRequest
     | ChangeRequest
     | BatchRequest
     | pb.DeleteVolumeRequest
@@ -97,6 +98,11 @@ def creation(
     with collecting() as found:
         found += check.request_id("request_id", request.request_id)
         found += check.sandbox_id("sandbox_id", request.sandbox_id)
+        found += check.sandbox_id("snapshot_id", request.snapshot_id)
+        if request.snapshot_id and request.adopt_volume:
+            found.append(
+                Violation("adopt_volume", "must be unset with snapshot_id: the disk is made from the snapshot")
+            )
         found += check.env("env", env)
         if principal.reach(namespace).empty:
             found.append(Violation("namespace", "must be one of the tenant's namespaces, or empty for its first"))
@@ -104,6 +110,22 @@ def creation(
         found += policy.violations(asked.annotations, asked.runtime_class, asked.storage.storage_class)
         complete = spec(asked, defaults)
     return Key(namespace, request.sandbox_id), complete, env
+
+
+def cloning(principal: Principal, request: pb.CloneSandboxRequest) -> tuple[manager.Mutation, origins.Clone]:
+    """Returns the mutation that makes a clone, and what the clone is. Raises as `change`."""
+    with collecting() as found:
+        found += check.request_id("request_id", request.request_id)
+        found += check.sandbox_id("clone_id", request.clone_id)
+        found += check.project("project", request.project)
+        found += check.labels("labels", request.labels)
+        found += check.env_change(request.set, request.unset, request.replace)
+        found += _bad_names(principal, request)
+    source = principal.key(request.namespace, request.sandbox_id)
+    clone = origins.Clone(
+        source, request.project, dict(request.labels), dict(request.set), tuple(request.unset), request.replace
+    )
+    return mutation(principal, Key(source.namespace, request.clone_id), request), clone
 
 
 def spec(message: pb.SandboxSpec, defaults: Defaults) -> SandboxSpec:
@@ -226,7 +248,7 @@ def read(principal: Principal, request: ReadRequest) -> Key:
 
 
 def _bad_names(
-    principal: Principal, request: ChangeRequest | ReadRequest | pb.DeleteVolumeRequest
+    principal: Principal, request: ChangeRequest | ReadRequest | pb.DeleteVolumeRequest | pb.CloneSandboxRequest
 ) -> Iterator[Violation]:
     yield from check.sandbox_id("sandbox_id", request.sandbox_id, True)
     yield from bad_namespace(principal, request.namespace)

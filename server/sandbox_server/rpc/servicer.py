@@ -35,6 +35,7 @@ from sandbox_server.rpc.auth import Caller
 from sandbox_server.rpc.calls import Fields
 from sandbox_server.rpc.capabilities import Deployment
 from sandbox_server.settings import Defaults
+from sandbox_server.snapshots.manager import SnapshotManager
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Servicer:
         sandboxes: manager.StatefulSetManager,
         entered: Sandboxes,
         files: Files,
+        snapshots: SnapshotManager,
         defaults: Defaults,
         policy: Policy,
         pace: Pace,
@@ -60,6 +62,7 @@ class Servicer:
         self._manager = sandboxes
         self._entered = entered
         self._files = files
+        self._snapshots = snapshots
         self._defaults = defaults
         self._policy = policy
         self._pace = pace
@@ -69,8 +72,13 @@ class Servicer:
         key, spec, env = convert.creation(principal, request, self._defaults, self._policy)
         mutation = convert.mutation(principal, key, request)
         unset = convert.unset_storage(request.spec.storage)
-        created = self._manager.create(mutation, spec, env, request.adopt_volume, unset)
+        created = self._manager.create(mutation, spec, env, request.adopt_volume, unset, request.snapshot_id)
         return await self._answer(caller, created)
+
+    async def CloneSandbox(self, principal: Principal, request: pb.CloneSandboxRequest, caller: Caller) -> Fields:
+        mutation, clone = convert.cloning(principal, request)
+        missing = await self._in_time(caller, self._snapshots.missing(mutation.key.namespace))
+        return await self._answer(caller, self._manager.clone(mutation, clone, missing))
 
     async def Start(self, principal: Principal, request: pb.StartRequest, caller: Caller) -> Fields:
         mutation = convert.change(principal, request)
@@ -160,12 +168,13 @@ class Servicer:
         return await self._answer(caller, self._manager.delete_volume(mutation, request.uid))
 
     async def GetCapabilities(self, principal: Principal, request: pb.GetCapabilitiesRequest, caller: Caller) -> Fields:
-        async def all_of(ask: Callable[[str], Awaitable[bool | None]]) -> capabilities.Answers:
+        async def all_of(ask: Callable[[str], Awaitable[T]]) -> dict[str, T]:
             asked = asyncio.gather(*map(ask, principal.namespaces))
             return dict(zip(principal.namespaces, await self._in_time(caller, asked), strict=True))
 
         readable, granted = await all_of(self._manager.readable), await all_of(self._entered.granted)
-        return capabilities.answer(principal, self._deployment, self._pace, readable, granted)
+        missing = await all_of(self._snapshots.missing)
+        return capabilities.answer(principal, self._deployment, self._pace, readable, granted, missing)
 
     async def _in_time(self, caller: Caller, work: Awaitable[T], waiting: float = 0.0) -> T:
         """Returns the result of `work`, of which `waiting` seconds are a wait that the caller asked for.
