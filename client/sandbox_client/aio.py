@@ -8,12 +8,15 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import grpc
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 
-from sandbox_client import aio_access, batches, calls, errors, execs, queries, retry, updates, volumes, watch
+from sandbox_client import aio_access, batches, calls, errors, execs, queries, retry, snapshots, updates, volumes, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Page = TypeVar("Page", pb.ListSandboxesResponse, pb.ListEventsResponse, pb.ListVolumesResponse)
+Page = TypeVar(
+    "Page", pb.ListSandboxesResponse, pb.ListEventsResponse, pb.ListVolumesResponse, snapshot_pb2.ListSnapshotsResponse
+)
 
 
 def _method(make: Callable[P, calls.Call[T]]) -> Callable[Concatenate["AsyncClient", P], Awaitable[T]]:
@@ -67,6 +70,11 @@ class AsyncClient(aio_access.AsyncAccess):
     volumes_page = _method(volumes.volumes_page)
     delete_volume = _method(volumes.delete_volume)
     volume_usage = _method(volumes.volume_usage)
+    create_snapshot = _method(snapshots.create_snapshot)
+    get_snapshot = _method(snapshots.get_snapshot)
+    delete_snapshot = _method(snapshots.delete_snapshot)
+    snapshots_page = _method(snapshots.snapshots_page)
+    clone = _method(snapshots.clone)
     capabilities = _method(queries.capabilities)
 
     execs = _method(execs.execs)
@@ -135,6 +143,47 @@ class AsyncClient(aio_access.AsyncAccess):
         async for page in _pages(read):
             for volume in page.volumes:
                 yield volume
+
+    async def snapshots(
+        self,
+        sandbox_id: str = "",
+        *,
+        namespace: str = "",
+        project: str = "",
+        label_selector: str = "",
+        states: Iterable[str | int] = (),
+        tenant: str = "",
+    ) -> AsyncIterator[snapshot_pb2.Snapshot]:
+        """Yields the snapshots that match, and reads them page by page. `tenant` is for operators."""
+        read = functools.partial(
+            self.snapshots_page,
+            sandbox_id,
+            namespace=namespace,
+            project=project,
+            label_selector=label_selector,
+            states=tuple(states),
+            tenant=tenant,
+        )
+        async for page in _pages(read):
+            for snapshot in page.snapshots:
+                yield snapshot
+
+    async def wait_for_snapshot(
+        self,
+        snapshot: snapshots.Snapshot,
+        state: str | int = "READY",
+        *,
+        namespace: str = "",
+        timeout: float | None = None,
+    ) -> snapshot_pb2.Snapshot:
+        """Waits until a snapshot has a state, and returns it. It asks again and again.
+
+        Raises `SnapshotFailed` for one that will not have the state any more, and `TimedOut` after `timeout` seconds.
+        """
+        wait = snapshots.Wait(state, timeout)
+        while not wait.over(await self.get_snapshot(snapshot, namespace=namespace)):
+            await asyncio.sleep(wait.pause())
+        return wait.last
 
     async def watch(
         self,

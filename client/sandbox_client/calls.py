@@ -82,13 +82,14 @@ def create(
     namespace: str = "",
     spec: pb.SandboxSpec | None = None,
     adopt_volume: bool = False,
+    snapshot_id: str = "",
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.Sandbox]:
     """Creates a sandbox that runs. The client itself repeats the call if need be.
 
     `storage` is the size of the disk. `ready` is the path that must answer before it is RUNNING, or the port that must
-    accept connections. `spec` is for everything else that the contract has; where both have a value, an argument counts.
+    accept connections. `snapshot_id` is that of the snapshot which the disk is made from. `spec` is for everything else that the contract has; where both have a value, an argument counts.
 
     >>> made = client.create(
     ...     "demo",
@@ -121,6 +122,7 @@ def create(
         spec=asked,
         env=env or {},
         adopt_volume=adopt_volume,
+        snapshot_id=snapshot_id,
     )
     return Call("CreateSandbox", request, "sandbox", timeout)
 

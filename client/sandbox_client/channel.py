@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
-from sandbox.v1 import access_pb2_grpc, sandbox_pb2_grpc
+from sandbox.v1 import access_pb2_grpc, sandbox_pb2_grpc, snapshot_pb2_grpc
 
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -138,8 +138,12 @@ def credentials(ca_file: str | Path | None) -> grpc.ChannelCredentials:
 
 
 def stub(over: grpc.Channel | grpc.aio.Channel) -> Any:
-    """Returns the methods of both services of the contract."""
-    services: tuple[Any, ...] = (sandbox_pb2_grpc.SandboxServiceStub, access_pb2_grpc.SandboxAccessStub)
+    """Returns the methods of all services of the contract."""
+    services: tuple[Any, ...] = (
+        sandbox_pb2_grpc.SandboxServiceStub,
+        access_pb2_grpc.SandboxAccessStub,
+        snapshot_pb2_grpc.SnapshotServiceStub,
+    )
     methods = SimpleNamespace()
     for service in services:
         vars(methods).update(vars(service(over)))

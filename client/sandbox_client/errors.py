@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 
 from sandbox_client import words
 
@@ -87,6 +88,15 @@ class SandboxFailed(Exception):
         reason = words.short(pb.Reason, status.reason)
         super().__init__(f"{status.sandbox_id}: {reason}: {status.message}")
         self.status = status
+
+
+class SnapshotFailed(Exception):
+    """The snapshot that was waited for has failed, or is gone. `snapshot` says why."""
+
+    def __init__(self, snapshot: snapshot_pb2.Snapshot) -> None:
+        reason = words.short(snapshot_pb2.SnapshotReason, snapshot.reason)
+        super().__init__(f"{snapshot.snapshot_id}: {reason}: {snapshot.message}")
+        self.snapshot = snapshot
 
 
 _TYPES: dict[grpc.StatusCode, type[ServiceError]] = {

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     options.chosen.begin(options.Given())
     try:
         options.everywhere(typer.main.get_command(app))(arguments, prog_name="sandboxctl")
-    except (errors.ServiceError, errors.SandboxFailed) as error:
+    except (errors.ServiceError, errors.SandboxFailed, errors.SnapshotFailed) as error:
         sys.exit(failures.exit_code(failures.explained(error)))
     except UnicodeEncodeError:
         show.failure("error", "an argument is not UTF-8 text")

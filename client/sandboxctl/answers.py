@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.table import Table
 from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 from sandbox_client import words
 
 from sandboxctl import details, show
@@ -35,7 +36,7 @@ _COLUMNS: dict[str, Callable[[pb.Sandbox], Cell]] = {
     "MESSAGE": lambda one: show.printable(one.status.message),
 }
 _NARROW = ("ID", "PROJECT", "PHASE", "REASON", "AGE", "URL")
-_Row = TypeVar("_Row", bound=pb.Sandbox | pb.KeptVolume)
+_Row = TypeVar("_Row", bound=pb.Sandbox | pb.KeptVolume | snapshot_pb2.Snapshot)
 
 
 def structured(value: Any) -> bool:
@@ -122,7 +123,8 @@ def rows(found: Sequence[_Row], columns: Mapping[str, Callable[[_Row], Cell]], n
     """Prints a line for each entry of a list: its name, all `columns`, or the narrow ones."""
     if chosen.output is Output.NAME:
         for one in found:
-            show.out.print(f"{one.namespace}/{one.sandbox_id}")
+            name = one.snapshot_id if isinstance(one, snapshot_pb2.Snapshot) else one.sandbox_id
+            show.out.print(f"{one.namespace}/{name}")
         return
     several = len({one.namespace for one in found}) > 1
     narrow = (*["NAMESPACE"] * several, *narrow_columns)

@@ -26,6 +26,7 @@ from sandboxctl import (
     reading,
     settling,
     show,
+    snapshots,
     targets,
     top,
     volumes,
@@ -45,6 +46,7 @@ app.callback()(options.declared)
 app.add_typer(variables.app, name="env")
 app.add_typer(editing.app, name="edit")
 app.add_typer(context.app, name="context")
+app.add_typer(snapshots.app, name="snapshot")
 
 
 @app.command()
@@ -63,6 +65,9 @@ def create(
     storage: Annotated[str, typer.Option(help="size of the disk, such as 5Gi")] = "",
     ready_path: Annotated[str, typer.Option(help="HTTP path that must answer before it is RUNNING")] = "",
     adopt_volume: Annotated[bool, typer.Option(help="take up the disk that a deleted sandbox of this id left")] = False,
+    snapshot: Annotated[
+        str, typer.Option(help="make the disk from this snapshot", autocompletion=completion.snapshots)
+    ] = "",
     wait: Wait = False,
     patience: Patience = PATIENCE,
     timeout: Timeout = 600,
@@ -80,7 +85,13 @@ def create(
     )
     values = variables.read(env or [], env_file)
     created = chosen.client.create(
-        project, sandbox_id=sandbox_id, namespace=chosen.namespace, env=values, spec=spec, adopt_volume=adopt_volume
+        project,
+        sandbox_id=sandbox_id,
+        namespace=chosen.namespace,
+        env=values,
+        spec=spec,
+        adopt_volume=adopt_volume,
+        snapshot_id=snapshot,
     )
     settling.settled(created, Waiting(wait, patience, timeout, "RUNNING"))
 
@@ -121,6 +132,7 @@ def stop(
 app.command()(deletion.delete)
 app.command()(volumes.volumes)
 app.command("delete-volume")(volumes.delete_volume)
+app.command()(snapshots.clone)
 app.command()(applying.apply)
 app.command()(history.events)
 app.command()(top.top)

@@ -36,6 +36,14 @@ def volumes(context: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
+def snapshots(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns the ids of snapshots that begin so."""
+    with contextlib.suppress(Exception), _connected(context) as reached:
+        found = reached.snapshots_page(namespace=options.chosen.namespace, page_size=1000).snapshots
+        return _beginning(incomplete, {one.snapshot_id for one in found})
+    return []
+
+
 def exec_ids(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the ids of the execs of the sandbox before it that begin so."""
     with contextlib.suppress(Exception), _connected(context) as reached:

@@ -20,12 +20,14 @@ def exit_code(error: Exception) -> int:
     return _EXIT_CODES.get(type(error), 1)
 
 
-def explained(error: errors.ServiceError | errors.SandboxFailed, sandbox_id: str | None = None) -> Exception:
+def explained(
+    error: errors.ServiceError | errors.SandboxFailed | errors.SnapshotFailed, sandbox_id: str | None = None
+) -> Exception:
     """Prints what went wrong and what to do. Returns the error, or Unavailable for a timeout without a connection.
 
     `sandbox_id` is the sandbox of the error if the command has several.
     """
-    if isinstance(error, errors.SandboxFailed):
+    if isinstance(error, errors.SandboxFailed | errors.SnapshotFailed):
         show.failure("failed", str(error))
         return error
     found = reach.Found.UNKNOWN

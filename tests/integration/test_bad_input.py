@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 from sandbox_server import app
 from sandbox_server.rpc import journal, waits
 from sandbox_server.rpc.server import RECEIVE_MOST
@@ -26,7 +27,11 @@ from sandbox_server.settings import Settings
 from tests.support import samples
 from tests.support.blind import BlindEngine
 
-METHODS = {one.name: one for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods}
+SERVICES = (
+    pb.DESCRIPTOR.services_by_name["SandboxService"],
+    snapshot_pb2.DESCRIPTOR.services_by_name["SnapshotService"],
+)
+METHODS = {method.name: method for service in SERVICES for method in service.methods}
 UUID = "123e4567-e89b-12d3-a456-426614174000"
 
 
@@ -51,15 +56,19 @@ class Served:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         async with app.service(self._settings, engine=BlindEngine()) as running:
-            write = running.store.write
+            store: Any = running.store
 
-            async def counted(*arguments: Any, **options: Any) -> Any:
-                # A write that is refused, as one with the request id of another, is rolled back.
-                event = await write(*arguments, **options)
-                self.writes += 1
-                return event
+            def counted(write: Callable[..., Any]) -> Callable[..., Any]:
+                async def counting(*arguments: Any, **options: Any) -> Any:
+                    # A write that is refused, as one with the request id of another, is rolled back.
+                    event = await write(*arguments, **options)
+                    self.writes += 1
+                    return event
 
-            running.store.write = counted  # type: ignore[method-assign]
+                return counting
+
+            store.write = counted(store.write)
+            store.write_snapshot = counted(store.write_snapshot)
             self._port.set_result(running.port)
             await self._ended.wait()
 
@@ -102,7 +111,7 @@ class Answer:
 
     def __init__(self, served: Served, channel: grpc.Channel, method: str, request: Message | bytes) -> None:
         written = request if isinstance(request, bytes) else request.SerializeToString()
-        path, before = f"/sandbox.v1.SandboxService/{method}", served.writes
+        path, before = f"/{METHODS[method].containing_service.full_name}/{method}", served.writes
         self.code, self.text, self.fields, self.made, self.said = grpc.StatusCode.OK, "", [], b"", b""
         try:
             if METHODS[method].server_streaming:
@@ -289,7 +298,45 @@ MATCHES: dict[str, list[dict[str, Any]]] = {
     "project": [{"project": one} for one in ("A", "a" * 64, "a\n", "1a")],
     "label_selector": [{"label_selector": one} for one in SELECTORS],
 }
+OF_SNAPSHOT: dict[str, list[dict[str, Any]]] = {
+    "snapshot_id": [{"snapshot_id": one} for one in ("", "A", "a" * 53, "a\n", "é", "1a")],
+    "namespace": [{"snapshot_id": "a", "namespace": one} for one in ("A", "a" * 64, "a\n", "-")],
+}
 BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "CreateSnapshot": {
+        "request_id": [{"sandbox_id": "a", "request_id": one} for one in ("x", UUID + "0", "\n")],
+        "sandbox_id": [{"sandbox_id": one} for one in ("", "A", "a" * 53, "a\n", "1a")],
+        "snapshot_id": [{"sandbox_id": "a", "snapshot_id": one} for one in ("A", "a" * 53, "a\n", "1a")],
+        "namespace": [{"sandbox_id": "a", "namespace": one} for one in ("A", "a" * 64, "a\n", "-")],
+        "consistency": [{"sandbox_id": "a", "consistency": one} for one in (3, -1, 2**31 - 1)],
+        "labels[app]": [{"sandbox_id": "a", "labels": {"app": samples.CANARY}}],
+    },
+    "DeleteSnapshot": OF_SNAPSHOT | {"request_id": [{"snapshot_id": "a", "request_id": one} for one in ("x", "\n")]},
+    "GetSnapshot": OF_SNAPSHOT,
+    "ListSnapshots": MATCHES
+    | {
+        "sandbox_id": [{"sandbox_id": one} for one in ("A", "a" * 53, "a\n", "1a")],
+        "states[1]": [{"states": [2, one]} for one in (0, 6, -1, 2**31 - 1)],
+        "states": [{"states": [2] * 6}, {"states": [2] * 100_000}],
+        "page_size": [{"page_size": one} for one in (-1, 1001, -(2**31))],
+        "page_token": [{"page_token": one} for one in ("?", "a", "/", "a/", "a/b/c", "a/\n")],
+        "tenant": [{"tenant": one} for one in ("a\0", "x" * 1025)],
+    },
+    "WatchSnapshots": MATCHES
+    | {
+        "snapshot_id": [{"snapshot_id": one} for one in ("A", "a" * 53, "a\n", "1a")],
+        "sandbox_id": [{"sandbox_id": one} for one in ("A", "a" * 53, "a\n", "1a")],
+        "after_sequence": [{"after_sequence": one} for one in (-1, -(2**63))],
+        "tenant": [{"tenant": one} for one in ("a\0", "x" * 1025)],
+    },
+    "CloneSandbox": {name: several for name, several in CHANGES.items() if name != "expected_generation"}
+    | {
+        "clone_id": [{"sandbox_id": "a", "clone_id": one} for one in ("A", "a" * 53, "a\n", "1a")],
+        "project": [{"sandbox_id": "a", "project": one} for one in ("A", "a" * 64, "1a")],
+        "labels[app]": [{"sandbox_id": "a", "labels": {"app": samples.CANARY}}],
+        "set[A B]": [{"sandbox_id": "a", "set": {"A B": samples.CANARY}}],
+        "unset": [{"sandbox_id": "a", "unset": ["A"], "replace": True}],
+    },
     "Start": CHANGES,
     "Stop": CHANGES,
     "Delete": CHANGES,

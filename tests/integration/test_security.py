@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from google.protobuf import message_factory
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 from sandbox_client import Client, errors
 from sandbox_server import store
 from sandbox_server.domain.pace import Pace
@@ -22,7 +23,11 @@ from tests.support.service import Service
 from tests.support.variants import some
 from tests.support.waiting import eventually
 
-METHODS = {one.name: one for one in pb.DESCRIPTOR.services_by_name["SandboxService"].methods}
+SERVICES = (
+    pb.DESCRIPTOR.services_by_name["SandboxService"],
+    snapshot_pb2.DESCRIPTOR.services_by_name["SnapshotService"],
+)
+METHODS = {method.name: method for service in SERVICES for method in service.methods}
 TOKENS = {"a": "token-of-tenant-a", "b": "token-of-tenant-b"}
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 
@@ -39,7 +44,7 @@ def call(service: Service, method: str, request: Any, token: str | None) -> tupl
     """Code, text and details of a failed call; a stream is read to its end."""
     metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
     with grpc.insecure_channel(service.address) as channel:
-        path = f"/sandbox.v1.SandboxService/{method}"
+        path = f"/{METHODS[method].containing_service.full_name}/{method}"
         with pytest.raises(grpc.RpcError) as caught:
             if METHODS[method].server_streaming:
                 list(channel.unary_stream(path)(request.SerializeToString(), timeout=5, metadata=metadata))
@@ -104,7 +109,9 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
         Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as a,
         Client(service.address, token=TOKENS["b"]) as b,
     ):
-        a.create("demo", sandbox_id="secret-one", spec=SLEEP)
+        made = a.create("demo", sandbox_id="secret-one", spec=SLEEP)
+        a.wait_until(made, "RUNNING", fail_on_error=True)
+        a.create_snapshot(made, snapshot_id="secret-one")
         requests: dict[str, Callable[[str, str], Any]] = {
             "Start": lambda name, ns: pb.StartRequest(sandbox_id=name, namespace=ns),
             "Stop": lambda name, ns: pb.StopRequest(sandbox_id=name, namespace=ns),
@@ -119,13 +126,18 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "ListEvents": lambda name, ns: pb.ListEventsRequest(sandbox_id=name, namespace=ns),
             "DeleteVolume": lambda name, ns: pb.DeleteVolumeRequest(sandbox_id=name, namespace=ns, uid="none"),
             "WaitForPhase": lambda name, ns: pb.WaitForPhaseRequest(sandbox_id=name, namespace=ns, phase=3),
+            "CloneSandbox": lambda name, ns: pb.CloneSandboxRequest(sandbox_id=name, namespace=ns),
+            "CreateSnapshot": lambda name, ns: snapshot_pb2.CreateSnapshotRequest(sandbox_id=name, namespace=ns),
+            "GetSnapshot": lambda name, ns: snapshot_pb2.GetSnapshotRequest(snapshot_id=name, namespace=ns),
+            "DeleteSnapshot": lambda name, ns: snapshot_pb2.DeleteSnapshotRequest(snapshot_id=name, namespace=ns),
+            "WatchSnapshots": lambda name, ns: snapshot_pb2.WatchSnapshotsRequest(snapshot_id=name, namespace=ns),
         }
         batches = {
             "BatchStart": pb.BatchStartRequest,
             "BatchStop": pb.BatchStopRequest,
             "BatchDelete": pb.BatchDeleteRequest,
         }
-        lists = {"ListSandboxes", "ListVolumes"}
+        lists = {"ListSandboxes", "ListVolumes", "ListSnapshots"}
         assert {*requests, *batches, *lists, "CreateSandbox", "GetCapabilities"} == set(METHODS)
         for name, request in requests.items():
             for namespace in ("", "a-ns"):
@@ -152,6 +164,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
                 assert answered(service, name, selected, TOKENS["b"]) == b""
         assert list(b.list()) == []
         assert list(b.list(namespace="a-ns")) == []
+        assert list(b.snapshots()) == list(b.snapshots(namespace="a-ns")) == []
         assert list(b.events()) == list(b.events(namespace="a-ns")) == list(b.events(project="demo")) == []
         with pytest.raises(errors.InvalidArgument) as caught:
             b.create("demo", namespace="a-ns", spec=SLEEP)

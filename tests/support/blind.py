@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.snapshot import Snapshot, Taken
 
 
 class BlindEngine:
@@ -63,4 +64,16 @@ class BlindEngine:
         return set()
 
     async def remove_leftovers(self, former: Sandbox) -> None:
+        raise NotImplementedError
+
+    async def snapshots_missing(self, namespace: str) -> str:
+        return ""
+
+    async def take(self, snapshot: Snapshot, sandbox: Sandbox) -> None:
+        raise NotImplementedError
+
+    async def taken(self, snapshot: Snapshot) -> Taken:
+        raise NotImplementedError
+
+    async def discard(self, snapshot: Snapshot) -> None:
         raise NotImplementedError
