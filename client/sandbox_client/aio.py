@@ -11,6 +11,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import snapshot_pb2
 
 from sandbox_client import aio_access, batches, calls, errors, execs, queries, retry, snapshots, updates, volumes, watch
+from sandbox_client.snapshots import NamedSnapshot
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -169,21 +170,18 @@ class AsyncClient(aio_access.AsyncAccess):
                 yield snapshot
 
     async def wait_for_snapshot(
-        self,
-        snapshot: snapshots.Snapshot,
-        state: str | int = "READY",
-        *,
-        namespace: str = "",
-        timeout: float | None = None,
+        self, snapshot: NamedSnapshot, state: str | int = "READY", *, namespace: str = "", timeout: float | None = None
     ) -> snapshot_pb2.Snapshot:
         """Waits until a snapshot has a state, and returns it. It asks again and again.
 
         Raises `SnapshotFailed` for one that will not have the state any more, and `TimedOut` after `timeout` seconds.
         """
         wait = snapshots.Wait(state, timeout)
-        while not wait.over(await self.get_snapshot(snapshot, namespace=namespace)):
+        while True:
+            found = await self.get_snapshot(snapshot, namespace=namespace)
+            if wait.over(found):
+                return found
             await asyncio.sleep(wait.pause())
-        return wait.last
 
     async def watch(
         self,

@@ -13,7 +13,7 @@ PAUSE = 0.1
 PAUSE_MOST = 2.0
 """Seconds between two looks at a snapshot that is waited for: the first, and at most."""
 
-Snapshot = str | snapshot_pb2.Snapshot
+NamedSnapshot = str | snapshot_pb2.Snapshot
 """A snapshot by its id, or as an answer of the service, which has its namespace too."""
 
 
@@ -24,7 +24,7 @@ def state(name: str | int) -> "snapshot_pb2.SnapshotState.ValueType":
     return snapshot_pb2.SnapshotState.Value("SNAPSHOT_STATE_" + name.upper().removeprefix("SNAPSHOT_STATE_"))
 
 
-def target(snapshot: Snapshot, namespace: str) -> tuple[str, str]:
+def target(snapshot: NamedSnapshot, namespace: str) -> tuple[str, str]:
     """Returns the id of a snapshot, and `namespace` or else the namespace that the snapshot comes with."""
     if isinstance(snapshot, str):
         return snapshot, namespace
@@ -67,7 +67,7 @@ def create_snapshot(
 
 
 def get_snapshot(
-    snapshot: Snapshot, *, namespace: str = "", timeout: float | None = None
+    snapshot: NamedSnapshot, *, namespace: str = "", timeout: float | None = None
 ) -> calls.Call[snapshot_pb2.Snapshot]:
     """Returns a snapshot as it is now."""
     snapshot_id, namespace = target(snapshot, namespace)
@@ -76,7 +76,7 @@ def get_snapshot(
 
 
 def delete_snapshot(
-    snapshot: Snapshot, *, namespace: str = "", request_id: str = "", timeout: float | None = None
+    snapshot: NamedSnapshot, *, namespace: str = "", request_id: str = "", timeout: float | None = None
 ) -> calls.Call[snapshot_pb2.Snapshot]:
     """Removes a snapshot. It goes once no disk is being made from it."""
     snapshot_id, namespace = target(snapshot, namespace)
@@ -155,12 +155,9 @@ class Wait:
         self._wanted = state(wanted)
         self._end = retry.end_after(timeout)
         self._pause = PAUSE
-        self.last: snapshot_pb2.Snapshot
-        """The snapshot as it last was."""
 
     def over(self, snapshot: snapshot_pb2.Snapshot) -> bool:
         """Whether a snapshot has the state. Raises `errors.SnapshotFailed` if it will not have it, and `errors.TimedOut`."""
-        self.last = snapshot
         if snapshot.state == self._wanted:
             return True
         # A FAILED one can only be deleted, and a DELETED one is the last.
