@@ -99,6 +99,7 @@ class Service:
 
     store: store.Store
     feed: feed.Feed
+    snapshots: feed.Snapshots
     engine: engines.Engine
     reconciler: Reconciler
     manager: manager.StatefulSetManager
@@ -227,6 +228,7 @@ async def service(
             yield Service(
                 store=event_store,
                 feed=event_feed,
+                snapshots=snapshots,
                 engine=engine,
                 reconciler=reconciler,
                 manager=sandboxes,
