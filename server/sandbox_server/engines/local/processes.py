@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_server import failpoints
-from sandbox_server.engines.local import entered, folder, launch, output
+from sandbox_server.engines.local import disk, entered, launch, output
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -155,7 +155,7 @@ class Process:
 
     def _report(self) -> dict[str, int]:
         """Returns what bubblewrap, or the shell, has written: `child-pid`, `pid-namespace`, in the end `exit-code`."""
-        return folder.read(Path(f"{self.files}.exit"))
+        return disk.read(Path(f"{self.files}.exit"))
 
     @property
     def inner(self) -> int:
@@ -236,7 +236,7 @@ def find(files: Path, owner: str) -> Process:
 
     Returns a process that was never started, of generation 0, if there is none.
     """
-    stored = {} if files.parent.is_symlink() else folder.read(Path(f"{files}.process"))
+    stored = {} if files.parent.is_symlink() else disk.read(Path(f"{files}.process"))
     boot = stored.pop("boot", "")
     if boot != BOOT or stored.get("owner") != owner:
         return Process(files, owner, 0)

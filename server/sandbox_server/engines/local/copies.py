@@ -1,0 +1,74 @@
+"""Copies of disks, which take minutes: each in a thread of a few, and ended with the service."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+AT_ONCE = 2
+"""Copies at once. More of them make one disk slower, and not the copies sooner."""
+
+
+class Ended(Exception):
+    """A copy was ended before it was whole."""
+
+
+@dataclass(eq=False)
+class _Copy:
+    task: asyncio.Task[None]
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Copies:
+    """The copies that wait or are being made, each by the folder that it fills. All methods belong to the event loop."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(AT_ONCE, "copy")
+        self._copies: dict[Path, _Copy] = {}
+
+    def __contains__(self, folder: Path) -> bool:
+        return folder in self._copies
+
+    def begin(
+        self, folder: Path, work: Callable[[Callable[[], None]], None], done: Callable[[Exception | None], None]
+    ) -> None:
+        """Has `work` make a copy into `folder`, into which none is being made now.
+
+        `work` is given a function that it calls often, and that raises `Ended` if the copy is to end. `done` is called with
+        what `work` raised, and not if the copy was ended.
+        """
+        ended = threading.Event()
+
+        def check() -> None:
+            if ended.is_set():
+                raise Ended
+
+        async def run() -> None:
+            failure: Exception | None = None
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._threads, work, check)
+            except Ended:
+                return
+            except Exception as error:
+                failure = error
+            finally:
+                del self._copies[folder]
+            done(failure)
+
+        self._copies[folder] = _Copy(asyncio.create_task(run()), ended)
+
+    async def end(self, folder: Path) -> None:
+        """Ends the copy into a folder. Returns when nothing writes there any more."""
+        copy = self._copies.get(folder)
+        if copy is not None:
+            copy.ended.set()
+            await asyncio.wait([copy.task])
+
+    async def close(self) -> None:
+        """Ends all copies."""
+        for folder in list(self._copies):
+            self._copies[folder].ended.set()
+        await asyncio.gather(*(self.end(folder) for folder in list(self._copies)))
+        self._threads.shutdown()
