@@ -16,12 +16,15 @@ from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.snapshot import Snapshot, Taken
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.local import connections, launch, log_times, logs, processes
+from sandbox_server.engines.local.copies import Copies
 from sandbox_server.engines.local.entrance import Entrance
 from sandbox_server.engines.local.folder import Folder
 from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.processes import Process
+from sandbox_server.engines.local.snapshots import Restores, Snapshots
 from sandbox_server.engines.local.unit import Unit
 from sandbox_server.settings import Local
 
@@ -45,6 +48,8 @@ class LocalEngine:
         self._units: dict[Key, Unit] = {}
         self._entrance = Entrance(pace.local_turn)
         self._marks = log_times.Marks()
+        self._copies = Copies()
+        self._snapshots = Snapshots(data_dir, self._copies)
         self.any_synced = False
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None], held: Callable[[str], int]) -> None:
@@ -58,11 +63,13 @@ class LocalEngine:
             # Sandboxes outlive the service and must not keep open what the service was started with.
             with contextlib.suppress(OSError):
                 os.set_inheritable(int(name), int(name) < 3)
+        self._restores = Restores(root, self._copies, changed)
         log.info("isolation", state=launch.describe(self._settings.local_isolation))
         for sandbox in live:
             self._ports.reserve(sandbox.addresses.ports)
             # A deleted sandbox needs a unit even without a folder, since `delete` releases its ports.
-            if sandbox.desired is DesiredState.DELETED or Folder(root, sandbox.key).path.exists():
+            folder = Folder(root, sandbox.key)
+            if sandbox.desired is DesiredState.DELETED or (folder.path.exists() and not folder.awaits_copy(sandbox)):
                 self._update(sandbox, 1 if sandbox.desired is DesiredState.RUNNING else 0)
         self._volume_watch = asyncio.create_task(self._look())
         # Lets every task take its first step, so that `observe` shows the processes that run.
@@ -101,6 +108,7 @@ class LocalEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._copies.close()
         await self._entrance.close()
         os.close(self._lock)
 
@@ -139,13 +147,13 @@ class LocalEngine:
         folder = Folder(self._data_dir, sandbox.key)
         label = folder.label() if folder.has_volume else {}
         volume = workload = None
-        if label:
+        if label or self._restores.under_way(sandbox):
             volume = Volume(
-                owner=label["owner"],
-                uid=label["uid"],
+                owner=label.get("owner", sandbox.uid),
+                uid=label.get("uid", ""),
                 name=f"{sandbox.id}/volume",
                 size=sandbox.spec.storage.size,
-                bound=True,
+                bound=bool(label),
                 terminating=unit is not None and sandbox.desired is DesiredState.DELETED and not sandbox.keep_volume,
             )
         if unit is not None:
@@ -158,11 +166,19 @@ class LocalEngine:
         return Observed(workload=workload, pod=unit.pod if unit else None, volume=volume)
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
-        """Prepares the folder; the task of the unit then starts or ends the process."""
+        """Prepares the folder; the task of the unit then starts or ends the process.
+
+        A disk that is made from another takes long. Until it is there this begins or goes on with it, and starts nothing.
+        """
         Fence(self._held, sandbox.namespace).check()
         folder = Folder(self._data_dir, sandbox.key)
         self._ports.reserve(sandbox.addresses.ports)
-        await asyncio.to_thread(folder.prepare, sandbox, replicas)
+        if replicas and self._restores.under_way(sandbox):
+            self._restores.begin(sandbox)
+            return APPLIED
+        if not await asyncio.to_thread(folder.prepare, sandbox, replicas):
+            self._restores.begin(sandbox)
+            return APPLIED
         self._update(sandbox, replicas, dict(env))
         return APPLIED
 
@@ -185,6 +201,7 @@ class LocalEngine:
     async def delete(self, sandbox: Sandbox) -> None:
         """Ends the process. Called again when nothing runs, it removes the folder and releases the ports."""
         Fence(self._held, sandbox.namespace).check()
+        await self._restores.forget(sandbox)
         unit = self._units.get(sandbox.key)
         if unit is None or not unit.idle:
             self._update(sandbox, 0)
@@ -194,6 +211,24 @@ class LocalEngine:
         del self._units[sandbox.key]
         self._marks.forget(unit.folder.log)
         self._ports.release(sandbox.addresses.ports)
+
+    async def snapshots_missing(self, namespace: str) -> str:
+        """Returns nothing: every disk can be copied."""
+        return ""
+
+    async def take(self, snapshot: Snapshot, sandbox: Sandbox) -> None:
+        """Begins to copy the disk."""
+        Fence(self._held, snapshot.namespace).check()
+        self._snapshots.take(snapshot, sandbox.key)
+
+    async def taken(self, snapshot: Snapshot) -> Taken:
+        """Looks at the copy."""
+        return self._snapshots.taken(snapshot)
+
+    async def discard(self, snapshot: Snapshot) -> None:
+        """Removes the copy. Returns when it is gone."""
+        Fence(self._held, snapshot.namespace).check()
+        await self._snapshots.discard(snapshot)
 
     def leftovers(self, key: Key, living: Sandbox | None) -> set[str]:
         """Returns nothing: no write of this machine arrives late."""

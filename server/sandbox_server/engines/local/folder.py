@@ -50,6 +50,10 @@ class Folder:
         """Returns `owner` and `uid` of the volume, even if its home is gone. Empty if there is no label."""
         return self.disk.label()
 
+    def awaits_copy(self, sandbox: Sandbox) -> bool:
+        """Whether the volume is to be a copy, which is yet to be made."""
+        return sandbox.origin is not None and not sandbox.volume_uid and not self.has_volume
+
     @_refusing()
     def prepare(self, sandbox: Sandbox, replicas: int) -> bool:
         """Creates the folder and, before the first start, the volume. Raises `engines.Refused`.
@@ -63,7 +67,7 @@ class Folder:
         if self.disk.volume.exists() and self._owns_volume(sandbox):
             # What is left of a lost disk, which the caller has given up.
             remove(self.disk.volume, self.path)
-        if sandbox.origin is not None:
+        if self.awaits_copy(sandbox):
             return False
         self.disk.make(new_label(sandbox))
         return True
