@@ -129,6 +129,15 @@ def volume_awaited(at: Situation) -> Finding | None:
     return _if(at.volume_awaited(), Reason.VOLUME_BINDING, "waiting for the volume")
 
 
+def volume_restoring(at: Situation) -> Finding | None:
+    """The pod waits for the volume, which is made from a snapshot or another disk."""
+    origin = at.sandbox.origin
+    if origin is None or not at.volume_awaited():
+        return None
+    source = "a snapshot" if origin.snapshot_uid else "the disk"
+    return Finding(Reason.VOLUME_RESTORING, f"the disk is being made from {source} of {origin.sandbox.id}")
+
+
 def volume_kept(at: Situation) -> Finding | None:
     """The claim is there and stays."""
     return _if(at.volume_kept(), Reason.VOLUME_KEPT, "removed; the disk is kept")

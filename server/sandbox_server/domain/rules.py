@@ -85,6 +85,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         Rule("pod of this generation failing", findings.pod_failing, Phase.ERROR),
         Rule("pod of this generation failed a moment ago", findings.pod_failed_lately, Phase.ERROR),
         Rule("the cluster ends the pod again and again", findings.pod_disrupted_often, Phase.ERROR),
+        Rule("volume being made from another", findings.volume_restoring, TOWARDS_RUNNING, Reason.VOLUME_RESTORING),
         Rule("start deadline passed", findings.start_overdue, Phase.ERROR, Reason.START_DEADLINE),
         Rule("the cluster ended the pod", findings.pod_disrupted, TOWARDS_RUNNING),
         Rule("no workload", findings.workload_missing, TOWARDS_RUNNING, Reason.WORKLOAD_PENDING),

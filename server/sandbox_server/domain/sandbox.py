@@ -242,4 +242,5 @@ class Sandbox:
         """
         has_ever_run = self.filled_generation != 0
         home_is_filled = has_ever_run and self.pod_generation > self.filled_generation
-        return self.home_folder != "" and not home_is_filled and self.spec.copy_image_home
+        made_from_another = self.origin is not None
+        return self.home_folder != "" and not home_is_filled and not made_from_another and self.spec.copy_image_home

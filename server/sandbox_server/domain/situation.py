@@ -79,8 +79,11 @@ class Situation:
 
     @property
     def attempt_at(self) -> datetime:
-        """When the present attempt to run began: now, if the sandbox was RUNNING when it was last reconciled."""
-        return self.now if self.sandbox.status.phase is Phase.RUNNING else self.sandbox.attempt_at
+        """When the present attempt to run began: now, if the sandbox was RUNNING when it was last reconciled, or its disk
+        was being made from another, which may take long."""
+        status = self.sandbox.status
+        begins = status.phase is Phase.RUNNING or status.reason is Reason.VOLUME_RESTORING
+        return self.now if begins else self.sandbox.attempt_at
 
     @property
     def start_deadline_at(self) -> datetime:

@@ -24,6 +24,7 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     before = sandbox.status
     pod = observed.pod if observed.pod is not None and ownership.owned(sandbox, observed.pod) else None
     volume = observed.volume if observed.volume is not None and ownership.is_disk(sandbox, observed.volume) else None
+    restored = before.reason is Reason.VOLUME_RESTORING and decision.reason is not Reason.VOLUME_RESTORING
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
     after = replace(
         lifecycle.with_decision(before, decision, now),
@@ -44,7 +45,7 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     return replace(
         sandbox,
         status=after,
-        attempt_at=now if fell else sandbox.attempt_at,
+        attempt_at=now if fell or restored else sandbox.attempt_at,
         volume_uid=_volume_uid(sandbox, volume),
         filled_generation=sandbox.filled_generation or (sandbox.generation if decision.phase is Phase.RUNNING else 0),
         disruptions=disruptions,

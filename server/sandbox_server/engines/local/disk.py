@@ -107,11 +107,7 @@ class Disk:
         source.check_links(source.home)
         links = self._fresh / "links"
         links.mkdir(mode=0o700)
-        with (
-            _opened(source.home) as reading,
-            _opened(self._fresh / "home") as writing,
-            _opened(links) as linking,
-        ):
+        with _opened(source.home) as reading, _opened(self._fresh / "home") as writing, _opened(links) as linking:
             copied = Copying(reading, writing, linking, check).run()
         remove(links, self.path)
         return copied

@@ -52,9 +52,7 @@ class Snapshots:
             if failure is not None:
                 self._failed[disk.path] = _failed(failure)
 
-        self._copies.begin(
-            disk.path, lambda check: disk.make_from(source, snapshot.volume_uid, label, check), done
-        )
+        self._copies.begin(disk.path, lambda check: disk.make_from(source, snapshot.volume_uid, label, check), done)
 
     def taken(self, snapshot: Snapshot) -> Taken:
         """Returns how far the copy is. A part of one that was cut off counts as not asked for, and a `take` replaces it."""
