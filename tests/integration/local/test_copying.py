@@ -113,7 +113,7 @@ def test_a_file_system_without_a_call_to_copy_gets_the_same_content(
     def refused(*_: object) -> int:
         raise OSError(missing, os.strerror(missing))
 
-    monkeypatch.setattr(copying.os, "copy_file_range", refused)
+    monkeypatch.setattr(os, "copy_file_range", refused)
     content = os.urandom(3_000_000)
     (source.home / "file").write_bytes(content)
     assert (copied(source).home / "file").read_bytes() == content
@@ -127,7 +127,7 @@ def test_directories_are_copied_deeper_than_a_path_can_be_long(source: Disk) -> 
                 os.mkdir(NAME, dir_fd=fd)
                 os.mkdir("beside", dir_fd=fd)
             inner = os.open(NAME, os.O_RDONLY, dir_fd=fd)
-            assert make or number == DEEP - 1 or sorted(os.listdir(inner)) == ["beside", NAME]
+            assert make or number == DEEP - 1 or sorted(os.listdir(inner)) == ["beside", NAME]  # noqa: PTH208 - of a descriptor
             os.close(fd)
             fd = inner
         return fd
@@ -221,7 +221,7 @@ def test_a_full_disk_ends_a_copy_and_nothing_is_left(source: Disk, monkeypatch: 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(copying.os, "copy_file_range", full)
+    monkeypatch.setattr(os, "copy_file_range", full)
     (source.home / "folder").mkdir()
     (source.home / "folder" / "file").write_text("file")
     with pytest.raises(OSError, match="file") as raised:

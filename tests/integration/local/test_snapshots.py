@@ -98,7 +98,7 @@ class Full:
         self.freed = False
         self.asked = 0
         self._really = os.copy_file_range
-        patch.setattr(copying.os, "copy_file_range", self)
+        patch.setattr(os, "copy_file_range", self)
 
     def __call__(self, *arguments: int) -> int:
         self.asked += 1
@@ -288,7 +288,7 @@ async def test_a_restore_that_was_cut_off_is_begun_anew(world: World, monkeypatc
     assert (observed.workload, observed.volume) == (None, None)
     with contextlib.suppress(engines.Refused):
         await world.engine.apply(made, {}, 1)
-    await world.until(lambda: world.engine.observe(made).volume is not None and not world.changed == [])
+    await world.until(lambda: world.engine.observe(made).volume is not None and world.changed != [])
     await world.until(world.home(B).exists)
     assert (world.home(B) / "large").stat().st_size == 2_000_000
     assert [one.name for one in world.ground.folder(B).iterdir()] == ["volume"]
