@@ -37,6 +37,7 @@ from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.rpc.snapshots import SnapshotServicer
 from sandbox_server.settings import Settings
+from sandbox_server.snapshots.keeper import Keeper
 from sandbox_server.snapshots.manager import SnapshotManager
 from sandbox_server.terminal.names import Names
 from sandbox_server.terminal.page import Page
@@ -137,6 +138,7 @@ async def service(
     engine = engine or _engine(settings, pace)
     namespaces = _leases(settings, event_store, event_feed, engine)
     reconciler = Reconciler(event_feed, event_store, engine, namespaces, settings.workers, pace)
+    keeper = Keeper(snapshots, event_feed, event_store, engine, namespaces, pace)
     found = Sandboxes(event_feed, engine, pace)
     execs = Execs(event_store, found, engine, pace, settings.execs_per_tenant)
     streams = Streams(execs, pace)
@@ -213,8 +215,9 @@ async def service(
 
         async with asyncio.TaskGroup() as group:
             reconciling = group.create_task(reconciler.run())
+            keeping = group.create_task(keeper.run())
             holding = group.create_task(namespaces.run())
-            working = [reconciling, holding]
+            working = [reconciling, keeping, holding]
             if pace.usage_interval:
                 working.append(group.create_task(measuring.run()))
             others = [

@@ -20,6 +20,8 @@ NAMES = frozenset(
         "before_answer",
         "before_act",
         "after_act",
+        "snapshot_before_act",
+        "snapshot_after_act",
         "kubernetes_before_write",
         "kubernetes_after_write",
         "local_folder_made",

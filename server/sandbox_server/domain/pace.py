@@ -39,6 +39,8 @@ class Pace:
     restart_recent: float = 60
     """For which the last end of a process is recent while the process that followed has not become ready. Longer than each
     of the kubelet's first three delays between restarts, 10, 20 and 40 s."""
+    snapshot_look_every: float = 1
+    """Between two looks at a snapshot that the storage takes or removes: no event tells of it, and it takes longer."""
     disruption_shown: float = 1
     """For which a disruption is reported at least, if the next pod is there before the disruption was observed: a person
     can see it."""

@@ -33,11 +33,12 @@ from sandbox_server.engines.kubernetes import (
     takeover,
     writer,
 )
+from sandbox_server.engines.kubernetes.snapshots import Snapshots
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Kubernetes
 
 
-class KubernetesEngine:
+class KubernetesEngine(Snapshots):
     """See `engines.Engine`."""
 
     def __init__(self, settings: Kubernetes, pace: Pace) -> None:

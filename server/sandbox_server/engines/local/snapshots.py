@@ -168,4 +168,4 @@ def _restore_failed(failure: Exception, from_snapshot: bool) -> Fault:
     if isinstance(failure, Gone):
         what = "the snapshot" if from_snapshot else "the disk of the other sandbox"
         return Fault(Reason.RESTORE_FAILED, f"{what} is gone: delete the sandbox and create it from another one")
-    return Fault(Reason.RESTORE_FAILED, _failed(failure).message)
+    return Fault(Reason.ENGINE_REFUSED, _failed(failure).message)

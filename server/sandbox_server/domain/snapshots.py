@@ -1,0 +1,127 @@
+"""The life of a snapshot: `decide` says what it is and what to do about it. Pure and level-triggered, as `lifecycle`."""
+
+import enum
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sandbox_server.domain.phase import DesiredState, Phase
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotReason, State, Taken
+
+
+class Act(enum.Enum):
+    """What the engine is to do."""
+
+    TAKE = "take"
+    DISCARD = "discard"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The snapshot as it is from now on, and what to do about it; None: nothing, or to wait."""
+
+    snapshot: Snapshot
+    act: Act | None = None
+
+
+MESSAGE_MOST = 4096
+"""Characters of a message, as of a sandbox."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a decision rests on beside the snapshot.
+
+    - `taken`: what the engine shows of it.
+    - `sandbox`: the one that it is of; None if that has ended.
+    - `start_generation`: that of the sandbox when its holder first looked at the snapshot.
+    - `needed_by`: the id of a sandbox whose disk is being made from it; empty if there is none.
+    """
+
+    taken: Taken
+    sandbox: Sandbox | None
+    start_generation: int
+    needed_by: str
+    now: datetime
+
+    @property
+    def has_run(self) -> bool:
+        """Whether something has run on the disk since the snapshot was asked for, of a sandbox that was STOPPED."""
+        sandbox = self.sandbox
+        if sandbox is None:
+            return False
+        starts = sandbox.desired is DesiredState.RUNNING or sandbox.start_generation != self.start_generation
+        stops = sandbox.desired is DesiredState.STOPPED and sandbox.status.phase is not Phase.STOPPED
+        return starts or stops
+
+
+def decide(snapshot: Snapshot, at: Facts) -> Decision:
+    """Returns what `snapshot` is and what to do about it."""
+    if snapshot.state is State.DELETED:
+        return Decision(snapshot)
+    ends = at.sandbox is None or at.sandbox.desired is DesiredState.DELETED
+    if ends and not snapshot.outlives_sandbox:
+        snapshot = replace(snapshot, asked_to_go=True)
+    if snapshot.asked_to_go:
+        return _going(snapshot, at)
+    match snapshot.state:
+        case State.CREATING:
+            return _creating(snapshot, at)
+        case State.READY if at.taken.state is not State.READY:
+            message = at.taken.message or "somebody else removed what the snapshot consists of"
+            return _failed(snapshot, at, SnapshotReason.LOST, message)
+        case State.FAILED:
+            return Decision(snapshot, _left(at))
+        case _:
+            return Decision(snapshot)
+
+
+def needs(sandbox: Sandbox, snapshot_uid: str) -> bool:
+    """Whether the disk of a sandbox is being made from a snapshot, or is yet to be."""
+    origin, volume = sandbox.origin, sandbox.status.volume
+    if origin is None or origin.snapshot_uid != snapshot_uid or sandbox.desired is DesiredState.DELETED:
+        return False
+    return sandbox.volume_uid == "" or (volume is not None and not volume.bound and sandbox.filled_generation == 0)
+
+
+def _going(snapshot: Snapshot, at: Facts) -> Decision:
+    if at.needed_by:
+        message = f"it goes when the disk of {at.needed_by} has been made from it"
+        return Decision(moved(snapshot, State.DELETING, SnapshotReason.DELETING, message, at.now))
+    if at.taken.state is State.DELETED:
+        return Decision(moved(snapshot, State.DELETED, SnapshotReason.DELETED, "removed", at.now))
+    going = moved(snapshot, State.DELETING, SnapshotReason.DELETING, "it is being removed", at.now)
+    return Decision(going, Act.DISCARD)
+
+
+def _creating(snapshot: Snapshot, at: Facts) -> Decision:
+    taken = at.taken
+    if taken.state is State.FAILED:
+        return _failed(snapshot, at, taken.reason, taken.message)
+    if snapshot.consistency is Consistency.STOPPED and at.has_run:
+        message = "the sandbox was started before its stopped disk was copied: stop it and take another snapshot"
+        return _failed(snapshot, at, SnapshotReason.NOT_STOPPED, message)
+    if taken.state is State.READY:
+        ready = moved(snapshot, State.READY, SnapshotReason.READY, taken.message, at.now)
+        return Decision(replace(ready, ready_time=at.now, used_bytes=taken.used_bytes))
+    if taken.state is State.CREATING and taken.reason is not SnapshotReason.ACCEPTED:
+        return Decision(moved(snapshot, State.CREATING, taken.reason, taken.message, at.now))
+    if at.sandbox is None or at.sandbox.volume_uid != snapshot.volume_uid:
+        message = "the disk was removed or replaced before it was copied"
+        return _failed(snapshot, at, SnapshotReason.DISK_GONE, message)
+    return Decision(snapshot, Act.TAKE)
+
+
+def _failed(snapshot: Snapshot, at: Facts, reason: SnapshotReason, message: str) -> Decision:
+    return Decision(moved(snapshot, State.FAILED, reason, message, at.now), _left(at))
+
+
+def _left(at: Facts) -> Act | None:
+    """A snapshot that has failed leaves nothing."""
+    return None if at.taken.state is State.DELETED else Act.DISCARD
+
+
+def moved(snapshot: Snapshot, state: State, reason: SnapshotReason, message: str, now: datetime) -> Snapshot:
+    """Returns a snapshot in another state, or in the same for another reason."""
+    since = snapshot.transition_time if state is snapshot.state else now
+    return replace(snapshot, state=state, reason=reason, message=message[:MESSAGE_MOST], transition_time=since)

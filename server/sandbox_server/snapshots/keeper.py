@@ -1,0 +1,221 @@
+"""The loop that has snapshots taken and removed: observe, decide, record, act, as the reconciler does with sandboxes."""
+
+import asyncio
+import collections
+import contextlib
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from sandbox_server import engines, failpoints, feed, store
+from sandbox_server.domain import errors
+from sandbox_server.domain.event import Event
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import DesiredState
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.snapshot import Snapshot, SnapshotEvent, SnapshotReason, State, Taken
+from sandbox_server.domain.snapshots import Act, Facts, decide, moved, needs
+from sandbox_server.leases import Leases
+from sandbox_server.reconciler.queue import Queue
+from sandbox_server.reconciler.workers import Workers
+
+WORKERS = 4
+"""Snapshots that are worked at once: an engine returns once the storage is asked, but for removals of this machine."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is remembered of a snapshot while this replica holds its namespace.
+
+    `start_generation`: that of its sandbox at the first look. `busy_since`: since when each try was refused or not answered.
+    """
+
+    uid: str
+    epoch: int
+    start_generation: int
+    busy_since: float | None = None
+
+
+class Keeper:
+    """Drives the storage to what the store holds of snapshots. Wake-ups are hints; the store and the resync are the truth."""
+
+    def __init__(
+        self,
+        snapshots: feed.Snapshots,
+        sandboxes: feed.Feed,
+        store: store.Store,
+        engine: engines.Snapshots,
+        leases: Leases,
+        pace: Pace,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._snapshots = snapshots
+        self._sandboxes = sandboxes
+        self._store = store
+        self._engine = engine
+        self._leases = leases
+        self._pace = pace
+        self._now = now
+        self._memories: dict[Key, _Memory] = {}
+        self._live: dict[Key, Snapshot] = {}
+        self._queue = Queue(pace)
+        self._workers = Workers("snapshot", self._queue, self._work, self._forget, WORKERS, pace)
+        snapshots.on_event(self._heard)
+        sandboxes.on_event(self._heard_of_sandbox)
+        leases.on_taken(self._taken)
+
+    @property
+    def outcomes(self) -> collections.Counter[tuple[str, str]]:
+        """Counts the looks at a snapshot by how they ended, with the reason of a refusal."""
+        return self._workers.outcomes
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._resyncing())
+                tasks.create_task(self._workers.run())
+        finally:
+            self._queue.close()
+
+    async def _resyncing(self) -> None:
+        while True:
+            with contextlib.suppress(errors.Unavailable):
+                for event in await self._snapshots.live():
+                    self._live.setdefault(event.snapshot.key, event.snapshot)
+            for key in self._live:
+                self._queue.add(key)
+            await asyncio.sleep(self._pace.resync)
+
+    def _taken(self, namespaces: Collection[str]) -> None:
+        """Queues every snapshot of namespaces that another replica held."""
+        for key in self._live:
+            if key.namespace in namespaces:
+                self._queue.add(key)
+
+    def _heard(self, event: SnapshotEvent) -> None:
+        key = event.snapshot.key
+        if event.snapshot.state is State.DELETED:
+            self._live.pop(key, None)
+        else:
+            self._live[key] = event.snapshot
+        self._queue.add(key)
+
+    def _heard_of_sandbox(self, event: Event) -> None:
+        """Queues the snapshots for which a change of a sandbox counts."""
+        sandbox = event.sandbox
+        ends = event.terminated or sandbox.desired is DesiredState.DELETED
+        for key, snapshot in self._live.items():
+            counts = ends or snapshot.state is State.CREATING
+            makes = sandbox.origin is not None and sandbox.origin.snapshot_uid == snapshot.uid
+            if (snapshot.sandbox_uid == sandbox.uid and counts) or (makes and snapshot.asked_to_go):
+                self._queue.add(key)
+
+    def _forget(self, key: Key) -> None:
+        self._queue.forget(key)
+        self._memories.pop(key, None)
+
+    async def _work(self, key: Key) -> None:
+        """Looks at a snapshot and does what is due. Raises what the engine and the store raise."""
+        epoch = self._leases.held(key.namespace)
+        event = await self._snapshots.last(key) if epoch else None
+        if event is None or event.snapshot.state is State.DELETED:
+            if epoch:
+                self._live.pop(key, None)
+            self._forget(key)
+            return
+        memory = self._memory(event.snapshot, epoch)
+        try:
+            event, act = await self._decide(event, memory, await self._engine.taken(event.snapshot))
+            if act is not None:
+                await self._act(event.snapshot, act)
+                event, _ = await self._decide(event, memory, await self._engine.taken(event.snapshot))
+        except (engines.Refused, engines.Unreachable) as failure:
+            await self._say_busy(event, memory, str(failure))
+            raise
+        memory.busy_since = None
+        if event.snapshot.state in (State.CREATING, State.DELETING):
+            self._queue.add_after(key, self._pace.snapshot_look_every)
+
+    async def _decide(self, event: SnapshotEvent, memory: _Memory, taken: Taken) -> tuple[SnapshotEvent, Act | None]:
+        """Decides and records. Returns the last event, and what to do."""
+        decision = decide(event.snapshot, self._facts(event.snapshot, memory, taken))
+        event = await self._save(event, decision.snapshot, memory)
+        if decision.act is not Act.DISCARD or not event.snapshot.asked_to_go:
+            return event, decision.act
+        # From here on no sandbox can be made from it. Those that are to be are all known once this replica has read so far.
+        sequence = await self._store.read(lambda reader: reader.sequence(), store.Lane.RECONCILER)
+        if self._sandboxes.sequence < sequence:
+            self._sandboxes.announce(sequence)
+            raise store.Stale
+        decision = decide(event.snapshot, self._facts(event.snapshot, memory, taken))
+        return await self._save(event, decision.snapshot, memory), decision.act
+
+    async def _act(self, snapshot: Snapshot, act: Act) -> None:
+        failpoints.hit("snapshot_before_act")
+        if act is Act.DISCARD:
+            await self._engine.discard(snapshot)
+        elif (sandbox := self._sandbox(snapshot)) is not None:
+            await self._engine.take(snapshot, sandbox)
+        failpoints.hit("snapshot_after_act")
+
+    async def _save(self, event: SnapshotEvent, after: Snapshot, memory: _Memory) -> SnapshotEvent:
+        """Records what has changed of a snapshot. Raises `store.Stale`."""
+        if after == event.snapshot:
+            return event
+        written = await self._snapshots.save(after, event.sequence, memory.epoch)
+        if after.state is not event.snapshot.state:
+            log.info(
+                "snapshot_changed",
+                snapshot=after.id,
+                namespace=after.namespace,
+                state=after.state.name,
+                reason=after.reason.name,
+                sequence=written.sequence,
+            )
+        return written
+
+    async def _say_busy(self, event: SnapshotEvent, memory: _Memory, message: str) -> None:
+        """Records that the storage cannot do what is due, if that has lasted."""
+        now = time.monotonic()
+        if memory.busy_since is None:
+            memory.busy_since = now
+        left = memory.busy_since + self._pace.busy_after - now
+        if left > 0:
+            self._queue.add_after(event.snapshot.key, left)
+        elif event.snapshot.state in (State.CREATING, State.DELETING):
+            busy = moved(event.snapshot, event.snapshot.state, SnapshotReason.BUSY, message, self._now())
+            await self._save(event, busy, memory)
+
+    def _memory(self, snapshot: Snapshot, epoch: int) -> _Memory:
+        memory = self._memories.get(snapshot.key)
+        if memory is None or (memory.uid, memory.epoch) != (snapshot.uid, epoch):
+            sandbox = self._sandbox(snapshot)
+            memory = _Memory(snapshot.uid, epoch, sandbox.start_generation if sandbox else 0)
+            self._memories[snapshot.key] = memory
+        return memory
+
+    def _facts(self, snapshot: Snapshot, memory: _Memory, taken: Taken) -> Facts:
+        needed_by = ""
+        if snapshot.asked_to_go:
+            makers = (one.id for one in self._sandboxes.catalogue.sandboxes() if needs(one, snapshot.uid))
+            needed_by = next(makers, "")
+        return Facts(
+            taken=taken,
+            sandbox=self._sandbox(snapshot),
+            start_generation=memory.start_generation,
+            needed_by=needed_by,
+            now=self._now(),
+        )
+
+    def _sandbox(self, snapshot: Snapshot) -> Sandbox | None:
+        """Returns the sandbox that a snapshot is of; None if it has ended."""
+        known = self._sandboxes.catalogue.get(Key(snapshot.namespace, snapshot.sandbox_id))
+        if known is None or known.event.sandbox.uid != snapshot.sandbox_uid:
+            return None
+        return known.event.sandbox
