@@ -258,6 +258,11 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
         for one in sandboxes()
         for status in (one.status, samples.status(phase=Phase.ERROR, reason=Reason.CRASH_LOOP))
     ]
+    origin = Origin("snap", Key("default", "other"), "disk")
+    everything += [
+        (dataclasses.replace(one, origin=origin), Observed(workload=workload(), volume=volume(uid="", bound=False)))
+        for one in sandboxes()
+    ]
     ends = [Disruption(f"pod-{one.name}", one, "words") for one in Reason if one.is_disruption]
     gone = samples.status(last_disruption=DisruptionStatus(Reason.EVICTED, "words", NOW, 2))
     everything += [
