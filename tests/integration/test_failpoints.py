@@ -57,6 +57,18 @@ LOCAL = [
     "local_entry_removed",
     "local_folder_removed",
 ]
+SNAPSHOTS = [
+    "snapshot_before_commit",
+    "snapshot_after_commit",
+    "snapshot_before_act",
+    "snapshot_after_act",
+    "local_copy_begun",
+    "local_copy_entry",
+    "local_copy_labelled",
+    "local_copy_made",
+    "local_disk_hidden",
+    "local_disk_entry_removed",
+]
 KUBERNETES = ["kubernetes_before_write", "kubernetes_after_write"]
 SHUTDOWN = [
     "shutdown_handed_over",
@@ -224,6 +236,59 @@ async def test_killed_at_a_failpoint_the_service_keeps_its_promises(
         assert [folder.name for folder in service.sandboxes()] == [B]
     finally:
         end_programs()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.fault(106)
+@crashes(*SNAPSHOTS)
+async def test_killed_at_a_failpoint_the_service_takes_restores_clones_and_removes_each_disk_once(
+    make_service: Callable[..., Service], name: str
+) -> None:
+    service = make_service("--resync", "1")
+
+    def home(sandbox_id: str) -> Path:
+        (folder,) = [one for one in service.sandboxes() if one.name == sandbox_id]
+        return folder / "volume" / "home"
+
+    def files(folder: Path) -> dict[str, str]:
+        return {str(one.relative_to(folder)): one.read_text() for one in folder.rglob("*") if one.is_file()}
+
+    killed = Killed(service, name)
+    try:
+        async with AsyncClient(service.address, contact_timeout=WITHIN, timeout=WITHIN) as client:
+
+            async def once(method: str, *words: Any, **payload: Any) -> Any:
+                """Makes a mutation, and repeats it with its request id once it has taken effect."""
+                payload["request_id"] = str(uuid.uuid4())
+                made = await getattr(client, method)(*words, **payload)
+                again = await getattr(client, method)(*words, **payload)
+                assert again.uid == made.uid
+                return made
+
+            await once("create", "demo", sandbox_id=A, spec=SPEC)
+            await client.wait_until(A, "RUNNING", timeout=WITHIN)
+            for number in range(20):
+                (home(A) / f"folder-{number % 3}").mkdir(exist_ok=True)
+                (home(A) / f"folder-{number % 3}" / f"{number}").write_text(f"{number}")
+            before = files(home(A))
+            taken = await client.wait_for_snapshot(await once("create_snapshot", A), timeout=WITHIN)
+            await once("clone", A, clone_id="crash-c")
+            (home(A) / "later").write_text("later")
+            await once("create", "demo", sandbox_id=B, snapshot_id=taken.snapshot_id, spec=SPEC)
+            await once("delete_snapshot", taken)
+            for one in (B, "crash-c"):
+                await client.wait_until(one, "RUNNING", timeout=WITHIN)
+            await client.wait_for_snapshot(taken, "DELETED", timeout=WITHIN)
+            assert files(home(B)) == before
+            assert {**before, **files(home("crash-c"))} == files(home("crash-c"))
+            assert len([one async for one in client.snapshots()]) == 0
+        await killed.end()
+    finally:
+        end_programs()
+    assert killed.kills > 0
+    data = service.sandboxes()[0].parents[2]
+    assert list(data.glob("snapshots/*/*")) == []
+    assert [one for one in data.glob("sandboxes/*/*/*") if one.name == "new" or one.name.startswith("going-")] == []
 
 
 @contextlib.asynccontextmanager

@@ -90,7 +90,7 @@ async def test_a_snapshot_is_taken_restored_and_removed(rig: LocalRig, client: A
 
 async def test_a_clone_has_the_disk_of_its_source(rig: LocalRig, client: AsyncClient) -> None:
     await running(rig)
-    await client.clone(A, new_sandbox_id=B)
+    await client.clone(A, clone_id=B)
     await rig.settled(B, Phase.RUNNING)
     assert (rig.ground.home(B) / "file").read_text() == "before"
     assert folders(rig) == []
@@ -171,7 +171,7 @@ async def test_a_restart_begins_copies_anew(rig: LocalRig, client: AsyncClient, 
     await running(rig)
     (rig.ground.home(A) / "large").write_bytes(os.urandom(LARGE))
     made = await client.create_snapshot(A)
-    await client.clone(A, new_sandbox_id=B)
+    await client.clone(A, clone_id=B)
     await rig.there(lambda: (rig.ground.folder(B) / "new").exists())
     await rig.restart()
     async with AsyncClient(f"127.0.0.1:{rig.port}", timeout=WITHIN) as again:
