@@ -111,8 +111,11 @@ class Demo:
             self.hold("it is the same process", (home.parents[1] / "main.process").read_text() == before)
             self.must("status", "demo-1")
             self.must("list")
+            self.disks(home)
             self.must("delete", "demo-1", "--yes", "--wait")
             self.hold("its directory is gone", not home.exists())
+            snapshots = self.folder / "data" / "snapshots" / "default"
+            self.until("its snapshot goes with it", lambda: not any(snapshots.iterdir()))
             refused = self.run("create", "--project", "Not_A_Label")
             self.hold(
                 "a bad name is refused with its field", "spec.project" in refused.stderr and refused.returncode == 2
@@ -128,6 +131,23 @@ class Demo:
         numbers = [int(line.split()[0]) for line in watched]
         self.hold("every change, in order", numbers == list(range(numbers[0], numbers[0] + len(numbers))))
         self.hold("the service ended with exit code 0", code == 0)
+
+    def disks(self, home: Path) -> None:
+        """Takes a snapshot of the disk of demo-1, whose home is given, restores it, and clones the sandbox."""
+
+        def work(sandbox_id: str) -> str:
+            return (home.parents[2] / sandbox_id / "volume" / "home" / "work.txt").read_text()
+
+        self.must("snapshot", "create", "demo-1", "--id", "before", "--wait")
+        self.say("change the file")
+        (home / "work.txt").write_text("my later work\n")
+        self.must("create", "--project", "demo", "--id", "demo-2", "--snapshot", "before", "--wait")
+        self.hold("the restored file is as it was", work("demo-2") == "my work\n")
+        self.must("clone", "demo-1", "--id", "demo-3", "--wait")
+        self.hold("the clone has the file as it is", work("demo-3") == "my later work\n")
+        self.must("snapshot", "list")
+        self.must("delete", "demo-2", "--yes", "--wait")
+        self.must("delete", "demo-3", "--yes", "--wait")
 
 
 def _get(url: str) -> str:

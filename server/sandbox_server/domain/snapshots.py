@@ -102,7 +102,8 @@ def _creating(snapshot: Snapshot, at: Facts) -> Decision:
         message = "the sandbox was started before its stopped disk was copied: stop it and take another snapshot"
         return _failed(snapshot, at, SnapshotReason.NOT_STOPPED, message)
     if taken.state is State.READY:
-        ready = moved(snapshot, State.READY, SnapshotReason.READY, taken.message, at.now)
+        message = taken.message or "the disk is copied"
+        ready = moved(snapshot, State.READY, SnapshotReason.READY, message, at.now)
         return Decision(replace(ready, ready_time=at.now, used_bytes=taken.used_bytes))
     if taken.state is State.CREATING and taken.reason is not SnapshotReason.ACCEPTED:
         return Decision(moved(snapshot, State.CREATING, taken.reason, taken.message, at.now))
