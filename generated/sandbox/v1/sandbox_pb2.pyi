@@ -273,6 +273,20 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     sets it; the service repeats it less and less often. The message names the manager of the field. With PHASE_RUNNING
     where the pod is ready all the same.
     """
+    REASON_VOLUME_EXPANDING: _Reason.ValueType  # 41
+    """Of CONDITION_TYPE_VOLUME_SIZED, and of no phase, as the next three are: the disk is growing. The message has what the
+    storage says of a try that failed.
+    """
+    REASON_VOLUME_EXPANDS_AT_START: _Reason.ValueType  # 42
+    """Of CONDITION_TYPE_VOLUME_SIZED: the disk has grown, and its file system grows with the next start of the pod; while a
+    pod runs, at once where the storage can do that. Stop and Start otherwise.
+    """
+    REASON_CLASS_NOT_EXPANDABLE: _Reason.ValueType  # 43
+    """Of CONDITION_TYPE_VOLUME_SIZED: disks of the storage class cannot grow. Take the size back; operators can allow it
+    (allowVolumeExpansion), and the service tries again some minutes later.
+    """
+    REASON_EXPANSION_INFEASIBLE: _Reason.ValueType  # 44
+    """Of CONDITION_TYPE_VOLUME_SIZED: the storage cannot make the disk that large. The message has its words. Ask for less."""
     REASON_VOLUME_RESTORING: _Reason.ValueType  # 52
     """The disk is being made from the snapshot or the disk that the sandbox was created from. Nothing runs before it is
     complete. No error: it takes the longer, the more is on the disk.
@@ -400,6 +414,20 @@ REASON_FIELD_CONFLICT: Reason.ValueType  # 40
 sets it; the service repeats it less and less often. The message names the manager of the field. With PHASE_RUNNING
 where the pod is ready all the same.
 """
+REASON_VOLUME_EXPANDING: Reason.ValueType  # 41
+"""Of CONDITION_TYPE_VOLUME_SIZED, and of no phase, as the next three are: the disk is growing. The message has what the
+storage says of a try that failed.
+"""
+REASON_VOLUME_EXPANDS_AT_START: Reason.ValueType  # 42
+"""Of CONDITION_TYPE_VOLUME_SIZED: the disk has grown, and its file system grows with the next start of the pod; while a
+pod runs, at once where the storage can do that. Stop and Start otherwise.
+"""
+REASON_CLASS_NOT_EXPANDABLE: Reason.ValueType  # 43
+"""Of CONDITION_TYPE_VOLUME_SIZED: disks of the storage class cannot grow. Take the size back; operators can allow it
+(allowVolumeExpansion), and the service tries again some minutes later.
+"""
+REASON_EXPANSION_INFEASIBLE: Reason.ValueType  # 44
+"""Of CONDITION_TYPE_VOLUME_SIZED: the storage cannot make the disk that large. The message has its words. Ask for less."""
 REASON_VOLUME_RESTORING: Reason.ValueType  # 52
 """The disk is being made from the snapshot or the disk that the sandbox was created from. Nothing runs before it is
 complete. No error: it takes the longer, the more is on the disk.
@@ -460,6 +488,10 @@ class _ConditionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conditi
     """The pod is ready."""
     CONDITION_TYPE_ENV_APPLIED: _ConditionType.ValueType  # 5
     """The running pod has the current environment."""
+    CONDITION_TYPE_VOLUME_SIZED: _ConditionType.ValueType  # 6
+    """The disk is as large as the spec asks. While it is not, the reason says where its growth stands, and the sandbox goes on
+    running with the disk as it is.
+    """
 
 class ConditionType(_ConditionType, metaclass=_ConditionTypeEnumTypeWrapper):
     """ConditionType is one aspect of a sandbox that is true, false or unknown."""
@@ -476,6 +508,10 @@ CONDITION_TYPE_READY: ConditionType.ValueType  # 4
 """The pod is ready."""
 CONDITION_TYPE_ENV_APPLIED: ConditionType.ValueType  # 5
 """The running pod has the current environment."""
+CONDITION_TYPE_VOLUME_SIZED: ConditionType.ValueType  # 6
+"""The disk is as large as the spec asks. While it is not, the reason says where its growth stands, and the sandbox goes on
+running with the disk as it is.
+"""
 Global___ConditionType: _TypeAlias = ConditionType  # noqa: Y015
 
 class _ConditionStatus:
@@ -725,7 +761,7 @@ Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
 class Storage(_message.Message):
-    """Storage is the disk on /home/agent. It is fixed for the life of the disk."""
+    """Storage is the disk on /home/agent. All but its size is fixed for the life of the disk."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -734,7 +770,7 @@ class Storage(_message.Message):
     ACCESS_MODE_FIELD_NUMBER: _builtins.int
     size: _builtins.str
     """Its size in bytes as a Kubernetes quantity in any form (`5Gi`): at least 1, at most 64Ti. Empty: the service's
-    default.
+    default. UpdateSandbox makes it larger.
     """
     storage_class: _builtins.str
     """The storage class, a DNS name: the service's default or another that its operators allow (allowed-storage-classes).
@@ -1058,12 +1094,17 @@ class Condition(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TRANSITION_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     type: Global___ConditionType.ValueType
     """Which aspect."""
     status: Global___ConditionStatus.ValueType
     """Whether it holds."""
     reason: Global___Reason.ValueType
     """Why. REASON_READY if it holds."""
+    message: _builtins.str
+    """The words of the cluster or its storage about why it does not hold, at most 1024 characters. Of
+    CONDITION_TYPE_VOLUME_SIZED; empty where there are none.
+    """
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
         """When `status` last changed."""
@@ -1075,10 +1116,11 @@ class Condition(_message.Message):
         status: Global___ConditionStatus.ValueType = ...,
         reason: Global___Reason.ValueType = ...,
         transition_time: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["transition_time", b"transition_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "status", b"status", "transition_time", b"transition_time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "status", b"status", "transition_time", b"transition_time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1166,7 +1208,7 @@ class Volume(_message.Message):
     name: _builtins.str
     """The name of the claim or directory."""
     size: _builtins.str
-    """Its size as a Kubernetes quantity."""
+    """The size that the disk has, as a Kubernetes quantity. What was asked for is `storage_size` of the status."""
     bound: _builtins.bool
     """Whether it is bound and not being removed."""
     def __init__(
@@ -2054,10 +2096,10 @@ class UpdateSandboxRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change, by their names in SandboxSpec. Required. It takes `labels`, `annotations`, `image`, `command`,
         `args`, `ports`, `resources`, `resources.cpu_request`, `resources.cpu_limit`, `resources.memory_request`,
-        `resources.memory_limit`, `readiness` and `grace_period_seconds`, each once, and no part of a field together with that
-        field. Lists and maps are replaced as a whole. A member of `resources` that is not named keeps its value. `project`,
-        `storage`, `runtime_class` and `copy_image_home` are fixed when the sandbox is created; UpdateEnvVars changes the
-        environment.
+        `resources.memory_limit`, `storage.size`, `readiness` and `grace_period_seconds`, each once, and no part of a field
+        together with that field. Lists and maps are replaced as a whole. A member of `resources` that is not named keeps its
+        value. `project`, all of `storage` but its size, `runtime_class` and `copy_image_home` are fixed when the sandbox is
+        created; UpdateEnvVars changes the environment.
         """
 
     def __init__(
@@ -2102,7 +2144,8 @@ class UpdateSandboxResponse(_message.Message):
 
     @_builtins.property
     def pending(self) -> _field_mask_pb2.FieldMask:
-        """The paths of update_mask that wait for a restart of the sandbox. With DESIRED_STATE_RUNNING the service restarts it
+        """The paths of update_mask that do not hold yet. `storage.size` waits until the disk has grown
+        (CONDITION_TYPE_VOLUME_SIZED); the others wait for a restart of the sandbox. With DESIRED_STATE_RUNNING the service restarts it
         now: they hold once it is PHASE_RUNNING with an observed_generation of at least `generation` in this answer's status.
         With DESIRED_STATE_STOPPED they hold after the next Start.
         """

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sandbox_server.engines.local import copying
 from sandbox_server.engines.local.disk import Disk, Gone
 
 DEEP, NAME = 150, "deep" * 10

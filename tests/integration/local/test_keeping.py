@@ -74,11 +74,7 @@ async def test_a_snapshot_is_taken_restored_and_removed(rig: LocalRig, client: A
     assert (rig.ground.home(B) / "file").read_text() == "before"
     assert (rig.ground.home(A) / "file").read_text() == "after"
     assert Reason.VOLUME_RESTORING in [one.status.reason for one in rig.history if one.id == B]
-    assert {one.status.phase for one in rig.history if one.id == B} <= {
-        Phase.CREATING,
-        Phase.STARTING,
-        Phase.RUNNING,
-    }
+    assert {one.status.phase for one in rig.history if one.id == B} <= {Phase.CREATING, Phase.STARTING, Phase.RUNNING}
     await client.delete_snapshot(taken)
     assert reason(await state(client, taken, "DELETED")) == "DELETED"
     assert folders(rig) == []

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "snapshots"
-down_revision = "starts"
+down_revision = "legacy"
 branch_labels = None
 depends_on = None
 
