@@ -10,7 +10,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import snapshot_pb2
 from sandbox_client import AsyncClient
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.engines.local import copying
+from sandbox_server.engines.local import contents
 
 from tests.support.local import LocalRig
 from tests.support.waiting import PATIENCE
@@ -33,7 +33,7 @@ async def client(rig: LocalRig) -> AsyncIterator[AsyncClient]:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a copy of a large file take long."""
-    monkeypatch.setattr(copying, "_CHUNK", 10)
+    monkeypatch.setattr(contents, "CHUNK", 10)
 
 
 async def running(rig: LocalRig, name: str = A, text: str = "before") -> None:

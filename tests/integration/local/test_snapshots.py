@@ -14,7 +14,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Origin, Sandbox
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
-from sandbox_server.engines.local import copying
+from sandbox_server.engines.local import contents
 from sandbox_server.engines.local.engine import LocalEngine
 
 from tests.support import samples
@@ -165,7 +165,7 @@ async def test_a_service_that_stops_cuts_a_copy_off_and_the_next_makes_it_anew(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox = await world.disk(A)
-    monkeypatch.setattr(copying, "_CHUNK", 1)
+    monkeypatch.setattr(contents, "CHUNK", 1)
     (world.home(A) / "large").write_bytes(b"x" * 2_000_000)
     snapshot = snapshot_of(sandbox)
     await world.engine.take(snapshot, sandbox)
@@ -182,7 +182,7 @@ async def test_a_service_that_stops_cuts_a_copy_off_and_the_next_makes_it_anew(
 
 async def test_a_snapshot_is_discarded_while_it_is_copied(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = await world.disk(A)
-    monkeypatch.setattr(copying, "_CHUNK", 1)
+    monkeypatch.setattr(contents, "CHUNK", 1)
     (world.home(A) / "large").write_bytes(b"x" * 2_000_000)
     snapshot = snapshot_of(sandbox)
     await world.engine.take(snapshot, sandbox)
@@ -264,7 +264,7 @@ async def test_a_restore_that_failed_is_tried_again_and_says_the_failure_meanwhi
 async def test_a_sandbox_is_deleted_while_its_disk_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source = await world.disk(A)
     (world.home(A) / "large").write_bytes(b"x" * 2_000_000)
-    monkeypatch.setattr(copying, "_CHUNK", 1)
+    monkeypatch.setattr(contents, "CHUNK", 1)
     made = restored(Origin("", source.key, source.volume_uid))
     await world.engine.apply(made, {}, 1)
     gone = dataclasses.replace(made, desired=DesiredState.DELETED)
@@ -278,7 +278,7 @@ async def test_a_sandbox_is_deleted_while_its_disk_is_made(world: World, monkeyp
 async def test_a_restore_that_was_cut_off_is_begun_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source = await world.disk(A)
     (world.home(A) / "large").write_bytes(b"x" * 2_000_000)
-    monkeypatch.setattr(copying, "_CHUNK", 1)
+    monkeypatch.setattr(contents, "CHUNK", 1)
     made = restored(Origin("", source.key, source.volume_uid))
     await world.engine.apply(made, {}, 1)
     await world.until((world.ground.folder(B) / "new").exists)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sandbox_server.domain.phase import DesiredState, Phase
@@ -27,8 +28,8 @@ GONE = Taken(state=State.FAILED, reason=SnapshotReason.STORAGE_FAILED, message="
 S, R = State, SnapshotReason
 
 
-def snapshot(state: State = S.CREATING, **changes: object) -> Snapshot:
-    fields = {"uid": "snap", "sandbox_uid": "box", "volume_uid": "disk", "state": state, "reason": R.ACCEPTED}
+def snapshot(state: State = S.CREATING, **changes: Any) -> Snapshot:
+    fields: dict[str, Any] = {"uid": "snap", "sandbox_uid": "box", "volume_uid": "disk", "state": state, "reason": R.ACCEPTED}
     defaults = {"consistency": Consistency.CRASH, "outlives_sandbox": False, "asked_to_go": False}
     return samples.snapshot(**(fields | defaults | changes))
 

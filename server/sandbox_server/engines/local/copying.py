@@ -8,19 +8,15 @@ which is open, and stays what it was when it was found.
 import collections
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sandbox_server import failpoints
+from sandbox_server.engines.local.contents import Contents
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_FICLONE = 0x40049409
-_CHUNK = 16 << 20
-"""Bytes that are copied between two questions whether to go on: a disk takes them within a second."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What the opening of a directory says that was there a moment ago, and was removed or replaced."""
 
@@ -58,7 +54,7 @@ class Copying:
         self._links = links
         self._check = check
         self._device = os.fstat(source).st_dev
-        self._clones = True
+        self._contents = Contents(check)
         self._copied = Copied()
 
     def run(self) -> Copied:
@@ -174,38 +170,10 @@ class Copying:
             _closed(os.open(f"/proc/self/fd/{found}", os.O_RDONLY)) as reading,
             _closed(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=target)) as writing,
         ):
-            if not self._cloned(reading, writing):
-                self._content(reading, writing)
+            self._contents.copy(reading, writing)
             status = os.fstat(reading)
             self._copied.used += status.st_blocks * 512
             self._describe(reading, writing, status)
-
-    def _cloned(self, reading: int, writing: int) -> bool:
-        """Has the file system share the content of a file, where it can."""
-        if not self._clones:
-            return False
-        try:
-            fcntl.ioctl(writing, _FICLONE, reading)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise
-            # Others are about this one file.
-            self._clones = error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS)
-            return False
-        return True
-
-    def _content(self, reading: int, writing: int) -> None:
-        """Copies the content of a file without its holes, up to where it ended at first, or ends now."""
-        size = os.fstat(reading).st_size
-        at = 0
-        while (found := _data(reading, at)) is not None and at < size:
-            at, until = found
-            until = min(until, size)
-            while at < until:
-                self._check()
-                count = _chunk(reading, writing, min(_CHUNK, until - at), at)
-                at = at + count if count else size
-        os.ftruncate(writing, min(size, os.fstat(reading).st_size))
 
     def _special(self, found: int, status: os.stat_result, target: int, name: str) -> bool:
         """Makes a link, a FIFO, a socket or a device. Returns False if this process may not."""
@@ -283,26 +251,3 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error
-
-
-def _data(file: int, at: int) -> tuple[int, int] | None:
-    """Returns where the next data of a file begins and ends; None if there is none."""
-    try:
-        begin = os.lseek(file, at, os.SEEK_DATA)
-        return begin, os.lseek(file, begin, os.SEEK_HOLE)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return None
-
-
-def _chunk(reading: int, writing: int, most: int, at: int) -> int:
-    """Copies at most so many bytes, at the same place in both files. Returns their number; 0 at the end."""
-    try:
-        return os.copy_file_range(reading, writing, most, at, at)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise
-    # Between file systems, and on some that have no such call.
-    os.lseek(writing, at, os.SEEK_SET)
-    return os.sendfile(writing, reading, at, most)
