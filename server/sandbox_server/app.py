@@ -103,6 +103,7 @@ class Service:
     snapshots: feed.Snapshots
     engine: engines.Engine
     reconciler: Reconciler
+    keeper: Keeper
     manager: manager.StatefulSetManager
     server: Server
     port: int
@@ -234,6 +235,7 @@ async def service(
                 snapshots=snapshots,
                 engine=engine,
                 reconciler=reconciler,
+                keeper=keeper,
                 manager=sandboxes,
                 server=server,
                 port=port,

@@ -74,6 +74,10 @@ class Keeper:
         """Counts the looks at a snapshot by how they ended, with the reason of a refusal."""
         return self._workers.outcomes
 
+    def wake(self, key: Key) -> None:
+        """Queues a snapshot that may have changed."""
+        self._queue.add(key)
+
     async def run(self) -> None:
         """Works until it is cancelled."""
         try:

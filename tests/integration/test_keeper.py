@@ -1,0 +1,166 @@
+"""The keeper over an engine that does what a test tells it: what it says of failures, and when it asks again."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox.v1 import snapshot_pb2
+from sandbox_client import AsyncClient
+from sandbox_server import app, engines, store
+from sandbox_server.domain.event import OBSERVED
+from sandbox_server.domain.observed import Fault
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
+from sandbox_server.settings import Settings
+
+from tests.support.blind import BlindEngine
+from tests.support.waiting import PATIENCE
+
+WITHIN = 10 * PATIENCE
+NOTHING = Taken(state=State.DELETED, reason=SnapshotReason.DELETED)
+COPYING = Taken(state=State.CREATING, reason=SnapshotReason.COPYING)
+READY = Taken(state=State.READY, reason=SnapshotReason.READY, used_bytes=5)
+REFUSED = engines.Refused(Fault(Reason.ENGINE_REFUSED, "no snapshots today"))
+UNREACHABLE = engines.Unreachable("no answer")
+
+
+class Engine(BlindEngine):
+    """Shows `shown` of every snapshot, or raises it; a `take` or a `discard` changes it to what comes of it, or raises that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: Taken | Exception = NOTHING
+        self.takes: Taken | Exception = COPYING
+        self.discards: Taken | Exception = NOTHING
+        self.asked: list[str] = []
+
+    def _become(self, act: str, what: Taken | Exception) -> None:
+        self.asked.append(act)
+        if isinstance(what, Exception):
+            raise what
+        self.shown = what
+
+    async def taken(self, snapshot: Snapshot) -> Taken:
+        if isinstance(self.shown, Exception):
+            raise self.shown
+        return self.shown
+
+    async def take(self, snapshot: Snapshot, sandbox: Sandbox) -> None:
+        self._become("take", self.takes)
+
+    async def discard(self, snapshot: Snapshot) -> None:
+        self._become("discard", self.discards)
+
+
+class World:
+    def __init__(self, running: app.Service, engine: Engine, client: AsyncClient) -> None:
+        self.running = running
+        self.engine = engine
+        self.client = client
+
+    async def snapshot(self) -> snapshot_pb2.Snapshot:
+        """Asks for a snapshot of a sandbox that has a disk."""
+        await self.client.create("demo", sandbox_id="a")
+
+        def write(reader: store.Reader) -> store.Write:
+            last = reader.last(Key("default", "a"))
+            assert last is not None
+            return store.Write(dataclasses.replace(last.sandbox, volume_uid="disk"), last.sequence, OBSERVED)
+
+        await self.running.store.write(write)
+        return await self.client.create_snapshot("a", outlives_sandbox=True)
+
+    async def shows(self, snapshot: snapshot_pb2.Snapshot, state: str, reason: str) -> snapshot_pb2.Snapshot:
+        """The snapshot once callers are shown this."""
+        wanted = (
+            snapshot_pb2.SnapshotState.Value(f"SNAPSHOT_STATE_{state}"),
+            snapshot_pb2.SnapshotReason.Value(f"SNAPSHOT_REASON_{reason}"),
+        )
+        async with asyncio.timeout(WITHIN):
+            while True:
+                found = await self.client.get_snapshot(snapshot)
+                if (found.state, found.reason) == wanted:
+                    return found
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    pace = dataclasses.replace(Pace().faster(20), busy_after=0.2)
+    settings = Settings(listen="127.0.0.1:0", data_dir=tmp_path).model_copy(update={"base_pace": pace})
+    engine: Any = Engine()
+    async with app.service(settings, engine=engine) as running, AsyncClient(f"127.0.0.1:{running.port}") as client:
+        yield World(running, engine, client)
+
+
+async def test_what_the_storage_shows_is_looked_at_until_it_is_there(world: World) -> None:
+    made = await world.snapshot()
+    await world.shows(made, "CREATING", "COPYING")
+    world.engine.shown = READY
+    assert (await world.shows(made, "READY", "READY")).used_bytes == 5
+    assert world.engine.asked == ["take"]
+
+
+@pytest.mark.parametrize("failure", [REFUSED, UNREACHABLE], ids=["refused", "unreachable"])
+async def test_a_take_that_cannot_be_done_is_said_once_it_lasts_and_tried_again(
+    world: World, failure: Exception
+) -> None:
+    world.engine.takes = failure
+    made = await world.snapshot()
+    assert str(failure) in (await world.shows(made, "CREATING", "BUSY")).message
+    world.engine.takes = READY
+    await world.shows(made, "READY", "READY")
+    assert set(world.engine.asked) == {"take"}
+
+
+async def test_a_storage_that_cannot_be_asked_changes_no_snapshot_that_is_there(world: World) -> None:
+    world.engine.takes = READY
+    made = await world.snapshot()
+    await world.shows(made, "READY", "READY")
+    sequence = world.running.snapshots.sequence
+    world.engine.shown = UNREACHABLE
+    world.running.keeper.wake(Key("default", made.snapshot_id))
+    async with asyncio.timeout(WITHIN):
+        while world.running.keeper.outcomes["unreachable", ""] < 5:
+            await asyncio.sleep(0.01)
+    assert world.running.snapshots.sequence == sequence
+
+
+async def test_a_removal_that_cannot_be_done_is_said_once_it_lasts_and_tried_again(world: World) -> None:
+    world.engine.takes = READY
+    made = await world.snapshot()
+    await world.shows(made, "READY", "READY")
+    world.engine.discards = REFUSED
+    await world.client.delete_snapshot(made)
+    await world.shows(made, "DELETING", "BUSY")
+    world.engine.discards = NOTHING
+    await world.shows(made, "DELETED", "DELETED")
+
+
+async def test_a_removal_goes_on_until_there_is_nothing(world: World) -> None:
+    world.engine.takes = READY
+    made = await world.snapshot()
+    await world.shows(made, "READY", "READY")
+    world.engine.discards = READY
+    await world.client.delete_snapshot(made)
+    async with asyncio.timeout(WITHIN):
+        while world.engine.asked.count("discard") < 3:
+            await asyncio.sleep(0.01)
+    assert (await world.client.get_snapshot(made)).state == snapshot_pb2.SNAPSHOT_STATE_DELETING
+    world.engine.discards = NOTHING
+    await world.shows(made, "DELETED", "DELETED")
+
+
+async def test_a_failed_copy_leaves_nothing_in_the_storage(world: World) -> None:
+    world.engine.takes = Taken(state=State.FAILED, reason=SnapshotReason.NO_SPACE, message="full")
+    made = await world.snapshot()
+    assert (await world.shows(made, "FAILED", "NO_SPACE")).message == "full"
+    async with asyncio.timeout(WITHIN):
+        while world.engine.shown != NOTHING:
+            await asyncio.sleep(0.01)
+    assert world.engine.asked == ["take", "discard"]
