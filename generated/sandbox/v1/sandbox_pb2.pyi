@@ -2951,7 +2951,8 @@ Global___Access: _TypeAlias = Access  # noqa: Y015
 @_typing.final
 class Limits(_message.Message):
     """Limits are the limits that callers meet; they are the same for all tenants. 0: a service of an earlier release, which does
-    not say. There are no quotas of a tenant: the service limits neither the number of its sandboxes nor what they use in all.
+    not say. The service limits the number of a tenant's snapshots (TOO_MANY_SNAPSHOTS), and neither that of its sandboxes nor what
+    they use in all.
     The quota of a namespace in the cluster holds: a sandbox that exceeds it has REASON_QUOTA_EXCEEDED.
     """
 

@@ -10,7 +10,7 @@ from sandbox_server.domain import lifecycle, mutations, rules, status
 from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Adopted, DisruptionStatus, Key, Sandbox
+from sandbox_server.domain.sandbox import Adopted, DisruptionStatus, Key, Origin, Sandbox
 from sandbox_server.domain.situation import Situation
 
 from tests.support import samples
