@@ -99,8 +99,8 @@ class Service:
     """
 
     store: store.Store
-    feed: feed.Feed
     snapshots: feed.Snapshots
+    feed: feed.Feed
     engine: engines.Engine
     reconciler: Reconciler
     keeper: Keeper
