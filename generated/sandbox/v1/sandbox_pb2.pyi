@@ -287,6 +287,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_EXPANSION_INFEASIBLE: _Reason.ValueType  # 44
     """Of CONDITION_TYPE_VOLUME_SIZED: the storage cannot make the disk that large. The message has its words. Ask for less."""
+    REASON_DISK_NOT_MEASURED: _Reason.ValueType  # 50
+    """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
+    without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
+    """
+    REASON_DISK_FULL_SOON: _Reason.ValueType  # 51
+    """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: the disk will soon take no more files. Remove some,
+    or give it a larger disk (UpdateSandbox).
+    """
     REASON_VOLUME_RESTORING: _Reason.ValueType  # 52
     """The disk is being made from the snapshot or the disk that the sandbox was created from. Nothing runs before it is
     complete. No error: it takes the longer, the more is on the disk.
@@ -428,6 +436,14 @@ REASON_CLASS_NOT_EXPANDABLE: Reason.ValueType  # 43
 """
 REASON_EXPANSION_INFEASIBLE: Reason.ValueType  # 44
 """Of CONDITION_TYPE_VOLUME_SIZED: the storage cannot make the disk that large. The message has its words. Ask for less."""
+REASON_DISK_NOT_MEASURED: Reason.ValueType  # 50
+"""Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
+without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
+"""
+REASON_DISK_FULL_SOON: Reason.ValueType  # 51
+"""Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: the disk will soon take no more files. Remove some,
+or give it a larger disk (UpdateSandbox).
+"""
 REASON_VOLUME_RESTORING: Reason.ValueType  # 52
 """The disk is being made from the snapshot or the disk that the sandbox was created from. Nothing runs before it is
 complete. No error: it takes the longer, the more is on the disk.
@@ -492,6 +508,11 @@ class _ConditionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conditi
     """The disk is as large as the spec asks. While it is not, the reason says where its growth stands, and the sandbox goes on
     running with the disk as it is.
     """
+    CONDITION_TYPE_DISK_NEARLY_FULL: _ConditionType.ValueType  # 8
+    """At least 90 % of the bytes or of the inodes of the disk were used when the service last measured it, as it does for
+    running sandboxes every usage-interval. Becomes false below 85 %. Of a sandbox that does not run, it stays as it was.
+    Unlike the others, this condition is well where it is false.
+    """
 
 class ConditionType(_ConditionType, metaclass=_ConditionTypeEnumTypeWrapper):
     """ConditionType is one aspect of a sandbox that is true, false or unknown."""
@@ -511,6 +532,11 @@ CONDITION_TYPE_ENV_APPLIED: ConditionType.ValueType  # 5
 CONDITION_TYPE_VOLUME_SIZED: ConditionType.ValueType  # 6
 """The disk is as large as the spec asks. While it is not, the reason says where its growth stands, and the sandbox goes on
 running with the disk as it is.
+"""
+CONDITION_TYPE_DISK_NEARLY_FULL: ConditionType.ValueType  # 8
+"""At least 90 % of the bytes or of the inodes of the disk were used when the service last measured it, as it does for
+running sandboxes every usage-interval. Becomes false below 85 %. Of a sandbox that does not run, it stays as it was.
+Unlike the others, this condition is well where it is false.
 """
 Global___ConditionType: _TypeAlias = ConditionType  # noqa: Y015
 
@@ -1100,7 +1126,7 @@ class Condition(_message.Message):
     status: Global___ConditionStatus.ValueType
     """Whether it holds."""
     reason: Global___Reason.ValueType
-    """Why. REASON_READY if it holds."""
+    """Why. REASON_READY if it holds; of CONDITION_TYPE_DISK_NEARLY_FULL, if it does not."""
     message: _builtins.str
     """The words of the cluster or its storage about why it does not hold, at most 1024 characters. Of
     CONDITION_TYPE_VOLUME_SIZED; empty where there are none.
