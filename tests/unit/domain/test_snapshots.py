@@ -29,7 +29,13 @@ S, R = State, SnapshotReason
 
 
 def snapshot(state: State = S.CREATING, **changes: Any) -> Snapshot:
-    fields: dict[str, Any] = {"uid": "snap", "sandbox_uid": "box", "volume_uid": "disk", "state": state, "reason": R.ACCEPTED}
+    fields: dict[str, Any] = {
+        "uid": "snap",
+        "sandbox_uid": "box",
+        "volume_uid": "disk",
+        "state": state,
+        "reason": R.ACCEPTED,
+    }
     defaults = {"consistency": Consistency.CRASH, "outlives_sandbox": False, "asked_to_go": False}
     return samples.snapshot(**(fields | defaults | changes))
 
