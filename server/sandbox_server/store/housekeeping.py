@@ -88,7 +88,6 @@ def trim_snapshots(connection: sa.Connection, before: datetime) -> bool:
     ended = sa.and_(snapshot.state == State.DELETED.name, snapshot.sequence <= last)
     connection.execute(sa.delete(tables.SNAPSHOT).where(ended))
     connection.execute(sa.update(tables.SNAPSHOT_LOG).values(trimmed_sequence=last))
-    failpoints.hit("trimmed_before_commit")
     return bool(last == log.trimmed_sequence + PAGE)
 
 
