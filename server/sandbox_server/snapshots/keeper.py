@@ -21,6 +21,7 @@ from sandbox_server.domain.snapshots import Act, Facts, decide, moved, needs
 from sandbox_server.leases import Leases
 from sandbox_server.reconciler.queue import Queue
 from sandbox_server.reconciler.workers import Workers
+from sandbox_server.snapshots.known import Known
 
 WORKERS = 4
 """Snapshots that are worked at once: an engine returns once the storage is asked, but for removals of this machine."""
@@ -62,7 +63,7 @@ class Keeper:
         self._pace = pace
         self._now = now
         self._memories: dict[Key, _Memory] = {}
-        self._live: dict[Key, Snapshot] = {}
+        self._known = Known()
         self._queue = Queue(pace)
         self._workers = Workers("snapshot", self._queue, self._work, self._forget, WORKERS, pace)
         snapshots.on_event(self._heard)
@@ -91,34 +92,33 @@ class Keeper:
         while True:
             with contextlib.suppress(errors.Unavailable):
                 for event in await self._snapshots.live():
-                    self._live.setdefault(event.snapshot.key, event.snapshot)
-            for key in self._live:
+                    # What was heard meanwhile is newer.
+                    if event.snapshot.key not in self._known:
+                        self._known.put(event.snapshot)
+            for key in self._known:
                 self._queue.add(key)
             await asyncio.sleep(self._pace.resync)
 
     def _taken(self, namespaces: Collection[str]) -> None:
         """Queues every snapshot of namespaces that another replica held."""
-        for key in self._live:
+        for key in self._known:
             if key.namespace in namespaces:
                 self._queue.add(key)
 
     def _heard(self, event: SnapshotEvent) -> None:
-        key = event.snapshot.key
-        if event.snapshot.state is State.DELETED:
-            self._live.pop(key, None)
-        else:
-            self._live[key] = event.snapshot
-        self._queue.add(key)
+        self._known.put(event.snapshot)
+        self._queue.add(event.snapshot.key)
 
     def _heard_of_sandbox(self, event: Event) -> None:
         """Queues the snapshots for which a change of a sandbox counts."""
         sandbox = event.sandbox
         ends = event.terminated or sandbox.desired is DesiredState.DELETED
-        for key, snapshot in self._live.items():
-            counts = ends or snapshot.state is State.CREATING
-            makes = sandbox.origin is not None and sandbox.origin.snapshot_uid == snapshot.uid
-            if (snapshot.sandbox_uid == sandbox.uid and counts) or (makes and snapshot.asked_to_go):
-                self._queue.add(key)
+        for snapshot in self._known.of(sandbox.uid):
+            if ends or snapshot.state is State.CREATING:
+                self._queue.add(snapshot.key)
+        for snapshot in self._known.of(sandbox.origin.snapshot_uid) if sandbox.origin else ():
+            if snapshot.asked_to_go:
+                self._queue.add(snapshot.key)
 
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)
@@ -130,7 +130,7 @@ class Keeper:
         event = await self._snapshots.last(key) if epoch else None
         if event is None or event.snapshot.state is State.DELETED:
             if epoch:
-                self._live.pop(key, None)
+                self._known.forget(key)
             self._forget(key)
             return
         memory = self._memory(event.snapshot, epoch)
