@@ -37,6 +37,11 @@ class Log:
     ) -> SnapshotEvent:
         return await self.log.write(lambda _: store.SnapshotWrite(snapshot, decided_on), request)
 
+    async def events(self) -> list[SnapshotEvent]:
+        """All events of the log."""
+        await self.log.follow()
+        return await self.log.events(0, 9)
+
     async def change(self, event: SnapshotEvent, **changes: Any) -> SnapshotEvent:
         return await self.save(dataclasses.replace(event.snapshot, **changes), event.sequence)
 
@@ -60,8 +65,7 @@ async def test_what_is_recorded_is_read_back_the_same_and_heard_in_order(log: Lo
     assert await log.log.last(NAPPED) == ready
     assert await log.log.live() == await log.log.live(["default"]) == [ready]
     assert await log.log.live(["elsewhere"]) == []
-    await log.log.follow()
-    assert log.heard == await log.log.events(0, 9) == [made, ready]
+    assert await log.events() == log.heard == [made, ready]
 
 
 @BOTH_DATABASES
@@ -70,7 +74,7 @@ async def test_snapshots_leave_the_log_of_sandboxes_alone(log: Log) -> None:
     await log.save(samples.snapshot())
     changed = await log.opened.update(samples.changed(sandbox, status=samples.status(restart_count=1)))
     assert (changed.sequence, await log.opened.store.load()) == (2, (2, [changed]))
-    assert [one.sequence for one in await log.log.events(0, 9)] == [1]
+    assert [one.sequence for one in await log.events()] == [1]
 
 
 @BOTH_DATABASES
@@ -81,14 +85,14 @@ async def test_a_write_that_was_decided_on_an_older_event_is_stale(log: Log) -> 
         await log.change(made, state=State.FAILED)
     with pytest.raises(store.Stale):
         await log.save(samples.snapshot(uid="another"))
-    assert [one.snapshot.state for one in await log.log.events(0, 9)] == [State.CREATING, State.READY]
+    assert [one.snapshot.state for one in await log.events()] == [State.CREATING, State.READY]
 
 
 @BOTH_DATABASES
 async def test_what_changes_nothing_is_no_event(log: Log) -> None:
     made = await log.save(samples.snapshot())
     assert await log.save(made.snapshot, made.sequence) == made
-    assert await log.log.events(0, 9) == [made]
+    assert await log.events() == [made]
 
 
 @BOTH_DATABASES

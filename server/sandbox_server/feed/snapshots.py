@@ -111,7 +111,10 @@ class Snapshots:
         self._grown = asyncio.Event()
 
     async def events(self, after: int, limit: int) -> list[SnapshotEvent]:
-        """Returns at most `limit` events after a sequence. Raises `errors.OutOfRange` if one of them was trimmed."""
+        """Returns at most `limit` events after a sequence: at least one if this replica has read any.
+
+        Raises `errors.OutOfRange` if one of them was trimmed.
+        """
         if after == self.sequence:
             return []
         if self._recent and self._recent[0].sequence <= after + 1 <= self.sequence:
