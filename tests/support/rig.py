@@ -111,6 +111,7 @@ class Rig:
         self.port = running.port
         self.store, self.feed, self.engine = running.store, running.feed, running.engine
         self.reconciler, self.manager = running.reconciler, running.manager
+        self.snapshots = running.snapshots
         self._reconciling, self.measuring = running.reconciling, running.measuring
         self.feed.on_event(self._heard)
 

@@ -1,4 +1,4 @@
-"""Snapshots, restores and clones as callers have them, over the local engine."""
+"""Snapshots, restores and clones over the local engine: the contract, and what becomes of the files."""
 
 import asyncio
 import os
@@ -12,6 +12,7 @@ from sandbox_client import AsyncClient
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.engines.local import contents
 
+from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
 from tests.support.local import LocalRig
 from tests.support.waiting import PATIENCE
 
@@ -36,7 +37,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "CHUNK", 10)
 
 
-async def running(rig: LocalRig, name: str = A, text: str = "before") -> None:
+async def with_file(rig: LocalRig, name: str = A, text: str = "before") -> None:
     await rig.create(name, spec=rig.ground.script(SCRIPT))
     await rig.settled(name, Phase.RUNNING)
     (rig.ground.home(name) / "file").write_text(text)
@@ -59,17 +60,17 @@ def folders(rig: LocalRig) -> list[Path]:
     return list((rig.ground.settings.data_dir / "snapshots").glob("*/*"))
 
 
-def spec(rig: LocalRig) -> pb.SandboxSpec:
+def sleeping(rig: LocalRig) -> pb.SandboxSpec:
     return pb.SandboxSpec(image="any", command=rig.ground.script(SCRIPT).command)
 
 
 async def test_a_snapshot_is_taken_restored_and_removed(rig: LocalRig, client: AsyncClient) -> None:
-    await running(rig)
+    await with_file(rig)
     taken = await state(client, await client.create_snapshot(A), "READY")
     assert (reason(taken), taken.HasField("ready_time")) == ("READY", True)
     assert taken.used_bytes > 0
     (rig.ground.home(A) / "file").write_text("after")
-    await client.create("another", sandbox_id=B, snapshot_id=taken.snapshot_id, spec=spec(rig), env={"N": "1"})
+    await client.create("another", sandbox_id=B, snapshot_id=taken.snapshot_id, spec=sleeping(rig), env={"N": "1"})
     restored = await rig.settled(B, Phase.RUNNING)
     assert (rig.ground.home(B) / "file").read_text() == "before"
     assert (rig.ground.home(A) / "file").read_text() == "after"
@@ -85,7 +86,7 @@ async def test_a_snapshot_is_taken_restored_and_removed(rig: LocalRig, client: A
 
 
 async def test_a_clone_has_the_disk_of_its_source(rig: LocalRig, client: AsyncClient) -> None:
-    await running(rig)
+    await with_file(rig)
     await client.clone(A, clone_id=B)
     await rig.settled(B, Phase.RUNNING)
     assert (rig.ground.home(B) / "file").read_text() == "before"
@@ -96,7 +97,7 @@ async def test_a_clone_has_the_disk_of_its_source(rig: LocalRig, client: AsyncCl
 async def test_a_sandbox_that_is_started_meanwhile_has_no_snapshot_of_its_stopped_disk(
     rig: LocalRig, client: AsyncClient, slow: None
 ) -> None:
-    await running(rig)
+    await with_file(rig)
     (rig.ground.home(A) / "large").write_bytes(b"x" * LARGE)
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
@@ -109,32 +110,21 @@ async def test_a_sandbox_that_is_started_meanwhile_has_no_snapshot_of_its_stoppe
     await rig.there(lambda: not folders(rig))
 
 
-async def test_a_stopped_sandbox_has_a_snapshot_and_may_start_afterwards(rig: LocalRig, client: AsyncClient) -> None:
-    await running(rig)
-    await rig.begin(A, Phase.STOPPED)
-    await rig.settled(A, Phase.STOPPED)
-    made = await state(client, await client.create_snapshot(A, stopped=True), "READY", "FAILED")
-    assert reason(made) == "READY"
-    await rig.begin(A, Phase.RUNNING)
-    await rig.settled(A, Phase.RUNNING)
-    assert (await client.get_snapshot(made)).state == snapshot_pb2.SNAPSHOT_STATE_READY
-
-
-async def test_a_snapshot_goes_with_its_sandbox_unless_it_outlives_it(rig: LocalRig, client: AsyncClient) -> None:
-    await running(rig)
+async def test_a_snapshot_that_outlives_its_sandbox_has_its_files(rig: LocalRig, client: AsyncClient) -> None:
+    await with_file(rig)
     goes = await state(client, await client.create_snapshot(A), "READY")
     stays = await state(client, await client.create_snapshot(A, outlives_sandbox=True), "READY")
     await rig.delete(A)
     await rig.settled(A, Phase.TERMINATED)
     await state(client, goes, "DELETED")
     assert (await client.get_snapshot(stays)).state == snapshot_pb2.SNAPSHOT_STATE_READY
-    await client.create("again", sandbox_id=B, snapshot_id=stays.snapshot_id, spec=spec(rig))
+    await client.create("again", sandbox_id=B, snapshot_id=stays.snapshot_id, spec=sleeping(rig))
     await rig.settled(B, Phase.RUNNING)
     assert (rig.ground.home(B) / "file").read_text() == "before"
 
 
 async def test_a_snapshot_that_somebody_removed_is_said_to_be_lost(rig: LocalRig, client: AsyncClient) -> None:
-    await running(rig)
+    await with_file(rig)
     made = await state(client, await client.create_snapshot(A), "READY")
     (folder,) = folders(rig)
     folder.rename(rig.ground.settings.data_dir / "aside")
@@ -147,10 +137,10 @@ async def test_a_snapshot_that_somebody_removed_is_said_to_be_lost(rig: LocalRig
 async def test_a_snapshot_is_kept_until_the_disk_is_made_from_it(
     rig: LocalRig, client: AsyncClient, slow: None
 ) -> None:
-    await running(rig)
+    await with_file(rig)
     (rig.ground.home(A) / "large").write_bytes(os.urandom(LARGE))
     made = await state(client, await client.create_snapshot(A), "READY")
-    await client.create("another", sandbox_id=B, snapshot_id=made.snapshot_id, spec=spec(rig))
+    await client.create("another", sandbox_id=B, snapshot_id=made.snapshot_id, spec=sleeping(rig))
     await client.delete_snapshot(made)
     await rig.delete(A)
     await rig.settled(A, Phase.TERMINATED)
@@ -164,7 +154,7 @@ async def test_a_snapshot_is_kept_until_the_disk_is_made_from_it(
 
 @pytest.mark.fault(105)
 async def test_a_restart_begins_copies_anew(rig: LocalRig, client: AsyncClient, slow: None) -> None:
-    await running(rig)
+    await with_file(rig)
     (rig.ground.home(A) / "large").write_bytes(os.urandom(LARGE))
     made = await client.create_snapshot(A)
     await client.clone(A, clone_id=B)
