@@ -1,4 +1,4 @@
-"""Writes docs/api.md, docs/access.md, docs/snapshots.md and docs/errors.md from the comments of the contract: `python scripts/reference.py docs`."""
+"""Writes the reference of the API in docs, a page for each file of the contract and errors.md: `python scripts/reference.py docs`."""
 
 import itertools
 import re
@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 SANDBOX = "sandbox/v1/sandbox.proto"
 ACCESS = "sandbox/v1/access.proto"
 SNAPSHOT = "sandbox/v1/snapshot.proto"
+ADOPTION = "sandbox/v1/adoption.proto"
 MADE = "<!-- Made from the comments of protos/sandbox/v1 by `make docs`. -->\n"
 
 # Field numbers of descriptor.proto: the path of a comment is made of them.
@@ -267,11 +268,13 @@ def _general(contract: Contract) -> tuple[str, str]:
 def written(folder: Path) -> None:
     """Writes the files into a folder."""
     contract, access, snapshot = Contract(), Contract(ACCESS), Contract(SNAPSHOT)
+    adoption = Contract(ADOPTION)
     files = {
         "api.md": api(contract, "The API"),
         "access.md": api(access, "Access to sandboxes"),
+        "adoption-api.md": api(adoption, "The adoption of sandboxes"),
         "snapshots.md": api(snapshot, "Snapshots"),
-        "errors.md": errors(contract, access, snapshot),
+        "errors.md": errors(contract, access, snapshot, adoption),
     }
     for name, lines in files.items():
         (folder / name).write_text("\n".join(lines).rstrip("\n") + "\n")

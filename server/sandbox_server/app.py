@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import ctypes
+import functools
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,12 +26,15 @@ from sandbox_server.access.ports import Ports
 from sandbox_server.access.sandboxes import Sandboxes
 from sandbox_server.access.streams import Streams
 from sandbox_server.access.trees import Trees
+from sandbox_server.adoption import Adoption
 from sandbox_server.domain import errors
+from sandbox_server.domain.adoption import Former, Unfit
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.reconciler.reconciler import Reconciler
-from sandbox_server.rpc import auth, render, tls
+from sandbox_server.rpc import adoption, auth, render, tls
 from sandbox_server.rpc.access import AccessServicer
+from sandbox_server.rpc.adoption import AdoptionServicer, Finder
 from sandbox_server.rpc.calls import Calls
 from sandbox_server.rpc.capabilities import Deployment
 from sandbox_server.rpc.server import Server
@@ -171,6 +175,12 @@ async def service(
                 pace,
             ),
             SnapshotServicer(snapshotting, pace),
+            AdoptionServicer(
+                Adoption(event_store, engine),
+                _finder(settings, pace),
+                authenticator.owner,
+                functools.partial(store.legacy.known, settings.database),
+            ),
         ),
         Calls(authenticator, pace),
         settings.reflection,
@@ -303,6 +313,18 @@ def _engine(settings: Settings, pace: Pace) -> engines.Engine:
     from sandbox_server.engines import local
 
     return local.LocalEngine(settings.local, settings.data_dir, pace)
+
+
+def _finder(settings: Settings, pace: Pace) -> Finder:
+    """Returns what finds the sandboxes of a former system. Imports only the package of the engine of the settings."""
+    if settings.engine != "kubernetes":
+        return adoption.unsupported
+    from sandbox_server.engines import kubernetes
+
+    def find(namespace: str, selector: str, project: str) -> Awaitable[Sequence[Former | Unfit]]:
+        return kubernetes.discover(settings.kubernetes, pace, namespace, selector, project, settings.defaults)
+
+    return find
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ SERVICE = "service-token-for-tests"
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROLE = DEPLOY / "role.yaml"
 ACCESS = DEPLOY / "access.yaml"
+ADOPTION = DEPLOY / "adoption.yaml"
 RESYNC = 5
 """Seconds between two looks of the service at everything."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -41,6 +42,12 @@ def grant_access(cluster: Cluster, namespace: str) -> None:
     """The optional rights of the service to work in pods."""
     _grant(cluster, namespace, ACCESS)
     eventually(lambda: may(cluster, namespace, "create", "pods/exec"), within=30)
+
+
+def grant_adoption(cluster: Cluster, namespace: str) -> None:
+    """The rights of the service to adopt what a former system made."""
+    _grant(cluster, namespace, ADOPTION)
+    eventually(lambda: may(cluster, namespace, "patch", "pods"), within=30)
 
 
 def _grant(cluster: Cluster, namespace: str, file: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 VARIABLE = "BEHAVIOUR"
 """The variable that says how a container behaves."""
 CONTAINER = "sandbox"
-"""The name of the container that is the sandbox's: an injected one may stand before it."""
+"""The name of the container that is the sandbox's: an injected one may stand before it. A former system named it otherwise."""
+DISK = "vn-homevn-agent"
+"""The volume that no other container mounts."""
 BACK_OFF = "back-off 10s restarting failed container"
 NO_COMMAND = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable "
@@ -53,12 +55,17 @@ class Container:
 
 def is_sandbox(pod: dict[str, Any]) -> bool:
     """Whether a pod is of a sandbox."""
-    return any(one["name"] == CONTAINER for one in pod["spec"]["containers"])
+    return any(map(is_own, pod["spec"]["containers"]))
+
+
+def is_own(container: dict[str, Any]) -> bool:
+    """Whether a container is the sandbox's."""
+    return container["name"] == CONTAINER or any(one["name"] == DISK for one in container.get("volumeMounts", []))
 
 
 def own(pod: dict[str, Any]) -> Any:
     """The spec of the sandbox's container."""
-    return next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)
+    return next(filter(is_own, pod["spec"]["containers"]))
 
 
 def runs(*, ready: bool = True, restarts: int = 0, last: dict[str, Any] | None = None) -> Container:
@@ -127,7 +134,7 @@ def status(pod: dict[str, Any], own: Container) -> dict[str, Any]:
         made = waits("PodInitializing") if blocked else other(one, RUN if sidecar else DONE)
         blocked = blocked or ("running" not in made.state if sidecar else not made.ready)
         inits.append(made.status(one))
-    mains = [own if one["name"] == CONTAINER else other(one, RUN) for one in spec["containers"]]
+    mains = [own if is_own(one) else other(one, RUN) for one in spec["containers"]]
     waiting = waits("PodInitializing")
     containers = [
         (waiting if blocked else made).status(one) for made, one in zip(mains, spec["containers"], strict=True)

@@ -10,7 +10,12 @@ from scripts import reference
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 RAISED = re.compile(r'errors\.[A-Z]\w+\(\s*"([A-Z_]+)"')
-FILES = {"api.md": reference.SANDBOX, "access.md": reference.ACCESS, "snapshots.md": reference.SNAPSHOT}
+FILES = {
+    "api.md": reference.SANDBOX,
+    "access.md": reference.ACCESS,
+    "adoption-api.md": reference.ADOPTION,
+    "snapshots.md": reference.SNAPSHOT,
+}
 NOT_OF_THE_CONTRACT = {"SERVICE_UNKNOWN"}
 """Of the health service."""
 

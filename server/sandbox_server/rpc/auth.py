@@ -30,6 +30,9 @@ class Authenticator(Protocol):
     def principal(self, caller: Caller) -> Principal:
         """Returns who makes the call. Raises `errors.Unauthenticated` for missing or unknown credentials."""
 
+    def owner(self, namespace: str) -> str:
+        """Returns the name of the tenant whose a namespace is; empty if it is no tenant's."""
+
 
 class Anyone:
     """Accepts every call as one tenant. For loopback, where every caller is already on the machine."""
@@ -46,6 +49,10 @@ class Anyone:
     def principal(self, caller: Caller) -> Principal:
         """Returns the one tenant."""
         return self._tenant
+
+    def owner(self, namespace: str) -> str:
+        """See `Authenticator`."""
+        return self._tenant.name if namespace in self._tenant.namespaces else ""
 
 
 _CREDENTIAL = r"^(sha256:[0-9a-fA-F]{64}|(?!sha256:)[!-~][ -~]{14,}[!-~])\Z"
@@ -102,6 +109,11 @@ class TokenFile:
         raise errors.Unauthenticated(
             "UNAUTHENTICATED", "send a valid token in the metadata `authorization: Bearer <token>`"
         )
+
+    def owner(self, namespace: str) -> str:
+        """See `Authenticator`."""
+        tenants = (one for one in self._principals().values() if isinstance(one, Tenant))
+        return next((one.name for one in tenants if namespace in one.namespaces), "")
 
     def _principals(self) -> Mapping[bytes, Principal]:
         """Returns the principals by the digests of their tokens, after it has reported a change of the namespaces."""

@@ -1,0 +1,139 @@
+"""What a former system made is taken over in place, and given back, by a real API server and its controllers."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox_server.adoption import Adoption, Wanted
+from sandbox_server.domain.adoption import Entry, Outcome
+from sandbox_server.domain.event import Cause, Kind
+from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.engines import kubernetes
+from sandbox_server.settings import Defaults
+
+from tests.kubernetes.ground import KubernetesGround, grant_adoption, started
+from tests.support import former_objects as former
+from tests.support.former_objects import NAME
+from tests.support.rig import Rig
+from tests.support.waiting import PATIENCE
+
+APPS, NETWORKING = "apis/apps/v1", "apis/networking.k8s.io/v1"
+PLACES = {
+    "PersistentVolumeClaim": ("persistentvolumeclaims", "api/v1"),
+    "StatefulSet": ("statefulsets", APPS),
+    "Service": ("services", "api/v1"),
+    "Ingress": ("ingresses", NETWORKING),
+}
+POD = f"{NAME}-0"
+
+
+class Move:
+    """A sandbox of the former system that runs, and the service."""
+
+    def __init__(self, ground: KubernetesGround, rig: Rig) -> None:
+        self._ground = ground
+        self.rig = rig
+
+    async def prepare(self) -> None:
+        made = former.objects()
+        claim = former.of_kind(made, "PersistentVolumeClaim")
+        for field in ("storageClassName", "volumeName"):
+            del claim["spec"][field]
+        del claim["status"]
+        service = former.of_kind(made, "Service")["spec"]
+        del service["clusterIP"], service["clusterIPs"]
+        for one in made:
+            one["metadata"]["namespace"] = self._ground.namespace
+            resource, group = PLACES[one["kind"]]
+            path = self._ground.path(resource, group=group)
+            await asyncio.to_thread(self._ground.cluster.request, "POST", f"{path}?fieldManager=node-fetch", one)
+        async with asyncio.timeout(60 * PATIENCE):
+            while not (await self.get("pods", POD)).get("status", {}).get("containerStatuses"):
+                await asyncio.sleep(0.2)
+
+    async def get(self, resource: str, name: str, group: str = "api/v1") -> dict[str, Any]:
+        """An object; empty if there is none."""
+        if name not in await asyncio.to_thread(self._ground.names, resource, group):
+            return {}
+        path = self._ground.path(resource, name, group)
+        return dict(await asyncio.to_thread(self._ground.cluster.request, "GET", path))
+
+    async def run(self, *, keeps_pods: bool = True, undo: bool = False) -> Entry:
+        settings, namespace = self._ground.settings, self._ground.namespace
+        found = await kubernetes.discover(settings.kubernetes, settings.pace, namespace, "", "", Defaults())
+        wanted = Wanted("default", namespace, keeps_pods, False, Cause(Kind.MUTATION, "test"))
+        adoption = Adoption(self.rig.store, self.rig.engine)
+        (entry,) = await (adoption.give_back if undo else adoption.adopt)(wanted, found)
+        return entry
+
+    async def everything(self) -> dict[str, Any]:
+        """Every object without what each write changes."""
+        found: dict[str, Any] = {}
+        for resource, group in (*PLACES.values(), ("pods", "api/v1")):
+            for name in await asyncio.to_thread(self._ground.names, resource, group):
+                one = copy.deepcopy(await self.get(resource, name, group))
+                one.pop("status", None)
+                for field in ("resourceVersion", "managedFields", "generation"):
+                    one["metadata"].pop(field, None)
+                found[f"{resource}/{name}"] = one
+        return found
+
+
+@pytest.fixture
+async def move(ground: KubernetesGround, tmp_path: Path) -> AsyncIterator[Move]:
+    """Pods of the former system are not as Pod Security "restricted" wants them."""
+    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
+    kind = "application/merge-patch+json"
+    path = f"/api/v1/namespaces/{ground.namespace}"
+    await asyncio.to_thread(lambda: ground.cluster.request("PATCH", path, labels, kind=kind))
+    await asyncio.to_thread(grant_adoption, ground.cluster, ground.namespace)
+    async with started(Rig(ground, tmp_path)) as rig:
+        made = Move(ground, rig)
+        await made.prepare()
+        yield made
+
+
+async def test_a_takeover_keeps_every_object_and_replaces_the_pod_once(move: Move) -> None:
+    before = await move.everything()
+    assert (await move.run()).outcome is Outcome.ADOPTED
+    await move.rig.settled(NAME, Phase.RUNNING, 60)
+    marked = await move.everything()
+    assert {name: one["spec"] for name, one in marked.items()} == {name: one["spec"] for name, one in before.items()}
+    await move.rig.env(NAME, MORE="1")
+    await move.rig.settled(NAME, Phase.RUNNING, 60)
+    after = await move.everything()
+    pod = f"pods/{POD}"
+    assert after.keys() == before.keys()
+    for name, one in after.items():
+        assert (one["metadata"]["uid"] == before[name]["metadata"]["uid"]) is (name != pod)
+    workload = after[f"statefulsets/{NAME}"]["spec"]
+    (container,) = workload["template"]["spec"]["containers"]
+    assert [one["name"] for one in container.get("env", [])] == ["PORT"]
+    assert "canary" not in str(workload)
+    assert "imagePullPolicy" in container
+    assert workload["selector"] == before[f"statefulsets/{NAME}"]["spec"]["selector"]
+    for name in (name for name in after if name.startswith("ingresses")):
+        assert after[name]["spec"] == before[name]["spec"]
+    service = f"services/{NAME}-service"
+    assert after[service]["spec"]["clusterIP"] == before[service]["spec"]["clusterIP"]
+    assert workload["template"]["metadata"]["labels"].items() >= after[service]["spec"]["selector"].items()
+
+
+async def test_what_was_adopted_is_given_back_as_it_was(move: Move) -> None:
+    before = await move.everything()
+    await move.run()
+    await move.rig.settled(NAME, Phase.RUNNING, 60)
+    assert (await move.run(undo=True)).outcome is Outcome.GIVEN_BACK
+    ended = await move.rig.settled(NAME, Phase.TERMINATED, 60)
+    assert ended.status.reason is Reason.GIVEN_BACK
+    assert await move.everything() == before
+
+
+async def test_a_takeover_at_once_settles(move: Move) -> None:
+    await move.run(keeps_pods=False)
+    await move.rig.settled(NAME, Phase.RUNNING, 60)
+    assert (await move.run(undo=True)).outcome is Outcome.SKIPPED
+    assert "canary" not in str((await move.get("statefulsets", NAME, APPS))["spec"])
