@@ -11,6 +11,8 @@ import xdist.workermanage
 from tests.kubernetes import truth as truths
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.containers import Containers
+from tests.kubernetes.csi.growth import Growth
+from tests.kubernetes.csi.sidecars import Sidecars
 from tests.kubernetes.ground import RESYNC, KubernetesGround, started
 from tests.kubernetes.node import Node
 from tests.kubernetes.witness import Witness
@@ -75,6 +77,21 @@ async def truth(rig: Rig, ground: KubernetesGround) -> AsyncIterator[truths.Trut
     async with Witness(ground.cluster, ground.namespace) as witness:
         yield await truths.Truth(rig, ground, witness).sighted()
     ground.node.behave(ground.namespace, truths.POD, "run")
+
+
+@pytest.fixture(scope="module")
+def sidecars(cluster: Cluster) -> Iterator[Sidecars]:
+    """CSI in the cluster, for the tests of one module: the others see a cluster without it."""
+    with Sidecars(cluster) as made:
+        yield made
+
+
+@pytest.fixture
+async def csi(sidecars: Sidecars, node: Node) -> AsyncIterator[Sidecars]:
+    """CSI in the cluster and on its node, with a driver that behaves."""
+    async with Growth(sidecars.cluster, sidecars.driver):
+        yield sidecars
+    sidecars.driver.heal()
 
 
 @pytest.fixture

@@ -294,7 +294,9 @@ class Node:
         if not bound:
             raise OSError(f"the claim {name} is not bound")
         disk = await self._call("GET", f"/api/v1/persistentvolumes/{bound}")
-        return Path(disk["spec"]["hostPath"]["path"], mount.get("subPath", ""))
+        spec = disk["spec"]
+        source = spec["csi"]["volumeAttributes"] if "csi" in spec else spec["hostPath"]
+        return Path(source["path"], mount.get("subPath", ""))
 
     async def _forget(self, uid: str) -> None:
         """Kills the process of a pod that is gone, or is no longer to run."""
