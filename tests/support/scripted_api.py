@@ -23,6 +23,9 @@ from tests.support.scripted_ports import Ports
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"
+CREATED = "created by a call"
+"""The manager of the fields of an object that was not applied."""
+SNAPSHOTS = "snapshot.storage.k8s.io"
 UNOWNED = {("apiVersion",), ("kind",)} | {
     ("metadata", one) for one in ("name", "namespace", "uid", "generation", "resourceVersion", "managedFields")
 }
@@ -41,7 +44,7 @@ class ScriptedApi:
     `namespace` is the state of every namespace: Active, Terminating or Missing. The service has rights in it while there
     is a `role`, and with `namespace_rights` may get the namespace itself. With `access` it may enter pods, which `kubelet`
     then does.
-    What is outside of namespaces is in `cluster`.
+    What is outside of namespaces is in `cluster`. `snapshots`: whether it serves them.
     Of its `controllers`, that of StatefulSets and the garbage collector can be taken away.
     `keeps_broken_pods`: a pod that is not ready is not replaced when the template changes, as on Kubernetes 1.35.0 to
     1.35.3 (kubernetes#137409).
@@ -62,6 +65,7 @@ class ScriptedApi:
         self.page = 500
         self.controllers = {"StatefulSet", "garbage"}
         self.role = True
+        self.snapshots = True
         self.namespace_rights = False
         self.access = True
         self.kubelet = Kubelet()
@@ -129,6 +133,8 @@ class ScriptedApi:
         """What a good server answers."""
         parts = request.path.strip("/").split("/")
         if "namespaces" not in parts:
+            if parts[1:] == [SNAPSHOTS, "v1"]:
+                return answer({"kind": "APIResourceList"}) if self.snapshots else status(404, "not found")
             return await self.cluster.answer(request)
         at = parts.index("namespaces")
         if refused := self._refused(request.method, parts[at + 1], parts[at + 2] if parts[at + 2 :] else ""):
@@ -137,6 +143,8 @@ class ScriptedApi:
             going = {"deletionTimestamp": "2026-01-02T03:04:05Z"} if self.namespace == "Terminating" else {}
             return answer({"metadata": {"name": parts[at + 1], "labels": self.cluster.labels} | going})
         collection, name = "/".join(parts[: at + 3]), "/".join(parts[at + 3 :])
+        if parts[1] == SNAPSHOTS and not self.snapshots:
+            return status(404, "the server could not find the requested resource")
         if request.method == "GET" and not name:
             watched = request.query.get("watch") == "true"
             return await self._watch(request, collection) if watched else self._list(request, collection)
@@ -149,8 +157,10 @@ class ScriptedApi:
             gone = self.namespace == "Missing"
             return status(404, f'namespaces "{parts[at + 1]}" not found') if gone else status(403, words)
         if request.method == "POST":
-            assert request.query["dryRun"] == "All"
-            return answer(await decoded(request), 201)
+            body = await decoded(request)
+            if "dryRun" in request.query:
+                return answer(body, 201)
+            return self._create(collection, body)
         if request.method == "PATCH" and request.headers["Content-Type"] == MERGE:
             body = await decoded(request)
             manages = "managedFields" in body["metadata"]
@@ -369,6 +379,12 @@ class ScriptedApi:
             self.kubelet.kill(self.kubelet.container(gone))
             claims = collection.replace("pods", "persistentvolumeclaims")
             self._release(claims, f"vn-homevn-agent-{name}")
+
+    def _create(self, collection: str, body: dict[str, Any]) -> web.Response:
+        name = body["metadata"]["name"]
+        if name in self.objects.get(collection, {}):
+            return status(409, f'{collection.rpartition("/")[2]} "{name}" already exists')
+        return answer(self.put(collection, body, CREATED), 201)
 
     def _apply(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
         """What we owned and no longer say goes; what others added stays."""

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sandbox_server.engines.kubernetes.rights import ACCESS, ADOPTION, ROLE, Rights, right
+from sandbox_server.engines.kubernetes.resources import Kind
+from sandbox_server.engines.kubernetes.rights import ACCESS, ADOPTION, ROLE, SNAPSHOTS, Rights, right
 
 GET = right("GET", "api/v1/namespaces/default/pods/a", watch=False)
 
@@ -73,3 +74,8 @@ def test_the_role_of_access_grants_what_access_needs_and_no_more() -> None:
 
 def test_the_role_of_adoption_grants_what_adoption_needs_and_no_more() -> None:
     assert granted("adoption.yaml") == {(*what, verb) for what, verbs in ADOPTION.items() for verb in verbs}
+
+
+def test_the_role_of_snapshots_grants_what_they_need_and_no_more() -> None:
+    kind = Kind.SNAPSHOT
+    assert granted("snapshots.yaml") == {(kind.group, kind.plural, verb) for verb in SNAPSHOTS}

@@ -174,6 +174,8 @@ class Kubernetes(Slice):
     """Runtime classes that callers may name, comma-separated; empty: none."""
     allowed_storage_classes: ClassNames = ()
     """Storage classes that callers may name beside storage-class, comma-separated; empty: none."""
+    snapshot_class: ClassName = ""
+    """VolumeSnapshotClass of new snapshots; empty: the default one of the driver of each disk."""
     ingress_annotations: Annotated[Object, AfterValidator(operator.annotations)] = {}
     """Annotations of the Ingresses as a JSON object: body size, time-outs, auth."""
     node_selector: Annotated[Object, AfterValidator(operator.labels)] = {}

@@ -1,6 +1,8 @@
 """Makes the claim of a sandbox, once, and has it ask for another size."""
 
 from sandbox_server import engines
+from sandbox_server.domain.observed import Fault
+from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import client, inspection, manifests, observe, resources, writer
 from sandbox_server.engines.kubernetes.objects import Known
@@ -11,11 +13,13 @@ from sandbox_server.engines.kubernetes.writer import Writer
 async def make(write: Writer, claim: Resource) -> None:
     """Makes the claim, unless it is there already. Nothing is applied over one: all but its size is fixed.
 
-    Raises `engines.Unreachable` while the name is taken by a claim that has to go first: a placeholder, a claim that is
-    being removed, or a claim that lost its volume. The cluster keeps a claim as long as a pod uses it, so that the workload
-    is scaled down as well.
+    Raises `engines.Refused` if what the disk is to be made from is gone, and `engines.Unreachable` while the name is taken
+    by a claim that has to go first: a placeholder, a claim that is being removed, or a claim that lost its volume. The cluster
+    keeps a claim as long as a pod uses it, so that the workload is scaled down as well.
     """
     sandbox, view = write.sandbox, write.view
+    if view.claims.get(claim.reference.name) is None:
+        await _check_source(write)
     position = view.claims.position(claim.reference.name)
     try:
         await writer.apply(write.api, view.claims, claim, None, write.fence)
@@ -87,3 +91,15 @@ async def growth_obstacle(api: client.Client, sandbox: Sandbox) -> str:
     if any(one.metadata.name == name and one.allowVolumeExpansion for one in found):
         return ""
     return f"its storage class {name} does not allow it"
+
+
+async def _check_source(write: Writer) -> None:
+    """Raises `engines.Refused` if the snapshot or the disk that the disk is to be made from is not there."""
+    origin, source = write.sandbox.origin, resources.source(write.sandbox)
+    if origin is None or source is None:
+        return
+    found = await write.api.find(source)
+    is_another = found is not None and not origin.snapshot_uid and found.metadata.uid != origin.volume_uid
+    if found is None or is_another:
+        message = f"the {source} is {'another by now' if is_another else 'gone'}: delete the sandbox and create it anew"
+        raise engines.Refused(Fault(Reason.RESTORE_FAILED, message))

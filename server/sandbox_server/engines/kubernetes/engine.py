@@ -13,6 +13,7 @@ from sandbox_server.domain.observed import Fault, Observed, Pod
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.snapshot import Snapshot, Taken
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import (
     client,
@@ -38,7 +39,7 @@ from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Kubernetes
 
 
-class KubernetesEngine(Snapshots):
+class KubernetesEngine:
     """See `engines.Engine`."""
 
     def __init__(self, settings: Kubernetes, pace: Pace) -> None:
@@ -48,6 +49,7 @@ class KubernetesEngine(Snapshots):
         self._pace = pace
         self._api = client.Client(settings, pace)
         self._grants = grants.Grants(self._api, pace)
+        self._snapshots = Snapshots(self._api, settings.snapshot_class)
         self._views: dict[str, View] = {}
         # One for each view, which runs its informers. Those of `_ending` have been cancelled.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -285,6 +287,22 @@ class KubernetesEngine(Snapshots):
     def logs(self, sandbox: Sandbox, asked: Asked) -> AsyncGenerator[Part, None]:
         """Reads the log of the container of the sandbox."""
         return logs.read(self._api, sandbox, asked, self._pace)
+
+    async def snapshots_missing(self, namespace: str) -> str:
+        """Asks the API server whether it serves them, and lets the service make them."""
+        return await self._snapshots.missing(namespace)
+
+    async def take(self, snapshot: Snapshot, sandbox: Sandbox) -> None:
+        """Makes a VolumeSnapshot of the claim."""
+        await self._snapshots.take(snapshot, sandbox, Fence(self._held, snapshot.namespace))
+
+    async def taken(self, snapshot: Snapshot) -> Taken:
+        """Asks the API server for the VolumeSnapshot."""
+        return await self._snapshots.taken(snapshot)
+
+    async def discard(self, snapshot: Snapshot) -> None:
+        """Deletes the VolumeSnapshot."""
+        await self._snapshots.discard(snapshot, Fence(self._held, snapshot.namespace))
 
 
 def _not_followed(namespace: str) -> str:

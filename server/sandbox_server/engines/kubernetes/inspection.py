@@ -134,6 +134,14 @@ async def missing_access(api: client.Client, namespace: str) -> list[str]:
     return [f"{verb} {resource}" for (resource, verb), allows in zip(needed, answers, strict=True) if not allows]
 
 
+async def missing_snapshots(api: client.Client, namespace: str) -> list[str]:
+    """Returns the rights of `rights.SNAPSHOTS` that the service does not have in a namespace, as `create volumesnapshots`."""
+    kind = Kind.SNAPSHOT
+    asked = (allowed(api, namespace, kind.group, kind.plural, verb) for verb in rights.SNAPSHOTS)
+    answers = zip(rights.SNAPSHOTS, await asyncio.gather(*asked), strict=True)
+    return [f"{verb} {kind.plural}" for verb, allows in answers if not allows]
+
+
 async def labels(api: client.Client, namespace: str) -> Mapping[str, str]:
     """Returns the labels of a namespace. Raises `engines.Refused` without the right to get it, or if it is missing."""
     async with api.call("GET", f"api/v1/namespaces/{namespace}", accept=client.METADATA) as response:

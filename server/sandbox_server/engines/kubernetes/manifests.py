@@ -124,13 +124,21 @@ def _claim(sandbox: Sandbox, reference: Reference) -> Resource:
     annotations = {UID: sandbox.uid, "path": pods.HOME, "value": storage.size}
     metadata = {"labels": {ID: sandbox.id}, "annotations": annotations}
     spec = {"accessModes": [storage.access_mode], "resources": {"requests": {"storage": storage.size}}}
-    spec |= pods.given(storageClassName=storage.storage_class)
+    spec |= pods.given(storageClassName=storage.storage_class, dataSource=_source(sandbox))
     return _resource(reference, metadata, spec=spec)
 
 
 def resized(size: str) -> Manifest:
     """Returns what changes of a claim that asks for another size. Sealos reads the annotation."""
     return {"metadata": {"annotations": {"value": size}}, "spec": {"resources": {"requests": {"storage": size}}}}
+
+
+def _source(sandbox: Sandbox) -> Manifest:
+    """Returns what the disk is made from; empty if it begins empty."""
+    source = resources.source(sandbox)
+    if source is None:
+        return {}
+    return {"kind": source.kind.title, "name": source.name} | pods.given(apiGroup=source.kind.group)
 
 
 def _placeholder(sandbox: Sandbox) -> Manifest:

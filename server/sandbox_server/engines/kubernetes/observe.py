@@ -133,6 +133,13 @@ def volume(found: Object) -> Volume:
     )
 
 
+def unbound(sandbox: Sandbox, message: str) -> Reason:
+    """Returns what an event about a claim that is not bound means."""
+    # external-provisioner/pkg/controller/controller.go, prepareProvision and getSnapshotSource; what a driver answers.
+    is_gone = r"error getting handle for DataSource .*(not found|is being deleted|is currently being deleted)|code = NotFound "
+    return Reason.RESTORE_FAILED if sandbox.origin and re.search(is_gone, message) else Reason.VOLUME_PENDING
+
+
 def _held_by(found: Object) -> tuple[str, ...]:
     """The finalizers that keep an object which is being removed, apart from the cluster's own, which go by themselves."""
     meta = found.metadata

@@ -25,6 +25,7 @@ class Kind(enum.Enum):
     DEPLOYMENT = "Deployment", "apps/v1", "deployments"
     POD = "Pod", "v1", "pods"
     EVENT = "Event", "v1", "events"
+    SNAPSHOT = "VolumeSnapshot", "snapshot.storage.k8s.io/v1", "volumesnapshots"
 
     def __init__(self, title: str, api_version: str, plural: str) -> None:
         self.title = title
@@ -103,6 +104,21 @@ def named(namespace: str, objects: ObjectNames) -> Resources[Reference]:
         ttyd_ingress=reference(Kind.INGRESS, objects.ttyd_ingress),
         stateful_set=reference(Kind.STATEFUL_SET, objects.stateful_set),
     )
+
+
+def snapshot(namespace: str, uid: str) -> Reference:
+    """Returns where the VolumeSnapshot of the snapshot with that uid is."""
+    return Reference(Kind.SNAPSHOT, namespace, f"snapshot-{uid}")
+
+
+def source(sandbox: Sandbox) -> Reference | None:
+    """Returns what the disk of a sandbox is made from: a VolumeSnapshot or a claim; None if it begins empty."""
+    origin = sandbox.origin
+    if origin is None:
+        return None
+    if origin.snapshot_uid:
+        return snapshot(origin.sandbox.namespace, origin.snapshot_uid)
+    return named(origin.sandbox.namespace, ObjectNames.of(origin.sandbox.id)).claim
 
 
 def pod_name(sandbox: Sandbox) -> str:

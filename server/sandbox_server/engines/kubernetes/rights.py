@@ -44,6 +44,11 @@ ADOPTION: Mapping[tuple[str, str], tuple[str, ...]] = {
 `deploy/adoption.yaml` grants exactly these, for as long as the move lasts."""
 
 
+SNAPSHOTS = ("get", "create", "delete")
+"""The verbs that the service needs for VolumeSnapshots, and no more. `deploy/snapshots.yaml` grants exactly these; an operator
+may leave them out."""
+
+
 class Withdrawn(engines.Busy):
     """403 for what was allowed before, and not refused for long yet."""
 

@@ -1,31 +1,181 @@
-"""Snapshots of disks in the cluster, which this release cannot take."""
+"""Snapshots of disks: VolumeSnapshots of CSI, which the snapshot controller and the driver of the disk take.
+
+Each has a name that no other ever has, is made once, and is never changed: a write that comes late finds it made.
+"""
+
+import contextlib
+import re
+from typing import Any
+
+import msgspec
 
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
+from sandbox_server.engines.fence import Fence
+from sandbox_server.engines.kubernetes import client, inspection, manifests, pods, resources, writer
+from sandbox_server.engines.kubernetes.objects import Meta
+from sandbox_server.engines.kubernetes.resources import Kind
 
-MISSING = (
-    "this release takes no snapshots on Kubernetes: make a VolumeSnapshot of the sandbox's claim with kubectl, or use a "
-    "release that does"
+LABEL = f"{manifests.OURS}/snapshot"
+MISSING = f"the cluster does not serve {Kind.SNAPSHOT.api_version}: install the snapshot controller of CSI and its definitions"
+_REFUSALS = {
+    Reason.QUOTA_EXCEEDED: SnapshotReason.QUOTA_EXCEEDED,
+    Reason.CLUSTER_FORBIDDEN: SnapshotReason.FORBIDDEN,
+    Reason.ADMISSION_DENIED: SnapshotReason.FORBIDDEN,
+}
+"""What a refusal of the API server means; of others the message says it."""
+_LOST = "VolumeSnapshotContent is missing|is not bound to the VolumeSnapshot correctly"
+"""The words of external-snapshotter/pkg/common-controller/snapshot_controller.go, syncReadySnapshot."""
+_CAUSES: tuple[tuple[str, State, SnapshotReason], ...] = (
+    # external-snapshotter/pkg/common-controller: snapshot_controller_base.go, checkAndUpdateSnapshotClass
+    (r"^Failed to get snapshot class", State.FAILED, SnapshotReason.UNSUPPORTED),
+    # snapshot_controller.go, SetDefaultSnapshotClass
+    (
+        r"cannot find default snapshot class|default snapshot classes were found",
+        State.FAILED,
+        SnapshotReason.UNSUPPORTED,
+    ),
+    # pvDriverFromSnapshot and createSnapshotContent
+    (r"non-CSI volumes|cannot find CSI PersistentVolumeSource", State.FAILED, SnapshotReason.UNSUPPORTED),
+    # getClaimFromVolumeSnapshot
+    (r"failed to retrieve PVC", State.FAILED, SnapshotReason.DISK_GONE),
+    # What a driver answers, by the codes of gRPC; pkg/sidecar-controller, isCSIFinalError says which are final.
+    (r"code = (Canceled|DeadlineExceeded|Unavailable|Aborted) ", State.CREATING, SnapshotReason.BUSY),
+    (r"code = (ResourceExhausted|OutOfRange) ", State.CREATING, SnapshotReason.NO_SPACE),
+    (r"code = NotFound ", State.FAILED, SnapshotReason.DISK_GONE),
+    (r"code = Unimplemented ", State.FAILED, SnapshotReason.UNSUPPORTED),
+    (r"code = (InvalidArgument|FailedPrecondition|PermissionDenied) ", State.FAILED, SnapshotReason.STORAGE_FAILED),
 )
+"""What an error in the status means. It is tried again for ever: it has failed where that cannot help."""
+
+
+class _Error(msgspec.Struct, frozen=True):
+    message: str = ""
+
+
+class _Status(msgspec.Struct, frozen=True):
+    readyToUse: bool = False
+    error: _Error | None = None
+
+
+class _Found(msgspec.Struct, frozen=True):
+    metadata: Meta = Meta()
+    status: _Status = _Status()
+
+
+_FOUND = msgspec.json.Decoder(_Found)
 
 
 class Snapshots:
-    """See `engines.Snapshots`. There is nothing of any snapshot."""
+    """See `engines.Snapshots`."""
 
-    async def snapshots_missing(self, namespace: str) -> str:
-        """Returns why there are none."""
-        return MISSING
+    def __init__(self, api: client.Client, snapshot_class: str) -> None:
+        """`snapshot_class`: the VolumeSnapshotClass; empty for the default of the driver of each disk."""
+        self._api = api
+        self._class = snapshot_class
+        self._refused: dict[str, Taken] = {}
+        """Why snapshots, by uid, could not be begun: the cluster shows nothing of it."""
 
-    async def take(self, snapshot: Snapshot, sandbox: Sandbox) -> None:
-        """Raises `engines.Refused`."""
-        raise engines.Refused(Fault(Reason.ENGINE_REFUSED, MISSING))
+    async def missing(self, namespace: str) -> str:
+        """Returns why none can be taken in a namespace; empty if they can."""
+        try:
+            async with self._api.call("GET", f"apis/{Kind.SNAPSHOT.api_version}"):
+                pass
+        except client.Missing:
+            return MISSING
+        missing = await inspection.missing_snapshots(self._api, namespace)
+        if not missing:
+            return ""
+        return f"the service may not {', '.join(missing)} in {namespace}: grant it deploy/snapshots.yaml"
+
+    async def take(self, snapshot: Snapshot, sandbox: Sandbox, fence: Fence) -> None:
+        """Makes the VolumeSnapshot, unless it is there or the claim of the sandbox is of another disk."""
+        claim = resources.names(sandbox).claim
+        found = await self._api.find(claim)
+        if found is None or found.metadata.uid != snapshot.volume_uid:
+            self._refused[snapshot.uid] = _failed(
+                SnapshotReason.DISK_GONE, "the disk was removed or replaced before the snapshot was taken"
+            )
+            return
+        made = manifest(snapshot, claim.name, self._class)
+        try:
+            async with self._api.call("POST", client.path(Kind.SNAPSHOT, snapshot.namespace), body=made, fence=fence):
+                pass
+        except client.Conflict:
+            # It is there, or is being removed and has to go first.
+            pass
+        except client.Missing:
+            self._refused[snapshot.uid] = _failed(SnapshotReason.UNSUPPORTED, MISSING)
+        except engines.Refused as refused:
+            reason = _REFUSALS.get(refused.fault.reason, SnapshotReason.STORAGE_FAILED)
+            self._refused[snapshot.uid] = _failed(reason, refused.fault.message)
 
     async def taken(self, snapshot: Snapshot) -> Taken:
-        """Returns that there is nothing."""
-        return Taken(state=State.DELETED, reason=SnapshotReason.DELETED)
+        """Returns what the VolumeSnapshot shows."""
+        found = await self._find(snapshot)
+        if found is None:
+            nothing = Taken(state=State.DELETED, reason=SnapshotReason.DELETED)
+            return self._refused.get(snapshot.uid, nothing)
+        if found.metadata.deletionTimestamp:
+            words = f"the {resources.snapshot(snapshot.namespace, snapshot.uid)} is being removed; its finalizers: "
+            words += writer.listed(found.metadata.finalizers)
+            return Taken(state=State.DELETING, reason=SnapshotReason.DELETING, message=words)
+        error = found.status.error.message if found.status.error else ""
+        if re.search(_LOST, error):
+            return _failed(SnapshotReason.LOST, error)
+        # What was ready stays so, whatever fails beside it: a snapshot that is taken for lost is removed.
+        if found.status.readyToUse or snapshot.state is State.READY:
+            return Taken(state=State.READY, reason=SnapshotReason.READY, message=error)
+        if error:
+            return judged(error)
+        return Taken(state=State.CREATING, reason=SnapshotReason.COPYING, message="the storage is taking it")
 
-    async def discard(self, snapshot: Snapshot) -> None:
-        """Does nothing."""
+    async def discard(self, snapshot: Snapshot, fence: Fence) -> None:
+        """Asks for the removal of the VolumeSnapshot, whatever has become of it since it was looked at."""
+        found = await self._find(snapshot)
+        self._refused.pop(snapshot.uid, None)
+        if found is None or found.metadata.deletionTimestamp:
+            return
+        body = {"preconditions": {"uid": found.metadata.uid}}
+        path = client.path(*resources.snapshot(snapshot.namespace, snapshot.uid))
+        with contextlib.suppress(client.Missing):
+            async with self._api.call("DELETE", path, body=body, fence=fence):
+                pass
+
+    async def _find(self, snapshot: Snapshot) -> _Found | None:
+        """Returns the VolumeSnapshot; None if there is none. Raises `engines.Refused` for one of somebody else."""
+        where = resources.snapshot(snapshot.namespace, snapshot.uid)
+        try:
+            async with self._api.call("GET", client.path(*where)) as response:
+                found = _FOUND.decode(await response.read())
+        except client.Missing:
+            return None
+        if found.metadata.annotations.get(manifests.UID) != snapshot.uid:
+            raise engines.Refused(
+                Fault(Reason.NAME_CONFLICT, f"the {where} belongs to somebody else; it is left alone. Remove it")
+            )
+        return found
+
+
+def _failed(reason: SnapshotReason, message: str) -> Taken:
+    return Taken(state=State.FAILED, reason=reason, message=message)
+
+
+def judged(message: str) -> Taken:
+    """Returns what an error in the status of a VolumeSnapshot means."""
+    for pattern, state, reason in _CAUSES:
+        if re.search(pattern, message):
+            return Taken(state=state, reason=reason, message=message)
+    return Taken(state=State.CREATING, reason=SnapshotReason.STORAGE_FAILED, message=message)
+
+
+def manifest(snapshot: Snapshot, claim: str, snapshot_class: str) -> dict[str, Any]:
+    """Returns the VolumeSnapshot of a claim. A tenant's snapshots are found by its labels, as its other objects are."""
+    kind, namespace, name = resources.snapshot(snapshot.namespace, snapshot.uid)
+    labels = {manifests.ID: snapshot.sandbox_id, LABEL: snapshot.id}
+    metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": {manifests.UID: snapshot.uid}}
+    spec = {"source": {"persistentVolumeClaimName": claim}} | pods.given(volumeSnapshotClassName=snapshot_class)
+    return {"apiVersion": kind.api_version, "kind": kind.title, "metadata": metadata, "spec": spec}

@@ -127,7 +127,8 @@ class View:
             self.events.pass_by(sandbox.id)
         if pod is not None and pod.reason is Reason.SCHEDULING and volume is not None and not volume.bound:
             message = self.events.message(volume.uid)
-            pod = dataclasses.replace(pod, reason=Reason.VOLUME_PENDING, message=message) if message else pod
+            reason = observe.unbound(sandbox, message)
+            pod = dataclasses.replace(pod, reason=reason, message=message) if message else pod
         ended = self._disrupted.get(resources.pod_name(sandbox))
         return Observed(
             workload=self._workload(sandbox, volume),
