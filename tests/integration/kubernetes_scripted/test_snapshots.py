@@ -1,5 +1,6 @@
 """Snapshots on Kubernetes: the VolumeSnapshot that is made, what its status means, and what a disk is made from."""
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -180,7 +181,12 @@ async def applied(world: World, origin: Origin) -> Any:
     world.engine.follow(["default"])
     await until(lambda: world.engine.synced("default"))
     sandbox = samples.sandbox("copy", uid="copy-uid", origin=origin)
-    await world.engine.apply(sandbox, {}, 1)
+    while True:
+        try:
+            await world.engine.apply(sandbox, {}, 1)
+            break
+        except engines.Outdated:
+            await asyncio.sleep(0.01)
     return world.api.objects[CLAIMS][resources.claim_name(sandbox)]["spec"]["dataSource"]
 
 
