@@ -22,6 +22,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 ROLE = DEPLOY / "role.yaml"
 ACCESS = DEPLOY / "access.yaml"
 ADOPTION = DEPLOY / "adoption.yaml"
+SNAPSHOTS = DEPLOY / "snapshots.yaml"
 RESYNC = 5
 """Seconds between two looks of the service at everything."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -48,6 +49,12 @@ def grant_adoption(cluster: Cluster, namespace: str) -> None:
     """The rights of the service to adopt what a former system made."""
     _grant(cluster, namespace, ADOPTION)
     eventually(lambda: may(cluster, namespace, "patch", "pods"), within=30)
+
+
+def grant_snapshots(cluster: Cluster, namespace: str) -> None:
+    """The optional rights of the service to take snapshots."""
+    _grant(cluster, namespace, SNAPSHOTS)
+    eventually(lambda: may(cluster, namespace, "create", "volumesnapshots", "snapshot.storage.k8s.io"), within=30)
 
 
 def _grant(cluster: Cluster, namespace: str, file: Path) -> None:
