@@ -1,37 +1,44 @@
-"""Snapshots, restores and clones as callers have them, by the real sidecars of CSI: the service is a process of its own."""
+"""Snapshots, restores and clones by the real sidecars of CSI: the contract, and what becomes of the files and of failures."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import snapshot_pb2
-from sandbox_client import AsyncClient, ServiceError
+from sandbox_client import AsyncClient
+from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.snapshot import SnapshotReason, State
+from sandbox_server.domain.spec import SandboxSpec, Storage
 
+from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
+from tests.contract.snapshots import WITHIN, B, become
 from tests.kubernetes.csi.sidecars import EXPANDABLE, SNAPSHOT, SNAPSHOTS, Sidecars
-from tests.kubernetes.ground import KubernetesGround, grant_snapshots
-from tests.support.service import Service
-from tests.support.waiting import PATIENCE
+from tests.kubernetes.ground import KubernetesGround, grant_snapshots, started
+from tests.support import samples
+from tests.support.rig import A, Rig
 
-A, B, C = "snap-a", "snap-b", "snap-c"
-WITHIN = 30 * PATIENCE
+C = "suite-c"
+SNAPSHOT_OBJECTS = SNAPSHOT.removeprefix("/")
+
+
+class CsiGround(KubernetesGround):
+    """Its sandboxes have disks of CSI."""
+
+    def spec(self) -> SandboxSpec:
+        return samples.spec(storage=Storage("1Gi", EXPANDABLE, "ReadWriteOnce"))
 
 
 @pytest.fixture
-async def client(ground: KubernetesGround, make_service: Callable[..., Service]) -> AsyncIterator[AsyncClient]:
-    """A caller of the service, which has the rights of both its Roles."""
+async def rig(csi: Sidecars, ground: KubernetesGround, tmp_path: Path) -> AsyncIterator[Rig]:
+    """The service, with the rights of both its Roles."""
     await asyncio.to_thread(grant_snapshots, ground.cluster, ground.namespace)
-    flags = ["--engine", "kubernetes", "--kubeconfig", str(ground.settings.kubeconfig)]
-    flags += ["--namespaces", ground.namespace, "--storage-class", EXPANDABLE, "--snapshot-class", SNAPSHOTS]
-    service = await asyncio.to_thread(make_service(*flags, "--log-format", "json").start)
-    async with AsyncClient(service.address, timeout=WITHIN) as made:
-        yield made
-        for sandbox in (A, B, C):
-            with contextlib.suppress(ServiceError):
-                await made.delete(sandbox)
-                await made.wait_until(sandbox, "TERMINATED")
+    made = CsiGround(ground.cluster, ground.node, tmp_path, ground.namespace)
+    classes = {"storage_class": EXPANDABLE, "snapshot_class": SNAPSHOTS, "default_storage_size": "1Gi"}
+    made.settings = made.settings.model_copy(update=classes)
+    async with started(Rig(made, tmp_path)) as running:
+        yield running
 
 
 async def disk(ground: KubernetesGround, sandbox: str) -> Path:
@@ -45,51 +52,50 @@ async def disk(ground: KubernetesGround, sandbox: str) -> Path:
     return await asyncio.to_thread(found)
 
 
-async def reason(client: AsyncClient, snapshot: snapshot_pb2.Snapshot, wanted: str) -> snapshot_pb2.Snapshot:
-    """The snapshot once that is why it is as it is."""
-    number = snapshot_pb2.SnapshotReason.Value(f"SNAPSHOT_REASON_{wanted}")
+async def told(rig: Rig, made: snapshot_pb2.Snapshot, reason: SnapshotReason) -> str:
+    """The message of a snapshot once that is why it is as it is."""
     async with asyncio.timeout(WITHIN):
-        while (found := await client.get_snapshot(snapshot)).reason != number:
-            await asyncio.sleep(0.1)
-    return found
+        while (last := await rig.snapshots.last(Key(made.namespace, made.snapshot_id))) is None or (
+            last.snapshot.reason is not reason
+        ):
+            await asyncio.sleep(0.05)
+    return last.snapshot.message
 
 
-async def running(client: AsyncClient, sandbox: pb.Sandbox) -> None:
-    await client.wait_until(sandbox, "RUNNING", timeout=WITHIN)
-
-
-async def test_a_disk_is_restored_and_cloned_and_its_snapshot_goes_when_it_is_deleted(
-    csi: Sidecars, ground: KubernetesGround, client: AsyncClient
+async def test_files_are_as_they_were_when_the_snapshot_was_taken_and_a_clone_has_those_of_now(
+    rig: Rig, caller: AsyncClient, csi: Sidecars, ground: KubernetesGround
 ) -> None:
-    await running(client, await client.create("demo", sandbox_id=A))
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
     (await disk(ground, A) / "file").write_text("before")
-    taken = await reason(client, await client.create_snapshot(A), "READY")
+    made = await caller.create_snapshot(A)
+    await become(rig, made, State.READY)
     (await disk(ground, A) / "file").write_text("after")
-    await running(client, await client.create("other", sandbox_id=B, snapshot_id=taken.snapshot_id))
-    assert (await disk(ground, B) / "file").read_text() == "before"
-    await running(client, await client.clone(A, clone_id=C))
-    assert (await disk(ground, C) / "file").read_text() == "after"
-    await client.delete_snapshot(taken)
-    await reason(client, taken, "DELETED")
-    assert ground.names("volumesnapshots", SNAPSHOT.removeprefix("/")) == []
+    await caller.create("other", sandbox_id=B, snapshot_id=made.snapshot_id)
+    await caller.clone(A, clone_id=C)
+    for name, text in ((B, "before"), (C, "after")):
+        await rig.settled(name, Phase.RUNNING)
+        assert (await disk(ground, name) / "file").read_text() == text
+    await caller.delete_snapshot(made)
+    await become(rig, made, State.DELETED)
+    assert ground.names("volumesnapshots", SNAPSHOT_OBJECTS) == []
     assert csi.driver.disks.snapshots == {}
 
 
 async def test_what_the_storage_says_of_a_snapshot_is_told(
-    csi: Sidecars, ground: KubernetesGround, client: AsyncClient
+    rig: Rig, caller: AsyncClient, csi: Sidecars, ground: KubernetesGround
 ) -> None:
-    await running(client, await client.create("demo", sandbox_id=A))
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
     csi.driver.tell("CreateSnapshot", "RESOURCE_EXHAUSTED", "no room for snapshots")
-    made = await client.create_snapshot(A)
-    told = await reason(client, made, "NO_SPACE")
-    assert told.state == snapshot_pb2.SNAPSHOT_STATE_CREATING
-    assert "no room for snapshots" in told.message
+    made = await caller.create_snapshot(A)
+    assert "no room for snapshots" in await told(rig, made, SnapshotReason.NO_SPACE)
     csi.driver.heal()
-    await reason(client, made, "READY")
+    await become(rig, made, State.READY)
     csi.driver.tell("CreateSnapshot", "FAILED_PRECONDITION", "this disk cannot be copied")
-    failed = await reason(client, await client.create_snapshot(A), "STORAGE_FAILED")
-    assert failed.state == snapshot_pb2.SNAPSHOT_STATE_FAILED
-    assert "this disk cannot be copied" in failed.message
-    path = ground.path("volumesnapshots", f"snapshot-{made.uid}", SNAPSHOT.removeprefix("/"))
+    refused = await caller.create_snapshot(A)
+    assert "this disk cannot be copied" in await told(rig, refused, SnapshotReason.STORAGE_FAILED)
+    await become(rig, refused, State.FAILED)
+    path = ground.path("volumesnapshots", f"snapshot-{made.uid}", SNAPSHOT_OBJECTS)
     await asyncio.to_thread(ground.cluster.request, "DELETE", path)
-    await reason(client, made, "LOST")
+    await told(rig, made, SnapshotReason.LOST)

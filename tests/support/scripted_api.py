@@ -44,7 +44,8 @@ class ScriptedApi:
     `namespace` is the state of every namespace: Active, Terminating or Missing. The service has rights in it while there
     is a `role`, and with `namespace_rights` may get the namespace itself. With `access` it may enter pods, which `kubelet`
     then does.
-    What is outside of namespaces is in `cluster`. `snapshots`: whether it serves them.
+    What is outside of namespaces is in `cluster`. `snapshots`: whether it serves VolumeSnapshots, `takes_snapshots`:
+    whether they become ready.
     Of its `controllers`, that of StatefulSets and the garbage collector can be taken away.
     `keeps_broken_pods`: a pod that is not ready is not replaced when the template changes, as on Kubernetes 1.35.0 to
     1.35.3 (kubernetes#137409).
@@ -65,7 +66,7 @@ class ScriptedApi:
         self.page = 500
         self.controllers = {"StatefulSet", "garbage"}
         self.role = True
-        self.snapshots = True
+        self.snapshots = self.takes_snapshots = True
         self.namespace_rights = False
         self.access = True
         self.kubelet = Kubelet()
@@ -384,7 +385,14 @@ class ScriptedApi:
         name = body["metadata"]["name"]
         if name in self.objects.get(collection, {}):
             return status(409, f'{collection.rpartition("/")[2]} "{name}" already exists')
+        if self.takes_snapshots and collection.endswith("volumesnapshots"):
+            asyncio.get_running_loop().call_later(0.01, self._take, collection, name)
         return answer(self.put(collection, body, CREATED), 201)
+
+    def _take(self, collection: str, name: str) -> None:
+        """What the snapshot controller says once the storage has a snapshot."""
+        if made := self.objects[collection].get(name):
+            self.put(collection, made | {"status": {"readyToUse": True, "restoreSize": "5Gi"}})
 
     def _apply(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
         """What we owned and no longer say goes; what others added stays."""

@@ -1,4 +1,4 @@
-"""Snapshots on Kubernetes: the VolumeSnapshot that is made, what its status means, and what a disk is made from."""
+"""Snapshots on Kubernetes: the contract, the VolumeSnapshot that is made, what its status means, and what a disk is made from."""
 
 import asyncio
 import dataclasses
@@ -15,6 +15,7 @@ from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State
 from sandbox_server.engines.kubernetes import observe, resources
 from sandbox_server.engines.kubernetes.engine import KubernetesEngine
 
+from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
 from tests.support import samples
 from tests.support.rig import A
 from tests.support.scripted import CLAIM, CLAIMS, ScriptedGround, until
@@ -29,6 +30,7 @@ class World:
 
     def __init__(self, api: ScriptedApi, engine: KubernetesEngine) -> None:
         self.api = api
+        api.takes_snapshots = False
         self.engine = engine
         self.epoch = 1
         self.sandbox: Sandbox = samples.sandbox(A)

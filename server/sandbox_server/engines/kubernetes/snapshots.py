@@ -84,9 +84,11 @@ class Snapshots:
         try:
             async with self._api.call("GET", f"apis/{Kind.SNAPSHOT.api_version}"):
                 pass
+            missing = await inspection.missing_snapshots(self._api, namespace)
         except client.Missing:
             return MISSING
-        missing = await inspection.missing_snapshots(self._api, namespace)
+        except engines.Refused as refused:
+            return str(refused)
         if not missing:
             return ""
         return f"the service may not {', '.join(missing)} in {namespace}: grant it deploy/snapshots.yaml"
