@@ -157,7 +157,9 @@ class _ConsistencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Consisten
     CONSISTENCY_UNSPECIFIED: _Consistency.ValueType  # 0
     """CONSISTENCY_CRASH."""
     CONSISTENCY_CRASH: _Consistency.ValueType  # 1
-    """The files as after a power cut: what a program was writing can be half there."""
+    """The files as after a power cut: what a program was writing can be half there. The local engine copies one file after the
+    other, so that each is as it was at one moment, and not all at the same.
+    """
     CONSISTENCY_STOPPED: _Consistency.ValueType  # 2
     """The files of a sandbox that did not run."""
 
@@ -167,7 +169,9 @@ class Consistency(_Consistency, metaclass=_ConsistencyEnumTypeWrapper):
 CONSISTENCY_UNSPECIFIED: Consistency.ValueType  # 0
 """CONSISTENCY_CRASH."""
 CONSISTENCY_CRASH: Consistency.ValueType  # 1
-"""The files as after a power cut: what a program was writing can be half there."""
+"""The files as after a power cut: what a program was writing can be half there. The local engine copies one file after the
+other, so that each is as it was at one moment, and not all at the same.
+"""
 CONSISTENCY_STOPPED: Consistency.ValueType  # 2
 """The files of a sandbox that did not run."""
 Global___Consistency: _TypeAlias = Consistency  # noqa: Y015

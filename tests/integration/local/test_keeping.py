@@ -164,3 +164,18 @@ async def test_a_restart_begins_copies_anew(rig: LocalRig, client: AsyncClient, 
         await state(again, made, "READY")
         await rig.settled(B, Phase.RUNNING)
     assert (rig.ground.home(B) / "large").read_bytes() == (rig.ground.home(A) / "large").read_bytes()
+
+
+async def test_a_sandbox_is_stopped_while_its_disk_is_made_and_starts_with_it(
+    rig: LocalRig, client: AsyncClient, slow: None
+) -> None:
+    await with_file(rig)
+    (rig.ground.home(A) / "large").write_bytes(os.urandom(LARGE))
+    await client.clone(A, clone_id=B)
+    await rig.there(lambda: (rig.ground.folder(B) / "new").exists())
+    await rig.begin(B, Phase.STOPPED)
+    assert not (await rig.settled(B, Phase.STOPPED)).filled_generation
+    await rig.begin(B, Phase.RUNNING)
+    await rig.settled(B, Phase.RUNNING)
+    assert (rig.ground.home(B) / "large").stat().st_size == LARGE
+    rig.check_history()
