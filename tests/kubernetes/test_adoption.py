@@ -38,11 +38,8 @@ class Move:
         self.rig = rig
 
     async def prepare(self) -> None:
-        made = former.objects()
-        claim = former.of_kind(made, "PersistentVolumeClaim")
-        for field in ("storageClassName", "volumeName"):
-            del claim["spec"][field]
-        del claim["status"]
+        # The controller of the StatefulSet makes the claim.
+        made = [one for one in former.objects() if one["kind"] != "PersistentVolumeClaim"]
         service = former.of_kind(made, "Service")["spec"]
         del service["clusterIP"], service["clusterIPs"]
         for one in made:
