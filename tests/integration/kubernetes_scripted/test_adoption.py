@@ -185,3 +185,45 @@ async def test_a_hundred_are_adopted_in_one_run(api: ScriptedApi, rig: Rig) -> N
     await until(lambda: all(one.status.phase is Phase.RUNNING for one in rig.feed.catalogue.sandboxes()), within=60)
     assert {one.outcome for one in await adopt(rig)} == {Outcome.UNCHANGED}
     assert len(api.starts) == 100
+
+
+async def test_a_pod_that_is_replaced_while_it_waits_is_the_sandboxs_too(api: ScriptedApi, rig: Rig) -> None:
+    before = await made(api)
+    await adopt(rig)
+    await settled(rig, Phase.RUNNING)
+    api.delete(PODS, POD)
+    await until(lambda: len(api.starts) == 2)
+    await settled(rig, Phase.RUNNING)
+    await until(lambda: "sandbox.fullstackagent.io/uid" in api.objects[PODS][POD]["metadata"].get("annotations", {}))
+    assert api.objects[SETS][NAME]["spec"] == before[SETS][NAME]["spec"]
+
+
+async def test_what_is_missing_is_made_and_goes_when_the_rest_is_given_back(api: ScriptedApi, rig: Rig) -> None:
+    objects = former.objects()
+    objects.remove([one for one in objects if one["kind"] == "Ingress"][1])
+    former.put(api, objects)
+    await until(lambda: POD in api.objects.get(PODS, {}))
+    before = snapshot(api)
+    (entry,) = await adopt(rig)
+    await settled(rig, Phase.RUNNING)
+    terminal = api.objects[INGRESSES][f"{NAME}-ttyd-ingress"]["spec"]["rules"][0]["host"]
+    assert entry.ttyd_url == f"https://{terminal}"
+    await adopt(rig, undo=True)
+    await settled(rig, Phase.TERMINATED, 2)
+    await until(lambda: not api.objects[SECRETS])
+    assert snapshot(api) == before
+
+
+async def test_a_delete_removes_everything_and_a_further_ingress_with_it(api: ScriptedApi, rig: Rig) -> None:
+    objects = former.objects()
+    third = copy.deepcopy(former.of_kind(objects, "Ingress"))
+    third["metadata"]["name"] = "network-zzz"
+    third["spec"]["rules"][0]["host"] = "shop.example.com"
+    former.put(api, [*objects, third])
+    await until(lambda: POD in api.objects.get(PODS, {}))
+    await adopt(rig, keeps_pods=False)
+    await settled(rig, Phase.RUNNING)
+    assert api.objects[INGRESSES]["network-zzz"]["spec"] == third["spec"]
+    await rig.delete(NAME)
+    await settled(rig, Phase.TERMINATED, 2)
+    await until(lambda: not any(api.objects[one] for one in (SETS, SERVICES, INGRESSES, CLAIMS, SECRETS, PODS)))
