@@ -31,7 +31,7 @@ def update(
 
     Of `resources` the members that are given change. `storage` is the size of the disk, which grows while the sandbox runs and
     does not shrink. The answer has the sandbox, the paths of the spec that hold already
-    (`applied`), and those that wait for a restart or for the disk (`pending`).
+    (`applied`), and those that wait for a restart, the disk or the pod (`pending`).
 
     >>> made = client.create("demo", command=["sleep", "1000"])
     >>> answer = client.update(made, command=["sleep", "2000"], labels={"tier": "web"})

@@ -1,6 +1,5 @@
 """Carries out what callers ask for. Each mutation is one transaction; its event then wakes the reconciler."""
 
-import contextlib
 import dataclasses
 import random
 import string
@@ -61,12 +60,12 @@ class StatefulSetManager:
     """Creates, starts, stops, deletes, updates and reads sandboxes on behalf of principals."""
 
     def __init__(
-        self, store: store.Store, feed: feed.Feed, names: engines.Names, disks: engines.Disks, leases: Leases
+        self, store: store.Store, feed: feed.Feed, names: engines.Names, abilities: engines.Abilities, leases: Leases
     ) -> None:
         self._store = store
         self._feed = feed
         self._names = names
-        self._disks = disks
+        self._abilities = abilities
         self._leases = leases
 
     def stale(self, namespace: str) -> bool:
@@ -185,26 +184,31 @@ class StatefulSetManager:
     async def update(self, mutation: Mutation, change: Callable[[SandboxSpec], SandboxSpec]) -> Event:
         """Changes the spec to what `change` makes of it. Raises what `change` raises, `errors.Invalid` for a disk that would
         shrink, and `errors.FailedPrecondition` for one that is known to be unable to grow."""
-        obstacle = await self._growth_obstacle(mutation, change)
+        obstacle, in_place = await self._possible(mutation, change)
 
         def changed(_: store.Reader, before: Sandbox) -> Changed:
-            after = mutations.update(before, change(before.spec))
+            after = mutations.update(before, change(before.spec), in_place)
             if obstacle and mutations.grows(before.spec, after.spec):
                 raise mutations.not_expandable(before, obstacle)
             return after, None
 
         return await self._change(mutation, changed)
 
-    async def _growth_obstacle(self, mutation: Mutation, change: Callable[[SandboxSpec], SandboxSpec]) -> str:
-        """Returns why a disk that an update makes larger cannot grow; empty if nothing is known against it."""
+    async def _possible(self, mutation: Mutation, change: Callable[[SandboxSpec], SandboxSpec]) -> tuple[str, bool]:
+        """Returns why a disk that an update makes larger cannot grow, empty if nothing is known against it, and whether other
+        resources can be given to the pod that runs. The sandbox is as this replica last read it."""
         known = self._feed.catalogue.get(mutation.key)
         if known is None or not mutation.principal.sees(known.event.sandbox):
-            return ""
-        sandbox = known.event.sandbox
-        with contextlib.suppress(errors.Invalid):
-            if mutations.grows(sandbox.spec, change(sandbox.spec)):
-                return await self._disks.growth_obstacle(sandbox)
-        return ""
+            return "", False
+        before = known.event.sandbox
+        try:
+            after = change(before.spec)
+        except errors.Invalid:
+            return "", False
+        grows = mutations.grows(before.spec, after)
+        resizes = after.resources != before.spec.resources
+        obstacle = await self._abilities.growth_obstacle(before) if grows else ""
+        return obstacle, resizes and await self._abilities.resizes_in_place(before.namespace)
 
     async def batch(
         self, request: store.Request | None, selection: feed.Filter, sandbox_ids: Sequence[str]

@@ -354,11 +354,11 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
     "UpdateSandbox": {field: [MASKED | one for one in several] for field, several in CHANGES.items()}
     | {
-        "update_mask": [{"sandbox_id": "a"}, masked(*["image"] * 14), masked(*["image"] * 100_000)],
+        "update_mask": [{"sandbox_id": "a"}, masked(*["image"] * 15), masked(*["image"] * 100_000)],
         "update_mask.paths[1]": [
             masked("image", path)
             for path in (
-                *("storage", "storage.size", "project", "runtime_class", "copy_image_home", "env"),
+                *("storage", "storage.access_mode", "project", "runtime_class", "copy_image_home", "env"),
                 *(
                     "",
                     "*",

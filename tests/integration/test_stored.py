@@ -60,6 +60,9 @@ class Engine:
     def addresses(self, _sandbox: Sandbox) -> Addresses:
         return Addresses(dns_name="made-by-this-release")
 
+    async def resizes_in_place(self, _namespace: str) -> bool:
+        return False
+
 
 ADDED = {"tenant", "labels", "desiredState", "createTime", "resources", "storageSize"}
 """Fields of a status that the contract did not have when the answers were stored."""

@@ -105,3 +105,15 @@ def test_another_size_restarts_nothing_and_is_there_at_the_next_look(client: Cli
         client.update("sized", storage="8Gi")
     assert list(caught.value.fields) == ["spec.storage.size"]
     client.delete("sized")
+
+
+def test_other_resources_restart_nothing_where_nothing_is_limited(client: Client) -> None:
+    running(client, "resized")
+    answer = client.update("resized", resources={"cpu_limit": "3"})
+    assert (answer.applied.paths, answer.pending.paths) == ([], ["resources.cpu_limit"])
+    eventually(lambda: client.status("resized").observed_generation == 2)
+    status = client.status("resized")
+    (applied,) = [one for one in status.conditions if one.type == pb.CONDITION_TYPE_RESOURCES_APPLIED]
+    assert (applied.status, status.resources.cpu_limit, status.restart_count) == (pb.CONDITION_STATUS_TRUE, "3", 0)
+    assert client.update("resized", resources={"cpu_limit": "3000m"}).applied.paths == ["resources.cpu_limit"]
+    client.delete("resized")

@@ -36,6 +36,12 @@ class BlindEngine:
     def readable(self, namespace: str) -> bool | None:
         return True
 
+    async def growth_obstacle(self, sandbox: Sandbox) -> str:
+        return ""
+
+    async def resizes_in_place(self, namespace: str) -> bool:
+        return False
+
     async def granted(self, namespace: str) -> bool | None:
         return True
 

@@ -34,6 +34,7 @@ FAST = dataclasses.replace(
     controller_guard=Pace.controller_guard,
     plugin_within=Pace.plugin_within,
     probe_within=Pace.probe_within,
+    possible_within=10 * Pace.possible_within,
     access_idle=Pace.access_idle,
     access_within=Pace.access_within,
     usage_within=Pace.usage_within,

@@ -20,6 +20,7 @@ from tests.support.scripted_disks import Disks
 from tests.support.scripted_kubelet import Kubelet
 from tests.support.scripted_logs import Logs
 from tests.support.scripted_ports import Ports
+from tests.support.scripted_resizes import Resizes
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"
@@ -73,6 +74,7 @@ class ScriptedApi:
         self.logs = Logs()
         self.ports = Ports()
         self.disks = Disks()
+        self.resizes = Resizes()
         self.namespace = "Active"
         self.cluster = ScriptedCluster()
         self._owned: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
@@ -166,6 +168,8 @@ class ScriptedApi:
             body = await decoded(request)
             manages = "managedFields" in body["metadata"]
             return self._manage(collection, name, body) if manages else self._merge(collection, name, body)
+        if request.method == "PATCH" and subresource == "resize":
+            return self._resize(collection, name, await decoded(request))
         if request.method == "PATCH":
             return self._apply(collection, name, await decoded(request))
         if known is None:
@@ -435,6 +439,23 @@ class ScriptedApi:
         self.grow(made["metadata"]["namespace"], name)
         return answer(made)
 
+    def _resize(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
+        """Another pod spec, which the kubelet then looks at."""
+        pod = self.objects.get(collection, {}).get(name)
+        if pod is None:
+            return status(404, f'pods "{name}" not found')
+        made = self.resizes.resized(pod, body)
+        if isinstance(made, tuple):
+            return status(*made)
+        resized = self.put(collection, made, OURS)
+        asyncio.get_running_loop().call_later(0.01, self.look_at, collection, name)
+        return answer(resized)
+
+    def look_at(self, collection: str, name: str) -> None:
+        """Has the kubelet look at the resources of a pod."""
+        if pod := self.objects.get(collection, {}).get(name):
+            self.put(collection, self.resizes.seen(pod))
+
     def grow(self, namespace: str, name: str) -> None:
         """Has the resizer and the kubelet go on with the disk of a claim, a step at a time."""
         asyncio.get_running_loop().call_later(0.01, self._grow, namespace, name)
@@ -513,6 +534,9 @@ class ScriptedApi:
         owner = {"kind": "StatefulSet", "name": name, "uid": found["metadata"]["uid"]}
         meta = copied(template["metadata"]) | {"name": f"{name}-0", "ownerReferences": [owner]}
         meta["labels"][REVISION] = found["status"]["updateRevision"]
+        (own,) = template["spec"]["containers"]
+        # What a pod was given since it was made stays.
+        spec = pod["spec"] if pod else {"containers": [{name: own[name] for name in ("name", "resources")}]}
         going = "deletionTimestamp" in claim["metadata"]
         lost = claim.get("status", {}).get("phase") == "Lost"
         bound = claim.get("status", {}).get("phase") == "Bound"
@@ -521,7 +545,7 @@ class ScriptedApi:
             if going:
                 words = f'persistentvolumeclaim "{claim["metadata"]["name"]}" is being deleted.'
             waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
-            self.put(pods, {"metadata": meta, "status": {"phase": "Pending", "conditions": [waits]}})
+            self.put(pods, {"metadata": meta, "spec": spec, "status": {"phase": "Pending", "conditions": [waits]}})
             return
         self.put(claims, claim | {"status": self.disks.bound(claim)})
         missing = self._missing(namespace, template["spec"]["containers"][0])
@@ -539,7 +563,7 @@ class ScriptedApi:
         conditions.append({"type": "PodScheduled", "status": "True"})
         containers = [{"name": template["spec"]["containers"][0]["name"]} | container]
         told = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
-        started = self.put(pods, {"metadata": meta, "status": told})
+        started = self.put(pods, {"metadata": meta, "spec": spec, "status": told})
         if not missing:
             env = self._env(namespace, template["spec"]["containers"][0])
             generation = meta.get("annotations", {}).get("sandbox.fullstackagent.io/generation", "")

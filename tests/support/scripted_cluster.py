@@ -15,13 +15,14 @@ class ScriptedCluster:
     """`denied` has what the service may not do in any namespace: a resource with its group, and a verb.
 
     `ahead` is how far the clock is ahead. `objects` has the objects outside of namespaces by their plural; a plural that
-    is missing may not be listed. `labels` are those of each namespace.
+    is missing may not be listed. `labels` are those of each namespace. `served` are resources of the first API group.
     """
 
     denied: set[tuple[str, str]] = dataclasses.field(default_factory=lambda: {("pods", "create")})
     ahead: timedelta = timedelta()
     objects: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    served: tuple[str, ...] = ("pods", "pods/resize")
 
     async def answer(self, request: web.Request) -> web.Response:
         answered = await self._answer(request)
@@ -33,6 +34,8 @@ class ScriptedCluster:
         match plural:
             case "version":
                 return web.json_response({"gitVersion": "v1.36.3"})
+            case "v1":
+                return web.json_response({"resources": [{"name": one} for one in self.served]})
             case "selfsubjectreviews":
                 return web.json_response({"status": {"userInfo": {"username": USER}}}, status=201)
             case "selfsubjectaccessreviews":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from sandbox_server.engines.kubernetes.resources import Kind
-from sandbox_server.engines.kubernetes.rights import ACCESS, ADOPTION, ROLE, SNAPSHOTS, Rights, right
+from sandbox_server.engines.kubernetes.rights import ACCESS, ADOPTION, RESIZE, ROLE, SNAPSHOTS, Rights, right
 
 GET = right("GET", "api/v1/namespaces/default/pods/a", watch=False)
 
@@ -66,6 +66,10 @@ def granted(name: str) -> set[tuple[str, str, str]]:
 def test_the_role_grants_what_the_service_needs_and_no_more() -> None:
     needed = {(kind.group, kind.plural, verb) for kind, verbs in ROLE.items() for verb in verbs}
     assert granted("role.yaml") == needed
+
+
+def test_the_role_of_resizes_grants_what_they_need_and_no_more() -> None:
+    assert granted("resize.yaml") == {("", resource, verb) for resource, verbs in RESIZE.items() for verb in verbs}
 
 
 def test_the_role_of_access_grants_what_access_needs_and_no_more() -> None:

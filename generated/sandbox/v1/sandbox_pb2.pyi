@@ -287,6 +287,18 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_EXPANSION_INFEASIBLE: _Reason.ValueType  # 44
     """Of CONDITION_TYPE_VOLUME_SIZED: the storage cannot make the disk that large. The message has its words. Ask for less."""
+    REASON_RESIZING: _Reason.ValueType  # 45
+    """Of CONDITION_TYPE_RESOURCES_APPLIED, and of no phase, as the next two are: the pod that runs is being given other CPU
+    and memory. The message has what the kubelet says of a try that failed.
+    """
+    REASON_RESIZE_DEFERRED: _Reason.ValueType  # 46
+    """Of CONDITION_TYPE_RESOURCES_APPLIED: the node has no room for it now, and the kubelet tries again. The message has its
+    words. Stop and Start to move the sandbox to another node.
+    """
+    REASON_RESIZE_INFEASIBLE: _Reason.ValueType  # 47
+    """Of CONDITION_TYPE_RESOURCES_APPLIED: the node can never give that much. The message has the kubelet's words. Ask for
+    less, or Stop and Start to move the sandbox to a larger node.
+    """
     REASON_DISK_NOT_MEASURED: _Reason.ValueType  # 50
     """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
     without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
@@ -436,6 +448,18 @@ REASON_CLASS_NOT_EXPANDABLE: Reason.ValueType  # 43
 """
 REASON_EXPANSION_INFEASIBLE: Reason.ValueType  # 44
 """Of CONDITION_TYPE_VOLUME_SIZED: the storage cannot make the disk that large. The message has its words. Ask for less."""
+REASON_RESIZING: Reason.ValueType  # 45
+"""Of CONDITION_TYPE_RESOURCES_APPLIED, and of no phase, as the next two are: the pod that runs is being given other CPU
+and memory. The message has what the kubelet says of a try that failed.
+"""
+REASON_RESIZE_DEFERRED: Reason.ValueType  # 46
+"""Of CONDITION_TYPE_RESOURCES_APPLIED: the node has no room for it now, and the kubelet tries again. The message has its
+words. Stop and Start to move the sandbox to another node.
+"""
+REASON_RESIZE_INFEASIBLE: Reason.ValueType  # 47
+"""Of CONDITION_TYPE_RESOURCES_APPLIED: the node can never give that much. The message has the kubelet's words. Ask for
+less, or Stop and Start to move the sandbox to a larger node.
+"""
 REASON_DISK_NOT_MEASURED: Reason.ValueType  # 50
 """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
 without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
@@ -508,6 +532,8 @@ class _ConditionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conditi
     """The disk is as large as the spec asks. While it is not, the reason says where its growth stands, and the sandbox goes on
     running with the disk as it is.
     """
+    CONDITION_TYPE_RESOURCES_APPLIED: _ConditionType.ValueType  # 7
+    """The pod has the CPU and memory of the spec. While a pod runs on with others, the reason says why."""
     CONDITION_TYPE_DISK_NEARLY_FULL: _ConditionType.ValueType  # 8
     """At least 90 % of the bytes or of the inodes of the disk were used when the service last measured it, as it does for
     running sandboxes every usage-interval. Becomes false below 85 %. Of a sandbox that does not run, it stays as it was.
@@ -533,6 +559,8 @@ CONDITION_TYPE_VOLUME_SIZED: ConditionType.ValueType  # 6
 """The disk is as large as the spec asks. While it is not, the reason says where its growth stands, and the sandbox goes on
 running with the disk as it is.
 """
+CONDITION_TYPE_RESOURCES_APPLIED: ConditionType.ValueType  # 7
+"""The pod has the CPU and memory of the spec. While a pod runs on with others, the reason says why."""
 CONDITION_TYPE_DISK_NEARLY_FULL: ConditionType.ValueType  # 8
 """At least 90 % of the bytes or of the inodes of the disk were used when the service last measured it, as it does for
 running sandboxes every usage-interval. Becomes false below 85 %. Of a sandbox that does not run, it stays as it was.
@@ -1129,7 +1157,7 @@ class Condition(_message.Message):
     """Why. REASON_READY if it holds; of CONDITION_TYPE_DISK_NEARLY_FULL, if it does not."""
     message: _builtins.str
     """The words of the cluster or its storage about why it does not hold, at most 1024 characters. Of
-    CONDITION_TYPE_VOLUME_SIZED; empty where there are none.
+    CONDITION_TYPE_VOLUME_SIZED and CONDITION_TYPE_RESOURCES_APPLIED; empty where there are none.
     """
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
@@ -2171,7 +2199,8 @@ class UpdateSandboxResponse(_message.Message):
     @_builtins.property
     def pending(self) -> _field_mask_pb2.FieldMask:
         """The paths of update_mask that do not hold yet. `storage.size` waits until the disk has grown
-        (CONDITION_TYPE_VOLUME_SIZED); the others wait for a restart of the sandbox. With DESIRED_STATE_RUNNING the service restarts it
+        (CONDITION_TYPE_VOLUME_SIZED), and `resources` until the pod has them (CONDITION_TYPE_RESOURCES_APPLIED); the others
+        wait for a restart of the sandbox. With DESIRED_STATE_RUNNING the service restarts it
         now: they hold once it is PHASE_RUNNING with an observed_generation of at least `generation` in this answer's status.
         With DESIRED_STATE_STOPPED they hold after the next Start.
         """

@@ -209,7 +209,9 @@ class SandboxServiceStub:
     one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
     at once, and the pod has them after the next mutation that replaces it. Nor does an update of `storage.size`: the disk
     grows while the sandbox runs, as far as its storage can do that, and CONDITION_TYPE_VOLUME_SIZED says where that
-    stands. The answer says which fields hold already and which wait.
+    stands. Other `resources` of a sandbox that is ready are given to the pod that runs, where the cluster can do that and
+    lets the service: CONDITION_TYPE_RESOURCES_APPLIED says where that stands. Where it cannot, the sandbox restarts. The
+    answer says which fields hold already and which wait.
 
     A disk never shrinks. A larger size that the disk does not have yet can be taken back, to any size from what the disk
     has (SandboxStatus.volume.size) on.
@@ -524,7 +526,9 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
     at once, and the pod has them after the next mutation that replaces it. Nor does an update of `storage.size`: the disk
     grows while the sandbox runs, as far as its storage can do that, and CONDITION_TYPE_VOLUME_SIZED says where that
-    stands. The answer says which fields hold already and which wait.
+    stands. Other `resources` of a sandbox that is ready are given to the pod that runs, where the cluster can do that and
+    lets the service: CONDITION_TYPE_RESOURCES_APPLIED says where that stands. Where it cannot, the sandbox restarts. The
+    answer says which fields hold already and which wait.
 
     A disk never shrinks. A larger size that the disk does not have yet can be taken back, to any size from what the disk
     has (SandboxStatus.volume.size) on.
@@ -884,7 +888,9 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         one has them at its next start. An update that changes labels alone restarts nothing: lists and watches select by them
         at once, and the pod has them after the next mutation that replaces it. Nor does an update of `storage.size`: the disk
         grows while the sandbox runs, as far as its storage can do that, and CONDITION_TYPE_VOLUME_SIZED says where that
-        stands. The answer says which fields hold already and which wait.
+        stands. Other `resources` of a sandbox that is ready are given to the pod that runs, where the cluster can do that and
+        lets the service: CONDITION_TYPE_RESOURCES_APPLIED says where that stands. Where it cannot, the sandbox restarts. The
+        answer says which fields hold already and which wait.
 
         A disk never shrinks. A larger size that the disk does not have yet can be taken back, to any size from what the disk
         has (SandboxStatus.volume.size) on.

@@ -133,7 +133,9 @@ def _action(at: Situation) -> Action | None:
         return None
     # A pod that the controller does not replace goes when its workload is scaled down; its successor is current.
     replicas = 1 if runs and not at.volume_lost() and not at.rollout_stuck() else 0
-    if not _stands(at, replicas) or (runs and at.volume_discarded()) or at.volume_to_resize():
+    if not _stands(at, replicas) or (runs and at.volume_discarded()):
+        return Apply(replicas)
+    if at.volume_to_resize() or (replicas and at.pod_to_resize()):
         return Apply(replicas)
     return RemoveWorkload() if not runs and at.unattended() else None
 
@@ -165,7 +167,9 @@ def on_mutation(sandbox: Sandbox, now: datetime) -> Sandbox:
     unmet = []
     if sandbox.pod_generation == sandbox.generation:
         # No pod has the environment of a generation that is new.
-        unmet.append(ConditionType.ENV_APPLIED)
+        unmet += [ConditionType.ENV_APPLIED, ConditionType.RESOURCES_APPLIED]
+    if sandbox.resized_from is not None:
+        unmet.append(ConditionType.RESOURCES_APPLIED)
     volume = sandbox.status.volume
     if volume is not None and check.amount(volume.size) < check.amount(sandbox.spec.storage.size):
         unmet.append(ConditionType.VOLUME_SIZED)
@@ -173,6 +177,14 @@ def on_mutation(sandbox: Sandbox, now: datetime) -> Sandbox:
     status = dataclasses.replace(sandbox.status, conditions=conditions)
     decision = decide(sandbox, None, now)
     return dataclasses.replace(sandbox, attempt_at=now, status=with_decision(status, decision, now))
+
+
+def replacing(sandbox: Sandbox, observed: Observed) -> Sandbox:
+    """Returns `sandbox`; where its pod cannot be given other resources, as it makes another pod."""
+    pod = observed.pod
+    if pod is None or not pod.unresizable or sandbox.resized_from is None:
+        return sandbox
+    return dataclasses.replace(sandbox, template=None, applied_generation=0)
 
 
 def _unmet(conditions: tuple[Condition, ...], types: Collection[ConditionType], now: datetime) -> tuple[Condition, ...]:

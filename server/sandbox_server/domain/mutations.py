@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from sandbox_server.domain import check, errors, findings
-from sandbox_server.domain.phase import DesiredState, Phase, Reason
+from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, Key, ObjectNames, Sandbox, Status, Template
 from sandbox_server.domain.spec import SandboxSpec, Storage
 
@@ -154,17 +154,31 @@ def delete_volume(before: Sandbox, uid: str) -> Sandbox:
     return delete(before, keep_volume=False)
 
 
-def update(before: Sandbox, spec: SandboxSpec) -> Sandbox:
+def update(before: Sandbox, spec: SandboxSpec, in_place: bool = False) -> Sandbox:
     """The spec is `spec`. Raises `errors.Invalid` for a size that is less than the disk has.
 
-    For other labels the pod stays: it has them after the next mutation that replaces it. It stays for another size, too.
+    For other labels the pod stays: it has them after the next mutation that replaces it. It stays for another size, too, and,
+    if it is ready, for other resources that it can be given `in_place`.
     """
     _check_shrinking(before, spec.storage.size)
     wanted = replace(before, spec=spec)
-    if replace(spec, labels=before.spec.labels, storage=before.spec.storage) != before.spec:
+    resized = spec.resources != before.spec.resources and in_place and _takes_resources(before)
+    resources = spec.resources if resized else before.spec.resources
+    if replace(before.spec, labels=spec.labels, storage=spec.storage, resources=resources) != spec:
         return wanted
-    made_from = Template(before.pod_generation, before.pod_labels, until=before.generation + 1)
+    made_from = Template(
+        before.pod_generation,
+        before.pod_labels,
+        until=before.generation + 1,
+        resources=before.pod_resources if resized else before.resized_from,
+    )
     return before if spec == before.spec else replace(wanted, template=made_from)
+
+
+def _takes_resources(sandbox: Sandbox) -> bool:
+    """Whether the pod is ready, and was made by the service."""
+    ready = any(one.type is ConditionType.READY and one.status is True for one in sandbox.status.conditions)
+    return ready and not sandbox.awaits_takeover
 
 
 def grows(before: SandboxSpec, after: SandboxSpec) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sandbox_server.domain import check
 from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.spec import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,14 @@ class Disruption:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Where a change of a volume, or of a pod, stands, or why it is not made. `message` has the words of the cluster, if any."""
+
+    reason: Reason
+    message: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
     """The pod (or the local process) as it now is.
@@ -74,6 +83,9 @@ class Pod:
     `recent_until` is when the last end of a process stops being recent; None: no process ended, or the pod has been ready
     since. `template` names the template that it was made from, as the workload does. `incarnation` names the start of its
     process that runs; empty while none does. `last_exit_of` names the start that ended with `last_exit`.
+    `requested` is what the cluster is asked to give it; None if that is not known.
+    `resize` says why it does not have the resources of the sandbox, if they changed while it ran. `awaits_resize`: they have
+    yet to be asked for. `unresizable`: the engine refuses to give them to it, so that another pod has to.
     """
 
     owner: str
@@ -97,6 +109,10 @@ class Pod:
     template: str = ""
     incarnation: str = ""
     last_exit_of: str = ""
+    requested: Resources | None = None
+    resize: Growth | None = None
+    awaits_resize: bool = False
+    unresizable: bool = False
 
     def outdated(self, workload: Workload, pod_generation: int) -> bool:
         """Whether the workload has another template now than the pod was made from.
@@ -116,14 +132,6 @@ class Pod:
         message = self.message.replace(self.quoted, quoted).removesuffix(": ") if self.quoted else self.message
         last_exit = self.last_exit and replace(self.last_exit, message=last_words)
         return replace(self, message=message, quoted=quoted, last_exit=last_exit)
-
-
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """Where the growth of a volume stands, or why it does not grow. `message` has the words of the storage, if any."""
-
-    reason: Reason
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

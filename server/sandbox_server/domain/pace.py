@@ -63,9 +63,9 @@ class Pace:
     repetitions."""
     supply_every: float = 30
     """Between two writes of a Secret that a kubelet misses. A kubelet looks again within 15 s (its backOffPeriod)."""
-    class_within: float = 1
-    """For the API server to say whether the disks of a storage class can grow. A mutation waits for it, and is accepted
-    without it."""
+    possible_within: float = 2
+    """For the API server to say whether a disk can grow, and a pod be given other resources. A mutation waits for it, and is
+    accepted without it."""
     resize_again: float = 600
     """Between two requests for a size of a disk that the API server refuses. The storage class or a quota has to change, which
     nothing announces."""

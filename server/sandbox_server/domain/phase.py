@@ -72,6 +72,9 @@ class Reason(OpenEnum):
     VOLUME_EXPANDS_AT_START = 42
     CLASS_NOT_EXPANDABLE = 43
     EXPANSION_INFEASIBLE = 44
+    RESIZING = 45
+    RESIZE_DEFERRED = 46
+    RESIZE_INFEASIBLE = 47
     DISK_NOT_MEASURED = 50
     DISK_FULL_SOON = 51
     VOLUME_RESTORING = 52
@@ -92,8 +95,8 @@ class Reason(OpenEnum):
     @property
     def is_of_condition(self) -> bool:
         """Whether the reason is that of a condition alone: the phase does not depend on it."""
-        of_growth = Reason.VOLUME_EXPANDING.value <= self.value <= Reason.EXPANSION_INFEASIBLE.value
-        return of_growth or self in (Reason.DISK_NOT_MEASURED, Reason.DISK_FULL_SOON)
+        of_change = Reason.VOLUME_EXPANDING.value <= self.value <= Reason.RESIZE_INFEASIBLE.value
+        return of_change or self in (Reason.DISK_NOT_MEASURED, Reason.DISK_FULL_SOON)
 
     @property
     def is_failed_run(self) -> bool:
@@ -118,4 +121,5 @@ class ConditionType(OpenEnum):
     READY = 4
     ENV_APPLIED = 5
     VOLUME_SIZED = 6
+    RESOURCES_APPLIED = 7
     DISK_NEARLY_FULL = 8

@@ -78,6 +78,9 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
     Reason.VOLUME_EXPANDS_AT_START: (CALLER, "the file system grows with the next start: Stop and Start"),
     Reason.CLASS_NOT_EXPANDABLE: (OPERATOR, "the storage class has to allow it; the caller can take the size back"),
     Reason.EXPANSION_INFEASIBLE: (CALLER, "the storage cannot make the disk that large: ask for less"),
+    Reason.RESIZING: (WAIT, "the kubelet gives the pod what was asked for, and tries again what the message says"),
+    Reason.RESIZE_DEFERRED: (WAIT, "the node may get room; Stop and Start choose another node"),
+    Reason.RESIZE_INFEASIBLE: (CALLER, "the node can never give that much: ask for less, or Stop and Start"),
     Reason.DISK_NOT_MEASURED: (
         WAIT,
         "the disk is measured while the sandbox runs, where the service has usage-interval",

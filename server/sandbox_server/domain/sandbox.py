@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
-from sandbox_server.domain.spec import SandboxSpec
+from sandbox_server.domain.spec import Resources, SandboxSpec
 
 HOME_FOLDER = "home"
 """The folder of a disk that is mounted as the home. The root of a file system may contain other things (lost+found)."""
@@ -112,16 +112,17 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What the pod was made from, where mutations have changed nothing of it since: other labels and another size of the
-    disk need no restart.
+    """What the pod was made from, where mutations since need no other pod: of labels, the size of the disk, and resources
+    that the pod is given where it runs.
 
-    `generation` and `labels` are those of the sandbox when the pod was made. Counts as long as the sandbox is at the
-    generation `until`.
+    `generation`, `labels` and `resources` are those of the sandbox when the pod was made; `resources` is None if they have
+    not changed since. Counts as long as the sandbox is at the generation `until`.
     """
 
     generation: int
     labels: Mapping[str, str]
     until: int
+    resources: Resources | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,16 @@ class Sandbox:
     def pod_labels(self) -> Mapping[str, str]:
         """The labels from which its pod is made."""
         return self.spec.labels if self._made_from is None else self._made_from.labels
+
+    @property
+    def pod_resources(self) -> Resources:
+        """The resources from which its pod is made."""
+        return self.spec.resources if self.resized_from is None else self.resized_from
+
+    @property
+    def resized_from(self) -> Resources | None:
+        """The resources from which its pod is made, where the pod is given those of the spec once it runs; else None."""
+        return None if self._made_from is None else self._made_from.resources
 
     @property
     def _made_from(self) -> Template | None:

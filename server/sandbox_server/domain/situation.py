@@ -134,6 +134,11 @@ class Situation:
         known = volume is not None and volume.uid == self.sandbox.volume_uid
         return volume is not None and known and volume.needs_request(self.sandbox.spec.storage.size)
 
+    def pod_to_resize(self) -> bool:
+        """The pod of this generation has a node, and was not given the resources of the sandbox yet."""
+        pod = self.pod_current()
+        return pod is not None and pod.awaits_resize and pod.scheduled
+
     def volume_going(self) -> bool:
         """The disk with the data goes as soon as the pod that holds it does."""
         going = self.volume is not None and self.volume.terminating and self.pod is not None

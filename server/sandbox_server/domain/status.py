@@ -79,6 +79,7 @@ def _conditions(
     bound = volume is not None and volume.bound_and_kept
     unbound = _volume_reason(sandbox, volume, decision)
     growth = _growth(sandbox, volume, unbound)
+    resize = Growth(reason) if pod is None else Growth(Reason.ROLLING_OUT) if old else pod.resize
     found: tuple[tuple[ConditionType, bool | None, Reason], ...] = (
         (ConditionType.SCHEDULED, pod.scheduled if pod else False, reason),
         (ConditionType.VOLUME_BOUND, bound, unbound),
@@ -86,8 +87,10 @@ def _conditions(
         (ConditionType.READY, ready, reason),
         (ConditionType.ENV_APPLIED, ready and not old, Reason.ROLLING_OUT if old else reason),
         (ConditionType.VOLUME_SIZED, growth is None, Reason.READY if growth is None else growth.reason),
+        (ConditionType.RESOURCES_APPLIED, resize is None, Reason.READY if resize is None else resize.reason),
     )
-    words = {} if growth is None else {ConditionType.VOLUME_SIZED: growth.message[:WORDS_MOST]}
+    said = {ConditionType.VOLUME_SIZED: growth, ConditionType.RESOURCES_APPLIED: resize}
+    words = {type_: one.message[:WORDS_MOST] for type_, one in said.items() if one is not None}
     since = _since(sandbox)
     return tuple(
         Condition(type_, holds, Reason.READY if holds else cause, since.get((type_, holds), now), words.get(type_, ""))

@@ -1,4 +1,4 @@
-"""The contract of an engine in its roles: `Names`, `Cluster`, `Access` and `Disks`. It obeys and reports, and never decides.
+"""The contract of an engine in its roles: `Names`, `Cluster`, `Access` and `Abilities`. It obeys and reports, and never decides.
 
 Both engines keep it and pass one suite, `tests/contract/suite.py`.
 """
@@ -265,12 +265,16 @@ class Access(Protocol):
         """
 
 
-class Disks(Protocol):
-    """Tells of the disks of sandboxes what no mutation can change. Every replica may ask, for sandboxes of every namespace."""
+class Abilities(Protocol):
+    """Tells what can be changed of sandboxes where they run. Every replica may ask, for sandboxes of every namespace."""
 
     async def growth_obstacle(self, sandbox: Sandbox) -> str:
         """Returns why the disk of a sandbox cannot grow, in words that follow "its disk cannot grow:"; empty if it can, or
-        if that cannot be asked now. Takes a second at most."""
+        if that cannot be asked now. Takes some seconds at most."""
+
+    async def resizes_in_place(self, namespace: str) -> bool:
+        """Whether pods of a namespace can be given other CPU and memory where they run; False if that cannot be asked now.
+        Takes some seconds at most."""
 
 
 class Snapshots(Protocol):
@@ -295,5 +299,5 @@ class Snapshots(Protocol):
         """Asks for the removal of what a snapshot consists of; `taken` shows the rest. Raises `NotHeld`."""
 
 
-class Engine(Names, Cluster, Access, Disks, Snapshots, Protocol):
+class Engine(Names, Cluster, Access, Abilities, Snapshots, Protocol):
     """What runs sandboxes, in all roles. Whoever uses an engine takes the role that it needs."""

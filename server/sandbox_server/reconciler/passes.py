@@ -75,6 +75,10 @@ class Passes:
         observed = await self._observe(event, memory)
         if observed is None:
             return
+        replacing = lifecycle.replacing(event.sandbox, observed)
+        if replacing is not event.sandbox:
+            # Before the act: the pod that it makes is of another generation.
+            event = await self._write(event, memory, replacing)
         decision = self._decide(event.sandbox, memory, observed)
         failure: engines.Refused | engines.Busy | None = None
         if decision.action is not None:

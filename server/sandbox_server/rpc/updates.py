@@ -85,8 +85,16 @@ def progress(paths: Sequence[str], sandbox: Sandbox) -> dict[str, Any]:
     """Returns `applied` and `pending` of the answer: the paths that hold in the sandbox as it is, and the others."""
     status = sandbox.status
     runs = status.phase is Phase.RUNNING and status.observed_generation == sandbox.generation
-    sized = any(one.type is ConditionType.VOLUME_SIZED and one.status for one in status.conditions)
-    applied = [path for path in paths if (sized if path == _SIZE else runs or path in _AT_ONCE)]
+    met = {one.type for one in status.conditions if one.status}
+
+    def holds(path: str) -> bool:
+        if path == _SIZE:
+            return ConditionType.VOLUME_SIZED in met
+        if _field(path) == "resources":
+            return runs and ConditionType.RESOURCES_APPLIED in met
+        return runs or path in _AT_ONCE
+
+    applied = [path for path in paths if holds(path)]
     return {"applied": {"paths": applied}, "pending": {"paths": [path for path in paths if path not in applied]}}
 
 

@@ -11,7 +11,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, errors
 
 from tests.support.killer import Killer
-from tests.support.scripted import SECRETS, until_secret
+from tests.support.scripted import PODS, SECRETS, until_secret
 from tests.support.scripted_api import ScriptedApi
 from tests.support.service import Service
 
@@ -96,6 +96,41 @@ async def test_killed_with_each_write_of_an_expansion_it_asks_for_the_size_once(
     # The Service, the Secret, both Ingresses, the StatefulSet and the claim; the pod is the first one.
     assert position == 7
     assert (killer.uids(), len(api.starts)) == (before, 1)
+
+
+@pytest.mark.fault(5)
+async def test_killed_with_each_write_of_a_resize_it_gives_the_pod_that_runs_the_resources(
+    api: ScriptedApi, service: Service
+) -> None:
+    killer = Killer(api, service)
+    async with AsyncClient(service.address, timeout=WITHIN) as client:
+        name = (await client.create("crash", sandbox_id="crash", env={"A": "1"})).sandbox_id
+        await client.wait_until(name, "RUNNING", timeout=WITHIN)
+        before = killer.uids()
+        for position in itertools.count():
+            killer.arm(position)
+            limit = f"{position + 11}"
+            answer = await client.update(name, resources={"cpu_limit": limit})
+            assert answer.pending.paths == ["resources.cpu_limit"]
+            async with asyncio.timeout(WITHIN):
+                while not await applied(client, name, answer.sandbox.status.generation):
+                    await asyncio.sleep(0.02)
+            (container,) = api.objects[PODS][f"{name}-0"]["spec"]["containers"]
+            assert container["resources"]["limits"]["cpu"] == limit
+            if not await killer.struck():
+                break
+    assert position == 7
+    assert (killer.uids(), len(api.starts)) == (before, 1)
+
+
+async def applied(client: AsyncClient, name: str, generation: int) -> bool:
+    """Whether the resources of a generation are said to hold. The service may be killed meanwhile."""
+    try:
+        status = await client.status(name)
+    except errors.Unavailable:
+        return False
+    holds = {one.type for one in status.conditions if one.status == pb.CONDITION_STATUS_TRUE}
+    return status.observed_generation == generation and pb.CONDITION_TYPE_RESOURCES_APPLIED in holds
 
 
 @pytest.mark.fault(4)

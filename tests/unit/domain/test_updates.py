@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from sandbox_server.domain import errors, lifecycle, mutations
+from sandbox_server.domain.observed import Observed, Pod
 from sandbox_server.domain.phase import ConditionType, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
 from sandbox_server.domain.spec import SandboxSpec
@@ -90,3 +91,47 @@ def test_a_larger_disk_is_not_there_before_it_was_seen() -> None:
         wanted = samples.next_generation(mutations.update(before, sized(before, size)))
         (after,) = lifecycle.on_mutation(wanted, samples.NOW).status.conditions
         assert after.status is holds
+
+
+def ready(sandbox: Sandbox) -> Sandbox:
+    conditions = (
+        Condition(ConditionType.READY, True, Reason.READY, samples.NOW),
+        Condition(ConditionType.RESOURCES_APPLIED, True, Reason.READY, samples.NOW),
+    )
+    return dataclasses.replace(sandbox, status=samples.status(conditions=conditions))
+
+
+def resized(before: Sandbox, cpu_limit: str, in_place: bool = True, **fields: object) -> Sandbox:
+    resources = dataclasses.replace(before.spec.resources, cpu_limit=cpu_limit)
+    spec = dataclasses.replace(before.spec, resources=resources, **fields)  # type: ignore[arg-type]
+    return lifecycle.on_mutation(samples.next_generation(mutations.update(before, spec, in_place)), samples.NOW)
+
+
+def test_a_ready_sandbox_keeps_the_pod_that_is_given_other_resources() -> None:
+    before = ready(BEFORE)
+    once = resized(before, "2")
+    again = resized(once, "1", labels={"tier": "db"})
+    assert [one.pod_generation for one in (once, again)] == [3, 3]
+    assert [one.pod_resources for one in (once, again)] == [BEFORE.spec.resources] * 2
+    # What the pod was given must be taken from it again.
+    assert again.resized_from == BEFORE.spec.resources == again.spec.resources
+    holds = {one.type: one.status for one in once.status.conditions}
+    assert holds == {ConditionType.READY: True, ConditionType.RESOURCES_APPLIED: False}
+    labelled = updated(once, labels={})
+    assert (labelled.pod_generation, labelled.pod_resources) == (3, BEFORE.spec.resources)
+
+
+@pytest.mark.parametrize("case", ["not in place", "not ready", "more than resources"])
+def test_other_resources_need_another_pod(case: str) -> None:
+    before = BEFORE if case == "not ready" else ready(BEFORE)
+    fields = {"image": "other:1"} if case == "more than resources" else {}
+    after = resized(before, "2", in_place=case != "not in place", **fields)
+    assert (after.pod_generation, after.resized_from, after.pod_resources.cpu_limit) == (4, None, "2")
+
+
+def test_a_pod_that_takes_no_other_resources_is_given_up() -> None:
+    sandbox = dataclasses.replace(resized(ready(BEFORE), "2"), applied_generation=4)
+    pod = Pod(owner=sandbox.uid, generation=3, ready=True, reason=Reason.READY)
+    assert lifecycle.replacing(sandbox, Observed(pod=pod)) is sandbox
+    after = lifecycle.replacing(sandbox, Observed(pod=dataclasses.replace(pod, unresizable=True)))
+    assert (after.pod_generation, after.pod_resources.cpu_limit, after.applied_generation) == (4, "2", 0)

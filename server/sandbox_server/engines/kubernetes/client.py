@@ -33,6 +33,8 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+STRATEGIC = "application/strategic-merge-patch+json"
+"""Containers have names, by which they are merged."""
 NEVER = "1"
 """The version that no object has: etcd's before its first write. An apply with it makes an object, or conflicts. With the
 uid of an object that is gone it conflicts as well."""
@@ -289,16 +291,22 @@ class Client:
         async with self.call("PATCH", where, parameters=parameters, body=body, content=APPLY, fence=fence) as response:
             return OBJECT.decode(await response.read())
 
-    async def merge(self, reference: Reference, known: Known, fields: Manifest, fence: Fence) -> Object:
+    async def merge(self, reference: Reference, known: Known, fields: Manifest, fence: Fence, part: str = "") -> Object:
         """Changes some fields of the object that is known, and returns it as it then is. All others stay as they are.
 
-        Raises `Missing` if the object is gone, and `Conflict` if it is not as it is known.
+        `part` is the subresource that takes the change. Raises `Missing` if the object is gone, or has no such part, and
+        `Conflict` if it is not as it is known.
         """
         precondition = {"uid": known.uid, "resourceVersion": known.version}
         body = fields | {"metadata": fields.get("metadata", {}) | precondition}
         parameters = {"fieldManager": manifests.FIELD_MANAGER}
         async with self.call(
-            "PATCH", path(*reference), parameters=parameters, body=body, content=MERGE, fence=fence
+            "PATCH",
+            f"{path(*reference)}/{part}".rstrip("/"),
+            parameters=parameters,
+            body=body,
+            content=STRATEGIC if part else MERGE,
+            fence=fence,
         ) as response:
             return OBJECT.decode(await response.read())
 

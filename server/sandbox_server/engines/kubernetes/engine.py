@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from sandbox_server.engines.kubernetes import (
     patch,
     preflight,
     removal,
+    resize,
     resources,
     takeover,
     writer,
@@ -131,11 +133,14 @@ class KubernetesEngine:
 
     def observe(self, sandbox: Sandbox) -> Observed:
         """Returns what the informers remember of this sandbox."""
-        return self._view(sandbox.namespace).observe(sandbox, self._contests.fault(sandbox))
+        view = self._view(sandbox.namespace)
+        observed = view.observe(sandbox, self._contests.fault(sandbox))
+        pod = observed.pod and resize.shown(sandbox, observed.pod, view, self._settings)
+        return dataclasses.replace(observed, pod=pod)
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Applies the claim, unless the sandbox has its disk, the Service, the Secret, and the StatefulSet last. A disk that
-        lacks what the sandbox asks for is asked to grow after that.
+        lacks what the sandbox asks for is asked to grow after that, and a pod that runs is given its resources.
 
         The Secret goes with the Service. So one that is made late, when the sandbox has been deleted, goes as well: the
         service may not watch Secrets, and would never see it. Without replicas nothing reads it, and it is not made.
@@ -161,6 +166,7 @@ class KubernetesEngine:
         await takeover.bind(write, service)
         later = [await write.write(await takeover.due(write, resource)) for resource in objects.watched[1:]]
         await disk.resize(write)
+        await resize.resize(write)
         if sandbox.awaits_takeover:
             await takeover.mark_pod(self._api, sandbox, write.fence)
         write.done()
@@ -249,9 +255,16 @@ class KubernetesEngine:
     async def growth_obstacle(self, sandbox: Sandbox) -> str:
         """Reads the claim and its storage class, where the service may read those."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._pace.class_within):
+            async with asyncio.timeout(self._pace.possible_within):
                 return await disk.growth_obstacle(self._api, sandbox)
         return ""
+
+    async def resizes_in_place(self, namespace: str) -> bool:
+        """Asks the API server what it can do, and what the service may do in the namespace."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.possible_within):
+                return await resize.possible(self._api, namespace)
+        return False
 
     async def granted(self, namespace: str) -> bool | None:
         """Asks the API server, once in a while."""

@@ -1,4 +1,4 @@
-"""What the cluster says of the growth of disks: of a claim, and in refusals of what a claim was to ask for."""
+"""What the cluster says of changes that take a while: of the size of a disk, and of the resources of a pod."""
 
 import dataclasses
 import time
@@ -9,7 +9,8 @@ from sandbox_server.domain.observed import Fault, Growth, Volume
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes.objects import Object
+from sandbox_server.domain.spec import Resources
+from sandbox_server.engines.kubernetes.objects import Amounts, Object
 
 FAILED = "VolumeResizeFailed"
 """The reason of an event about a claim that could not grow (kubelet/events/event.go, external-resizer/pkg/util/events.go)."""
@@ -46,6 +47,34 @@ def of(found: Object) -> Growth | None:
     if stage is None and words:
         stage = Reason.VOLUME_EXPANDING
     return None if stage is None else Growth(stage, words)
+
+
+def of_pod(found: Object) -> Growth | None:
+    """Returns where the change of a pod's resources stands; None if the kubelet has made it, or has none to make.
+
+    The conditions are those of api/core/v1/types.go, PodConditionType.
+    """
+    conditions = {one.type: one for one in found.status.conditions if one.status == "True"}
+    pending = conditions.get("PodResizePending")
+    if pending is not None:
+        infeasible = pending.reason == "Infeasible"
+        return Growth(Reason.RESIZE_INFEASIBLE if infeasible else Reason.RESIZE_DEFERRED, pending.message)
+    if "PodResizeInProgress" in conditions:
+        return Growth(Reason.RESIZING, conditions["PodResizeInProgress"].message)
+    # Before 1.34 a kubelet does not say which generation of the pod it has seen.
+    unseen = 0 < found.status.observedGeneration < found.metadata.generation
+    return Growth(Reason.RESIZING) if unseen else None
+
+
+def amounts(found: Amounts) -> Resources:
+    """Returns the CPU and memory of a container, each empty if it is not set."""
+    requests, limits = found.requests, found.limits
+    return Resources(
+        cpu_request=requests.get("cpu", ""),
+        cpu_limit=limits.get("cpu", ""),
+        memory_request=requests.get("memory", ""),
+        memory_limit=limits.get("memory", ""),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,10 +95,19 @@ class Source(msgspec.Struct, frozen=True):
     secretRef: Named = Named()
 
 
+class Amounts(msgspec.Struct, frozen=True):
+    """The resources of a container."""
+
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+
+
 class Made(msgspec.Struct, frozen=True):
     """A container as a pod is made with it."""
 
+    name: str = ""
     envFrom: list[Source] = []
+    resources: Amounts = Amounts()
 
 
 class PodSpec(msgspec.Struct, frozen=True):
@@ -114,11 +123,12 @@ class Template(msgspec.Struct, frozen=True):
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """The spec of a StatefulSet or a claim."""
+    """The spec of a StatefulSet, a claim or a pod."""
 
     replicas: int = 1
     resources: Requests = Requests()
     storageClassName: str = ""
+    containers: list[Made] = []
     template: Template = Template()
 
 

@@ -12,7 +12,7 @@ from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import containers, disruptions, growth, manifests, resources
+from sandbox_server.engines.kubernetes import containers, disruptions, growth, manifests, pods, resources
 from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, State, Status
 
@@ -183,6 +183,10 @@ def pod(found: Object) -> Pod:
         # A lost node says nothing of what it runs. It counts as ended, until the node comes back.
         incarnation="" if lost or status.phase == "Failed" else containers.incarnation(meta.uid, container),
         last_exit_of=containers.last_exit_of(meta.uid, container) if last else "",
+        requested=next(
+            (growth.amounts(one.resources) for one in found.spec.containers if one.name == pods.CONTAINER), None
+        ),
+        resize=growth.of_pod(found),
     )
 
 

@@ -69,7 +69,7 @@ def _container(sandbox: Sandbox, secret: str) -> patch.Manifest:
     if spec.readiness.http_path:
         probe = {"httpGet": {"path": spec.readiness.http_path, "port": port}}
     often = {"periodSeconds": 2, "timeoutSeconds": 1, "failureThreshold": 3}
-    resources = spec.resources
+    resources = sandbox.pod_resources
     return {
         "name": container(sandbox),
         "image": spec.image,

@@ -36,6 +36,10 @@ ACCESS: Mapping[str, tuple[str, ...]] = {
 leave them out."""
 
 
+RESIZE: Mapping[str, tuple[str, ...]] = {"pods/resize": ("patch",)}
+"""The verbs that the service needs to give pods that run other CPU and memory, and no more. `deploy/resize.yaml` grants
+exactly these; an operator may leave them out."""
+
 ADOPTION: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("apps", "deployments"): ("list",),
     ("", "pods"): ("get", "patch"),

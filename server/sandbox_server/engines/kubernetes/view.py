@@ -83,6 +83,8 @@ class View:
         # When the Secret of a sandbox, by its id, was last written because its kubelet missed it.
         self._supplied: dict[str, float] = {}
         self.refusals = growth.Refusals(pace)
+        self.unresizable: dict[str, tuple[int, str]] = {}
+        """By the uid of a sandbox: the generation whose resources its pod does not take where it runs, and the uid of the pod."""
         self.absent: dict[str, set[str]] = {}
         """The Secrets of former generations, by the id of their sandbox, that were looked for and are not there."""
 
@@ -184,6 +186,7 @@ class View:
         self._disrupted.pop(resources.pod_name(sandbox), None)
         self._supplied.pop(sandbox.id, None)
         self.refusals.allowed(sandbox)
+        self.unresizable.pop(sandbox.uid, None)
 
     def _read_pod(self, found: Object) -> Pod:
         pod = observe.pod(found)

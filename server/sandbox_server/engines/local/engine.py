@@ -186,6 +186,10 @@ class LocalEngine:
         """Returns nothing: a folder may use all of its disk, and has whatever size is asked for."""
         return ""
 
+    async def resizes_in_place(self, namespace: str) -> bool:
+        """Returns True: a process has whatever CPU and memory is asked for."""
+        return True
+
     async def touch(self, sandbox: Sandbox) -> int:
         """Changes nothing: the task of the unit acts by itself."""
         Fence(self._held, sandbox.namespace).check()
