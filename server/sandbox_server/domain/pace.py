@@ -67,8 +67,8 @@ class Pace:
     """For the API server to say whether a disk can grow, and a pod be given other resources. A mutation waits for it, and is
     accepted without it."""
     resize_again: float = 600
-    """Between two requests for a size of a disk that the API server refuses. The storage class or a quota has to change, which
-    nothing announces."""
+    """Between two requests for a size of a disk, or for resources of a pod, that the API server refuses. The storage class or a
+    quota has to change, which nothing announces."""
     credentials_every: float = 60
     """Between two reads of the credentials of a kubeconfig. The Kubernetes client reads a pod's token as often."""
     credentials_again: float = 5

@@ -140,6 +140,20 @@ async def test_a_right_that_is_taken_away_costs_a_restart(rig: Rig, api: Scripte
     assert (limits(api), len(api.starts)) == ({"pod": "2", "template": "2"}, 2)
 
 
+async def test_a_quota_that_is_used_up_is_said_and_the_pod_goes_on(
+    rig: Rig, api: ScriptedApi, running: Sandbox
+) -> None:
+    words = f'pods "{POD}" is forbidden: exceeded quota: team, requested: limits.cpu=99, used: limits.cpu=1'
+    api.resizes.refused = 403, words
+    await resize(rig, cpu_limit="100")
+    refused = await until_applied(rig, Reason.QUOTA_EXCEEDED)
+    assert (applied(refused).message, len(api.starts)) == (words, 1)
+    api.resizes.refused = None
+    await resize(rig, cpu_limit="1")
+    await until_applied(rig, Reason.READY)
+    assert len(api.starts) == 1
+
+
 @pytest.mark.parametrize("missing", ["subresource", "right"])
 async def test_a_cluster_that_cannot_do_it_restarts_the_sandbox(
     rig: Rig, api: ScriptedApi, running: Sandbox, missing: str

@@ -1,11 +1,10 @@
 """What the cluster says of changes that take a while: of the size of a disk, and of the resources of a pod."""
 
-import dataclasses
 import time
 from dataclasses import dataclass
 
 from sandbox_server.domain import check
-from sandbox_server.domain.observed import Fault, Growth, Volume
+from sandbox_server.domain.observed import Fault, Growth
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
@@ -78,35 +77,40 @@ def amounts(found: Amounts) -> Resources:
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
+class Refusal:
+    """What the API server has refused for a generation, as the status says it. `again_at`: when it is asked for again."""
+
     generation: int
     growth: Growth
-    at: float
+    again_at: float
+
+    @property
+    def recent(self) -> bool:
+        """Whether it is not asked for again yet."""
+        return time.monotonic() < self.again_at
 
 
 class Refusals:
-    """The refusals of what the claims of sandboxes were to ask for, by the uid of the sandbox.
+    """The refusals of what the claims, or the pods, of sandboxes were to ask for, by the uid of the sandbox.
 
     A refusal counts for its generation, and for a while: the storage class or a quota may change.
     """
 
     def __init__(self, pace: Pace) -> None:
         self._again = pace.resize_again
-        self._of: dict[str, _Refusal] = {}
+        self._of: dict[str, Refusal] = {}
 
     def refused(self, sandbox: Sandbox, fault: Fault) -> None:
-        """Notes that the API server has refused the size of the sandbox."""
+        """Notes that the API server has refused what the sandbox asks for."""
         reason = Reason.CLASS_NOT_EXPANDABLE if _NOT_EXPANDABLE in fault.message else fault.reason
-        self._of[sandbox.uid] = _Refusal(sandbox.generation, Growth(reason, fault.message), time.monotonic())
+        again_at = time.monotonic() + self._again
+        self._of[sandbox.uid] = Refusal(sandbox.generation, Growth(reason, fault.message), again_at)
 
     def allowed(self, sandbox: Sandbox) -> None:
         """Forgets a refusal."""
         self._of.pop(sandbox.uid, None)
 
-    def shown(self, sandbox: Sandbox, volume: Volume) -> Volume:
-        """Returns the volume with the refusal of the sandbox's generation, if there is one."""
+    def of(self, sandbox: Sandbox) -> Refusal | None:
+        """Returns the last refusal for the sandbox's generation."""
         found = self._of.get(sandbox.uid)
-        if found is None or found.generation != sandbox.generation:
-            return volume
-        recent = time.monotonic() - found.at < self._again
-        return dataclasses.replace(volume, growth=found.growth, refused=recent)
+        return found if found is not None and found.generation == sandbox.generation else None

@@ -52,6 +52,9 @@ def shown(sandbox: Sandbox, pod: Pod, view: View, settings: Kubernetes) -> Pod:
     if view.unresizable.get(sandbox.uid) == (sandbox.generation, pod.uid):
         return dataclasses.replace(pod, resize=Growth(Reason.ROLLING_OUT), unresizable=True)
     if pod.requested is None or _lacks(pod.requested, _wanted(sandbox, settings)):
+        refusal = view.pod_refusals.of(sandbox)
+        if refusal is not None:
+            return dataclasses.replace(pod, resize=refusal.growth, awaits_resize=not refusal.recent)
         return dataclasses.replace(pod, resize=Growth(Reason.RESIZING), awaits_resize=True)
     return pod
 
@@ -75,8 +78,13 @@ async def resize(write: Writer) -> None:
     except client.Conflict as conflict:
         raise engines.Outdated(str(conflict)) from None
     except engines.Refused as refused:
+        if refused.fault.reason is Reason.QUOTA_EXCEEDED:
+            # Another pod would exceed it as well, and this one runs.
+            view.pod_refusals.refused(sandbox, refused.fault)
+            return
         view.unresizable[sandbox.uid] = (sandbox.generation, pod.uid)
         raise engines.Outdated(f"the {reference} takes no other resources and is replaced: {refused}") from None
+    view.pod_refusals.allowed(sandbox)
     view.pods.answered(written, position)
 
 

@@ -83,6 +83,7 @@ class View:
         # When the Secret of a sandbox, by its id, was last written because its kubelet missed it.
         self._supplied: dict[str, float] = {}
         self.refusals = growth.Refusals(pace)
+        self.pod_refusals = growth.Refusals(pace)
         self.unresizable: dict[str, tuple[int, str]] = {}
         """By the uid of a sandbox: the generation whose resources its pod does not take where it runs, and the uid of the pod."""
         self.absent: dict[str, set[str]] = {}
@@ -186,6 +187,7 @@ class View:
         self._disrupted.pop(resources.pod_name(sandbox), None)
         self._supplied.pop(sandbox.id, None)
         self.refusals.allowed(sandbox)
+        self.pod_refusals.allowed(sandbox)
         self.unresizable.pop(sandbox.uid, None)
 
     def _read_pod(self, found: Object) -> Pod:
@@ -227,7 +229,10 @@ class View:
         failure = self.events.message(f"{volume.uid} {growth.FAILED}")
         if failure and stands is not None and stands.reason is Reason.VOLUME_EXPANDING and not stands.message:
             volume = dataclasses.replace(volume, growth=dataclasses.replace(stands, message=failure))
-        return self.refusals.shown(sandbox, volume)
+        refusal = self.refusals.of(sandbox)
+        if refusal is None:
+            return volume
+        return dataclasses.replace(volume, growth=refusal.growth, refused=refusal.recent)
 
     def _workload(self, sandbox: Sandbox, volume: Volume | None) -> Workload | None:
         """Returns the StatefulSet, with a revision that stands for all objects of the sandbox."""
