@@ -164,3 +164,23 @@ async def test_a_failed_copy_leaves_nothing_in_the_storage(world: World) -> None
         while world.engine.shown != NOTHING:
             await asyncio.sleep(0.01)
     assert world.engine.asked == ["take", "discard"]
+
+
+async def test_nothing_is_removed_before_all_sandboxes_are_known_that_may_need_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.engine.takes = READY
+    made = await world.snapshot()
+    await world.shows(made, "READY", "READY")
+    announced: list[int] = []
+    with monkeypatch.context() as behind:
+        # Another replica has committed what this one has not read yet.
+        behind.setattr(store.Reader, "sequence", lambda _: 10**6)
+        behind.setattr(world.running.feed, "announce", announced.append)
+        await world.client.delete_snapshot(made)
+        async with asyncio.timeout(WITHIN):
+            while world.running.keeper.outcomes["stale", ""] < 3:
+                await asyncio.sleep(0.01)
+        assert "discard" not in world.engine.asked
+        assert set(announced) == {10**6}
+    await world.shows(made, "DELETED", "DELETED")
