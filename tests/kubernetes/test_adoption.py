@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sandbox_client import AsyncClient
 from sandbox_server.adoption import Adoption, Wanted
 from sandbox_server.domain.adoption import Entry, Outcome
 from sandbox_server.domain.event import Cause, Kind
@@ -14,7 +15,7 @@ from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.engines import kubernetes
 from sandbox_server.settings import Defaults
 
-from tests.kubernetes.ground import KubernetesGround, grant_adoption, started
+from tests.kubernetes.ground import KubernetesGround, grant_access, grant_adoption, started
 from tests.support import former_objects as former
 from tests.support.former_objects import NAME
 from tests.support.rig import Rig
@@ -134,3 +135,25 @@ async def test_a_takeover_at_once_settles(move: Move) -> None:
     await move.rig.settled(NAME, Phase.RUNNING, 60)
     assert (await move.run(undo=True)).outcome is Outcome.SKIPPED
     assert "canary" not in str((await move.get("statefulsets", NAME, APPS))["spec"])
+
+
+@pytest.mark.processes
+async def test_commands_find_the_same_files_before_and_after_the_takeover(move: Move, ground: KubernetesGround) -> None:
+    await asyncio.to_thread(grant_access, ground.cluster, ground.namespace)
+    await move.run()
+    await move.rig.settled(NAME, Phase.RUNNING, 60)
+    async with AsyncClient(f"127.0.0.1:{move.rig.port}", timeout=60) as client:
+        await client.run(NAME, ["sh", "-c", "echo kept >note"])
+        await move.rig.env(NAME, COLOUR="blue")
+        await move.rig.settled(NAME, Phase.RUNNING, 60)
+        found = await client.run(NAME, ["sh", "-c", "echo $COLOUR $DB_HOST $(cat note)"])
+        assert found.stdout.decode() == "blue myproject-db-postgresql kept\n"
+        await move.rig.begin(NAME, Phase.STOPPED)
+        await move.rig.settled(NAME, Phase.STOPPED, 60)
+        await move.rig.manager.start(move.rig.mutation(NAME), False)
+        await move.rig.settled(NAME, Phase.RUNNING, 60)
+        assert (await client.run(NAME, ["cat", "note"])).stdout == b"kept\n"
+        await asyncio.to_thread(ground.cluster.request, "DELETE", ground.path("pods", POD))
+        await move.rig.until(NAME, lambda one: one.status.phase is not Phase.RUNNING, 60)
+        await move.rig.settled(NAME, Phase.RUNNING, 60)
+        assert (await client.run(NAME, ["cat", "note"])).stdout == b"kept\n"
