@@ -10,34 +10,22 @@ from sandbox_client import AsyncClient
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.snapshot import SnapshotReason, State
-from sandbox_server.domain.spec import SandboxSpec, Storage
 
 from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
 from tests.contract.snapshots import WITHIN, B, become
-from tests.kubernetes.csi.sidecars import EXPANDABLE, SNAPSHOT, SNAPSHOTS, Sidecars
-from tests.kubernetes.ground import KubernetesGround, grant_snapshots, started
-from tests.support import samples
+from tests.kubernetes.csi.ground import csi_rig
+from tests.kubernetes.csi.sidecars import SNAPSHOT, Sidecars
+from tests.kubernetes.ground import KubernetesGround, started
 from tests.support.rig import A, Rig
 
 C = "suite-c"
 SNAPSHOT_OBJECTS = SNAPSHOT.removeprefix("/")
 
 
-class CsiGround(KubernetesGround):
-    """Its sandboxes have disks of CSI."""
-
-    def spec(self) -> SandboxSpec:
-        return samples.spec(storage=Storage("1Gi", EXPANDABLE, "ReadWriteOnce"))
-
-
 @pytest.fixture
 async def rig(csi: Sidecars, ground: KubernetesGround, tmp_path: Path) -> AsyncIterator[Rig]:
-    """The service, with the rights of both its Roles."""
-    await asyncio.to_thread(grant_snapshots, ground.cluster, ground.namespace)
-    made = CsiGround(ground.cluster, ground.node, tmp_path, ground.namespace)
-    classes = {"storage_class": EXPANDABLE, "snapshot_class": SNAPSHOTS, "default_storage_size": "1Gi"}
-    made.settings = made.settings.model_copy(update=classes)
-    async with started(Rig(made, tmp_path)) as running:
+    """The service, whose sandboxes have disks of CSI."""
+    async with started(await csi_rig(ground, tmp_path)) as running:
         yield running
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 GRANULE = 2**20
 """Bytes; sizes are multiples of it."""
-CAPACITY = 2**50
+CAPACITY = 2**42
 
 
 class Refused(Exception):

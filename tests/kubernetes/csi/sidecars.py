@@ -42,6 +42,7 @@ class Sidecars:
         with contextlib.ExitStack() as undo:
             undo.callback(shutil.rmtree, self._folder)
             undo.enter_context(self.driver)
+            undo.callback(eventually, lambda: not self._served(), within=30)
             for file in sorted((build() / "crd").glob("*.yaml")):
                 self._make(undo, CRD, yaml.safe_load(file.read_text()))
             eventually(self._served, within=30)
@@ -67,7 +68,17 @@ class Sidecars:
 
     def _make(self, undo: contextlib.ExitStack, collection: str, body: dict[str, Any]) -> None:
         self.cluster.request("POST", collection, body)
-        undo.callback(self.cluster.request, "DELETE", f"{collection}/{body['metadata']['name']}")
+        undo.callback(self._remove, f"{collection}/{body['metadata']['name']}")
+
+    def _remove(self, path: str) -> None:
+        """Removes an object, and returns when it is gone: a definition takes a moment, and can then be made again."""
+        self.cluster.request("DELETE", path)
+        eventually(lambda: not self._found(path), within=30)
+
+    def _found(self, path: str) -> bool:
+        with contextlib.suppress(urllib.error.HTTPError):
+            return bool(self.cluster.request("GET", path))
+        return False
 
     def _served(self) -> bool:
         """Whether the API server has taken in the definitions."""
