@@ -134,11 +134,13 @@ async def test_access_has_what_the_contract_has_and_its_limits(served: Served) -
 )
 def test_namespaces_that_cannot_be_looked_at_are_named(readable: dict[str, bool | None], message: str) -> None:
     deployment = capabilities.Deployment("kubernetes", timedelta(days=1), tls=True, tokens=True, reflection=False)
-    fields = capabilities.answer(Tenant("mine", ("a", "b")), deployment, Pace(), readable, readable)
+    missing = {"a": "", "b": "no snapshots here"}
+    fields = capabilities.answer(Tenant("mine", ("a", "b")), deployment, Pace(), readable, readable, missing)
     known = parts(pb.GetCapabilitiesResponse(**fields))
     assert known["NAMESPACES"] == (not message, message)
     wording = ("right to get b (deploy/namespaces.yaml)", "right to work in the pods of b (deploy/access.yaml)")
     assert known["ACCESS"] == (not message, message.replace(*wording))
+    assert known["SNAPSHOTS"] == (False, "no snapshots here")
     assert [known[one][0] for one in ("TLS", "TOKENS", "REFLECTION")] == [True, True, False]
 
 
