@@ -124,9 +124,11 @@ def present() -> Release:
 
 
 def previous(folder: Path) -> Release:
-    """Returns the last commit of the previous schema: the one before the newest migration was added."""
-    newest = max(file.name for file in (ROOT / VERSIONS).glob("[0-9]*.py"))
-    added = git("log", "-1", "--diff-filter=A", "--format=%H", "--", f"{VERSIONS}/{newest}")
+    """Returns the last commit of the previous schema: the one before the newest migration was added, under whatever number."""
+    newest = max(file for file in (ROOT / VERSIONS).glob("[0-9]*.py"))
+    head = re.search(r'^revision = "\w+"$', newest.read_text(), re.MULTILINE)
+    assert head is not None
+    added = git("log", "--reverse", "--format=%H", f"-S{head[0]}", "--", VERSIONS).partition("\n")[0]
     commit = f"{added}~1" if added else "HEAD"
     found = subprocess.run(
         ["git", "rev-parse", "--verify", "--quiet", commit], cwd=ROOT, capture_output=True, text=True
@@ -134,7 +136,7 @@ def previous(folder: Path) -> Release:
     if found.returncode != 0:
         cut = git("rev-parse", "--is-shallow-repository") == "true"
         advice = "this clone is shallow: run `git fetch --unshallow`" if cut else "the history is not as it should be"
-        pytest.fail(f"git has no {commit}, the last commit before the migration {newest}: {advice}")
+        pytest.fail(f"git has no {commit}, the last commit before the migration {newest.name}: {advice}")
     return exported(found.stdout.strip(), folder)
 
 
