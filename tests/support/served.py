@@ -37,6 +37,10 @@ class As:
     def principal(self, _caller: Any) -> Principal:
         return self.current
 
+    def owner(self, namespace: str) -> str:
+        found = namespace in self.current.namespaces
+        return self.current.tenant if found else ""
+
 
 class Served:
     """`stub` calls the service. Calls have 20 seconds."""
