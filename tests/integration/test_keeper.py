@@ -131,6 +131,17 @@ async def test_a_storage_that_cannot_be_asked_changes_no_snapshot_that_is_there(
     assert world.running.snapshots.sequence == sequence
 
 
+async def test_a_snapshot_that_was_out_of_sight_is_ready_again_and_nothing_of_it_is_removed(world: World) -> None:
+    world.engine.takes = READY
+    made = await world.snapshot()
+    await world.shows(made, "READY", "READY")
+    for shown, state, reason in ((NOTHING, "FAILED", "LOST"), (READY, "READY", "READY")):
+        world.engine.shown = shown
+        world.running.keeper.wake(Key("default", made.snapshot_id))
+        await world.shows(made, state, reason)
+    assert world.engine.asked == ["take"]
+
+
 async def test_a_removal_that_cannot_be_done_is_said_once_it_lasts_and_tried_again(world: World) -> None:
     world.engine.takes = READY
     made = await world.snapshot()

@@ -9,8 +9,8 @@ errors. Beyond that:
   Snapshots    A snapshot is what was on the disk of a sandbox at one moment. It is named by `namespace` and `snapshot_id`,
                apart from the names of sandboxes, and belongs to the tenant of its sandbox. A new sandbox can be created
                from it (CreateSandbox with snapshot_id).
-  States       SNAPSHOT_STATE_CREATING until the storage has it, then READY or FAILED. A FAILED one can only be deleted. The
-               reason says why, and the remedy who can remove the cause.
+  States       SNAPSHOT_STATE_CREATING until the storage has it, then READY or FAILED. A FAILED one can only be deleted,
+               but for one that is lost and found again. The reason says why, and the remedy who can remove the cause.
   Consistency  CONSISTENCY_CRASH has the files as after a power cut: what a program was writing can be half there.
                CONSISTENCY_STOPPED has those of a sandbox that did not run.
   Life         A snapshot goes with its sandbox, unless it was created with outlives_sandbox.
@@ -53,7 +53,9 @@ class _SnapshotStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Snapsho
     SNAPSHOT_STATE_READY: _SnapshotState.ValueType  # 2
     """The storage has it: a sandbox can be created from it."""
     SNAPSHOT_STATE_FAILED: _SnapshotState.ValueType  # 3
-    """It was not taken, or was lost. It can only be deleted, which the service does not do by itself while its sandbox lives."""
+    """It was not taken, or was lost. It can only be deleted, which the service does not do by itself while its sandbox lives;
+    one with SNAPSHOT_REASON_LOST can become READY again.
+    """
     SNAPSHOT_STATE_DELETING: _SnapshotState.ValueType  # 4
     """It is being removed."""
     SNAPSHOT_STATE_DELETED: _SnapshotState.ValueType  # 5
@@ -69,7 +71,9 @@ SNAPSHOT_STATE_CREATING: SnapshotState.ValueType  # 1
 SNAPSHOT_STATE_READY: SnapshotState.ValueType  # 2
 """The storage has it: a sandbox can be created from it."""
 SNAPSHOT_STATE_FAILED: SnapshotState.ValueType  # 3
-"""It was not taken, or was lost. It can only be deleted, which the service does not do by itself while its sandbox lives."""
+"""It was not taken, or was lost. It can only be deleted, which the service does not do by itself while its sandbox lives;
+one with SNAPSHOT_REASON_LOST can become READY again.
+"""
 SNAPSHOT_STATE_DELETING: SnapshotState.ValueType  # 4
 """It is being removed."""
 SNAPSHOT_STATE_DELETED: SnapshotState.ValueType  # 5
@@ -109,7 +113,9 @@ class _SnapshotReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Snapsh
     SNAPSHOT_REASON_FORBIDDEN: _SnapshotReason.ValueType  # 12
     """The service lacks a right in the cluster."""
     SNAPSHOT_REASON_LOST: _SnapshotReason.ValueType  # 13
-    """It was READY, and somebody else removed what it consists of."""
+    """It was READY, and the storage no longer shows what it consists of: somebody else removed that, or it is out of reach. The
+    service removes nothing of it, and it is READY again when the storage shows it.
+    """
     SNAPSHOT_REASON_BUSY: _SnapshotReason.ValueType  # 14
     """The storage or the cluster cannot do it now. It is tried again."""
 
@@ -143,7 +149,9 @@ SNAPSHOT_REASON_QUOTA_EXCEEDED: SnapshotReason.ValueType  # 11
 SNAPSHOT_REASON_FORBIDDEN: SnapshotReason.ValueType  # 12
 """The service lacks a right in the cluster."""
 SNAPSHOT_REASON_LOST: SnapshotReason.ValueType  # 13
-"""It was READY, and somebody else removed what it consists of."""
+"""It was READY, and the storage no longer shows what it consists of: somebody else removed that, or it is out of reach. The
+service removes nothing of it, and it is READY again when the storage shows it.
+"""
 SNAPSHOT_REASON_BUSY: SnapshotReason.ValueType  # 14
 """The storage or the cluster cannot do it now. It is tried again."""
 Global___SnapshotReason: _TypeAlias = SnapshotReason  # noqa: Y015

@@ -118,7 +118,7 @@ OF_SNAPSHOTS: dict[SnapshotReason, tuple[Remedy, str]] = {
     SnapshotReason.NO_SPACE: (OPERATOR, "the storage needs more room, or others have to give up some"),
     SnapshotReason.QUOTA_EXCEEDED: (OPERATOR, "the quota of the namespace has to grow, or others in it have to end"),
     SnapshotReason.FORBIDDEN: (OPERATOR, "the service's role lacks a right"),
-    SnapshotReason.LOST: (CALLER, "what it consisted of is gone: delete it, and create another"),
+    SnapshotReason.LOST: (CALLER, "what it consists of is not there: bring that back, or delete it and create another"),
     SnapshotReason.BUSY: (WAIT, "the service tries again"),
 }
 """The same for the reasons of snapshots."""

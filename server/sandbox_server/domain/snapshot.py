@@ -9,8 +9,8 @@ from sandbox_server.domain.sandbox import Key
 
 
 class State(OpenEnum):
-    """The state of a snapshot. CREATING, READY and DELETING change; DELETED and FAILED are the last of their snapshot, and a
-    FAILED one can only be deleted."""
+    """The state of a snapshot. DELETED is the last of a snapshot. A FAILED one can only be deleted, unless it is LOST: it is READY
+    again when what it consists of is."""
 
     CREATING = 1
     READY = 2
@@ -42,7 +42,7 @@ class SnapshotReason(OpenEnum):
     QUOTA_EXCEEDED = 11
     FORBIDDEN = 12
     LOST = 13
-    """It was READY, and somebody else removed what it consists of."""
+    """It was READY, and what it consists of is not to be seen: somebody else removed it, or it is out of reach."""
     BUSY = 14
     """The storage or the cluster cannot do it now, and it is tried again."""
 

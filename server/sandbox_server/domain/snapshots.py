@@ -69,7 +69,9 @@ def decide(snapshot: Snapshot, at: Facts) -> Decision:
             return _creating(snapshot, at)
         case State.READY if at.taken.state is not State.READY:
             message = at.taken.message or "somebody else removed what the snapshot consists of"
-            return _failed(snapshot, at, SnapshotReason.LOST, message)
+            return Decision(moved(snapshot, State.FAILED, SnapshotReason.LOST, message, at.now))
+        case State.FAILED if snapshot.reason is SnapshotReason.LOST:
+            return _lost(snapshot, at)
         case State.FAILED:
             return Decision(snapshot, _left(at))
         case _:
@@ -113,12 +115,20 @@ def _creating(snapshot: Snapshot, at: Facts) -> Decision:
     return Decision(snapshot, Act.TAKE)
 
 
+def _lost(snapshot: Snapshot, at: Facts) -> Decision:
+    """Nothing is removed of a snapshot that is LOST: what it consists of may only have been out of sight."""
+    if at.taken.state is not State.READY:
+        return Decision(snapshot)
+    message = at.taken.message or "what it consists of is there again"
+    return Decision(moved(snapshot, State.READY, SnapshotReason.READY, message, at.now))
+
+
 def _failed(snapshot: Snapshot, at: Facts, reason: SnapshotReason, message: str) -> Decision:
     return Decision(moved(snapshot, State.FAILED, reason, message, at.now), _left(at))
 
 
 def _left(at: Facts) -> Act | None:
-    """A snapshot that has failed leaves nothing."""
+    """A snapshot that could not be taken leaves nothing."""
     return None if at.taken.state is State.DELETED else Act.DISCARD
 
 

@@ -46,6 +46,7 @@ def facts(taken: Taken, sandbox: Sandbox | None = SANDBOX, *, first: int = 1, ne
 
 CRASH = snapshot()
 COLD = snapshot(consistency=Consistency.STOPPED)
+LOST = snapshot(S.FAILED, reason=R.LOST)
 KEPT = snapshot(outlives_sandbox=True)
 ASKED = {"asked_to_go": True}
 REPLACED = dataclasses.replace(SANDBOX, volume_uid="another")
@@ -80,7 +81,10 @@ TABLE = [
     (snapshot(S.READY), facts(READY), (S.READY, R.ACCEPTED, None)),
     (snapshot(S.READY, consistency=Consistency.STOPPED), facts(READY, STARTED), (S.READY, R.ACCEPTED, None)),
     (snapshot(S.READY), facts(NOTHING), (S.FAILED, R.LOST, None)),
-    (snapshot(S.READY), facts(GONE), (S.FAILED, R.LOST, Act.DISCARD)),
+    (snapshot(S.READY), facts(GONE), (S.FAILED, R.LOST, None)),
+    (LOST, facts(NOTHING), (S.FAILED, R.LOST, None)),
+    (LOST, facts(GONE), (S.FAILED, R.LOST, None)),
+    (LOST, facts(READY), (S.READY, R.READY, None)),
     (snapshot(S.FAILED), facts(NOTHING), (S.FAILED, R.ACCEPTED, None)),
     (snapshot(S.FAILED), facts(READY), (S.FAILED, R.ACCEPTED, Act.DISCARD)),
     # On its way out.
