@@ -2,22 +2,24 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import snapshot_pb2
 from sandbox_client import AsyncClient
 from sandbox_server import app, engines, store
 from sandbox_server.domain.event import OBSERVED
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
 from sandbox_server.settings import Settings
 
+from tests.support import samples
 from tests.support.blind import BlindEngine
 from tests.support.waiting import PATIENCE
 
@@ -57,23 +59,36 @@ class Engine(BlindEngine):
         self._become("discard", self.discards)
 
 
+def changed(**changes: Any) -> Callable[[store.Reader], store.Write]:
+    """Records what became of the sandbox."""
+
+    def write(reader: store.Reader) -> store.Write:
+        last = reader.last(Key("default", "a"))
+        assert last is not None
+        return store.Write(dataclasses.replace(last.sandbox, **changes), last.sequence, OBSERVED)
+
+    return write
+
+
 class World:
     def __init__(self, running: app.Service, engine: Engine, client: AsyncClient) -> None:
         self.running = running
         self.engine = engine
         self.client = client
 
+    async def sandbox(self) -> pb.Sandbox:
+        """Creates a sandbox, with a disk as if its engine had made it."""
+        made = await self.client.create("demo", sandbox_id="a")
+        await self.running.store.write(changed(volume_uid="disk"))
+        return made
+
+    async def stop(self, sandbox: pb.Sandbox) -> None:
+        await self.client.stop(sandbox)
+        await self.running.store.write(changed(status=samples.status(phase=Phase.STOPPED, reason=Reason.POD_GONE)))
+
     async def snapshot(self) -> snapshot_pb2.Snapshot:
         """Asks for a snapshot of a sandbox that has a disk."""
-        await self.client.create("demo", sandbox_id="a")
-
-        def write(reader: store.Reader) -> store.Write:
-            last = reader.last(Key("default", "a"))
-            assert last is not None
-            return store.Write(dataclasses.replace(last.sandbox, volume_uid="disk"), last.sequence, OBSERVED)
-
-        await self.running.store.write(write)
-        return await self.client.create_snapshot("a", outlives_sandbox=True)
+        return await self.client.create_snapshot(await self.sandbox(), outlives_sandbox=True)
 
     async def shows(self, snapshot: snapshot_pb2.Snapshot, state: str, reason: str) -> snapshot_pb2.Snapshot:
         """The snapshot once callers are shown this."""
@@ -140,6 +155,23 @@ async def test_a_snapshot_that_was_out_of_sight_is_ready_again_and_nothing_of_it
         world.running.keeper.wake(Key("default", made.snapshot_id))
         await world.shows(made, state, reason)
     assert world.engine.asked == ["take"]
+
+
+@pytest.mark.parametrize(("starts", "state", "reason"), [(True, "FAILED", "NOT_STOPPED"), (False, "READY", "READY")])
+async def test_a_start_that_no_holder_saw_is_noticed_before_a_stopped_disk_counts_as_copied(
+    world: World, starts: bool, state: str, reason: str
+) -> None:
+    sandbox = await world.sandbox()
+    await world.stop(sandbox)
+    world.engine.shown = UNREACHABLE
+    made = await world.client.create_snapshot(sandbox, stopped=True)
+    if starts:
+        await world.client.start(sandbox)
+        await world.stop(sandbox)
+    # As another replica that takes the namespace now.
+    world.running.keeper._memories.clear()
+    world.engine.shown = READY
+    await world.shows(made, state, reason)
 
 
 async def test_a_removal_that_cannot_be_done_is_said_once_it_lasts_and_tried_again(world: World) -> None:

@@ -59,7 +59,7 @@ async def log(database_url: str) -> AsyncIterator[Log]:
 
 @BOTH_DATABASES
 async def test_what_is_recorded_is_read_back_the_same_and_heard_in_order(log: Log) -> None:
-    made = await log.save(samples.snapshot(labels={"a": "ü"}))
+    made = await log.save(samples.snapshot(labels={"a": "ü"}, start_generation=3))
     ready = await log.change(made, state=State.READY, ready_time=samples.NOW, used_bytes=1 << 40)
     assert (made.sequence, ready.sequence) == (1, 2)
     assert await log.log.last(NAPPED) == ready
@@ -148,7 +148,9 @@ async def test_trimming_removes_old_events_and_deleted_snapshots_and_says_so(log
 @BOTH_DATABASES
 async def test_what_a_newer_release_has_stored_is_kept(log: Log) -> None:
     made = await log.save(samples.snapshot())
-    newer = snapshot_documents.written(made.snapshot, None).replace('"version":1', '"version":9,"more":{"a":1}')
+    newer = snapshot_documents.written(made.snapshot, None).replace(
+        f'"version":{snapshot_documents.VERSION}', '"version":9,"more":{"a":1}'
+    )
     engine = connection.connect(log.opened.url, writes=True, busy_timeout=1)
     with engine.begin() as raw:
         raw.execute(sa.text("UPDATE snapshot SET document = :newer"), {"newer": newer})

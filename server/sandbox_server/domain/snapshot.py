@@ -65,6 +65,7 @@ class Snapshot:
     - `size`: that of the disk, a Kubernetes quantity. A disk made from it must have at least that.
     - `home_folder`: the folder of the disk that is its home, as the sandbox has it.
     - `outlives_sandbox`: whether it stays when the sandbox is deleted.
+    - `start_generation`: that of the sandbox when it was asked for. Another one says that the sandbox was started since.
     - `asked_to_go`: whether it is to be deleted.
     - `used_bytes`: what it takes, as far as the storage says so; 0 if it is unknown.
     """
@@ -90,6 +91,7 @@ class Snapshot:
     ready_time: datetime | None = None
     used_bytes: int = 0
     asked_to_go: bool = False
+    start_generation: int = 0
 
     @property
     def key(self) -> Key:

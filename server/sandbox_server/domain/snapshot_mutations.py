@@ -74,6 +74,7 @@ def new(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datet
         reason=SnapshotReason.ACCEPTED,
         message="accepted",
         transition_time=now,
+        start_generation=sandbox.start_generation,
     )
 
 

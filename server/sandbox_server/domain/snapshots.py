@@ -34,25 +34,13 @@ class Facts:
 
     - `taken`: what the engine shows of it.
     - `sandbox`: the one that it is of; None if that has ended.
-    - `start_generation`: that of the sandbox when its holder first looked at the snapshot.
     - `needed_by`: the id of a sandbox whose disk is being made from it; empty if there is none.
     """
 
     taken: Taken
     sandbox: Sandbox | None
-    start_generation: int
     needed_by: str
     now: datetime
-
-    @property
-    def has_run(self) -> bool:
-        """Whether something has run on the disk since the snapshot was asked for, of a sandbox that was STOPPED."""
-        sandbox = self.sandbox
-        if sandbox is None:
-            return False
-        starts = sandbox.desired is DesiredState.RUNNING or sandbox.start_generation != self.start_generation
-        stops = sandbox.desired is DesiredState.STOPPED and sandbox.status.phase is not Phase.STOPPED
-        return starts or stops
 
 
 def decide(snapshot: Snapshot, at: Facts) -> Decision:
@@ -100,7 +88,7 @@ def _creating(snapshot: Snapshot, at: Facts) -> Decision:
     taken = at.taken
     if taken.state is State.FAILED:
         return _failed(snapshot, at, taken.reason, taken.message)
-    if snapshot.consistency is Consistency.STOPPED and at.has_run:
+    if snapshot.consistency is Consistency.STOPPED and _has_run(snapshot, at.sandbox):
         message = "the sandbox was started before its stopped disk was copied: stop it and take another snapshot"
         return _failed(snapshot, at, SnapshotReason.NOT_STOPPED, message)
     if taken.state is State.READY:
@@ -113,6 +101,15 @@ def _creating(snapshot: Snapshot, at: Facts) -> Decision:
         message = "the disk was removed or replaced before it was copied"
         return _failed(snapshot, at, SnapshotReason.DISK_GONE, message)
     return Decision(snapshot, Act.TAKE)
+
+
+def _has_run(snapshot: Snapshot, sandbox: Sandbox | None) -> bool:
+    """Whether something has run on the disk since the snapshot was asked for, of a sandbox that was STOPPED."""
+    if sandbox is None:
+        return False
+    starts = sandbox.desired is DesiredState.RUNNING or sandbox.start_generation != snapshot.start_generation
+    stops = sandbox.desired is DesiredState.STOPPED and sandbox.status.phase is not Phase.STOPPED
+    return starts or stops
 
 
 def _lost(snapshot: Snapshot, at: Facts) -> Decision:

@@ -33,12 +33,11 @@ log = structlog.get_logger()
 class _Memory:
     """What is remembered of a snapshot while this replica holds its namespace.
 
-    `start_generation`: that of its sandbox at the first look. `busy_since`: since when each try was refused or not answered.
+    `busy_since`: since when each try was refused or not answered.
     """
 
     uid: str
     epoch: int
-    start_generation: int
     busy_since: float | None = None
 
 
@@ -148,7 +147,7 @@ class Keeper:
 
     async def _decide(self, event: SnapshotEvent, memory: _Memory, taken: Taken) -> tuple[SnapshotEvent, Act | None]:
         """Decides and records. Returns the last event, and what to do."""
-        decision = decide(event.snapshot, self._facts(event.snapshot, memory, taken))
+        decision = decide(event.snapshot, self._facts(event.snapshot, taken))
         event = await self._save(event, decision.snapshot, memory)
         if decision.act is not Act.DISCARD or not event.snapshot.asked_to_go:
             return event, decision.act
@@ -157,7 +156,7 @@ class Keeper:
         if self._sandboxes.sequence < sequence:
             self._sandboxes.announce(sequence)
             raise store.Stale
-        decision = decide(event.snapshot, self._facts(event.snapshot, memory, taken))
+        decision = decide(event.snapshot, self._facts(event.snapshot, taken))
         return await self._save(event, decision.snapshot, memory), decision.act
 
     async def _act(self, snapshot: Snapshot, act: Act) -> None:
@@ -199,23 +198,16 @@ class Keeper:
     def _memory(self, snapshot: Snapshot, epoch: int) -> _Memory:
         memory = self._memories.get(snapshot.key)
         if memory is None or (memory.uid, memory.epoch) != (snapshot.uid, epoch):
-            sandbox = self._sandbox(snapshot)
-            memory = _Memory(snapshot.uid, epoch, sandbox.start_generation if sandbox else 0)
+            memory = _Memory(snapshot.uid, epoch)
             self._memories[snapshot.key] = memory
         return memory
 
-    def _facts(self, snapshot: Snapshot, memory: _Memory, taken: Taken) -> Facts:
+    def _facts(self, snapshot: Snapshot, taken: Taken) -> Facts:
         needed_by = ""
         if snapshot.asked_to_go:
             makers = (one.id for one in self._sandboxes.catalogue.sandboxes() if needs(one, snapshot.uid))
             needed_by = next(makers, "")
-        return Facts(
-            taken=taken,
-            sandbox=self._sandbox(snapshot),
-            start_generation=memory.start_generation,
-            needed_by=needed_by,
-            now=self._now(),
-        )
+        return Facts(taken=taken, sandbox=self._sandbox(snapshot), needed_by=needed_by, now=self._now())
 
     def _sandbox(self, snapshot: Snapshot) -> Sandbox | None:
         """Returns the sandbox that a snapshot is of; None if it has ended."""

@@ -9,7 +9,7 @@ import msgspec
 from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotEvent, SnapshotReason, State
 from sandbox_server.store import documents
 
-VERSION = 1
+VERSION = 2
 """Of the documents that this release writes: the next one with each member that is added."""
 
 
@@ -37,6 +37,7 @@ class Document(msgspec.Struct, kw_only=True):
     ready_time: datetime | None = None
     used_bytes: int = 0
     asked_to_go: bool = False
+    start_generation: int = 0
 
 
 class _Versioned(msgspec.Struct):

@@ -35,13 +35,14 @@ def snapshot(state: State = S.CREATING, **changes: Any) -> Snapshot:
         "volume_uid": "disk",
         "state": state,
         "reason": R.ACCEPTED,
+        "start_generation": 1,
     }
     defaults = {"consistency": Consistency.CRASH, "outlives_sandbox": False, "asked_to_go": False}
     return samples.snapshot(**(fields | defaults | changes))
 
 
-def facts(taken: Taken, sandbox: Sandbox | None = SANDBOX, *, first: int = 1, needed_by: str = "") -> Facts:
-    return Facts(taken=taken, sandbox=sandbox, start_generation=first, needed_by=needed_by, now=LATER)
+def facts(taken: Taken, sandbox: Sandbox | None = SANDBOX, *, needed_by: str = "") -> Facts:
+    return Facts(taken=taken, sandbox=sandbox, needed_by=needed_by, now=LATER)
 
 
 CRASH = snapshot()
@@ -73,7 +74,7 @@ TABLE = [
     (COLD, facts(NOTHING, STARTED), (S.FAILED, R.NOT_STOPPED, None)),
     (COLD, facts(COPYING, STARTED), (S.FAILED, R.NOT_STOPPED, Act.DISCARD)),
     (COLD, facts(READY, AGAIN), (S.FAILED, R.NOT_STOPPED, Act.DISCARD)),
-    (COLD, facts(READY, AGAIN, first=3), (S.READY, R.READY, None)),
+    (snapshot(consistency=Consistency.STOPPED, start_generation=3), facts(READY, AGAIN), (S.READY, R.READY, None)),
     (COLD, facts(NOTHING, STOPPING), (S.FAILED, R.NOT_STOPPED, None)),
     # That a disk is not there counts before what has run since.
     (COLD, facts(FULL, STARTED), (S.FAILED, R.NO_SPACE, Act.DISCARD)),
