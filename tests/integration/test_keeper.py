@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sandbox_server.settings import Settings
 
 from tests.support import samples
 from tests.support.blind import BlindEngine
+from tests.support.opened import Opened
 from tests.support.waiting import PATIENCE
 
 WITHIN = 10 * PATIENCE
@@ -207,6 +209,55 @@ async def test_a_failed_copy_leaves_nothing_in_the_storage(world: World) -> None
         while world.engine.shown != NOTHING:
             await asyncio.sleep(0.01)
     assert world.engine.asked == ["take", "discard"]
+
+
+@pytest.fixture
+async def other(world: World, tmp_path: Path) -> AsyncIterator[store.Store]:
+    """The store as another replica has it: what it commits, the service has to read."""
+    opened = Opened(f"sqlite:///{tmp_path}/sandbox.db", store.Cipher.from_file(tmp_path / "encryption.key"))
+    await opened.store.open(opened.committed.extend)
+    yield opened.store
+    await opened.store.close()
+
+
+async def test_a_sandbox_that_this_replica_has_not_read_yet_has_not_ended(
+    world: World, other: store.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = asyncio.Event()
+    log = world.running.store.events
+
+    async def events(after: int, limit: int) -> Any:
+        await read.wait()
+        return await log(after, limit)
+
+    monkeypatch.setattr(world.running.feed.store, "events", events)
+    await other.write(lambda _: samples.new(samples.sandbox("a", volume_uid="disk")))
+    made = await world.client.create_snapshot("a")
+    async with asyncio.timeout(WITHIN):
+        while world.running.keeper.outcomes["stale", ""] < 2:
+            await asyncio.sleep(0.01)
+    assert (await world.client.get_snapshot(made)).reason == snapshot_pb2.SNAPSHOT_REASON_ACCEPTED
+    read.set()
+    await world.shows(made, "CREATING", "COPYING")
+    assert world.engine.asked == ["take"]
+
+
+async def test_a_log_of_sandboxes_that_grows_all_the_time_keeps_no_removal_up(
+    world: World, other: store.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.engine.takes = READY
+    made = await world.snapshot()
+    await world.shows(made, "READY", "READY")
+    read = world.running.store.read
+
+    async def grown(*asked: Any) -> Any:
+        if store.Lane.RECONCILER in asked:
+            await other.write(changed(status=samples.status(message=uuid.uuid4().hex)))
+        return await read(*asked)
+
+    monkeypatch.setattr(world.running.keeper._store, "read", grown)
+    await world.client.delete_snapshot(made)
+    await world.shows(made, "DELETED", "DELETED")
 
 
 async def test_nothing_is_removed_before_all_sandboxes_are_known_that_may_need_it(

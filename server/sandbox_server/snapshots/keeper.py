@@ -146,18 +146,32 @@ class Keeper:
             self._queue.add_after(key, self._pace.snapshot_look_every)
 
     async def _decide(self, event: SnapshotEvent, memory: _Memory, taken: Taken) -> tuple[SnapshotEvent, Act | None]:
-        """Decides and records. Returns the last event, and what to do."""
+        """Decides and records. Returns the last event, and what to do. Raises as `_catch_up` and `_save`."""
         decision = decide(event.snapshot, self._facts(event.snapshot, taken))
+        if decision.snapshot.state is not event.snapshot.state:
+            # It may rest on a sandbox that this replica has not read yet, or has read as it was before.
+            await self._catch_up()
+            decision = decide(event.snapshot, self._facts(event.snapshot, taken))
         event = await self._save(event, decision.snapshot, memory)
         if decision.act is not Act.DISCARD or not event.snapshot.asked_to_go:
             return event, decision.act
         # From here on no sandbox can be made from it. Those that are to be are all known once this replica has read so far.
-        sequence = await self._store.read(lambda reader: reader.sequence(), store.Lane.RECONCILER)
-        if self._sandboxes.sequence < sequence:
-            self._sandboxes.announce(sequence)
-            raise store.Stale
+        await self._catch_up()
         decision = decide(event.snapshot, self._facts(event.snapshot, taken))
         return await self._save(event, decision.snapshot, memory), decision.act
+
+    async def _catch_up(self) -> None:
+        """Returns once this replica has read what the log of sandboxes has now.
+
+        Raises `store.Stale` if that takes long, and `errors.Unavailable` if the log cannot be asked.
+        """
+        sequence = await self._store.read(lambda reader: reader.sequence(), store.Lane.RECONCILER)
+        self._sandboxes.announce(sequence)
+        try:
+            async with asyncio.timeout(self._pace.health_within):
+                await self._sandboxes.arrived(sequence)
+        except TimeoutError as late:
+            raise store.Stale from late
 
     async def _act(self, snapshot: Snapshot, act: Act) -> None:
         failpoints.hit("snapshot_before_act")
