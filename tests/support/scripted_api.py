@@ -20,6 +20,7 @@ from tests.support.scripted_disks import Disks
 from tests.support.scripted_kubelet import Kubelet
 from tests.support.scripted_logs import Logs
 from tests.support.scripted_ports import Ports
+from tests.support.scripted_quantities import kept
 from tests.support.scripted_resizes import Resizes
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -433,6 +434,8 @@ class ScriptedApi:
             return status(409, f'Operation cannot be fulfilled on "{name}": the object has been modified')
         known = copied(before)
         merge(known, body)
+        requests = known["spec"]["resources"]["requests"]
+        requests["storage"] = kept(requests["storage"])
         if refused := self.disks.refusal(before, known):
             return status(*refused)
         made = self.put(collection, known, OURS, self._owned[collection, name].get(OURS, set()) | leaves(body).keys())

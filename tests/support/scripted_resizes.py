@@ -6,6 +6,8 @@ Words and conditions are those of Kubernetes 1.36.
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.scripted_quantities import kept
+
 DEFERRED = "Node didn't have enough resource: cpu, requested: 3000, used: 1500, capacity: 4000"
 INFEASIBLE = "Node didn't have enough capacity: cpu, requested: 100000, capacity: 4000"
 QOS = 'Pod "{name}" is invalid: spec: Invalid value: "Guaranteed": Pod QOS Class may not change as a result of resizing'
@@ -39,7 +41,10 @@ class Resizes:
         (container,) = pod["spec"]["containers"]
         assert change["name"] == container["name"]
         before = container["resources"]
-        resources = {kind: before.get(kind, {}) | change["resources"][kind] for kind in ("requests", "limits")}
+        asked = {
+            kind: {name: kept(one) for name, one in change["resources"][kind].items()} for kind in change["resources"]
+        }
+        resources = {kind: before.get(kind, {}) | asked[kind] for kind in ("requests", "limits")}
         if _guaranteed(before) is not _guaranteed(resources):
             return 422, QOS.format(name=meta["name"])
         self.asked.append(resources)

@@ -1,5 +1,6 @@
 """Checks what callers send. Each bad field has one violation, which names the field and never contains its value."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,9 +104,13 @@ def _quantity(takes: str, least: str, most: int, step: str = "") -> Kind:
 
 
 def amount(value: str) -> Fraction:
-    """Returns the amount of a Kubernetes quantity, whatever its bounds; 0 for a text that is none."""
+    """Returns the amount of a Kubernetes quantity, whatever its bounds; 0 for a text that is none.
+
+    It is rounded up to a thousandth, as the API server does with what it keeps (pkg/apis/core/v1/defaults.go,
+    SetDefaults_ResourceList).
+    """
     found = _amount(value)
-    return found if isinstance(found, Fraction) else Fraction()
+    return Fraction(math.ceil(found * 1000), 1000) if isinstance(found, Fraction) else Fraction()
 
 
 def _amount(value: str) -> Fraction | str:

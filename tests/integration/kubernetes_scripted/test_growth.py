@@ -69,6 +69,19 @@ def writes_since(api: ScriptedApi, since: int) -> list[tuple[str, str]]:
     return writes(api)[len(writes(api)) - sum(method in ("PATCH", "DELETE") for method, _ in api.calls[since:]) :]
 
 
+async def test_a_size_that_the_api_server_rounds_is_asked_for_once(
+    rig: Rig, api: ScriptedApi, running: Sandbox
+) -> None:
+    api.disks.held = True
+    since = len(api.calls)
+    await grow(rig, "9.3333333333333335Gi")
+    await until(lambda: asked(api) != "5Gi")
+    await rig.update(A, labels={"tier": "web"})
+    await rig.settled(A, Phase.RUNNING)
+    assert asked(api) == "10021590357334m"
+    assert [name for method, name in writes_since(api, since) if method == "PATCH"].count(CLAIM) == 1
+
+
 async def test_a_file_system_that_grows_at_a_start_is_said_and_grows_at_the_next(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:

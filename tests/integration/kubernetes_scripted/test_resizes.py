@@ -65,6 +65,16 @@ async def test_a_pod_that_runs_is_given_other_resources_and_goes_on(
     assert (api.objects[PODS][POD]["metadata"]["uid"], len(api.starts)) == (uid, 1)
 
 
+async def test_a_quantity_that_the_api_server_rounds_is_asked_for_once(
+    rig: Rig, api: ScriptedApi, running: Sandbox
+) -> None:
+    await resize(rig, memory_limit="2.3333333333333335Gi")
+    await until_applied(rig, Reason.READY)
+    await rig.settled(A, Phase.RUNNING)
+    assert [one["limits"]["memory"] for one in api.resizes.asked] == ["2505397589334m"]
+    assert len(api.starts) == 1
+
+
 async def test_the_template_follows_at_the_next_mutation_that_replaces_the_pod(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:

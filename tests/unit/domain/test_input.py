@@ -280,6 +280,22 @@ def test_a_quantity_is_a_number_and_a_suffix_within_its_bounds(number: str, suff
         assert check.memory.fits(bad) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("2.3333333333333335Gi", "2505397589334m"),
+        ("1n", "1m"),
+        ("1.0001", "1001m"),
+        ("0.5Gi", "512Mi"),
+        ("1001m", "1.001"),
+        ("x", "0"),
+    ],
+)
+def test_an_amount_is_what_the_api_server_keeps_of_a_quantity(value: str, kept: str) -> None:
+    assert check.amount(value) == check.amount(kept)
+    assert (check.amount(value) * 1000).denominator == 1
+
+
 @pytest.mark.find(38)
 @pytest.mark.parametrize(
     ("kind", "value", "amount"),
