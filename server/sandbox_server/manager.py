@@ -188,7 +188,7 @@ class StatefulSetManager:
 
         def changed(_: store.Reader, before: Sandbox) -> Changed:
             after = mutations.update(before, change(before.spec), in_place)
-            if obstacle and mutations.grows(before.spec, after.spec):
+            if obstacle and mutations.grows(before, after.spec):
                 raise mutations.not_expandable(before, obstacle)
             return after, None
 
@@ -205,7 +205,7 @@ class StatefulSetManager:
             after = change(before.spec)
         except errors.Invalid:
             return "", False
-        grows = mutations.grows(before.spec, after)
+        grows = mutations.grows(before, after)
         resizes = after.resources != before.spec.resources
         obstacle = await self._abilities.growth_obstacle(before) if grows else ""
         return obstacle, resizes and await self._abilities.resizes_in_place(before.namespace)

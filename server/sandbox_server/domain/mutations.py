@@ -181,9 +181,11 @@ def _takes_resources(sandbox: Sandbox) -> bool:
     return ready and not sandbox.awaits_takeover
 
 
-def grows(before: SandboxSpec, after: SandboxSpec) -> bool:
-    """Whether a larger disk is asked for."""
-    return check.amount(after.storage.size) > check.amount(before.storage.size)
+def grows(before: Sandbox, after: SandboxSpec) -> bool:
+    """Whether a larger disk is asked for than was before, and than there is: a disk can have more than its spec."""
+    volume = before.status.volume
+    has = check.amount(volume.size) if volume is not None else 0
+    return check.amount(after.storage.size) > max(has, check.amount(before.spec.storage.size))
 
 
 def not_expandable(before: Sandbox, obstacle: str) -> errors.FailedPrecondition:

@@ -83,6 +83,23 @@ def test_a_size_is_taken_back_to_what_the_disk_has_and_no_further(has: str, aske
     assert (violation.field, least in violation.description) == ("spec.storage.size", True)
 
 
+@pytest.mark.parametrize(
+    ("has", "asked", "size", "grows"),
+    [
+        ("5Gi", "5Gi", "9Gi", True),
+        ("5Gi", "5Gi", "5Gi", False),
+        ("9Gi", "5Gi", "8Gi", False),
+        ("9Gi", "5Gi", "9Gi", False),
+        ("9Gi", "5Gi", "10Gi", True),
+        ("5Gi", "9Gi", "6Gi", False),
+        ("", "5Gi", "9Gi", True),
+    ],
+)
+def test_a_disk_grows_where_more_is_asked_for_than_there_is(has: str, asked: str, size: str, grows: bool) -> None:
+    before = with_disk(has, asked) if has else BEFORE
+    assert mutations.grows(before, sized(before, size)) is grows
+
+
 def test_a_larger_disk_is_not_there_before_it_was_seen() -> None:
     condition = Condition(ConditionType.VOLUME_SIZED, True, Reason.READY, samples.NOW)
     before = with_disk("5Gi", "5Gi")
