@@ -50,6 +50,7 @@ class Container:
             "restartCount": self.restarts,
             "state": self.state,
             "lastState": self.last,
+            "resources": spec.get("resources", {}),
         }
 
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from sandbox_server.domain.observed import Exit
 from sandbox_server.domain.phase import Reason
-from sandbox_server.engines.kubernetes import events, observe
+from sandbox_server.engines.kubernetes import events, growth, observe
 from sandbox_server.engines.kubernetes.objects import OBJECT, Meta, Object, State
 
 MAKING = "the container is being made"
@@ -564,3 +564,21 @@ def test_answer_to_a_probe_is_remembered_beside_the_cause_and_names_another_cont
     assert (events.identify(own)[0], events.read(own)[0]) == (events.probe_of("u"), own.message)
     mesh = event("Unhealthy", "spec.initContainers{mesh}")
     assert events.read(mesh)[0] == "container mesh: words"
+
+
+@pytest.mark.parametrize(
+    ("seen", "told", "reason"),
+    [
+        (2, {}, None),
+        (1, {}, Reason.RESIZING),
+        (0, {"resources": {"limits": {"cpu": "2"}}}, None),
+        # Before 1.33: it runs with what it was made with.
+        (0, {}, Reason.RESIZING),
+    ],
+)
+def test_resources_hold_once_a_kubelet_that_changes_them_has_seen_them(
+    seen: int, told: dict[str, Any], reason: Reason | None
+) -> None:
+    status = {"observedGeneration": seen, "containerStatuses": [RUNS | told]}
+    growing = growth.of_pod(OBJECT.decode(json.dumps({"metadata": {"name": "a-0", "generation": 2}, "status": status})))
+    assert (growing and growing.reason) == reason

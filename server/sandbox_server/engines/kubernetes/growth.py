@@ -60,9 +60,13 @@ def of_pod(found: Object) -> Growth | None:
         return Growth(Reason.RESIZE_INFEASIBLE if infeasible else Reason.RESIZE_DEFERRED, pending.message)
     if "PodResizeInProgress" in conditions:
         return Growth(Reason.RESIZING, conditions["PodResizeInProgress"].message)
-    # Before 1.34 a kubelet does not say which generation of the pod it has seen.
-    unseen = 0 < found.status.observedGeneration < found.metadata.generation
-    return Growth(Reason.RESIZING) if unseen else None
+    seen = found.status.observedGeneration
+    if seen == 0:
+        # Before 1.34 a kubelet does not say which generation of the pod it has seen. Before 1.33 it changes no resources, and
+        # says none.
+        changes = any(one.resources is not None for one in found.status.containerStatuses)
+        return None if changes else Growth(Reason.RESIZING)
+    return Growth(Reason.RESIZING) if seen < found.metadata.generation else None
 
 
 def amounts(found: Amounts) -> Resources:

@@ -50,8 +50,18 @@ class State(msgspec.Struct, frozen=True):
     exitCode: int = 0
 
 
+class Amounts(msgspec.Struct, frozen=True):
+    """The resources of a container."""
+
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+
+
 class Container(msgspec.Struct, frozen=True):
-    """A container's status; `state` and `lastState` have one of the keys waiting, running and terminated."""
+    """A container's status; `state` and `lastState` have one of the keys waiting, running and terminated.
+
+    `resources` are those that it has; None from a kubelet that changes none.
+    """
 
     name: str = ""
     ready: bool = False
@@ -59,6 +69,7 @@ class Container(msgspec.Struct, frozen=True):
     imageID: str = ""
     state: dict[str, State] = {}
     lastState: dict[str, State] = {}
+    resources: Amounts | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -93,13 +104,6 @@ class Source(msgspec.Struct, frozen=True):
     """Where a container has variables from; `secretRef` is empty if that is no Secret."""
 
     secretRef: Named = Named()
-
-
-class Amounts(msgspec.Struct, frozen=True):
-    """The resources of a container."""
-
-    requests: dict[str, str] = {}
-    limits: dict[str, str] = {}
 
 
 class Made(msgspec.Struct, frozen=True):
