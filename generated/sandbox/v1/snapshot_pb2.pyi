@@ -253,7 +253,9 @@ class Snapshot(_message.Message):
     message: _builtins.str
     """The cause for people; its wording may change."""
     size: _builtins.str
-    """The size of the disk, a Kubernetes quantity. A disk that is made from it has at least that."""
+    """The size of the disk, or what the storage needs if that is more, a Kubernetes quantity. A disk that is made from it has at
+    least that.
+    """
     consistency: Global___Consistency.ValueType
     """What it promises of the files in it."""
     outlives_sandbox: _builtins.bool

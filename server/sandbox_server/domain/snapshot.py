@@ -62,7 +62,8 @@ class Snapshot:
 
     - `uid`: unique for ever. The engines name what they make by it.
     - `sandbox_id`, `sandbox_uid`, `volume_uid`: the sandbox and the disk that it is of. `project` is that of the sandbox.
-    - `size`: that of the disk, a Kubernetes quantity. A disk made from it must have at least that.
+    - `size`: that of the disk, or what the storage says if that is more, a Kubernetes quantity. A disk made from it must have at
+      least that.
     - `home_folder`: the folder of the disk that is its home, as the sandbox has it.
     - `outlives_sandbox`: whether it stays when the sandbox is deleted.
     - `start_generation`: that of the sandbox when it was asked for. Another one says that the sandbox was started since.
@@ -110,9 +111,13 @@ class SnapshotEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What an engine shows of a snapshot now. `state` is CREATING, READY, FAILED or DELETED."""
+    """What an engine shows of a snapshot now. `state` is CREATING, READY, FAILED or DELETED.
+
+    `size`: what a disk that is made from it must have, a Kubernetes quantity; empty if the storage does not say.
+    """
 
     state: State
     reason: SnapshotReason
     message: str = ""
     used_bytes: int = 0
+    size: str = ""

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from sandbox_server.domain import check
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotReason, State, Taken
@@ -94,7 +95,9 @@ def _creating(snapshot: Snapshot, at: Facts) -> Decision:
     if taken.state is State.READY:
         message = taken.message or "the disk is copied"
         ready = moved(snapshot, State.READY, SnapshotReason.READY, message, at.now)
-        return Decision(replace(ready, ready_time=at.now, used_bytes=taken.used_bytes))
+        # Of a disk that is being expanded, the storage has copied one that is larger already.
+        size = max(snapshot.size, taken.size, key=check.amount)
+        return Decision(replace(ready, ready_time=at.now, used_bytes=taken.used_bytes, size=size))
     if taken.state is State.CREATING and taken.reason is not SnapshotReason.ACCEPTED:
         return Decision(moved(snapshot, State.CREATING, taken.reason, taken.message, at.now))
     if at.sandbox is None or at.sandbox.volume_uid != snapshot.volume_uid:

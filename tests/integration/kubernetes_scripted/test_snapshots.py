@@ -72,8 +72,9 @@ async def test_a_snapshot_is_made_once_and_goes_when_it_is_discarded(world: Worl
     assert meta["annotations"] == {"sandbox.fullstackagent.io/uid": world.snapshot.uid}
     assert meta["labels"] == {"sandbox.fullstackagent.io/id": A, "sandbox.fullstackagent.io/snapshot": "nap"}
     assert await world.taken() == (State.CREATING, SnapshotReason.COPYING)
-    world.show(readyToUse=True)
+    world.show(readyToUse=True, restoreSize="7Gi")
     assert await world.taken() == (State.READY, SnapshotReason.READY)
+    assert (await world.engine.taken(world.snapshot)).size == "7Gi"
     world.api.put(SNAPSHOTS, world.made | {"metadata": meta | {"finalizers": ["snapshot.storage.kubernetes.io/held"]}})
     await world.engine.discard(world.snapshot)
     assert await world.taken() == (State.DELETING, SnapshotReason.DELETING)

@@ -123,6 +123,13 @@ def test_a_ready_snapshot_says_when_and_how_large() -> None:
     assert (after.ready_time, after.used_bytes, after.message) == (LATER, 7, "whole")
 
 
+@pytest.mark.parametrize(
+    ("told", "size"), [("", "5Gi"), ("3Gi", "5Gi"), ("5120Mi", "5Gi"), ("7Gi", "7Gi"), ("x", "5Gi")]
+)
+def test_a_disk_needs_the_size_that_the_storage_says_where_that_is_more(told: str, size: str) -> None:
+    assert decide(CRASH, facts(dataclasses.replace(READY, size=told))).snapshot.size == size
+
+
 def test_a_message_is_bounded() -> None:
     assert len(moved(CRASH, S.FAILED, R.STORAGE_FAILED, "x" * 10**6, LATER).message) == 4096
 

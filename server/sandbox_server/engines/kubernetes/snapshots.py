@@ -59,6 +59,7 @@ class _Error(msgspec.Struct, frozen=True):
 class _Status(msgspec.Struct, frozen=True):
     readyToUse: bool = False
     error: _Error | None = None
+    restoreSize: str = ""
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -130,7 +131,8 @@ class Snapshots:
             return _failed(SnapshotReason.LOST, error)
         # What was ready stays so, whatever fails beside it: a snapshot that is taken for lost is removed.
         if found.status.readyToUse or snapshot.state is State.READY:
-            return Taken(state=State.READY, reason=SnapshotReason.READY, message=error)
+            size = found.status.restoreSize
+            return Taken(state=State.READY, reason=SnapshotReason.READY, message=error, size=size)
         if error:
             return judged(error)
         return Taken(state=State.CREATING, reason=SnapshotReason.COPYING, message="the storage is taking it")
