@@ -24,6 +24,8 @@ from tests.support.scripted_api import ScriptedApi, status
 SNAPSHOTS = "apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots"
 DRIVER = 'Failed to take snapshot of the volume v: "rpc error: code = {} desc = no"'
 
+PROVISIONING = 'failed to provision volume with StorageClass "x": rpc error: code = {} desc = no'
+
 
 class World:
     """An engine that holds every namespace, and a sandbox with a claim."""
@@ -226,6 +228,9 @@ async def test_a_disk_is_a_clone_of_the_very_disk_that_was_meant(world: World) -
         ),
         ("rpc error: code = NotFound desc = there is no snapshot s", Reason.RESTORE_FAILED),
         ('storageclass.storage.k8s.io "x" not found', Reason.VOLUME_PENDING),
+        (PROVISIONING.format("DeadlineExceeded"), Reason.SCHEDULING),
+        (PROVISIONING.format("Aborted"), Reason.SCHEDULING),
+        (PROVISIONING.format("ResourceExhausted"), Reason.VOLUME_PENDING),
     ],
 )
 def test_what_keeps_a_disk_from_being_made_from_its_origin_has_a_reason(message: str, reason: Reason) -> None:

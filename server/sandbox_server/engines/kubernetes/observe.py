@@ -134,10 +134,16 @@ def volume(found: Object) -> Volume:
 
 
 def unbound(sandbox: Sandbox, message: str) -> Reason:
-    """Returns what an event about a claim that is not bound means."""
+    """Returns what an event about a claim that is not bound means: SCHEDULING if its disk is still being made from another."""
     # external-provisioner/pkg/controller/controller.go, prepareProvision and getSnapshotSource; what a driver answers.
     is_gone = r"error getting handle for DataSource .*(not found|is being deleted|is currently being deleted)|code = NotFound "
-    return Reason.RESTORE_FAILED if sandbox.origin and re.search(is_gone, message) else Reason.VOLUME_PENDING
+    if sandbox.origin is None:
+        return Reason.VOLUME_PENDING
+    if re.search(is_gone, message):
+        return Reason.RESTORE_FAILED
+    # sig-storage-lib-external-provisioner and external-provisioner, checkError: the driver goes on, and a copy takes its time.
+    goes_on = r"code = (Canceled|DeadlineExceeded|Unavailable|Aborted) "
+    return Reason.SCHEDULING if re.search(goes_on, message) else Reason.VOLUME_PENDING
 
 
 def _held_by(found: Object) -> tuple[str, ...]:
