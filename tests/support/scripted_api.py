@@ -420,7 +420,9 @@ class ScriptedApi:
         if fresh and collection.endswith("persistentvolumeclaims"):
             known["metadata"]["finalizers"] = [PROTECTION]
         made = self.put(collection, known, OURS, said)
-        if collection.endswith(("statefulsets", "persistentvolumeclaims")):
+        if collection.endswith("statefulsets"):
+            self._control(made["metadata"]["namespace"], name)
+        if collection.endswith("persistentvolumeclaims"):
             self._control(made["metadata"]["namespace"], name.removeprefix("vn-homevn-agent-").removesuffix("-0"))
         return answer(made, 201 if fresh else 200)
 

@@ -163,6 +163,28 @@ def edited(path: str, value: Any) -> Callable[[Made], None]:
     return change
 
 
+def serving(port: dict[str, Any]) -> Callable[[Made], None]:
+    """Gives the Service this one port."""
+
+    def change(made: Made) -> None:
+        of_kind(made, "Service")["spec"]["ports"] = [port]
+
+    return change
+
+
+def shared_ingress(made: Made) -> None:
+    paths = of_kind(made, "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    other = copy.deepcopy(paths[0])
+    other["path"], other["backend"]["service"]["name"] = "/b", "another"
+    paths.append(other)
+
+
+def shared_service(made: Made) -> None:
+    of_kind(made, "StatefulSet")["spec"]["template"]["metadata"]["labels"]["team"] = "web"
+    of_kind(made, "Service")["spec"]["selector"] = {"team": "web"}
+
+
+VOLUME, HOME = "vn-homevn-agent", "/home/agent"
 SIDECAR = [{"name": "agent", "image": "a"}, {"name": "proxy", "image": "b"}]
 FROM = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
 
@@ -183,6 +205,12 @@ FROM = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
         (edited("spec.*.image", "no image"), "spec.image"),
         (edited("metadata.annotations", {"sandbox.fullstackagent.io/uid": "u-1"}), "u-1"),
         (missing("PersistentVolumeClaim"), f"vn-homevn-agent-{NAME}-0 is missing"),
+        (edited("spec.*.args", ["--key", "$(ANTHROPIC_API_KEY)"]), "its args names variables"),
+        (edited("spec.*.volumeMounts", [{"name": VOLUME, "mountPath": HOME, "subPathExpr": "$(A)"}]), "subPathExpr"),
+        (serving({"port": 80, "targetPort": 3000}), "leads port 80 to 3000"),
+        (serving({"port": 80, "targetPort": "http"}), "leads port 80 to http"),
+        (shared_ingress, "network-qwertzuiopas leads to others"),
+        (shared_service, "may select pods of others"),
     ],
 )
 def test_what_cannot_be_adopted_is_refused_with_the_cause(change: Callable[[Made], None], words: str) -> None:
@@ -191,6 +219,14 @@ def test_what_cannot_be_adopted_is_refused_with_the_cause(change: Callable[[Made
     with pytest.raises(Unread, match=words) as refused:
         read(made)
     assert "hidden" not in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+def test_a_port_that_is_named_and_the_same_is_read() -> None:
+    made = former.objects()
+    container(made)["ports"] = [{"name": "web", "containerPort": 3000}]
+    of_kind(made, "Service")["spec"]["ports"][0] |= {"port": 3000, "targetPort": "web"}
+    assert read(made).spec.ports[0].number == 3000
 
 
 def test_what_pods_of_the_service_will_not_have_is_noted() -> None:
@@ -198,7 +234,9 @@ def test_what_pods_of_the_service_will_not_have_is_noted() -> None:
     found = container(made)
     found["volumeMounts"].append({"name": "config", "mountPath": "/etc/config"})
     found["livenessProbe"] = {"tcpSocket": {"port": 3000}}
-    assert read(made).notes == ("its further mounts are left out: /etc/config", "its livenessProbe is left out")
+    of_kind(made, "StatefulSet")["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "fast"}
+    left = "its nodeSelector, livenessProbe is left out"
+    assert read(made).notes == ("its further mounts are left out: /etc/config", left)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """What a former system made is taken over in place, and given back."""
 
 import copy
+import dataclasses
 from typing import Any
 
+import pytest
 from sandbox_server.adoption import Adoption, Wanted
 from sandbox_server.domain.adoption import Entry, Outcome
 from sandbox_server.domain.event import Cause, Kind
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines import kubernetes
+from sandbox_server.engines.kubernetes.manifests import FIELD_MANAGER, OURS
 from sandbox_server.settings import Defaults
 
 from tests.support import former_objects as former
@@ -169,6 +172,51 @@ async def test_what_was_adopted_is_given_back_as_it_was(api: ScriptedApi, rig: R
     assert len(api.starts) == 1
 
 
+async def test_what_is_stopped_is_given_back_stopped(api: ScriptedApi, rig: Rig) -> None:
+    objects = former.objects()
+    former.of_kind(objects, "StatefulSet")["spec"]["replicas"] = 0
+    former.put(api, objects)
+    await adopt(rig)
+    await settled(rig, Phase.STOPPED)
+    # The former system, which still runs, starts it, and the service alone then says how many there are.
+    workload = api.objects[SETS][NAME]
+    api.put(SETS, workload | {"spec": workload["spec"] | {"replicas": 1}}, "former")
+    await until(lambda: api.objects[SETS][NAME]["spec"]["replicas"] == 0)
+    await adopt(rig, undo=True)
+    await settled(rig, Phase.TERMINATED, 2)
+    assert api.objects[SETS][NAME]["spec"]["replicas"] == 0
+
+
+async def test_a_mark_that_comes_after_it_was_given_back_is_taken_away(api: ScriptedApi, rig: Rig) -> None:
+    await made(api)
+    await adopt(rig)
+    await settled(rig, Phase.RUNNING)
+    marked = copy.deepcopy(api.objects[SETS][NAME]["metadata"])
+    await adopt(rig, undo=True)
+    await settled(rig, Phase.TERMINATED, 2)
+    workload = api.objects[SETS][NAME]
+    late = {one: marked[one] for one in ("labels", "annotations")}
+    said = [("metadata", one, name) for one, marks in late.items() for name in marks if name.startswith(OURS)]
+    api.put(SETS, workload | {"metadata": workload["metadata"] | late}, FIELD_MANAGER, said)
+    await until(lambda: f"{OURS}/uid" not in api.objects[SETS][NAME]["metadata"].get("annotations", {}))
+    assert api.objects[SETS][NAME]["metadata"]["uid"] == workload["metadata"]["uid"]
+    assert len(api.starts) == 1
+
+
+async def test_other_resources_are_given_where_it_runs_after_the_takeover(api: ScriptedApi, rig: Rig) -> None:
+    await made(api)
+    await adopt(rig, keeps_pods=False)
+    sandbox = await settled(rig, Phase.RUNNING)
+    await rig.update(NAME, resources=dataclasses.replace(sandbox.spec.resources, cpu_limit="300m"))
+    await rig.until(NAME, lambda one: one.generation == 2 and _applied(one) is True)
+    assert api.resizes.asked[-1]["limits"]["cpu"] == "300m"
+    assert len(api.starts) == 2
+
+
+def _applied(sandbox: Sandbox) -> bool | None:
+    return next(one.status for one in sandbox.status.conditions if one.type is ConditionType.RESOURCES_APPLIED)
+
+
 async def test_what_has_been_taken_over_is_not_given_back(api: ScriptedApi, rig: Rig) -> None:
     await made(api)
     await adopt(rig, keeps_pods=False)
@@ -214,14 +262,17 @@ async def test_what_is_missing_is_made_and_goes_when_the_rest_is_given_back(api:
     assert snapshot(api) == before
 
 
-async def test_a_delete_removes_everything_and_a_further_ingress_with_it(api: ScriptedApi, rig: Rig) -> None:
+@pytest.mark.parametrize("keeps_pods", [False, True])
+async def test_a_delete_removes_everything_and_a_further_ingress_with_it(
+    api: ScriptedApi, rig: Rig, keeps_pods: bool
+) -> None:
     objects = former.objects()
     third = copy.deepcopy(former.of_kind(objects, "Ingress"))
     third["metadata"]["name"] = "network-zzz"
     third["spec"]["rules"][0]["host"] = "shop.example.com"
     former.put(api, [*objects, third])
     await until(lambda: POD in api.objects.get(PODS, {}))
-    await adopt(rig, keeps_pods=False)
+    await adopt(rig, keeps_pods=keeps_pods)
     await settled(rig, Phase.RUNNING)
     assert api.objects[INGRESSES]["network-zzz"]["spec"] == third["spec"]
     await rig.delete(NAME)

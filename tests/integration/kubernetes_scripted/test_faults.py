@@ -550,8 +550,9 @@ async def test_pod_that_waits_for_its_volume_is_reported_once(rig: Rig, api: Scr
     await rig.create(A)
     await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_BINDING)
     (sets,) = api.objects[SETS].values()
-    bare = sets["spec"]["template"]["metadata"] | {"name": f"{A}-0"}
-    api.put(PODS, {"metadata": bare, "status": {"phase": "Pending"}})
+    template = sets["spec"]["template"]
+    bare = template["metadata"] | {"name": f"{A}-0"}
+    api.put(PODS, {"metadata": bare, "spec": template["spec"], "status": {"phase": "Pending"}})
     await asyncio.sleep(0.2)
     api.unmade.clear()
     api.control("default", A)
@@ -772,9 +773,10 @@ async def test_warning_that_stops_nothing_hides_no_cause(rig: Rig, api: Scripted
     await until(lambda: A in api.objects.get(SETS, {}))
     (sets,), (claim,) = api.objects[SETS].values(), api.objects[CLAIMS].values()
     api.put(CLAIMS, claim | {"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}})
-    meta = sets["spec"]["template"]["metadata"] | {"name": f"{A}-0"}
-    scheduled = {"type": "PodScheduled", "status": "True"}
-    found = api.put(PODS, {"metadata": meta, "status": {"phase": "Pending", "conditions": [scheduled]}})
+    template = sets["spec"]["template"]
+    meta = template["metadata"] | {"name": f"{A}-0"}
+    told = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+    found = api.put(PODS, {"metadata": meta, "spec": template["spec"], "status": told})
     api.put(EVENTS, warning("dns", found, "MissingClusterDNS", "no ClusterDNS"))
     await rig.until(A, lambda one: one.status.message == "the container is being made")
     api.put(EVENTS, warning("mount", found, "FailedMount", "the device is busy"))

@@ -406,3 +406,15 @@ def test_broken_outdated_pod_goes_once_the_controller_has_seen_its_workload_and_
     )
     action = lifecycle.decide(at, observed, samples.NOW).action
     assert action == (None if replicas is None else lifecycle.Apply(replicas))
+
+
+def test_pod_of_a_former_system_stays_whatever_its_rollout_waits_for() -> None:
+    adopted = Adopted(uids=("s",), workload="{}", selector={"app": "a"}, container="agent", keeps_pod=True)
+    at = samples.sandbox(uid=UID, generation=1, volume_uid=KNOWN, applied_generation=1, applied_revision=5)
+    observed = Observed(
+        workload=workload(generation=1, template="b", ignored_at=samples.NOW - timedelta(seconds=1)),
+        pod=pod(generation=1, template="a", ready=False, reason=Reason.CRASH_LOOP),
+        volume=volume(),
+    )
+    assert lifecycle.decide(dataclasses.replace(at, adopted=adopted), observed, samples.NOW).action is None
+    assert lifecycle.decide(at, observed, samples.NOW).action == lifecycle.Apply(0)

@@ -67,8 +67,13 @@ class Cause(NamedTuple):
 
 def own(pod: Object) -> Container:
     """Returns the status of the sandbox's container."""
-    name = pod.metadata.annotations.get(pods.NAMED, pods.CONTAINER)
+    name = named(pod)
     return next((one for one in pod.status.containerStatuses if one.name == name), Container())
+
+
+def named(pod: Object) -> str:
+    """Returns the name of the sandbox's container: a former system may have named it."""
+    return pod.metadata.annotations.get(pods.NAMED, pods.CONTAINER)
 
 
 def incarnation(uid: str, container: Container) -> str:

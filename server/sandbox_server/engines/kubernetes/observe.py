@@ -12,7 +12,7 @@ from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import containers, disruptions, growth, manifests, pods, resources
+from sandbox_server.engines.kubernetes import containers, disruptions, growth, manifests, resources
 from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, State, Status
 
@@ -159,6 +159,7 @@ def pod(found: Object) -> Pod:
     is empty while the pod has no volumes or no network: only an event says why.
     """
     meta, status = found.metadata, found.status
+    named = containers.named(found)
     container = containers.own(found)
     conditions = {one.type: one for one in status.conditions}
     ready, scheduled = conditions.get("Ready", State()), conditions.get("PodScheduled", State())
@@ -189,9 +190,7 @@ def pod(found: Object) -> Pod:
         # A lost node says nothing of what it runs. It counts as ended, until the node comes back.
         incarnation="" if lost or status.phase == "Failed" else containers.incarnation(meta.uid, container),
         last_exit_of=containers.last_exit_of(meta.uid, container) if last else "",
-        requested=next(
-            (growth.amounts(one.resources) for one in found.spec.containers if one.name == pods.CONTAINER), None
-        ),
+        requested=next((growth.amounts(one.resources) for one in found.spec.containers if one.name == named), None),
         resize=growth.of_pod(found),
     )
 

@@ -15,7 +15,7 @@ from sandbox_server.domain import check
 from sandbox_server.domain.adoption import Former
 from sandbox_server.domain.sandbox import Addresses, Adopted, ObjectNames
 from sandbox_server.domain.spec import TERMINAL_PORT, SandboxSpec, Storage
-from sandbox_server.engines.kubernetes import expansion, manifests, pods, reading_pods
+from sandbox_server.engines.kubernetes import manifests, pods, reading_pods
 from sandbox_server.engines.kubernetes.patch import Manifest
 from sandbox_server.engines.kubernetes.reading_pods import Unread
 from sandbox_server.settings import Defaults
@@ -70,8 +70,8 @@ def read(workload: Manifest, around: Around, project: str, defaults: Defaults) -
         lambda: SandboxSpec(
             project=project or _project(workload),
             image=container.get("image") or "",
-            command=expansion.words(container.get("command") or (), env),
-            args=expansion.words(container.get("args") or (), env),
+            command=reading_pods.words(container, "command", env),
+            args=reading_pods.words(container, "args", env),
             ports=ports,
             resources=reading_pods.resources(container, defaults),
             storage=_storage(claim),
@@ -169,8 +169,11 @@ def _project(workload: Manifest) -> str:
 
 
 def _service(workload: Manifest, around: Around) -> Manifest | None:
-    """Returns the Service of the StatefulSet: the one it names, or else one that selects its pods."""
-    spec = workload["spec"]
+    """Returns the Service of the StatefulSet: the one it names, or else one that selects its pods.
+
+    Raises `Unread` for one that others may need.
+    """
+    name, spec = workload["metadata"]["name"], workload["spec"]
     labels = spec["template"]["metadata"].get("labels") or {}
     selecting = [
         one
@@ -179,7 +182,13 @@ def _service(workload: Manifest, around: Around) -> Manifest | None:
     ]
     if not selecting:
         return None
-    return min(selecting, key=lambda one: (one["metadata"]["name"] != spec.get("serviceName"), one["metadata"]["name"]))
+    found = min(
+        selecting, key=lambda one: (one["metadata"]["name"] != spec.get("serviceName"), one["metadata"]["name"])
+    )
+    selector = found["spec"]["selector"]
+    if not (spec["selector"]["matchLabels"].items() <= selector.items() or name in selector.values()):
+        raise Unread(f"its Service {found['metadata']['name']} may select pods of others too: give it its own selector")
+    return found
 
 
 def _stays(found: Manifest) -> bool:
@@ -188,15 +197,18 @@ def _stays(found: Manifest) -> bool:
 
 
 def _routes(name: str, service: Manifest | None, around: Around) -> Iterator[Route]:
-    """Yields the Ingresses that lead to the Service, in the order of their names."""
+    """Yields the Ingresses that lead to the Service, in the order of their names. Raises `Unread` for one that others need."""
     if service is None:
         return
     for one in sorted(around.ingresses, key=lambda one: one["metadata"]["name"]):
-        backends = [path["backend"].get("service") for path in _paths(one)]
-        ports = {_target(service, backend["port"]) for backend in backends if backend}
-        leads = any(backend and backend["name"] == service["metadata"]["name"] for backend in backends)
-        if leads and _stays(one):
-            yield Route(one, ports.pop() if len(ports) == 1 else 0)
+        backends = [path["backend"].get("service") or {} for path in _paths(one)]
+        own = [backend for backend in backends if backend.get("name") == service["metadata"]["name"]]
+        if not own or not _stays(one):
+            continue
+        if len(own) < len(backends):
+            raise Unread(f"its Ingress {one['metadata']['name']} leads to others too: give each its own Ingress")
+        ports = {_target(service, backend["port"]) for backend in own}
+        yield Route(one, ports.pop() if len(ports) == 1 else 0)
 
 
 def _paths(ingress: Manifest) -> Iterator[Manifest]:

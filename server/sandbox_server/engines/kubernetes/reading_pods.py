@@ -12,6 +12,19 @@ APPLICATION_PORT = 3000
 """Where the application of a sandbox of the former system listens."""
 
 
+_LEFT_OF_POD = (
+    "imagePullSecrets",
+    "serviceAccountName",
+    "nodeSelector",
+    "nodeName",
+    "tolerations",
+    "affinity",
+    "priorityClassName",
+    "securityContext",
+)
+_LEFT_OF_CONTAINER = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "workingDir", "securityContext")
+
+
 class Unread(ValueError):
     """What was found is no sandbox of the former system, or one that the service could not run as it is. The text says why."""
 
@@ -26,9 +39,12 @@ def container(template: Manifest) -> Manifest:
 
 
 def mount(container: Manifest) -> Mapping[str, str]:
-    """Returns what is mounted as the home; empty if nothing is."""
+    """Returns what is mounted as the home; empty if nothing is. Raises `Unread` for a folder that the pod's variables name."""
     mounts = container.get("volumeMounts") or ()
-    return next((one for one in mounts if one["mountPath"].rstrip("/") == pods.HOME), {})
+    found: Mapping[str, str] = next((one for one in mounts if one["mountPath"].rstrip("/") == pods.HOME), {})
+    if found.get("subPathExpr"):
+        raise Unread(f"its home is the folder {found['subPathExpr']} of its disk (subPathExpr): write it as a subPath")
+    return found
 
 
 def environment(container: Manifest) -> dict[str, str]:
@@ -47,6 +63,15 @@ def environment(container: Manifest) -> dict[str, str]:
     return env
 
 
+def words(container: Manifest, part: str, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the `command` or the `args`. Raises `Unread` where values of the environment would be in them, for all to see."""
+    given = container.get(part) or ()
+    plain = expansion.words(given, {})
+    if expansion.words(given, env) != plain:
+        raise Unread(f"its {part} names variables, as $(NAME), whose values would be shown: have a shell read them")
+    return plain
+
+
 def checked(make: Callable[[], SandboxSpec]) -> SandboxSpec:
     """Returns the spec. Raises `Unread` for one that no sandbox can have."""
     try:
@@ -60,10 +85,20 @@ def _said(found: Sequence[errors.Violation]) -> str:
 
 
 def ports(container: Manifest, service: Manifest | None, application: int) -> tuple[Port, ...]:
-    """Returns the ports beside the terminal's, that of the application first. The Service's names are kept."""
+    """Returns the ports beside the terminal's, that of the application first. The Service's names are kept.
+
+    Raises `Unread` for a Service that leads a port to another one.
+    """
+    inside = {one.get("name"): one["containerPort"] for one in container.get("ports") or ()}
+    for one in service["spec"].get("ports") or () if service else ():
+        target = one.get("targetPort", one["port"])
+        if inside.get(target, target) != one["port"]:
+            raise Unread(
+                f"its Service leads port {one['port']} to {target}: make both the same there and in its Ingresses"
+            )
     named: dict[int, str] = {}
     for one in service["spec"].get("ports") or () if service else ():
-        if one.get("protocol", "TCP") == "TCP" and one.get("targetPort", one["port"]) == one["port"]:
+        if one.get("protocol", "TCP") == "TCP":
             named[one["port"]] = one.get("name") or ""
     for one in container.get("ports") or ():
         if one.get("protocol", "TCP") == "TCP":
@@ -119,7 +154,6 @@ def notes(template: Manifest, container: Manifest) -> Iterator[str]:
         yield f"its init containers are left out: {', '.join(names)}"
     if paths := [one["mountPath"] for one in container.get("volumeMounts") or () if one["mountPath"] != pods.HOME]:
         yield f"its further mounts are left out: {', '.join(paths)}"
-    if probes := [
-        one for one in ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle") if container.get(one)
-    ]:
-        yield f"its {', '.join(probes)} is left out"
+    left = [one for one in _LEFT_OF_POD if template["spec"].get(one)]
+    if left := [*left, *(one for one in _LEFT_OF_CONTAINER if container.get(one))]:
+        yield f"its {', '.join(left)} is left out"

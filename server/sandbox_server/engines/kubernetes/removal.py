@@ -29,7 +29,10 @@ async def remove(write: Writer) -> None:
     if at_rest:
         await _remove_claim(write, names.claim)
     secrets = environments.listed(write.view, write.sandbox)
-    for reference in (*secrets, names.service, names.app_ingress, names.ttyd_ingress):
+    adopted = write.sandbox.adopted
+    further = adopted.ingresses if adopted is not None else ()
+    others = [Reference(Kind.INGRESS, write.sandbox.namespace, one) for one in further]
+    for reference in (*secrets, *others, names.service, names.app_ingress, names.ttyd_ingress):
         await _remove(write, reference)
     for secret in secrets:
         write.view.secrets.forget(secret.name)

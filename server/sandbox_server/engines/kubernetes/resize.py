@@ -71,7 +71,7 @@ async def resize(write: Writer) -> None:
         return
     if not shown(sandbox, pod, view, write.settings).awaits_resize:
         return
-    container = {"name": pods.CONTAINER, "resources": _manifest(_wanted(sandbox, write.settings))}
+    container = {"name": pods.container(sandbox), "resources": _manifest(_wanted(sandbox, write.settings))}
     position = view.pods.position(reference.name)
     try:
         written = await write.api.merge(reference, known, {"spec": {"containers": [container]}}, write.fence, PART)
@@ -95,7 +95,7 @@ def _wanted(sandbox: Sandbox, settings: Kubernetes) -> Resources:
     except patch.Inapplicable:
         return sandbox.spec.resources
     containers = made.manifest["spec"]["template"]["spec"]["containers"]
-    found = [one.get("resources", {}) for one in containers if one["name"] == pods.CONTAINER]
+    found = [one.get("resources", {}) for one in containers if one["name"] == pods.container(sandbox)]
     return growth.amounts(msgspec.convert(found[0] if found else {}, Amounts))
 
 

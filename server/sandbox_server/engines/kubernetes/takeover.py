@@ -76,9 +76,22 @@ async def give_back(write: Writer) -> None:
         if found is None or found.metadata.annotations.get(manifests.UID) != sandbox.uid:
             continue
         if reference is pod or ownership.was_adopted(sandbox, found.metadata.uid):
-            await _apply(write.api, manifests.unmarked(reference), found, write.fence)
+            await unmark(write.api, sandbox, reference, write.fence)
         else:
             await write.api.delete(reference, Known.of(found), write.fence)
+
+
+async def unmark(api: client.Client, sandbox: Sandbox, reference: Reference, fence: Fence) -> None:
+    """Takes the marks of the sandbox from an object that was there before it. Raises `engines.Outdated`."""
+    is_workload = reference.kind is Kind.STATEFUL_SET
+    found = await api.find(reference, whole=is_workload)
+    if found is None or found.metadata.annotations.get(manifests.UID) != sandbox.uid:
+        return
+    resource = manifests.unmarked(reference)
+    if is_workload:
+        # The marks had the replicas, too. A field that nobody sets any more gets its default, which is one.
+        resource.manifest["spec"] = {"replicas": found.spec.replicas}
+    await _apply(api, resource, found, fence)
 
 
 async def _apply(api: client.Client, resource: Resource, found: Object, fence: Fence) -> None:
