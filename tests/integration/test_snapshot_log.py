@@ -59,7 +59,9 @@ async def log(database_url: str) -> AsyncIterator[Log]:
 
 @BOTH_DATABASES
 async def test_what_is_recorded_is_read_back_the_same_and_heard_in_order(log: Log) -> None:
-    made = await log.save(samples.snapshot(labels={"a": "ü"}, start_generation=3))
+    made = await log.save(
+        samples.snapshot(labels={"a": "ü"}, start_generation=3, storage_class="fast", access_mode="ReadWriteMany")
+    )
     ready = await log.change(made, state=State.READY, ready_time=samples.NOW, used_bytes=1 << 40)
     assert (made.sequence, ready.sequence) == (1, 2)
     assert await log.log.last(NAPPED) == ready

@@ -1562,8 +1562,8 @@ class CreateSandboxRequest(_message.Message):
     """
     snapshot_id: _builtins.str
     """Make the disk from this snapshot of the namespace, which must be in SNAPSHOT_STATE_READY. Nothing runs before it is complete
-    (REASON_VOLUME_RESTORING). An empty spec.storage.size is then that of the snapshot; another must not be smaller. Not with
-    adopt_volume.
+    (REASON_VOLUME_RESTORING). An empty spec.storage.size is then that of the snapshot; another must not be smaller. An empty
+    storage class or access mode is that of the sandbox of the snapshot. Not with adopt_volume.
     """
     @_builtins.property
     def spec(self) -> Global___SandboxSpec:

@@ -12,7 +12,7 @@ from sandbox_server.domain.spec import SandboxSpec
 def restored(wanted: Sandbox, snapshot: Snapshot, unset: Collection[str]) -> Sandbox:
     """Returns the new sandbox `wanted` with a disk that is made from a snapshot.
 
-    `unset` names the fields of the storage that the caller left to the service. Raises `errors.FailedPrecondition` if the
+    `unset` names the fields of the storage that the caller left to the service: they are those of the snapshot. Raises `errors.FailedPrecondition` if the
     snapshot is not READY, and `errors.Invalid` if the disk is smaller than that of the snapshot.
     """
     if snapshot.state is not State.READY:
@@ -22,7 +22,9 @@ def restored(wanted: Sandbox, snapshot: Snapshot, unset: Collection[str]) -> San
             f"the snapshot {snapshot.id!r} is in {state}: wait for SNAPSHOT_STATE_READY, or choose another",
             state=state,
         )
-    storage = wanted.spec.storage
+    of_source = {"storage_class": snapshot.storage_class, "access_mode": snapshot.access_mode}
+    left = {name: value for name, value in of_source.items() if value and name in unset}
+    storage = replace(wanted.spec.storage, **left)
     if "size" in unset:
         storage = replace(storage, size=snapshot.size)
     elif (check.disk.fits(storage.size) or 0) < (check.disk.fits(snapshot.size) or 0):

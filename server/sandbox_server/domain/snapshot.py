@@ -67,6 +67,8 @@ class Snapshot:
     - `home_folder`: the folder of the disk that is its home, as the sandbox has it.
     - `outlives_sandbox`: whether it stays when the sandbox is deleted.
     - `start_generation`: that of the sandbox when it was asked for. Another one says that the sandbox was started since.
+    - `storage_class`, `access_mode`: those that the sandbox asked for. A disk that is made from it has the same by default. Former
+      releases did not store them: empty.
     - `asked_to_go`: whether it is to be deleted.
     - `used_bytes`: what it takes, as far as the storage says so; 0 if it is unknown.
     """
@@ -93,6 +95,8 @@ class Snapshot:
     used_bytes: int = 0
     asked_to_go: bool = False
     start_generation: int = 0
+    storage_class: str = ""
+    access_mode: str = ""
 
     @property
     def key(self) -> Key:

@@ -75,6 +75,8 @@ def new(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datet
         message="accepted",
         transition_time=now,
         start_generation=sandbox.start_generation,
+        storage_class=sandbox.spec.storage.storage_class,
+        access_mode=sandbox.spec.storage.access_mode,
     )
 
 

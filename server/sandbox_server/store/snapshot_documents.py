@@ -9,7 +9,7 @@ import msgspec
 from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotEvent, SnapshotReason, State
 from sandbox_server.store import documents
 
-VERSION = 2
+VERSION = 3
 """Of the documents that this release writes: the next one with each member that is added."""
 
 
@@ -38,6 +38,8 @@ class Document(msgspec.Struct, kw_only=True):
     used_bytes: int = 0
     asked_to_go: bool = False
     start_generation: int = 0
+    storage_class: str = ""
+    access_mode: str = ""
 
 
 class _Versioned(msgspec.Struct):

@@ -23,7 +23,6 @@ from tests.support.scripted_api import ScriptedApi, status
 
 SNAPSHOTS = "apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots"
 DRIVER = 'Failed to take snapshot of the volume v: "rpc error: code = {} desc = no"'
-
 PROVISIONING = 'failed to provision volume with StorageClass "x": rpc error: code = {} desc = no'
 
 
