@@ -566,7 +566,8 @@ class ScriptedApi:
         value = str(container["ready"])
         conditions = [{"type": one, "status": value} for one in ("Ready", "ContainersReady")]
         conditions.append({"type": "PodScheduled", "status": "True"})
-        containers = [{"name": template["spec"]["containers"][0]["name"]} | container]
+        has = spec["containers"][0]["resources"]
+        containers = [{"name": own["name"], "resources": has} | container]
         told = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
         started = self.put(pods, {"metadata": meta, "spec": spec, "status": told})
         if not missing:
