@@ -150,13 +150,25 @@ async def test_a_right_that_is_taken_away_costs_a_restart(rig: Rig, api: Scripte
     assert (limits(api), len(api.starts)) == ({"pod": "2", "template": "2"}, 2)
 
 
-async def test_a_quota_that_is_used_up_is_said_and_the_pod_goes_on(
-    rig: Rig, api: ScriptedApi, running: Sandbox
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        ("exceeded quota: team, requested: limits.cpu=99, used: limits.cpu=1", Reason.QUOTA_EXCEEDED),
+        ("maximum cpu usage per Container is 2, but limit is 100", Reason.ADMISSION_DENIED),
+        ("minimum cpu usage per Pod is 1, but request is 100m", Reason.ADMISSION_DENIED),
+        (
+            "cpu max limit to request ratio per Container is 2, but provided ratio is 1000.000000",
+            Reason.ADMISSION_DENIED,
+        ),
+    ],
+)
+async def test_what_the_namespace_does_not_allow_is_said_and_the_pod_goes_on(
+    rig: Rig, api: ScriptedApi, running: Sandbox, why: str, reason: Reason
 ) -> None:
-    words = f'pods "{POD}" is forbidden: exceeded quota: team, requested: limits.cpu=99, used: limits.cpu=1'
+    words = f'pods "{POD}" is forbidden: {why}'
     api.resizes.refused = 403, words
     await resize(rig, cpu_limit="100")
-    refused = await until_applied(rig, Reason.QUOTA_EXCEEDED)
+    refused = await until_applied(rig, reason)
     assert (applied(refused).message, len(api.starts)) == (words, 1)
     api.resizes.refused = None
     await resize(rig, cpu_limit="1")

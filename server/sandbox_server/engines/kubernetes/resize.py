@@ -1,6 +1,7 @@
 """Gives a pod that runs other CPU and memory, without a restart, and says what stands against that."""
 
 import dataclasses
+import re
 
 import msgspec
 
@@ -19,6 +20,9 @@ from sandbox_server.settings import Kubernetes
 
 PART = "resize"
 """The subresource of pods that changes resources: since Kubernetes 1.33, for good since 1.35. `rights.RESIZE` is for it."""
+
+# kubernetes/plugin/pkg/admission/limitranger/admission.go
+_LIMITED = r"forbidden: .*(m(in|ax)imum \S+ usage|max limit to request ratio) per (Container|Pod) is "
 
 
 class _Named(msgspec.Struct):
@@ -78,8 +82,9 @@ async def resize(write: Writer) -> None:
     except client.Conflict as conflict:
         raise engines.Outdated(str(conflict)) from None
     except engines.Refused as refused:
-        if refused.fault.reason is Reason.QUOTA_EXCEEDED:
-            # Another pod would exceed it as well, and this one runs.
+        limited = re.search(_LIMITED, refused.fault.message)
+        if refused.fault.reason is Reason.QUOTA_EXCEEDED or limited:
+            # Another pod would be refused as well, and this one runs.
             view.pod_refusals.refused(sandbox, refused.fault)
             return
         view.unresizable[sandbox.uid] = (sandbox.generation, pod.uid)
