@@ -152,6 +152,19 @@ async def content(port: int) -> None:
     await _bare(port, handlers, "sandbox.v1.SandboxAccess")
 
 
+class _NoSnapshots:
+    """The part of a reader that is about snapshots, of which there are none."""
+
+    def sequence(self) -> int:
+        return 0
+
+    def live(self, namespaces: Any) -> list[Any]:
+        return []
+
+    def events(self, after: int, limit: int) -> list[Any]:
+        return []
+
+
 class _MemoryStore:
     """A store whose log is only in memory: all that it holds is what it was made with."""
 
@@ -160,6 +173,7 @@ class _MemoryStore:
     def __init__(self, live: Sequence[Sandbox]) -> None:
         self._live = [Event(number, one, OBSERVED) for number, one in enumerate(live, 1)]
         self._sequence = len(live)
+        self.snapshots = _NoSnapshots()
 
     async def open(self, committed: Callable[[Sequence[Event]], None]) -> None:
         self._committed = committed
@@ -170,8 +184,11 @@ class _MemoryStore:
     async def close(self) -> None:
         """Has nothing to close."""
 
-    async def read(self, query: Any, lane: Any = None) -> None:
-        """Answers the health check."""
+    async def read(self, query: Callable[[Any], Any], lane: Any = None) -> Any:
+        return query(self)
+
+    def ping(self) -> None:
+        """The health asks whether the store answers."""
 
     async def listen(self, heard: Any, again: float) -> None:
         """Has no other replicas."""
