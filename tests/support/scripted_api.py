@@ -545,7 +545,8 @@ class ScriptedApi:
         going = "deletionTimestamp" in claim["metadata"]
         lost = claim.get("status", {}).get("phase") == "Lost"
         bound = claim.get("status", {}).get("phase") == "Bound"
-        if self.unbound or ("volumeName" in claim["spec"] and not bound) or lost or going:
+        unmade = self.unbound or not self.disks.clones(claim, self.objects[claims])
+        if unmade or ("volumeName" in claim["spec"] and not bound) or lost or going:
             words = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
             if going:
                 words = f'persistentvolumeclaim "{claim["metadata"]["name"]}" is being deleted.'

@@ -46,6 +46,14 @@ class Disks:
             return {"phase": "Bound", "capacity": {"storage": requested(claim)}}
         return before | {"phase": "Bound", "capacity": capacity}
 
+    def clones(self, claim: dict[str, Any], claims: dict[str, dict[str, Any]]) -> bool:
+        """Whether a claim is no clone, or asks for no less than its source: else external-provisioner makes no disk."""
+        source = claim["spec"].get("dataSource", {})
+        if source.get("kind") != "PersistentVolumeClaim" or claim.get("status", {}).get("phase") == "Bound":
+            return True
+        found = claims.get(source["name"])
+        return found is not None and check.amount(requested(claim)) >= check.amount(requested(found))
+
     def refusal(self, before: dict[str, Any], after: dict[str, Any]) -> tuple[int, str] | None:
         """The code and the words of the answer to a change of a claim; None if it is made."""
         was, asked = check.amount(requested(before)), check.amount(requested(after))

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 from sandbox_server.domain import errors
+from sandbox_server.domain.origins import Clone
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox
+from sandbox_server.engines.kubernetes import resources
 
 from tests.support import scripted_disks
 from tests.support.rig import A, Rig
@@ -130,6 +132,23 @@ async def test_a_size_that_is_taken_back_to_what_the_disk_has_leaves_the_claim_a
     assert (asked(api), api.disks.refused) == ("20Gi", [])
     with pytest.raises(errors.Invalid):
         await grow(rig, "4Gi")
+
+
+async def test_a_clone_asks_for_what_the_claim_of_its_source_asks_for(
+    rig: Rig, api: ScriptedApi, running: Sandbox
+) -> None:
+    api.disks.held = True
+    await grow(rig, "20Gi")
+    await until(lambda: asked(api) == "20Gi")
+    await grow(rig, "5Gi")
+    await until_sized(rig, Reason.READY)
+    clone = Clone(running.key, project="", labels={}, set={}, unset=(), replaces=False)
+    made = (await rig.manager.clone(rig.mutation("suite-b"), clone, "")).sandbox
+    await rig.settled("suite-b", Phase.RUNNING)
+    assert made.spec.storage.size == "5Gi"
+    claim = api.objects[CLAIMS][resources.claim_name(made)]
+    assert (scripted_disks.requested(claim), claim["metadata"]["annotations"]["value"]) == ("20Gi", "20Gi")
+    assert (asked(api), api.disks.refused) == ("20Gi", [])
 
 
 async def test_a_server_that_takes_nothing_back_says_so(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:

@@ -35,7 +35,8 @@ class World:
         self.engine = engine
         self.epoch = 1
         self.sandbox: Sandbox = samples.sandbox(A)
-        claim = api.put(CLAIMS, {"metadata": {"name": CLAIM}, "spec": {}})
+        spec = {"resources": {"requests": {"storage": "5Gi"}}}
+        claim = api.put(CLAIMS, {"metadata": {"name": CLAIM}, "spec": spec})
         self.snapshot: Snapshot = samples.snapshot(sandbox_id=A, volume_uid=claim["metadata"]["uid"])
         self.name = f"snapshot-{self.snapshot.uid}"
 

@@ -6,7 +6,7 @@ from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import client, inspection, manifests, observe, resources, writer
 from sandbox_server.engines.kubernetes.objects import Known
-from sandbox_server.engines.kubernetes.resources import Resource
+from sandbox_server.engines.kubernetes.resources import Kind, Resource
 from sandbox_server.engines.kubernetes.writer import Writer
 
 
@@ -19,7 +19,7 @@ async def make(write: Writer, claim: Resource) -> None:
     """
     sandbox, view = write.sandbox, write.view
     if view.claims.get(claim.reference.name) is None:
-        await _check_source(write)
+        claim = manifests.at_least(claim, await _source_size(write))
     position = view.claims.position(claim.reference.name)
     try:
         await writer.apply(write.api, view.claims, claim, None, write.fence)
@@ -93,13 +93,19 @@ async def growth_obstacle(api: client.Client, sandbox: Sandbox) -> str:
     return f"its storage class {name} does not allow it"
 
 
-async def _check_source(write: Writer) -> None:
-    """Raises `engines.Refused` if the snapshot or the disk that the disk is to be made from is not there."""
+async def _source_size(write: Writer) -> str:
+    """Returns what the claim asks for that the disk is a clone of; empty for another disk.
+
+    That can be more than that disk has, and the storage makes no clone for a claim that asks for less
+    (external-provisioner/pkg/controller/controller.go, getPVCSource). Raises `engines.Refused` if the snapshot or the disk
+    that the disk is to be made from is not there.
+    """
     origin, source = write.sandbox.origin, resources.source(write.sandbox)
     if origin is None or source is None:
-        return
-    found = await write.api.find(source)
+        return ""
+    found = await write.api.find(source, whole=source.kind is Kind.CLAIM)
     is_another = found is not None and not origin.snapshot_uid and found.metadata.uid != origin.volume_uid
     if found is None or is_another:
         message = f"the {source} is {'another by now' if is_another else 'gone'}: delete the sandbox and create it anew"
         raise engines.Refused(Fault(Reason.RESTORE_FAILED, message))
+    return found.spec.resources.requests.get("storage", "")

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from sandbox_server.domain import policy
+from sandbox_server.domain import check, policy
 from sandbox_server.domain.sandbox import Addresses, Sandbox
 from sandbox_server.domain.spec import TERMINAL_PORT
 from sandbox_server.engines.kubernetes import former, patch, pods, resources
@@ -131,6 +131,16 @@ def _claim(sandbox: Sandbox, reference: Reference) -> Resource:
 def resized(size: str) -> Manifest:
     """Returns what changes of a claim that asks for another size. Sealos reads the annotation."""
     return {"metadata": {"annotations": {"value": size}}, "spec": {"resources": {"requests": {"storage": size}}}}
+
+
+def at_least(claim: Resource, size: str) -> Resource:
+    """Returns the claim, asking for `size` if that is more than it asks for."""
+    metadata, spec = claim.manifest["metadata"], claim.manifest["spec"]
+    if check.amount(size) <= check.amount(spec["resources"]["requests"]["storage"]):
+        return claim
+    larger = resized(size)
+    annotations = metadata["annotations"] | larger["metadata"]["annotations"]
+    return _resource(claim.reference, metadata | {"annotations": annotations}, spec=spec | larger["spec"])
 
 
 def _source(sandbox: Sandbox) -> Manifest:
