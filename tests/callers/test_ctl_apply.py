@@ -17,6 +17,7 @@ request_id: 3f0e3d2c-7d1b-4b8e-8a51-0d8c5f4f9e10
 sandbox_id: whole
 namespace: default
 adopt_volume: true
+snapshot_id: before
 env:
   PORT: 3000
   ON: yes
@@ -137,9 +138,10 @@ def test_apply_updates_what_differs_and_says_what_cannot_change(run: Run, client
     there = client.get("app-3")
     assert (there.spec.image, there.spec.ports[0].number, there.spec.resources.cpu_limit) == ("other", 81, "3")
     assert list(there.env_names) == ["NEW"]
-    done = run("apply", "-f", file(tmp_path, minimal("app-3", "  image: third\n  storage: {size: 7Gi}\n", env="X: y")))
+    fixed = "  image: third\n  storage: {storage_class: other}\n"
+    done = run("apply", "-f", file(tmp_path, minimal("app-3", fixed, env="X: y")))
     assert (done.code, done.out.splitlines()[0]) == (1, "default/app-3 differs")
-    assert "spec.storage.size is " in done.out
+    assert "spec.storage.storage_class is " in done.out
     assert client.get("app-3").spec.image == "other"
     client.delete("app-3")
 

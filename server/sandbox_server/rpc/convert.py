@@ -59,13 +59,10 @@ def collecting() -> Iterator[list[Violation]]:
 def named(principal: Principal, request: Message) -> dict[str, str]:
     """Returns `sandbox_id`, `snapshot_id` and `namespace` of what a request is about, without missing or invalid values."""
     namespace: str = getattr(request, "namespace", "")
-    found = {}
-    for name in ("sandbox_id", "snapshot_id"):
-        given: str = getattr(request, name, "")
-        if given and check.sandbox_id.fits(given):
-            found[name] = given
-    names_several = bool(getattr(request, "sandbox_ids", ()))
-    if not namespace and (found or names_several):
+    given = {name: getattr(request, name, "") for name in ("sandbox_id", "snapshot_id")}
+    found = {name: text for name, text in given.items() if text and check.sandbox_id.fits(text)}
+    names_some = any(given.values()) or bool(getattr(request, "sandbox_ids", ()))
+    if not namespace and names_some:
         namespace = principal.default_namespace
     if namespace and check.namespace.fits(namespace):
         found["namespace"] = namespace
