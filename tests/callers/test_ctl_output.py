@@ -53,7 +53,9 @@ def long(client: Client) -> Iterator[pb.Sandbox]:
 
 def test_status_shows_how_full_the_disk_is_or_why_that_is_not_known(ctl: Ctl, long: pb.Sandbox, client: Client) -> None:
     assert "used" not in ctl("status", LONG).stdout
-    shown = ctl("status", LONG, "--usage")
+    # A busy machine may not measure in the time that a status waits.
+    tries = (ctl("status", LONG, "--usage") for _ in range(10))
+    shown = next(one for one in tries if "DEADLINE_EXCEEDED" not in one.stderr)
     (line,) = [one for one in shown.stdout.splitlines() if one.startswith("used ")]
     assert " GiB (" in line and line.endswith(" %)")
     assert shown.stderr == ""

@@ -14,6 +14,14 @@ from tests.support.rig import Rig
 from tests.support.waiting import PATIENCE
 
 A = "truth-a"
+SHOWN = (
+    ConditionType.SCHEDULED,
+    ConditionType.VOLUME_BOUND,
+    ConditionType.IMAGE_PULLED,
+    ConditionType.READY,
+    ConditionType.ENV_APPLIED,
+)
+"""The conditions that the tables have. Those of sizes, resources and usage have tests of their own."""
 POD = f"{A}-0"
 APPS = "apis/apps/v1"
 CLAIM = f"vn-homevn-agent-{A}-0"
@@ -30,12 +38,11 @@ MEASURED_ON: list[str] = []
 
 
 def conditions(status: Status) -> str:
-    """The first five in their order: + true, - false, ? unknown, and the reason unless it is READY. Those of how large and how
-    full the disk is have tests of their own."""
+    """Those of the tables, in their order: + true, - false, ? unknown, and the reason unless it is READY."""
     return " ".join(
         SIGNS[one.status] + ("" if one.reason is Reason.READY else one.reason.name)
         for one in status.conditions
-        if one.type not in (ConditionType.VOLUME_SIZED, ConditionType.DISK_NEARLY_FULL)
+        if one.type in SHOWN
     )
 
 
