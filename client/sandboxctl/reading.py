@@ -40,7 +40,8 @@ def status(
 def _measured(namespace: str, sandbox_id: str) -> pb.SandboxStatus:
     """Returns a status with how full the disk is, and prints why where that is not known."""
     call = calls.status(sandbox_id, namespace=namespace, include_usage=True)
-    answer = chosen.client.call(calls.Call[pb.GetStatusResponse](call.method, call.request, "", call.timeout))
+    whole: calls.Call[pb.GetStatusResponse] = calls.Call(call.method, call.request, "", call.timeout)
+    answer = chosen.client.call(whole)
     if answer.HasField("usage_missing"):
         missing = answer.usage_missing
         show.err.print(f"{sandbox_id}: the disk was not measured: {missing.reason}: {show.printable(missing.message)}")

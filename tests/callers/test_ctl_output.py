@@ -56,8 +56,9 @@ def test_status_shows_how_full_the_disk_is_or_why_that_is_not_known(ctl: Ctl, lo
     # A busy machine may not measure in the time that a status waits.
     tries = (ctl("status", LONG, "--usage") for _ in range(10))
     shown = next(one for one in tries if "DEADLINE_EXCEEDED" not in one.stderr)
-    (line,) = [one for one in shown.stdout.splitlines() if one.startswith("used ")]
-    assert " GiB (" in line and line.endswith(" %)")
+    used = [one.rstrip() for one in shown.stdout.splitlines() if one.startswith("used ")]
+    assert " GiB (" in used[0]
+    assert all(one.endswith(" %)") for one in used)
     assert shown.stderr == ""
     client.stop(LONG)
     client.wait_until(LONG, "STOPPED", timeout=20)
