@@ -557,8 +557,10 @@ async def test_pod_that_waits_for_its_volume_is_reported_once(rig: Rig, api: Scr
     api.unmade.clear()
     api.control("default", A)
     await asyncio.sleep(0.2)
-    assert [one.status.reason for one in rig.history] == [Reason.ACCEPTED, Reason.VOLUME_BINDING]
+    # Once for the sandbox, and once for the pod, which has its resources.
+    assert [one.status.reason for one in rig.history] == [Reason.ACCEPTED, *[Reason.VOLUME_BINDING] * 2]
     conditions = {one.type: (one.status, one.reason) for one in rig.history[-1].status.conditions}
+    assert conditions[ConditionType.RESOURCES_APPLIED] == (True, Reason.READY)
     assert conditions[ConditionType.SCHEDULED] == (False, Reason.VOLUME_BINDING)
     api.unbound = False
     api.control("default", A)
