@@ -174,7 +174,7 @@ class AsyncClient(aio_access.AsyncAccess):
     ) -> snapshot_pb2.Snapshot:
         """Waits until a snapshot has a state, and returns it. It asks again and again.
 
-        Raises `SnapshotFailed` for one that will not have the state any more, and `TimedOut` after `timeout` seconds.
+        Raises `SnapshotFailed` if the snapshot can no longer reach that state, and `TimedOut` after `timeout` seconds.
         """
         wait = snapshots.Wait(state, timeout)
         while True:

@@ -15,8 +15,8 @@ class Exec:
     """A command that was started in a sandbox. Methods raise `ServiceError`.
 
     Iterating yields what it prints, and goes on after a lost connection with nothing missing and nothing twice. For output
-    that the sandbox no longer keeps it yields a `Gap`. `ended` is None while the command runs, and then says how it ended. A
-    command whose output nobody reads still runs on.
+    that the sandbox no longer keeps it yields a `Gap`. `ended` is None while the command runs, and then says how it ended. The
+    command goes on whether or not its output is read.
 
     >>> made = client.create("demo", command=["sleep", "1000"])
     >>> running = client.wait_until(made, "RUNNING")

@@ -109,7 +109,9 @@ class AdoptSandboxesRequest(_message.Message):
     selector: _builtins.str
     """A label selector of Kubernetes that the objects must match as well. Empty: all that carry the label of the former system."""
     project: _builtins.str
-    """The project of the sandboxes. Empty: of each the one that was imported, or of its label, or else of its name."""
+    """The project of all of them. Empty: each sandbox gets the project that was imported for it; without one, that of its
+    label; without a label, the one that its name begins with.
+    """
     restart: Global___AdoptionRestart.ValueType
     """When their pods are made anew."""
     dry_run: _builtins.bool

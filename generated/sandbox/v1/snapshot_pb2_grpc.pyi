@@ -9,8 +9,9 @@ errors. Beyond that:
   Snapshots    A snapshot is what was on the disk of a sandbox at one moment. It is named by `namespace` and `snapshot_id`,
                apart from the names of sandboxes, and belongs to the tenant of its sandbox. A new sandbox can be created
                from it (CreateSandbox with snapshot_id).
-  States       SNAPSHOT_STATE_CREATING until the storage has it, then READY or FAILED. A FAILED one can only be deleted,
-               but for one that is lost and found again. The reason says why, and the remedy who can remove the cause.
+  States       SNAPSHOT_STATE_CREATING until the storage has it, then READY or FAILED. A FAILED one can only be deleted.
+               One exception: a snapshot that is LOST is READY again once it is found. The reason says why, and the
+               remedy who can remove the cause.
   Consistency  CONSISTENCY_CRASH has the files as after a power cut: what a program was writing can be half there.
                CONSISTENCY_STOPPED has those of a sandbox that did not run.
   Life         A snapshot goes with its sandbox, unless it was created with outlives_sandbox.
