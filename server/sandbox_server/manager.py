@@ -358,14 +358,15 @@ class StatefulSetManager:
 
 def made_host() -> str:
     """Returns a name for the URLs of a sandbox that nobody can guess."""
-    return _RANDOM.choice(string.ascii_lowercase) + _random(11)
+    return _RANDOM.choice(string.ascii_lowercase) + random_suffix(11)
 
 
 def _new(mutation: Mutation, spec: SandboxSpec, env: Mapping[str, str]) -> Sandbox:
     """Returns a sandbox that was just asked for, with an id that the caller or chance has chosen."""
-    key = Key(mutation.key.namespace, mutation.key.id or made_id(spec.project, _random(6)))
+    key = Key(mutation.key.namespace, mutation.key.id or made_id(spec.project, random_suffix(6)))
     return mutations.new(key, mutation.principal.tenant, str(uuid.uuid4()), made_host(), spec, env, datetime.now(UTC))
 
 
-def _random(length: int) -> str:
+def random_suffix(length: int) -> str:
+    """Returns letters and digits that nobody can guess."""
     return "".join(_RANDOM.choices(_ALPHABET, k=length))

@@ -5,6 +5,7 @@ import json as _json
 from collections import Counter
 from collections.abc import Sequence
 
+from sandbox_server.domain import words
 from sandbox_server.domain.adoption import Entry, Outcome
 
 NOW = (
@@ -37,14 +38,9 @@ def text(entries: Sequence[Entry], *, dry: bool) -> str:
     for one in entries:
         facts = [f"project {one.project}", one.desired, one.public_url, one.ttyd_url] if one.project else []
         said = ", ".join(filter(None, [one.why, *facts]))
-        lines.append(f"{one.outcome.value:{outcomes}}  {one.kind} {one.name}: {_printable(said)}")
-        lines += [f"{'':{outcomes}}  note: {_printable(note)}" for note in one.notes]
+        lines.append(f"{one.outcome.value:{outcomes}}  {one.kind} {one.name}: {words.printable(said)}")
+        lines += [f"{'':{outcomes}}  note: {words.printable(note)}" for note in one.notes]
     counts = Counter(one.outcome for one in entries)
     counted = ", ".join(f"{counts[one]} {one.value}" for one in Outcome if counts[one])
     lines += ["", f"{len(entries)} objects{': ' if counted else ''}{counted}"]
     return "\n".join([*lines, *([DRY] if dry else [])]) + "\n"
-
-
-def _printable(text: str) -> str:
-    """Returns the text with control characters escaped: text from a cluster must not control a terminal."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

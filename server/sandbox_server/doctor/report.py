@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from sandbox_server.domain import words
+
 
 class Status(enum.Enum):
     """What a check found. The value is the word for programs."""
@@ -86,8 +88,7 @@ def _words(one: Result) -> tuple[str, str, str, str, str]:
 
 def _printable(text: str) -> str:
     """Returns the text on one line, with control characters escaped: text from a cluster must not control a terminal."""
-    line = " ".join(text.split())
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    return words.printable(" ".join(text.split()))
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sandbox_server.domain import check
+from sandbox_server.domain.lifecycle import MESSAGE_MOST
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotReason, State, Taken
@@ -23,10 +24,6 @@ class Decision:
 
     snapshot: Snapshot
     act: Act | None = None
-
-
-MESSAGE_MOST = 4096
-"""Characters of a message, as of a sandbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ def last(output: str, values: Iterable[str]) -> str:
     # The replacement characters at the ends are what is left of characters that were cut in two.
     text = output.strip("\ufffd")
     secret = redaction.found(text, set(values))
-    return _escaped(_without(text, secret).strip())[-MOST:]
+    return printable(_without(text, secret).strip())[-MOST:]
 
 
 def _without(text: str, secret: bytearray) -> str:
@@ -28,7 +28,8 @@ def _without(text: str, secret: bytearray) -> str:
     return "".join((*parts, text[shown_from:]))
 
 
-def _escaped(text: str) -> str:
+def printable(text: str) -> str:
+    """Returns the text with control characters escaped: text from elsewhere must not control a terminal."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

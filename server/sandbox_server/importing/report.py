@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sandbox_server.domain import words
+
 
 class Outcome(enum.Enum):
     """What became of a row. The value is the word for programs."""
@@ -69,10 +71,12 @@ def json(report: Report) -> str:
 def table(report: Report) -> str:
     """Returns the report for people: a line for each row, and one that counts them."""
     marks = max(len(one.word) for one in Outcome)
-    ids = max((len(_printable(one.id)) for one in report.lines), default=0)
+    ids = max((len(words.printable(one.id)) for one in report.lines), default=0)
     counts = Counter(one.outcome for one in report.lines)
     counted = ", ".join(f"{counts[one]} {one.word}" for one in Outcome if counts[one])
-    lines = [f"{one.outcome.word.ljust(marks)}  {_printable(one.id).ljust(ids)}  {_text(one)}" for one in report.lines]
+    lines = [
+        f"{one.outcome.word.ljust(marks)}  {words.printable(one.id).ljust(ids)}  {_text(one)}" for one in report.lines
+    ]
     lines += ["", f"{len(report.lines)} rows: {counted or 'nothing to import'}"]
     lines += [f"the table has no column {one}" for one in report.absent]
     lines += ["a dry run: nothing was written"] if report.dry_run else []
@@ -82,9 +86,4 @@ def table(report: Report) -> str:
 def _text(line: Line) -> str:
     labels = f"sandbox {line.sandbox} gets {', '.join(line.labels)}" if line.labels else ""
     where = f"{line.kind or 'object'} {line.namespace}/{line.name}" if line.name or line.namespace else ""
-    return _printable("; ".join(filter(None, (where, line.message, labels))))
-
-
-def _printable(text: str) -> str:
-    """Returns the text with control characters escaped: text from a database must not control a terminal."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return words.printable("; ".join(filter(None, (where, line.message, labels))))

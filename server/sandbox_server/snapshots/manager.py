@@ -1,7 +1,5 @@
 """Carries out what callers ask for of snapshots. Each mutation is one transaction; its event then wakes the keeper."""
 
-import random
-import string
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -14,11 +12,10 @@ from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.snapshot import SnapshotEvent
 from sandbox_server.domain.snapshot_mutations import Wanted, made_id
 from sandbox_server.domain.tenant import not_found
+from sandbox_server.manager import random_suffix
 from sandbox_server.snapshots.watch import Selection, Send, Watch
 
 T = TypeVar("T")
-_RANDOM = random.SystemRandom()
-_ALPHABET = string.ascii_lowercase + string.digits
 
 
 class SnapshotManager:
@@ -109,6 +106,6 @@ def _seen(principal: Principal, key: Key, last: SnapshotEvent | None) -> Snapsho
 def _free_id(reader: store.Reader, sandbox: Key) -> str:
     """Returns an id that no snapshot of the namespace has. There are two billion, so that the first is very likely free."""
     while True:
-        found = made_id(sandbox.id, "".join(_RANDOM.choices(_ALPHABET, k=6)))
+        found = made_id(sandbox.id, random_suffix(6))
         if reader.snapshots.last(Key(sandbox.namespace, found)) is None:
             return found

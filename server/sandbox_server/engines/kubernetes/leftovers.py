@@ -11,7 +11,7 @@ from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Volume
 from sandbox_server.domain.sandbox import Key, ObjectNames, Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, resources, takeover
+from sandbox_server.engines.kubernetes import client, manifests, resources, takeover
 from sandbox_server.engines.kubernetes.resources import Reference, Resources
 from sandbox_server.engines.kubernetes.view import View
 
@@ -42,7 +42,9 @@ async def remove(api: client.Client, view: View, former: Sandbox, fence: Fence) 
             continue
         if former.adopted is not None and ownership.was_adopted(former, known.uid):
             # It was there before the sandbox was: a mark came late, after it was given back.
-            await takeover.unmark(api, former, reference, fence)
+            found = await api.find(reference, whole=True)
+            if found is not None and found.metadata.annotations.get(manifests.UID) == former.uid:
+                await takeover.unmark(api, reference, found, fence)
         else:
             await api.delete(reference, known, fence)
         log.warning("leftover_removed", namespace=former.namespace, sandbox=former.id, object=str(reference))

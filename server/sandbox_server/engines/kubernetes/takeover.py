@@ -72,23 +72,22 @@ async def give_back(write: Writer) -> None:
     pod = Reference(Kind.POD, sandbox.namespace, resources.pod_name(sandbox))
     secrets = environments.listed(write.view, sandbox)
     for reference in (*secrets, names.app_ingress, names.ttyd_ingress, names.service, pod, names.stateful_set):
-        found = await write.api.find(reference)
+        found = await write.api.find(reference, whole=True)
         if found is None or found.metadata.annotations.get(manifests.UID) != sandbox.uid:
             continue
         if reference is pod or ownership.was_adopted(sandbox, found.metadata.uid):
-            await unmark(write.api, sandbox, reference, write.fence)
+            await unmark(write.api, reference, found, write.fence)
         else:
             await write.api.delete(reference, Known.of(found), write.fence)
 
 
-async def unmark(api: client.Client, sandbox: Sandbox, reference: Reference, fence: Fence) -> None:
-    """Takes the marks of the sandbox from an object that was there before it. Raises `engines.Outdated`."""
-    is_workload = reference.kind is Kind.STATEFUL_SET
-    found = await api.find(reference, whole=is_workload)
-    if found is None or found.metadata.annotations.get(manifests.UID) != sandbox.uid:
-        return
+async def unmark(api: client.Client, reference: Reference, found: Object, fence: Fence) -> None:
+    """Takes the marks of a sandbox from an object that was there before it, as the whole of it was found.
+
+    Raises `engines.Outdated` if it has changed since.
+    """
     resource = manifests.unmarked(reference)
-    if is_workload:
+    if reference.kind is Kind.STATEFUL_SET:
         # The marks had the replicas, too. A field that nobody sets any more gets its default, which is one.
         resource.manifest["spec"] = {"replicas": found.spec.replicas}
     await _apply(api, resource, found, fence)
