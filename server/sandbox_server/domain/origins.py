@@ -12,8 +12,9 @@ from sandbox_server.domain.spec import SandboxSpec
 def restored(wanted: Sandbox, snapshot: Snapshot, unset: Collection[str]) -> Sandbox:
     """Returns the new sandbox `wanted` with a disk that is made from a snapshot.
 
-    `unset` names the fields of the storage that the caller left to the service: they are those of the snapshot. Raises `errors.FailedPrecondition` if the
-    snapshot is not READY, and `errors.Invalid` if the disk is smaller than that of the snapshot.
+    `unset` names the fields of the storage that the caller left to the service: they are those of the snapshot. Raises
+    `errors.FailedPrecondition` if the snapshot is not READY, and `errors.Invalid` if the disk is smaller than that of the
+    snapshot.
     """
     if snapshot.state is not State.READY:
         state = f"SNAPSHOT_STATE_{snapshot.state.name}"
@@ -27,7 +28,7 @@ def restored(wanted: Sandbox, snapshot: Snapshot, unset: Collection[str]) -> San
     storage = replace(wanted.spec.storage, **left)
     if "size" in unset:
         storage = replace(storage, size=snapshot.size)
-    elif (check.disk.fits(storage.size) or 0) < (check.disk.fits(snapshot.size) or 0):
+    elif check.amount(storage.size) < check.amount(snapshot.size):
         description = f"must be at least {snapshot.size}, which the disk of the snapshot has, or empty for that"
         raise errors.Invalid((errors.Violation("spec.storage.size", description),))
     return replace(
