@@ -7,8 +7,9 @@ import socket
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _FIRST = 10000 + 600 * (_WORKER % 12)
-# Below those that the kernel gives to connections. Not from the first on: another run may begin at the same time.
-_NEXT = itertools.cycle(random.sample(range(_FIRST, _FIRST + 600), 600))
+# Below those that the kernel gives to connections. Not from the first on: another run may begin at the same time. Every
+# second one: a service with the local engine serves its page at the port after its own.
+_NEXT = itertools.cycle(random.sample(range(_FIRST, _FIRST + 600, 2), 300))
 
 LOCAL_PORTS = "{}-{}".format(*(20000 + 400 * (_WORKER % 12) + part for part in (0, 399)))
 """The ports that a local engine of this process gives to its sandboxes."""
