@@ -16,7 +16,7 @@ from tests.kubernetes.kubelet import CONTAINER
 from tests.kubernetes.node import MERGE
 from tests.support.waiting import PATIENCE
 
-IMPLEMENTED = 58
+IMPLEMENTED = 56
 """Checks of csi-sanity that the double does not leave out."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sandbox.v1 import snapshot_pb2
 from sandbox_client import AsyncClient
-from sandbox_server.domain.phase import Phase
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.snapshot import SnapshotReason, State
 
@@ -50,6 +50,13 @@ async def told(rig: Rig, made: snapshot_pb2.Snapshot, reason: SnapshotReason) ->
     return last.snapshot.message
 
 
+async def none_left(ground: KubernetesGround, csi: Sidecars) -> None:
+    """Waits until neither the cluster nor the storage has a snapshot."""
+    async with asyncio.timeout(WITHIN):
+        while await asyncio.to_thread(ground.names, "volumesnapshots", SNAPSHOT_OBJECTS) or csi.driver.disks.snapshots:
+            await asyncio.sleep(0.05)
+
+
 async def test_files_are_as_they_were_when_the_snapshot_was_taken_and_a_clone_has_those_of_now(
     rig: Rig, caller: AsyncClient, csi: Sidecars, ground: KubernetesGround
 ) -> None:
@@ -66,8 +73,7 @@ async def test_files_are_as_they_were_when_the_snapshot_was_taken_and_a_clone_ha
         assert (await disk(ground, name) / "file").read_text() == text
     await caller.delete_snapshot(made)
     await become(rig, made, State.DELETED)
-    assert ground.names("volumesnapshots", SNAPSHOT_OBJECTS) == []
-    assert csi.driver.disks.snapshots == {}
+    await none_left(ground, csi)
 
 
 async def test_what_the_storage_says_of_a_snapshot_is_told(
@@ -87,3 +93,43 @@ async def test_what_the_storage_says_of_a_snapshot_is_told(
     path = ground.path("volumesnapshots", f"snapshot-{made.uid}", SNAPSHOT_OBJECTS)
     await asyncio.to_thread(ground.cluster.request, "DELETE", path)
     await told(rig, made, SnapshotReason.LOST)
+
+
+async def waits(rig: Rig, words: str, reason: Reason = Reason.VOLUME_RESTORING) -> None:
+    await rig.until(C, lambda one: one.status.reason is reason and words in one.status.message, WITHIN)
+
+
+async def test_what_the_storage_says_of_a_clone_is_told_and_nothing_is_left_of_it(
+    rig: Rig, caller: AsyncClient, csi: Sidecars, ground: KubernetesGround
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    (await disk(ground, A) / "file").write_text("kept")
+    csi.driver.tell("CreateSnapshot", "UNAVAILABLE", "the array does not answer")
+    await caller.clone(A, clone_id=C)
+    await waits(rig, "the array does not answer")
+    csi.driver.tell("CreateSnapshot", "FAILED_PRECONDITION", "this disk cannot be copied")
+    await waits(rig, "this disk cannot be copied", Reason.RESTORE_FAILED)
+    csi.driver.heal()
+    await rig.settled(C, Phase.RUNNING, WITHIN)
+    assert (await disk(ground, C) / "file").read_text() == "kept"
+    assert [one async for one in caller.snapshots()] == []
+    await none_left(ground, csi)
+
+
+async def test_a_source_that_is_deleted_while_it_is_cloned_goes_when_that_ends(
+    rig: Rig, caller: AsyncClient, csi: Sidecars, ground: KubernetesGround
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    csi.driver.tell("CreateSnapshot", "UNAVAILABLE", "the array does not answer")
+    await caller.clone(A, clone_id=C)
+    await waits(rig, "the array does not answer")
+    await rig.delete(A)
+    held = "snapshot.storage.kubernetes.io/pvc-as-source-protection"
+    await rig.until(A, lambda one: held in one.status.message, WITHIN)
+    await rig.delete(C)
+    await rig.settled(C, Phase.TERMINATED, WITHIN)
+    csi.driver.heal()
+    await rig.settled(A, Phase.TERMINATED, WITHIN)
+    await none_left(ground, csi)

@@ -8,6 +8,11 @@ from tests.support.scripted_api import ScriptedApi, status
 from tests.support.service import Service
 
 
+def _writes(request: web.Request) -> bool:
+    """Whether a call changes an object of a namespace: questions are POST as well."""
+    return request.method in ("PATCH", "DELETE") or (request.method == "POST" and "/namespaces/" in request.path)
+
+
 class Killer:
     """Kills the service, and starts it again, when it makes the write that was said, counted from 1.
 
@@ -20,7 +25,7 @@ class Killer:
         self._left: int | None = None
         self.stood: dict[str, str] = {}
         self._starting: asyncio.Task[Service] | None = None
-        api.lasting.append((lambda request: request.method in ("PATCH", "DELETE"), self._write))
+        api.lasting.append((_writes, self._write))
 
     def arm(self, position: int) -> None:
         self._left = position

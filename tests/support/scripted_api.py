@@ -391,13 +391,14 @@ class ScriptedApi:
         if name in self.objects.get(collection, {}):
             return status(409, f'{collection.rpartition("/")[2]} "{name}" already exists')
         if self.takes_snapshots and collection.endswith("volumesnapshots"):
-            asyncio.get_running_loop().call_later(0.01, self._take, collection, name)
+            asyncio.get_running_loop().call_later(0.01, self.take, collection, name)
         return answer(self.put(collection, body, CREATED), 201)
 
-    def _take(self, collection: str, name: str) -> None:
+    def take(self, collection: str, name: str) -> None:
         """What the snapshot controller says once the storage has a snapshot."""
         if made := self.objects[collection].get(name):
-            self.put(collection, made | {"status": {"readyToUse": True, "restoreSize": "5Gi"}})
+            claims = self.objects.get(f"api/v1/namespaces/{collection.split('/')[-2]}/persistentvolumeclaims", {})
+            self.put(collection, made | {"status": self.disks.taken(made, claims)})
 
     def _apply(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
         """What we owned and no longer say goes; what others added stays."""
@@ -494,6 +495,7 @@ class ScriptedApi:
         """Brings the claim and the pod of a StatefulSet to what it says. A claim that names a volume never binds."""
         pods, claims = (f"api/v1/namespaces/{namespace}/pods", f"api/v1/namespaces/{namespace}/persistentvolumeclaims")
         sets = f"apis/apps/v1/namespaces/{namespace}/statefulsets"
+        snapshots = f"apis/{SNAPSHOTS}/v1/namespaces/{namespace}/volumesnapshots"
         found = self.objects.get(sets, {}).get(name)
         if (found is None or "deletionTimestamp" in found["metadata"]) and "garbage" not in self.controllers:
             return
@@ -545,7 +547,7 @@ class ScriptedApi:
         going = "deletionTimestamp" in claim["metadata"]
         lost = claim.get("status", {}).get("phase") == "Lost"
         bound = claim.get("status", {}).get("phase") == "Bound"
-        unmade = self.unbound or not self.disks.clones(claim, self.objects[claims])
+        unmade = self.unbound or not self.disks.provisions(claim, self.objects.get(snapshots, {}))
         if unmade or ("volumeName" in claim["spec"] and not bound) or lost or going:
             words = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
             if going:

@@ -16,6 +16,10 @@ NOT_EXPANDABLE = (
     "that provisions the pvc must support resize"
 )
 FULL = 'rpc error: code = OutOfRange desc = the pool "fast" has 12Gi'
+GONE = (
+    "Failed to create snapshot content with error snapshot controller failed to update s on API server: "
+    'failed to retrieve PVC {name} from the lister: "persistentvolumeclaim \\"{name}\\" not found"'
+)
 BUSY = "rpc error: code = Unavailable desc = the array does not answer"
 
 Put = Callable[[dict[str, Any]], dict[str, Any]]
@@ -37,6 +41,8 @@ class Disks:
     recovers: bool = True
     refused: list[str] = field(default_factory=list)
     """The sizes that were asked for in vain."""
+    made_from: dict[str, str] = field(default_factory=dict)
+    """The uid of the claim whose files a disk began with, by the uid of its own claim."""
 
     def bound(self, claim: dict[str, Any]) -> dict[str, Any]:
         """The status of a claim whose pod starts: it is bound with the size that it asked for, and its file system grows."""
@@ -46,13 +52,28 @@ class Disks:
             return {"phase": "Bound", "capacity": {"storage": requested(claim)}}
         return before | {"phase": "Bound", "capacity": capacity}
 
-    def clones(self, claim: dict[str, Any], claims: dict[str, dict[str, Any]]) -> bool:
-        """Whether a claim is no clone, or asks for no less than its source: else external-provisioner makes no disk."""
-        source = claim["spec"].get("dataSource", {})
-        if source.get("kind") != "PersistentVolumeClaim" or claim.get("status", {}).get("phase") == "Bound":
+    def provisions(self, claim: dict[str, Any], snapshots: dict[str, dict[str, Any]]) -> bool:
+        """Whether external-provisioner makes the disk of a claim: an empty one, or one from a VolumeSnapshot that is ready and
+        needs no more than the claim asks for."""
+        source = claim["spec"].get("dataSource")
+        if source is None or claim.get("status", {}).get("phase") == "Bound":
             return True
-        found = claims.get(source["name"])
-        return found is not None and check.amount(requested(claim)) >= check.amount(requested(found))
+        assert source["kind"] == "VolumeSnapshot", source
+        status = snapshots.get(source["name"], {}).get("status", {})
+        if not status.get("readyToUse"):
+            return False
+        self.made_from[claim["metadata"]["uid"]] = status["of"]
+        return check.amount(requested(claim)) >= check.amount(status["restoreSize"])
+
+    def taken(self, snapshot: dict[str, Any], claims: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """What the status of a VolumeSnapshot says once the storage has tried. `of`: the uid of the claim, which no cluster says."""
+        name = snapshot["spec"]["source"]["persistentVolumeClaimName"]
+        claim = claims.get(name)
+        if claim is None:
+            words = GONE.format(name=name)
+            return {"readyToUse": False, "error": {"message": words}}
+        size = claim.get("status", {}).get("capacity", {}).get("storage") or requested(claim)
+        return {"readyToUse": True, "restoreSize": size, "of": claim["metadata"]["uid"]}
 
     def refusal(self, before: dict[str, Any], after: dict[str, Any]) -> tuple[int, str] | None:
         """The code and the words of the answer to a change of a claim; None if it is made."""

@@ -130,12 +130,13 @@ def volume_awaited(at: Situation) -> Finding | None:
 
 
 def volume_restoring(at: Situation) -> Finding | None:
-    """The pod waits for the volume, which is made from a snapshot or another disk."""
+    """The volume is made from a snapshot or another disk, and the pod waits for it."""
     origin = at.sandbox.origin
-    if origin is None or not at.volume_awaited():
+    if origin is None or not (at.restoring or at.volume_awaited()):
         return None
     source = "a snapshot" if origin.snapshot_uid else "the disk"
-    return Finding(Reason.VOLUME_RESTORING, f"the disk is being made from {source} of {origin.sandbox.id}")
+    words = f"the disk is being made from {source} of {origin.sandbox.id}"
+    return Finding(Reason.VOLUME_RESTORING, f"{words}: {at.restoring}" if at.restoring else words)
 
 
 def volume_kept(at: Situation) -> Finding | None:
@@ -172,7 +173,7 @@ def workload_idle(at: Situation) -> Finding | None:
 
 def workload_active(at: Situation) -> Finding:
     """The workload may still make a pod, or is being removed."""
-    return Finding(Reason.WORKLOAD_PENDING, _held(at) or "the workload is being scaled down")
+    return Finding(Reason.WORKLOAD_PENDING, _held(at) or at.restoring or "the workload is being scaled down")
 
 
 def deletion_pending(at: Situation) -> Finding | None:

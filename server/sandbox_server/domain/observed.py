@@ -179,7 +179,8 @@ class Observed:
     is being removed with everything in it, or it does not exist.
 
     `disruption`: the last one of a pod of the sandbox, of the present pod or of one before it. `nearly_full`: whether the
-    disk is, as it was last measured; None if that is not known.
+    disk is, as it was last measured; None if that is not known. `restoring`: what is waited for before the disk can be made
+    from its origin, in words; empty if nothing is.
     """
 
     workload: Workload | None = None
@@ -190,6 +191,7 @@ class Observed:
     namespace: Fault | None = None
     unobservable: Fault | None = None
     nearly_full: bool | None = None
+    restoring: str = ""
 
     def controller_due(self, pod_generation: int) -> bool:
         """Whether the controller of the workload has to act: it has not seen the workload as it is, or has left a pod that

@@ -19,7 +19,7 @@ class Situation:
     """A sandbox, and what the engine shows of it now.
 
     `accepted`: a mutation was accepted, and nothing has been observed since. `fault` says why the last act was refused or
-    does not last.
+    does not last. `restoring`: see `Observed`.
     """
 
     sandbox: Sandbox
@@ -34,6 +34,7 @@ class Situation:
     namespace: Fault | None
     disruption: Disruption | None
     last_disruption: DisruptionStatus | None
+    restoring: str
 
     @classmethod
     def of(
@@ -70,6 +71,7 @@ class Situation:
             namespace=namespace,
             disruption=observed.disruption,
             last_disruption=disruption.last(sandbox, observed, now),
+            restoring=observed.restoring,
         )
 
     @property

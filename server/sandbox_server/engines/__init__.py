@@ -50,6 +50,13 @@ class Busy(Unreachable):
         return Fault(Reason.CLUSTER_BUSY, str(self))
 
 
+class Awaited(Unreachable):
+    """The engine has begun what it was asked, and has to be asked again after `retry_after` seconds to go on with it.
+
+    The text says what it waits for.
+    """
+
+
 class NotHeld(Exception):
     """This replica does not hold the namespace, or no longer under the epoch in which the act began. Nothing was written
     since."""
@@ -130,6 +137,7 @@ class Cluster(Protocol):
 
         Doing it twice changes nothing the second time. A foreign object is left alone: `Refused` with NAME_CONFLICT. What
         somebody undoes each time is done again after longer and longer delays: in between, `Refused` with FIELD_CONFLICT.
+        Raises `Awaited` while the disk is yet to be copied from another, and `Refused` with RESTORE_FAILED if it cannot be.
         `observe` shows the effect no earlier than it is true.
         """
 
@@ -140,7 +148,8 @@ class Cluster(Protocol):
         """
 
     async def remove_superseded(self, sandbox: Sandbox) -> None:
-        """Asks for the removal of what was made for former generations of a sandbox, once nothing can use it any more.
+        """Asks for the removal of what was made for former generations of a sandbox, or to make its disk, once nothing can use
+        it any more.
 
         Nothing is asked while the namespace is not synced. Nothing that is left costs no call.
         """

@@ -20,12 +20,16 @@ from sandbox_server.reconciler.runs import Timer
 
 @dataclass(eq=False)
 class Memory:
-    """`epoch`: that of the lease under which the sandbox is worked on. `touch_at`: when the workload is touched next."""
+    """`epoch`: that of the lease under which the sandbox is worked on. `touch_at`: when the workload is touched next.
+
+    `awaited`: what the engine waits for before it goes on with the act, in its words; empty if it waits for nothing.
+    """
 
     epoch: int
     disk: Disk
     now: Callable[[], float] = time.monotonic
     touch_at: float | None = None
+    awaited: str = ""
     timer: Timer = field(default_factory=Timer)
     _refusal: Fault | None = None
     _refused_generation: int = 0
@@ -49,6 +53,12 @@ class Memory:
         """Remembers why the engine refused an act for the sandbox's generation."""
         self._refusal = fault
         self._refused_generation = sandbox.generation
+        self.awaited = ""
+
+    def begun(self, awaited: str) -> None:
+        """Remembers what an act that was begun waits for."""
+        self.nothing_due()
+        self.awaited = awaited
 
     def busy_for(self) -> float:
         """Returns the seconds since the engine first answered that it cannot act now; it has just done so again."""
@@ -61,6 +71,7 @@ class Memory:
         """Forgets what the engine answered to an act that is done, or that is not due any more."""
         self._refusal = None
         self._busy_since = None
+        self.awaited = ""
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:

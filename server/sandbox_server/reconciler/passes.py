@@ -139,6 +139,7 @@ class Passes:
         if lifecycle.unexplained(sandbox, observed, self._now(), memory.refusal(sandbox)):
             await self._engine.examine(sandbox.namespace)
             observed = self._engine.observe(sandbox)
+        observed = dataclasses.replace(observed, restoring=memory.awaited)
         observed = memory.timer.timed(sandbox, observed, self._pace, self._now())
         if self._pace.usage_interval:
             observed = dataclasses.replace(observed, nearly_full=memory.disk.nearly_full(sandbox))
@@ -159,8 +160,8 @@ class Passes:
     ) -> tuple[Event, engines.Refused | engines.Busy | None]:
         """Returns `event` with what was applied, which is yet to be written, or the engine's answer that it cannot act.
 
-        An answer that may still pass is not in the status, which otherwise follows what is observed. Raises
-        `engines.Unreachable` where there is no answer, and the status stays as it is.
+        An answer that may still pass is not in the status, which otherwise follows what is observed. An act that was begun and
+        waits is gone on with later. Raises `engines.Unreachable` where there is no answer, and the status stays as it is.
         """
         sandbox = event.sandbox
         if self._leases.held(sandbox.namespace) != memory.epoch:
@@ -177,6 +178,10 @@ class Passes:
                     case lifecycle.Delete():
                         await self._engine.delete(sandbox)
             failpoints.hit("after_act")
+        except engines.Awaited as awaited:
+            memory.begun(str(awaited))
+            self._queue.add_after(sandbox.key, awaited.retry_after)
+            return event, None
         except engines.Refused as refused:
             memory.refuse(sandbox, refused.fault)
             return event, refused

@@ -11,11 +11,12 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, errors
 
 from tests.support.killer import Killer
-from tests.support.scripted import PODS, SECRETS, until_secret
+from tests.support.scripted import CLAIMS, PODS, SECRETS, until, until_secret
 from tests.support.scripted_api import ScriptedApi
 from tests.support.service import Service
 
 SETS = "apis/apps/v1/namespaces/default/statefulsets"
+SNAPSHOTS = "apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots"
 WITHIN = 60.0
 # Eight starts of the service each.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -44,6 +45,31 @@ async def test_killed_with_each_object_of_a_create_it_makes_the_rest(api: Script
     # Each of the six was the last one once, and once there was none.
     assert position == 7
     assert len(killer.uids()) == 8 * 6
+
+
+@pytest.mark.fault(106)
+async def test_killed_with_each_write_of_a_clone_it_makes_one_disk_of_one_snapshot(
+    api: ScriptedApi, service: Service
+) -> None:
+    killer = Killer(api, service)
+    async with AsyncClient(service.address, timeout=WITHIN) as client:
+        source = (await client.create("crash", sandbox_id="source")).sandbox_id
+        await client.wait_until(source, "RUNNING", timeout=WITHIN)
+        (meant,) = [one["metadata"]["uid"] for one in api.objects[CLAIMS].values()]
+        for position in itertools.count():
+            killer.arm(position)
+            name = (await client.clone(source, clone_id=f"clone-{position}")).sandbox_id
+            await client.wait_until(name, "RUNNING", timeout=WITHIN)
+            await until(lambda: not api.objects[SNAPSHOTS], WITHIN)
+            claim = api.objects[CLAIMS][f"vn-homevn-agent-{name}-0"]
+            assert api.disks.made_from[claim["metadata"]["uid"]] == meant
+            if not await killer.struck():
+                break
+            stood = {where: uid for where, uid in killer.stood.items() if SNAPSHOTS not in where}
+            assert stood.items() <= killer.uids().items()
+    # The snapshot is made and removed around the six.
+    assert position == 9
+    assert len(killer.uids()) == 11 * 6
 
 
 @pytest.mark.fault(5)

@@ -23,13 +23,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Volume:
-    """`size` is that of the device, `grown` that of the file system on it; both in bytes."""
+    """`size` is that of the device, `grown` that of the file system on it; both in bytes. `snapshot`: the id of the one that it
+    was made from; empty if it began empty."""
 
     id: str
     name: str
     size: int
     grown: int
-    source: tuple[str, str]
+    snapshot: str
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,6 @@ class Snapshot:
 
 
 Kept = TypeVar("Kept", Volume, Snapshot)
-NOTHING = ("", "")
-"""The source of a volume that begins empty; of others the kind, `snapshot` or `volume`, and the id."""
 
 
 class Disks:
@@ -64,20 +63,19 @@ class Disks:
     def snapshot(self, key: str) -> Snapshot:
         return _found(self.snapshots, key, "snapshot")
 
-    def create_volume(self, name: str, least: int, most: int, source: tuple[str, str]) -> Volume:
+    def create_volume(self, name: str, least: int, most: int, snapshot: str) -> Volume:
         """A volume of at least `least` bytes and at most `most`, if it is not 0; one of that name is the same."""
         for one in self.volumes.values():
             if one.name == name:
-                if one.source != source or one.size < least or (most and one.size > most):
+                if one.snapshot != snapshot or one.size < least or (most and one.size > most):
                     raise Refused("ALREADY_EXISTS", f"there is a volume {name} that is another")
                 return one
-        kind, origin = source
-        held = 0 if source == NOTHING else (self.snapshot if kind == "snapshot" else self.volume)(origin).size
+        held = self.snapshot(snapshot).size if snapshot else 0
         size = -(-max(least, held, GRANULE) // GRANULE) * GRANULE
         if size > CAPACITY or (most and size > most):
             raise Refused("OUT_OF_RANGE", f"a volume of {size} bytes cannot be made")
-        made = Volume(f"volume-{uuid.uuid4().hex}", name, size, size, source)
-        self._fill(made.id, origin)
+        made = Volume(f"volume-{uuid.uuid4().hex}", name, size, size, snapshot)
+        self._fill(made.id, snapshot)
         self.volumes[made.id] = made
         return made
 

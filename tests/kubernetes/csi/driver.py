@@ -14,7 +14,7 @@ from typing import Any, Self
 import grpc
 
 from tests.kubernetes.csi.built import generated
-from tests.kubernetes.csi.disks import CAPACITY, NOTHING, Disks, Refused, Snapshot, Volume
+from tests.kubernetes.csi.disks import CAPACITY, Disks, Refused, Snapshot, Volume
 
 NAME = "csi.double"
 NODE = "simulated"
@@ -24,7 +24,6 @@ CONTROLLER = (
     "GET_CAPACITY",
     "CREATE_DELETE_SNAPSHOT",
     "LIST_SNAPSHOTS",
-    "CLONE_VOLUME",
     "EXPAND_VOLUME",
 )
 SERVICES = ("Identity", "Controller", "Node")
@@ -112,11 +111,11 @@ class Driver:
 
     def _CreateVolume(self, request: Any) -> Any:  # noqa: N802
         _given(request, "name", "volume_capabilities")
-        source, kind = NOTHING, request.volume_content_source.WhichOneof("type")
-        if kind:
-            source = (kind, getattr(getattr(request.volume_content_source, kind), f"{kind}_id"))
+        if request.volume_content_source.HasField("volume"):
+            raise Refused("INVALID_ARGUMENT", "volumes are not cloned")
+        snapshot = request.volume_content_source.snapshot.snapshot_id
         limits = request.capacity_range
-        made = self.disks.create_volume(request.name, limits.required_bytes, limits.limit_bytes, source)
+        made = self.disks.create_volume(request.name, limits.required_bytes, limits.limit_bytes, snapshot)
         return self.pb.CreateVolumeResponse(volume=self._volume(made))
 
     def _DeleteVolume(self, request: Any) -> Any:  # noqa: N802
@@ -195,9 +194,8 @@ class Driver:
         made = self.pb.Volume(volume_id=one.id, capacity_bytes=one.size)
         # The simulated node gives it to the container.
         made.volume_context["path"] = str(self.disks.path(one.id))
-        kind, origin = one.source
-        if kind:
-            setattr(getattr(made.content_source, kind), f"{kind}_id", origin)
+        if one.snapshot:
+            made.content_source.snapshot.snapshot_id = one.snapshot
         return made
 
     def _snapshot(self, one: Snapshot) -> Any:

@@ -4,16 +4,26 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import client, inspection, manifests, observe, resources, writer
+from sandbox_server.engines.kubernetes import (
+    client,
+    clones,
+    inspection,
+    manifests,
+    observe,
+    resources,
+    volume_snapshots,
+    writer,
+)
 from sandbox_server.engines.kubernetes.objects import Known
-from sandbox_server.engines.kubernetes.resources import Kind, Resource
+from sandbox_server.engines.kubernetes.resources import Resource
 from sandbox_server.engines.kubernetes.writer import Writer
 
 
 async def make(write: Writer, claim: Resource) -> None:
     """Makes the claim, unless it is there already. Nothing is applied over one: all but its size is fixed.
 
-    Raises `engines.Refused` if what the disk is to be made from is gone, and `engines.Unreachable` while the name is taken
+    Raises `engines.Refused` if what the disk is to be made from is gone, `engines.Awaited` while that is yet to be taken, and
+    `engines.Unreachable` while the name is taken
     by a claim that has to go first: a placeholder, a claim that is being removed, or a claim that lost its volume. The cluster
     keeps a claim as long as a pod uses it, so that the workload is scaled down as well.
     """
@@ -94,18 +104,18 @@ async def growth_obstacle(api: client.Client, sandbox: Sandbox) -> str:
 
 
 async def _source_size(write: Writer) -> str:
-    """Returns what the claim asks for that the disk is a clone of; empty for another disk.
+    """Returns what the disk must have at least, by the VolumeSnapshot that it is made from; empty for another disk.
 
-    That can be more than that disk has, and the storage makes no clone for a claim that asks for less
-    (external-provisioner/pkg/controller/controller.go, getPVCSource). Raises `engines.Refused` if the snapshot or the disk
-    that the disk is to be made from is not there.
+    Raises `engines.Refused` if that is gone, and what `clones.taken` raises.
     """
-    origin, source = write.sandbox.origin, resources.source(write.sandbox)
-    if origin is None or source is None:
+    source = resources.source(write.sandbox)
+    origin = write.sandbox.origin
+    if source is None or origin is None:
         return ""
-    found = await write.api.find(source, whole=source.kind is Kind.CLAIM)
-    is_another = found is not None and not origin.snapshot_uid and found.metadata.uid != origin.volume_uid
-    if found is None or is_another:
-        message = f"the {source} is {'another by now' if is_another else 'gone'}: delete the sandbox and create it anew"
+    if clones.is_clone(write.sandbox):
+        return (await clones.taken(write, source)).status.restoreSize
+    found = await volume_snapshots.find(write.api, source, origin.snapshot_uid)
+    if found is None:
+        message = f"the {source} is gone: delete the sandbox and create it anew"
         raise engines.Refused(Fault(Reason.RESTORE_FAILED, message))
-    return found.spec.resources.requests.get("storage", "")
+    return found.status.restoreSize

@@ -18,6 +18,7 @@ from sandbox_server.domain.snapshot import Snapshot, Taken
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import (
     client,
+    clones,
     connections,
     contest,
     disk,
@@ -192,10 +193,12 @@ class KubernetesEngine:
         return observe.revision([found for found in view.watched(sandbox) if found is not None])
 
     async def remove_superseded(self, sandbox: Sandbox) -> None:
-        """Deletes the Secrets of former generations."""
+        """Deletes the Secrets of former generations, and the VolumeSnapshot of a clone once its disk is made."""
         view = self._views.get(sandbox.namespace)
         if view is not None and view.synced and not view.namespace.ends:
-            await environments.remove_former(self._api, view, sandbox, Fence(self._held, sandbox.namespace))
+            fence = Fence(self._held, sandbox.namespace)
+            await environments.remove_former(self._api, view, sandbox, fence)
+            await clones.remove_used(self._api, view, sandbox, fence)
 
     async def remove_workload(self, sandbox: Sandbox) -> None:
         """Deletes the StatefulSet in the foreground, as `removal` explains."""

@@ -14,7 +14,7 @@ from sandbox_server import engines
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, environments, manifests, observe, resources, writer
+from sandbox_server.engines.kubernetes import client, clones, environments, manifests, observe, resources, writer
 from sandbox_server.engines.kubernetes.objects import Known
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 from sandbox_server.engines.kubernetes.view import View
@@ -36,6 +36,9 @@ async def remove(write: Writer) -> None:
         await _remove(write, reference)
     for secret in secrets:
         write.view.secrets.forget(secret.name)
+    if at_rest:
+        # The claim, which may still be made from it, was asked to go before.
+        await clones.remove(write.api, write.sandbox, write.fence)
     if at_rest and not placeholders:
         await _remove(write, names.stateful_set)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from sandbox_server.domain.sandbox import ObjectNames, Sandbox
+from sandbox_server.domain.sandbox import ObjectNames, Origin, Sandbox
 from sandbox_server.engines.kubernetes import pods
 from sandbox_server.engines.kubernetes.patch import Manifest
 
@@ -112,12 +112,20 @@ def snapshot(namespace: str, uid: str) -> Reference:
 
 
 def source(sandbox: Sandbox) -> Reference | None:
-    """Returns what the disk of a sandbox is made from: a VolumeSnapshot or a claim; None if it begins empty."""
+    """Returns the VolumeSnapshot that the disk of a sandbox is made from; None if it begins empty.
+
+    That of a clone is made for it alone, and has its uid in its name.
+    """
     origin = sandbox.origin
     if origin is None:
         return None
     if origin.snapshot_uid:
         return snapshot(origin.sandbox.namespace, origin.snapshot_uid)
+    return Reference(Kind.SNAPSHOT, sandbox.namespace, f"clone-{sandbox.uid}")
+
+
+def cloned(origin: Origin) -> Reference:
+    """Returns where the claim is whose disk is cloned."""
     return named(origin.sandbox.namespace, ObjectNames.of(origin.sandbox.id)).claim
 
 

@@ -3,24 +3,17 @@
 Each has a name that no other ever has, is made once, and is never changed: a write that comes late finds it made.
 """
 
-import contextlib
 import re
-from typing import Any
-
-import msgspec
 
 from sandbox_server import engines
-from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, inspection, manifests, pods, resources, writer
-from sandbox_server.engines.kubernetes.objects import Meta
+from sandbox_server.engines.kubernetes import client, inspection, manifests, resources, volume_snapshots, writer
 from sandbox_server.engines.kubernetes.resources import Kind
 
 LABEL = f"{manifests.OURS}/snapshot"
-MISSING = f"the cluster does not serve {Kind.SNAPSHOT.api_version}: install the snapshot controller of CSI and its definitions"
 _REFUSALS = {
     Reason.QUOTA_EXCEEDED: SnapshotReason.QUOTA_EXCEEDED,
     Reason.CLUSTER_FORBIDDEN: SnapshotReason.FORBIDDEN,
@@ -52,24 +45,6 @@ _CAUSES: tuple[tuple[str, State, SnapshotReason], ...] = (
 """What an error in the status means. It is tried again for ever: it has failed where that cannot help."""
 
 
-class _Error(msgspec.Struct, frozen=True):
-    message: str = ""
-
-
-class _Status(msgspec.Struct, frozen=True):
-    readyToUse: bool = False
-    error: _Error | None = None
-    restoreSize: str = ""
-
-
-class _Found(msgspec.Struct, frozen=True):
-    metadata: Meta = Meta()
-    status: _Status = _Status()
-
-
-_FOUND = msgspec.json.Decoder(_Found)
-
-
 class Snapshots:
     """See `engines.Snapshots`."""
 
@@ -87,7 +62,7 @@ class Snapshots:
                 pass
             missing = await inspection.missing_snapshots(self._api, namespace)
         except client.Missing:
-            return MISSING
+            return volume_snapshots.MISSING
         except engines.Refused as refused:
             return str(refused)
         if not missing:
@@ -103,15 +78,13 @@ class Snapshots:
                 SnapshotReason.DISK_GONE, "the disk was removed or replaced before the snapshot was taken"
             )
             return
-        made = manifest(snapshot, claim.name, self._class)
+        where = resources.snapshot(snapshot.namespace, snapshot.uid)
+        labels = {manifests.ID: snapshot.sandbox_id, LABEL: snapshot.id}
+        made = volume_snapshots.manifest(where, snapshot.uid, labels, claim.name, self._class)
         try:
-            async with self._api.call("POST", client.path(Kind.SNAPSHOT, snapshot.namespace), body=made, fence=fence):
-                pass
-        except client.Conflict:
-            # It is there, or is being removed and has to go first.
-            pass
+            await volume_snapshots.make(self._api, made, fence)
         except client.Missing:
-            self._refused[snapshot.uid] = _failed(SnapshotReason.UNSUPPORTED, MISSING)
+            self._refused[snapshot.uid] = _failed(SnapshotReason.UNSUPPORTED, volume_snapshots.MISSING)
         except engines.Refused as refused:
             reason = _REFUSALS.get(refused.fault.reason, SnapshotReason.STORAGE_FAILED)
             self._refused[snapshot.uid] = _failed(reason, refused.fault.message)
@@ -126,7 +99,7 @@ class Snapshots:
             words = f"the {resources.snapshot(snapshot.namespace, snapshot.uid)} is being removed; its finalizers: "
             words += writer.listed(found.metadata.finalizers)
             return Taken(state=State.DELETING, reason=SnapshotReason.DELETING, message=words)
-        error = found.status.error.message if found.status.error else ""
+        error = found.error
         if re.search(_LOST, error):
             return _failed(SnapshotReason.LOST, error)
         # What was ready stays so, whatever fails beside it: a snapshot that is taken for lost is removed.
@@ -141,27 +114,12 @@ class Snapshots:
         """Asks for the removal of the VolumeSnapshot, whatever has become of it since it was looked at."""
         found = await self._find(snapshot)
         self._refused.pop(snapshot.uid, None)
-        if found is None or found.metadata.deletionTimestamp:
-            return
-        body = {"preconditions": {"uid": found.metadata.uid}}
-        path = client.path(*resources.snapshot(snapshot.namespace, snapshot.uid))
-        with contextlib.suppress(client.Missing):
-            async with self._api.call("DELETE", path, body=body, fence=fence):
-                pass
-
-    async def _find(self, snapshot: Snapshot) -> _Found | None:
-        """Returns the VolumeSnapshot; None if there is none. Raises `engines.Refused` for one of somebody else."""
         where = resources.snapshot(snapshot.namespace, snapshot.uid)
-        try:
-            async with self._api.call("GET", client.path(*where)) as response:
-                found = _FOUND.decode(await response.read())
-        except client.Missing:
-            return None
-        if found.metadata.annotations.get(manifests.UID) != snapshot.uid:
-            raise engines.Refused(
-                Fault(Reason.NAME_CONFLICT, f"the {where} belongs to somebody else; it is left alone. Remove it")
-            )
-        return found
+        await volume_snapshots.remove(self._api, where, found, fence)
+
+    async def _find(self, snapshot: Snapshot) -> volume_snapshots.Found | None:
+        where = resources.snapshot(snapshot.namespace, snapshot.uid)
+        return await volume_snapshots.find(self._api, where, snapshot.uid)
 
 
 def _failed(reason: SnapshotReason, message: str) -> Taken:
@@ -174,12 +132,3 @@ def judged(message: str) -> Taken:
         if re.search(pattern, message):
             return Taken(state=state, reason=reason, message=message)
     return Taken(state=State.CREATING, reason=SnapshotReason.STORAGE_FAILED, message=message)
-
-
-def manifest(snapshot: Snapshot, claim: str, snapshot_class: str) -> dict[str, Any]:
-    """Returns the VolumeSnapshot of a claim. A tenant's snapshots are found by its labels, as its other objects are."""
-    kind, namespace, name = resources.snapshot(snapshot.namespace, snapshot.uid)
-    labels = {manifests.ID: snapshot.sandbox_id, LABEL: snapshot.id}
-    metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": {manifests.UID: snapshot.uid}}
-    spec = {"source": {"persistentVolumeClaimName": claim}} | pods.given(volumeSnapshotClassName=snapshot_class)
-    return {"apiVersion": kind.api_version, "kind": kind.title, "metadata": metadata, "spec": spec}

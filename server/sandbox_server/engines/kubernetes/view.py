@@ -37,6 +37,7 @@ class View:
         def rewound() -> None:
             log.warning("versions_went_backwards", namespace=namespace)
             self.absent.clear()
+            self.cloned.clear()
             for informer in self.informers:
                 informer.list_anew()
 
@@ -46,7 +47,7 @@ class View:
         def informer(kind: Kind, cache: Cache[object], selector: dict[str, str]) -> Informer:
             return Informer(api, client.path(kind, namespace), selector, cache, pace, self.examine)
 
-        self._pace = pace
+        self.pace = pace
         self.services = cache(observe.workload)
         self.ingresses = cache(observe.workload)
         self.stateful_sets = cache(observe.workload)
@@ -86,6 +87,8 @@ class View:
         self.pod_refusals = growth.Refusals(pace)
         self.unresizable: dict[str, tuple[int, str]] = {}
         """By the uid of a sandbox: the generation whose resources its pod does not take where it runs, and the uid of the pod."""
+        self.cloned: set[str] = set()
+        """The uids of the clones whose VolumeSnapshot was looked for when their disk was made, and removed."""
         self.absent: dict[str, set[str]] = {}
         """The Secrets of former generations, by the id of their sandbox, that were looked for and are not there."""
 
@@ -173,7 +176,7 @@ class View:
         if pod is None or not self._misses_secret(sandbox, pod):
             return False
         supplied = self._supplied.get(sandbox.id)
-        return supplied is None or time.monotonic() - supplied >= self._pace.supply_every
+        return supplied is None or time.monotonic() - supplied >= self.pace.supply_every
 
     def supplied(self, sandbox: Sandbox) -> None:
         """Notes that the Secret has been written."""
@@ -189,6 +192,7 @@ class View:
         self.refusals.allowed(sandbox)
         self.pod_refusals.allowed(sandbox)
         self.unresizable.pop(sandbox.uid, None)
+        self.cloned.discard(sandbox.uid)
 
     def _read_pod(self, found: Object) -> Pod:
         pod = observe.pod(found)
