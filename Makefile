@@ -119,7 +119,7 @@ format: $(STAMP) ## format Python and the contract
 generate: $(STAMP) docs ## regenerate the stubs and the docs
 	$(BIN)/python scripts/generate.py generated
 
-docs: $(STAMP) ## write docs/api.md, docs/access.md, docs/snapshots.md and docs/errors.md from the contract, and from the code the tables of docs/lifecycle.md, the programs of docs/watching.md and the settings of the chart
+docs: $(STAMP) ## write docs/api.md, docs/access.md, docs/snapshots.md, docs/schedules.md and docs/errors.md from the contract, and from the code the tables of docs/lifecycle.md, the programs of docs/watching.md and the settings of the chart
 	$(BIN)/python scripts/reference.py docs
 	$(BIN)/python scripts/diagram.py docs/lifecycle.md
 	$(BIN)/python scripts/watching.py docs/watching.md

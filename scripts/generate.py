@@ -20,6 +20,7 @@ def generate(folder: Path) -> None:
         "sandbox/v1/sandbox.proto",
         "sandbox/v1/access.proto",
         "sandbox/v1/snapshot.proto",
+        "sandbox/v1/schedule.proto",
         "sandbox/v1/adoption.proto",
     ]
     # protoc finds its plugins on the PATH; they are installed beside the interpreter.

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 SANDBOX = "sandbox/v1/sandbox.proto"
 ACCESS = "sandbox/v1/access.proto"
 SNAPSHOT = "sandbox/v1/snapshot.proto"
+SCHEDULE = "sandbox/v1/schedule.proto"
 ADOPTION = "sandbox/v1/adoption.proto"
 MADE = "<!-- Made from the comments of protos/sandbox/v1 by `make docs`. -->\n"
 
@@ -268,13 +269,14 @@ def _general(contract: Contract) -> tuple[str, str]:
 def written(folder: Path) -> None:
     """Writes the files into a folder."""
     contract, access, snapshot = Contract(), Contract(ACCESS), Contract(SNAPSHOT)
-    adoption = Contract(ADOPTION)
+    schedule, adoption = Contract(SCHEDULE), Contract(ADOPTION)
     files = {
         "api.md": api(contract, "The API"),
         "access.md": api(access, "Access to sandboxes"),
         "adoption-api.md": api(adoption, "The adoption of sandboxes"),
         "snapshots.md": api(snapshot, "Snapshots"),
-        "errors.md": errors(contract, access, snapshot, adoption),
+        "schedules.md": api(schedule, "Schedules of snapshots"),
+        "errors.md": errors(contract, access, snapshot, schedule, adoption),
     }
     for name, lines in files.items():
         (folder / name).write_text("\n".join(lines).rstrip("\n") + "\n")

@@ -8,15 +8,33 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import grpc
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox.v1 import snapshot_pb2
+from sandbox.v1 import schedule_pb2, snapshot_pb2
 
-from sandbox_client import aio_access, batches, calls, errors, execs, queries, retry, snapshots, updates, volumes, watch
+from sandbox_client import (
+    aio_access,
+    batches,
+    calls,
+    errors,
+    execs,
+    queries,
+    retry,
+    schedules,
+    snapshots,
+    updates,
+    volumes,
+    watch,
+)
 from sandbox_client.snapshots import NamedSnapshot
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Page = TypeVar(
-    "Page", pb.ListSandboxesResponse, pb.ListEventsResponse, pb.ListVolumesResponse, snapshot_pb2.ListSnapshotsResponse
+    "Page",
+    pb.ListSandboxesResponse,
+    pb.ListEventsResponse,
+    pb.ListVolumesResponse,
+    snapshot_pb2.ListSnapshotsResponse,
+    schedule_pb2.ListSchedulesResponse,
 )
 
 
@@ -76,6 +94,11 @@ class AsyncClient(aio_access.AsyncAccess):
     delete_snapshot = _method(snapshots.delete_snapshot)
     snapshots_page = _method(snapshots.snapshots_page)
     clone = _method(snapshots.clone)
+    create_schedule = _method(schedules.create_schedule)
+    get_schedule = _method(schedules.get_schedule)
+    update_schedule = _method(schedules.update_schedule)
+    delete_schedule = _method(schedules.delete_schedule)
+    schedules_page = _method(schedules.schedules_page)
     capabilities = _method(queries.capabilities)
 
     execs = _method(execs.execs)
@@ -168,6 +191,12 @@ class AsyncClient(aio_access.AsyncAccess):
         async for page in _pages(read):
             for snapshot in page.snapshots:
                 yield snapshot
+
+    async def schedules(self, *, namespace: str = "", tenant: str = "") -> AsyncIterator[schedule_pb2.SnapshotSchedule]:
+        """Yields the schedules of snapshots, and reads them page by page. `tenant` is for operators."""
+        async for page in _pages(functools.partial(self.schedules_page, namespace=namespace, tenant=tenant)):
+            for schedule in page.schedules:
+                yield schedule
 
     async def wait_for_snapshot(
         self, snapshot: NamedSnapshot, state: str | int = "READY", *, namespace: str = "", timeout: float | None = None

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
-from sandbox.v1 import access_pb2_grpc, sandbox_pb2_grpc, snapshot_pb2_grpc
+from sandbox.v1 import access_pb2_grpc, sandbox_pb2_grpc, schedule_pb2_grpc, snapshot_pb2_grpc
 
 OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -143,6 +143,7 @@ def stub(over: grpc.Channel | grpc.aio.Channel) -> Any:
         sandbox_pb2_grpc.SandboxServiceStub,
         access_pb2_grpc.SandboxAccessStub,
         snapshot_pb2_grpc.SnapshotServiceStub,
+        schedule_pb2_grpc.ScheduleServiceStub,
     )
     methods = SimpleNamespace()
     for service in services:

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.table import Table
 from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox.v1 import snapshot_pb2
+from sandbox.v1 import schedule_pb2, snapshot_pb2
 from sandbox_client import words
 
 from sandboxctl import details, show
@@ -36,7 +36,7 @@ _COLUMNS: dict[str, Callable[[pb.Sandbox], Cell]] = {
     "MESSAGE": lambda one: show.printable(one.status.message),
 }
 _NARROW = ("ID", "PROJECT", "PHASE", "REASON", "AGE", "URL")
-_Row = TypeVar("_Row", bound=pb.Sandbox | pb.KeptVolume | snapshot_pb2.Snapshot)
+_Row = TypeVar("_Row", bound=pb.Sandbox | pb.KeptVolume | snapshot_pb2.Snapshot | schedule_pb2.SnapshotSchedule)
 
 
 def structured(value: Any) -> bool:
@@ -123,8 +123,7 @@ def rows(found: Sequence[_Row], columns: Mapping[str, Callable[[_Row], Cell]], n
     """Prints a line for each entry of a list: its name, all `columns`, or the narrow ones."""
     if chosen.output is Output.NAME:
         for one in found:
-            name = one.snapshot_id if isinstance(one, snapshot_pb2.Snapshot) else one.sandbox_id
-            show.out.print(f"{one.namespace}/{name}")
+            show.out.print(f"{one.namespace}/{_name(one)}")
         return
     several = len({one.namespace for one in found}) > 1
     narrow = (*["NAMESPACE"] * several, *narrow_columns)
@@ -135,6 +134,12 @@ def rows(found: Sequence[_Row], columns: Mapping[str, Callable[[_Row], Cell]], n
     for one in found:
         table.add_row(*(columns[heading](one) for heading in headings))
     show.out.print(table)
+
+
+def _name(one: pb.Sandbox | pb.KeptVolume | snapshot_pb2.Snapshot | schedule_pb2.SnapshotSchedule) -> str:
+    if isinstance(one, schedule_pb2.SnapshotSchedule):
+        return one.schedule_id
+    return one.snapshot_id if isinstance(one, snapshot_pb2.Snapshot) else one.sandbox_id
 
 
 def _yaml(value: Any) -> str:

@@ -24,6 +24,7 @@ from sandboxctl import (
     options,
     ports,
     reading,
+    schedules,
     settling,
     show,
     snapshots,
@@ -47,6 +48,7 @@ app.add_typer(variables.app, name="env")
 app.add_typer(editing.app, name="edit")
 app.add_typer(context.app, name="context")
 app.add_typer(snapshots.app, name="snapshot")
+app.add_typer(schedules.app, name="schedule")
 
 
 @app.command()

@@ -44,6 +44,14 @@ def snapshots(context: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
+def schedules(context: typer.Context, incomplete: str) -> list[str]:
+    """Returns the ids of schedules that begin so."""
+    with contextlib.suppress(Exception), _connected(context) as reached:
+        found = reached.schedules_page(namespace=options.chosen.namespace, page_size=1000).schedules
+        return _beginning(incomplete, {one.schedule_id for one in found})
+    return []
+
+
 def exec_ids(context: typer.Context, incomplete: str) -> list[str]:
     """Returns the ids of the execs of the sandbox before it that begin so."""
     with contextlib.suppress(Exception), _connected(context) as reached:

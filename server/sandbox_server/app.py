@@ -37,9 +37,13 @@ from sandbox_server.rpc.access import AccessServicer
 from sandbox_server.rpc.adoption import AdoptionServicer, Finder
 from sandbox_server.rpc.calls import Calls
 from sandbox_server.rpc.capabilities import Deployment
+from sandbox_server.rpc.schedules import ScheduleServicer
 from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.rpc.snapshots import SnapshotServicer
+from sandbox_server.schedules.manager import ScheduleManager
+from sandbox_server.schedules.runner import Runner
+from sandbox_server.schedules.steps import Steps
 from sandbox_server.settings import Settings
 from sandbox_server.snapshots.keeper import Keeper
 from sandbox_server.snapshots.manager import SnapshotManager
@@ -108,6 +112,7 @@ class Service:
     engine: engines.Engine
     reconciler: Reconciler
     keeper: Keeper
+    runner: Runner
     manager: manager.StatefulSetManager
     server: Server
     port: int
@@ -124,8 +129,9 @@ async def service(
     event_store: store.Store | None = None,
     engine: engines.Engine | None = None,
     authenticator: auth.Authenticator | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Service]:
-    """Yields a service that serves until the body ends, and then drains and closes it.
+    """Yields a service that serves until the body ends, and then drains and closes it. Schedules go by the clock `now`.
 
     The parts that are not given are made from the settings. Raises ValueError, OSError or `store.SchemaMismatch` if the
     service cannot start. A part that fails later cancels the body, and its error is raised in an ExceptionGroup.
@@ -150,6 +156,8 @@ async def service(
     terminals = Sessions(found, execs, streams, Holds(found, engine, pace), Tickets(keys), pace)
     sandboxes = manager.StatefulSetManager(event_store, event_feed, Names(engine, terminals.url), engine, namespaces)
     snapshotting = SnapshotManager(snapshots, event_store, engine, settings.snapshots_per_tenant, pace.heartbeat)
+    steps = Steps(snapshots, event_store, snapshotting, settings.snapshots_per_tenant, now)
+    runner = Runner(event_feed, snapshots, event_store, steps, namespaces, pace, now)
     history = timedelta(seconds=settings.history)
     deployment = Deployment(
         engine=settings.engine,
@@ -175,6 +183,7 @@ async def service(
                 pace,
             ),
             SnapshotServicer(snapshotting, pace),
+            ScheduleServicer(ScheduleManager(event_store, now), pace),
             AdoptionServicer(
                 Adoption(event_store, engine),
                 _finder(settings, pace),
@@ -228,7 +237,7 @@ async def service(
             reconciling = group.create_task(reconciler.run())
             keeping = group.create_task(keeper.run())
             holding = group.create_task(namespaces.run())
-            working = [reconciling, keeping, holding]
+            working = [reconciling, keeping, holding, group.create_task(runner.run())]
             if pace.usage_interval:
                 working.append(group.create_task(measuring.run()))
             others = [
@@ -246,6 +255,7 @@ async def service(
                 engine=engine,
                 reconciler=reconciler,
                 keeper=keeper,
+                runner=runner,
                 manager=sandboxes,
                 server=server,
                 port=port,

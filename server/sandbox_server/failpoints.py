@@ -43,6 +43,8 @@ NAMES = frozenset(
         "leases_taken",
         "leases_before_give_up",
         "migrated_before_commit",
+        "schedule_before_commit",
+        "schedule_after_commit",
         "snapshot_before_commit",
         "snapshot_after_commit",
         "trimmed_before_commit",

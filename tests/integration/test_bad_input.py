@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox.v1 import snapshot_pb2
+from sandbox.v1 import schedule_pb2, snapshot_pb2
 from sandbox_server import app
 from sandbox_server.rpc import journal, waits
 from sandbox_server.rpc.server import RECEIVE_MOST
@@ -30,6 +30,7 @@ from tests.support.blind import BlindEngine
 SERVICES = (
     pb.DESCRIPTOR.services_by_name["SandboxService"],
     snapshot_pb2.DESCRIPTOR.services_by_name["SnapshotService"],
+    schedule_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
 )
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
 UUID = "123e4567-e89b-12d3-a456-426614174000"
@@ -69,6 +70,7 @@ class Served:
 
             store.write = counted(store.write)
             store.write_snapshot = counted(store.write_snapshot)
+            store.write_schedule = counted(store.write_schedule)
             self._port.set_result(running.port)
             await self._ended.wait()
 
@@ -302,7 +304,37 @@ OF_SNAPSHOT: dict[str, list[dict[str, Any]]] = {
     "snapshot_id": [{"snapshot_id": one} for one in ("", "A", "a" * 53, "a\n", "é", "1a")],
     "namespace": [{"snapshot_id": "a", "namespace": one} for one in ("A", "a" * 64, "a\n", "-")],
 }
+OF_SCHEDULE: dict[str, list[dict[str, Any]]] = {
+    "schedule_id": [{"schedule_id": one} for one in ("", "A", "a" * 53, "a\n", "é", "1a")],
+    "namespace": [{"schedule_id": "a", "namespace": one} for one in ("A", "a" * 64, "a\n", "-")],
+}
+CHANGED: dict[str, list[dict[str, Any]]] = OF_SCHEDULE | {
+    "request_id": [{"schedule_id": "a", "request_id": one} for one in ("x", UUID + "0", "\n")],
+    "sandbox_id": [{"schedule_id": "a", "sandbox_id": one} for one in ("", "A", "a" * 53, "a\n", "1a")],
+    "label_selector": [{"schedule_id": "a", "label_selector": one} for one in (*SELECTORS, "", " ")],
+    "when": [
+        {"schedule_id": "a", "when": one} for one in ("daily", "daily 24:00", "02:00", "daily 02:00\0", samples.CANARY)
+    ],
+    "keep": [{"schedule_id": "a", "keep": one} for one in (-1, 1001, 2**31 - 1)],
+    "consistency": [{"schedule_id": "a", "consistency": one} for one in (3, -1, 2**31 - 1)],
+}
 BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "CreateSchedule": {
+        field: [{"sandbox_id": "a", "when": "daily 02:00"} | one for one in several]
+        if field not in ("sandbox_id", "label_selector")
+        else [{"when": "daily 02:00"} | one for one in several]
+        for field, several in CHANGED.items()
+    }
+    | {"target": [{"schedule_id": "a", "when": "daily 02:00"}]},
+    "UpdateSchedule": CHANGED,
+    "DeleteSchedule": OF_SCHEDULE | {"request_id": [{"schedule_id": "a", "request_id": one} for one in ("x", "\n")]},
+    "GetSchedule": OF_SCHEDULE,
+    "ListSchedules": {
+        "namespace": [{"namespace": one} for one in ("A", "a" * 64, "a\n")],
+        "page_size": [{"page_size": one} for one in (-1, 1001, -(2**31))],
+        "page_token": [{"page_token": one} for one in ("?", "a", "/", "a/", "a/b/c", "a/\n")],
+        "tenant": [{"tenant": one} for one in ("a\0", "x" * 1025)],
+    },
     "CreateSnapshot": {
         "request_id": [{"sandbox_id": "a", "request_id": one} for one in ("x", UUID + "0", "\n")],
         "sandbox_id": [{"sandbox_id": one} for one in ("", "A", "a" * 53, "a\n", "1a")],

@@ -5,10 +5,12 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import json
 import os
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,7 @@ SNAPSHOTS = [
     "local_disk_hidden",
     "local_disk_entry_removed",
 ]
+SCHEDULES = ["schedule_before_commit", "schedule_after_commit"]
 KUBERNETES = ["kubernetes_before_write", "kubernetes_after_write"]
 SHUTDOWN = [
     "shutdown_handed_over",
@@ -289,6 +292,63 @@ async def test_killed_at_a_failpoint_the_service_takes_restores_clones_and_remov
     data = service.sandboxes()[0].parents[2]
     assert list(data.glob("snapshots/*/*")) == []
     assert [one for one in data.glob("sandboxes/*/*/*") if one.name == "new" or one.name.startswith("going-")] == []
+
+
+def set_back(file: Path, by: timedelta) -> None:
+    """Has everything of schedules begin earlier, as if the service had not run since."""
+    with contextlib.closing(sqlite3.connect(file)) as opened, opened:
+        for table in ("schedule", "schedule_sandbox"):
+            for number, text in opened.execute(f"SELECT rowid, document FROM {table}").fetchall():
+                document = json.loads(text)
+                document["since"] = (datetime.fromisoformat(document["since"]) - by).isoformat()
+                opened.execute(f"UPDATE {table} SET document = ? WHERE rowid = ?", (json.dumps(document), number))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.fault(1)
+@crashes(*SCHEDULES)
+async def test_killed_at_a_failpoint_the_service_works_each_slot_once(
+    make_service: Callable[..., Service], name: str
+) -> None:
+    service = make_service("--resync", "1")
+    minute = (datetime.now(UTC) - timedelta(minutes=10)).minute
+    killed = None
+    try:
+        service.start()
+        async with AsyncClient(service.address, contact_timeout=WITHIN, timeout=WITHIN) as client:
+            await client.create("demo", sandbox_id=A, spec=SPEC)
+            await client.wait_until(A, "RUNNING", timeout=WITHIN)
+            made = await client.create_schedule("hourly", f"hourly :{minute:02}", sandbox=A)
+            file = next(service.sandboxes()[0].parents[2].glob("*.db"))
+            async with asyncio.timeout(WITHIN):
+                while not await asyncio.to_thread(covered, file):
+                    await asyncio.sleep(0.1)
+            service.terminate()
+            set_back(file, timedelta(hours=3))
+            killed = Killed(service, name)
+            async with asyncio.timeout(WITHIN):
+                while not (found := await client.get_schedule(made)).HasField("last_time"):
+                    await asyncio.sleep(0.1)
+            (taken,) = [one async for one in client.snapshots()]
+            await client.wait_for_snapshot(taken, timeout=WITHIN)
+            assert taken.snapshot_id == f"{A}-{found.last_time.ToDatetime():%Y%m%dt%H%M}"
+            assert found.missed == 2
+            changed = await client.update_schedule(made, keep=1)
+            assert (changed.missed, changed.last_time) == (2, found.last_time)
+            await client.delete_schedule(made)
+            assert [one.snapshot_id async for one in client.snapshots()] == [taken.snapshot_id]
+            await client.delete(A)
+            await client.wait_until(A, "TERMINATED", timeout=WITHIN)
+        await killed.end()
+    finally:
+        end_programs()
+    assert killed.kills > 0
+
+
+def covered(file: Path) -> bool:
+    """Whether a schedule is known to cover a sandbox."""
+    with contextlib.closing(sqlite3.connect(file)) as opened:
+        return bool(opened.execute("SELECT 1 FROM schedule_sandbox").fetchall())
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from google.protobuf import message_factory
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox.v1 import snapshot_pb2
+from sandbox.v1 import schedule_pb2, snapshot_pb2
 from sandbox_client import Client, errors
 from sandbox_server import store
 from sandbox_server.domain.pace import Pace
@@ -26,6 +26,7 @@ from tests.support.waiting import eventually
 SERVICES = (
     pb.DESCRIPTOR.services_by_name["SandboxService"],
     snapshot_pb2.DESCRIPTOR.services_by_name["SnapshotService"],
+    schedule_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
 )
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
 TOKENS = {"a": "token-of-tenant-a", "b": "token-of-tenant-b"}
@@ -112,6 +113,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
         made = a.create("demo", sandbox_id="secret-one", spec=SLEEP)
         a.wait_until(made, "RUNNING", fail_on_error=True)
         a.create_snapshot(made, snapshot_id="secret-one")
+        a.create_schedule("secret-one", "daily 02:00", sandbox=made)
         requests: dict[str, Callable[[str, str], Any]] = {
             "Start": lambda name, ns: pb.StartRequest(sandbox_id=name, namespace=ns),
             "Stop": lambda name, ns: pb.StopRequest(sandbox_id=name, namespace=ns),
@@ -130,6 +132,14 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "CreateSnapshot": lambda name, ns: snapshot_pb2.CreateSnapshotRequest(sandbox_id=name, namespace=ns),
             "GetSnapshot": lambda name, ns: snapshot_pb2.GetSnapshotRequest(snapshot_id=name, namespace=ns),
             "DeleteSnapshot": lambda name, ns: snapshot_pb2.DeleteSnapshotRequest(snapshot_id=name, namespace=ns),
+            "CreateSchedule": lambda name, ns: schedule_pb2.CreateScheduleRequest(
+                schedule_id=name, sandbox_id=name, namespace=ns, when="daily 02:00"
+            ),
+            "GetSchedule": lambda name, ns: schedule_pb2.GetScheduleRequest(schedule_id=name, namespace=ns),
+            "UpdateSchedule": lambda name, ns: schedule_pb2.UpdateScheduleRequest(
+                schedule_id=name, namespace=ns, keep=1
+            ),
+            "DeleteSchedule": lambda name, ns: schedule_pb2.DeleteScheduleRequest(schedule_id=name, namespace=ns),
             "WatchSnapshots": lambda name, ns: snapshot_pb2.WatchSnapshotsRequest(snapshot_id=name, namespace=ns),
         }
         batches = {
@@ -137,7 +147,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "BatchStop": pb.BatchStopRequest,
             "BatchDelete": pb.BatchDeleteRequest,
         }
-        lists = {"ListSandboxes", "ListVolumes", "ListSnapshots"}
+        lists = {"ListSandboxes", "ListVolumes", "ListSnapshots", "ListSchedules"}
         assert {*requests, *batches, *lists, "CreateSandbox", "GetCapabilities"} == set(METHODS)
         for name, request in requests.items():
             for namespace in ("", "a-ns"):
@@ -165,6 +175,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
         assert list(b.list()) == []
         assert list(b.list(namespace="a-ns")) == []
         assert list(b.snapshots()) == list(b.snapshots(namespace="a-ns")) == []
+        assert list(b.schedules()) == list(b.schedules(namespace="a-ns")) == []
         assert list(b.events()) == list(b.events(namespace="a-ns")) == list(b.events(project="demo")) == []
         with pytest.raises(errors.InvalidArgument) as caught:
             b.create("demo", namespace="a-ns", spec=SLEEP)

@@ -15,6 +15,7 @@ FILES = {
     "access.md": reference.ACCESS,
     "adoption-api.md": reference.ADOPTION,
     "snapshots.md": reference.SNAPSHOT,
+    "schedules.md": reference.SCHEDULE,
 }
 NOT_OF_THE_CONTRACT = {"SERVICE_UNKNOWN"}
 """Of the health service."""

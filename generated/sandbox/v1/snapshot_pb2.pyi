@@ -231,6 +231,7 @@ class Snapshot(_message.Message):
     READY_TIME_FIELD_NUMBER: _builtins.int
     USED_BYTES_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
     """Its id, unique in its namespace among snapshots."""
     namespace: _builtins.str
@@ -265,6 +266,8 @@ class Snapshot(_message.Message):
     """Bytes that it takes, as far as the storage says so. 0: unknown."""
     sequence: _builtins.int
     """The sequence of its last event."""
+    schedule_id: _builtins.str
+    """The schedule that it was taken by. Empty: none."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What it was labelled with."""
@@ -304,10 +307,11 @@ class Snapshot(_message.Message):
         ready_time: _timestamp_pb2.Timestamp | None = ...,
         used_bytes: _builtins.int = ...,
         sequence: _builtins.int = ...,
+        schedule_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "ready_time", b"ready_time", "transition_time", b"transition_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "create_time", b"create_time", "labels", b"labels", "message", b"message", "namespace", b"namespace", "outlives_sandbox", b"outlives_sandbox", "project", b"project", "ready_time", b"ready_time", "reason", b"reason", "remedy", b"remedy", "sandbox_id", b"sandbox_id", "sandbox_uid", b"sandbox_uid", "sequence", b"sequence", "size", b"size", "snapshot_id", b"snapshot_id", "state", b"state", "tenant", b"tenant", "transition_time", b"transition_time", "uid", b"uid", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "create_time", b"create_time", "labels", b"labels", "message", b"message", "namespace", b"namespace", "outlives_sandbox", b"outlives_sandbox", "project", b"project", "ready_time", b"ready_time", "reason", b"reason", "remedy", b"remedy", "sandbox_id", b"sandbox_id", "sandbox_uid", b"sandbox_uid", "schedule_id", b"schedule_id", "sequence", b"sequence", "size", b"size", "snapshot_id", b"snapshot_id", "state", b"state", "tenant", b"tenant", "transition_time", b"transition_time", "uid", b"uid", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

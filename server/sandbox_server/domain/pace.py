@@ -41,6 +41,8 @@ class Pace:
     of the kubelet's first three delays between restarts, 10, 20 and 40 s."""
     snapshot_look_every: float = 1
     """Between two looks at a snapshot that the storage takes or removes: no event tells of it, and it takes longer."""
+    schedule_look_every: float = 1
+    """Between two looks at which slots of schedules are due. They are minutes apart at least, and nobody sees a second."""
     disruption_shown: float = 1
     """For which a disruption is reported at least, if the next pod is there before the disruption was observed: a person
     can see it."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.schedule import Schedule
 from sandbox_server.domain.snapshot import Snapshot
 from sandbox_server.domain.tenant import ANY, Reach, Tenant
 
@@ -39,15 +40,16 @@ class Operator:
                 "may write",
                 operator=self.name,
             )
-        if method in ("CreateSandbox", "CloneSandbox"):
+        if method in ("CreateSandbox", "CloneSandbox", "CreateSchedule"):
+            owned = "schedule" if method == "CreateSchedule" else "sandbox"
             raise errors.PermissionDenied(
                 "OPERATOR_OWNS_NOTHING",
-                "a sandbox belongs to a tenant, and an operator is none: create it with a token of the tenant",
+                f"a {owned} belongs to a tenant, and an operator is none: create it with a token of the tenant",
                 operator=self.name,
             )
 
-    def sees(self, _owned: Sandbox | Snapshot) -> bool:
-        """Whether it sees the sandbox or the snapshot: always."""
+    def sees(self, _owned: Sandbox | Snapshot | Schedule) -> bool:
+        """Whether it sees the sandbox, the snapshot or the schedule: always."""
         return True
 
     def reach(self, namespace: str = "", tenant: str = ANY) -> Reach:
@@ -69,7 +71,7 @@ Principal = Tenant | Operator
 - `tenant`: the tenant whose sandboxes alone it sees, or `ANY`.
 - `default_namespace`: the namespace of requests without one. Empty: such a request must have a namespace.
 - `permit`: raises `errors.PermissionDenied` for a mutation that it may not make.
-- `sees`: whether it sees a sandbox or a snapshot. To it, others do not exist.
+- `sees`: whether it sees a sandbox, a snapshot or a schedule. To it, others do not exist.
 - `reach`: what it sees of a namespace and a tenant, for a search.
 - `key`, `keys`: the keys of sandboxes that a request names.
 """

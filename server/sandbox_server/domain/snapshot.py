@@ -70,6 +70,8 @@ class Snapshot:
     - `storage_class`, `access_mode`: those that the sandbox asked for. A disk that is made from it has the same by default. Former
       releases did not store them: empty.
     - `asked_to_go`: whether it is to be deleted.
+    - `schedule_id`, `schedule_uid`: the schedule that it was taken by; empty if there is none.
+    - `before_delete`: whether the deletion of its sandbox waits for it.
     - `used_bytes`: what it takes, as far as the storage says so; 0 if it is unknown.
     """
 
@@ -97,6 +99,9 @@ class Snapshot:
     start_generation: int = 0
     storage_class: str = ""
     access_mode: str = ""
+    schedule_id: str = ""
+    schedule_uid: str = ""
+    before_delete: bool = False
 
     @property
     def key(self) -> Key:

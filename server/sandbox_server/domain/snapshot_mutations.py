@@ -80,6 +80,21 @@ def new(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datet
     )
 
 
+def admit(tenant: str, missing: str, count: int, most: int) -> None:
+    """Permits another snapshot to a tenant that has `count` of at most `most`. `missing`: why none can be taken; empty if one can.
+
+    Raises `errors.FailedPrecondition` and `errors.ResourceExhausted`.
+    """
+    if missing:
+        raise errors.FailedPrecondition("SNAPSHOTS_UNSUPPORTED", missing)
+    if count >= most:
+        raise errors.ResourceExhausted(
+            "TOO_MANY_SNAPSHOTS",
+            f"the tenant {tenant!r} has {most} snapshots, as many as it may: delete some",
+            limit=str(most),
+        )
+
+
 def free(former: Snapshot | None) -> None:
     """Raises `errors.AlreadyExists` unless the snapshot that last had an id is DELETED."""
     if former is not None and former.state is not State.DELETED:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sandbox_server.domain import errors
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.schedule import Schedule
 from sandbox_server.domain.snapshot import Snapshot
 
 ANY = ""
@@ -50,8 +51,8 @@ class Tenant:
     def permit(self, method: str) -> None:
         """Permits every call."""
 
-    def sees(self, owned: Sandbox | Snapshot) -> bool:
-        """Whether the sandbox or the snapshot belongs to it and is in one of its namespaces."""
+    def sees(self, owned: Sandbox | Snapshot | Schedule) -> bool:
+        """Whether the sandbox, the snapshot or the schedule belongs to it and is in one of its namespaces."""
         return owned.tenant == self.name and owned.namespace in self.namespaces
 
     def reach(self, namespace: str = "", tenant: str = ANY) -> Reach:

@@ -105,8 +105,10 @@ class Calls:
                 received = receive.Stream(message, context) if described.client_streaming else message
                 answer = await call(principal, received, context)
                 if isinstance(answer, dict):
-                    if mutates and (made := answer.get("sandbox") or answer.get("snapshot")):
-                        sandbox = {one: made[one] for one in ("sandbox_id", "snapshot_id", "namespace") if one in made}
+                    made = answer.get("sandbox") or answer.get("snapshot") or answer.get("schedule")
+                    if mutates and made:
+                        names = ("sandbox_id", "snapshot_id", "schedule_id", "namespace")
+                        sandbox = {one: made[one] for one in names if one in made}
                     answer = response(**answer).SerializeToString()
                 if mutates:
                     failpoints.hit("before_answer")

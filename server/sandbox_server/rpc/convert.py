@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from sandbox.v1 import access_pb2, snapshot_pb2
+from sandbox.v1 import access_pb2, schedule_pb2, snapshot_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import manager, store
@@ -37,6 +37,9 @@ MutationRequest = (
     | access_pb2.MoveFileRequest
     | snapshot_pb2.CreateSnapshotRequest
     | snapshot_pb2.DeleteSnapshotRequest
+    | schedule_pb2.CreateScheduleRequest
+    | schedule_pb2.UpdateScheduleRequest
+    | schedule_pb2.DeleteScheduleRequest
 )
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 
@@ -57,9 +60,9 @@ def collecting() -> Iterator[list[Violation]]:
 
 
 def named(principal: Principal, request: Message) -> dict[str, str]:
-    """Returns `sandbox_id`, `snapshot_id` and `namespace` of what a request is about, without missing or invalid values."""
+    """Returns `sandbox_id`, `snapshot_id`, `schedule_id` and `namespace` of what a request is about, without missing or invalid values."""
     namespace: str = getattr(request, "namespace", "")
-    given = {name: getattr(request, name, "") for name in ("sandbox_id", "snapshot_id")}
+    given = {name: getattr(request, name, "") for name in ("sandbox_id", "snapshot_id", "schedule_id")}
     found = {name: text for name, text in given.items() if text and check.sandbox_id.fits(text)}
     names_some = any(given.values()) or bool(getattr(request, "sandbox_ids", ()))
     if not namespace and names_some:

@@ -83,11 +83,18 @@ def matching(
 
     Adds violations to `found`. Raises as `label_selector`.
     """
-    namespace, _, name = request.page_token.partition("/")
-    if request.page_token and not (check.namespace.fits(namespace) and check.sandbox_id.fits(name)):
+    after = page_begin(request.page_token, found)
+    return label_selector(principal, request, found, names_sandboxes=False), after
+
+
+def page_begin(page_token: str, found: list[Violation]) -> Key | None:
+    """Returns the key that a page begins after; None for the first page. Adds the violation of the token to `found`."""
+    if not page_token:
+        return None
+    namespace, _, name = page_token.partition("/")
+    if not (check.namespace.fits(namespace) and check.sandbox_id.fits(name)):
         found.append(Violation("page_token", "must be the next_page_token of the page before"))
-    labels = label_selector(principal, request, found, names_sandboxes=False)
-    return labels, Key(namespace, name) if request.page_token else None
+    return Key(namespace, name)
 
 
 def bad_page_size(page_size: int) -> Iterator[Violation]:

@@ -17,7 +17,7 @@ from sandbox_server.rpc import convert, filters, listing, render
 from sandbox_server.rpc.auth import Caller
 from sandbox_server.snapshots.watch import Selection
 
-_CONSISTENCIES = {pb.CONSISTENCY_UNSPECIFIED: Consistency.CRASH} | {one.value: one for one in Consistency}
+CONSISTENCIES = {pb.CONSISTENCY_UNSPECIFIED: Consistency.CRASH} | {one.value: one for one in Consistency}
 _STATES = {one.value: one for one in State}
 
 
@@ -32,12 +32,17 @@ def creation(principal: Principal, request: pb.CreateSnapshotRequest) -> tuple[s
         found += check.sandbox_id("sandbox_id", request.sandbox_id, True)
         found += convert.bad_namespace(principal, request.namespace)
         found += check.labels("labels", request.labels)
-        if request.consistency not in _CONSISTENCIES:
-            found.append(Violation("consistency", f"must be {' or '.join(pb.Consistency.keys()[1:])}, or unset"))
+        found += bad_consistency(request.consistency)
     key = principal.key(request.namespace, request.sandbox_id)
-    consistency = _CONSISTENCIES[request.consistency]
+    consistency = CONSISTENCIES[request.consistency]
     wanted = Wanted(request.snapshot_id, key, consistency, request.outlives_sandbox, dict(request.labels))
     return convert.identity(principal, request), wanted
+
+
+def bad_consistency(consistency: int) -> Iterator[Violation]:
+    """Yields the violation of what a snapshot is to promise."""
+    if consistency not in CONSISTENCIES:
+        yield Violation("consistency", f"must be {' or '.join(pb.Consistency.keys()[1:])}, or unset")
 
 
 def named(
@@ -122,6 +127,7 @@ def whole(event: SnapshotEvent) -> Any:
         "ready_time": None if snapshot.ready_time is None else render.time(snapshot.ready_time),
         "used_bytes": snapshot.used_bytes,
         "sequence": event.sequence,
+        "schedule_id": snapshot.schedule_id,
     }
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import errors, snapshot_mutations
+from sandbox_server.domain import snapshot_mutations
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.snapshot import SnapshotEvent
@@ -55,14 +55,7 @@ class SnapshotManager:
             former = reader.snapshots.last(Key(wanted.sandbox.namespace, snapshot_id))
             snapshot_mutations.free(None if former is None else former.snapshot)
             made = snapshot_mutations.new(wanted, snapshot_id, str(uuid.uuid4()), of.sandbox, datetime.now(UTC))
-            if missing:
-                raise errors.FailedPrecondition("SNAPSHOTS_UNSUPPORTED", missing)
-            if reader.snapshots.count(made.tenant) >= self._most:
-                raise errors.ResourceExhausted(
-                    "TOO_MANY_SNAPSHOTS",
-                    f"the tenant {made.tenant!r} has {self._most} snapshots, as many as it may: delete some",
-                    limit=str(self._most),
-                )
+            snapshot_mutations.admit(made.tenant, missing, reader.snapshots.count(made.tenant), self._most)
             return store.SnapshotWrite(made, 0)
 
         return await self._log.write(write, request)

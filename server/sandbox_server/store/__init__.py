@@ -1,4 +1,4 @@
-"""The database: sandboxes, snapshots, their events, requests, and the leases of replicas. Only this package has SQL.
+"""The database: sandboxes, snapshots, their events, schedules, requests, and the leases of replicas. Only this package has SQL.
 
 The code is synchronous. One thread commits in groups, and each lane of readers has a thread; callers await the answers.
 """
@@ -12,6 +12,8 @@ from sandbox_server.store.inspection import Inspection, file, inspect
 from sandbox_server.store.lanes import Lane
 from sandbox_server.store.notices import Notice
 from sandbox_server.store.reader import Reader
+from sandbox_server.store.schedule_log import Recorded as ScheduleRecorded
+from sandbox_server.store.schedule_log import ScheduleMutation, ScheduleWrite
 from sandbox_server.store.schema import Schema, SchemaMismatch, migrate
 from sandbox_server.store.search import Search
 from sandbox_server.store.snapshot_log import SnapshotMutation, SnapshotWrite
@@ -30,6 +32,9 @@ __all__ = [
     "Reader",
     "Recorded",
     "Request",
+    "ScheduleMutation",
+    "ScheduleRecorded",
+    "ScheduleWrite",
     "Schema",
     "SchemaMismatch",
     "Scope",

@@ -12,6 +12,7 @@ from sandbox_server.domain.tenant import ANY
 from sandbox_server.store import documents, history, rows, search, timeline
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor
+from sandbox_server.store.schedule_reader import ScheduleReader
 from sandbox_server.store.snapshot_reader import SnapshotReader
 
 CHUNK = 25
@@ -22,12 +23,13 @@ FORMER_MOST = 500
 
 
 class Reader:
-    """Reads as of one moment. `snapshots` reads what there is of snapshots as of the same moment."""
+    """Reads as of one moment. `snapshots` and `schedules` read what there is of those as of the same moment."""
 
     def __init__(self, cursor: Cursor, cipher: Cipher) -> None:
         self._cursor = cursor
         self._cipher = cipher
         self.snapshots = SnapshotReader(cursor)
+        self.schedules = ScheduleReader(cursor)
 
     def last(self, key: Key) -> Event | None:
         """Returns the last event of a sandbox, TERMINATED or not; None if no sandbox has that key."""

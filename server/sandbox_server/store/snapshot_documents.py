@@ -9,7 +9,7 @@ import msgspec
 from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotEvent, SnapshotReason, State
 from sandbox_server.store import documents
 
-VERSION = 3
+VERSION = 4
 """Of the documents that this release writes: the next one with each member that is added."""
 
 
@@ -40,6 +40,9 @@ class Document(msgspec.Struct, kw_only=True):
     start_generation: int = 0
     storage_class: str = ""
     access_mode: str = ""
+    schedule_id: str = ""
+    schedule_uid: str = ""
+    before_delete: bool = False
 
 
 class _Versioned(msgspec.Struct):

@@ -53,10 +53,10 @@ class SnapshotLog:
         by then, the event of the first answer. Raises what `mutation` raises, and `Stale`.
         """
         if request is None:
-            return self._take(mutation(self.reader))
+            return self.append(mutation(self.reader))
         name = {"of_tenant": request.tenant, "of_request_id": request.id}
         if (known := self._cursor.first(rows.REQUEST, name)) is None:
-            answer = self._take(mutation(self.reader))
+            answer = self.append(mutation(self.reader))
             made = answer.snapshot
             fingerprint = self._cipher.fingerprint(request.payload)
             values = (request.tenant, request.id, fingerprint, made.namespace, made.id, made.uid, answer.sequence)
@@ -76,7 +76,7 @@ class SnapshotLog:
             raise errors.NotFound("SNAPSHOT_NOT_FOUND", message, snapshot_id=snapshot_id)
         return snapshot_documents.event(*found)
 
-    def _take(self, write: SnapshotWrite) -> SnapshotEvent:
+    def append(self, write: SnapshotWrite) -> SnapshotEvent:
         """Appends an event and returns it, or the last event where there is nothing to write. Raises `Stale`."""
         after = write.snapshot
         row = self._cursor.first(snapshot_rows.LAST, snapshot_rows.of(after.key))

@@ -26,6 +26,8 @@ from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
 from sandbox_server.store.lanes import Lane, Lanes, unavailable
 from sandbox_server.store.reader import Reader
+from sandbox_server.store.schedule_log import Recorded as ScheduleRecorded
+from sandbox_server.store.schedule_log import ScheduleLog, ScheduleMutation
 from sandbox_server.store.snapshot_log import SnapshotLog, SnapshotMutation
 from sandbox_server.store.transaction import Group, Request, Stale, Write
 
@@ -125,19 +127,44 @@ class Store:
         Its event is in a log of its own, which nobody is called with. Raises as `write`, and what `mutation` raises.
         """
 
-        def run(cursor: connection.Cursor) -> SnapshotEvent:
-            log = SnapshotLog(cursor, self._cipher)
+        def run(cursor: connection.Cursor, log: SnapshotLog) -> SnapshotEvent:
             event = log.run(mutation, request)
-            if self.shared:
-                appended = log.appended
-                notice = None if appended is None else notices.Notice(self.name, snapshots=appended.sequence)
-                self._share(cursor, log.epochs, notice)
+            self._share_snapshot(cursor, log)
             failpoints.hit("snapshot_before_commit")
             return event
 
-        event: SnapshotEvent = await self._done(_Chore(run, self._writer.begin, Future()))
+        event = await self._logged(run)
         failpoints.hit("snapshot_after_commit")
         return event
+
+    async def write_schedule(self, mutation: ScheduleMutation, request: Request | None = None) -> ScheduleRecorded:
+        """Runs `mutation` as `write_snapshot` does, and returns what was recorded of a schedule. Raises as that."""
+
+        def run(cursor: connection.Cursor, log: SnapshotLog) -> ScheduleRecorded:
+            recorded = ScheduleLog(cursor, self._cipher, log).run(mutation, request)
+            self._share_snapshot(cursor, log)
+            failpoints.hit("schedule_before_commit")
+            return recorded
+
+        recorded = await self._logged(run)
+        failpoints.hit("schedule_after_commit")
+        return recorded
+
+    async def _logged(self, run: Callable[[connection.Cursor, SnapshotLog], T]) -> T:
+        """Runs `run` on the writing thread, in a transaction of its own that may append to the log of snapshots."""
+
+        def begun(cursor: connection.Cursor) -> T:
+            return run(cursor, SnapshotLog(cursor, self._cipher))
+
+        done: T = await self._done(_Chore(begun, self._writer.begin, Future()))
+        return done
+
+    def _share_snapshot(self, cursor: connection.Cursor, log: SnapshotLog) -> None:
+        """Makes sure of what a transaction was decided on, and tells the other replicas of its snapshot. Raises `Stale`."""
+        if self.shared:
+            appended = log.appended
+            notice = None if appended is None else notices.Notice(self.name, snapshots=appended.sequence)
+            self._share(cursor, log.epochs, notice)
 
     async def decided(self, request: Request, namespace: str, sandbox_ids: Sequence[str]) -> tuple[str, ...]:
         """Returns the ids of the sandboxes that a batch is about: see `batches.decided`. Raises `errors.Unavailable` too."""

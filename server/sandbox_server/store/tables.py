@@ -151,11 +151,46 @@ class SnapshotLogRow(SQLModel, table=True):
     trimmed_sequence: int = Field(sa_type=sa.BigInteger)
 
 
+class ScheduleRow(SQLModel, table=True):
+    """A schedule of snapshots, as it is."""
+
+    __tablename__ = "schedule"
+    __table_args__ = (sa.Index("schedule_of_tenant", "tenant"),)
+
+    namespace: str = Field(primary_key=True, sa_type=_BYTEWISE)
+    id: str = Field(primary_key=True, sa_type=_BYTEWISE)
+    uid: str = Field(unique=True)
+    tenant: str
+    document: str
+    created_at: datetime = Field(sa_type=_AWARE, sa_column_kwargs=_NOW)
+
+
+class CoveredRow(SQLModel, table=True):
+    """A sandbox that a schedule covers, and how far its slots were worked."""
+
+    __tablename__ = "schedule_sandbox"
+    __table_args__ = (sa.Index("schedule_sandbox_of_namespace", "namespace"),)
+
+    schedule_uid: str = Field(primary_key=True)
+    sandbox_uid: str = Field(primary_key=True)
+    namespace: str
+    document: str
+
+
+class ScheduleLogRow(SQLModel, table=True):
+    """Counts the changes that callers make of schedules, so that every replica notices them."""
+
+    __tablename__ = "schedule_log"
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    revision: int = Field(sa_type=sa.BigInteger)
+
+
 class RequestRow(SQLModel, table=True):
     """A request that took effect: its keyed fingerprint, and the event that was its answer.
 
     That of a batch has no event, and in `sandbox_id` the ids of all its sandboxes: see `batches`. That of a snapshot has the
-    snapshot's id and uid, and a sequence of the log of snapshots.
+    snapshot's id and uid, and a sequence of the log of snapshots. That of a schedule has the schedule's id and uid, and no event.
     """
 
     __tablename__ = "request"
@@ -243,6 +278,9 @@ LOG = _core(WatchLogRow)
 SNAPSHOT = _core(SnapshotRow)
 SNAPSHOT_EVENT = _core(SnapshotEventRow)
 SNAPSHOT_LOG = _core(SnapshotLogRow)
+SCHEDULE = _core(ScheduleRow)
+COVERED = _core(CoveredRow)
+SCHEDULE_LOG = _core(ScheduleLogRow)
 REQUEST = _core(RequestRow)
 PART = _core(PartRow)
 REPLICA = _core(ReplicaRow)

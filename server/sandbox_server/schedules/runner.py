@@ -1,0 +1,182 @@
+"""The loop that has the snapshots of schedules taken and removed. Each step is one transaction, decided on what that reads: the
+snapshot of a slot, and that the slot is worked, are recorded together under the lease of the namespace, or not at all."""
+
+import asyncio
+import collections
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from sandbox_server import feed, store
+from sandbox_server.domain import errors
+from sandbox_server.domain.event import Event
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.schedule import Covered, Schedule
+from sandbox_server.domain.schedules import covers, due, surplus
+from sandbox_server.domain.snapshot import Snapshot, SnapshotEvent, State
+from sandbox_server.leases import Leases
+from sandbox_server.schedules.steps import Steps
+
+_COUNTS = frozenset({"labels", "desired_state", "reason"})
+"""The fields of a status with which the schedules of a sandbox can change, or what is due of them."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a namespace that this replica holds, so that it need not be read for each look at the clock.
+
+    `next_slot`: when the next slot of one of its schedules comes; None if there is none. `changed`: it has to be read at once,
+    and otherwise `read_again` says when, by the monotonic clock.
+    """
+
+    epoch: int
+    next_slot: datetime | None = None
+    changed: bool = True
+    read_again: float = 0.0
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether the namespace has to be looked at."""
+        arrived = self.next_slot is not None and now >= self.next_slot
+        return self.changed or arrived or time.monotonic() >= self.read_again
+
+
+class Runner:
+    """Works the slots of schedules in the namespaces that this replica holds. The store and the clock are the truth: what is heard
+    is only a reason to look."""
+
+    def __init__(
+        self,
+        sandboxes: feed.Feed,
+        snapshots: feed.Snapshots,
+        store: store.Store,
+        steps: Steps,
+        leases: Leases,
+        pace: Pace,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._store = store
+        self.steps = steps
+        self._leases = leases
+        self._pace = pace
+        self._now = now
+        self._revision = -1
+        self._known: dict[str, _Known] = {}
+        self.rounds = 0
+        """How often what is due of schedules was done."""
+        sandboxes.on_event(self._heard_of_sandbox)
+        snapshots.on_event(self._heard_of_snapshot)
+
+    @property
+    def outcomes(self) -> collections.Counter[str]:
+        """Counts the slots of sandboxes that were worked, by TAKEN or why they were missed."""
+        return self.steps.outcomes
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        while True:
+            try:
+                await self._look()
+            except errors.Unavailable:
+                # The store has said why.
+                pass
+            except Exception:
+                log.exception("schedules_failed")
+            await asyncio.sleep(self._pace.schedule_look_every)
+
+    def wake(self) -> None:
+        """Looks soon at every namespace."""
+        for one in self._known.values():
+            one.changed = True
+
+    def _heard_of_sandbox(self, event: Event) -> None:
+        fields = event.changed
+        if event.terminated or fields is None or not _COUNTS.isdisjoint(fields):
+            self._changed(event.sandbox.namespace)
+
+    def _heard_of_snapshot(self, event: SnapshotEvent) -> None:
+        if event.snapshot.schedule_uid:
+            self._changed(event.snapshot.namespace)
+
+    def _changed(self, namespace: str) -> None:
+        if namespace in self._known:
+            self._known[namespace].changed = True
+
+    async def _look(self) -> None:
+        """Looks at every namespace that this replica holds, where there may be something to do."""
+        revision, namespaces = await self._store.read(
+            lambda reader: (reader.schedules.revision(), reader.schedules.namespaces()), store.Lane.RECONCILER
+        )
+        held = {one: epoch for one in namespaces if (epoch := self._leases.held(one))}
+        for namespace, epoch in held.items():
+            known = self._known.get(namespace)
+            if known is None or known.epoch != epoch:
+                self._known[namespace] = _Known(epoch)
+            elif revision != self._revision:
+                known.changed = True
+        self._known = {namespace: self._known[namespace] for namespace in held}
+        self._revision = revision
+        for namespace, known in self._known.items():
+            if known.is_due(self._now()):
+                await self._work(namespace, known)
+        self.rounds += 1
+
+    async def _work(self, namespace: str, known: _Known) -> None:
+        """Does what is due in a namespace. What fails, or was decided on what has changed meanwhile, is looked at again."""
+        known.changed = False
+        known.read_again = time.monotonic() + self._pace.resync
+        try:
+            known.next_slot = await self._round(namespace, known.epoch)
+        except store.Stale:
+            known.changed = True
+        except Exception as error:
+            known.changed = True
+            if not isinstance(error, errors.Unavailable):
+                log.exception("schedules_failed", namespace=namespace)
+
+    async def _round(self, namespace: str, epoch: int) -> datetime | None:
+        """Does what is due in a namespace, and returns when the next slot comes. Raises `store.Stale`, `errors.Unavailable`."""
+        schedules, covered, snapshots = await self._store.read(
+            lambda reader: (
+                reader.schedules.of([namespace]),
+                reader.schedules.all_covered([namespace]),
+                [one.snapshot for one in reader.snapshots.live([namespace])],
+            ),
+            store.Lane.RECONCILER,
+        )
+        sandboxes = [one for one in self._sandboxes.catalogue.sandboxes() if one.namespace == namespace]
+        by_sandbox = collections.defaultdict[str, list[Snapshot]](list)
+        for one in snapshots:
+            by_sandbox[one.sandbox_uid].append(one)
+        for schedule in schedules:
+            mine = {one.sandbox_uid: one for one in covered if one.schedule_uid == schedule.uid}
+            found = {one.uid: one for one in sandboxes if covers(schedule, one)}
+            joining = [one.key for uid, one in found.items() if uid not in mine]
+            await self.steps.enrol(schedule.key, joining, [one for uid, one in mine.items() if uid not in found], epoch)
+            if joining:
+                # Slots of theirs may be due already.
+                self._changed(namespace)
+            for uid, sandbox in found.items():
+                if uid in mine:
+                    await self._slots(schedule, mine[uid], sandbox, by_sandbox[uid], epoch)
+        now = self._now()
+        slots = [one.slots for one in schedules]
+        return min((one.following(now) for one in slots if one is not None), default=None)
+
+    async def _slots(
+        self, schedule: Schedule, covered: Covered, sandbox: Sandbox, snapshots: Sequence[Snapshot], epoch: int
+    ) -> None:
+        """Does what is due of a sandbox that a schedule covers. Raises as `_round`."""
+        taking = any(one.uid == covered.snapshot_uid and one.state is State.CREATING for one in snapshots)
+        if covered.snapshot_uid and not taking:
+            await self.steps.settle(schedule.key, sandbox.key, epoch)
+        if due(schedule, covered, self._now()) is not None:
+            await self.steps.take(schedule.key, sandbox.key, epoch)
+        for one in surplus(schedule, sandbox.uid, snapshots):
+            await self.steps.remove(schedule.key, one, epoch)
