@@ -84,7 +84,7 @@ async def test_an_error_fails_a_wait_once_the_patience_is_over(served: Waiter) -
 
 async def test_a_service_that_stops_ends_waits_at_once_with_the_present_status(served: Waiter) -> None:
     waiting = [asyncio.create_task(served.wait()) for _ in range(20)]
-    while served.running.server.calls.open["WaitForPhase"] < len(waiting):
+    while sum(len(waits) for waits in served.running.feed.waits._waits.values()) < len(waiting):
         await asyncio.sleep(0.01)
     began = time.monotonic()
     served.running.feed.close()
