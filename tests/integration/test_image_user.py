@@ -24,7 +24,7 @@ from tests.support.certificates import certificate
 from tests.support.ports import free_port
 from tests.support.service import Service, without_coverage
 from tests.support.variants import some
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 STEPS = image_check.read((image_run.ROOT / "Dockerfile").read_text())
 USER = next(one.rest for one in STEPS if one.word == "USER")
@@ -138,7 +138,7 @@ def test_a_file_that_the_service_may_not_read_is_named_with_what_to_do(ground: P
     env = environment(ground, 0o444)
     (ground / "secret" / name).chmod(0o400)
     command = [*image_run.command(USER), str(BIN / "sandbox-server")]
-    done = subprocess.run(command, env=env, cwd=ground, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, env=env, cwd=ground, capture_output=True, text=True, timeout=30 * PATIENCE)
     assert done.returncode == 1
     (said,) = done.stderr.splitlines()
     assert re.search(rf"{name}: Permission denied: the service runs as user 1001, group 1001; .*mode 0400", said)

@@ -30,6 +30,7 @@ from sqlmodel import SQLModel
 from tests.support import relay, samples
 from tests.support.opened import KEY, Opened
 from tests.support.variants import BOTH_DATABASES, some
+from tests.support.waiting import PATIENCE
 
 REQUEST = store.Request("default", "r1", b"payload")
 
@@ -525,16 +526,16 @@ async def test_of_two_replicas_that_start_on_an_empty_database_one_makes_the_sch
     def slow(*words: Any) -> None:
         upgrade(*words)
         made.set()
-        assert ended.wait(20)
+        assert ended.wait(40 * PATIENCE)
 
     monkeypatch.setattr(schema.command, "upgrade", slow)
     first = asyncio.create_task(asyncio.to_thread(schema.check, url))
-    assert await asyncio.to_thread(made.wait, 20)
+    assert await asyncio.to_thread(made.wait, 20 * PATIENCE)
     script = "import sys; from sandbox_server.store import schema; schema.check(sys.argv[1])"
     second = await asyncio.create_subprocess_exec(sys.executable, "-c", script, url)
     waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     engine = connection.connect(url, writes=False, busy_timeout=1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         while not await asyncio.to_thread(_scalar, engine, waiting):
             await asyncio.sleep(0.05)
     engine.dispose()

@@ -16,10 +16,11 @@ from sandbox_server.domain.phase import Phase
 from tests.support.replicas import PACE as USUAL
 from tests.support.replicas import Replica, Replicas
 from tests.support.scripted import ANSWERED_WITHIN, lose_node
+from tests.support.waiting import PATIENCE
 from tests.support.working import Printed, Worker
 
-PACE = dataclasses.replace(USUAL, call_most=Pace.call_most)
-"""Programs in a sandbox are no faster for a test."""
+PACE = dataclasses.replace(USUAL, call_most=Pace.call_most, access_within=60)
+"""Programs in a sandbox are no faster for a test. A test that waited for the end of `access_within` would be seen to."""
 PODS, POD = "api/v1/namespaces/a/pods", "box-0"
 
 
@@ -73,7 +74,7 @@ async def test_end_of_the_incarnation_is_learnt_by_every_replica_at_once(
     await replicas.until(lambda: all(one.out == b"up\n" for one in printed))
     began = time.monotonic()
     end(replicas.api)
-    await asyncio.wait_for(asyncio.gather(*following), 20)
+    await asyncio.wait_for(asyncio.gather(*following), 20 * PATIENCE)
     # Far less than the time for which an answer of a program is awaited.
     assert time.monotonic() - began < PACE.access_within / 2
     assert [one.exited for one in printed] == [pb.ExecExited(reason=reason)] * 2
