@@ -5,12 +5,15 @@ from typing import Any
 
 import yaml
 
-from tests.support.scripted import CLAIMS, INGRESSES, SERVICES, SETS
+from tests.support.scripted import CLAIMS, INGRESSES, PODS, SERVICES, SETS
 from tests.support.scripted_api import ScriptedApi
 
 FOLDER = Path(__file__).parents[1] / "migration"
 NAME = "myproject-agentruntime-x7k2p9"
+OLDER = "older-agentruntime-q4m8z1"
+"""The name of a Deployment."""
 DEPLOYMENTS = "apis/apps/v1/namespaces/default/deployments"
+REPLICA_SETS = "apis/apps/v1/namespaces/default/replicasets"
 COLLECTIONS = {
     "StatefulSet": SETS,
     "Service": SERVICES,
@@ -36,9 +39,33 @@ def of_kind(made: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 
 def put(api: ScriptedApi, made: list[dict[str, Any]]) -> None:
-    """Makes the objects as the former system did, and the pods of its StatefulSets."""
+    """Makes the objects as the former system did, and the pods of its StatefulSets and Deployments."""
     for one in made:
         api.put(COLLECTIONS[one["kind"]], one, "node-fetch")
     for one in made:
         if one["kind"] == "StatefulSet":
             api.control("default", one["metadata"]["name"])
+        if one["kind"] == "Deployment" and one["spec"]["replicas"]:
+            _control(api, one["metadata"]["name"])
+
+
+def _control(api: ScriptedApi, name: str) -> None:
+    """Makes the ReplicaSet and the pod of a Deployment, as its controllers do."""
+    spec = api.objects[DEPLOYMENTS][name]["spec"]
+    made = api.put(
+        REPLICA_SETS, {"metadata": _owned(f"{name}-7d5b8c9f6", api.objects[DEPLOYMENTS][name], "Deployment")}
+    )
+    labels = spec["template"]["metadata"]["labels"] | {"pod-template-hash": "7d5b8c9f6"}
+    metadata = _owned(f"{name}-7d5b8c9f6-x2x4z", made, "ReplicaSet") | {"labels": labels}
+    api.put(PODS, {"metadata": metadata, "spec": spec["template"]["spec"]})
+    api.start_pod(PODS, metadata["name"])
+
+
+def _owned(name: str, owner: dict[str, Any], kind: str) -> dict[str, Any]:
+    reference = {"kind": kind, "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+    return {"name": name, "ownerReferences": [reference]}
+
+
+def pod_of(api: ScriptedApi, name: str) -> dict[str, Any]:
+    """The pod of a Deployment."""
+    return api.objects[PODS][f"{name}-7d5b8c9f6-x2x4z"]

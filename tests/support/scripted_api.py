@@ -181,7 +181,7 @@ class ScriptedApi:
             return await self.ports.answer(request)
         if subresource:
             assert subresource == "exec"
-            return await self.kubelet.exec(request, known, self.env(known))
+            return await self.kubelet.exec(request, known, self.env(known), self.claim_of(known))
         if request.method == "DELETE":
             options = await decoded(request)
             preconditions = options.get("preconditions", {})
@@ -425,7 +425,23 @@ class ScriptedApi:
             self._control(made["metadata"]["namespace"], name)
         if collection.endswith("persistentvolumeclaims"):
             self._control(made["metadata"]["namespace"], name.removeprefix("vn-homevn-agent-").removesuffix("-0"))
+        if collection.endswith("pods") and fresh:
+            asyncio.get_running_loop().call_later(0.01, self.start_pod, collection, name)
         return answer(made, 201 if fresh else 200)
+
+    def start_pod(self, collection: str, name: str) -> None:
+        """Runs a pod that no controller has made, and binds its claim."""
+        pod = self.objects.get(collection, {}).get(name)
+        if pod is None or self.unbound:
+            return
+        claims = self.objects.get(collection.replace("pods", "persistentvolumeclaims"), {})
+        for claim in [one for one in claims.values() if one["metadata"]["uid"] == self.claim_of(pod)]:
+            self.put(collection.replace("pods", "persistentvolumeclaims"), claim | {"status": self.disks.bound(claim)})
+        conditions = [{"type": one, "status": "True"} for one in ("PodScheduled", "Ready", "ContainersReady")]
+        runs = {"ready": True, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
+        told = [{"name": one["name"]} | runs for one in pod["spec"]["containers"]]
+        status = {"phase": "Running", "conditions": conditions, "containerStatuses": told}
+        self.put(collection, pod | {"status": status})
 
     def _merge(self, collection: str, name: str, body: dict[str, Any]) -> web.Response:
         """A merge patch, which names the version that it is for. Only claims are changed so."""
@@ -596,8 +612,17 @@ class ScriptedApi:
     def env(self, pod: dict[str, Any]) -> dict[str, str]:
         """The environment of the container of a pod."""
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"].removesuffix("-0")
-        made_by = self.objects[f"apis/apps/v1/namespaces/{namespace}/statefulsets"][name]
-        return self._env(namespace, made_by["spec"]["template"]["spec"]["containers"][0])
+        made_by = self.objects.get(f"apis/apps/v1/namespaces/{namespace}/statefulsets", {}).get(name)
+        spec = pod["spec"] if made_by is None else made_by["spec"]["template"]["spec"]
+        return self._env(namespace, spec["containers"][0])
+
+    def claim_of(self, pod: dict[str, Any]) -> str:
+        """The uid of the claim that a pod mounts; empty if it mounts none."""
+        namespace, name = pod["metadata"]["namespace"], f"vn-homevn-agent-{pod['metadata']['name']}"
+        for volume in pod["spec"].get("volumes", []):
+            name = volume.get("persistentVolumeClaim", {}).get("claimName", name)
+        claim = self.objects.get(f"api/v1/namespaces/{namespace}/persistentvolumeclaims", {}).get(name)
+        return "" if claim is None else str(claim["metadata"]["uid"])
 
     def _env(self, namespace: str, container: dict[str, Any]) -> dict[str, str]:
         secrets = self.objects.get(f"api/v1/namespaces/{namespace}/secrets", {})
@@ -716,6 +741,8 @@ def paths(fields: dict[str, Any]) -> set[tuple[str, ...]]:
     return found
 
 
+SELECTOR = ("spec", "selector")
+"""A selector is owned and replaced as a whole."""
 KEYS = {"containers": ("name",), "env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "port")}
 """Lists whose items are merged and owned each by itself, by what identifies them."""
 
@@ -766,7 +793,7 @@ def _add_leaves(value: dict[str, Any], at: tuple[str, ...], found: Leaves) -> No
         if keyed := items(name, one):
             for step, item in keyed.items():
                 _add_leaves(item, (*path, step), found)
-        elif isinstance(one, dict) and path not in UNOWNED:
+        elif isinstance(one, dict) and path not in UNOWNED and path != SELECTOR:
             _add_leaves(one, path, found)
         elif path not in UNOWNED:
             found[path] = one
@@ -780,7 +807,7 @@ def merge(into: dict[str, Any], what: dict[str, Any]) -> None:
                 merge(known.setdefault(step, {}), item)
             # What is said comes first, in its order.
             into[name] = [known[step] for step in {**said, **known}]
-        elif isinstance(one, dict) and isinstance(into.get(name), dict):
+        elif isinstance(one, dict) and isinstance(into.get(name), dict) and name != SELECTOR[-1]:
             merge(into[name], one)
         else:
             into[name] = one

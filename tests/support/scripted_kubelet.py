@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from sandbox_server.engines.kubernetes import pods
 from sandbox_server.engines.local import entered
 
 CHANNEL_CLOSE = b"\xff"
@@ -43,13 +44,15 @@ class Kubelet:
         self.commands: list[list[str]] = []
         self.before_start = lambda: None
 
-    async def exec(self, request: web.Request, pod: dict[str, Any], env: dict[str, str]) -> web.StreamResponse:
-        """Runs the command of a request in a pod."""
+    async def exec(
+        self, request: web.Request, pod: dict[str, Any], env: dict[str, str], disk: str
+    ) -> web.StreamResponse:
+        """Runs the command of a request in a pod. `disk`: the uid of the claim that is its home; empty if it has none."""
         if self.refusal:
             return web.json_response({"kind": "Status", "code": self.refusal}, status=self.refusal)
         words = request.query.getall("command")
         self.commands.append(words)
-        assert request.query["container"] == "sandbox"
+        assert request.query["container"] in [one["name"] for one in pod["spec"]["containers"]]
         socket = web.WebSocketResponse(protocols=self.protocols)
         await socket.prepare(request)
         await socket.send_bytes(b"\1")
@@ -60,7 +63,9 @@ class Kubelet:
         elif not self.shell:
             await self._status(socket, failed(NO_SHELL))
         else:
-            await self._run(socket, words, folder, env)
+            home = self.disk(disk) if disk else folder / "home"
+            home.mkdir(parents=True, exist_ok=True)
+            await self._run(socket, words, folder, home, env)
         return socket
 
     def container(self, pod: dict[str, Any]) -> Path | None:
@@ -72,6 +77,10 @@ class Kubelet:
         made.mkdir(parents=True, exist_ok=True)
         return made
 
+    def disk(self, claim: str) -> Path:
+        """The home on the disk of the claim with that uid."""
+        return self.folder / "disks" / claim
+
     def kill(self, folder: Path | None) -> None:
         """Kills every process of a container that has ended."""
         if folder is not None and self.commands:
@@ -82,9 +91,11 @@ class Kubelet:
         for folder in (self.folder / "containers").glob("*"):
             self.kill(folder)
 
-    async def _run(self, socket: web.WebSocketResponse, words: list[str], folder: Path, env: dict[str, str]) -> None:
-        home = folder / "home"
-        home.mkdir(exist_ok=True)
+    async def _run(
+        self, socket: web.WebSocketResponse, words: list[str], folder: Path, home: Path, env: dict[str, str]
+    ) -> None:
+        # No file system of its own: the path of the home is another.
+        words = [str(home) if word == pods.HOME else word for word in words]
         own = {"PATH": os.environ["PATH"], "HOME": str(home), "SANDBOX_ACCESS": str(folder / "access")}
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(

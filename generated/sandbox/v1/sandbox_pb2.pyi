@@ -299,6 +299,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Of CONDITION_TYPE_RESOURCES_APPLIED: the node can never give that much. The message has the kubelet's words. Ask for
     less, or Stop and Start to move the sandbox to a larger node.
     """
+    REASON_HOME_NOT_MOVED: _Reason.ValueType  # 48
+    """Beside PHASE_ERROR: the files of a sandbox that a former system ran as a Deployment cannot be copied from its pod, or go on
+    changing while they are. Its pod stays as it is, and the copy is tried again; the message says what prevents it.
+    """
     REASON_DISK_NOT_MEASURED: _Reason.ValueType  # 50
     """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
     without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
@@ -318,6 +322,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_GIVEN_BACK: _Reason.ValueType  # 56
     """The sandbox was adopted from a former system, and its objects and its disk are that system's again, as they were. With
     PHASE_TERMINATED.
+    """
+    REASON_HOME_MOVING: _Reason.ValueType  # 57
+    """The files of a sandbox that a former system ran as a Deployment are being copied from its pod to the disk, or its pod is
+    about to be replaced by the sandbox's. No error: it takes the longer, the more files there are.
     """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
@@ -460,6 +468,10 @@ REASON_RESIZE_INFEASIBLE: Reason.ValueType  # 47
 """Of CONDITION_TYPE_RESOURCES_APPLIED: the node can never give that much. The message has the kubelet's words. Ask for
 less, or Stop and Start to move the sandbox to a larger node.
 """
+REASON_HOME_NOT_MOVED: Reason.ValueType  # 48
+"""Beside PHASE_ERROR: the files of a sandbox that a former system ran as a Deployment cannot be copied from its pod, or go on
+changing while they are. Its pod stays as it is, and the copy is tried again; the message says what prevents it.
+"""
 REASON_DISK_NOT_MEASURED: Reason.ValueType  # 50
 """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
 without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
@@ -479,6 +491,10 @@ before, or the storage refuses. The message says which. Delete the sandbox, and 
 REASON_GIVEN_BACK: Reason.ValueType  # 56
 """The sandbox was adopted from a former system, and its objects and its disk are that system's again, as they were. With
 PHASE_TERMINATED.
+"""
+REASON_HOME_MOVING: Reason.ValueType  # 57
+"""The files of a sandbox that a former system ran as a Deployment are being copied from its pod to the disk, or its pod is
+about to be replaced by the sandbox's. No error: it takes the longer, the more files there are.
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

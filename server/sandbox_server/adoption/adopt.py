@@ -19,7 +19,10 @@ from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.manager import made_host
 
-STATEFUL_SET = "StatefulSet"
+_ENDS_WITH_POD = (
+    "its files are in its pod alone, which ends when they have been copied to a disk: adopt it with --restart now, when its user "
+    "can do without it for a moment"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +55,28 @@ class Adoption:
 
     async def give_back(self, wanted: Wanted, found: Iterable[Former | Unfit]) -> list[Entry]:
         """Returns what becomes of each that was adopted. Raises `errors.Unavailable`."""
-        entries = [await self._give_back(wanted, one.name) for one in found if _is_stateful_set(one)]
+        entries = [
+            await self._give_back(wanted, kind, name) for name, kind in {one.name: one.kind for one in found}.items()
+        ]
         return [one for one in entries if one is not None]
 
     async def _adopt(self, wanted: Wanted, found: Former | Unfit) -> Entry:
         key = Key(wanted.namespace, found.name)
-        last = await self._last(key) if _is_stateful_set(found) else None
+        last = await self._last(key)
         if last is not None and last.status.phase is not Phase.TERMINATED:
-            return _known(last)
+            return _known(found.kind, last)
         if isinstance(found, Unfit):
             return Entry(kind=found.kind, name=found.name, outcome=Outcome.SKIPPED, why=found.why)
+        if found.adopted.pod and wanted.keeps_pods:
+            return Entry(kind=found.kind, name=found.name, outcome=Outcome.SKIPPED, why=_ENDS_WITH_POD)
         try:
             adoption.check_free(last, found)
             made = self._made(wanted, found, key, found.host)
             if not wanted.dry:
                 made = await self._write(wanted, found, made)
         except adoption.Refused as error:
-            return _entry(found.name, Outcome.SKIPPED, None, str(error))
-        return _entry(found.name, Outcome.ADOPTED, made, notes=found.notes)
+            return _entry(found.kind, found.name, Outcome.SKIPPED, None, str(error))
+        return _entry(found.kind, found.name, Outcome.ADOPTED, made, notes=found.notes)
 
     def _made(self, wanted: Wanted, found: Former, key: Key, host: str) -> Sandbox:
         """Returns the sandbox, with the addresses that it has, or else with those of a new one."""
@@ -99,12 +106,12 @@ class Adoption:
             # Another sandbox had the host once. The URLs are stored beside it, and stay.
             return await self._write(wanted, found, dataclasses.replace(made, host=made_host()))
 
-    async def _give_back(self, wanted: Wanted, name: str) -> Entry | None:
+    async def _give_back(self, wanted: Wanted, kind: str, name: str) -> Entry | None:
         last = await self._last(Key(wanted.namespace, name))
         if last is None or last.adopted is None or last.status.phase is Phase.TERMINATED:
             return None
         if last.adopted.given_back:
-            return _entry(name, Outcome.UNCHANGED, last, "it is being given back")
+            return _entry(kind, name, Outcome.UNCHANGED, last, "it is being given back")
 
         def write(reader: store.Reader) -> store.Write:
             found = reader.last(last.key)
@@ -116,30 +123,28 @@ class Adoption:
 
         try:
             if wanted.dry:
-                return _entry(name, Outcome.GIVEN_BACK, adoption.given_back(last))
-            return _entry(name, Outcome.GIVEN_BACK, (await self._store.write(write)).sandbox)
+                return _entry(kind, name, Outcome.GIVEN_BACK, adoption.given_back(last))
+            return _entry(kind, name, Outcome.GIVEN_BACK, (await self._store.write(write)).sandbox)
         except adoption.Refused as error:
-            return _entry(name, Outcome.SKIPPED, last, str(error))
+            return _entry(kind, name, Outcome.SKIPPED, last, str(error))
 
     async def _last(self, key: Key) -> Sandbox | None:
         last = await self._store.read(lambda reader: reader.last(key))
         return None if last is None else last.sandbox
 
 
-def _is_stateful_set(found: Former | Unfit) -> bool:
-    return isinstance(found, Former) or found.kind == STATEFUL_SET
-
-
-def _known(last: Sandbox) -> Entry:
+def _known(kind: str, last: Sandbox) -> Entry:
     """Returns the entry of a workload that is a sandbox already."""
     if last.adopted is None:
-        return _entry(last.id, Outcome.SKIPPED, last, "it is a sandbox of the service, which the service made")
+        return _entry(kind, last.id, Outcome.SKIPPED, last, "it is a sandbox of the service, which the service made")
     why = "it is being given back" if last.adopted.given_back else ""
-    return _entry(last.id, Outcome.UNCHANGED, last, why)
+    return _entry(kind, last.id, Outcome.UNCHANGED, last, why)
 
 
-def _entry(name: str, outcome: Outcome, sandbox: Sandbox | None, why: str = "", notes: tuple[str, ...] = ()) -> Entry:
-    entry = Entry(kind=STATEFUL_SET, name=name, outcome=outcome, why=why, notes=notes)
+def _entry(
+    kind: str, name: str, outcome: Outcome, sandbox: Sandbox | None, why: str = "", notes: tuple[str, ...] = ()
+) -> Entry:
+    entry = Entry(kind=kind, name=name, outcome=outcome, why=why, notes=notes)
     if sandbox is None:
         return entry
     return dataclasses.replace(

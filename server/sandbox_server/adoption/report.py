@@ -10,11 +10,12 @@ from sandbox_server.domain.adoption import Entry, Outcome
 
 NOW = (
     "The pods of what is adopted are made anew at once, by templates of the service: from then on --undo cannot give a "
-    "sandbox back."
+    "sandbox back. The files of a Deployment are first copied out of its pod to a disk, while it runs; its sandbox can be given back "
+    "until it has run, or stopped, with the copy. The Deployment is removed then."
 )
 AT_NEXT_START = (
     "The pods of what is adopted go on as they are. Until a sandbox is started, stopped or changed, which makes its pod anew, "
-    "--undo gives it back as it was; from then on it cannot."
+    "--undo gives it back as it was; from then on it cannot. Deployments are skipped."
 )
 DRY = "Nothing was changed."
 

@@ -29,10 +29,11 @@ class Outcome(enum.Enum):
 class Former:
     """What a former system made for one sandbox, as a sandbox of the service would have it.
 
-    `host`: the first label of the host of the application, if it can be that of a sandbox. `notes` say what will be no more
+    `kind`: StatefulSet or Deployment. `volume_uid` is empty if it has no disk yet. `host`: the first label of the host of the application, if it can be that of a sandbox. `notes` say what will be no more
     once the service makes the pod.
     """
 
+    kind: str
     name: str
     runs: bool
     spec: SandboxSpec
@@ -118,6 +119,8 @@ def check_free(former: Sandbox | None, found: Former) -> None:
 
 def given_back(before: Sandbox) -> Sandbox:
     """The sandbox ends, and everything is as before it was adopted. Raises `Refused` once it is too late."""
+    if before.adopted is not None and before.adopted.moved:
+        raise Refused("its Deployment has made way for it, since it has run: it stays with the service, or is deleted")
     if before.adopted is None or not before.awaits_takeover:
         raise Refused(
             "its template is the service's, since it was started, stopped or changed: it stays with the service, or is deleted"

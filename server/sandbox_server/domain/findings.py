@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sandbox_server.domain import disruption
 from sandbox_server.domain.observed import Fault, Pod
-from sandbox_server.domain.phase import Phase, Reason
+from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.situation import NAMESPACE_ENDS, Situation
 
 ACCEPTED = "accepted"
@@ -137,6 +137,26 @@ def volume_restoring(at: Situation) -> Finding | None:
     source = "a snapshot" if origin.snapshot_uid else "the disk"
     words = f"the disk is being made from {source} of {origin.sandbox.id}"
     return Finding(Reason.VOLUME_RESTORING, f"{words}: {at.restoring}" if at.restoring else words)
+
+
+def home_not_moved(at: Situation) -> Finding | None:
+    """The files of a former pod cannot be copied."""
+    failure = at.move.failure if at.move is not None else ""
+    return _if(failure != "", Reason.HOME_NOT_MOVED, failure)
+
+
+def home_moving(at: Situation) -> Finding | None:
+    """The files of a former pod are being copied, or that pod has not been let go yet although nothing else is waited for."""
+    move, stops = at.move, at.sandbox.desired is DesiredState.STOPPED
+    waits = move is not None and (stops or not move.copied)
+    return _if(waits, Reason.HOME_MOVING, move.message if move is not None else "")
+
+
+def home_released(at: Situation) -> Finding | None:
+    """The pod that has the files of a former pod is ready, and that pod has not been let go yet."""
+    return _if(
+        at.move is not None and at.pod_ready(), Reason.HOME_MOVING, at.move.message if at.move is not None else ""
+    )
 
 
 def volume_kept(at: Situation) -> Finding | None:

@@ -77,14 +77,17 @@ def decide(
         at = Situation.of(sandbox, observed, now, pace)
     rule, finding = rules.first(at)
     phase = _phase(rule, at)
+    settled = at.seen and action is None and phase is rules.SETTLED[sandbox.desired]
+    # What it has moved from goes in the pass after the one that records this.
+    recheck_at = now if settled and sandbox.moves else _recheck_at(at, waits=rule.phase is Relative.TOWARDS_RUNNING)
     return Decision(
         phase=phase,
         reason=finding.reason,
         message=finding.message,
         action=action,
-        settled=at.seen and action is None and phase is rules.SETTLED[sandbox.desired],
+        settled=settled,
         awaits_pod=sandbox.desired is DesiredState.RUNNING and action is None and at.pod_missing(),
-        recheck_at=_recheck_at(at, waits=rule.phase is Relative.TOWARDS_RUNNING),
+        recheck_at=recheck_at,
     )
 
 
@@ -132,10 +135,14 @@ def _action(at: Situation) -> Action | None:
         # It is made again when it is gone, with no replicas from the first.
         return None
     # A pod that the controller does not replace goes when its workload is scaled down; its successor is current.
-    replicas = 1 if runs and not at.volume_lost() and not at.rollout_stuck() else 0
+    # Nothing runs on a disk to which the files of a former pod are still being copied.
+    filled = at.move is None or at.move.copied
+    replicas = 1 if runs and filled and not at.volume_lost() and not at.rollout_stuck() else 0
     if not _stands(at, replicas) or (runs and at.volume_discarded()):
         return Apply(replicas)
     if at.volume_to_resize() or (replicas and at.pod_to_resize()):
+        return Apply(replicas)
+    if at.move is not None and at.move.due:
         return Apply(replicas)
     return RemoveWorkload() if not runs and at.unattended() else None
 

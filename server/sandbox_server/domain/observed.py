@@ -140,7 +140,8 @@ class Volume:
 
     `size` is what the disk has. `requested` is what its claim asks for; empty if it has whatever the sandbox asks for.
     `growth` is None while the cluster says nothing of it. `refused`: the cluster has lately refused to let the claim ask for
-    the size of the sandbox. `held_by`: the finalizers of others that keep it while it is being removed.
+    the size of the sandbox. `held_by`: the finalizers of others that keep it while it is being removed. `home`: what the engine
+    has noted there of a home that is moved to it.
     """
 
     owner: str
@@ -154,6 +155,7 @@ class Volume:
     growth: Growth | None = None
     refused: bool = False
     held_by: tuple[str, ...] = ()
+    home: str = ""
 
     @property
     def bound_and_kept(self) -> bool:
@@ -170,6 +172,20 @@ class Volume:
         return lacks and self.requested != "" and self.bound_and_kept and not self.refused
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The move of the files of a sandbox out of the pod of a former system.
+
+    `copied`: they are on the disk, so that the sandbox may start. `due`: the engine waits to be asked for the next step.
+    `failure` says why the last step failed; empty if it did not.
+    """
+
+    copied: bool
+    due: bool
+    message: str
+    failure: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """What the engine shows now.
@@ -180,7 +196,8 @@ class Observed:
 
     `disruption`: the last one of a pod of the sandbox, of the present pod or of one before it. `nearly_full`: whether the
     disk is, as it was last measured; None if that is not known. `restoring`: what is waited for before the disk can be made
-    from its origin, in words; empty if nothing is.
+    from its origin, in words; empty if nothing is. `move`: where the move of
+    the home out of a former pod stands; None if there is none, or it is done.
     """
 
     workload: Workload | None = None
@@ -192,6 +209,7 @@ class Observed:
     unobservable: Fault | None = None
     nearly_full: bool | None = None
     restoring: str = ""
+    move: Move | None = None
 
     def controller_due(self, pod_generation: int) -> bool:
         """Whether the controller of the workload has to act: it has not seen the workload as it is, or has left a pod that

@@ -39,6 +39,10 @@ class Pace:
     restart_recent: float = 60
     """For which the last end of a process is recent while the process that followed has not become ready. Longer than each
     of the kubelet's first three delays between restarts, 10, 20 and 40 s."""
+    home_look_every: float = 0.5
+    """Between two looks at whether the pod that receives the files of a former pod runs, or is gone."""
+    home_again: float = 30
+    """Until files that could not be copied from a former pod are copied again. A copy reads all of them, in a pod that works."""
     snapshot_look_every: float = 1
     """Between two looks at a snapshot that the storage takes or removes: no event tells of it, and it takes longer."""
     schedule_look_every: float = 1

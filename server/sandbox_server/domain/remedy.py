@@ -87,6 +87,11 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
     ),
     Reason.DISK_FULL_SOON: (CALLER, "files have to be removed, or the disk needs more room"),
     Reason.VOLUME_RESTORING: (WAIT, "the storage copies; that takes the longer, the more is on the disk"),
+    Reason.HOME_MOVING: (WAIT, "the files of its former pod are copied; that takes the longer, the more there are"),
+    Reason.HOME_NOT_MOVED: (
+        OPERATOR,
+        "its former pod has to run, and to leave its files alone for a while; `sandbox-server adopt --undo` gives it back",
+    ),
     Reason.RESTORE_FAILED: (
         CALLER,
         "the snapshot or the disk that it was to be made from is gone: delete the sandbox, and create it from another",

@@ -42,6 +42,13 @@ NAMESPACE = Rule("the namespace is being removed or gone", findings.namespace_en
 CONFLICT = Rule("an object of our name is not ours", findings.foreign_object, Phase.ERROR, Reason.NAME_CONFLICT)
 LOST = Rule("the volume is gone or replaced", findings.volume_lost, Phase.ERROR, Reason.VOLUME_LOST)
 REFUSED = Rule("the engine refused the last act", findings.refused, Phase.ERROR)
+NOT_MOVED = Rule(
+    "the files of a former pod cannot be copied", findings.home_not_moved, Phase.ERROR, Reason.HOME_NOT_MOVED
+)
+
+
+def _moving(phase: Phase | Relative) -> Rule:
+    return Rule("the files of a former pod being moved", findings.home_moving, phase, Reason.HOME_MOVING)
 
 
 def _unobservable_now(phase: Phase) -> Rule:
@@ -71,6 +78,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         NAMESPACE,
         CONFLICT,
         LOST,
+        Rule("pod ready, the former pod not let go", findings.home_released, TOWARDS_RUNNING, Reason.HOME_MOVING),
         Rule(
             "pod ready, volume being removed", findings.ready_on_doomed_volume, Phase.RUNNING, Reason.VOLUME_TERMINATING
         ),
@@ -80,6 +88,8 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         ),
         Rule("pod of this generation ready", findings.pod_ready, Phase.RUNNING, Reason.READY),
         REFUSED,
+        NOT_MOVED,
+        _moving(TOWARDS_RUNNING),
         Rule("the pod's node does not answer", findings.node_lost, Phase.ERROR, Reason.NODE_LOST),
         Rule("the pod cannot be made", findings.pod_impossible, Phase.ERROR),
         Rule("pod of this generation failing", findings.pod_failing, Phase.ERROR),
@@ -105,6 +115,8 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         CONFLICT,
         LOST,
         *_pod_ends(Phase.STOPPING),
+        NOT_MOVED,
+        _moving(Phase.STOPPING),
         Rule("no pod, and none will come", findings.workload_idle, Phase.STOPPED, Reason.POD_GONE),
         Rule("workload not scaled down", findings.workload_active, Phase.STOPPING, Reason.WORKLOAD_PENDING),
     ),

@@ -152,6 +152,9 @@ class Adopted:
     - `ingresses`: the names of further Ingresses, which stay as they are and go with the sandbox.
     - `keeps_pod`: the pod that was there stays until the first mutation that replaces it.
     - `given_back`: the objects are to be as they were before.
+    - `pod`, `incarnation`: of a Deployment, whose files have to be moved: its pod, and the incarnation of its container that has
+      them. `pod` is empty for a StatefulSet.
+    - `moved`: the sandbox has its files, and has settled with them: the Deployment goes.
     """
 
     uids: tuple[str, ...]
@@ -164,6 +167,9 @@ class Adopted:
     ingresses: tuple[str, ...] = ()
     keeps_pod: bool = False
     given_back: bool = False
+    pod: str = ""
+    incarnation: str = ""
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +220,13 @@ class Sandbox:
     @property
     def awaits_takeover(self) -> bool:
         """Whether everything still is as a former system made it, but for the marks of the service."""
-        return self.adopted is not None and self.adopted.keeps_pod and self.pod_generation == 1
+        waits = self.adopted is not None and self.adopted.keeps_pod and self.pod_generation == 1
+        return waits or self.moves
+
+    @property
+    def moves(self) -> bool:
+        """Whether its files are being moved out of the pod of a Deployment, which is there until they are."""
+        return self.adopted is not None and self.adopted.pod != "" and not self.adopted.moved
 
     @property
     def pod_generation(self) -> int:

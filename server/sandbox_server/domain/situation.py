@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sandbox_server.domain import disruption, ownership
-from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.observed import Disruption, Fault, Move, Observed, Pod, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
@@ -12,6 +12,9 @@ from sandbox_server.domain.sandbox import DisruptionStatus, Sandbox
 NAMESPACE_ENDS = (Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING)
 NAMESPACE_SYMPTOMS = (*NAMESPACE_ENDS, Reason.CLUSTER_FORBIDDEN)
 """Reasons of a refusal that are about the namespace, or that the removal of the service's Role with it would explain."""
+
+TAKES_LONG = (Reason.VOLUME_RESTORING, Reason.HOME_MOVING, Reason.HOME_NOT_MOVED)
+"""Reasons of a sandbox whose disk is being filled, for which no start deadline counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Situation:
     disruption: Disruption | None
     last_disruption: DisruptionStatus | None
     restoring: str
+    move: Move | None
 
     @classmethod
     def of(
@@ -72,6 +76,7 @@ class Situation:
             disruption=observed.disruption,
             last_disruption=disruption.last(sandbox, observed, now),
             restoring=observed.restoring,
+            move=observed.move,
         )
 
     @property
@@ -82,9 +87,9 @@ class Situation:
     @property
     def attempt_at(self) -> datetime:
         """When the present attempt to run began: now, if the sandbox was RUNNING when it was last reconciled, or its disk
-        was being made from another, which may take long."""
+        was being made from another or filled from a former pod, which may take long."""
         status = self.sandbox.status
-        begins = status.phase is Phase.RUNNING or status.reason is Reason.VOLUME_RESTORING
+        begins = status.phase is Phase.RUNNING or status.reason in TAKES_LONG
         return self.now if begins else self.sandbox.attempt_at
 
     @property

@@ -7,6 +7,7 @@ from sandbox_server.domain import check, disruption, lifecycle, ownership
 from sandbox_server.domain.observed import Growth, Observed, Pod, Volume
 from sandbox_server.domain.phase import ConditionType, DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Condition, Sandbox, VolumeStatus
+from sandbox_server.domain.situation import TAKES_LONG
 
 WORDS_MOST = 1024
 """Characters of the message of a condition."""
@@ -24,7 +25,7 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     before = sandbox.status
     pod = observed.pod if observed.pod is not None and ownership.owned(sandbox, observed.pod) else None
     volume = observed.volume if observed.volume is not None and ownership.is_disk(sandbox, observed.volume) else None
-    restored = before.reason is Reason.VOLUME_RESTORING and decision.reason is not Reason.VOLUME_RESTORING
+    restored = before.reason in TAKES_LONG and decision.reason not in TAKES_LONG
     fell = before.phase is Phase.RUNNING and decision.phase is not Phase.RUNNING
     after = replace(
         lifecycle.with_decision(before, decision, now),
@@ -42,9 +43,15 @@ def record(sandbox: Sandbox, observed: Observed, decision: lifecycle.Decision, n
     disrupted_pod = sandbox.disrupted_pod
     if newly_disrupted and observed.disruption is not None:
         disrupted_pod = observed.disruption.pod
+    adopted, applied = sandbox.adopted, sandbox.applied_generation
+    if adopted is not None and sandbox.moves and decision.settled and sandbox.desired is not DesiredState.DELETED:
+        # The former pod is of no use any more: the objects are applied as those of other sandboxes, and it goes.
+        adopted, applied = replace(adopted, moved=True), 0
     return replace(
         sandbox,
         status=after,
+        adopted=adopted,
+        applied_generation=applied,
         attempt_at=now if fell or restored else sandbox.attempt_at,
         volume_uid=_volume_uid(sandbox, volume),
         filled_generation=sandbox.filled_generation or (sandbox.generation if decision.phase is Phase.RUNNING else 0),

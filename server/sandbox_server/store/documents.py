@@ -23,7 +23,7 @@ from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Adopted, ObjectNames, Origin, Sandbox, Status, Template
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 
-VERSION = 9
+VERSION = 10
 """Of the documents that this release writes: the next one with each member that is added. Documents of version 1 say none.
 They have a sequence, which is the row's, and in the first release also the parts."""
 PARTS = ("spec", "env_names")

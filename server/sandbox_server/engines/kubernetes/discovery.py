@@ -1,20 +1,20 @@
 """Finds what a former system made in a namespace, without changing anything."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from sandbox_server.domain.adoption import Former, Unfit
 from sandbox_server.domain.pace import Pace
-from sandbox_server.engines.kubernetes import client, inspection, reading
+from sandbox_server.engines.kubernetes import client, inspection, reading, reading_deployments
+from sandbox_server.engines.kubernetes.objects import OBJECT, Object
 from sandbox_server.engines.kubernetes.patch import Manifest
 from sandbox_server.engines.kubernetes.reading_pods import Unread
 from sandbox_server.engines.kubernetes.resources import Kind
 from sandbox_server.settings import Defaults, Kubernetes
 
 PAGE_SIZE = "200"
-_NO_DISK = "it has no disk: its files are in its pod alone, and would be lost with it. Copy them out first"
 
 
 async def discover(
@@ -33,28 +33,37 @@ async def find(
     Raises what `Client.call` raises.
     """
     chosen = {"labelSelector": ",".join(filter(None, (reading.LABEL, selector)))}
-    workloads = await _list(api, client.path(Kind.STATEFUL_SET, namespace), chosen)
-    deployments = await _list(api, client.path(Kind.DEPLOYMENT, namespace), chosen)
+    workloads = await _workloads(api, Kind.STATEFUL_SET, namespace, chosen)
+    deployments = await _workloads(api, Kind.DEPLOYMENT, namespace, chosen)
     around = reading.Around(
         await _list(api, client.path(Kind.SERVICE, namespace), {}),
         await _list(api, client.path(Kind.INGRESS, namespace), {}),
         {one["metadata"]["name"]: one for one in await _list(api, client.path(Kind.CLAIM, namespace), {})},
     )
-    return [*_read(workloads, around, project, defaults), *map(_deployment, deployments)]
+    read = [_read(reading.read, one, around, project, defaults) for one in workloads]
+    if deployments:
+        owned = reading_deployments.Owned(
+            await _objects(api, client.path(Kind.REPLICA_SET, namespace)),
+            await _objects(api, client.path(Kind.POD, namespace)),
+        )
+        read += [_read(reading_deployments.read, one, around, owned, project, defaults) for one in deployments]
+    return read
 
 
-def _read(
-    workloads: Sequence[Manifest], around: reading.Around, project: str, defaults: Defaults
-) -> Iterator[Former | Unfit]:
-    for one in workloads:
-        try:
-            yield reading.read(one, around, project, defaults)
-        except Unread as error:
-            yield Unfit(Kind.STATEFUL_SET.title, one["metadata"]["name"], str(error))
+def _read(reader: Callable[..., Former], workload: Manifest, *around: object) -> Former | Unfit:
+    try:
+        return reader(workload, *around)
+    except Unread as error:
+        return Unfit(workload["kind"], workload["metadata"]["name"], str(error))
 
 
-def _deployment(found: Manifest) -> Unfit:
-    return Unfit(Kind.DEPLOYMENT.title, found["metadata"]["name"], _NO_DISK)
+async def _workloads(api: client.Client, kind: Kind, namespace: str, chosen: dict[str, str]) -> list[Manifest]:
+    """Returns workloads with their kind, which the items of a list do not say."""
+    return [one | {"kind": kind.title} for one in await _list(api, client.path(kind, namespace), chosen)]
+
+
+async def _objects(api: client.Client, path: str) -> list[Object]:
+    return [OBJECT.decode(msgspec.json.encode(one)) for one in await _list(api, path, {})]
 
 
 async def _list(api: client.Client, path: str, parameters: dict[str, str]) -> list[Manifest]:

@@ -28,6 +28,7 @@ from sandbox_server.engines.kubernetes import (
     leftovers,
     logs,
     manifests,
+    move_steps,
     observe,
     patch,
     preflight,
@@ -37,6 +38,7 @@ from sandbox_server.engines.kubernetes import (
     takeover,
     writer,
 )
+from sandbox_server.engines.kubernetes.moving import Moves
 from sandbox_server.engines.kubernetes.snapshots import Snapshots
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Kubernetes
@@ -53,6 +55,7 @@ class KubernetesEngine:
         self._api = client.Client(settings, pace)
         self._grants = grants.Grants(self._api, pace)
         self._snapshots = Snapshots(self._api, settings.snapshot_class)
+        self._moves = Moves(self._api, settings, pace)
         self._views: dict[str, View] = {}
         # One for each view, which runs its informers. Those of `_ending` have been cancelled.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -88,6 +91,7 @@ class KubernetesEngine:
         """Stops observing."""
         self.follow(())
         await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._moves.close()
         self._contests.close()
         await self._api.close()
 
@@ -137,7 +141,7 @@ class KubernetesEngine:
         view = self._view(sandbox.namespace)
         observed = view.observe(sandbox, self._contests.fault(sandbox))
         pod = observed.pod and resize.shown(sandbox, observed.pod, view, self._settings)
-        return dataclasses.replace(observed, pod=pod)
+        return dataclasses.replace(observed, pod=pod, move=self._moves.shown(sandbox, observed))
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
         """Applies the claim, unless the sandbox has its disk, the Service, the Secret, and the StatefulSet last. A disk that
@@ -170,6 +174,11 @@ class KubernetesEngine:
         await resize.resize(write)
         if sandbox.awaits_takeover:
             await takeover.mark_pod(self._api, sandbox, write.fence)
+        else:
+            await move_steps.remove_former(write)
+        self._moves.go_on(
+            sandbox, view, write.fence, self._moves.shown(sandbox, view.observe(sandbox, None)), self._changed
+        )
         write.done()
         return observe.revision(observe.workload(written) for written in (service, *later))
 
@@ -214,6 +223,7 @@ class KubernetesEngine:
         view = self._view(sandbox.namespace)
         if view.namespace.ends:
             return
+        await self._moves.end(sandbox.key)
         write = self._begin(sandbox, None)
         try:
             if sandbox.adopted is not None and sandbox.adopted.given_back:

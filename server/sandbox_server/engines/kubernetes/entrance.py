@@ -62,14 +62,27 @@ async def enter(
     A call names a pod, and not an incarnation: whichever runs is entered. So the pod is read once the program has started,
     and before anything is written to it.
     """
-    where = (sandbox.namespace, resources.pod_name(sandbox), pods.container(sandbox))
-    async with contextlib.AsyncExitStack() as opened:
-        with rights.granted(sandbox.namespace, "get and create pods/exec"):
-            stream = await opened.enter_async_context(streams.enter(api, *where, (*_SIGNALS, *program)))
-        await _started(stream, within)
+    reference = Reference(Kind.POD, sandbox.namespace, resources.pod_name(sandbox))
+    async with started(api, reference, pods.container(sandbox), program, within) as stream:
         pod = await read_pod(api, sandbox)
         if pod is None or not incarnation or pod.incarnation != incarnation:
             raise engines.Unreachable("the process of the sandbox has ended")
+        yield stream
+
+
+@contextlib.asynccontextmanager
+async def started(
+    api: client.Client, pod: Reference, container: str, program: Sequence[str], within: float
+) -> AsyncIterator[streams.Stream]:
+    """Runs a program in a container of a pod, whichever incarnation runs. Yields once it has started.
+
+    Raises `engines.NotGranted`, `engines.Unsupported` and `engines.Unreachable`.
+    """
+    async with contextlib.AsyncExitStack() as opened:
+        with rights.granted(pod.namespace, "get and create pods/exec"):
+            entered = streams.enter(api, pod.namespace, pod.name, container, (*_SIGNALS, *program))
+            stream = await opened.enter_async_context(entered)
+        await _started(stream, within)
         yield stream
 
 

@@ -7,13 +7,19 @@ from sandbox_server.engines.kubernetes import pods
 from sandbox_server.engines.kubernetes.patch import Manifest
 from sandbox_server.engines.kubernetes.resources import Resource
 
+_CHOSEN_BY = ("app", "cloud.sealos.io/app-deploy-manager")
+
 
 def keep_workload(made: Resource, adopted: Adopted) -> None:
     """Gives the StatefulSet the fields that can never change, and its pods the labels by which it selects them."""
     spec = made.manifest["spec"]
     spec |= json.loads(adopted.workload)
     metadata = spec["template"]["metadata"]
-    metadata["labels"] = metadata["labels"] | adopted.selector
+    labels = metadata["labels"]
+    if adopted.pod:
+        # The Service chooses the former pod by these until that has been let go.
+        labels = {name: value for name, value in labels.items() if name not in _CHOSEN_BY}
+    metadata["labels"] = labels | adopted.selector
     metadata["annotations"] = metadata["annotations"] | {pods.NAMED: adopted.container}
 
 

@@ -130,6 +130,7 @@ def volume(found: Object) -> Volume:
         # controller/volume/persistentvolume/pv_controller.go, when the bound volume is removed
         lost=found.status.phase == "Lost",
         held_by=_held_by(found),
+        home=meta.annotations.get(manifests.HOME, ""),
     )
 
 

@@ -8,7 +8,7 @@ backends, and by the label with the name of the workload.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sandbox_server.domain import check
@@ -56,11 +56,25 @@ def read(workload: Manifest, around: Around, project: str, defaults: Defaults) -
 
     Raises `Unread` for one that the service could not run as it is.
     """
+    spec = workload["spec"]
+    check_workload(workload)
+    container = reading_pods.container(spec["template"])
+    claim = _claim(workload["metadata"]["name"], spec, container, around)
+    found = former(workload, around, project, defaults, _storage(claim))
+    adopted = replace(
+        found.adopted,
+        workload=json.dumps({one: spec[one] for one in _FIXED if one in spec}),
+        selector=spec["selector"]["matchLabels"],
+    )
+    folder = reading_pods.mount(container).get("subPath") or ""
+    return replace(found, adopted=adopted, volume_uid=claim["metadata"]["uid"], home_folder=folder)
+
+
+def former(workload: Manifest, around: Around, project: str, defaults: Defaults, storage: Storage) -> Former:
+    """Returns what was made for a workload, but for its disk and what of it can never change. Raises as `read`."""
     name, spec = workload["metadata"]["name"], workload["spec"]
-    _check_workload(workload)
     template = spec["template"]
     container = reading_pods.container(template)
-    claim = _claim(name, spec, container, around)
     env = reading_pods.environment(container)
     service = _service(workload, around)
     routes = [*_routes(name, service, around)]
@@ -74,7 +88,7 @@ def read(workload: Manifest, around: Around, project: str, defaults: Defaults) -
             args=reading_pods.words(container, "args", env),
             ports=ports,
             resources=reading_pods.resources(container, defaults),
-            storage=_storage(claim),
+            storage=storage,
             runtime_class=template["spec"].get("runtimeClassName") or "",
             grace_period_seconds=min(
                 template["spec"].get("terminationGracePeriodSeconds") or defaults.grace_period, check.GRACE_PERIOD_MOST
@@ -88,6 +102,7 @@ def read(workload: Manifest, around: Around, project: str, defaults: Defaults) -
     found = [one for one in (workload, service, *(one.manifest for one in routes)) if one is not None]
     used = [one.manifest for one in (application, terminal) if one is not None]
     return Former(
+        kind=workload["kind"],
         name=name,
         runs=spec.get("replicas", 1) > 0,
         spec=made,
@@ -96,22 +111,22 @@ def read(workload: Manifest, around: Around, project: str, defaults: Defaults) -
         addresses=_addresses(workload, objects, service, application, terminal),
         adopted=Adopted(
             uids=tuple(one["metadata"]["uid"] for one in found),
-            workload=json.dumps({one: spec[one] for one in _FIXED if one in spec}),
-            selector=spec["selector"]["matchLabels"],
+            workload="{}",
+            selector={},
             container=container["name"],
             headless=service is None or service["spec"].get("clusterIP") == "None",
             app_ingress=_kept(application),
             ttyd_ingress=_kept(terminal),
             ingresses=tuple(one.manifest["metadata"]["name"] for one in routes if one.manifest not in used),
         ),
-        volume_uid=claim["metadata"]["uid"],
+        volume_uid="",
         host=found_host[0] if application and (found_host := _HOST.match(application.host)) else "",
-        home_folder=reading_pods.mount(container).get("subPath") or "",
         notes=tuple(reading_pods.notes(template, container)),
     )
 
 
-def _check_workload(workload: Manifest) -> None:
+def check_workload(workload: Manifest) -> None:
+    """Raises `Unread` for a workload that cannot be a sandbox."""
     metadata, spec = workload["metadata"], workload["spec"]
     if owner := (metadata.get("annotations") or {}).get(manifests.UID):
         raise Unread(f"it belongs to the sandbox with the uid {owner}, which is not in the database: restore that")

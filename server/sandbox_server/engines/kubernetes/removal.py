@@ -14,7 +14,16 @@ from sandbox_server import engines
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, clones, environments, manifests, observe, resources, writer
+from sandbox_server.engines.kubernetes import (
+    client,
+    clones,
+    environments,
+    manifests,
+    move_steps,
+    observe,
+    resources,
+    writer,
+)
 from sandbox_server.engines.kubernetes.objects import Known
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 from sandbox_server.engines.kubernetes.view import View
@@ -30,6 +39,10 @@ async def remove(write: Writer) -> None:
         await _remove_claim(write, names.claim)
     secrets = environments.listed(write.view, write.sandbox)
     adopted = write.sandbox.adopted
+    if adopted is not None and adopted.pod:
+        await move_steps.remove_receiver(write.api, write.sandbox, write.fence)
+        if not (write.sandbox.keep_volume and write.sandbox.moves):
+            await move_steps.remove_former(write)
     further = adopted.ingresses if adopted is not None else ()
     others = [Reference(Kind.INGRESS, write.sandbox.namespace, one) for one in further]
     for reference in (*secrets, *others, names.service, names.app_ingress, names.ttyd_ingress):

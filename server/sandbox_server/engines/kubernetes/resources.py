@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     INGRESS = "Ingress", "networking.k8s.io/v1", "ingresses"
     STATEFUL_SET = "StatefulSet", "apps/v1", "statefulsets"
     DEPLOYMENT = "Deployment", "apps/v1", "deployments"
+    REPLICA_SET = "ReplicaSet", "apps/v1", "replicasets"
     POD = "Pod", "v1", "pods"
     EVENT = "Event", "v1", "events"
     SNAPSHOT = "VolumeSnapshot", "snapshot.storage.k8s.io/v1", "volumesnapshots"

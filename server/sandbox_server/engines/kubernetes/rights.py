@@ -41,8 +41,9 @@ RESIZE: Mapping[str, tuple[str, ...]] = {"pods/resize": ("patch",)}
 exactly these; an operator may leave them out."""
 
 ADOPTION: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("apps", "deployments"): ("list",),
-    ("", "pods"): ("get", "patch"),
+    ("apps", "deployments"): ("get", "list", "delete"),
+    ("apps", "replicasets"): ("list",),
+    ("", "pods"): ("get", "create", "patch", "delete"),
 }
 """The verbs, by group and resource, that the service needs besides to adopt what a former system made, and no more.
 `deploy/adoption.yaml` grants exactly these, for as long as the move lasts."""

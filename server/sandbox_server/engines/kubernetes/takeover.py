@@ -19,7 +19,7 @@ from sandbox_server import engines
 from sandbox_server.domain import ownership
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, environments, manifests, observe, resources
+from sandbox_server.engines.kubernetes import client, environments, manifests, observe, receiver, resources
 from sandbox_server.engines.kubernetes.objects import Known, Object
 from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
 from sandbox_server.engines.kubernetes.writer import Writer
@@ -71,7 +71,12 @@ async def give_back(write: Writer) -> None:
     names = resources.names(sandbox)
     pod = Reference(Kind.POD, sandbox.namespace, resources.pod_name(sandbox))
     secrets = environments.listed(write.view, sandbox)
-    for reference in (*secrets, names.app_ingress, names.ttyd_ingress, names.service, pod, names.stateful_set):
+    made = [pod, names.stateful_set]
+    if sandbox.adopted is not None and sandbox.adopted.pod:
+        made = [receiver.reference(sandbox)]
+        if await write.scale_down():
+            made += [names.claim, names.stateful_set]
+    for reference in (*secrets, names.app_ingress, names.ttyd_ingress, names.service, *made):
         found = await write.api.find(reference, whole=True)
         if found is None or found.metadata.annotations.get(manifests.UID) != sandbox.uid:
             continue
