@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from sandbox_server.domain import lifecycle, mutations, rules, status
-from sandbox_server.domain.observed import Disruption, Fault, Observed, Pod, Volume, Workload
+from sandbox_server.domain.observed import Disruption, Fault, Move, Observed, Pod, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Adopted, DisruptionStatus, Key, Origin, Sandbox
@@ -262,6 +262,13 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     everything += [
         (dataclasses.replace(one, origin=origin), Observed(workload=workload(), volume=volume(uid="", bound=False)))
         for one in sandboxes()
+    ]
+    moves = [Move(copied, False, "words", failure) for copied in (False, True) for failure in ("", "words")]
+    everything += [
+        (one, Observed(workload=workload(replicas=0), pod=ready, volume=volume(), move=move))
+        for one in sandboxes()
+        for ready in (None, pod())
+        for move in moves
     ]
     ends = [Disruption(f"pod-{one.name}", one, "words") for one in Reason if one.is_disruption]
     gone = samples.status(last_disruption=DisruptionStatus(Reason.EVICTED, "words", NOW, 2))
