@@ -24,6 +24,7 @@ from sandbox_client.errors import (
     TimedOut,
     Unauthenticated,
     Unavailable,
+    VerificationFailed,
 )
 from sandbox_client.filing import Files
 from sandbox_client.logs import LogEnded, LogGap, LogLines
@@ -68,4 +69,5 @@ __all__ = [
     "TimedOut",
     "Unauthenticated",
     "Unavailable",
+    "VerificationFailed",
 ]

@@ -91,6 +91,7 @@ class AsyncClient(aio_access.AsyncAccess):
     volume_usage = _method(volumes.volume_usage)
     create_snapshot = _method(snapshots.create_snapshot)
     get_snapshot = _method(snapshots.get_snapshot)
+    verify_snapshot = _method(snapshots.verify_snapshot)
     delete_snapshot = _method(snapshots.delete_snapshot)
     snapshots_page = _method(snapshots.snapshots_page)
     clone = _method(snapshots.clone)
@@ -206,6 +207,20 @@ class AsyncClient(aio_access.AsyncAccess):
         Raises `SnapshotFailed` if the snapshot can no longer reach that state, and `TimedOut` after `timeout` seconds.
         """
         wait = snapshots.Wait(state, timeout)
+        while True:
+            found = await self.get_snapshot(snapshot, namespace=namespace)
+            if wait.over(found):
+                return found
+            await asyncio.sleep(wait.pause())
+
+    async def wait_for_verification(
+        self, snapshot: NamedSnapshot, *, namespace: str = "", timeout: float | None = None
+    ) -> snapshot_pb2.Snapshot:
+        """Waits until the verification of a snapshot has passed, and returns the snapshot. It asks again and again.
+
+        Raises `VerificationFailed` if it has not passed, and `TimedOut` after `timeout` seconds.
+        """
+        wait = snapshots.Verified(timeout)
         while True:
             found = await self.get_snapshot(snapshot, namespace=namespace)
             if wait.over(found):

@@ -99,6 +99,17 @@ class SnapshotFailed(Exception):
         self.snapshot = snapshot
 
 
+class VerificationFailed(SnapshotFailed):
+    """The verification that was waited for has failed, or there is none. `snapshot.verification` says why."""
+
+    def __init__(self, snapshot: snapshot_pb2.Snapshot) -> None:
+        super().__init__(snapshot)
+        last = snapshot.verification
+        reason = words.short(snapshot_pb2.SnapshotReason, last.reason)
+        why = f"{reason}: {last.message}" if last.state else "it was never verified"
+        self.args = (f"{snapshot.snapshot_id}: {why}",)
+
+
 _TYPES: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,

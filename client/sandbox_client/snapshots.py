@@ -86,6 +86,25 @@ def delete_snapshot(
     return calls.Call("DeleteSnapshot", request, "snapshot", timeout)
 
 
+def verify_snapshot(
+    snapshot: NamedSnapshot, *, namespace: str = "", request_id: str = "", timeout: float | None = None
+) -> calls.Call[snapshot_pb2.Snapshot]:
+    """Restores a snapshot into a scratch disk, and counts and hashes what is on it. `verification` of the snapshot has the result.
+
+    >>> made = client.create("demo", command=["sleep", "1000"])
+    >>> running = client.wait_until(made, "RUNNING")
+    >>> snapshot = client.wait_for_snapshot(client.create_snapshot(made))
+    >>> verified = client.wait_for_verification(client.verify_snapshot(snapshot))
+    >>> len(verified.verification.sha256)
+    64
+    """
+    snapshot_id, namespace = target(snapshot, namespace)
+    request = snapshot_pb2.VerifySnapshotRequest(
+        request_id=request_id or str(uuid.uuid4()), snapshot_id=snapshot_id, namespace=namespace
+    )
+    return calls.Call("VerifySnapshot", request, "snapshot", timeout)
+
+
 def snapshots_page(
     sandbox_id: str = "",
     *,
@@ -148,13 +167,31 @@ def clone(
     return calls.Call("CloneSandbox", request, "sandbox", timeout)
 
 
-class Wait:
+class _Looks:
+    """Looks at a snapshot again and again, with longer and longer pauses."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = retry.end_after(timeout)
+        self._pause = PAUSE
+
+    def in_time(self, message: str) -> None:
+        """Raises `errors.TimedOut` with a message if the time is over."""
+        if retry.seconds_until(self._end) == 0:
+            raise errors.TimedOut(message, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def pause(self) -> float:
+        """Returns the seconds until the next look."""
+        seconds, self._pause = self._pause, min(self._pause * 2, PAUSE_MOST)
+        left = retry.seconds_until(self._end)
+        return seconds if left is None else min(seconds, left)
+
+
+class Wait(_Looks):
     """A wait for a state of a snapshot."""
 
     def __init__(self, wanted: str | int, timeout: float | None) -> None:
+        super().__init__(timeout)
         self._wanted = state(wanted)
-        self._end = retry.end_after(timeout)
-        self._pause = PAUSE
 
     def over(self, snapshot: snapshot_pb2.Snapshot) -> bool:
         """Whether a snapshot has the state. Raises `errors.SnapshotFailed` if it will not have it, and `errors.TimedOut`."""
@@ -165,17 +202,24 @@ class Wait:
         ended = snapshot.state > snapshot_pb2.SNAPSHOT_STATE_READY and not going
         if ended or snapshot.state == snapshot_pb2.SNAPSHOT_STATE_DELETED:
             raise errors.SnapshotFailed(snapshot)
-        if retry.seconds_until(self._end) == 0:
-            wanted = words.short(snapshot_pb2.SnapshotState, self._wanted)
-            message = f"{snapshot.snapshot_id} is not {wanted} within the time: {described(snapshot)}"
-            raise errors.TimedOut(message, grpc.StatusCode.DEADLINE_EXCEEDED)
+        wanted = words.short(snapshot_pb2.SnapshotState, self._wanted)
+        self.in_time(f"{snapshot.snapshot_id} is not {wanted} within the time: {described(snapshot)}")
         return False
 
-    def pause(self) -> float:
-        """Returns the seconds until the next look."""
-        seconds, self._pause = self._pause, min(self._pause * 2, PAUSE_MOST)
-        left = retry.seconds_until(self._end)
-        return seconds if left is None else min(seconds, left)
+
+class Verified(_Looks):
+    """A wait for the end of the verification of a snapshot."""
+
+    def over(self, snapshot: snapshot_pb2.Snapshot) -> bool:
+        """Whether it has passed. Raises `errors.VerificationFailed` if it has not, or there is none, and `errors.TimedOut`."""
+        last = snapshot.verification
+        if last.state == snapshot_pb2.VERIFICATION_STATE_PASSED:
+            return True
+        if last.state != snapshot_pb2.VERIFICATION_STATE_RUNNING:
+            raise errors.VerificationFailed(snapshot)
+        reason = words.short(snapshot_pb2.SnapshotReason, last.reason)
+        self.in_time(f"{snapshot.snapshot_id} is not verified within the time: it is {reason}: {last.message}")
+        return False
 
 
 def described(snapshot: snapshot_pb2.Snapshot) -> str:

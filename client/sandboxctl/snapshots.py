@@ -27,6 +27,11 @@ _COLUMNS: dict[str, Callable[[snapshot_pb2.Snapshot], answers.Cell]] = {
     "CONSISTENCY": lambda one: words.short(snapshot_pb2.Consistency, one.consistency),
     "SIZE": lambda one: one.size or "-",
     "AGE": lambda one: answers.age(one.create_time),
+    "VERIFIED": lambda one: (
+        words.short(snapshot_pb2.VerificationState, one.verification.state).lower()
+        if one.HasField("verification")
+        else "-"
+    ),
     "OUTLIVES": lambda one: "yes" if one.outlives_sandbox else "no",
     "UID": lambda one: one.uid,
     "MESSAGE": lambda one: show.printable(one.message),
@@ -98,6 +103,14 @@ def get(snapshot_id: Id) -> None:
 
 
 @app.command()
+def verify(snapshot_id: Id, wait: Wait = False, timeout: Timeout = 4 * 3600) -> None:
+    """Restore a snapshot into a scratch disk, and count and hash what is on it."""
+    namespace, name = targets.named(snapshot_id)
+    begun = chosen.client.verify_snapshot(name, namespace=namespace)
+    _shown(chosen.client.wait_for_verification(begun, timeout=timeout) if wait else begun)
+
+
+@app.command()
 def delete(
     snapshot_id: Id,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
@@ -151,7 +164,19 @@ def _shown(one: snapshot_pb2.Snapshot) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for heading, cell in _COLUMNS.items():
         table.add_row(heading.lower(), cell(one))
+    if one.HasField("verification"):
+        for heading, text in _verification(one.verification).items():
+            table.add_row(heading, text)
     show.out.print(table)
+
+
+def _verification(last: snapshot_pb2.Verification) -> dict[str, str]:
+    """Returns what there is to say of a verification besides its state."""
+    said = {"verification": f"{words.short(snapshot_pb2.SnapshotReason, last.reason)}: {show.printable(last.message)}"}
+    if last.sha256:
+        said["contents"] = f"{last.files} files, {last.folders} folders, {last.links} links, {last.bytes} bytes"
+        said["sha256"] = last.sha256
+    return said
 
 
 def _rows(found: list[snapshot_pb2.Snapshot]) -> None:

@@ -149,7 +149,7 @@ async def service(
     engine = engine or _engine(settings, pace)
     namespaces = _leases(settings, event_store, event_feed, engine)
     reconciler = Reconciler(event_feed, event_store, engine, namespaces, settings.workers, pace)
-    keeper = Keeper(snapshots, event_feed, event_store, engine, namespaces, pace)
+    keeper = Keeper(snapshots, event_feed, event_store, engine, namespaces, pace, settings.verified_at_once)
     found = Sandboxes(event_feed, engine, pace)
     execs = Execs(event_store, found, engine, pace, settings.execs_per_tenant)
     streams = Streams(execs, pace)
@@ -212,7 +212,7 @@ async def service(
                 monitoring.served(
                     settings.metrics_listen,
                     metrics.Service(
-                        server.calls, event_feed, reconciler, namespaces, measuring, settings.usage_metrics
+                        server.calls, event_feed, reconciler, keeper, namespaces, measuring, settings.usage_metrics
                     ),
                     monitoring.Health(lambda: server.is_serving),
                 )

@@ -343,6 +343,7 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
         "consistency": [{"sandbox_id": "a", "consistency": one} for one in (3, -1, 2**31 - 1)],
         "labels[app]": [{"sandbox_id": "a", "labels": {"app": samples.CANARY}}],
     },
+    "VerifySnapshot": OF_SNAPSHOT | {"request_id": [{"snapshot_id": "a", "request_id": one} for one in ("x", "\n")]},
     "DeleteSnapshot": OF_SNAPSHOT | {"request_id": [{"snapshot_id": "a", "request_id": one} for one in ("x", "\n")]},
     "GetSnapshot": OF_SNAPSHOT,
     "ListSnapshots": MATCHES

@@ -68,6 +68,9 @@ SNAPSHOTS = [
     "local_copy_entry",
     "local_copy_labelled",
     "local_copy_made",
+    "verification_before_act",
+    "verification_after_act",
+    "local_scratch_counted",
     "local_disk_hidden",
     "local_disk_entry_removed",
 ]
@@ -244,7 +247,7 @@ async def test_killed_at_a_failpoint_the_service_keeps_its_promises(
 @pytest.mark.timeout(400)
 @pytest.mark.fault(106)
 @crashes(*SNAPSHOTS)
-async def test_killed_at_a_failpoint_the_service_takes_restores_clones_and_removes_each_disk_once(
+async def test_killed_at_a_failpoint_the_service_takes_restores_clones_verifies_and_removes_each_disk_once(
     make_service: Callable[..., Service], name: str
 ) -> None:
     service = make_service("--resync", "1")
@@ -275,9 +278,13 @@ async def test_killed_at_a_failpoint_the_service_takes_restores_clones_and_remov
                 (home(A) / f"folder-{number % 3}" / f"{number}").write_text(f"{number}")
             before = files(home(A))
             taken = await client.wait_for_snapshot(await once("create_snapshot", A), timeout=WITHIN)
+            await once("verify_snapshot", taken)
+            counted = (await client.wait_for_verification(taken, timeout=WITHIN)).verification
+            assert (counted.files, counted.folders, counted.sha256) == (20, 3, counted.expected_sha256)
             await once("clone", A, clone_id="crash-c")
             (home(A) / "later").write_text("later")
             await once("create", "demo", sandbox_id=B, snapshot_id=taken.snapshot_id, spec=SPEC)
+            await client.verify_snapshot(taken)
             await once("delete_snapshot", taken)
             for one in (B, "crash-c"):
                 await client.wait_until(one, "RUNNING", timeout=WITHIN)
@@ -290,7 +297,7 @@ async def test_killed_at_a_failpoint_the_service_takes_restores_clones_and_remov
         end_programs()
     assert killed.kills > 0
     data = service.sandboxes()[0].parents[2]
-    assert list(data.glob("snapshots/*/*")) == []
+    assert [*data.glob("snapshots/*/*"), *data.glob("verifications/*/*")] == []
     assert [one for one in data.glob("sandboxes/*/*/*") if one.name == "new" or one.name.startswith("going-")] == []
 
 

@@ -131,6 +131,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             "CloneSandbox": lambda name, ns: pb.CloneSandboxRequest(sandbox_id=name, namespace=ns),
             "CreateSnapshot": lambda name, ns: snapshot_pb2.CreateSnapshotRequest(sandbox_id=name, namespace=ns),
             "GetSnapshot": lambda name, ns: snapshot_pb2.GetSnapshotRequest(snapshot_id=name, namespace=ns),
+            "VerifySnapshot": lambda name, ns: snapshot_pb2.VerifySnapshotRequest(snapshot_id=name, namespace=ns),
             "DeleteSnapshot": lambda name, ns: snapshot_pb2.DeleteSnapshotRequest(snapshot_id=name, namespace=ns),
             "CreateSchedule": lambda name, ns: schedule_pb2.CreateScheduleRequest(
                 schedule_id=name, sandbox_id=name, namespace=ns, when="daily 02:00"

@@ -27,12 +27,13 @@ from sandbox_server.domain.event import Kind
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, ObjectNames, Sandbox
+from sandbox_server.domain.snapshot import Snapshot
 from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.domain.tenant import Tenant
 from sandbox_server.leases.sole import Sole
 from sandbox_server.rpc import render, servicer
 from sandbox_server.settings import Settings
-from sandbox_server.store import documents, schema
+from sandbox_server.store import documents, schema, snapshot_documents
 
 from tests.support import samples
 from tests.support.variants import some
@@ -251,13 +252,24 @@ async def test_names_of_objects_are_stored_and_stay(service: Service, monkeypatc
         assert other["sandbox"]["serviceName"] == "v"
 
 
-def test_members_of_documents_are_those_of_their_version() -> None:
-    _, components = msgspec.json.schema_components((documents.Document, documents.Spec), ref_template="{name}")
+@pytest.mark.parametrize(
+    ("stored", "kinds", "version"),
+    [
+        ("members.json", (documents.Document, documents.Spec), documents.VERSION),
+        ("snapshot_members.json", (snapshot_documents.Document,), snapshot_documents.VERSION),
+    ],
+)
+def test_members_of_documents_are_those_of_their_version(stored: str, kinds: tuple[Any, ...], version: int) -> None:
+    _, components = msgspec.json.schema_components(kinds, ref_template="{name}")
     members = sorted(f"{name}.{one}" for name, kind in components.items() for one in kind.get("properties", ()))
-    versions = json.loads((STORED / "members.json").read_text())
-    assert members == versions[str(documents.VERSION)]
+    versions = json.loads((STORED / stored).read_text())
+    assert members == versions[str(version)]
     for before, after in itertools.pairwise(sorted(versions, key=int)):
         assert set(versions[before]) < set(versions[after])
+
+
+def test_documents_have_every_field_of_a_snapshot() -> None:
+    assert {*snapshot_documents.Document.__struct_fields__} == {one.name for one in dataclasses.fields(Snapshot)}
 
 
 def test_documents_have_every_field_of_a_sandbox_and_its_spec() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
-from sandbox_server.domain.snapshot import Snapshot, Taken
+from sandbox_server.domain.snapshot import Scratch, Snapshot, Taken
 
 
 class BlindEngine:
@@ -82,4 +82,13 @@ class BlindEngine:
         raise NotImplementedError
 
     async def discard(self, snapshot: Snapshot) -> None:
+        raise NotImplementedError
+
+    async def verify(self, snapshot: Snapshot) -> None:
+        raise NotImplementedError
+
+    async def scratch(self, snapshot: Snapshot) -> Scratch:
+        raise NotImplementedError
+
+    async def clear(self, snapshot: Snapshot) -> None:
         raise NotImplementedError

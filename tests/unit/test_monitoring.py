@@ -41,7 +41,8 @@ class Parts:
         health = monitoring.Health(lambda: self.is_serving)
         usages = [(Key("default", "a"), Usage(1, 2, 3, 4))]
         measuring: Any = SimpleNamespace(outcomes={"": 5, "SANDBOX_NOT_REACHED": 6}, usages=lambda: usages)
-        service = metrics.Service(calls, feed, reconciler, namespaces, measuring, by_sandbox)
+        keeper: Any = SimpleNamespace(outcomes={("done", ""): 7, ("refused", "QUOTA_EXCEEDED"): 8}, verifying=1)
+        service = metrics.Service(calls, feed, reconciler, keeper, namespaces, measuring, by_sandbox)
         with monitoring.served(self.address, service, health):
             yield
 
@@ -72,6 +73,8 @@ async def test_the_service_is_live_while_its_event_loop_answers_and_ready_while_
         assert "sandbox_lease_renewals_failed_total 1.0" in text
         assert "sandbox_disks_nearly_full 2.0" in text
         assert 'sandbox_disk_measurements_total{reason=""} 5.0' in text
+        assert 'sandbox_snapshot_looks_total{outcome="refused",reason="QUOTA_EXCEEDED"} 8.0' in text
+        assert "sandbox_snapshots_verifying 1.0" in text
         assert 'sandbox_disk_measurements_total{reason="SANDBOX_NOT_REACHED"} 6.0' in text
         assert "sandbox_id" not in text
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sandbox.v1 import sandbox_pb2 as sandbox_dot_v1_dot_sandbox__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sandbox/v1/snapshot.proto\x12\nsandbox.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18sandbox/v1/sandbox.proto\"\x9c\x05\n\x08Snapshot\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x12\n\nsandbox_id\x18\x05 \x01(\t\x12\x13\n\x0bsandbox_uid\x18\x06 \x01(\t\x12\x0f\n\x07project\x18\x07 \x01(\t\x12\x30\n\x06labels\x18\x08 \x03(\x0b\x32 .sandbox.v1.Snapshot.LabelsEntry\x12(\n\x05state\x18\t \x01(\x0e\x32\x19.sandbox.v1.SnapshotState\x12*\n\x06reason\x18\n \x01(\x0e\x32\x1a.sandbox.v1.SnapshotReason\x12\"\n\x06remedy\x18\x0b \x01(\x0e\x32\x12.sandbox.v1.Remedy\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x0c\n\x04size\x18\r \x01(\t\x12,\n\x0b\x63onsistency\x18\x0e \x01(\x0e\x32\x17.sandbox.v1.Consistency\x12\x18\n\x10outlives_sandbox\x18\x0f \x01(\x08\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0ftransition_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nused_bytes\x18\x13 \x01(\x03\x12\x10\n\x08sequence\x18\x14 \x01(\x03\x12\x13\n\x0bschedule_id\x18\x15 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9d\x02\n\x15\x43reateSnapshotRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x03 \x01(\t\x12\x12\n\nsandbox_id\x18\x04 \x01(\t\x12,\n\x0b\x63onsistency\x18\x05 \x01(\x0e\x32\x17.sandbox.v1.Consistency\x12\x18\n\x10outlives_sandbox\x18\x06 \x01(\x08\x12=\n\x06labels\x18\x07 \x03(\x0b\x32-.sandbox.v1.CreateSnapshotRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x16\x43reateSnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sandbox.v1.Snapshot\"<\n\x12GetSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"=\n\x13GetSnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sandbox.v1.Snapshot\"\xc8\x01\n\x14ListSnapshotsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\nsandbox_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x16\n\x0elabel_selector\x18\x04 \x01(\t\x12)\n\x06states\x18\x05 \x03(\x0e\x32\x19.sandbox.v1.SnapshotState\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\"k\n\x15ListSnapshotsResponse\x12\'\n\tsnapshots\x18\x01 \x03(\x0b\x32\x14.sandbox.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\"S\n\x15\x44\x65leteSnapshotRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\"@\n\x16\x44\x65leteSnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sandbox.v1.Snapshot\"\xbc\x01\n\x15WatchSnapshotsRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x12\n\nsandbox_id\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x16\n\x0elabel_selector\x18\x05 \x01(\t\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06tenant\x18\x07 \x01(\tB\x11\n\x0f_after_sequence\"\xba\x01\n\x16WatchSnapshotsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x08snapshot\x18\x02 \x01(\x0b\x32\x14.sandbox.v1.SnapshotH\x00\x12/\n\x08\x63omplete\x18\x03 \x01(\x0b\x32\x1b.sandbox.v1.PresentCompleteH\x00\x12*\n\theartbeat\x18\x04 \x01(\x0b\x32\x15.sandbox.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\";\n\x0fPresentComplete\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x19\n\x11heartbeat_seconds\x18\x02 \x01(\x01*\xba\x01\n\rSnapshotState\x12\x1e\n\x1aSNAPSHOT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SNAPSHOT_STATE_CREATING\x10\x01\x12\x18\n\x14SNAPSHOT_STATE_READY\x10\x02\x12\x19\n\x15SNAPSHOT_STATE_FAILED\x10\x03\x12\x1b\n\x17SNAPSHOT_STATE_DELETING\x10\x04\x12\x1a\n\x16SNAPSHOT_STATE_DELETED\x10\x05*\xdc\x03\n\x0eSnapshotReason\x12\x1f\n\x1bSNAPSHOT_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18SNAPSHOT_REASON_ACCEPTED\x10\x01\x12\x1b\n\x17SNAPSHOT_REASON_COPYING\x10\x02\x12\x19\n\x15SNAPSHOT_REASON_READY\x10\x03\x12\x1c\n\x18SNAPSHOT_REASON_DELETING\x10\x04\x12\x1b\n\x17SNAPSHOT_REASON_DELETED\x10\x05\x12\x1d\n\x19SNAPSHOT_REASON_DISK_GONE\x10\x06\x12\x1f\n\x1bSNAPSHOT_REASON_NOT_STOPPED\x10\x07\x12\x1f\n\x1bSNAPSHOT_REASON_UNSUPPORTED\x10\x08\x12\"\n\x1eSNAPSHOT_REASON_STORAGE_FAILED\x10\t\x12\x1c\n\x18SNAPSHOT_REASON_NO_SPACE\x10\n\x12\"\n\x1eSNAPSHOT_REASON_QUOTA_EXCEEDED\x10\x0b\x12\x1d\n\x19SNAPSHOT_REASON_FORBIDDEN\x10\x0c\x12\x18\n\x14SNAPSHOT_REASON_LOST\x10\r\x12\x18\n\x14SNAPSHOT_REASON_BUSY\x10\x0e*Z\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONSISTENCY_CRASH\x10\x01\x12\x17\n\x13\x43ONSISTENCY_STOPPED\x10\x02\x32\xc4\x03\n\x0fSnapshotService\x12W\n\x0e\x43reateSnapshot\x12!.sandbox.v1.CreateSnapshotRequest\x1a\".sandbox.v1.CreateSnapshotResponse\x12N\n\x0bGetSnapshot\x12\x1e.sandbox.v1.GetSnapshotRequest\x1a\x1f.sandbox.v1.GetSnapshotResponse\x12T\n\rListSnapshots\x12 .sandbox.v1.ListSnapshotsRequest\x1a!.sandbox.v1.ListSnapshotsResponse\x12W\n\x0e\x44\x65leteSnapshot\x12!.sandbox.v1.DeleteSnapshotRequest\x1a\".sandbox.v1.DeleteSnapshotResponse\x12Y\n\x0eWatchSnapshots\x12!.sandbox.v1.WatchSnapshotsRequest\x1a\".sandbox.v1.WatchSnapshotsResponse0\x01\x42\x92\x01\n\x1cio.fullstackagent.sandbox.v1B\rSnapshotProtoP\x01ZEgithub.com/fullstackagent/sandbox-service/gen/go/sandbox/v1;sandboxv1\xaa\x02\x19\x46ullstackAgent.Sandbox.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sandbox/v1/snapshot.proto\x12\nsandbox.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18sandbox/v1/sandbox.proto\"\xf2\x02\n\x0cVerification\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.sandbox.v1.VerificationState\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.sandbox.v1.SnapshotReason\x12\"\n\x06remedy\x18\x03 \x01(\x0e\x32\x12.sandbox.v1.Remedy\x12\x0f\n\x07message\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66iles\x18\x07 \x01(\x03\x12\x0f\n\x07\x66olders\x18\x08 \x01(\x03\x12\r\n\x05links\x18\t \x01(\x03\x12\x0e\n\x06others\x18\n \x01(\x03\x12\r\n\x05\x62ytes\x18\x0b \x01(\x03\x12\x0e\n\x06sha256\x18\x0c \x01(\t\x12\x17\n\x0f\x65xpected_sha256\x18\r \x01(\t\"\xcc\x05\n\x08Snapshot\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x12\n\nsandbox_id\x18\x05 \x01(\t\x12\x13\n\x0bsandbox_uid\x18\x06 \x01(\t\x12\x0f\n\x07project\x18\x07 \x01(\t\x12\x30\n\x06labels\x18\x08 \x03(\x0b\x32 .sandbox.v1.Snapshot.LabelsEntry\x12(\n\x05state\x18\t \x01(\x0e\x32\x19.sandbox.v1.SnapshotState\x12*\n\x06reason\x18\n \x01(\x0e\x32\x1a.sandbox.v1.SnapshotReason\x12\"\n\x06remedy\x18\x0b \x01(\x0e\x32\x12.sandbox.v1.Remedy\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x0c\n\x04size\x18\r \x01(\t\x12,\n\x0b\x63onsistency\x18\x0e \x01(\x0e\x32\x17.sandbox.v1.Consistency\x12\x18\n\x10outlives_sandbox\x18\x0f \x01(\x08\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0ftransition_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nused_bytes\x18\x13 \x01(\x03\x12\x10\n\x08sequence\x18\x14 \x01(\x03\x12\x13\n\x0bschedule_id\x18\x15 \x01(\t\x12.\n\x0cverification\x18\x16 \x01(\x0b\x32\x18.sandbox.v1.Verification\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9d\x02\n\x15\x43reateSnapshotRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x03 \x01(\t\x12\x12\n\nsandbox_id\x18\x04 \x01(\t\x12,\n\x0b\x63onsistency\x18\x05 \x01(\x0e\x32\x17.sandbox.v1.Consistency\x12\x18\n\x10outlives_sandbox\x18\x06 \x01(\x08\x12=\n\x06labels\x18\x07 \x03(\x0b\x32-.sandbox.v1.CreateSnapshotRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x16\x43reateSnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sandbox.v1.Snapshot\"<\n\x12GetSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"=\n\x13GetSnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sandbox.v1.Snapshot\"\xc8\x01\n\x14ListSnapshotsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\nsandbox_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x16\n\x0elabel_selector\x18\x04 \x01(\t\x12)\n\x06states\x18\x05 \x03(\x0e\x32\x19.sandbox.v1.SnapshotState\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\"k\n\x15ListSnapshotsResponse\x12\'\n\tsnapshots\x18\x01 \x03(\x0b\x32\x14.sandbox.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\"S\n\x15\x44\x65leteSnapshotRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\"@\n\x16\x44\x65leteSnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sandbox.v1.Snapshot\"S\n\x15VerifySnapshotRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\"@\n\x16VerifySnapshotResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sandbox.v1.Snapshot\"\xbc\x01\n\x15WatchSnapshotsRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x12\n\nsandbox_id\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x16\n\x0elabel_selector\x18\x05 \x01(\t\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06tenant\x18\x07 \x01(\tB\x11\n\x0f_after_sequence\"\xba\x01\n\x16WatchSnapshotsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x08snapshot\x18\x02 \x01(\x0b\x32\x14.sandbox.v1.SnapshotH\x00\x12/\n\x08\x63omplete\x18\x03 \x01(\x0b\x32\x1b.sandbox.v1.PresentCompleteH\x00\x12*\n\theartbeat\x18\x04 \x01(\x0b\x32\x15.sandbox.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\";\n\x0fPresentComplete\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x19\n\x11heartbeat_seconds\x18\x02 \x01(\x01*\xba\x01\n\rSnapshotState\x12\x1e\n\x1aSNAPSHOT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SNAPSHOT_STATE_CREATING\x10\x01\x12\x18\n\x14SNAPSHOT_STATE_READY\x10\x02\x12\x19\n\x15SNAPSHOT_STATE_FAILED\x10\x03\x12\x1b\n\x17SNAPSHOT_STATE_DELETING\x10\x04\x12\x1a\n\x16SNAPSHOT_STATE_DELETED\x10\x05*\xde\x05\n\x0eSnapshotReason\x12\x1f\n\x1bSNAPSHOT_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18SNAPSHOT_REASON_ACCEPTED\x10\x01\x12\x1b\n\x17SNAPSHOT_REASON_COPYING\x10\x02\x12\x19\n\x15SNAPSHOT_REASON_READY\x10\x03\x12\x1c\n\x18SNAPSHOT_REASON_DELETING\x10\x04\x12\x1b\n\x17SNAPSHOT_REASON_DELETED\x10\x05\x12\x1d\n\x19SNAPSHOT_REASON_DISK_GONE\x10\x06\x12\x1f\n\x1bSNAPSHOT_REASON_NOT_STOPPED\x10\x07\x12\x1f\n\x1bSNAPSHOT_REASON_UNSUPPORTED\x10\x08\x12\"\n\x1eSNAPSHOT_REASON_STORAGE_FAILED\x10\t\x12\x1c\n\x18SNAPSHOT_REASON_NO_SPACE\x10\n\x12\"\n\x1eSNAPSHOT_REASON_QUOTA_EXCEEDED\x10\x0b\x12\x1d\n\x19SNAPSHOT_REASON_FORBIDDEN\x10\x0c\x12\x18\n\x14SNAPSHOT_REASON_LOST\x10\r\x12\x18\n\x14SNAPSHOT_REASON_BUSY\x10\x0e\x12\x1d\n\x19SNAPSHOT_REASON_RESTORING\x10\x14\x12\x1c\n\x18SNAPSHOT_REASON_COUNTING\x10\x15\x12\x1c\n\x18SNAPSHOT_REASON_CLEARING\x10\x16\x12\x1c\n\x18SNAPSHOT_REASON_VERIFIED\x10\x17\x12\x1c\n\x18SNAPSHOT_REASON_MISMATCH\x10\x18\x12\x1e\n\x1aSNAPSHOT_REASON_UNREADABLE\x10\x19\x12)\n%SNAPSHOT_REASON_VERIFICATION_DEADLINE\x10\x1a\x12\x1e\n\x1aSNAPSHOT_REASON_POD_FAILED\x10\x1b*\x95\x01\n\x11VerificationState\x12\"\n\x1eVERIFICATION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aVERIFICATION_STATE_RUNNING\x10\x01\x12\x1d\n\x19VERIFICATION_STATE_PASSED\x10\x02\x12\x1d\n\x19VERIFICATION_STATE_FAILED\x10\x03*Z\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONSISTENCY_CRASH\x10\x01\x12\x17\n\x13\x43ONSISTENCY_STOPPED\x10\x02\x32\x9d\x04\n\x0fSnapshotService\x12W\n\x0e\x43reateSnapshot\x12!.sandbox.v1.CreateSnapshotRequest\x1a\".sandbox.v1.CreateSnapshotResponse\x12N\n\x0bGetSnapshot\x12\x1e.sandbox.v1.GetSnapshotRequest\x1a\x1f.sandbox.v1.GetSnapshotResponse\x12T\n\rListSnapshots\x12 .sandbox.v1.ListSnapshotsRequest\x1a!.sandbox.v1.ListSnapshotsResponse\x12W\n\x0e\x44\x65leteSnapshot\x12!.sandbox.v1.DeleteSnapshotRequest\x1a\".sandbox.v1.DeleteSnapshotResponse\x12W\n\x0eVerifySnapshot\x12!.sandbox.v1.VerifySnapshotRequest\x1a\".sandbox.v1.VerifySnapshotResponse\x12Y\n\x0eWatchSnapshots\x12!.sandbox.v1.WatchSnapshotsRequest\x1a\".sandbox.v1.WatchSnapshotsResponse0\x01\x42\x92\x01\n\x1cio.fullstackagent.sandbox.v1B\rSnapshotProtoP\x01ZEgithub.com/fullstackagent/sandbox-service/gen/go/sandbox/v1;sandboxv1\xaa\x02\x19\x46ullstackAgent.Sandbox.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,40 +38,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CREATESNAPSHOTREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATESNAPSHOTREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_SNAPSHOTSTATE']._serialized_start=2155
-  _globals['_SNAPSHOTSTATE']._serialized_end=2341
-  _globals['_SNAPSHOTREASON']._serialized_start=2344
-  _globals['_SNAPSHOTREASON']._serialized_end=2820
-  _globals['_CONSISTENCY']._serialized_start=2822
-  _globals['_CONSISTENCY']._serialized_end=2912
-  _globals['_SNAPSHOT']._serialized_start=101
-  _globals['_SNAPSHOT']._serialized_end=769
-  _globals['_SNAPSHOT_LABELSENTRY']._serialized_start=724
-  _globals['_SNAPSHOT_LABELSENTRY']._serialized_end=769
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=772
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=1057
-  _globals['_CREATESNAPSHOTREQUEST_LABELSENTRY']._serialized_start=724
-  _globals['_CREATESNAPSHOTREQUEST_LABELSENTRY']._serialized_end=769
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=1059
-  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=1123
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1125
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1185
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1187
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1248
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1251
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1451
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1453
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1560
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=1562
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=1645
-  _globals['_DELETESNAPSHOTRESPONSE']._serialized_start=1647
-  _globals['_DELETESNAPSHOTRESPONSE']._serialized_end=1711
-  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_start=1714
-  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_end=1902
-  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_start=1905
-  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_end=2091
-  _globals['_PRESENTCOMPLETE']._serialized_start=2093
-  _globals['_PRESENTCOMPLETE']._serialized_end=2152
-  _globals['_SNAPSHOTSERVICE']._serialized_start=2915
-  _globals['_SNAPSHOTSERVICE']._serialized_end=3367
+  _globals['_SNAPSHOTSTATE']._serialized_start=2727
+  _globals['_SNAPSHOTSTATE']._serialized_end=2913
+  _globals['_SNAPSHOTREASON']._serialized_start=2916
+  _globals['_SNAPSHOTREASON']._serialized_end=3650
+  _globals['_VERIFICATIONSTATE']._serialized_start=3653
+  _globals['_VERIFICATIONSTATE']._serialized_end=3802
+  _globals['_CONSISTENCY']._serialized_start=3804
+  _globals['_CONSISTENCY']._serialized_end=3894
+  _globals['_VERIFICATION']._serialized_start=101
+  _globals['_VERIFICATION']._serialized_end=471
+  _globals['_SNAPSHOT']._serialized_start=474
+  _globals['_SNAPSHOT']._serialized_end=1190
+  _globals['_SNAPSHOT_LABELSENTRY']._serialized_start=1145
+  _globals['_SNAPSHOT_LABELSENTRY']._serialized_end=1190
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=1193
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=1478
+  _globals['_CREATESNAPSHOTREQUEST_LABELSENTRY']._serialized_start=1145
+  _globals['_CREATESNAPSHOTREQUEST_LABELSENTRY']._serialized_end=1190
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=1480
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=1544
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1546
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1606
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1608
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1669
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1672
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1872
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1874
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1981
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=1983
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=2066
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_start=2068
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_end=2132
+  _globals['_VERIFYSNAPSHOTREQUEST']._serialized_start=2134
+  _globals['_VERIFYSNAPSHOTREQUEST']._serialized_end=2217
+  _globals['_VERIFYSNAPSHOTRESPONSE']._serialized_start=2219
+  _globals['_VERIFYSNAPSHOTRESPONSE']._serialized_end=2283
+  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_start=2286
+  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_end=2474
+  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_start=2477
+  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_end=2663
+  _globals['_PRESENTCOMPLETE']._serialized_start=2665
+  _globals['_PRESENTCOMPLETE']._serialized_end=2724
+  _globals['_SNAPSHOTSERVICE']._serialized_start=3897
+  _globals['_SNAPSHOTSERVICE']._serialized_end=4438
 # @@protoc_insertion_point(module_scope)

@@ -14,6 +14,8 @@ errors. Beyond that:
                remedy who can remove the cause.
   Consistency  CONSISTENCY_CRASH has the files as after a power cut: what a program was writing can be half there.
                CONSISTENCY_STOPPED has those of a sandbox that did not run.
+  Verified     A backup that was never restored is no backup. VerifySnapshot restores a snapshot into a scratch disk on which
+               nothing of the sandbox runs, reads every file of it, and records what it has found in `verification`.
   Life         A snapshot goes with its sandbox, unless it was created with outlives_sandbox.
   Order        The events of all snapshots have a `sequence` of their own, apart from that of sandboxes.
 
@@ -119,9 +121,25 @@ class _SnapshotReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Snapsh
     """
     SNAPSHOT_REASON_BUSY: _SnapshotReason.ValueType  # 14
     """The storage or the cluster cannot do it now. It is tried again."""
+    SNAPSHOT_REASON_RESTORING: _SnapshotReason.ValueType  # 20
+    """Of a verification: the scratch disk is being made from the snapshot. The message has what the storage says."""
+    SNAPSHOT_REASON_COUNTING: _SnapshotReason.ValueType  # 21
+    """Of a verification: the files are being counted and hashed."""
+    SNAPSHOT_REASON_CLEARING: _SnapshotReason.ValueType  # 22
+    """Of a verification: its result is known, and its scratch is being removed."""
+    SNAPSHOT_REASON_VERIFIED: _SnapshotReason.ValueType  # 23
+    """Of a verification that has passed: every file was restored and read, and is what it was."""
+    SNAPSHOT_REASON_MISMATCH: _SnapshotReason.ValueType  # 24
+    """Of a verification: every file was restored and read, and they are not what was counted first. The message says both."""
+    SNAPSHOT_REASON_UNREADABLE: _SnapshotReason.ValueType  # 25
+    """Of a verification: a file was restored and cannot be read. The message names it."""
+    SNAPSHOT_REASON_VERIFICATION_DEADLINE: _SnapshotReason.ValueType  # 26
+    """Of a verification: it was not done in time. The message says what it got to."""
+    SNAPSHOT_REASON_POD_FAILED: _SnapshotReason.ValueType  # 27
+    """Of a verification: the pod that counts the files cannot run, or has ended. The message says why."""
 
 class SnapshotReason(_SnapshotReason, metaclass=_SnapshotReasonEnumTypeWrapper):
-    """SnapshotReason is the cause of a state. New values may be added."""
+    """SnapshotReason is the cause of a state, of a snapshot or of its verification. New values may be added."""
 
 SNAPSHOT_REASON_UNSPECIFIED: SnapshotReason.ValueType  # 0
 """Never sent."""
@@ -155,7 +173,51 @@ service removes nothing of it, and it is READY again when the storage shows it.
 """
 SNAPSHOT_REASON_BUSY: SnapshotReason.ValueType  # 14
 """The storage or the cluster cannot do it now. It is tried again."""
+SNAPSHOT_REASON_RESTORING: SnapshotReason.ValueType  # 20
+"""Of a verification: the scratch disk is being made from the snapshot. The message has what the storage says."""
+SNAPSHOT_REASON_COUNTING: SnapshotReason.ValueType  # 21
+"""Of a verification: the files are being counted and hashed."""
+SNAPSHOT_REASON_CLEARING: SnapshotReason.ValueType  # 22
+"""Of a verification: its result is known, and its scratch is being removed."""
+SNAPSHOT_REASON_VERIFIED: SnapshotReason.ValueType  # 23
+"""Of a verification that has passed: every file was restored and read, and is what it was."""
+SNAPSHOT_REASON_MISMATCH: SnapshotReason.ValueType  # 24
+"""Of a verification: every file was restored and read, and they are not what was counted first. The message says both."""
+SNAPSHOT_REASON_UNREADABLE: SnapshotReason.ValueType  # 25
+"""Of a verification: a file was restored and cannot be read. The message names it."""
+SNAPSHOT_REASON_VERIFICATION_DEADLINE: SnapshotReason.ValueType  # 26
+"""Of a verification: it was not done in time. The message says what it got to."""
+SNAPSHOT_REASON_POD_FAILED: SnapshotReason.ValueType  # 27
+"""Of a verification: the pod that counts the files cannot run, or has ended. The message says why."""
 Global___SnapshotReason: _TypeAlias = SnapshotReason  # noqa: Y015
+
+class _VerificationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerificationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VerificationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERIFICATION_STATE_UNSPECIFIED: _VerificationState.ValueType  # 0
+    """Never sent."""
+    VERIFICATION_STATE_RUNNING: _VerificationState.ValueType  # 1
+    """It waits for its turn, or is under way, or its scratch is not gone yet."""
+    VERIFICATION_STATE_PASSED: _VerificationState.ValueType  # 2
+    """The snapshot can be restored, and every file of it be read."""
+    VERIFICATION_STATE_FAILED: _VerificationState.ValueType  # 3
+    """It could not be restored or read, or not in time, or is not what it was."""
+
+class VerificationState(_VerificationState, metaclass=_VerificationStateEnumTypeWrapper):
+    """VerificationState is where a verification stands. New values may be added."""
+
+VERIFICATION_STATE_UNSPECIFIED: VerificationState.ValueType  # 0
+"""Never sent."""
+VERIFICATION_STATE_RUNNING: VerificationState.ValueType  # 1
+"""It waits for its turn, or is under way, or its scratch is not gone yet."""
+VERIFICATION_STATE_PASSED: VerificationState.ValueType  # 2
+"""The snapshot can be restored, and every file of it be read."""
+VERIFICATION_STATE_FAILED: VerificationState.ValueType  # 3
+"""It could not be restored or read, or not in time, or is not what it was."""
+Global___VerificationState: _TypeAlias = VerificationState  # noqa: Y015
 
 class _Consistency:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -184,6 +246,82 @@ other, so that each is as it was at one moment, and not all at the same.
 CONSISTENCY_STOPPED: Consistency.ValueType  # 2
 """The files of a sandbox that did not run."""
 Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
+
+@_typing.final
+class Verification(_message.Message):
+    """Verification is the last verification of a snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    FOLDERS_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    EXPECTED_SHA256_FIELD_NUMBER: _builtins.int
+    state: Global___VerificationState.ValueType
+    """Where it stands."""
+    reason: Global___SnapshotReason.ValueType
+    """Why."""
+    remedy: _sandbox_pb2.Remedy.ValueType
+    """Who can remove the cause."""
+    message: _builtins.str
+    """The cause for people; its wording may change."""
+    files: _builtins.int
+    """Files in the home of the sandbox. One with two names is two. This and what follows: 0 or empty until they were counted."""
+    folders: _builtins.int
+    """Folders in it, at any depth."""
+    links: _builtins.int
+    """Symbolic links."""
+    others: _builtins.int
+    """FIFOs, sockets and devices."""
+    bytes: _builtins.int
+    """The sum of the sizes of the files."""
+    sha256: _builtins.str
+    """The SHA-256 of the listing of all that is in it, in hexadecimal digits: of each entry its type, path, mode, size, target and
+    the hash of its content. docs/verification.md says how to compute it.
+    """
+    expected_sha256: _builtins.str
+    """What sha256 was in the first verification that counted the files. Empty: there was none."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began. Unset: it waits for its turn."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When its result was known. Unset: it is not known yet."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___VerificationState.ValueType = ...,
+        reason: Global___SnapshotReason.ValueType = ...,
+        remedy: _sandbox_pb2.Remedy.ValueType = ...,
+        message: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        files: _builtins.int = ...,
+        folders: _builtins.int = ...,
+        links: _builtins.int = ...,
+        others: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        expected_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "end_time", b"end_time", "expected_sha256", b"expected_sha256", "files", b"files", "folders", b"folders", "links", b"links", "message", b"message", "others", b"others", "reason", b"reason", "remedy", b"remedy", "sha256", b"sha256", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verification: _TypeAlias = Verification  # noqa: Y015
 
 @_typing.final
 class Snapshot(_message.Message):
@@ -232,6 +370,7 @@ class Snapshot(_message.Message):
     USED_BYTES_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    VERIFICATION_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
     """Its id, unique in its namespace among snapshots."""
     namespace: _builtins.str
@@ -284,6 +423,10 @@ class Snapshot(_message.Message):
     def ready_time(self) -> _timestamp_pb2.Timestamp:
         """When the storage had it. Unset: not yet."""
 
+    @_builtins.property
+    def verification(self) -> Global___Verification:
+        """Its last verification. Unset: it was never verified."""
+
     def __init__(
         self,
         *,
@@ -308,10 +451,11 @@ class Snapshot(_message.Message):
         used_bytes: _builtins.int = ...,
         sequence: _builtins.int = ...,
         schedule_id: _builtins.str = ...,
+        verification: Global___Verification | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "ready_time", b"ready_time", "transition_time", b"transition_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "ready_time", b"ready_time", "transition_time", b"transition_time", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "create_time", b"create_time", "labels", b"labels", "message", b"message", "namespace", b"namespace", "outlives_sandbox", b"outlives_sandbox", "project", b"project", "ready_time", b"ready_time", "reason", b"reason", "remedy", b"remedy", "sandbox_id", b"sandbox_id", "sandbox_uid", b"sandbox_uid", "schedule_id", b"schedule_id", "sequence", b"sequence", "size", b"size", "snapshot_id", b"snapshot_id", "state", b"state", "tenant", b"tenant", "transition_time", b"transition_time", "uid", b"uid", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "create_time", b"create_time", "labels", b"labels", "message", b"message", "namespace", b"namespace", "outlives_sandbox", b"outlives_sandbox", "project", b"project", "ready_time", b"ready_time", "reason", b"reason", "remedy", b"remedy", "sandbox_id", b"sandbox_id", "sandbox_uid", b"sandbox_uid", "schedule_id", b"schedule_id", "sequence", b"sequence", "size", b"size", "snapshot_id", b"snapshot_id", "state", b"state", "tenant", b"tenant", "transition_time", b"transition_time", "uid", b"uid", "used_bytes", b"used_bytes", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,6 +748,60 @@ class DeleteSnapshotResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteSnapshotResponse: _TypeAlias = DeleteSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class VerifySnapshotRequest(_message.Message):
+    """VerifySnapshotRequest asks that a snapshot be verified."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that makes a repeat safe for at least 24 hours. Optional, recommended. Case does not count."""
+    snapshot_id: _builtins.str
+    """The snapshot. Required."""
+    namespace: _builtins.str
+    """Its namespace. Empty: the tenant's first."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        snapshot_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "request_id", b"request_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifySnapshotRequest: _TypeAlias = VerifySnapshotRequest  # noqa: Y015
+
+@_typing.final
+class VerifySnapshotResponse(_message.Message):
+    """VerifySnapshotResponse is the answer to VerifySnapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """The snapshot as it is now."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifySnapshotResponse: _TypeAlias = VerifySnapshotResponse  # noqa: Y015
 
 @_typing.final
 class WatchSnapshotsRequest(_message.Message):

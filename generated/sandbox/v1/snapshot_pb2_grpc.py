@@ -55,6 +55,11 @@ class SnapshotServiceStub:
                 request_serializer=sandbox_dot_v1_dot_snapshot__pb2.DeleteSnapshotRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_snapshot__pb2.DeleteSnapshotResponse.FromString,
                 _registered_method=True)
+        self.VerifySnapshot = channel.unary_unary(
+                '/sandbox.v1.SnapshotService/VerifySnapshot',
+                request_serializer=sandbox_dot_v1_dot_snapshot__pb2.VerifySnapshotRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_snapshot__pb2.VerifySnapshotResponse.FromString,
+                _registered_method=True)
         self.WatchSnapshots = channel.unary_stream(
                 '/sandbox.v1.SnapshotService/WatchSnapshots',
                 request_serializer=sandbox_dot_v1_dot_snapshot__pb2.WatchSnapshotsRequest.SerializeToString,
@@ -131,6 +136,28 @@ class SnapshotServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifySnapshot(self, request, context):
+        """VerifySnapshot restores a snapshot into a scratch disk, counts and hashes every file on it, and removes the scratch.
+
+        Answers when the mutation is committed; `verification` is then VERIFICATION_STATE_RUNNING. VERIFICATION_STATE_PASSED or
+        VERIFICATION_STATE_FAILED follows when the files were counted and nothing is left of the scratch, which WatchSnapshots
+        shows. The disk is made as CreateSandbox makes one from a snapshot. On it runs a program of the service and nothing else: no
+        image of the sandbox, no environment, no address. The first verification records what the snapshot consists of, and later
+        ones fail with SNAPSHOT_REASON_MISMATCH if they find anything else. A scratch counts against no quota of the tenant, and few
+        snapshots are verified at once: the others wait.
+
+        Allowed in SNAPSHOT_STATE_READY. Of a snapshot whose verification runs, that one goes on: the call is OK and changes nothing.
+        A repeat with the same request_id and payload answers with the same snapshot and changes nothing. Another one begins anew,
+        and takes the place of the last result. A snapshot that is deleted meanwhile goes after its scratch.
+
+        Errors, besides those of any mutation:
+        FAILED_PRECONDITION  SNAPSHOT_NOT_READY: the snapshot is not in SNAPSHOT_STATE_READY. Wait for that, or choose another. The
+        metadata of ErrorInfo has its `state`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchSnapshots(self, request, context):
         """WatchSnapshots streams events: each has a snapshot as it is from then on.
 
@@ -175,6 +202,11 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.DeleteSnapshot,
                     request_deserializer=sandbox_dot_v1_dot_snapshot__pb2.DeleteSnapshotRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_snapshot__pb2.DeleteSnapshotResponse.SerializeToString,
+            ),
+            'VerifySnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifySnapshot,
+                    request_deserializer=sandbox_dot_v1_dot_snapshot__pb2.VerifySnapshotRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_snapshot__pb2.VerifySnapshotResponse.SerializeToString,
             ),
             'WatchSnapshots': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchSnapshots,
@@ -291,6 +323,33 @@ class SnapshotService:
             '/sandbox.v1.SnapshotService/DeleteSnapshot',
             sandbox_dot_v1_dot_snapshot__pb2.DeleteSnapshotRequest.SerializeToString,
             sandbox_dot_v1_dot_snapshot__pb2.DeleteSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifySnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.SnapshotService/VerifySnapshot',
+            sandbox_dot_v1_dot_snapshot__pb2.VerifySnapshotRequest.SerializeToString,
+            sandbox_dot_v1_dot_snapshot__pb2.VerifySnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

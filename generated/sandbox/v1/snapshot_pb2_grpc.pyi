@@ -14,6 +14,8 @@ errors. Beyond that:
                remedy who can remove the cause.
   Consistency  CONSISTENCY_CRASH has the files as after a power cut: what a program was writing can be half there.
                CONSISTENCY_STOPPED has those of a sandbox that did not run.
+  Verified     A backup that was never restored is no backup. VerifySnapshot restores a snapshot into a scratch disk on which
+               nothing of the sandbox runs, reads every file of it, and records what it has found in `verification`.
   Life         A snapshot goes with its sandbox, unless it was created with outlives_sandbox.
   Order        The events of all snapshots have a `sequence` of their own, apart from that of sandboxes.
 
@@ -102,6 +104,24 @@ class SnapshotServiceStub:
 
     Errors: those of any call.
     """
+    VerifySnapshot: _grpc.UnaryUnaryMultiCallable[_snapshot_pb2.VerifySnapshotRequest, _snapshot_pb2.VerifySnapshotResponse]
+    """VerifySnapshot restores a snapshot into a scratch disk, counts and hashes every file on it, and removes the scratch.
+
+    Answers when the mutation is committed; `verification` is then VERIFICATION_STATE_RUNNING. VERIFICATION_STATE_PASSED or
+    VERIFICATION_STATE_FAILED follows when the files were counted and nothing is left of the scratch, which WatchSnapshots
+    shows. The disk is made as CreateSandbox makes one from a snapshot. On it runs a program of the service and nothing else: no
+    image of the sandbox, no environment, no address. The first verification records what the snapshot consists of, and later
+    ones fail with SNAPSHOT_REASON_MISMATCH if they find anything else. A scratch counts against no quota of the tenant, and few
+    snapshots are verified at once: the others wait.
+
+    Allowed in SNAPSHOT_STATE_READY. Of a snapshot whose verification runs, that one goes on: the call is OK and changes nothing.
+    A repeat with the same request_id and payload answers with the same snapshot and changes nothing. Another one begins anew,
+    and takes the place of the last result. A snapshot that is deleted meanwhile goes after its scratch.
+
+    Errors, besides those of any mutation:
+      FAILED_PRECONDITION  SNAPSHOT_NOT_READY: the snapshot is not in SNAPSHOT_STATE_READY. Wait for that, or choose another. The
+                           metadata of ErrorInfo has its `state`.
+    """
     WatchSnapshots: _grpc.UnaryStreamMultiCallable[_snapshot_pb2.WatchSnapshotsRequest, _snapshot_pb2.WatchSnapshotsResponse]
     """WatchSnapshots streams events: each has a snapshot as it is from then on.
 
@@ -174,6 +194,24 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     every state. A repeat is OK and changes nothing.
 
     Errors: those of any call.
+    """
+    VerifySnapshot: _aio.UnaryUnaryMultiCallable[_snapshot_pb2.VerifySnapshotRequest, _snapshot_pb2.VerifySnapshotResponse]  # type: ignore[assignment]
+    """VerifySnapshot restores a snapshot into a scratch disk, counts and hashes every file on it, and removes the scratch.
+
+    Answers when the mutation is committed; `verification` is then VERIFICATION_STATE_RUNNING. VERIFICATION_STATE_PASSED or
+    VERIFICATION_STATE_FAILED follows when the files were counted and nothing is left of the scratch, which WatchSnapshots
+    shows. The disk is made as CreateSandbox makes one from a snapshot. On it runs a program of the service and nothing else: no
+    image of the sandbox, no environment, no address. The first verification records what the snapshot consists of, and later
+    ones fail with SNAPSHOT_REASON_MISMATCH if they find anything else. A scratch counts against no quota of the tenant, and few
+    snapshots are verified at once: the others wait.
+
+    Allowed in SNAPSHOT_STATE_READY. Of a snapshot whose verification runs, that one goes on: the call is OK and changes nothing.
+    A repeat with the same request_id and payload answers with the same snapshot and changes nothing. Another one begins anew,
+    and takes the place of the last result. A snapshot that is deleted meanwhile goes after its scratch.
+
+    Errors, besides those of any mutation:
+      FAILED_PRECONDITION  SNAPSHOT_NOT_READY: the snapshot is not in SNAPSHOT_STATE_READY. Wait for that, or choose another. The
+                           metadata of ErrorInfo has its `state`.
     """
     WatchSnapshots: _aio.UnaryStreamMultiCallable[_snapshot_pb2.WatchSnapshotsRequest, _snapshot_pb2.WatchSnapshotsResponse]  # type: ignore[assignment]
     """WatchSnapshots streams events: each has a snapshot as it is from then on.
@@ -268,6 +306,30 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         every state. A repeat is OK and changes nothing.
 
         Errors: those of any call.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifySnapshot(
+        self,
+        request: _snapshot_pb2.VerifySnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshot_pb2.VerifySnapshotResponse, _abc.Awaitable[_snapshot_pb2.VerifySnapshotResponse]]:
+        """VerifySnapshot restores a snapshot into a scratch disk, counts and hashes every file on it, and removes the scratch.
+
+        Answers when the mutation is committed; `verification` is then VERIFICATION_STATE_RUNNING. VERIFICATION_STATE_PASSED or
+        VERIFICATION_STATE_FAILED follows when the files were counted and nothing is left of the scratch, which WatchSnapshots
+        shows. The disk is made as CreateSandbox makes one from a snapshot. On it runs a program of the service and nothing else: no
+        image of the sandbox, no environment, no address. The first verification records what the snapshot consists of, and later
+        ones fail with SNAPSHOT_REASON_MISMATCH if they find anything else. A scratch counts against no quota of the tenant, and few
+        snapshots are verified at once: the others wait.
+
+        Allowed in SNAPSHOT_STATE_READY. Of a snapshot whose verification runs, that one goes on: the call is OK and changes nothing.
+        A repeat with the same request_id and payload answers with the same snapshot and changes nothing. Another one begins anew,
+        and takes the place of the last result. A snapshot that is deleted meanwhile goes after its scratch.
+
+        Errors, besides those of any mutation:
+          FAILED_PRECONDITION  SNAPSHOT_NOT_READY: the snapshot is not in SNAPSHOT_STATE_READY. Wait for that, or choose another. The
+                               metadata of ErrorInfo has its `state`.
         """
 
     @_abc_1.abstractmethod

@@ -47,6 +47,8 @@ class Pace:
     """Between two looks at a snapshot that the storage takes or removes: no event tells of it, and it takes longer."""
     schedule_look_every: float = 1
     """Between two looks at which slots of schedules are due. They are minutes apart at least, and nobody sees a second."""
+    verify_most: float = 4 * 3600
+    """That the verification of a snapshot may take once it has begun. At 100 MB/s, with half of the time for the restore, it reads 700 GB."""
     disruption_shown: float = 1
     """For which a disruption is reported at least, if the next pod is there before the disruption was observed: a person
     can see it."""

@@ -125,6 +125,23 @@ OF_SNAPSHOTS: dict[SnapshotReason, tuple[Remedy, str]] = {
     SnapshotReason.FORBIDDEN: (OPERATOR, "the service's role lacks a right"),
     SnapshotReason.LOST: (CALLER, "what it consists of is not there: bring that back, or delete it and create another"),
     SnapshotReason.BUSY: (WAIT, "the service tries again"),
+    SnapshotReason.RESTORING: (WAIT, _WORKING),
+    SnapshotReason.COUNTING: (WAIT, "it takes the longer, the more is on the disk"),
+    SnapshotReason.CLEARING: (WAIT, "the result is known; the storage removes the scratch"),
+    SnapshotReason.VERIFIED: (NOBODY, "the snapshot can be restored"),
+    SnapshotReason.MISMATCH: (
+        CALLER,
+        "the storage has changed what it keeps: take another snapshot, verify it, and tell the operators",
+    ),
+    SnapshotReason.UNREADABLE: (CALLER, "a file that its own user may not read is not verified; the message names it"),
+    SnapshotReason.VERIFICATION_DEADLINE: (
+        OPERATOR,
+        "the message says what it got to: the storage or the image is missing, or the disk needs more time",
+    ),
+    SnapshotReason.POD_FAILED: (
+        OPERATOR,
+        "the message says why the pod cannot count: its image, its memory or its node",
+    ),
 }
 """The same for the reasons of snapshots."""
 

@@ -45,6 +45,22 @@ class SnapshotReason(OpenEnum):
     """It was READY, and what it consists of is not to be seen: somebody else removed it, or it is out of reach."""
     BUSY = 14
     """The storage or the cluster cannot do it now, and it is tried again."""
+    RESTORING = 20
+    """Of a verification: the disk of its scratch is being made from the snapshot."""
+    COUNTING = 21
+    """The files of the scratch are being counted and hashed."""
+    CLEARING = 22
+    """The files were counted, or cannot be, and the scratch is being removed."""
+    VERIFIED = 23
+    """The files were restored and read, and are those that were counted first."""
+    MISMATCH = 24
+    """The files were restored and read, and are not those that were counted first."""
+    UNREADABLE = 25
+    """A file that was restored cannot be read."""
+    VERIFICATION_DEADLINE = 26
+    """The files were not counted in time."""
+    POD_FAILED = 27
+    """The pod that counts the files cannot run, or has ended without a word."""
 
 
 class Consistency(OpenEnum):
@@ -54,6 +70,58 @@ class Consistency(OpenEnum):
     """The files as after a power cut: what a program was writing can be half there."""
     STOPPED = 2
     """The files of a sandbox that did not run."""
+
+
+class VerificationState(OpenEnum):
+    """Where a verification stands. RUNNING until nothing is left of its scratch."""
+
+    RUNNING = 1
+    PASSED = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What is in the home of a disk: how many entries of each type, the sum of the sizes of the files in bytes, and the
+    SHA-256 of the listing of all entries, in hexadecimal digits.
+
+    `others` are FIFOs, sockets and devices. A file with two names is two files. What the listing is stands in
+    `docs/verification.md`.
+    """
+
+    files: int
+    folders: int
+    links: int
+    others: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """The last verification of a snapshot: its files are restored into a scratch disk, counted, hashed and compared.
+
+    - `start_time`: None while it waits for its turn.
+    - `end_time`: when its result was known. Its scratch goes after that.
+    - `result`: PASSED or FAILED once that is known, also while the state is RUNNING yet; `result_reason` and
+      `result_message` say why.
+    - `contents`: what was counted; None if that failed.
+    """
+
+    state: VerificationState
+    reason: SnapshotReason
+    message: str
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    result: VerificationState | None = None
+    result_reason: SnapshotReason | None = None
+    result_message: str = ""
+    contents: Contents | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is anything left to do for it."""
+        return self.state is VerificationState.RUNNING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +141,8 @@ class Snapshot:
     - `schedule_id`, `schedule_uid`: the schedule that it was taken by; empty if there is none.
     - `before_delete`: whether the deletion of its sandbox waits for it.
     - `used_bytes`: what it takes, as far as the storage says so; 0 if it is unknown.
+    - `verification`: the last one; None if it was never verified.
+    - `contents`: what the first verification has counted that could; every later one must count the same.
     """
 
     id: str
@@ -102,6 +172,13 @@ class Snapshot:
     schedule_id: str = ""
     schedule_uid: str = ""
     before_delete: bool = False
+    verification: Verification | None = None
+    contents: Contents | None = None
+
+    @property
+    def verifies(self) -> bool:
+        """Whether a verification runs, which has to end before the snapshot goes."""
+        return self.verification is not None and self.verification.runs
 
     @property
     def key(self) -> Key:
@@ -130,3 +207,20 @@ class Taken:
     message: str = ""
     used_bytes: int = 0
     size: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scratch:
+    """What an engine shows of the scratch of a verification now.
+
+    - `is_there`: whether there is anything of it that has to be removed.
+    - `state`: None if it has to be begun, also one of which only a part is there.
+    - `reason`, `message`: RESTORING or COUNTING, or why it has failed.
+    - `contents`: what was counted, of one that has PASSED.
+    """
+
+    is_there: bool
+    state: VerificationState | None = None
+    reason: SnapshotReason = SnapshotReason.ACCEPTED
+    message: str = ""
+    contents: Contents | None = None

@@ -76,6 +76,9 @@ def _going(snapshot: Snapshot, at: Facts) -> Decision:
     if at.needed_by:
         message = f"it goes when the disk of {at.needed_by} has been made from it"
         return Decision(moved(snapshot, State.DELETING, SnapshotReason.DELETING, message, at.now))
+    if snapshot.verifies:
+        message = "it goes when nothing is left of its verification"
+        return Decision(moved(snapshot, State.DELETING, SnapshotReason.DELETING, message, at.now))
     if at.taken.state is State.DELETED:
         return Decision(moved(snapshot, State.DELETED, SnapshotReason.DELETED, "removed", at.now))
     going = moved(snapshot, State.DELETING, SnapshotReason.DELETING, "it is being removed", at.now)

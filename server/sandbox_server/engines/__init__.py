@@ -11,7 +11,7 @@ from sandbox_server.domain import logs
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
-from sandbox_server.domain.snapshot import Snapshot, Taken
+from sandbox_server.domain.snapshot import Scratch, Snapshot, Taken
 
 
 class Refused(Exception):
@@ -287,7 +287,7 @@ class Abilities(Protocol):
 
 
 class Snapshots(Protocol):
-    """Takes and removes snapshots of disks. It obeys and reports, as `Cluster`, and asks `held` before each write as it does.
+    """Takes, verifies and removes snapshots of disks. It obeys and reports, as `Cluster`, and asks `held` before each write as it does.
 
     Every call may be repeated, and one that was cut off is completed by its repeat. All raise `Unreachable`.
     """
@@ -306,6 +306,19 @@ class Snapshots(Protocol):
 
     async def discard(self, snapshot: Snapshot) -> None:
         """Asks for the removal of what a snapshot consists of; `taken` shows the rest. Raises `NotHeld`."""
+
+    async def verify(self, snapshot: Snapshot) -> None:
+        """Begins to restore a snapshot into its scratch, and to count and hash what is in that, unless that was begun before.
+
+        The disk is made as that of a sandbox is. On it runs a program of the service and nothing else. A snapshot has one
+        scratch at most, which belongs to no sandbox. Returns when that is asked; `scratch` shows the rest. Raises `NotHeld`.
+        """
+
+    async def scratch(self, snapshot: Snapshot) -> Scratch:
+        """Returns how far the verification of a snapshot is. The same files are counted alike by every engine."""
+
+    async def clear(self, snapshot: Snapshot) -> None:
+        """Asks for the removal of the scratch of a snapshot; `scratch` shows the rest. Raises `NotHeld`."""
 
 
 class Engine(Names, Cluster, Access, Abilities, Snapshots, Protocol):

@@ -40,6 +40,7 @@ MutationRequest = (
     | schedule_pb2.CreateScheduleRequest
     | schedule_pb2.UpdateScheduleRequest
     | schedule_pb2.DeleteScheduleRequest
+    | snapshot_pb2.VerifySnapshotRequest
 )
 ReadRequest = pb.GetStatusRequest | pb.GetSandboxRequest
 

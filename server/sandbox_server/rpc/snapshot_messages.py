@@ -1,5 +1,6 @@
 """The messages of SnapshotService: from requests to domain values, and from events to answers."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from sandbox_server.domain import check, remedy
 from sandbox_server.domain.errors import Violation
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.snapshot import Consistency, SnapshotEvent, State
+from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotEvent, State
 from sandbox_server.domain.snapshot_mutations import Wanted
 from sandbox_server.rpc import convert, filters, listing, render
 from sandbox_server.rpc.auth import Caller
@@ -47,7 +48,7 @@ def bad_consistency(consistency: int) -> Iterator[Violation]:
 
 def named(
     principal: Principal,
-    request: pb.GetSnapshotRequest | pb.DeleteSnapshotRequest,
+    request: pb.GetSnapshotRequest | pb.DeleteSnapshotRequest | pb.VerifySnapshotRequest,
     violations: tuple[Violation, ...] = (),
 ) -> Key:
     """Returns the key of the snapshot that a request names.
@@ -62,7 +63,9 @@ def named(
     return Key(request.namespace or principal.default_namespace, request.snapshot_id)
 
 
-def deletion(principal: Principal, request: pb.DeleteSnapshotRequest) -> tuple[store.Request | None, Key]:
+def changed(
+    principal: Principal, request: pb.DeleteSnapshotRequest | pb.VerifySnapshotRequest
+) -> tuple[store.Request | None, Key]:
     """Returns the identity of the request, and the key of the snapshot. Raises as `named`."""
     key = named(principal, request, check.request_id("request_id", request.request_id))
     return convert.identity(principal, request), key
@@ -128,6 +131,25 @@ def whole(event: SnapshotEvent) -> Any:
         "used_bytes": snapshot.used_bytes,
         "sequence": event.sequence,
         "schedule_id": snapshot.schedule_id,
+        "verification": _verification(snapshot),
+    }
+
+
+def _verification(snapshot: Snapshot) -> Any:
+    """Returns the Verification message of a snapshot; None if it was never verified."""
+    last, first = snapshot.verification, snapshot.contents
+    if last is None:
+        return None
+    counted = {} if last.contents is None else dataclasses.asdict(last.contents)
+    return {
+        "state": last.state.value,
+        "reason": last.reason.value,
+        "remedy": remedy.of_snapshot(last.reason).value,
+        "message": last.message,
+        "start_time": None if last.start_time is None else render.time(last.start_time),
+        "end_time": None if last.end_time is None else render.time(last.end_time),
+        "expected_sha256": "" if first is None else first.sha256,
+        **counted,
     }
 
 

@@ -40,8 +40,12 @@ class SnapshotServicer:
         return await self._in_time(caller, self._manager.list(search, after, page))
 
     async def DeleteSnapshot(self, principal: Principal, request: pb.DeleteSnapshotRequest, caller: Caller) -> Fields:
-        identity, key = snapshot_messages.deletion(principal, request)
+        identity, key = snapshot_messages.changed(principal, request)
         return await self._answer(caller, self._manager.delete(principal, identity, key))
+
+    async def VerifySnapshot(self, principal: Principal, request: pb.VerifySnapshotRequest, caller: Caller) -> Fields:
+        identity, key = snapshot_messages.changed(principal, request)
+        return await self._answer(caller, self._manager.verify(principal, identity, key))
 
     async def WatchSnapshots(self, principal: Principal, request: pb.WatchSnapshotsRequest, caller: Caller) -> None:
         selection, after = snapshot_messages.watched(principal, request)

@@ -138,6 +138,11 @@ class Timing(Slice):
     snapshots_per_tenant: int = Field(1000, ge=0, le=1_000_000)
     """Snapshots of a tenant that are not deleted. A daily one of 100 sandboxes, kept for a week, takes 700; a program that takes one a
     minute by mistake is stopped within a day."""
+    verified_at_once: int = Field(1, ge=1, le=1000)
+    """Snapshots that this replica verifies at once. Each takes a disk of its size and reads all of it; others wait."""
+    verify_most: Seconds = Pace.verify_most
+    """How long the verification of a snapshot may take once it has begun. At 100 MB/s, half of it for the restore, four hours are
+    700 GB."""
     heartbeat: Seconds = Pace.heartbeat
     """Between two signs of life on a quiet watch."""
     follow: Seconds = Pace.follow
@@ -176,6 +181,9 @@ class Kubernetes(Slice):
     """Storage classes that callers may name beside storage-class, comma-separated; empty: none."""
     snapshot_class: ClassName = ""
     """VolumeSnapshotClass of new snapshots; empty: the default one of the driver of each disk."""
+    verify_image: str = ""
+    """Image in which the files of a restored snapshot are counted, with a shell, find, stat, sha256sum, sort and awk; empty:
+    default-image."""
     ingress_annotations: Annotated[Object, AfterValidator(operator.annotations)] = {}
     """Annotations of the Ingresses as a JSON object: body size, time-outs, auth."""
     node_selector: Annotated[Object, AfterValidator(operator.labels)] = {}

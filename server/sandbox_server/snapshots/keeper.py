@@ -1,4 +1,4 @@
-"""The loop that has snapshots taken and removed: observe, decide, record, act, as the reconciler does with sandboxes."""
+"""The loop that has snapshots taken, verified and removed: observe, decide, record, act, as the reconciler does with sandboxes."""
 
 import asyncio
 import collections
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from sandbox_server import engines, failpoints, feed, store
-from sandbox_server.domain import errors
+from sandbox_server.domain import errors, verifications
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
@@ -52,15 +52,20 @@ class Keeper:
         engine: engines.Snapshots,
         leases: Leases,
         pace: Pace,
+        verified_at_once: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`verified_at_once`: scratches that there are at once, of this replica."""
         self._snapshots = snapshots
         self._sandboxes = sandboxes
         self._store = store
         self._engine = engine
         self._leases = leases
         self._pace = pace
+        self._verified_at_once = verified_at_once
         self._now = now
+        self._verifying: set[Key] = set()
+        """Those of which a scratch is there, or was begun."""
         self._memories: dict[Key, _Memory] = {}
         self._known = Known()
         self._queue = Queue(pace)
@@ -73,6 +78,11 @@ class Keeper:
     def outcomes(self) -> collections.Counter[tuple[str, str]]:
         """Counts the looks at a snapshot by how they ended, with the reason of a refusal."""
         return self._workers.outcomes
+
+    @property
+    def verifying(self) -> int:
+        """The number of snapshots of which this replica has begun a scratch, or found one."""
+        return len(self._verifying)
 
     def wake(self, key: Key) -> None:
         """Queues a snapshot that may have changed."""
@@ -121,6 +131,7 @@ class Keeper:
 
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)
+        self._verifying.discard(key)
         self._memories.pop(key, None)
 
     async def _work(self, key: Key) -> None:
@@ -138,12 +149,39 @@ class Keeper:
             if act is not None:
                 await self._act(event.snapshot, act)
                 event, _ = await self._decide(event, memory, await self._engine.taken(event.snapshot))
+            event = await self._verify(event, memory)
         except (engines.Refused, engines.Unreachable) as failure:
             await self._say_busy(event, memory, str(failure))
             raise
         memory.busy_since = None
-        if event.snapshot.state in (State.CREATING, State.DELETING):
+        if _is_under_way(event.snapshot):
             self._queue.add_after(key, self._pace.snapshot_look_every)
+
+    async def _verify(self, event: SnapshotEvent, memory: _Memory) -> SnapshotEvent:
+        """Goes on with the verification of a snapshot. Returns its last event. Raises as `_save` and the engine do."""
+        key = event.snapshot.key
+        while event.snapshot.verifies:
+            scratch = await self._engine.scratch(event.snapshot)
+            if scratch.is_there:
+                self._verifying.add(key)
+            has_turn = key in self._verifying or len(self._verifying) < self._verified_at_once
+            facts = verifications.Facts(
+                scratch=scratch, has_turn=has_turn, deadline=self._pace.verify_most, now=self._now()
+            )
+            decision = verifications.decide(event.snapshot, facts)
+            if decision.step is verifications.Step.BEGIN:
+                self._verifying.add(key)
+            before, event = event, await self._save(event, decision.snapshot, memory)
+            if decision.step is not None:
+                failpoints.hit("verification_before_act")
+                await (self._engine.verify if decision.step is verifications.Step.BEGIN else self._engine.clear)(
+                    event.snapshot
+                )
+                failpoints.hit("verification_after_act")
+            if event == before:
+                return event
+        self._verifying.discard(key)
+        return event
 
     async def _decide(self, event: SnapshotEvent, memory: _Memory, taken: Taken) -> tuple[SnapshotEvent, Act | None]:
         """Decides and records. Returns the last event, and what to do. Raises as `_catch_up` and `_save`."""
@@ -195,6 +233,15 @@ class Keeper:
                 reason=after.reason.name,
                 sequence=written.sequence,
             )
+        if event.snapshot.verifies and after.verification is not None and not after.verifies:
+            log.info(
+                "snapshot_verified",
+                snapshot=after.id,
+                namespace=after.namespace,
+                state=after.verification.state.name,
+                reason=after.verification.reason.name,
+                sequence=written.sequence,
+            )
         return written
 
     async def _say_busy(self, event: SnapshotEvent, memory: _Memory, message: str) -> None:
@@ -208,6 +255,8 @@ class Keeper:
         elif event.snapshot.state in (State.CREATING, State.DELETING):
             busy = moved(event.snapshot, event.snapshot.state, SnapshotReason.BUSY, message, self._now())
             await self._save(event, busy, memory)
+        else:
+            await self._save(event, verifications.busy(event.snapshot, message), memory)
 
     def _memory(self, snapshot: Snapshot, epoch: int) -> _Memory:
         memory = self._memories.get(snapshot.key)
@@ -229,3 +278,8 @@ class Keeper:
         if known is None or known.event.sandbox.uid != snapshot.sandbox_uid:
             return None
         return known.event.sandbox
+
+
+def _is_under_way(snapshot: Snapshot) -> bool:
+    """Whether the storage is at work on a snapshot, which nothing announces."""
+    return snapshot.verifies or snapshot.state in (State.CREATING, State.DELETING)

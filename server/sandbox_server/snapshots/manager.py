@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import snapshot_mutations
+from sandbox_server.domain import snapshot_mutations, verifications
 from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.snapshot import SnapshotEvent
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class SnapshotManager:
-    """Creates, deletes and reads snapshots on behalf of principals."""
+    """Creates, verifies, deletes and reads snapshots on behalf of principals."""
 
     def __init__(
         self, log: feed.Snapshots, store: store.Store, engine: engines.Snapshots, most: int, heartbeat: float
@@ -66,6 +66,15 @@ class SnapshotManager:
         def write(reader: store.Reader) -> store.SnapshotWrite:
             last = _seen(principal, key, reader.snapshots.last(key))
             return store.SnapshotWrite(snapshot_mutations.delete(last.snapshot, datetime.now(UTC)), last.sequence)
+
+        return await self._log.write(write, request)
+
+    async def verify(self, principal: Principal, request: store.Request | None, key: Key) -> SnapshotEvent:
+        """Asks that a snapshot be verified. Raises `errors.NotFound`, and `errors.FailedPrecondition` if it is not READY."""
+
+        def write(reader: store.Reader) -> store.SnapshotWrite:
+            last = _seen(principal, key, reader.snapshots.last(key))
+            return store.SnapshotWrite(verifications.asked(last.snapshot), last.sequence)
 
         return await self._log.write(write, request)
 

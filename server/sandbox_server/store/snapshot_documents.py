@@ -6,7 +6,15 @@ from typing import Any
 
 import msgspec
 
-from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotEvent, SnapshotReason, State
+from sandbox_server.domain.snapshot import (
+    Consistency,
+    Contents,
+    Snapshot,
+    SnapshotEvent,
+    SnapshotReason,
+    State,
+    Verification,
+)
 from sandbox_server.store import documents
 
 VERSION = 4
@@ -43,6 +51,8 @@ class Document(msgspec.Struct, kw_only=True):
     schedule_id: str = ""
     schedule_uid: str = ""
     before_delete: bool = False
+    verification: Verification | None = None
+    contents: Contents | None = None
 
 
 class _Versioned(msgspec.Struct):

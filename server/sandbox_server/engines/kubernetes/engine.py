@@ -14,7 +14,7 @@ from sandbox_server.domain.observed import Fault, Observed, Pod
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
-from sandbox_server.domain.snapshot import Snapshot, Taken
+from sandbox_server.domain.snapshot import Scratch, Snapshot, Taken
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import (
     client,
@@ -40,6 +40,7 @@ from sandbox_server.engines.kubernetes import (
 )
 from sandbox_server.engines.kubernetes.moving import Moves
 from sandbox_server.engines.kubernetes.snapshots import Snapshots
+from sandbox_server.engines.kubernetes.verifying import Verifying
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Kubernetes
 
@@ -56,6 +57,7 @@ class KubernetesEngine:
         self._grants = grants.Grants(self._api, pace)
         self._snapshots = Snapshots(self._api, settings.snapshot_class)
         self._moves = Moves(self._api, settings, pace)
+        self._verifying = Verifying(self._api, settings, pace)
         self._views: dict[str, View] = {}
         # One for each view, which runs its informers. Those of `_ending` have been cancelled.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -329,6 +331,18 @@ class KubernetesEngine:
     async def discard(self, snapshot: Snapshot) -> None:
         """Deletes the VolumeSnapshot."""
         await self._snapshots.discard(snapshot, Fence(self._held, snapshot.namespace))
+
+    async def verify(self, snapshot: Snapshot) -> None:
+        """Makes a claim from the VolumeSnapshot, and a pod that counts what is on it."""
+        await self._verifying.begin(snapshot, Fence(self._held, snapshot.namespace))
+
+    async def scratch(self, snapshot: Snapshot) -> Scratch:
+        """Asks the API server for the claim and the pod."""
+        return await self._verifying.scratch(snapshot)
+
+    async def clear(self, snapshot: Snapshot) -> None:
+        """Deletes the pod and the claim."""
+        await self._verifying.clear(snapshot, Fence(self._held, snapshot.namespace))
 
 
 def _not_followed(namespace: str) -> str:

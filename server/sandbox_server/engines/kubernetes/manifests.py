@@ -8,7 +8,7 @@ import yaml
 
 from sandbox_server.domain import check, policy
 from sandbox_server.domain.sandbox import Addresses, Sandbox
-from sandbox_server.domain.spec import TERMINAL_PORT
+from sandbox_server.domain.spec import TERMINAL_PORT, Storage
 from sandbox_server.engines.kubernetes import former, patch, pods, resources
 from sandbox_server.engines.kubernetes.patch import Manifest
 from sandbox_server.engines.kubernetes.resources import Reference, Resource, Resources
@@ -125,9 +125,14 @@ def _claim(sandbox: Sandbox, reference: Reference) -> Resource:
     # Sealos reads the last two annotations.
     annotations = {UID: sandbox.uid, "path": pods.HOME, "value": storage.size}
     metadata = {"labels": {ID: sandbox.id}, "annotations": annotations}
+    return _resource(reference, metadata, spec=disk(storage, resources.source(sandbox)))
+
+
+def disk(storage: Storage, source: Reference | None) -> Manifest:
+    """Returns the spec of a claim of a disk that is made from `source`, or begins empty."""
     spec = {"accessModes": [storage.access_mode], "resources": {"requests": {"storage": storage.size}}}
-    spec |= pods.given(storageClassName=storage.storage_class, dataSource=_source(sandbox))
-    return _resource(reference, metadata, spec=spec)
+    made_from = source and {"kind": source.kind.title, "name": source.name} | pods.given(apiGroup=source.kind.group)
+    return spec | pods.given(storageClassName=storage.storage_class, dataSource=made_from)
 
 
 def resized(size: str) -> Manifest:
@@ -143,14 +148,6 @@ def at_least(claim: Resource, size: str) -> Resource:
     larger = resized(size)
     annotations = metadata["annotations"] | larger["metadata"]["annotations"]
     return _resource(claim.reference, metadata | {"annotations": annotations}, spec=spec | larger["spec"])
-
-
-def _source(sandbox: Sandbox) -> Manifest:
-    """Returns what the disk is made from; empty if it begins empty."""
-    source = resources.source(sandbox)
-    if source is None:
-        return {}
-    return {"kind": source.kind.title, "name": source.name} | pods.given(apiGroup=source.kind.group)
 
 
 def _placeholder(sandbox: Sandbox) -> Manifest:

@@ -135,11 +135,14 @@ def volume(found: Object) -> Volume:
 
 
 def unbound(sandbox: Sandbox, message: str) -> Reason:
-    """Returns what an event about a claim that is not bound means: SCHEDULING if its disk is still being made from another."""
+    """Returns what an event about the claim of a sandbox that is not bound means."""
+    return Reason.VOLUME_PENDING if sandbox.origin is None else unrestored(message)
+
+
+def unrestored(message: str) -> Reason:
+    """Returns what an event means about a claim whose disk is to be made from another: SCHEDULING if the storage goes on."""
     # external-provisioner/pkg/controller/controller.go, prepareProvision and getSnapshotSource; what a driver answers.
     is_gone = r"error getting handle for DataSource .*(not found|is being deleted|is currently being deleted)|code = NotFound "
-    if sandbox.origin is None:
-        return Reason.VOLUME_PENDING
     if re.search(is_gone, message):
         return Reason.RESTORE_FAILED
     # sig-storage-lib-external-provisioner and external-provisioner, checkError: the driver goes on, and a copy takes its time.
@@ -194,6 +197,13 @@ def pod(found: Object) -> Pod:
         requested=next((growth.amounts(one.resources) for one in found.spec.containers if one.name == named), None),
         resize=growth.of_pod(found),
     )
+
+
+def cause(found: Object) -> Cause:
+    """Returns why a pod is not ready: the domain's reason and the cluster's message."""
+    conditions = {one.type: one for one in found.status.conditions}
+    ready, scheduled = conditions.get("Ready", State()), conditions.get("PodScheduled", State())
+    return _cause(found.status, containers.own(found), ready, scheduled)
 
 
 def _cause(status: Status, container: Container, ready: State, scheduled: State) -> Cause:

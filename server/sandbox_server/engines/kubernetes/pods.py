@@ -15,6 +15,8 @@ VOLUME = "vn-homevn-agent"
 HOME = "/home/agent"
 AGENT = 1001
 """The user of the sandbox images."""
+RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+"""The security context of every container of the service."""
 
 
 def template(sandbox: Sandbox, metadata: patch.Manifest, secret: str, settings: Kubernetes) -> patch.Manifest:
@@ -40,26 +42,34 @@ def given(**fields: Any) -> patch.Manifest:
 def _pod(sandbox: Sandbox, secret: str, settings: Kubernetes) -> patch.Manifest:
     own = _container(sandbox, secret)
     filling = [home.container(own, VOLUME, HOME, sandbox.home_folder)] if sandbox.fills_home else []
-    user = {"runAsNonRoot": True, "runAsUser": AGENT, "runAsGroup": AGENT, "fsGroup": AGENT}
-    security = {**user, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
     return {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
+        **confined(),
         # With 0 the API server removes the pod object while its process may still write to the disk of the next pod.
         "terminationGracePeriodSeconds": max(1, sandbox.spec.grace_period_seconds),
         "shareProcessNamespace": settings.share_process_namespace,
-        "securityContext": security,
         # Present even if empty, so that an operator's patch can add one to every sandbox.
         "initContainers": filling,
         "containers": [own],
-        **given(
-            runtimeClassName=sandbox.spec.runtime_class,
-            nodeSelector=settings.node_selector,
-            tolerations=[{**one} for one in settings.tolerations],
-            imagePullSecrets=[{"name": one} for one in settings.pull_secrets],
-            priorityClassName=settings.priority_class,
-        ),
+        **given(runtimeClassName=sandbox.spec.runtime_class),
+        **placed(settings),
     }
+
+
+def confined() -> patch.Manifest:
+    """Returns what keeps every pod of the service from the cluster, and has it use a disk as the user of the sandbox images."""
+    user = {"runAsNonRoot": True, "runAsUser": AGENT, "runAsGroup": AGENT, "fsGroup": AGENT}
+    security = {**user, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
+    return {"automountServiceAccountToken": False, "enableServiceLinks": False, "securityContext": security}
+
+
+def placed(settings: Kubernetes) -> patch.Manifest:
+    """Returns where the operator lets pods run, and with which secrets their images are pulled."""
+    return given(
+        nodeSelector=settings.node_selector,
+        tolerations=[{**one} for one in settings.tolerations],
+        imagePullSecrets=[{"name": one} for one in settings.pull_secrets],
+        priorityClassName=settings.priority_class,
+    )
 
 
 def _container(sandbox: Sandbox, secret: str) -> patch.Manifest:
@@ -81,12 +91,12 @@ def _container(sandbox: Sandbox, secret: str) -> patch.Manifest:
             "limits": {"cpu": resources.cpu_limit, "memory": resources.memory_limit},
         },
         "volumeMounts": [{"name": VOLUME, "mountPath": HOME} | given(subPath=sandbox.home_folder)],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
-        **given(command=_literal(spec.command), args=_literal(spec.args)),
+        "securityContext": {**RESTRICTED},
+        **given(command=literal(spec.command), args=literal(spec.args)),
         **given(env=env, readinessProbe=probe and probe | often),
     }
 
 
-def _literal(words: Sequence[str]) -> list[str]:
+def literal(words: Sequence[str]) -> list[str]:
     """Returns words that reach the process unchanged: the kubelet replaces `$(NAME)` by a variable, and `$$` by `$`."""
     return [word.replace("$", "$$") for word in words]

@@ -112,6 +112,11 @@ def snapshot(namespace: str, uid: str) -> Reference:
     return Reference(Kind.SNAPSHOT, namespace, f"snapshot-{uid}")
 
 
+def scratch(kind: Kind, namespace: str, uid: str) -> Reference:
+    """Returns where the claim or the pod is in which the snapshot with that uid is verified. No sandbox has such names."""
+    return Reference(kind, namespace, f"verify-{uid}")
+
+
 def source(sandbox: Sandbox) -> Reference | None:
     """Returns the VolumeSnapshot that the disk of a sandbox is made from; None if it begins empty.
 

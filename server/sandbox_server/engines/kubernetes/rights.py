@@ -54,6 +54,11 @@ SNAPSHOTS = ("get", "create", "delete")
 may leave them out."""
 
 
+VERIFICATION = ("get", "create", "delete")
+"""The verbs that the service needs for pods to verify snapshots, and no more. `deploy/verification.yaml` grants exactly these; an
+operator may leave them out."""
+
+
 class Withdrawn(engines.Busy):
     """403 for what was allowed before, and not refused for long yet."""
 

@@ -86,8 +86,7 @@ class Snapshots:
         except client.Missing:
             self._refused[snapshot.uid] = _failed(SnapshotReason.UNSUPPORTED, volume_snapshots.MISSING)
         except engines.Refused as refused:
-            reason = _REFUSALS.get(refused.fault.reason, SnapshotReason.STORAGE_FAILED)
-            self._refused[snapshot.uid] = _failed(reason, refused.fault.message)
+            self._refused[snapshot.uid] = _failed(reason_of(refused.fault), refused.fault.message)
 
     async def taken(self, snapshot: Snapshot) -> Taken:
         """Returns what the VolumeSnapshot shows."""
@@ -120,6 +119,11 @@ class Snapshots:
     async def _find(self, snapshot: Snapshot) -> volume_snapshots.Found | None:
         where = resources.snapshot(snapshot.namespace, snapshot.uid)
         return await volume_snapshots.find(self._api, where, snapshot.uid)
+
+
+def reason_of(fault: Fault) -> SnapshotReason:
+    """Returns what a refusal of the API server means."""
+    return _REFUSALS.get(fault.reason, SnapshotReason.STORAGE_FAILED)
 
 
 def _failed(reason: SnapshotReason, message: str) -> Taken:

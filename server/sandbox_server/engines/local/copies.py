@@ -1,6 +1,7 @@
 """Copies of disks, which take minutes: each in a thread of a few, and ended with the service."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,9 @@ class _Copy:
 class Copies:
     """The copies that wait or are being made, each by the folder that it fills. All methods belong to the event loop."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(AT_ONCE, "copy")
+    def __init__(self, at_once: int = AT_ONCE, niceness: int = 0) -> None:
+        """`niceness`: of the threads, by which what is more urgent goes before them."""
+        self._threads = ThreadPoolExecutor(at_once, "copy", _yield_by, (niceness,))
         self._copies: dict[Path, _Copy] = {}
 
     def __contains__(self, folder: Path) -> bool:
@@ -72,3 +74,8 @@ class Copies:
             self._copies[folder].ended.set()
         await asyncio.gather(*(self.end(folder) for folder in list(self._copies)))
         self._threads.shutdown()
+
+
+def _yield_by(niceness: int) -> None:
+    """Sets the niceness of this thread: on Linux, each has one of its own."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -16,7 +16,7 @@ from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
-from sandbox_server.domain.snapshot import Snapshot, Taken
+from sandbox_server.domain.snapshot import Scratch, Snapshot, Taken
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.local import connections, launch, log_times, logs, processes
 from sandbox_server.engines.local.copies import Copies
@@ -26,6 +26,7 @@ from sandbox_server.engines.local.ports import Ports
 from sandbox_server.engines.local.processes import Process
 from sandbox_server.engines.local.snapshots import Restores, Snapshots
 from sandbox_server.engines.local.unit import Unit
+from sandbox_server.engines.local.verifying import Verifying
 from sandbox_server.settings import Local
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class LocalEngine:
         self._marks = log_times.Marks()
         self._copies = Copies()
         self._snapshots = Snapshots(data_dir, self._copies)
+        self._verifying = Verifying(data_dir)
         self.any_synced = False
 
     async def open(self, live: Iterable[Sandbox], changed: Callable[[Key], None], held: Callable[[str], int]) -> None:
@@ -109,6 +111,7 @@ class LocalEngine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._copies.close()
+        await self._verifying.close()
         await self._entrance.close()
         os.close(self._lock)
 
@@ -233,6 +236,20 @@ class LocalEngine:
         """Removes the copy. Returns when it is gone."""
         Fence(self._held, snapshot.namespace).check()
         await self._snapshots.discard(snapshot)
+
+    async def verify(self, snapshot: Snapshot) -> None:
+        """Begins to restore the copy into a scratch, and to count what is in that."""
+        Fence(self._held, snapshot.namespace).check()
+        self._verifying.begin(snapshot)
+
+    async def scratch(self, snapshot: Snapshot) -> Scratch:
+        """Looks at the scratch."""
+        return self._verifying.scratch(snapshot)
+
+    async def clear(self, snapshot: Snapshot) -> None:
+        """Removes the scratch. Returns when it is gone."""
+        Fence(self._held, snapshot.namespace).check()
+        await self._verifying.clear(snapshot)
 
     def leftovers(self, key: Key, living: Sandbox | None) -> set[str]:
         """Returns nothing: no write of this machine arrives late."""

@@ -150,17 +150,22 @@ def _left_out(copied: Copied) -> str:
     return f"not in the snapshot, since the service may not or cannot copy it: {counted}" if counted else ""
 
 
-def _failed(failure: Exception) -> Taken:
+def of_failure(failure: Exception) -> tuple[SnapshotReason, str]:
+    """Returns what made a copy fail, and its words."""
     match failure:
         case Gone():
-            reason, message = SnapshotReason.DISK_GONE, "the disk was removed or replaced before it was copied"
+            return SnapshotReason.DISK_GONE, "the disk was removed or replaced before it was copied"
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            reason, message = SnapshotReason.NO_SPACE, f"the data directory is full: {words(failure)}"
+            return SnapshotReason.NO_SPACE, f"the data directory is full: {words(failure)}"
         case OSError():
-            reason, message = SnapshotReason.STORAGE_FAILED, words(failure)
+            return SnapshotReason.STORAGE_FAILED, words(failure)
         case _:
             log.error("copy_failed", exc_info=failure)
-            reason, message = SnapshotReason.STORAGE_FAILED, "the service failed; its log says why"
+            return SnapshotReason.STORAGE_FAILED, "the service failed; its log says why"
+
+
+def _failed(failure: Exception) -> Taken:
+    reason, message = of_failure(failure)
     return Taken(state=State.FAILED, reason=reason, message=message)
 
 
@@ -168,4 +173,4 @@ def _restore_failed(failure: Exception, from_snapshot: bool) -> Fault:
     if isinstance(failure, Gone):
         what = "the snapshot" if from_snapshot else "the disk of the other sandbox"
         return Fault(Reason.RESTORE_FAILED, f"{what} is gone: delete the sandbox and create it from another one")
-    return Fault(Reason.ENGINE_REFUSED, _failed(failure).message)
+    return Fault(Reason.ENGINE_REFUSED, of_failure(failure)[1])
