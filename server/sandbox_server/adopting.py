@@ -26,7 +26,7 @@ async def run(chosen: settings.Adoption, say: Callable[[str], object]) -> str:
     opened = store.Store(chosen.database, app.cipher(chosen))
     await opened.open(lambda _committed: None)
     try:
-        adoption = Adoption(opened, kubernetes.KubernetesEngine(chosen.kubernetes, chosen.pace))
+        adoption = Adoption(opened, kubernetes.KubernetesEngine(chosen.kubernetes, chosen.pace, chosen.default_image))
         wanted = Wanted(
             tenant=tenant,
             namespace=chosen.namespace,

@@ -319,7 +319,7 @@ def _engine(settings: Settings, pace: Pace) -> engines.Engine:
     if settings.engine == "kubernetes":
         from sandbox_server.engines import kubernetes
 
-        return kubernetes.KubernetesEngine(settings.kubernetes, pace)
+        return kubernetes.KubernetesEngine(settings.kubernetes, pace, settings.default_image)
     from sandbox_server.engines import local
 
     return local.LocalEngine(settings.local, settings.data_dir, pace)

@@ -23,6 +23,7 @@ ROLE = DEPLOY / "role.yaml"
 ACCESS = DEPLOY / "access.yaml"
 ADOPTION = DEPLOY / "adoption.yaml"
 SNAPSHOTS = DEPLOY / "snapshots.yaml"
+VERIFICATION = DEPLOY / "verification.yaml"
 RESYNC = 5
 """Seconds between two looks of the service at everything."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -52,9 +53,11 @@ def grant_adoption(cluster: Cluster, namespace: str) -> None:
 
 
 def grant_snapshots(cluster: Cluster, namespace: str) -> None:
-    """The optional rights of the service to take snapshots."""
+    """The optional rights of the service to take snapshots, and to verify them."""
     _grant(cluster, namespace, SNAPSHOTS)
+    _grant(cluster, namespace, VERIFICATION)
     eventually(lambda: may(cluster, namespace, "create", "volumesnapshots", "snapshot.storage.k8s.io"), within=30)
+    eventually(lambda: may(cluster, namespace, "create", "pods"), within=30)
 
 
 def _grant(cluster: Cluster, namespace: str, file: Path) -> None:

@@ -198,10 +198,13 @@ def test_each_tenant_namespace_has_the_one_role_and_its_binding() -> None:
     rules = yaml.safe_load((charts.DEPLOY / "role.yaml").read_text())["rules"]
     access = yaml.safe_load((charts.DEPLOY / "access.yaml").read_text())["rules"]
     snapshots = yaml.safe_load((charts.DEPLOY / "snapshots.yaml").read_text())["rules"]
+    verification = yaml.safe_load((charts.DEPLOY / "verification.yaml").read_text())["rules"]
     resize = yaml.safe_load((charts.DEPLOY / "resize.yaml").read_text())["rules"]
     roles = [(one["metadata"]["namespace"], one["rules"]) for one in objects["Role"]]
-    assert roles == [(name, [*rules, *access, *snapshots, *resize]) for name in ("a", "b")]
-    (without,) = production(tenantNamespaces=["a"], access=False, snapshots=False, resize=False)["Role"]
+    assert roles == [(name, [*rules, *access, *snapshots, *verification, *resize]) for name in ("a", "b")]
+    (without,) = production(tenantNamespaces=["a"], access=False, snapshots=False, verification=False, resize=False)[
+        "Role"
+    ]
     assert without["rules"] == rules
     account = {"kind": "ServiceAccount", "name": NAME, "namespace": "system"}
     for one in objects["RoleBinding"]:

@@ -137,7 +137,7 @@ def stop(fence):
         holds = False
 
 async def main():
-    engine = KubernetesEngine(settings, Pace())
+    engine = KubernetesEngine(settings, Pace(), "image")
     await engine.open([], lambda _: None, lambda _: int(holds))
     engine.follow([sandbox.namespace])
     while not engine.synced(sandbox.namespace):

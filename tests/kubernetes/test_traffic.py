@@ -61,7 +61,10 @@ async def test_an_idle_fleet_of_a_thousand_costs_no_requests_but_its_watches(
     # The lists that informers make now and then have their own tests: none is due here.
     never = dataclasses.replace(apart.settings.pace, resync=NEVER)
     rig = Rig(
-        apart, tmp_path, resync=RESYNC, engine=lambda: kubernetes.KubernetesEngine(apart.settings.kubernetes, never)
+        apart,
+        tmp_path,
+        resync=RESYNC,
+        engine=lambda: kubernetes.KubernetesEngine(apart.settings.kubernetes, never, "image"),
     )
     names = [f"fleet-{number}" for number in range(FLEET)]
     phases = {name: Phase.RUNNING if number < OF_THEM_RUNNING else Phase.STOPPED for number, name in enumerate(names)}

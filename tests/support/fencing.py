@@ -134,7 +134,7 @@ class Former:
 
     def __init__(self, rig: Rig) -> None:
         settings = rig.ground.settings.model_copy(update=rig.settings)
-        self.engine = KubernetesEngine(settings.kubernetes, settings.pace)
+        self.engine = KubernetesEngine(settings.kubernetes, settings.pace, settings.default_image)
         self.epoch = 1
         self._namespace = rig.ground.namespace
 

@@ -22,6 +22,7 @@ from tests.support.scripted_logs import Logs
 from tests.support.scripted_ports import Ports
 from tests.support.scripted_quantities import kept
 from tests.support.scripted_resizes import Resizes
+from tests.support.scripted_verifier import Verifier
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"
@@ -74,6 +75,7 @@ class ScriptedApi:
         self.kubelet = Kubelet()
         self.logs = Logs()
         self.ports = Ports()
+        self.verifier = Verifier()
         self.disks = Disks()
         self.resizes = Resizes()
         self.namespace = "Active"
@@ -384,7 +386,8 @@ class ScriptedApi:
         if collection.endswith("pods"):
             self.kubelet.kill(self.kubelet.container(gone))
             claims = collection.replace("pods", "persistentvolumeclaims")
-            self._release(claims, f"vn-homevn-agent-{name}")
+            for claim in (f"vn-homevn-agent-{name}", name):
+                self._release(claims, claim)
 
     def _create(self, collection: str, body: dict[str, Any]) -> web.Response:
         name = body["metadata"]["name"]
@@ -392,7 +395,22 @@ class ScriptedApi:
             return status(409, f'{collection.rpartition("/")[2]} "{name}" already exists')
         if self.takes_snapshots and collection.endswith("volumesnapshots"):
             asyncio.get_running_loop().call_later(0.01, self.take, collection, name)
+        if collection.endswith("persistentvolumeclaims"):
+            body["metadata"]["finalizers"] = [PROTECTION]
+        if collection.endswith("pods"):
+            asyncio.get_running_loop().call_later(0.01, self._verify, collection, name)
+            body["status"] = {"phase": "Pending"}
         return answer(self.put(collection, body, CREATED), 201)
+
+    def _verify(self, collection: str, name: str) -> None:
+        """What the storage and the kubelet do for a pod that counts what was restored."""
+        claims = collection.replace("pods", "persistentvolumeclaims")
+        pod, claim = self.objects[collection].get(name), self.objects.get(claims, {}).get(name)
+        if pod is None or claim is None or (ended := self.verifier.ended(pod, claim)) is None:
+            return
+        self.put(claims, claim | {"status": {"phase": "Bound"}})
+        scheduled = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
+        self.put(collection, pod | {"status": ended | scheduled})
 
     def take(self, collection: str, name: str) -> None:
         """What the snapshot controller says once the storage has a snapshot."""
@@ -710,7 +728,11 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def chosen(request: web.Request, value: dict[str, Any]) -> bool:
-    """Whether labels are there and, where a value is asked for, have that: no other selector is ever used."""
+    """Whether labels are there and, where a value is asked for, have that; and whether an event is about the object asked for."""
+    fields = dict(one.split("=", 1) for one in request.query.get("fieldSelector", "").split(",") if "=" in one)
+    if (about := fields.get("involvedObject.uid")) is not None:
+        told = (value["involvedObject"]["uid"], value["reason"])
+        return told == (about, fields.get("reason", value["reason"]))
     found = value["metadata"].get("labels", {})
     wanted = (one.partition("=") for one in request.query.get("labelSelector", "").split(",") if one)
     return all(found.get(name) == asked if equals else name in found for name, equals, asked in wanted)

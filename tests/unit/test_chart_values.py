@@ -50,7 +50,15 @@ def test_the_chart_has_the_version_of_the_service() -> None:
 
 
 def test_each_role_is_one_file_and_the_chart_has_it() -> None:
-    for name in ("role.yaml", "access.yaml", "resize.yaml", "snapshots.yaml", "namespaces.yaml", "doctor.yaml"):
+    for name in (
+        "role.yaml",
+        "access.yaml",
+        "resize.yaml",
+        "snapshots.yaml",
+        "verification.yaml",
+        "namespaces.yaml",
+        "doctor.yaml",
+    ):
         assert (ROOT / "deploy" / name).resolve() == CHART / "files" / name
 
 

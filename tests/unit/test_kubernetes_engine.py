@@ -37,7 +37,7 @@ def view(api: Api) -> View:
 
 @pytest.fixture
 def engine(api: Api, view: View) -> KubernetesEngine:
-    engine = KubernetesEngine(Settings().kubernetes, Pace())
+    engine = KubernetesEngine(Settings().kubernetes, Pace(), "image")
     calls: Any = api
     engine._api = calls
     engine._held = lambda _namespace: 1

@@ -211,7 +211,7 @@ def test_a_patch_that_would_fail_a_sandbox_is_refused_before_anything_is_served(
     operation: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=r"^pod-patch: ") as caught:
-        kubernetes.KubernetesEngine(patched(operation), Pace())
+        kubernetes.KubernetesEngine(patched(operation), Pace(), "image")
     assert said in str(caught.value)
     with pytest.raises(ValueError, match=r"^pod-patch: "):
         kubernetes.check(patched(operation))

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 from sandbox_server.engines.kubernetes.resources import Kind
-from sandbox_server.engines.kubernetes.rights import ACCESS, ADOPTION, RESIZE, ROLE, SNAPSHOTS, Rights, right
+from sandbox_server.engines.kubernetes.rights import (
+    ACCESS,
+    ADOPTION,
+    RESIZE,
+    ROLE,
+    SNAPSHOTS,
+    VERIFICATION,
+    Rights,
+    right,
+)
 
 GET = right("GET", "api/v1/namespaces/default/pods/a", watch=False)
 
@@ -83,3 +92,7 @@ def test_the_role_of_adoption_grants_what_adoption_needs_and_no_more() -> None:
 def test_the_role_of_snapshots_grants_what_they_need_and_no_more() -> None:
     kind = Kind.SNAPSHOT
     assert granted("snapshots.yaml") == {(kind.group, kind.plural, verb) for verb in SNAPSHOTS}
+
+
+def test_the_role_of_verification_grants_what_it_needs_and_no_more() -> None:
+    assert granted("verification.yaml") == {("", "pods", verb) for verb in VERIFICATION}

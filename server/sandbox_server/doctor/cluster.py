@@ -32,6 +32,7 @@ async def examine(examination: Examination, settings: Settings, namespaces: Sequ
             in_it = needs or ("" if exists else "the namespace is missing or is being removed")
             await examination.check("rights", name, cluster.rights, needs=in_it)
             await examination.check("access", name, cluster.access, needs=in_it)
+            await examination.check("verification", name, cluster.verification, needs=in_it)
             await examination.check("secrets", name, cluster.secrets, needs=in_it)
             await examination.check("pod security", name, cluster.pod_security, needs=in_it)
             await examination.check("pod", name, cluster.pod, needs=in_it)
@@ -117,6 +118,16 @@ class _Cluster:
         what = f"access not granted: the service may not {', '.join(missing)}, and SandboxAccess answers ACCESS_NOT_GRANTED"
         remedy = f"set access in the chart, or run `kubectl apply -n {check.subject} -f deploy/access.yaml`"
         return [check.warning(what, remedy)]
+
+    async def verification(self, check: Check) -> list[Result]:
+        """Checks the rights to verify snapshots. An operator may leave them out, and without access has none of them."""
+        missing = await inspection.missing_verification(self._api, check.subject)
+        if not missing:
+            return [check.ok("all rights to verify snapshots are granted")]
+        if "create pods" in missing:
+            return [check.ok("not granted: VerifySnapshot fails with FORBIDDEN (deploy/verification.yaml)")]
+        remedy = f"set verification in the chart, or run `kubectl apply -n {check.subject} -f deploy/verification.yaml`"
+        return [check.warning(f"the service may not {', '.join(missing)}: a verification never ends", remedy)]
 
     async def secrets(self, check: Check) -> list[Result]:
         """Checks that the Secrets of the settings, which the service does not make, are in the namespace."""

@@ -101,7 +101,7 @@ class Settings(BaseSettings, Local, Kubernetes, Timing, Defaults, Serving):
     @property
     def kubernetes(self) -> Kubernetes:
         """What the Kubernetes engine needs."""
-        return Kubernetes.of(self).model_copy(update={"verify_image": self.verify_image or self.default_image})
+        return Kubernetes.of(self)
 
     @property
     def local(self) -> Local:

@@ -58,7 +58,7 @@ class World:
 @pytest.fixture
 async def world(api: ScriptedApi, tmp_path: Path) -> AsyncIterator[World]:
     settings = ScriptedGround(api, tmp_path).settings.model_copy(update={"snapshot_class": "fast"})
-    engine = KubernetesEngine(settings.kubernetes, Pace())
+    engine = KubernetesEngine(settings.kubernetes, Pace(), settings.default_image)
     made = World(api, engine)
     await engine.open([], lambda _: None, lambda _: made.epoch)
     yield made

@@ -22,7 +22,10 @@ def noticing(api: ScriptedApi, folder: Path, **settings: float) -> Rig:
     ground = ScriptedGround(api, folder)
     noticing = ground.settings.model_copy(update=settings)
     return Rig(
-        ground, folder, resync=NEVER, engine=lambda: kubernetes.KubernetesEngine(noticing.kubernetes, noticing.pace)
+        ground,
+        folder,
+        resync=NEVER,
+        engine=lambda: kubernetes.KubernetesEngine(noticing.kubernetes, noticing.pace, noticing.default_image),
     )
 
 

@@ -48,8 +48,8 @@ from sandbox_server.settings import Kubernetes
 class KubernetesEngine:
     """See `engines.Engine`."""
 
-    def __init__(self, settings: Kubernetes, pace: Pace) -> None:
-        """Raises ValueError for settings that make no pod."""
+    def __init__(self, settings: Kubernetes, pace: Pace, default_image: str) -> None:
+        """`default_image`: of pods of the service itself, where the settings name none. Raises ValueError for settings that make no pod."""
         preflight.check(settings)
         self._settings = settings
         self._pace = pace
@@ -57,7 +57,7 @@ class KubernetesEngine:
         self._grants = grants.Grants(self._api, pace)
         self._snapshots = Snapshots(self._api, settings.snapshot_class)
         self._moves = Moves(self._api, settings, pace)
-        self._verifying = Verifying(self._api, settings, pace)
+        self._verifying = Verifying(self._api, settings, pace, default_image)
         self._views: dict[str, View] = {}
         # One for each view, which runs its informers. Those of `_ending` have been cancelled.
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -142,6 +142,14 @@ async def missing_snapshots(api: client.Client, namespace: str) -> list[str]:
     return [f"{verb} {kind.plural}" for verb, allows in answers if not allows]
 
 
+async def missing_verification(api: client.Client, namespace: str) -> list[str]:
+    """Returns the rights of `rights.VERIFICATION` that the service does not have in a namespace, as `create pods`."""
+    plural = Kind.POD.plural
+    asked = (allowed(api, namespace, "", plural, verb) for verb in rights.VERIFICATION)
+    answers = zip(rights.VERIFICATION, await asyncio.gather(*asked), strict=True)
+    return [f"{verb} {plural}" for verb, allows in answers if not allows]
+
+
 async def labels(api: client.Client, namespace: str) -> Mapping[str, str]:
     """Returns the labels of a namespace. Raises `engines.Refused` without the right to get it, or if it is missing."""
     async with api.call("GET", f"api/v1/namespaces/{namespace}", accept=client.METADATA) as response:

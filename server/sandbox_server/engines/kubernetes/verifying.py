@@ -36,9 +36,10 @@ _NO_RUN = (Reason.IMAGE_PULL, Reason.IMAGE_INVALID, Reason.CONTAINER_CONFIG)
 class Verifying:
     """The scratches of snapshots: see `engines.Snapshots`."""
 
-    def __init__(self, api: client.Client, settings: Kubernetes, pace: Pace) -> None:
+    def __init__(self, api: client.Client, settings: Kubernetes, pace: Pace, default_image: str) -> None:
         self._api = api
         self._settings = settings
+        self._image = settings.verify_image or default_image
         self._most = pace.verify_most
         self._refused: dict[str, tuple[SnapshotReason, str]] = {}
         """Why scratches, by the uid of their snapshot, could not be begun: the cluster shows nothing of it."""
@@ -77,11 +78,11 @@ class Verifying:
     async def scratch(self, snapshot: Snapshot) -> Scratch:
         """Returns what the claim and the pod show."""
         claimed, pod = await self._found(snapshot)
-        is_there = claimed is not None or pod is not None
         if (refusal := self._refused.get(snapshot.uid)) is not None:
-            return _failed(*refusal, is_there=is_there)
+            # It is forgotten when the scratch is cleared.
+            return _failed(*refusal)
         if claimed is None or pod is None:
-            return Scratch(is_there=is_there)
+            return Scratch(is_there=claimed is not None or pod is not None)
         if pod.status.phase in _ENDED:
             return _ended(pod)
         if pod.status.phase == "Running":
@@ -130,7 +131,7 @@ class Verifying:
         """Returns the pod. It has no environment, no address, and no right in the cluster."""
         container = {
             "name": CONTAINER,
-            "image": self._settings.verify_image,
+            "image": self._image,
             "command": pods.literal(counting.command(f"{DISK}/{snapshot.home_folder}", WORK)),
             "terminationMessagePath": counting.ENDED,
             "resources": _RESOURCES,
@@ -208,5 +209,5 @@ def _running(reason: SnapshotReason, message: str) -> Scratch:
     return Scratch(is_there=True, state=VerificationState.RUNNING, reason=reason, message=message)
 
 
-def _failed(reason: SnapshotReason, message: str, *, is_there: bool = True) -> Scratch:
-    return Scratch(is_there=is_there, state=VerificationState.FAILED, reason=reason, message=message)
+def _failed(reason: SnapshotReason, message: str) -> Scratch:
+    return Scratch(is_there=True, state=VerificationState.FAILED, reason=reason, message=message)
