@@ -43,10 +43,12 @@ def _pod(sandbox: Sandbox, secret: str, settings: Kubernetes) -> patch.Manifest:
     own = _container(sandbox, secret)
     filling = [home.container(own, VOLUME, HOME, sandbox.home_folder)] if sandbox.fills_home else []
     return {
-        **confined(),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
         # With 0 the API server removes the pod object while its process may still write to the disk of the next pod.
         "terminationGracePeriodSeconds": max(1, sandbox.spec.grace_period_seconds),
         "shareProcessNamespace": settings.share_process_namespace,
+        "securityContext": security(),
         # Present even if empty, so that an operator's patch can add one to every sandbox.
         "initContainers": filling,
         "containers": [own],
@@ -55,11 +57,10 @@ def _pod(sandbox: Sandbox, secret: str, settings: Kubernetes) -> patch.Manifest:
     }
 
 
-def confined() -> patch.Manifest:
-    """Returns what keeps every pod of the service from the cluster, and has it use a disk as the user of the sandbox images."""
+def security() -> patch.Manifest:
+    """Returns the security context of every pod of the service, which uses a disk as the user of the sandbox images."""
     user = {"runAsNonRoot": True, "runAsUser": AGENT, "runAsGroup": AGENT, "fsGroup": AGENT}
-    security = {**user, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
-    return {"automountServiceAccountToken": False, "enableServiceLinks": False, "securityContext": security}
+    return {**user, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def placed(settings: Kubernetes) -> patch.Manifest:

@@ -143,7 +143,9 @@ class Verifying:
         }
         claimed = resources.scratch(Kind.CLAIM, snapshot.namespace, snapshot.uid).name
         spec = {
-            **pods.confined(),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": pods.security(),
             "restartPolicy": "Never",
             "activeDeadlineSeconds": max(1, math.ceil(self._most)),
             "terminationGracePeriodSeconds": 1,
