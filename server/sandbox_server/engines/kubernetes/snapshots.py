@@ -6,6 +6,7 @@ Each has a name that no other ever has, is made once, and is never changed: a wr
 import re
 
 from sandbox_server import engines
+from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken

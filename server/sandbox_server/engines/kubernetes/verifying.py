@@ -17,7 +17,16 @@ from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.snapshot import Scratch, Snapshot, SnapshotReason, VerificationState
 from sandbox_server.domain.spec import Storage
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, containers, counting, manifests, observe, pods, resources
+from sandbox_server.engines.kubernetes import (
+    client,
+    containers,
+    counting,
+    manifests,
+    observe,
+    pods,
+    resources,
+    volume_snapshots,
+)
 from sandbox_server.engines.kubernetes.objects import PAGE, Known, Object, State
 from sandbox_server.engines.kubernetes.resources import Kind
 from sandbox_server.engines.kubernetes.snapshots import LABEL, reason_of
@@ -46,11 +55,12 @@ class Verifying:
 
     async def begin(self, snapshot: Snapshot, fence: Fence) -> None:
         """Makes the claim and the pod, unless they are there."""
-        source = await self._api.find(resources.snapshot(snapshot.namespace, snapshot.uid))
-        if source is None:
-            self._refused[snapshot.uid] = SnapshotReason.LOST, "somebody removed what the snapshot consists of"
-            return
         try:
+            where = resources.snapshot(snapshot.namespace, snapshot.uid)
+            source = await volume_snapshots.find(self._api, where, snapshot.uid)
+            if source is None:
+                self._refused[snapshot.uid] = SnapshotReason.LOST, "somebody removed what the snapshot consists of"
+                return
             for made in (claim(snapshot, source.metadata.uid), self._pod(snapshot, source.metadata.uid)):
                 await self._make(made, fence)
         except engines.Refused as refused:
