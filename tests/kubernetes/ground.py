@@ -24,6 +24,7 @@ ACCESS = DEPLOY / "access.yaml"
 ADOPTION = DEPLOY / "adoption.yaml"
 SNAPSHOTS = DEPLOY / "snapshots.yaml"
 VERIFICATION = DEPLOY / "verification.yaml"
+RESIZE = DEPLOY / "resize.yaml"
 RESYNC = 5
 """Seconds between two looks of the service at everything."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -50,6 +51,12 @@ def grant_adoption(cluster: Cluster, namespace: str) -> None:
     """The rights of the service to adopt what a former system made."""
     _grant(cluster, namespace, ADOPTION)
     eventually(lambda: may(cluster, namespace, "patch", "pods"), within=30)
+
+
+def grant_resize(cluster: Cluster, namespace: str) -> None:
+    """The optional right of the service to give pods that run other CPU and memory."""
+    _grant(cluster, namespace, RESIZE)
+    eventually(lambda: may(cluster, namespace, "patch", "pods/resize"), within=30)
 
 
 def grant_snapshots(cluster: Cluster, namespace: str) -> None:

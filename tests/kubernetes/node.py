@@ -10,7 +10,7 @@ import base64
 import contextlib
 import datetime
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ import aiohttp
 from sandbox_server.engines.kubernetes import pods
 
 from tests.kubernetes import kubelet, watching
+from tests.kubernetes.allocations import Allocations
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.containers import Containers
 from tests.kubernetes.workload import Workload
@@ -62,6 +63,7 @@ class Node:
         self._busy: set[asyncio.Task[None]] = set()
         self.alive = True
         self.slow_by = 2.0
+        self.allocations = Allocations()
 
     async def __aenter__(self) -> Self:
         self._session = self._cluster.session("node-token-for-tests")
@@ -155,6 +157,7 @@ class Node:
             elif kind == "DELETED":
                 self._pods.pop(value["metadata"]["uid"], None)
                 self._started.pop(value["metadata"]["uid"], None)
+                self.allocations.forget(value["metadata"]["uid"])
                 await self._forget(value["metadata"]["uid"])
             else:
                 self._see(value)
@@ -167,12 +170,24 @@ class Node:
         self._pods[uid] = pod
         deleted = "deletionTimestamp" in pod["metadata"]
         state = _state(pod)
-        if not self.alive or (self._started.get(uid) == state and not _called_lost(pod)):
+        if not self.alive:
+            return
+        if self.allocations.look(pod, self._pods.values()) and uid in self._started:
+            self._spawn(self._show(pod))
+        if self._started.get(uid) == state and not _called_lost(pod):
             return
         self._started[uid] = state
-        task = asyncio.create_task(self._do(pod, deleted))
+        self._spawn(self._do(pod, deleted))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
+
+    async def _show(self, pod: dict[str, Any]) -> None:
+        """Writes what a pod has been given. What cannot be written now is written with the pod's next state."""
+        with contextlib.suppress(OSError, aiohttp.ClientError):
+            await self._write(pod, {"containerStatuses": pod.get("status", {}).get("containerStatuses", [])})
 
     async def _do(self, pod: dict[str, Any], deleted: bool) -> None:
         """Until the API server has taken it, or the pod's state is another."""
@@ -348,7 +363,7 @@ class Node:
     async def _write(self, pod: dict[str, Any], status: dict[str, Any]) -> None:
         meta = pod["metadata"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
-        body = {"metadata": {"uid": meta["uid"]}, "status": status}
+        body = {"metadata": {"uid": meta["uid"]}, "status": self.allocations.shown(pod, status)}
         await self._call("PATCH", path, body, STRATEGIC)
 
 

@@ -45,10 +45,11 @@ class Resizes:
             kind: {name: kept(one) for name, one in change["resources"][kind].items()} for kind in change["resources"]
         }
         resources = {kind: before.get(kind, {}) | asked[kind] for kind in ("requests", "limits")}
-        if _guaranteed(before) is not _guaranteed(resources):
+        resized = pod | {"spec": pod["spec"] | {"containers": [container | {"resources": resources}]}}
+        if _guaranteed(pod) is not _guaranteed(resized):
             return 422, QOS.format(name=meta["name"])
         self.asked.append(resources)
-        return pod | {"spec": pod["spec"] | {"containers": [container | {"resources": resources}]}}
+        return resized
 
     def seen(self, pod: dict[str, Any]) -> dict[str, Any]:
         """The pod once its kubelet has looked at its resources."""
@@ -63,5 +64,8 @@ class Resizes:
         return pod | {"status": pod["status"] | seen}
 
 
-def _guaranteed(resources: dict[str, Any]) -> bool:
-    return bool(resources.get("limits")) and resources.get("limits") == resources.get("requests")
+def _guaranteed(pod: dict[str, Any]) -> bool:
+    """Whether the limits of every container, also of those that are done, are its requests."""
+    containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    amounts = [one.get("resources", {}) for one in containers]
+    return all(one.get("limits") and one["limits"] == one.get("requests") for one in amounts)

@@ -135,7 +135,7 @@ async def test_resources_that_the_kubelet_has_not_seen_do_not_hold_yet(
 
 
 async def test_a_pod_that_takes_no_other_resources_is_replaced(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
-    # It would be of another class of service.
+    api.resizes.refused = 422, 'Pod "suite-a-0" is invalid: spec.containers[0].resources: Forbidden: a webhook says no'
     await resize(rig, cpu_request="1", memory_request="1Gi")
     await until_applied(rig, Reason.READY)
     assert (len(api.starts), api.resizes.asked) == (2, [])
