@@ -41,6 +41,7 @@ from sandbox_server.rpc.schedules import ScheduleServicer
 from sandbox_server.rpc.server import Server
 from sandbox_server.rpc.servicer import Servicer
 from sandbox_server.rpc.snapshots import SnapshotServicer
+from sandbox_server.schedules.deletions import Deletions
 from sandbox_server.schedules.manager import ScheduleManager
 from sandbox_server.schedules.runner import Runner
 from sandbox_server.schedules.steps import Steps
@@ -157,7 +158,8 @@ async def service(
     sandboxes = manager.StatefulSetManager(event_store, event_feed, Names(engine, terminals.url), engine, namespaces)
     snapshotting = SnapshotManager(snapshots, event_store, engine, settings.snapshots_per_tenant, pace.heartbeat)
     steps = Steps(snapshots, event_store, snapshotting, settings.snapshots_per_tenant, now)
-    runner = Runner(event_feed, snapshots, event_store, steps, namespaces, pace, now)
+    deletions = Deletions(snapshots, event_feed, event_store, snapshotting, settings.snapshots_per_tenant, pace, now)
+    runner = Runner(event_feed, snapshots, event_store, steps, deletions, namespaces, pace, now)
     history = timedelta(seconds=settings.history)
     deployment = Deployment(
         engine=settings.engine,

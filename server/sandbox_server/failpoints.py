@@ -48,6 +48,7 @@ NAMES = frozenset(
         "migrated_before_commit",
         "schedule_before_commit",
         "schedule_after_commit",
+        "last_snapshot_before_say",
         "snapshot_before_commit",
         "snapshot_after_commit",
         "trimmed_before_commit",

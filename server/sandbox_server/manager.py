@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from sandbox_server import engines, feed, store
-from sandbox_server.domain import batch, errors, lifecycle, mutations, origins, snapshot_mutations
+from sandbox_server.domain import batch, errors, last_snapshots, lifecycle, mutations, origins, snapshot_mutations
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.principal import Principal
@@ -156,10 +156,15 @@ class StatefulSetManager:
         return await self._change(mutation, lambda _, before: (mutations.stop(before), None))
 
     async def delete(self, mutation: Mutation, keep_volume: bool) -> Event:
-        """Sets the desired state to DELETED. A repeat without `keep_volume` also removes a volume that was kept."""
-        return await self._change(
-            mutation, lambda _, before: (mutations.delete(before, keep_volume), None), deleted=True
-        )
+        """Sets the desired state to DELETED. The disk goes once its last snapshot is taken, if a schedule says so. A repeat without `keep_volume` also removes a volume that was kept."""
+
+        def change(reader: store.Reader, before: Sandbox) -> Changed:
+            after = mutations.delete(before, keep_volume)
+            if before.desired is not DesiredState.DELETED:
+                after = last_snapshots.awaited(after, reader.schedules.of([before.namespace]))
+            return after, None
+
+        return await self._change(mutation, change, deleted=True)
 
     async def delete_volume(self, mutation: Mutation, uid: str) -> Event:
         """Removes the volume that a deleted sandbox left. Raises `errors.Aborted` and `errors.FailedPrecondition`."""

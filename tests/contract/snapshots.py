@@ -113,3 +113,22 @@ async def test_a_snapshot_of_a_stopped_sandbox_is_of_one_that_did_not_run(rig: R
     await become(rig, await caller.create_snapshot(A, stopped=True), State.READY)
     await rig.begin(A, Phase.RUNNING)
     await rig.settled(A, Phase.RUNNING)
+
+
+async def test_the_disk_of_a_deleted_sandbox_goes_after_its_last_snapshot(rig: Rig, caller: AsyncClient) -> None:
+    await running(rig)
+    schedule = await caller.create_schedule("policy", before_delete=True, sandbox=A)
+    reasons: list[Reason] = []
+    rig.listeners.append(lambda one: reasons.append(one.status.reason))
+    await caller.delete(A)
+    await rig.until(A, lambda one: one.status.phase is Phase.TERMINATED, WITHIN)
+    assert Reason.LAST_SNAPSHOT in reasons
+    (made,) = [one async for one in caller.snapshots()]
+    assert (made.state, made.schedule_id) == (snapshot_pb2.SNAPSHOT_STATE_READY, "policy")
+    assert made.snapshot_id.startswith(f"{A}-deleted-")
+    assert (made.outlives_sandbox, made.consistency) == (True, snapshot_pb2.CONSISTENCY_STOPPED)
+    await caller.delete_schedule(schedule)
+    await caller.create("again", sandbox_id=B, snapshot_id=made.snapshot_id, spec=spec(rig))
+    await rig.settled(B, Phase.RUNNING)
+    await caller.delete_snapshot(made)
+    await become(rig, made, State.DELETED)

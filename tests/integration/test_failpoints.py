@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 from sandbox_client import AsyncClient, Kind
 from sandbox_server import failpoints, store
 from sandbox_server.domain.event import Event
@@ -74,7 +75,7 @@ SNAPSHOTS = [
     "local_disk_hidden",
     "local_disk_entry_removed",
 ]
-SCHEDULES = ["schedule_before_commit", "schedule_after_commit"]
+SCHEDULES = ["schedule_before_commit", "schedule_after_commit", "last_snapshot_before_say", *SNAPSHOTS[:4]]
 KUBERNETES = ["kubernetes_before_write", "kubernetes_after_write"]
 SHUTDOWN = [
     "shutdown_handed_over",
@@ -314,7 +315,7 @@ def set_back(file: Path, by: timedelta) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.fault(1)
 @crashes(*SCHEDULES)
-async def test_killed_at_a_failpoint_the_service_works_each_slot_once(
+async def test_killed_at_a_failpoint_the_service_works_each_slot_once_and_takes_the_last_snapshot(
     make_service: Callable[..., Service], name: str
 ) -> None:
     service = make_service("--resync", "1")
@@ -340,12 +341,18 @@ async def test_killed_at_a_failpoint_the_service_works_each_slot_once(
             await client.wait_for_snapshot(taken, timeout=WITHIN)
             assert taken.snapshot_id == f"{A}-{found.last_time.ToDatetime():%Y%m%dt%H%M}"
             assert found.missed == 2
-            changed = await client.update_schedule(made, keep=1)
+            changed = await client.update_schedule(made, before_delete=True)
             assert (changed.missed, changed.last_time) == (2, found.last_time)
-            await client.delete_schedule(made)
-            assert [one.snapshot_id async for one in client.snapshots()] == [taken.snapshot_id]
+            (folder,) = service.sandboxes()
+            (folder / "volume" / "home" / "last").write_text("words")
             await client.delete(A)
             await client.wait_until(A, "TERMINATED", timeout=WITHIN)
+            await client.wait_for_snapshot(taken, "DELETED", timeout=WITHIN)
+            (last,) = [one async for one in client.snapshots()]
+            assert (last.state, last.outlives_sandbox) == (snapshot_pb2.SNAPSHOT_STATE_READY, True)
+            (copy,) = folder.parents[2].glob(f"snapshots/default/{last.uid}/**/last")
+            assert copy.read_text() == "words"
+            assert (await client.get_schedule(made)).missed == 2
         await killed.end()
     finally:
         end_programs()

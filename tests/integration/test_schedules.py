@@ -18,11 +18,13 @@ from sandbox_client import AsyncClient, errors
 from sandbox_server import app, store
 from sandbox_server.domain.event import OBSERVED
 from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.schedule import MissedReason
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
 from sandbox_server.settings import Settings
 
+from tests.support import samples
 from tests.support.blind import BlindEngine
 from tests.support.variants import BOTH_DATABASES
 from tests.support.waiting import PATIENCE
@@ -416,3 +418,119 @@ async def test_snapshots_of_a_schedule_stay_when_it_goes(world: World) -> None:
     world.clock.to(slot + 2 * DAY)
     await world.ready(named("a", slot), named("a", slot + 2 * DAY))
     assert again.missed == 0
+
+
+class Leaving:
+    """A deleted sandbox in which nothing runs any more, as its reconciler would have it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def ended(self) -> None:
+        status = samples.status(phase=Phase.TERMINATING, reason=Reason.LAST_SNAPSHOT)
+        await self._world.change("a", status=status, applied_generation=9)
+
+    async def says(self, words: str) -> None:
+        """Returns once this is said of what its deletion waits for."""
+
+        def holds(reader: store.Reader) -> bool:
+            last = reader.last(Key("default", "a"))
+            assert last is not None
+            assert last.sandbox.last_snapshot is not None
+            return words in last.sandbox.last_snapshot.message
+
+        await self._world.until(holds)
+
+    async def released(self) -> None:
+        def holds(reader: store.Reader) -> bool:
+            last = reader.last(Key("default", "a"))
+            assert last is not None
+            return last.sandbox.last_snapshot is None and last.sandbox.applied_generation == 0
+
+        await self._world.until(holds)
+
+
+@pytest.fixture
+async def leaving(world: World) -> Leaving:
+    """It is deleted with a schedule that has before_delete, and still runs."""
+    sandbox = await world.sandbox(labels={"tier": "web"})
+    await world.client.create_schedule("policy", before_delete=True, label_selector="tier=web")
+    await world.client.delete(sandbox)
+    return Leaving(world)
+
+
+@BOTH_DATABASES
+async def test_a_deletion_waits_for_one_snapshot_that_stays(world: World, leaving: Leaving) -> None:
+    await leaving.says("once nothing runs")
+    await world.settled()
+    await world.ready()
+    world.engine.becomes = COPYING
+    await leaving.ended()
+    await leaving.says("is taken before the disk goes")
+    await world.stop()
+    world.engine.becomes = READY
+    world.engine.shown = dict.fromkeys(world.engine.shown, READY)
+    await world.start()
+    await leaving.released()
+    (made,) = [one async for one in world.client.snapshots()]
+    assert (made.schedule_id, made.outlives_sandbox) == ("policy", True)
+    assert made.snapshot_id == f"a-deleted-{world.clock.now:%Y%m%dt%H%M}"
+    assert (await world.client.get_schedule("policy")).missed == 0
+
+
+async def test_a_snapshot_that_fails_keeps_the_disk_and_is_taken_again(world: World, leaving: Leaving) -> None:
+    world.engine.becomes = FAILED
+    await leaving.ended()
+    await leaving.says("NO_SPACE: the disk is full. It is tried again. To delete the sandbox without a snapshot, set")
+    failed = {one.uid async for one in world.client.snapshots()}
+    world.engine.becomes = READY
+    await world.settled()
+    await leaving.says("the disk is full")
+    world.clock.now += timedelta(seconds=61)
+    await leaving.released()
+    (made,) = [one async for one in world.client.snapshots()]
+    assert made.uid not in failed
+
+
+async def test_a_snapshot_that_the_storage_tries_again_says_what_keeps_it_and_the_way_out(
+    world: World, leaving: Leaving
+) -> None:
+    world.engine.becomes = Taken(state=State.CREATING, reason=SnapshotReason.NO_SPACE, message="no room")
+    await leaving.ended()
+    await leaving.says(
+        "NO_SPACE: no room. It is tried again. To delete the sandbox without a snapshot, set before_delete"
+    )
+    world.engine.shown = dict.fromkeys(world.engine.shown, READY)
+    await leaving.released()
+
+
+async def test_a_snapshot_that_is_refused_keeps_the_disk_until_it_may_be_taken(world: World, leaving: Leaving) -> None:
+    world.engine.missing = "the cluster has no snapshots: ask its operators"
+    await leaving.ended()
+    await leaving.says("ask its operators. It is tried again")
+    world.engine.missing = ""
+    await leaving.released()
+    assert len([one async for one in world.client.snapshots()]) == 1
+
+
+@pytest.mark.parametrize("way", ["switched off", "deleted"])
+async def test_a_deletion_goes_on_without_the_schedule(world: World, leaving: Leaving, way: str) -> None:
+    world.engine.becomes = FAILED
+    await leaving.ended()
+    await leaving.says("the disk is full")
+    if way == "deleted":
+        await world.client.delete_schedule("policy")
+    else:
+        await world.client.update_schedule("policy", when="daily 02:00", before_delete=False)
+    await leaving.released()
+
+
+async def test_a_sandbox_that_no_schedule_covers_or_that_has_no_disk_is_deleted_at_once(world: World) -> None:
+    await world.client.create("demo", sandbox_id="bare", labels={"tier": "web"})
+    await world.sandbox("other")
+    await world.client.create_schedule("policy", before_delete=True, label_selector="tier=web")
+    for name in ("bare", "other"):
+        await world.client.delete(name)
+        last = await world.running.store.read(lambda reader, name=name: reader.last(Key("default", name)))  # type: ignore[misc]
+        assert last is not None
+        assert last.sandbox.last_snapshot is None

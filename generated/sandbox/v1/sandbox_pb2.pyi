@@ -303,6 +303,11 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Beside PHASE_ERROR: the files of a sandbox that a former system ran as a Deployment cannot be copied from its pod, or go on
     changing while they are. Its pod stays as it is, and the copy is tried again; the message says what prevents it.
     """
+    REASON_LAST_SNAPSHOT: _Reason.ValueType  # 49
+    """The sandbox was deleted, and nothing runs in it. A schedule with before_delete covers it: its disk goes once the
+    snapshot of it is READY. The message says where that stands. No error: where the snapshot fails, it is tried again and the
+    disk stays; set before_delete of that schedule to false (UpdateSchedule) to delete the sandbox without one.
+    """
     REASON_DISK_NOT_MEASURED: _Reason.ValueType  # 50
     """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started
     without usage-interval, has not measured the disk yet, could not do so three times in a row, or there is no disk.
@@ -471,6 +476,11 @@ less, or Stop and Start to move the sandbox to a larger node.
 REASON_HOME_NOT_MOVED: Reason.ValueType  # 48
 """Beside PHASE_ERROR: the files of a sandbox that a former system ran as a Deployment cannot be copied from its pod, or go on
 changing while they are. Its pod stays as it is, and the copy is tried again; the message says what prevents it.
+"""
+REASON_LAST_SNAPSHOT: Reason.ValueType  # 49
+"""The sandbox was deleted, and nothing runs in it. A schedule with before_delete covers it: its disk goes once the
+snapshot of it is READY. The message says where that stands. No error: where the snapshot fails, it is tried again and the
+disk stays; set before_delete of that schedule to false (UpdateSchedule) to delete the sandbox without one.
 """
 REASON_DISK_NOT_MEASURED: Reason.ValueType  # 50
 """Of CONDITION_TYPE_DISK_NEARLY_FULL, and of no phase: it is not known how full the disk is. The service was started

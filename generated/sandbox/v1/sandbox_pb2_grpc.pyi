@@ -169,6 +169,9 @@ class SandboxServiceStub:
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
     whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again.
 
+    Where a schedule of snapshots with before_delete covers the sandbox, its disk goes only once a snapshot of it is READY,
+    which is kept: REASON_LAST_SNAPSHOT. That holds with keep_volume too, since DeleteVolume takes no snapshot.
+
     A sandbox that has ended is remembered for as long as the history of events, a week unless the service is configured
     otherwise, or, if its disk was kept, until a sandbox adopts the disk, or a DeleteVolume or a Delete removes it. After
     that its id is unknown.
@@ -485,6 +488,9 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
     repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
     whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again.
+
+    Where a schedule of snapshots with before_delete covers the sandbox, its disk goes only once a snapshot of it is READY,
+    which is kept: REASON_LAST_SNAPSHOT. That holds with keep_volume too, since DeleteVolume takes no snapshot.
 
     A sandbox that has ended is remembered for as long as the history of events, a week unless the service is configured
     otherwise, or, if its disk was kept, until a sandbox adopts the disk, or a DeleteVolume or a Delete removes it. After
@@ -829,6 +835,9 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         Answers when the mutation is committed; PHASE_TERMINATED follows once nothing is left. Allowed in every phase. A
         repeat on a deleted sandbox is OK and changes nothing, with one exception: Delete without keep_volume of a sandbox
         whose disk was kept removes that disk, as DeleteVolume does, and PHASE_TERMINATED follows again.
+
+        Where a schedule of snapshots with before_delete covers the sandbox, its disk goes only once a snapshot of it is READY,
+        which is kept: REASON_LAST_SNAPSHOT. That holds with keep_volume too, since DeleteVolume takes no snapshot.
 
         A sandbox that has ended is remembered for as long as the history of events, a week unless the service is configured
         otherwise, or, if its disk was kept, until a sandbox adopts the disk, or a DeleteVolume or a Delete removes it. After

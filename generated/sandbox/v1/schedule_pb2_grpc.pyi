@@ -21,7 +21,10 @@ errors. Beyond that:
   Missed      Where the service did not run at a slot, the latest slot is made up as soon as it runs, and the slots before
               it are missed. A slot is missed as well where no snapshot could be taken, or where the one that was taken
               FAILED. The schedule counts what was missed, and says what the last one was and why.
-  Deletion    With `before_delete`, a snapshot is taken when a sandbox is deleted, before its disk goes: Delete says more.
+  Deletion    With `before_delete`, a snapshot is taken when a sandbox is deleted, once nothing runs in it and before anything of
+              its disk goes (REASON_LAST_SNAPSHOT). It has the id `<sandbox>-deleted-<time>`, stays when the sandbox is gone,
+              and does not count for `keep`. Where it fails it is tried again, and the disk stays. The way out is to set
+              before_delete to false, or to delete the schedule: the deletion then goes on without it.
 
 Errors are as in sandbox.proto, and those of any call and of any mutation there are those here. Any call here can answer:
 

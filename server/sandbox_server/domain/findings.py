@@ -196,6 +196,12 @@ def workload_active(at: Situation) -> Finding:
     return Finding(Reason.WORKLOAD_PENDING, _held(at) or at.restoring or "the workload is being scaled down")
 
 
+def snapshot_awaited(at: Situation) -> Finding | None:
+    """Nothing of the disk goes before a snapshot of it is taken."""
+    awaited = at.sandbox.last_snapshot
+    return None if awaited is None else Finding(Reason.LAST_SNAPSHOT, awaited.message)
+
+
 def deletion_pending(at: Situation) -> Finding | None:
     """The workload is there, or its removal has not been asked for."""
     pending = at.workload is not None or not at.applied_current_generation()

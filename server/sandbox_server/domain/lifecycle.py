@@ -147,7 +147,9 @@ def _action(at: Situation) -> Action | None:
     return RemoveWorkload() if not runs and at.unattended() else None
 
 
-def _removal(at: Situation) -> Delete | RemoveWorkload | None:
+def _removal(at: Situation) -> Action | None:
+    if at.sandbox.last_snapshot is not None:
+        return _rest(at)
     if not at.applied_current_generation():
         return Delete()
     workload, volume = at.workload, None if at.sandbox.keep_volume else at.volume
@@ -155,6 +157,16 @@ def _removal(at: Situation) -> Delete | RemoveWorkload | None:
         return None
     leaves = workload is not None and not workload.terminating and at.unattended()
     return RemoveWorkload() if leaves else Delete()
+
+
+def _rest(at: Situation) -> Action | None:
+    """Nothing is to run, and everything stays until the snapshot of the disk is taken."""
+    workload = at.workload
+    if workload is None or workload.terminating:
+        return None
+    if not _stands(at, 0):
+        return Apply(0)
+    return RemoveWorkload() if at.unattended() else None
 
 
 def _stands(at: Situation, replicas: int) -> bool:

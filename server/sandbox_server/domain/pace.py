@@ -49,6 +49,8 @@ class Pace:
     """Between two looks at which slots of schedules are due. They are minutes apart at least, and nobody sees a second."""
     verify_most: float = 4 * 3600
     """That the verification of a snapshot may take once it has begun. At 100 MB/s, with half of the time for the restore, it reads 700 GB."""
+    last_snapshot_again: float = 30
+    """Until a snapshot that a deletion waits for, and that has failed, is taken anew. As `retry_most`."""
     disruption_shown: float = 1
     """For which a disruption is reported at least, if the next pod is there before the disruption was observed: a person
     can see it."""

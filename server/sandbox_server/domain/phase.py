@@ -76,6 +76,7 @@ class Reason(OpenEnum):
     RESIZE_DEFERRED = 46
     RESIZE_INFEASIBLE = 47
     HOME_NOT_MOVED = 48
+    LAST_SNAPSHOT = 49
     DISK_NOT_MEASURED = 50
     DISK_FULL_SOON = 51
     VOLUME_RESTORING = 52
@@ -88,9 +89,9 @@ class Reason(OpenEnum):
         """Whether the reason says what prevents the desired state, so that it can occur with Phase.ERROR.
 
         The reasons before IMAGE_PULL are of a sandbox that is on its way or there; all later ones are errors, but for
-        VOLUME_RESTORING, GIVEN_BACK, HOME_MOVING and those of conditions alone.
+        LAST_SNAPSHOT, VOLUME_RESTORING, GIVEN_BACK, HOME_MOVING and those of conditions alone.
         """
-        if self in (Reason.VOLUME_RESTORING, Reason.GIVEN_BACK, Reason.HOME_MOVING):
+        if self in (Reason.LAST_SNAPSHOT, Reason.VOLUME_RESTORING, Reason.GIVEN_BACK, Reason.HOME_MOVING):
             return False
         return self.value >= Reason.IMAGE_PULL.value and not self.is_of_condition
 

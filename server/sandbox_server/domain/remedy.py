@@ -81,6 +81,10 @@ REMEDIES: dict[Reason, tuple[Remedy, str]] = {
     Reason.RESIZING: (WAIT, "the kubelet gives the pod what was asked for, and tries again what the message says"),
     Reason.RESIZE_DEFERRED: (WAIT, "the node may get room; Stop and Start choose another node"),
     Reason.RESIZE_INFEASIBLE: (CALLER, "the node can never give that much: ask for less, or Stop and Start"),
+    Reason.LAST_SNAPSHOT: (
+        WAIT,
+        "the disk goes once its snapshot is READY; the message says what keeps it from that, and how to delete without one",
+    ),
     Reason.DISK_NOT_MEASURED: (
         WAIT,
         "the disk is measured while the sandbox runs, where the service has usage-interval",

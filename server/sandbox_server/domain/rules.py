@@ -133,6 +133,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         UNOBSERVABLE,
         Rule("the namespace is being removed", findings.namespace_holds, Phase.TERMINATING),
         *_pod_ends(Phase.TERMINATING),
+        Rule("a snapshot is taken first", findings.snapshot_awaited, Phase.TERMINATING, Reason.LAST_SNAPSHOT),
         Rule("workload not removed", findings.deletion_pending, Phase.TERMINATING, Reason.WORKLOAD_PENDING),
         Rule("claim kept, volume lost", findings.volume_kept_lost, Phase.TERMINATED, Reason.VOLUME_KEPT),
         Rule("volume kept", findings.volume_kept, Phase.TERMINATED, Reason.VOLUME_KEPT),

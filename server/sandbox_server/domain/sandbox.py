@@ -172,6 +172,13 @@ class Adopted:
     moved: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class LastSnapshot:
+    """That the deletion of a sandbox waits for a snapshot of its disk. `message` says how that stands."""
+
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
     """A sandbox as the store has it, all but the values of its environment.
@@ -187,6 +194,7 @@ class Sandbox:
     - `disruptions`: how many disruptions there were in a row.
     - `template`: what its pod was made from, if that is not what the sandbox is now. Read `pod_generation`, `pod_labels`.
     - `origin`: what its disk is made from, if not from nothing. It counts until `volume_uid` is set.
+    - `last_snapshot`: what its deletion waits for; None if for nothing.
     - `adopted`: what stays as a former system made it; None if the service made the sandbox.
     """
 
@@ -216,6 +224,7 @@ class Sandbox:
     template: Template | None = None
     origin: Origin | None = None
     adopted: Adopted | None = None
+    last_snapshot: LastSnapshot | None = None
 
     @property
     def awaits_takeover(self) -> bool:

@@ -54,6 +54,11 @@ def new(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datet
             "SANDBOX_NOT_STOPPED",
             f"the sandbox {sandbox.id!r} is not stopped: stop it and wait for PHASE_STOPPED, or ask for CONSISTENCY_CRASH",
         )
+    return made(wanted, snapshot_id, uid, sandbox, now)
+
+
+def made(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datetime) -> Snapshot:
+    """Returns a snapshot of a disk that there is."""
     volume = sandbox.status.volume
     return Snapshot(
         id=snapshot_id,

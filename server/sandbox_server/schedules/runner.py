@@ -14,11 +14,12 @@ from sandbox_server import feed, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.schedule import Covered, Schedule
 from sandbox_server.domain.schedules import covers, due, surplus
 from sandbox_server.domain.snapshot import Snapshot, SnapshotEvent, State
 from sandbox_server.leases import Leases
+from sandbox_server.schedules.deletions import Deletions
 from sandbox_server.schedules.steps import Steps
 
 _COUNTS = frozenset({"labels", "desired_state", "reason"})
@@ -56,6 +57,7 @@ class Runner:
         snapshots: feed.Snapshots,
         store: store.Store,
         steps: Steps,
+        deletions: Deletions,
         leases: Leases,
         pace: Pace,
         now: Callable[[], datetime],
@@ -63,6 +65,7 @@ class Runner:
         self._sandboxes = sandboxes
         self._store = store
         self.steps = steps
+        self._deletions = deletions
         self._leases = leases
         self._pace = pace
         self._now = now
@@ -113,7 +116,8 @@ class Runner:
         revision, namespaces = await self._store.read(
             lambda reader: (reader.schedules.revision(), reader.schedules.namespaces()), store.Lane.RECONCILER
         )
-        held = {one: epoch for one in namespaces if (epoch := self._leases.held(one))}
+        waiting = self._deletions.waiting()
+        held = {one: epoch for one in {*namespaces, *waiting} if (epoch := self._leases.held(one))}
         for namespace, epoch in held.items():
             known = self._known.get(namespace)
             if known is None or known.epoch != epoch:
@@ -124,14 +128,17 @@ class Runner:
         self._revision = revision
         for namespace, known in self._known.items():
             if known.is_due(self._now()):
-                await self._work(namespace, known)
+                await self._work(namespace, known, waiting.get(namespace, ()))
         self.rounds += 1
 
-    async def _work(self, namespace: str, known: _Known) -> None:
+    async def _work(self, namespace: str, known: _Known, waiting: Sequence[Key]) -> None:
         """Does what is due in a namespace. What fails, or was decided on what has changed meanwhile, is looked at again."""
         known.changed = False
-        known.read_again = time.monotonic() + self._pace.resync
+        again = self._pace.last_snapshot_again if waiting else self._pace.resync
+        known.read_again = time.monotonic() + again
         try:
+            for key in waiting:
+                await self._deletions.work(key, known.epoch)
             known.next_slot = await self._round(namespace, known.epoch)
         except store.Stale:
             known.changed = True

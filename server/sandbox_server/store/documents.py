@@ -20,7 +20,16 @@ import msgspec
 
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Reason
-from sandbox_server.domain.sandbox import Addresses, Adopted, ObjectNames, Origin, Sandbox, Status, Template
+from sandbox_server.domain.sandbox import (
+    Addresses,
+    Adopted,
+    LastSnapshot,
+    ObjectNames,
+    Origin,
+    Sandbox,
+    Status,
+    Template,
+)
 from sandbox_server.domain.spec import PORTS, Port, Readiness, Resources, SandboxSpec, Storage
 
 VERSION = 10
@@ -100,6 +109,7 @@ class Document(msgspec.Struct, kw_only=True):
     template: Template | None = None
     origin: Origin | None = None
     adopted: Adopted | None = None
+    last_snapshot: LastSnapshot | None = None
     changed: Changes | None = None
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from sandbox_server.domain import lifecycle, mutations, rules, status
+from sandbox_server.domain import last_snapshots, lifecycle, mutations, rules, status
 from sandbox_server.domain.observed import Disruption, Fault, Move, Observed, Pod, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
-from sandbox_server.domain.sandbox import Adopted, DisruptionStatus, Key, Origin, Sandbox
+from sandbox_server.domain.sandbox import Adopted, DisruptionStatus, Key, LastSnapshot, Origin, Sandbox
 from sandbox_server.domain.situation import Situation
 
 from tests.support import samples
@@ -258,6 +258,12 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
         for one in sandboxes()
         for status in (one.status, samples.status(phase=Phase.ERROR, reason=Reason.CRASH_LOOP))
     ]
+    waits = LastSnapshot("words")
+    everything += [
+        (dataclasses.replace(one, last_snapshot=waits), Observed(workload=two, volume=volume()))
+        for one in sandboxes()
+        for two in (None, workload(replicas=0))
+    ]
     origin = Origin("snap", Key("default", "other"), "disk")
     everything += [
         (dataclasses.replace(one, origin=origin), Observed(workload=workload(), volume=volume(uid="", bound=False)))
@@ -425,3 +431,24 @@ def test_pod_of_a_former_system_stays_whatever_its_rollout_waits_for() -> None:
     )
     assert lifecycle.decide(dataclasses.replace(at, adopted=adopted), observed, samples.NOW).action is None
     assert lifecycle.decide(at, observed, samples.NOW).action == lifecycle.Apply(0)
+
+
+def test_nothing_of_a_deleted_sandbox_goes_before_its_last_snapshot() -> None:
+    waiting = [
+        dataclasses.replace(one, last_snapshot=LastSnapshot("words"))
+        for one in sandboxes()
+        if one.desired is DesiredState.DELETED
+    ]
+    shown = [
+        Observed(workload=one, pod=two, volume=three)
+        for one, two, three in itertools.product((*WORKLOADS, workload(replicas=0)), PODS, VOLUMES)
+    ]
+    actions = set()
+    for sandbox, observed in itertools.islice(itertools.product(waiting, shown), 0, None, PARTS):
+        decision = lifecycle.decide(sandbox, observed, LATE)
+        actions.add(decision.action)
+        assert decision.phase is not Phase.TERMINATED
+        assert decision.action in (None, lifecycle.Apply(0), lifecycle.RemoveWorkload())
+        released = last_snapshots.released(sandbox)
+        assert isinstance(lifecycle.decide(released, observed, LATE).action, lifecycle.Delete)
+    assert lifecycle.Apply(0) in actions

@@ -64,7 +64,8 @@ async def remove_workload(api: client.Client, view: View, sandbox: Sandbox, fenc
     names = resources.names(sandbox)
     known = view.known(sandbox, names.stateful_set)
     disk = await api.find(names.claim)
-    keeps_disk = sandbox.desired is not DesiredState.DELETED or sandbox.keep_volume
+    ends = sandbox.desired is DesiredState.DELETED and sandbox.last_snapshot is None
+    keeps_disk = not ends or sandbox.keep_volume
     if disk is not None and disk.metadata.ownerReferences and keeps_disk:
         owners = ", ".join(f"{owner.kind} {owner.name}" for owner in disk.metadata.ownerReferences)
         raise engines.Busy(f"the claim {disk.metadata.name} would go with its owner: {owners}")

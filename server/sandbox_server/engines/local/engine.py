@@ -151,13 +151,14 @@ class LocalEngine:
         label = folder.label() if folder.has_volume else {}
         volume = workload = None
         if label or self._restores.under_way(sandbox):
+            ends = sandbox.desired is DesiredState.DELETED and sandbox.last_snapshot is None
             volume = Volume(
                 owner=label.get("owner", sandbox.uid),
                 uid=label.get("uid", ""),
                 name=f"{sandbox.id}/volume",
                 size=sandbox.spec.storage.size,
                 bound=bool(label),
-                terminating=unit is not None and sandbox.desired is DesiredState.DELETED and not sandbox.keep_volume,
+                terminating=unit is not None and ends and not sandbox.keep_volume,
             )
         if unit is not None:
             workload = Workload(
