@@ -33,7 +33,7 @@ from sandbox_client.running import Exec
 from sandbox_client.specs import Resources
 from sandbox_client.status import Phase, Remedy, Status
 from sandbox_client.sync import Client
-from sandbox_client.watch import Event, Kind
+from sandbox_client.watch import Event, Kind, SnapshotEvent
 
 __all__ = [
     "Aborted",
@@ -64,6 +64,7 @@ __all__ = [
     "Resources",
     "SandboxFailed",
     "ServiceError",
+    "SnapshotEvent",
     "SnapshotFailed",
     "Status",
     "TimedOut",

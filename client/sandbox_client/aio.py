@@ -25,6 +25,7 @@ from sandbox_client import (
     watch,
 )
 from sandbox_client.snapshots import NamedSnapshot
+from sandbox_client.watch import Cursor, SnapshotEvent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -227,7 +228,7 @@ class AsyncClient(aio_access.AsyncAccess):
                 return found
             await asyncio.sleep(wait.pause())
 
-    async def watch(
+    def watch(
         self,
         sandbox_ids: Iterable[str] = (),
         *,
@@ -245,9 +246,32 @@ class AsyncClient(aio_access.AsyncAccess):
         request = watch.request(
             sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated, tenant
         )
-        cursor = watch.Cursor(request, timeout, lost, back)
+        return self._watch(watch.StatusCursor(request, timeout, lost, back))
+
+    def watch_snapshots(
+        self,
+        snapshot: NamedSnapshot = "",
+        *,
+        namespace: str = "",
+        sandbox_id: str = "",
+        project: str = "",
+        label_selector: str = "",
+        after_sequence: int | None = None,
+        tenant: str = "",
+        timeout: float | None = None,
+        lost: Callable[[errors.ServiceError], None] = lambda _error: None,
+        back: Callable[[], None] = lambda: None,
+    ) -> AsyncGenerator[SnapshotEvent, None]:
+        """See `Client.watch_snapshots`."""
+        request = snapshots.watch_request(
+            snapshot, namespace, sandbox_id, project, label_selector, after_sequence, tenant
+        )
+        return self._watch(watch.SnapshotCursor(request, timeout, lost, back))
+
+    async def _watch(self, cursor: Cursor[T]) -> AsyncGenerator[T, None]:
+        """See `Client._watch`."""
         while True:
-            stream = await self.stream("WatchStatus", cursor.request(), cursor.schedule.left())
+            stream = await self.stream(cursor.method, cursor.request(), cursor.schedule.left())
             try:
                 async for message in stream:
                     event = cursor.take(message)

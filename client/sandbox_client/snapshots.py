@@ -131,6 +131,28 @@ def snapshots_page(
     return calls.Call("ListSnapshots", request, "", timeout)
 
 
+def watch_request(
+    snapshot: NamedSnapshot,
+    namespace: str,
+    sandbox_id: str,
+    project: str,
+    label_selector: str,
+    after_sequence: int | None,
+    tenant: str,
+) -> snapshot_pb2.WatchSnapshotsRequest:
+    """Returns the first request of a watch of snapshots."""
+    snapshot_id, namespace = target(snapshot, namespace)
+    return snapshot_pb2.WatchSnapshotsRequest(
+        snapshot_id=snapshot_id,
+        namespace=namespace,
+        sandbox_id=sandbox_id,
+        project=project,
+        label_selector=label_selector,
+        after_sequence=after_sequence,
+        tenant=tenant,
+    )
+
+
 def clone(
     sandbox: calls.Named,
     *,

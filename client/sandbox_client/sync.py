@@ -25,6 +25,7 @@ from sandbox_client import (
     watch,
 )
 from sandbox_client.snapshots import NamedSnapshot
+from sandbox_client.watch import Cursor, SnapshotEvent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -254,9 +255,40 @@ class Client(access.Access):
         request = watch.request(
             sandbox_ids, namespace, project, label_selector, after_sequence, include_terminated, tenant
         )
-        cursor = watch.Cursor(request, timeout, lost, back)
+        return self._watch(watch.StatusCursor(request, timeout, lost, back))
+
+    def watch_snapshots(
+        self,
+        snapshot: NamedSnapshot = "",
+        *,
+        namespace: str = "",
+        sandbox_id: str = "",
+        project: str = "",
+        label_selector: str = "",
+        after_sequence: int | None = None,
+        tenant: str = "",
+        timeout: float | None = None,
+        lost: Callable[[errors.ServiceError], None] = lambda _error: None,
+        back: Callable[[], None] = lambda: None,
+    ) -> Generator[SnapshotEvent, None, None]:
+        """Yields events of snapshots as `watch` does of sandboxes. A watch of one snapshot ends after SNAPSHOT_STATE_DELETED.
+
+        >>> made = client.create("demo", command=["sleep", "1000"])
+        >>> running = client.wait_until(made, "RUNNING")
+        >>> taken = client.create_snapshot(made)
+        >>> for event in client.watch_snapshots(taken):
+        ...     if event.snapshot is not None and event.snapshot.HasField("ready_time"):
+        ...         break
+        """
+        request = snapshots.watch_request(
+            snapshot, namespace, sandbox_id, project, label_selector, after_sequence, tenant
+        )
+        return self._watch(watch.SnapshotCursor(request, timeout, lost, back))
+
+    def _watch(self, cursor: Cursor[T]) -> Generator[T, None, None]:
+        """Yields the events of a watch, which is opened again where it broke off."""
         while True:
-            stream = self.stream("WatchStatus", cursor.request(), cursor.schedule.left())
+            stream = self.stream(cursor.method, cursor.request(), cursor.schedule.left())
             try:
                 for message in stream:
                     event = cursor.take(message)

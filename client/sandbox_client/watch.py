@@ -1,25 +1,28 @@
 """A watch that goes on after disconnects, and a wait for a phase. Without I/O, for both clients."""
 
+import abc
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 
 from sandbox_client import errors, outage, retry, words
 
 
 class Kind(enum.Enum):
-    """The kinds of events."""
+    """The kinds of events. A watch is of sandboxes, or of the snapshots of their disks."""
 
     SNAPSHOT = "snapshot"
-    """A sandbox as it was when the watch began."""
+    """One of them as it was when the watch began."""
     SYNCED = "synced"
-    """The snapshot is complete."""
+    """All that there were have been said."""
     CHANGE = "change"
-    """A sandbox has a new status."""
+    """One of them is another from then on."""
     RESYNC = "resync"
-    """The history was trimmed, or the snapshot was broken off. Another snapshot follows: forget all former events."""
+    """The history was trimmed, or what was there had not been said in full. It follows again: forget all former events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,29 @@ class Event:
     changed: tuple[str, ...] | None = None
 
 
-class Cursor:
+@dataclass(frozen=True, slots=True)
+class SnapshotEvent:
+    """An event of a watch of snapshots. `snapshot` is None for SYNCED and RESYNC; `sequence` is the log's, or 0."""
+
+    kind: Kind
+    sequence: int
+    snapshot: snapshot_pb2.Snapshot | None = None
+
+
+_Event = TypeVar("_Event")
+
+
+class Cursor(abc.ABC, Generic[_Event]):
     """The position of a watch, from which it resumes after a disconnect."""
+
+    method: str
+    """The call of the watch."""
+    _item: str
+    _complete: str
 
     def __init__(
         self,
-        request: pb.WatchStatusRequest,
+        request: Any,
         timeout: float | None,
         lost: Callable[[errors.ServiceError], None] = lambda _error: None,
         back: Callable[[], None] = lambda: None,
@@ -51,30 +71,33 @@ class Cursor:
         self._outage = outage.Outage(lost, back)
         self._request = request
         self._synced = request.HasField("after_sequence")
-        self._snapshot_begun = False
+        self._begun = False
 
-    def request(self) -> pb.WatchStatusRequest:
+    @abc.abstractmethod
+    def _event(self, kind: Kind, sequence: int, message: Any = None) -> _Event:
+        """Returns an event, with what the message has if there is one."""
+
+    def request(self) -> Any:
         """Returns the request that opens the stream at this position."""
         return self._request
 
-    def take(self, message: pb.WatchStatusResponse) -> Event | None:
+    def take(self, message: Any) -> _Event | None:
         """Returns the event of a message, None for a heartbeat, and moves the position to it."""
         self.schedule.succeeded()
         self._outage.end()
         kind = message.WhichOneof("event")
-        if kind == "snapshot_complete":
+        if kind == self._complete:
             self._synced = True
         if self._synced:
             self._request.after_sequence = message.sequence
-        if kind == "status":
-            self._snapshot_begun = True
-            changed = tuple(message.changed_fields.paths) if message.HasField("changed_fields") else None
-            return Event(Kind.CHANGE if self._synced else Kind.SNAPSHOT, message.sequence, message.status, changed)
-        if kind == "snapshot_complete":
-            return Event(Kind.SYNCED, message.sequence)
+        if kind == self._item:
+            self._begun = True
+            return self._event(Kind.CHANGE if self._synced else Kind.SNAPSHOT, message.sequence, message)
+        if kind == self._complete:
+            return self._event(Kind.SYNCED, message.sequence)
         return None
 
-    def failed(self, error: errors.ServiceError) -> tuple[float, Event | None]:
+    def failed(self, error: errors.ServiceError) -> tuple[float, _Event | None]:
         """Returns the seconds until the stream should be opened again, and an event of its own for the caller or None.
 
         Raises `error` if the watch cannot go on.
@@ -82,14 +105,41 @@ class Cursor:
         if isinstance(error, errors.OutOfRange) and self._request.HasField("after_sequence"):
             self._request.ClearField("after_sequence")
             self._synced = False
-            self._snapshot_begun = False
-            return 0.0, Event(Kind.RESYNC, 0)
+            self._begun = False
+            return 0.0, self._event(Kind.RESYNC, 0)
         delay = self.schedule.delay(error)
         self._outage.last(error)
-        if self._snapshot_begun and not self._synced:
-            self._snapshot_begun = False
-            return delay, Event(Kind.RESYNC, 0)
+        if self._begun and not self._synced:
+            self._begun = False
+            return delay, self._event(Kind.RESYNC, 0)
         return delay, None
+
+
+class StatusCursor(Cursor[Event]):
+    """The position of a watch of sandboxes."""
+
+    method = "WatchStatus"
+    _item = "status"
+    _complete = "snapshot_complete"
+
+    def _event(self, kind: Kind, sequence: int, message: pb.WatchStatusResponse | None = None) -> Event:
+        if message is None:
+            return Event(kind, sequence)
+        changed = tuple(message.changed_fields.paths) if message.HasField("changed_fields") else None
+        return Event(kind, sequence, message.status, changed)
+
+
+class SnapshotCursor(Cursor[SnapshotEvent]):
+    """The position of a watch of snapshots."""
+
+    method = "WatchSnapshots"
+    _item = "snapshot"
+    _complete = "complete"
+
+    def _event(
+        self, kind: Kind, sequence: int, message: snapshot_pb2.WatchSnapshotsResponse | None = None
+    ) -> SnapshotEvent:
+        return SnapshotEvent(kind, sequence, None if message is None else message.snapshot)
 
 
 def request(

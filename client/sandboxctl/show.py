@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 from sandbox_client import errors, words
 
 # So wide that a table never cuts an id or a URL, which people copy and programs read. The terminal wraps the lines.
@@ -89,17 +90,25 @@ def back() -> None:
 
 def change(status: pb.SandboxStatus, sequence: int) -> None:
     """Prints an event of a watch on one line, which is cut at its end to the width of a terminal."""
-    name = phase(status)
-    line = Text.assemble(
-        f"{sequence:>4} {_clock(status.transition_time)} ",
-        (f"{name:<11}", _COLOURS.get(name, "yellow")),
-        f" {status.namespace}/{status.sandbox_id}",
-    )
+    told = f"{reason(status.reason)}: {printable(status.message)}"
+    _event(sequence, status.transition_time, coloured(phase(status)), f"{status.namespace}/{status.sandbox_id}", told)
+
+
+def snapshot_change(snapshot: snapshot_pb2.Snapshot, sequence: int) -> None:
+    """Prints an event of a watch of snapshots as `change` does."""
+    state = Text(words.short(snapshot_pb2.SnapshotState, snapshot.state))
+    told = f"{words.short(snapshot_pb2.SnapshotReason, snapshot.reason)}: {printable(snapshot.message)}"
+    _event(sequence, snapshot.transition_time, state, f"{snapshot.namespace}/{snapshot.snapshot_id}", told)
+
+
+def _event(sequence: int, at: Timestamp, state: Text, name: str, told: str) -> None:
+    state.pad_right(max(0, 11 - state.cell_len))
+    line = Text.assemble(f"{sequence:>4} {_clock(at)} ", state, f" {name}")
     width = _width()
     # If hardly anything fits after the name, there is no room for the mark of a cut.
     left = width - line.cell_len
     cut = "" if width and 0 <= left <= len(_CUT) else _CUT
-    line.append(f" {reason(status.reason)}: {printable(status.message)}")
+    line.append(f" {told}")
     if width and line.cell_len > width:
         line.truncate(max(0, width - len(cut)))
         line.append(cut)

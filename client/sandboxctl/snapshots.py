@@ -8,6 +8,7 @@ from rich.table import Table
 from sandbox.v1 import snapshot_pb2
 from sandbox_client import snapshots, words
 from sandbox_client.retry import PATIENCE
+from sandbox_client.watch import Kind
 
 from sandboxctl import answers, completion, deletion, settling, show, targets
 from sandboxctl import env as variables
@@ -93,6 +94,39 @@ def list_(
     if not found:
         filtered = sandbox_id or project or selector or states or tenant or chosen.namespace
         show.err.print("no snapshot matches" if filtered else "there are no snapshots")
+
+
+@app.command()
+def watch(
+    snapshot_id: Annotated[
+        str,
+        typer.Argument(help="id, or namespace/id; none: all", show_default=False, autocompletion=completion.snapshots),
+    ] = "",
+    sandbox_id: Annotated[
+        str,
+        typer.Option("--sandbox", "-s", help="those of this sandbox, or namespace/id", autocompletion=completion.ids),
+    ] = "",
+    selector: Annotated[str, typer.Option("--selector", "-l", help="by their own labels: a=b,c in (d,e),!f")] = "",
+    after: Annotated[int | None, typer.Option(help="resume after this sequence")] = None,
+    tenant: targets.Tenant = "",
+) -> None:
+    """Show changes of snapshots as they happen, until Ctrl-C, or the end of the one snapshot."""
+    namespace, name = targets.named(snapshot_id or sandbox_id)
+    events = chosen.client.watch_snapshots(
+        name if snapshot_id else "",
+        namespace=namespace,
+        sandbox_id=targets.named(sandbox_id)[1],
+        label_selector=selector,
+        after_sequence=after,
+        tenant=tenant,
+        lost=show.lost,
+        back=show.back,
+    )
+    for event in events:
+        if event.snapshot is not None and not answers.event(event.snapshot):
+            show.snapshot_change(event.snapshot, event.sequence)
+        elif event.kind is Kind.RESYNC:
+            show.err.print("the watch cannot go on from there: what follows is the present state again")
 
 
 @app.command()

@@ -179,7 +179,7 @@ def test_waiting_counts_only_the_generation_of_its_mutation() -> None:
 
 
 def test_a_heartbeat_moves_the_point_to_resume_at() -> None:
-    cursor = watch.Cursor(watch.request([], "", "", "", 3), None)
+    cursor = watch.StatusCursor(watch.request([], "", "", "", 3), None)
     assert cursor.take(pb.WatchStatusResponse(sequence=9, heartbeat=pb.Heartbeat())) is None
     assert cursor.request().after_sequence == 9
 

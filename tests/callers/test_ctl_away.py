@@ -94,7 +94,9 @@ def test_outage_is_reported_once_and_a_restart_is_not(monkeypatch: pytest.Monkey
     monkeypatch.setattr(outage.time, "monotonic", lambda: now)
     lost: list[float] = []
     back: list[float] = []
-    cursor = watch.Cursor(pb.WatchStatusRequest(), None, lambda _error: lost.append(now), lambda: back.append(now))
+    cursor = watch.StatusCursor(
+        pb.WatchStatusRequest(), None, lambda _error: lost.append(now), lambda: back.append(now)
+    )
     for failures in ((100.0, 101.0, 102.9), (103.5, 105.0, 106.5, 107.0, 200.0), (300.0, 301.0, 304.0)):
         for at in failures:
             now = at

@@ -19,6 +19,8 @@ from sandbox_client import (
     calls,
     execs,
     queries,
+    schedules,
+    snapshots,
     updates,
 )
 from sandbox_client import status as statuses
@@ -27,10 +29,14 @@ from tests.support.service import Service
 
 QUERIED = ("wait_for_phase", "events_page", "capabilities")
 CALLED = ("create", "start", "stop", "delete", "update_env", "status", "get", "page")
+SNAPSHOTS = ("create_snapshot", "get_snapshot", "delete_snapshot", "verify_snapshot", "snapshots_page", "clone")
+SCHEDULES = ("create_schedule", "get_schedule", "update_schedule", "delete_schedule", "schedules_page")
 PLACES = [sandbox_client, Client, AsyncClient, Client.watch, Client.events, Client.wait_until, statuses.Status]
+PLACES += [Client.watch_snapshots]
 PLACES += [Client.run, Client.logs, Exec, AsyncExec, Files]
 CALLS: dict[str, Any] = {name: getattr(calls, name) for name in CALLED}
 CALLS |= {name: getattr(queries, name) for name in QUERIED} | {"update": updates.update, "execs": execs.execs}
+CALLS |= {name: getattr(snapshots, name) for name in SNAPSHOTS} | {name: getattr(schedules, name) for name in SCHEDULES}
 CALLS |= {one.__name__: one for one in (batches.batch_start, batches.batch_stop, batches.batch_delete)}
 PLACES += CALLS.values()
 EXAMPLES = [one for one in PLACES if ">>>" in (one.__doc__ or "")]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from sandbox.v1 import sandbox_pb2 as pb
+from sandbox.v1 import snapshot_pb2
 from sandbox_client import AsyncClient, Client, Kind, channel
 
 from tests.support import relay
@@ -179,6 +180,46 @@ async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service:
         await asyncio.wait_for(watching, 30)
         again = client.watch([made.sandbox_id], after_sequence=made.status.sequence - 1, timeout=20)
         whole = [(event.sequence, event.status.phase) async for event in again if event.status is not None]
+    assert seen == whole
+
+
+async def test_an_async_watch_of_snapshots_resumes_across_a_kill_of_the_service(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service().start()
+    async with AsyncClient(service.address, timeout=60) as client:
+        made = await client.create("killed", spec=SLEEP)
+        await client.wait_until(made, "RUNNING", timeout=20)
+        first = await client.wait_for_snapshot(await client.create_snapshot(made, outlives_sandbox=True))
+        seen: list[tuple[int, str, int]] = []
+        there = asyncio.Event()
+
+        async def watch() -> None:
+            async for event in client.watch_snapshots(sandbox_id=made.sandbox_id, timeout=60):
+                assert event.kind is not Kind.RESYNC
+                if event.kind is Kind.SYNCED:
+                    there.set()
+                elif event.kind is Kind.CHANGE and event.snapshot is not None:
+                    seen.append((event.sequence, event.snapshot.snapshot_id, event.snapshot.state))
+                    if event.snapshot.state == snapshot_pb2.SNAPSHOT_STATE_DELETED:
+                        return
+
+        watching = asyncio.create_task(watch())
+        await asyncio.wait_for(there.wait(), 30)
+        service.kill()
+        taking = asyncio.create_task(client.create_snapshot(made))
+        await asyncio.to_thread(service.start)
+        await client.wait_for_snapshot(await taking)
+        await client.delete_snapshot(first)
+        await asyncio.wait_for(watching, 30)
+        again = client.watch_snapshots(sandbox_id=made.sandbox_id, after_sequence=first.sequence, timeout=20)
+        whole = []
+        async for event in again:
+            if event.snapshot is not None:
+                whole.append((event.sequence, event.snapshot.snapshot_id, event.snapshot.state))
+                if event.snapshot.state == snapshot_pb2.SNAPSHOT_STATE_DELETED:
+                    break
+        await client.delete(made)
     assert seen == whole
 
 
