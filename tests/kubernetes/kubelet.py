@@ -59,6 +59,11 @@ def is_sandbox(pod: dict[str, Any]) -> bool:
     return any(map(is_own, pod["spec"]["containers"]))
 
 
+def counts(pod: dict[str, Any]) -> bool:
+    """Whether a pod counts what was restored from a snapshot."""
+    return "sandbox.fullstackagent.io/snapshot" in pod["metadata"].get("labels", {})
+
+
 def is_own(container: dict[str, Any]) -> bool:
     """Whether a container is the sandbox's."""
     return container["name"] == CONTAINER or any(one["name"] == DISK for one in container.get("volumeMounts", []))

@@ -22,6 +22,7 @@ from tests.kubernetes.allocations import Allocations
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.containers import Containers
 from tests.kubernetes.workload import Workload
+from tests.support import counting_pod
 
 NAME = "simulated"
 BEHAVIOUR = "simulated-node/behaviour"
@@ -163,7 +164,7 @@ class Node:
                 self._see(value)
 
     def _see(self, pod: dict[str, Any]) -> None:
-        if not kubelet.is_sandbox(pod):
+        if not (kubelet.is_sandbox(pod) or kubelet.counts(pod)):
             # `Processes` may run it.
             return
         uid = pod["metadata"]["uid"]
@@ -245,7 +246,23 @@ class Node:
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
         await self._call("DELETE", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}", body)
 
+    async def _count(self, pod: dict[str, Any]) -> None:
+        """Runs to its end a pod that counts what was restored. Raises OSError while its claim is not bound."""
+        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            return
+        claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+        disk = await self._disk(pod["metadata"]["namespace"], claim)
+        (container,) = pod["spec"]["containers"]
+        await self._write(pod, {"phase": "Running", "containerStatuses": [kubelet.runs().status(container)]})
+        end = await asyncio.to_thread(counting_pod.ended, pod, disk)
+        made = kubelet.ended(end["exitCode"], end["reason"], end["message"])
+        status = {"phase": counting_pod.phase(end), "containerStatuses": [kubelet.Container(made).status(container)]}
+        await self._write(pod, status)
+
     async def _run(self, pod: dict[str, Any]) -> None:
+        if kubelet.counts(pod):
+            await self._count(pod)
+            return
         behaviour = await self._behaviour(pod)
         if behaviour != "run":
             await self._forget(pod["metadata"]["uid"])
@@ -303,7 +320,11 @@ class Node:
         namespace = pod["metadata"]["namespace"]
         (mount,) = (one for one in kubelet.own(pod)["volumeMounts"] if one["mountPath"] == pods.HOME)
         (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == mount["name"])
-        name = volume["persistentVolumeClaim"]["claimName"]
+        disk = await self._disk(namespace, volume["persistentVolumeClaim"]["claimName"])
+        return Path(disk, mount.get("subPath", ""))
+
+    async def _disk(self, namespace: str, name: str) -> Path:
+        """The folder of this machine that is the disk of a claim. Raises OSError while the claim is not bound."""
         claim = await self._call("GET", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}")
         bound = claim.get("spec", {}).get("volumeName")
         if not bound:
@@ -311,7 +332,7 @@ class Node:
         disk = await self._call("GET", f"/api/v1/persistentvolumes/{bound}")
         spec = disk["spec"]
         source = spec["csi"]["volumeAttributes"] if "csi" in spec else spec["hostPath"]
-        return Path(source["path"], mount.get("subPath", ""))
+        return Path(source["path"])
 
     async def _forget(self, uid: str) -> None:
         """Kills the process of a pod that is gone, or is no longer to run."""

@@ -74,7 +74,7 @@ class Processes:
 
     def _see(self, pod: dict[str, Any], gone: bool) -> None:
         uid = pod["metadata"]["uid"]
-        if kubelet.is_sandbox(pod):
+        if kubelet.is_sandbox(pod) or kubelet.counts(pod):
             return
         if uid not in self._pods and pod.get("status", {}).get("phase") == "Pending":
             self._deleted[uid] = asyncio.Event()

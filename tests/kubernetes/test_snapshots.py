@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from sandbox.v1 import snapshot_pb2
-from sandbox_client import AsyncClient
+from sandbox_client import AsyncClient, VerificationFailed
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.sandbox import HOME_FOLDER, Key
 from sandbox_server.domain.snapshot import SnapshotReason, State
 
 from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
@@ -133,3 +133,40 @@ async def test_a_source_that_is_deleted_while_it_is_cloned_goes_when_that_ends(
     csi.driver.heal()
     await rig.settled(A, Phase.TERMINATED, WITHIN)
     await none_left(ground, csi)
+
+
+async def ended(caller: AsyncClient, made: snapshot_pb2.Snapshot) -> snapshot_pb2.Verification:
+    """What comes of a verification, whether or not it has passed."""
+    try:
+        await caller.verify_snapshot(made)
+        return (await caller.wait_for_verification(made, timeout=WITHIN)).verification
+    except VerificationFailed as failed:
+        return failed.snapshot.verification
+
+
+async def test_a_snapshot_is_restored_counted_and_compared_and_nothing_is_left_of_that(
+    rig: Rig, caller: AsyncClient, csi: Sidecars, ground: KubernetesGround
+) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    home = await disk(ground, A) / HOME_FOLDER
+    home.mkdir(exist_ok=True)
+    (home / "file").write_text("before")
+    (home / "line\nbreak").symlink_to("file")
+    made = await caller.create_snapshot(A)
+    await become(rig, made, State.READY)
+    found = await ended(caller, made)
+    assert (found.reason, found.message) == (SnapshotReason.VERIFIED.value, found.message), found.message
+    assert (found.files, found.folders, found.links, found.bytes) == (1, 0, 1, 6)
+    (copy,) = csi.driver.disks.snapshots
+    (csi.driver.disks.path(copy) / HOME_FOLDER / "file").write_text("Before")
+    again = await ended(caller, made)
+    assert (again.reason, again.expected_sha256) == (SnapshotReason.MISMATCH.value, found.sha256)
+    csi.driver.tell("CreateVolume", "RESOURCE_EXHAUSTED", "no room for disks")
+    refused = await ended(caller, made)
+    assert refused.reason == SnapshotReason.NO_SPACE.value
+    assert "no room for disks" in refused.message
+    csi.driver.heal()
+    for kind in ("pods", "persistentvolumeclaims"):
+        assert [one for one in await asyncio.to_thread(ground.names, kind) if one.startswith("verify-")] == []
+    assert (await rig.settled(A, Phase.RUNNING)).uid == made.sandbox_uid

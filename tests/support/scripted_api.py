@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from tests.support import samples
+from tests.support.counting_pod import Verifier
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_disks import Disks
 from tests.support.scripted_kubelet import Kubelet
@@ -22,7 +23,6 @@ from tests.support.scripted_logs import Logs
 from tests.support.scripted_ports import Ports
 from tests.support.scripted_quantities import kept
 from tests.support.scripted_resizes import Resizes
-from tests.support.scripted_verifier import Verifier
 
 Misdeed = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 OURS = "sandbox-service"

@@ -72,6 +72,31 @@ async def test_killed_with_each_write_of_a_clone_it_makes_one_disk_of_one_snapsh
     assert len(killer.uids()) == 11 * 6
 
 
+@pytest.mark.fault(106)
+async def test_killed_with_each_write_of_a_verification_it_counts_once_and_leaves_no_scratch(
+    api: ScriptedApi, service: Service, tmp_path: Path
+) -> None:
+    killer = Killer(api, service)
+    api.verifier.disk = tmp_path / "disk"
+    (api.verifier.disk / "home").mkdir(parents=True)
+    (api.verifier.disk / "home" / "file").write_text("kept")
+    async with AsyncClient(service.address, timeout=WITHIN) as client:
+        source = (await client.create("crash", sandbox_id="source")).sandbox_id
+        await client.wait_until(source, "RUNNING", timeout=WITHIN)
+        snapshot = await client.wait_for_snapshot(await client.create_snapshot(source), timeout=WITHIN)
+        before = killer.uids()
+        for position in itertools.count():
+            killer.arm(position)
+            await client.verify_snapshot(snapshot)
+            found = (await client.wait_for_verification(snapshot, timeout=WITHIN)).verification
+            assert (found.files, found.bytes, found.sha256) == (1, 4, found.expected_sha256)
+            assert (killer.uids(), len(api.verifier.ran)) == (before, position + 1)
+            if not await killer.struck():
+                break
+    # The claim and the pod are made and removed.
+    assert position == 5
+
+
 @pytest.mark.fault(5)
 async def test_killed_with_each_object_of_an_env_update_it_rolls_out_once(api: ScriptedApi, service: Service) -> None:
     killer = Killer(api, service)
