@@ -133,12 +133,13 @@ class Demo:
         self.hold("the service ended with exit code 0", code == 0)
 
     def disks(self, home: Path) -> None:
-        """Takes a snapshot of the disk of demo-1, whose home is given, restores it, and clones the sandbox."""
+        """Takes a snapshot of the disk of demo-1, whose home is given, verifies and restores it, and clones the sandbox."""
 
         def work(sandbox_id: str) -> str:
             return (home.parents[2] / sandbox_id / "volume" / "home" / "work.txt").read_text()
 
         self.must("snapshot", "create", "demo-1", "--id", "before", "--wait")
+        self.must("snapshot", "verify", "before", "--wait")
         self.say("change the file")
         (home / "work.txt").write_text("my later work\n")
         self.must("create", "--project", "demo", "--id", "demo-2", "--snapshot", "before", "--wait")

@@ -47,6 +47,25 @@ def test_the_first_minute(ctl, tmp_path: Path) -> None:  # type: ignore[no-untyp
         assert samples.CANARY not in done.stdout + done.stderr
 
 
+def test_a_snapshot_is_verified_and_what_has_changed_since_is_a_failure(ctl, service: Service) -> None:  # type: ignore[no-untyped-def]
+    assert ctl("create", "--project", "demo", "--id", "v-1", "--wait", "--", "/bin/sleep", "100").returncode == 0
+    assert ctl("snapshot", "create", "v-1", "--id", "nap", "--wait").returncode == 0
+    verified = ctl("snapshot", "verify", "nap", "--wait")
+    assert verified.returncode == 0, verified.stderr
+    shown = dict(line.split(maxsplit=1) for line in verified.stdout.splitlines() if len(line.split()) > 1)
+    assert shown["verified"].strip() == "passed"
+    assert shown["contents"].strip() == "0 files, 0 folders, 0 links, 0 bytes"
+    data = service.sandboxes()[0].parents[2]
+    (home,) = data.glob("snapshots/*/*/volume/home")
+    (home / "foreign").touch()
+    failed = ctl("snapshot", "verify", "nap", "--wait")
+    assert failed.returncode != 0
+    assert "nap: MISMATCH: its files are not those that were counted first" in failed.stderr
+    assert "MISMATCH" in ctl("snapshot", "get", "nap").stdout
+    assert list(data.glob("verifications/*/*")) == []
+    assert ctl("delete", "v-1", "--yes", "--wait").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -17,7 +17,7 @@ from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
+from sandbox_server.domain.snapshot import Contents, Scratch, Snapshot, SnapshotReason, State, Taken, VerificationState
 from sandbox_server.settings import Settings
 
 from tests.support import samples
@@ -41,6 +41,7 @@ class Engine(BlindEngine):
         self.shown: Taken | Exception = NOTHING
         self.takes: Taken | Exception = COPYING
         self.discards: Taken | Exception = NOTHING
+        self.scratches: Scratch | Exception = Scratch(is_there=False)
         self.asked: list[str] = []
 
     def _become(self, act: str, what: Taken | Exception) -> None:
@@ -59,6 +60,17 @@ class Engine(BlindEngine):
 
     async def discard(self, snapshot: Snapshot) -> None:
         self._become("discard", self.discards)
+
+    async def scratch(self, snapshot: Snapshot) -> Scratch:
+        if isinstance(self.scratches, Exception):
+            raise self.scratches
+        return self.scratches
+
+    async def verify(self, snapshot: Snapshot) -> None:
+        self.asked.append("verify")
+
+    async def clear(self, snapshot: Snapshot) -> None:
+        self.asked.append("clear")
 
 
 def changed(**changes: Any) -> Callable[[store.Reader], store.Write]:
@@ -91,6 +103,13 @@ class World:
     async def snapshot(self) -> snapshot_pb2.Snapshot:
         """Asks for a snapshot of a sandbox that has a disk."""
         return await self.client.create_snapshot(await self.sandbox(), outlives_sandbox=True)
+
+    async def verifies(self, snapshot: snapshot_pb2.Snapshot, reason: str) -> None:
+        """Waits until the verification of a snapshot is shown to have a reason."""
+        wanted = snapshot_pb2.SnapshotReason.Value(f"SNAPSHOT_REASON_{reason}")
+        async with asyncio.timeout(WITHIN):
+            while (await self.client.get_snapshot(snapshot)).verification.reason != wanted:
+                await asyncio.sleep(0.01)
 
     async def shows(self, snapshot: snapshot_pb2.Snapshot, state: str, reason: str) -> snapshot_pb2.Snapshot:
         """The snapshot once callers are shown this."""
@@ -278,3 +297,24 @@ async def test_nothing_is_removed_before_all_sandboxes_are_known_that_may_need_i
         assert "discard" not in world.engine.asked
         assert set(announced) == {10**6}
     await world.shows(made, "DELETED", "DELETED")
+
+
+async def test_a_verification_that_cannot_be_gone_on_with_is_said_once_that_lasts_and_goes_on(world: World) -> None:
+    world.engine.takes = READY
+    made = await world.snapshot()
+    await world.shows(made, "READY", "READY")
+    world.engine.scratches = UNREACHABLE
+    await world.client.verify_snapshot(made)
+    await world.verifies(made, "BUSY")
+    world.engine.scratches = Scratch(is_there=False)
+    await world.verifies(made, "RESTORING")
+    contents = Contents(files=1, folders=0, links=0, others=0, bytes=2, sha256="a" * 64)
+    world.engine.scratches = Scratch(is_there=True, state=VerificationState.PASSED, contents=contents)
+    # Its result is there, and its scratch is asked to go until it has gone.
+    await world.verifies(made, "CLEARING")
+    async with asyncio.timeout(WITHIN):
+        while world.engine.asked.count("clear") < 2:
+            await asyncio.sleep(0.01)
+    world.engine.scratches = Scratch(is_there=False)
+    await world.verifies(made, "VERIFIED")
+    assert world.running.keeper.verifying == 0

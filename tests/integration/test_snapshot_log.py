@@ -11,7 +11,15 @@ from sandbox_server import feed, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.snapshot import Snapshot, SnapshotEvent, SnapshotReason, State
+from sandbox_server.domain.snapshot import (
+    Contents,
+    Snapshot,
+    SnapshotEvent,
+    SnapshotReason,
+    State,
+    Verification,
+    VerificationState,
+)
 from sandbox_server.store import connection, snapshot_documents
 
 from tests.support import samples
@@ -187,3 +195,25 @@ async def test_search_pages_in_the_order_of_the_keys(log: Log, monkeypatch: pyte
     assert await found(namespaces=frozenset({"others"})) == []
     assert await found(states=frozenset({State.READY})) == []
     assert await found(sandbox_id="nobody") == await found(project="none") == []
+
+
+@BOTH_DATABASES
+async def test_a_verification_is_read_as_it_was_written(log: Log) -> None:
+    contents = Contents(files=1, folders=2, links=3, others=4, bytes=5, sha256="a" * 64)
+    verification = Verification(
+        state=VerificationState.RUNNING,
+        reason=SnapshotReason.CLEARING,
+        message="being removed",
+        start_time=samples.NOW,
+        end_time=samples.NOW,
+        result=VerificationState.FAILED,
+        result_reason=SnapshotReason.MISMATCH,
+        result_message="another",
+        contents=contents,
+    )
+    made = await log.save(samples.snapshot())
+    verified = await log.change(made, verification=verification, contents=contents)
+    last = await log.log.last(verified.snapshot.key)
+    assert last == verified
+    assert last.snapshot.verification == verification
+    assert (await log.events())[-1] == verified

@@ -83,7 +83,7 @@ def pace() -> Pace:
 @pytest.fixture
 async def world(tmp_path: Path, pace: Pace) -> AsyncIterator[World]:
     settings = Settings(
-        listen="127.0.0.1:0", data_dir=tmp_path, local_isolation="none", verify_most=pace.verify_most
+        listen="127.0.0.1:0", data_dir=tmp_path, local_isolation="none", verify_most=pace.verify_most, ready_for=0
     ).model_copy(update={"base_pace": pace})
     async with app.service(settings) as running, AsyncClient(f"127.0.0.1:{running.port}", timeout=WITHIN) as client:
         world = World(tmp_path, running, client)

@@ -170,3 +170,6 @@ async def test_a_snapshot_is_restored_counted_and_compared_and_nothing_is_left_o
     for kind in ("pods", "persistentvolumeclaims"):
         assert [one for one in await asyncio.to_thread(ground.names, kind) if one.startswith("verify-")] == []
     assert (await rig.settled(A, Phase.RUNNING)).uid == made.sandbox_uid
+    await caller.delete_snapshot(made)
+    await become(rig, made, State.DELETED)
+    await none_left(ground, csi)

@@ -159,29 +159,35 @@ class Keeper:
 
     async def _verify(self, event: SnapshotEvent, memory: _Memory) -> SnapshotEvent:
         """Goes on with the verification of a snapshot. Returns its last event. Raises as `_save` and the engine do."""
-        key = event.snapshot.key
-        while event.snapshot.verifies:
-            scratch = await self._engine.scratch(event.snapshot)
-            if scratch.is_there:
-                self._verifying.add(key)
-            has_turn = key in self._verifying or len(self._verifying) < self._verified_at_once
-            facts = verifications.Facts(
-                scratch=scratch, has_turn=has_turn, deadline=self._pace.verify_most, now=self._now()
-            )
-            decision = verifications.decide(event.snapshot, facts)
-            if decision.step is verifications.Step.BEGIN:
-                self._verifying.add(key)
-            before, event = event, await self._save(event, decision.snapshot, memory)
-            if decision.step is not None:
+        if event.snapshot.verifies:
+            event, step = await self._decide_verification(event, memory)
+            if step is not None:
                 failpoints.hit("verification_before_act")
-                await (self._engine.verify if decision.step is verifications.Step.BEGIN else self._engine.clear)(
-                    event.snapshot
-                )
+                act = self._engine.verify if step is verifications.Step.BEGIN else self._engine.clear
+                await act(event.snapshot)
                 failpoints.hit("verification_after_act")
-            if event == before:
-                return event
-        self._verifying.discard(key)
+                event, _ = await self._decide_verification(event, memory)
+        if not event.snapshot.verifies:
+            self._verifying.discard(event.snapshot.key)
         return event
+
+    async def _decide_verification(
+        self, event: SnapshotEvent, memory: _Memory
+    ) -> tuple[SnapshotEvent, verifications.Step | None]:
+        """Decides and records. Returns the last event, and what to do. Raises as `_save` and the engine do."""
+        key = event.snapshot.key
+        scratch = await self._engine.scratch(event.snapshot)
+        if scratch.is_there:
+            self._verifying.add(key)
+        has_turn = key in self._verifying or len(self._verifying) < self._verified_at_once
+        facts = verifications.Facts(
+            scratch=scratch, has_turn=has_turn, deadline=self._pace.verify_most, now=self._now()
+        )
+        decision = verifications.decide(event.snapshot, facts)
+        if decision.step is verifications.Step.BEGIN:
+            # Without waiting since the room was found.
+            self._verifying.add(key)
+        return await self._save(event, decision.snapshot, memory), decision.step
 
     async def _decide(self, event: SnapshotEvent, memory: _Memory, taken: Taken) -> tuple[SnapshotEvent, Act | None]:
         """Decides and records. Returns the last event, and what to do. Raises as `_catch_up` and `_save`."""

@@ -168,6 +168,21 @@ async def test_rights_to_work_in_sandboxes_may_be_left_out_but_not_in_part(exami
         assert found.remedy.endswith("run `kubectl apply -n a-ns -f deploy/access.yaml`")
 
 
+async def test_rights_to_verify_snapshots_may_be_left_out_but_not_in_part(examine: Examine, api: ScriptedApi) -> None:
+    api.cluster.denied = set()
+    found = only(await examine(), "verification", "a-ns")
+    assert (found.status, found.message) == (Status.OK, "all rights to verify snapshots are granted")
+    api.cluster.denied = {("pods", verb) for verb in rights.VERIFICATION}
+    found = only(await examine(), "verification", "a-ns")
+    assert found.status is Status.OK
+    assert found.message.startswith("not granted: ")
+    api.cluster.denied = {("pods", "delete")}
+    found = only(await examine(), "verification", "a-ns")
+    assert found.status is Status.WARNING
+    assert found.message.startswith("the service may not delete pods:")
+    assert found.remedy.endswith("run `kubectl apply -n a-ns -f deploy/verification.yaml`")
+
+
 async def test_namespaces_are_those_of_the_token_file(examine: Examine, tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     path.write_text('{"tenants": [{"name": "a", "namespaces": ["b-ns", "c-ns"], "tokens": ["%s"]}]}' % (CANARY * 2))
