@@ -178,6 +178,7 @@ class AsyncClient(aio_access.AsyncAccess):
         project: str = "",
         label_selector: str = "",
         states: Iterable[str | int] = (),
+        schedule_id: str = "",
         tenant: str = "",
     ) -> AsyncIterator[snapshot_pb2.Snapshot]:
         """Yields the snapshots that match, and reads them page by page. `tenant` is for operators."""
@@ -188,6 +189,7 @@ class AsyncClient(aio_access.AsyncAccess):
             project=project,
             label_selector=label_selector,
             states=tuple(states),
+            schedule_id=schedule_id,
             tenant=tenant,
         )
         async for page in _pages(read):

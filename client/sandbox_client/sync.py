@@ -179,6 +179,7 @@ class Client(access.Access):
         project: str = "",
         label_selector: str = "",
         states: Iterable[str | int] = (),
+        schedule_id: str = "",
         tenant: str = "",
     ) -> Iterator[snapshot_pb2.Snapshot]:
         """Yields the snapshots that match, and reads them page by page. `tenant` is for operators."""
@@ -189,6 +190,7 @@ class Client(access.Access):
             project=project,
             label_selector=label_selector,
             states=tuple(states),
+            schedule_id=schedule_id,
             tenant=tenant,
         )
         for page in _pages(read):

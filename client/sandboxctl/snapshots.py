@@ -34,6 +34,7 @@ _COLUMNS: dict[str, Callable[[snapshot_pb2.Snapshot], answers.Cell]] = {
         else "-"
     ),
     "OUTLIVES": lambda one: "yes" if one.outlives_sandbox else "no",
+    "SCHEDULE": lambda one: one.schedule_id or "-",
     "UID": lambda one: one.uid,
     "MESSAGE": lambda one: show.printable(one.message),
 }
@@ -76,6 +77,9 @@ def list_(
     project: Annotated[str, typer.Option("--project", "-p", help="those of this project's sandboxes")] = "",
     selector: Annotated[str, typer.Option("--selector", "-l", help="by their own labels: a=b,c in (d,e),!f")] = "",
     state: Annotated[list[str] | None, typer.Option(help="those in this state; may be repeated")] = None,
+    schedule: Annotated[
+        str, typer.Option(help="those that this schedule has taken", autocompletion=completion.schedules)
+    ] = "",
     tenant: targets.Tenant = "",
 ) -> None:
     """List snapshots."""
@@ -85,14 +89,20 @@ def list_(
         raise typer.BadParameter("must be a state such as READY", param_hint="--state") from None
     namespace, name = targets.named(sandbox_id)
     matching = chosen.client.snapshots(
-        name, namespace=namespace, project=project, label_selector=selector, states=states, tenant=tenant
+        name,
+        namespace=namespace,
+        project=project,
+        label_selector=selector,
+        states=states,
+        schedule_id=schedule,
+        tenant=tenant,
     )
     found = list(matching)
     if answers.structured({"snapshots": found}):
         return
     _rows(found)
     if not found:
-        filtered = sandbox_id or project or selector or states or tenant or chosen.namespace
+        filtered = sandbox_id or project or selector or states or schedule or tenant or chosen.namespace
         show.err.print("no snapshot matches" if filtered else "there are no snapshots")
 
 

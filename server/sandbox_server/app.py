@@ -214,7 +214,14 @@ async def service(
                 monitoring.served(
                     settings.metrics_listen,
                     metrics.Service(
-                        server.calls, event_feed, reconciler, keeper, namespaces, measuring, settings.usage_metrics
+                        server.calls,
+                        event_feed,
+                        reconciler,
+                        keeper,
+                        runner,
+                        namespaces,
+                        measuring,
+                        settings.usage_metrics,
                     ),
                     monitoring.Health(lambda: server.is_serving),
                 )

@@ -19,6 +19,7 @@ from sandbox_server.domain.usage import Usage
 from sandbox_server.leases import Leases
 from sandbox_server.reconciler.reconciler import Reconciler
 from sandbox_server.rpc.calls import Calls
+from sandbox_server.schedules.runner import Runner
 from sandbox_server.snapshots.keeper import Keeper
 
 READ_MOST = 5.0
@@ -40,6 +41,7 @@ class Service(Collector):
         event_feed: feed.Feed,
         reconciler: Reconciler,
         keeper: Keeper,
+        runner: Runner,
         leases: Leases,
         measuring: Measuring,
         by_sandbox: bool,
@@ -53,6 +55,7 @@ class Service(Collector):
         self._feed = event_feed
         self._reconciler = reconciler
         self._keeper = keeper
+        self._runner = runner
         self._leases = leases
         self._measuring = measuring
         self._by_sandbox = by_sandbox
@@ -80,6 +83,10 @@ class Service(Collector):
         yield _family(Gauge, "reconciles_waiting", "Sandboxes that wait for a worker or have one", waiting)
         yield _family(Counter, "snapshot_looks", "Looks at a snapshot", self._keeper.outcomes, "outcome", "reason")
         yield _family(Gauge, "snapshots_verifying", "Snapshots with a scratch here", {(): self._keeper.verifying})
+        slots = {(outcome,): count for outcome, count in self._runner.outcomes.items()}
+        yield _family(
+            Counter, "schedule_slots", "Slots of sandboxes that were worked, TAKEN or missed", slots, "outcome"
+        )
         yield _family(Gauge, "engine_in_sight", "1 while at least one namespace can be observed, else 0", synced)
         yield _family(Gauge, "namespaces_held", "Namespaces that this replica reconciles", {(): counts.held})
         yield _family(Gauge, "replicas_alive", "Live replicas, as this one last saw them", {(): counts.replicas})

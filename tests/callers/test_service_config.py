@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from sandbox.v1 import access_pb2, adoption_pb2, sandbox_pb2_grpc, snapshot_pb2
+from sandbox.v1 import access_pb2, adoption_pb2, sandbox_pb2_grpc, schedule_pb2, snapshot_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import AsyncClient, Client, errors, policy
 
@@ -45,7 +45,7 @@ def test_the_client_has_the_very_service_config_of_the_contract() -> None:
 
 def test_every_entry_of_the_service_config_names_methods_of_the_contract_and_has_the_same_retries() -> None:
     entries = json.loads(policy.SERVICE_CONFIG)["methodConfig"]
-    files = (pb.DESCRIPTOR, access_pb2.DESCRIPTOR, snapshot_pb2.DESCRIPTOR, adoption_pb2.DESCRIPTOR)
+    files = [one.DESCRIPTOR for one in (pb, access_pb2, snapshot_pb2, schedule_pb2, adoption_pb2)]
     services = {one.full_name: one for file in files for one in file.services_by_name.values()}
     assert [name["service"] for name in entries[0]["name"]] == [*services]
     for entry in entries:
@@ -58,7 +58,7 @@ def test_streams_alone_have_no_time_limit() -> None:
     limited, unlimited = json.loads(policy.SERVICE_CONFIG)["methodConfig"]
     assert "timeout" in limited
     assert "timeout" not in unlimited
-    files = (pb.DESCRIPTOR, access_pb2.DESCRIPTOR, snapshot_pb2.DESCRIPTOR, adoption_pb2.DESCRIPTOR)
+    files = [one.DESCRIPTOR for one in (pb, access_pb2, snapshot_pb2, schedule_pb2, adoption_pb2)]
     services = [one for file in files for one in file.services_by_name.values()]
     methods = [one for service in services for one in service.methods]
     streams = [one for one in methods if one.client_streaming or one.server_streaming]

@@ -349,6 +349,7 @@ BAD: dict[str, dict[str, list[dict[str, Any]]]] = {
     "ListSnapshots": MATCHES
     | {
         "sandbox_id": [{"sandbox_id": one} for one in ("A", "a" * 53, "a\n", "1a")],
+        "schedule_id": [{"schedule_id": one} for one in ("A", "a" * 53, "a\n", "1a")],
         "states[1]": [{"states": [2, one]} for one in (0, 6, -1, 2**31 - 1)],
         "states": [{"states": [2] * 6}, {"states": [2] * 100_000}],
         "page_size": [{"page_size": one} for one in (-1, 1001, -(2**31))],

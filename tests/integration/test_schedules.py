@@ -413,6 +413,9 @@ async def test_snapshots_of_a_schedule_stay_when_it_goes(world: World) -> None:
     world.clock.to(slot + DAY)
     await world.settled()
     await world.ready(named("a", slot))
+    await world.client.create_snapshot("a", snapshot_id="by-hand")
+    assert [one.snapshot_id async for one in world.client.snapshots(schedule_id="nightly")] == [made.snapshot_id]
+    await world.client.delete_snapshot("by-hand")
     again = await world.client.create_schedule("nightly", "daily 02:00", sandbox="a", keep=1)
     await world.enrolled()
     world.clock.to(slot + 2 * DAY)

@@ -6,6 +6,7 @@ import dataclasses
 import uuid
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ class Replicas:
         self.url = url
         self.folder = folder
         self.live: list[Replica] = []
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        """The clock of the schedules of all replicas."""
 
     async def start(self, url: str = "", **changes: Any) -> Replica:
         settings = Settings(
@@ -97,7 +100,7 @@ class Replicas:
             base_pace=PACE,
         ).model_copy(update=changes)
         opened = AsyncExitStack()
-        replica = Replica(await opened.enter_async_context(app.service(settings)), opened)
+        replica = Replica(await opened.enter_async_context(app.service(settings, now=self.now)), opened)
         self.live.append(replica)
         return replica
 

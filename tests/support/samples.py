@@ -12,6 +12,7 @@ from sandbox_server import store
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import HOME_FOLDER, Addresses, ObjectNames, Sandbox, Status
+from sandbox_server.domain.schedule import Schedule, Target
 from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotReason, State
 from sandbox_server.domain.spec import Resources, SandboxSpec, Storage
 from sandbox_server.rpc.capabilities import Deployment
@@ -80,6 +81,24 @@ def snapshot(snapshot_id: str = "nap", **changes: Any) -> Snapshot:
         "transition_time": NOW,
     }
     return Snapshot(**{**usual, **changes})
+
+
+def schedule(schedule_id: str = "nightly", **changes: Any) -> Schedule:
+    usual = {
+        "id": schedule_id,
+        "namespace": "default",
+        "tenant": "default",
+        "uid": "c1f7b2a9-8f4e-4c57-9b6d-55d2a0e7f0b3",
+        "target": Target("demo-1"),
+        "when": "daily 02:00",
+        "keep": 7,
+        "before_delete": False,
+        "consistency": Consistency.CRASH,
+        "outlives_sandbox": False,
+        "create_time": NOW,
+        "since": NOW,
+    }
+    return Schedule(**{**usual, **changes})
 
 
 def next_generation(value: Sandbox, **changes: Any) -> Sandbox:

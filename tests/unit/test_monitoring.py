@@ -42,7 +42,8 @@ class Parts:
         usages = [(Key("default", "a"), Usage(1, 2, 3, 4))]
         measuring: Any = SimpleNamespace(outcomes={"": 5, "SANDBOX_NOT_REACHED": 6}, usages=lambda: usages)
         keeper: Any = SimpleNamespace(outcomes={("done", ""): 7, ("refused", "QUOTA_EXCEEDED"): 8}, verifying=1)
-        service = metrics.Service(calls, feed, reconciler, keeper, namespaces, measuring, by_sandbox)
+        runner: Any = SimpleNamespace(outcomes={"TAKEN": 9, "NOT_RUN": 10})
+        service = metrics.Service(calls, feed, reconciler, keeper, runner, namespaces, measuring, by_sandbox)
         with monitoring.served(self.address, service, health):
             yield
 
@@ -75,6 +76,8 @@ async def test_the_service_is_live_while_its_event_loop_answers_and_ready_while_
         assert 'sandbox_disk_measurements_total{reason=""} 5.0' in text
         assert 'sandbox_snapshot_looks_total{outcome="refused",reason="QUOTA_EXCEEDED"} 8.0' in text
         assert "sandbox_snapshots_verifying 1.0" in text
+        assert 'sandbox_schedule_slots_total{outcome="TAKEN"} 9.0' in text
+        assert 'sandbox_schedule_slots_total{outcome="NOT_RUN"} 10.0' in text
         assert 'sandbox_disk_measurements_total{reason="SANDBOX_NOT_REACHED"} 6.0' in text
         assert "sandbox_id" not in text
 

@@ -619,6 +619,7 @@ class ListSnapshotsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Snapshots in this namespace; another tenant's namespace has none. Empty: all that the caller sees."""
     sandbox_id: _builtins.str
@@ -635,6 +636,8 @@ class ListSnapshotsRequest(_message.Message):
     """The next_page_token of the page before. Empty: the first page."""
     tenant: _builtins.str
     """Those of this tenant, at most 1024 characters: for operators. To a tenant there are none but its own."""
+    schedule_id: _builtins.str
+    """Those that schedules with this id have taken."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___SnapshotState.ValueType]:
         """Those in any of these states, at most 5. Empty: all but SNAPSHOT_STATE_DELETED."""
@@ -650,10 +653,11 @@ class ListSnapshotsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         tenant: _builtins.str = ...,
+        schedule_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "sandbox_id", b"sandbox_id", "states", b"states", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "sandbox_id", b"sandbox_id", "schedule_id", b"schedule_id", "states", b"states", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -81,11 +81,13 @@ def listed(principal: Principal, request: pb.ListSnapshotsRequest) -> tuple[stor
             found.append(Violation("states", f"must have at most {len(_STATES)} states"))
         found += filters.bad_page_size(request.page_size)
         found += check.sandbox_id("sandbox_id", request.sandbox_id)
+        found += check.sandbox_id("schedule_id", request.schedule_id)
         labels, after = filters.matching(principal, request, found)
     selection = Selection(
         principal, None, request.namespace, request.sandbox_id, request.project, labels, request.tenant
     )
-    return selection.search(frozenset(_STATES[one] for one in request.states)), after
+    search = selection.search(frozenset(_STATES[one] for one in request.states))
+    return dataclasses.replace(search, schedule_id=request.schedule_id), after
 
 
 def watched(principal: Principal, request: pb.WatchSnapshotsRequest) -> tuple[Selection, int | None]:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from sandbox_server.domain import errors, selector
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.snapshot import SnapshotEvent, State
+from sandbox_server.domain.snapshot import Snapshot, SnapshotEvent, State
 from sandbox_server.domain.tenant import ANY
 from sandbox_server.store import snapshot_documents, snapshot_rows, tables
 from sandbox_server.store.connection import Cursor
@@ -21,7 +21,7 @@ CHUNK = 100
 class SnapshotSearch:
     """Selects the snapshots of a tenant, or of `ANY`, in `namespaces` that match all fields.
 
-    No namespaces (None) are all of them. An empty `sandbox_id` or `project` is any. No states are all but DELETED.
+    No namespaces (None) are all of them. An empty `sandbox_id`, `project` or `schedule_id` is any. No states are all but DELETED.
     """
 
     tenant: str
@@ -30,9 +30,14 @@ class SnapshotSearch:
     project: str = ""
     labels: selector.Selector = selector.EVERYTHING
     states: frozenset[State] = frozenset()
+    schedule_id: str = ""
+
+    def matches(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot has the labels and the schedule, which no statement selects by."""
+        return self.labels.matches(snapshot.labels) and self.schedule_id in ("", snapshot.schedule_id)
 
     def page(self, after: Key, limit: int) -> sa.Select[Any]:
-        """Returns the statement that finds at most `limit` in the order of their keys, after a key, whatever their labels."""
+        """Returns the statement that finds at most `limit` in the order of their keys, after a key, whatever `matches` says."""
         columns = tables.SNAPSHOT.c
         found = snapshot_rows.SNAPSHOTS.where(sa.tuple_(columns.namespace, columns.id) > sa.tuple_(*after))
         if self.tenant != ANY:
@@ -104,5 +109,5 @@ class SnapshotReader:
         last = after or Key("", "")
         while found := self._cursor.find(selection.page(last, CHUNK)):
             events = [snapshot_documents.event(*row) for row in found]
-            yield from (one for one in events if selection.labels.matches(one.snapshot.labels))
+            yield from (one for one in events if selection.matches(one.snapshot))
             last = events[-1].snapshot.key
