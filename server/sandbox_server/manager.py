@@ -15,7 +15,7 @@ from sandbox_server.domain import batch, errors, last_snapshots, lifecycle, muta
 from sandbox_server.domain.event import Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase
 from sandbox_server.domain.principal import Principal
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.sandbox import Key, Origin, Sandbox
 from sandbox_server.domain.spec import SandboxSpec, made_id
 from sandbox_server.domain.tenant import not_found
 from sandbox_server.domain.wait import Outcome, Wait
@@ -96,6 +96,8 @@ class StatefulSetManager:
         `unset` names the fields of `spec.storage` that the caller left empty: an adopted volume or the snapshot decides them.
         """
 
+        obstacle = await self._restore_obstacle(mutation, snapshot_id, spec, unset) if snapshot_id else ""
+
         def make(reader: store.Reader) -> Changed:
             sandbox = _new(mutation, spec, env)
             former = reader.last(sandbox.key)
@@ -105,15 +107,36 @@ class StatefulSetManager:
                 if snapshot is None or not mutation.principal.sees(snapshot.snapshot):
                     raise snapshot_mutations.not_found(snapshot_id)
                 made = origins.restored(made, snapshot.snapshot, unset)
+                if obstacle:
+                    raise origins.of_another_driver(obstacle)
             return made, env
 
         return await self._add(mutation, make)
+
+    async def _restore_obstacle(
+        self, mutation: Mutation, snapshot_id: str, spec: SandboxSpec, unset: Collection[str]
+    ) -> str:
+        """Returns why no disk of the storage class of `spec` can be made from a snapshot; empty if nothing is known against it."""
+        key = Key(mutation.key.namespace, snapshot_id)
+        last = await self._store.read(lambda reader: reader.snapshots.last(key))
+        if last is None or not mutation.principal.sees(last.snapshot):
+            return ""
+        of = last.snapshot
+        storage_class = of.storage_class if "storage_class" in unset else spec.storage.storage_class
+        origin = Origin(of.uid, Key(of.namespace, of.sandbox_id), of.volume_uid)
+        return await self._abilities.restore_obstacle(origin, storage_class)
 
     async def clone(self, mutation: Mutation, clone: origins.Clone, missing: str) -> Event:
         """Creates a sandbox with a copy of the disk of another. Raises as the contract says.
 
         `missing` is why no disk can be copied; empty if one can.
         """
+        known = self._feed.catalogue.get(clone.source)
+        obstacle = ""
+        if known is not None and mutation.principal.sees(known.event.sandbox) and not missing:
+            source = known.event.sandbox
+            origin = Origin("", source.key, source.volume_uid)
+            obstacle = await self._abilities.restore_obstacle(origin, source.spec.storage.storage_class)
 
         def make(reader: store.Reader) -> Changed:
             last = reader.last(clone.source)
@@ -124,6 +147,8 @@ class StatefulSetManager:
             sandbox = _new(mutation, clone.spec(source), env)
             if missing:
                 raise errors.FailedPrecondition("SNAPSHOTS_UNSUPPORTED", missing)
+            if obstacle:
+                raise origins.of_another_driver(obstacle)
             former = reader.last(sandbox.key)
             made = mutations.claimed(former.sandbox if former else None, sandbox, adopt=False)
             return clone.made(made, source), env

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from sandbox_server.domain.observed import Fault, Observed
-from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.sandbox import Addresses, Key, Origin, Sandbox
 from sandbox_server.domain.snapshot import Scratch, Snapshot, Taken
 
 
@@ -37,6 +37,9 @@ class BlindEngine:
         return True
 
     async def growth_obstacle(self, sandbox: Sandbox) -> str:
+        return ""
+
+    async def restore_obstacle(self, origin: Origin, storage_class: str) -> str:
         return ""
 
     async def resizes_in_place(self, namespace: str) -> bool:

@@ -589,6 +589,7 @@ class ScriptedApi:
             waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
             self.put(pods, {"metadata": meta, "spec": spec, "status": {"phase": "Pending", "conditions": [waits]}})
             return
+        claim = self.put(claims, self.disks.noted(claim))
         self.put(claims, claim | {"status": self.disks.bound(claim)})
         missing = self._missing(namespace, template["spec"]["containers"][0])
         container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}

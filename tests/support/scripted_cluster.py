@@ -16,12 +16,14 @@ class ScriptedCluster:
 
     `ahead` is how far the clock is ahead. `objects` has the objects outside of namespaces by their plural; a plural that
     is missing may not be listed. `labels` are those of each namespace. `served` are resources of the first API group.
+    `contents` has the drivers of VolumeSnapshotContents by their name; one that is missing may not be got.
     """
 
     denied: set[tuple[str, str]] = dataclasses.field(default_factory=lambda: {("pods", "create")})
     ahead: timedelta = timedelta()
     objects: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    contents: dict[str, str] = dataclasses.field(default_factory=dict)
     served: tuple[str, ...] = ("pods", "pods/resize")
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -43,6 +45,8 @@ class ScriptedCluster:
                 resource = "/".join(part for part in (what["resource"], what["subresource"]) if part)
                 name = ".".join(part for part in (resource, what["group"]) if part)
                 return web.json_response({"status": {"allowed": (name, what["verb"]) not in self.denied}}, status=201)
+        if "/volumesnapshotcontents/" in request.path and plural in self.contents:
+            return web.json_response({"spec": {"driver": self.contents[plural]}})
         if plural not in self.objects:
             words = f'{plural} is forbidden: User "u" cannot list resource "{plural}" at the cluster scope'
             return web.json_response({"message": words, "code": 403}, status=403)

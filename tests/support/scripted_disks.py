@@ -11,6 +11,9 @@ from typing import Any
 from sandbox_server.domain import check
 
 CLASS = "standard"
+DRIVER = "csi.example"
+"""The provisioner that is a driver of CSI."""
+PROVISIONER = "volume.kubernetes.io/storage-provisioner"
 NOT_EXPANDABLE = (
     'persistentvolumeclaims "{name}" is forbidden: only dynamically provisioned pvc can be resized and the storageclass '
     "that provisions the pvc must support resize"
@@ -31,6 +34,7 @@ class Disks:
 
     `held`: the resizer does nothing yet. `failing`: each try of the resizer fails for now. `offline`: the file system grows
     only when a pod starts. `recovers`: a request may be lowered, as since Kubernetes 1.34.
+    `provisioner` makes the disks; if it is empty, claims are bound to volumes that were there before.
     """
 
     expandable: bool = True
@@ -39,10 +43,20 @@ class Disks:
     failing: bool = False
     offline: bool = False
     recovers: bool = True
+    provisioner: str = DRIVER
     refused: list[str] = field(default_factory=list)
     """The sizes that were asked for in vain."""
     made_from: dict[str, str] = field(default_factory=dict)
     """The uid of the claim whose files a disk began with, by the uid of its own claim."""
+
+    def noted(self, claim: dict[str, Any]) -> dict[str, Any]:
+        """The claim with who makes its disk, which is noted before that is done."""
+        meta = claim["metadata"]
+        if not self.provisioner or claim.get("status", {}).get("phase") == "Bound":
+            return claim
+        return claim | {
+            "metadata": meta | {"annotations": meta.get("annotations", {}) | {PROVISIONER: self.provisioner}}
+        }
 
     def bound(self, claim: dict[str, Any]) -> dict[str, Any]:
         """The status of a claim whose pod starts: it is bound with the size that it asked for, and its file system grows."""
@@ -56,7 +70,8 @@ class Disks:
         """Whether external-provisioner makes the disk of a claim: an empty one, or one from a VolumeSnapshot that is ready and
         needs no more than the claim asks for."""
         source = claim["spec"].get("dataSource")
-        if source is None or claim.get("status", {}).get("phase") == "Bound":
+        if source is None or self.provisioner != DRIVER or claim.get("status", {}).get("phase") == "Bound":
+            # What is no driver of CSI ignores the source.
             return True
         assert source["kind"] == "VolumeSnapshot", source
         status = snapshots.get(source["name"], {}).get("status", {})
@@ -73,7 +88,8 @@ class Disks:
             words = GONE.format(name=name)
             return {"readyToUse": False, "error": {"message": words}}
         size = claim.get("status", {}).get("capacity", {}).get("storage") or requested(claim)
-        return {"readyToUse": True, "restoreSize": size, "of": claim["metadata"]["uid"]}
+        content = {"boundVolumeSnapshotContentName": "content"}
+        return {"readyToUse": True, "restoreSize": size, "of": claim["metadata"]["uid"]} | content
 
     def refusal(self, before: dict[str, Any], after: dict[str, Any]) -> tuple[int, str] | None:
         """The code and the words of the answer to a change of a claim; None if it is made."""

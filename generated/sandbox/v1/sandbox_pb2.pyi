@@ -322,7 +322,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_RESTORE_FAILED: _Reason.ValueType  # 53
     """PHASE_ERROR: the disk cannot be made from what the sandbox was created from: the snapshot or the disk was removed
-    before, or the storage refuses. The message says which. Delete the sandbox, and create it from another snapshot.
+    before, or the storage refuses, or has made an empty disk. The message says which. Delete the sandbox, and create it from another snapshot.
     """
     REASON_GIVEN_BACK: _Reason.ValueType  # 56
     """The sandbox was adopted from a former system, and its objects and its disk are that system's again, as they were. With
@@ -496,7 +496,7 @@ complete. No error: it takes the longer, the more is on the disk.
 """
 REASON_RESTORE_FAILED: Reason.ValueType  # 53
 """PHASE_ERROR: the disk cannot be made from what the sandbox was created from: the snapshot or the disk was removed
-before, or the storage refuses. The message says which. Delete the sandbox, and create it from another snapshot.
+before, or the storage refuses, or has made an empty disk. The message says which. Delete the sandbox, and create it from another snapshot.
 """
 REASON_GIVEN_BACK: Reason.ValueType  # 56
 """The sandbox was adopted from a former system, and its objects and its disk are that system's again, as they were. With

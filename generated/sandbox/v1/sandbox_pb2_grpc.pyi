@@ -106,6 +106,8 @@ class SandboxServiceStub:
                            VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                            spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                            `access_mode`. Leave the field empty, or choose another id.
+                           CLASS_OF_ANOTHER_DRIVER: the storage class makes no disk from the snapshot. The message says whose it
+                           is. Choose another class, or leave it empty.
       PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                            token of the tenant.
                            SNAPSHOT_NOT_READY: the snapshot of snapshot_id is not in SNAPSHOT_STATE_READY; the metadata of
@@ -132,6 +134,8 @@ class SandboxServiceStub:
                            NO_DISK: the source has no disk yet. Repeat when its volume is bound.
                            SNAPSHOTS_UNSUPPORTED: no disk of this namespace can be copied. The message says why. Ask the
                            operators.
+                           CLASS_OF_ANOTHER_DRIVER: the storage class of the source makes no disk from a copy of it by now. The
+                           message says whose it is. Ask the operators.
                            VOLUME_KEPT: a deleted sandbox of clone_id left its volume. Choose another id.
       PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                            token of the tenant.
@@ -426,6 +430,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                            VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                            spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                            `access_mode`. Leave the field empty, or choose another id.
+                           CLASS_OF_ANOTHER_DRIVER: the storage class makes no disk from the snapshot. The message says whose it
+                           is. Choose another class, or leave it empty.
       PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                            token of the tenant.
                            SNAPSHOT_NOT_READY: the snapshot of snapshot_id is not in SNAPSHOT_STATE_READY; the metadata of
@@ -452,6 +458,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                            NO_DISK: the source has no disk yet. Repeat when its volume is bound.
                            SNAPSHOTS_UNSUPPORTED: no disk of this namespace can be copied. The message says why. Ask the
                            operators.
+                           CLASS_OF_ANOTHER_DRIVER: the storage class of the source makes no disk from a copy of it by now. The
+                           message says whose it is. Ask the operators.
                            VOLUME_KEPT: a deleted sandbox of clone_id left its volume. Choose another id.
       PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                            token of the tenant.
@@ -749,6 +757,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
                                VOLUME_DIFFERS: the volume to adopt has another size, storage class or access mode than
                                spec.storage asks for; the metadata of ErrorInfo has its own as `size`, `storage_class` and
                                `access_mode`. Leave the field empty, or choose another id.
+                               CLASS_OF_ANOTHER_DRIVER: the storage class makes no disk from the snapshot. The message says whose it
+                               is. Choose another class, or leave it empty.
           PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                                token of the tenant.
                                SNAPSHOT_NOT_READY: the snapshot of snapshot_id is not in SNAPSHOT_STATE_READY; the metadata of
@@ -781,6 +791,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
                                NO_DISK: the source has no disk yet. Repeat when its volume is bound.
                                SNAPSHOTS_UNSUPPORTED: no disk of this namespace can be copied. The message says why. Ask the
                                operators.
+                               CLASS_OF_ANOTHER_DRIVER: the storage class of the source makes no disk from a copy of it by now. The
+                               message says whose it is. Ask the operators.
                                VOLUME_KEPT: a deleted sandbox of clone_id left its volume. Choose another id.
           PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                                token of the tenant.

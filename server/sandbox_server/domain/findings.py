@@ -129,6 +129,13 @@ def volume_awaited(at: Situation) -> Finding | None:
     return _if(at.volume_awaited(), Reason.VOLUME_BINDING, "waiting for the volume")
 
 
+def volume_misled(at: Situation) -> Finding | None:
+    """The disk was made without the files of what the sandbox was created from."""
+    misled = at.volume_misled()
+    words = f"{misled}: delete the sandbox and create it with a storage class of that driver"
+    return _if(misled != "", Reason.RESTORE_FAILED, words)
+
+
 def volume_restoring(at: Situation) -> Finding | None:
     """The volume is made from a snapshot or another disk, and the pod waits for it."""
     origin = at.sandbox.origin

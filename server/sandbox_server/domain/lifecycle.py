@@ -137,7 +137,8 @@ def _action(at: Situation) -> Action | None:
     # A pod that the controller does not replace goes when its workload is scaled down; its successor is current.
     # Nothing runs on a disk to which the files of a former pod are still being copied.
     filled = at.move is None or at.move.copied
-    replicas = 1 if runs and filled and not at.volume_lost() and not at.rollout_stuck() else 0
+    has_disk = filled and not at.volume_lost() and not at.volume_misled()
+    replicas = 1 if runs and has_disk and not at.rollout_stuck() else 0
     if not _stands(at, replicas) or (runs and at.volume_discarded()):
         return Apply(replicas)
     if at.volume_to_resize() or (replicas and at.pod_to_resize()):

@@ -142,6 +142,7 @@ class Volume:
     `growth` is None while the cluster says nothing of it. `refused`: the cluster has lately refused to let the claim ask for
     the size of the sandbox. `held_by`: the finalizers of others that keep it while it is being removed. `home`: what the engine
     has noted there of a home that is moved to it.
+    `misled` says why it has not the files of what it was to be made from; empty if it has, or may get them yet.
     """
 
     owner: str
@@ -156,6 +157,7 @@ class Volume:
     refused: bool = False
     held_by: tuple[str, ...] = ()
     home: str = ""
+    misled: str = ""
 
     @property
     def bound_and_kept(self) -> bool:

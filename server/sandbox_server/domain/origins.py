@@ -39,6 +39,13 @@ def restored(wanted: Sandbox, snapshot: Snapshot, unset: Collection[str]) -> San
     )
 
 
+def of_another_driver(obstacle: str) -> errors.FailedPrecondition:
+    """Returns the error of a disk whose storage class makes it without the files that it is to have. `obstacle` says why."""
+    return errors.FailedPrecondition(
+        "CLASS_OF_ANOTHER_DRIVER", f"the disk cannot be made: {obstacle}. Choose a storage class of that driver"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Clone:
     """What a clone has that its source has not. An empty project is that of the source, and so are empty labels.

@@ -78,6 +78,7 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         NAMESPACE,
         CONFLICT,
         LOST,
+        Rule("volume not made from its origin", findings.volume_misled, Phase.ERROR, Reason.RESTORE_FAILED),
         Rule("pod ready, the former pod not let go", findings.home_released, TOWARDS_RUNNING, Reason.HOME_MOVING),
         Rule(
             "pod ready, volume being removed", findings.ready_on_doomed_volume, Phase.RUNNING, Reason.VOLUME_TERMINATING

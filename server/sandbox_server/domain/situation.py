@@ -131,6 +131,10 @@ class Situation:
             return True
         return volume.terminating and self.pod is None
 
+    def volume_misled(self) -> str:
+        """Returns why the disk is not made from what the sandbox was created from; empty if it is, or may be yet."""
+        return self.volume.misled if self.volume is not None and self.sandbox.origin is not None else ""
+
     def volume_discarded(self) -> bool:
         """The claim lost its volume and holds no data of the sandbox: a fresh one has to replace it."""
         return not self.sandbox.volume_uid and self.volume is not None and self.volume.lost

@@ -10,7 +10,7 @@ from typing import Protocol
 from sandbox_server.domain import logs
 from sandbox_server.domain.observed import Fault, Observed
 from sandbox_server.domain.phase import Reason
-from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.sandbox import Addresses, Key, Origin, Sandbox
 from sandbox_server.domain.snapshot import Scratch, Snapshot, Taken
 
 
@@ -280,6 +280,10 @@ class Abilities(Protocol):
     async def growth_obstacle(self, sandbox: Sandbox) -> str:
         """Returns why the disk of a sandbox cannot grow, in words that follow "its disk cannot grow:"; empty if it can, or
         if that cannot be asked now. Takes some seconds at most."""
+
+    async def restore_obstacle(self, origin: Origin, storage_class: str) -> str:
+        """Returns why a disk of a storage class cannot be made from an origin, in words that follow "it cannot be made:"; empty if
+        it can, or if that cannot be asked now. Takes some seconds at most."""
 
     async def resizes_in_place(self, namespace: str) -> bool:
         """Whether pods of a namespace can be given other CPU and memory where they run; False if that cannot be asked now.

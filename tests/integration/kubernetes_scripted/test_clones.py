@@ -7,6 +7,7 @@ from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.engines.kubernetes import resources
 
+from tests.support import scripted_disks
 from tests.support.rig import A, Rig
 from tests.support.scripted import CLAIM, CLAIMS, until
 from tests.support.scripted_api import ScriptedApi
@@ -59,7 +60,7 @@ async def test_a_clone_is_made_from_a_snapshot_of_its_source_that_goes_when_its_
     assert taken["spec"] == {"source": {"persistentVolumeClaimName": CLAIM}}
     ours = "sandbox.fullstackagent.io"
     assert taken["metadata"]["labels"] == {f"{ours}/id": B, f"{ours}/clone": B}
-    assert taken["metadata"]["annotations"] == {f"{ours}/uid": made.uid}
+    assert taken["metadata"]["annotations"] == {f"{ours}/uid": made.uid, f"{ours}/driver": scripted_disks.DRIVER}
     waiting = await rig.until(B, lambda one: one.status.reason is Reason.VOLUME_RESTORING)
     words = f"the disk is being made from the disk of {A}: the VolumeSnapshot {name(made)}"
     assert waiting.status.message.startswith(words)

@@ -16,7 +16,7 @@ from sandbox_server.engines.kubernetes import observe, resources
 from sandbox_server.engines.kubernetes.engine import KubernetesEngine
 
 from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
-from tests.support import samples
+from tests.support import samples, scripted_disks
 from tests.support.rig import A
 from tests.support.scripted import CLAIM, CLAIMS, ScriptedGround, until
 from tests.support.scripted_api import ScriptedApi, status
@@ -36,7 +36,8 @@ class World:
         self.epoch = 1
         self.sandbox: Sandbox = samples.sandbox(A)
         spec = {"resources": {"requests": {"storage": "5Gi"}}}
-        claim = api.put(CLAIMS, {"metadata": {"name": CLAIM}, "spec": spec})
+        made_by = {scripted_disks.PROVISIONER: scripted_disks.DRIVER}
+        claim = api.put(CLAIMS, {"metadata": {"name": CLAIM, "annotations": made_by}, "spec": spec})
         self.snapshot: Snapshot = samples.snapshot(sandbox_id=A, volume_uid=claim["metadata"]["uid"])
         self.name = f"snapshot-{self.snapshot.uid}"
 
@@ -71,7 +72,8 @@ async def test_a_snapshot_is_made_once_and_goes_when_it_is_discarded(world: Worl
     await world.take()
     assert world.made["spec"] == {"source": {"persistentVolumeClaimName": CLAIM}, "volumeSnapshotClassName": "fast"}
     meta = world.made["metadata"]
-    assert meta["annotations"] == {"sandbox.fullstackagent.io/uid": world.snapshot.uid}
+    ours = "sandbox.fullstackagent.io"
+    assert meta["annotations"] == {f"{ours}/uid": world.snapshot.uid, f"{ours}/driver": scripted_disks.DRIVER}
     assert meta["labels"] == {"sandbox.fullstackagent.io/id": A, "sandbox.fullstackagent.io/snapshot": "nap"}
     assert await world.taken() == (State.CREATING, SnapshotReason.COPYING)
     world.show(readyToUse=True, restoreSize="7Gi")

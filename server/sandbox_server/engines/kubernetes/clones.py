@@ -11,7 +11,16 @@ from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.snapshot import State
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, manifests, resources, snapshots, volume_snapshots, writer
+from sandbox_server.engines.kubernetes import (
+    client,
+    manifests,
+    provisioners,
+    resources,
+    snapshots,
+    volume_snapshots,
+    writer,
+)
+from sandbox_server.engines.kubernetes.objects import Object
 from sandbox_server.engines.kubernetes.resources import Reference
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.engines.kubernetes.volume_snapshots import Found
@@ -33,7 +42,8 @@ async def taken(write: Writer, where: Reference) -> Found:
     if found is None:
         labels = {manifests.ID: sandbox.id, LABEL: sandbox.id}
         snapshot_class = write.settings.snapshot_class
-        made = volume_snapshots.manifest(where, sandbox.uid, labels, claim.name, snapshot_class)
+        driver = provisioners.of_claim(claim.metadata)
+        made = volume_snapshots.manifest(where, sandbox.uid, labels, claim.metadata.name, driver, snapshot_class)
         try:
             await volume_snapshots.make(write.api, made, write.fence)
         except client.Missing:
@@ -52,7 +62,7 @@ async def taken(write: Writer, where: Reference) -> Found:
     raise engines.Awaited(f"the {where} is taken by the storage{says}", again_after)
 
 
-async def _claim(write: Writer) -> Reference:
+async def _claim(write: Writer) -> Object:
     """Returns the claim whose disk is cloned. Raises `engines.Refused` if it has another disk than was meant, or none."""
     origin = write.sandbox.origin
     if origin is None:
@@ -62,7 +72,7 @@ async def _claim(write: Writer) -> Reference:
     if found is None or found.metadata.uid != origin.volume_uid:
         became = "is another by now" if found is not None else "is gone"
         raise _failed(f"the {claim} {became}, and was not copied before: delete the sandbox and create it anew")
-    return claim
+    return found
 
 
 def _failed(message: str) -> engines.Refused:

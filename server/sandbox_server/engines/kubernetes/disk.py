@@ -3,13 +3,15 @@
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
-from sandbox_server.domain.sandbox import Sandbox
+from sandbox_server.domain.sandbox import Origin, Sandbox
 from sandbox_server.engines.kubernetes import (
     client,
     clones,
+    drivers,
     inspection,
     manifests,
     observe,
+    provisioners,
     resources,
     volume_snapshots,
     writer,
@@ -29,7 +31,7 @@ async def make(write: Writer, claim: Resource) -> None:
     """
     sandbox, view = write.sandbox, write.view
     if view.claims.get(claim.reference.name) is None:
-        claim = manifests.at_least(claim, await _source_size(write))
+        claim = await _sourced(write, claim)
     position = view.claims.position(claim.reference.name)
     try:
         await writer.apply(write.api, view.claims, claim, None, write.fence)
@@ -103,19 +105,54 @@ async def growth_obstacle(api: client.Client, sandbox: Sandbox) -> str:
     return f"its storage class {name} does not allow it"
 
 
-async def _source_size(write: Writer) -> str:
-    """Returns what the disk must have at least, by the VolumeSnapshot that it is made from; empty for another disk.
+async def restore_obstacle(api: client.Client, origin: Origin, storage_class: str) -> str:
+    """Returns why a storage class makes no disk from an origin; empty if it does, or if that is not known."""
+    try:
+        if origin.snapshot_uid:
+            where = resources.snapshot(origin.sandbox.namespace, origin.snapshot_uid)
+            found = await volume_snapshots.find(api, where, origin.snapshot_uid)
+            driver = await drivers.of_snapshot(api, found) if found is not None else ""
+        else:
+            claim = await api.find(resources.cloned(origin))
+            driver = provisioners.of_claim(claim.metadata) if claim is not None else ""
+        return await drivers.obstacle(api, driver, storage_class) if driver else ""
+    except (engines.Refused, engines.Unreachable):
+        return ""
+
+
+async def _sourced(write: Writer, claim: Resource) -> Resource:
+    """Returns the claim as it is made from its origin: with the size that takes, and with the driver that alone can do it.
+
+    Raises `engines.Refused` if no disk of its class is made from that, and what `_source` raises.
+    """
+    found = await _source(write)
+    if found is None:
+        return claim
+    driver = await drivers.of_snapshot(write.api, found)
+    if not driver:
+        message = (
+            f"the disk that the VolumeSnapshot {found.metadata.name} is of was made by hand, and it is not known by which "
+            "driver: let the service get volumesnapshotcontents (deploy/doctor.yaml)"
+        )
+        raise engines.Refused(Fault(Reason.RESTORE_FAILED, message))
+    if obstacle := await drivers.obstacle(write.api, driver, write.sandbox.spec.storage.storage_class):
+        message = f"{obstacle}: delete the sandbox and create it with a storage class of that driver"
+        raise engines.Refused(Fault(Reason.RESTORE_FAILED, message))
+    return manifests.annotated(manifests.at_least(claim, found.status.restoreSize), provisioners.DRIVER, driver)
+
+
+async def _source(write: Writer) -> volume_snapshots.Found | None:
+    """Returns the VolumeSnapshot that the disk is made from; None for an empty disk.
 
     Raises `engines.Refused` if that is gone, and what `clones.taken` raises.
     """
-    source = resources.source(write.sandbox)
-    origin = write.sandbox.origin
+    source, origin = resources.source(write.sandbox), write.sandbox.origin
     if source is None or origin is None:
-        return ""
+        return None
     if clones.is_clone(write.sandbox):
-        return (await clones.taken(write, source)).status.restoreSize
+        return await clones.taken(write, source)
     found = await volume_snapshots.find(write.api, source, origin.snapshot_uid)
     if found is None:
         message = f"the {source} is gone: delete the sandbox and create it anew"
         raise engines.Refused(Fault(Reason.RESTORE_FAILED, message))
-    return found.status.restoreSize
+    return found

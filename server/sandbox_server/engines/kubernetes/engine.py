@@ -13,7 +13,7 @@ from sandbox_server.domain.logs import Asked, Part
 from sandbox_server.domain.observed import Fault, Observed, Pod
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
-from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.sandbox import Addresses, Key, Origin, Sandbox
 from sandbox_server.domain.snapshot import Scratch, Snapshot, Taken
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import (
@@ -272,6 +272,13 @@ class KubernetesEngine:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._pace.possible_within):
                 return await disk.growth_obstacle(self._api, sandbox)
+        return ""
+
+    async def restore_obstacle(self, origin: Origin, storage_class: str) -> str:
+        """Reads the VolumeSnapshot or the claim, and the storage classes where the service may list those."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.possible_within):
+                return await disk.restore_obstacle(self._api, origin, storage_class)
         return ""
 
     async def resizes_in_place(self, namespace: str) -> bool:

@@ -142,12 +142,20 @@ def resized(size: str) -> Manifest:
 
 def at_least(claim: Resource, size: str) -> Resource:
     """Returns the claim, asking for `size` if that is more than it asks for."""
-    metadata, spec = claim.manifest["metadata"], claim.manifest["spec"]
+    spec = claim.manifest["spec"]
     if check.amount(size) <= check.amount(spec["resources"]["requests"]["storage"]):
         return claim
     larger = resized(size)
-    annotations = metadata["annotations"] | larger["metadata"]["annotations"]
-    return _resource(claim.reference, metadata | {"annotations": annotations}, spec=spec | larger["spec"])
+    annotations = claim.manifest["metadata"]["annotations"] | larger["metadata"]["annotations"]
+    metadata = claim.manifest["metadata"] | {"annotations": annotations}
+    return _resource(claim.reference, metadata, spec=spec | larger["spec"])
+
+
+def annotated(resource: Resource, name: str, value: str) -> Resource:
+    """Returns the object with one annotation more."""
+    metadata = resource.manifest["metadata"]
+    annotations = metadata["annotations"] | {name: value}
+    return Resource(resource.reference, resource.manifest | {"metadata": metadata | {"annotations": annotations}})
 
 
 def _placeholder(sandbox: Sandbox) -> Manifest:

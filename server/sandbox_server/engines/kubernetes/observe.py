@@ -12,7 +12,7 @@ from sandbox_server.domain import ownership
 from sandbox_server.domain.observed import Exit, Fault, Pod, Volume, Workload
 from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
-from sandbox_server.engines.kubernetes import containers, disruptions, growth, manifests, resources
+from sandbox_server.engines.kubernetes import containers, disruptions, growth, manifests, provisioners, resources
 from sandbox_server.engines.kubernetes.containers import Cause
 from sandbox_server.engines.kubernetes.objects import Container, Object, State, Status
 
@@ -131,6 +131,7 @@ def volume(found: Object) -> Volume:
         lost=found.status.phase == "Lost",
         held_by=_held_by(found),
         home=meta.annotations.get(manifests.HOME, ""),
+        misled=provisioners.misled(found),
     )
 
 

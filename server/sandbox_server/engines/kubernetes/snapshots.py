@@ -11,7 +11,15 @@ from sandbox_server.domain.phase import Reason
 from sandbox_server.domain.sandbox import Sandbox
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, inspection, manifests, resources, volume_snapshots, writer
+from sandbox_server.engines.kubernetes import (
+    client,
+    inspection,
+    manifests,
+    provisioners,
+    resources,
+    volume_snapshots,
+    writer,
+)
 from sandbox_server.engines.kubernetes.resources import Kind
 
 LABEL = f"{manifests.OURS}/snapshot"
@@ -81,7 +89,9 @@ class Snapshots:
             return
         where = resources.snapshot(snapshot.namespace, snapshot.uid)
         labels = {manifests.ID: snapshot.sandbox_id, LABEL: snapshot.id}
-        made = volume_snapshots.manifest(where, snapshot.uid, labels, claim.name, self._class)
+        made = volume_snapshots.manifest(
+            where, snapshot.uid, labels, claim.name, provisioners.of_claim(found.metadata), self._class
+        )
         try:
             await volume_snapshots.make(self._api, made, fence)
         except client.Missing:

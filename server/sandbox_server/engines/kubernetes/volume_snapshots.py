@@ -12,7 +12,7 @@ from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, manifests, pods
+from sandbox_server.engines.kubernetes import client, manifests, pods, provisioners
 from sandbox_server.engines.kubernetes.objects import Meta
 from sandbox_server.engines.kubernetes.resources import Kind, Reference
 
@@ -31,6 +31,7 @@ class Status(msgspec.Struct, frozen=True):
     readyToUse: bool = False
     error: Error | None = None
     restoreSize: str = ""
+    boundVolumeSnapshotContentName: str = ""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -84,8 +85,14 @@ async def remove(api: client.Client, where: Reference, found: Found | None, fenc
             pass
 
 
-def manifest(where: Reference, uid: str, labels: dict[str, str], claim: str, snapshot_class: str) -> dict[str, Any]:
-    """Returns the VolumeSnapshot of a claim, made for `uid`. A tenant's are found by its labels, as its other objects are."""
-    metadata = {"name": where.name, "namespace": where.namespace, "labels": labels, "annotations": {manifests.UID: uid}}
+def manifest(
+    where: Reference, uid: str, labels: dict[str, str], claim: str, driver: str, snapshot_class: str
+) -> dict[str, Any]:
+    """Returns the VolumeSnapshot of a claim, made for `uid`. A tenant's are found by its labels, as its other objects are.
+
+    `driver`: that of the disk; empty if it is not known.
+    """
+    annotations = {manifests.UID: uid} | pods.given(**{provisioners.DRIVER: driver})
+    metadata = {"name": where.name, "namespace": where.namespace, "labels": labels, "annotations": annotations}
     spec = {"source": {"persistentVolumeClaimName": claim}} | pods.given(volumeSnapshotClassName=snapshot_class)
     return {"apiVersion": where.kind.api_version, "kind": where.kind.title, "metadata": metadata, "spec": spec}

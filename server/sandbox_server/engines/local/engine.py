@@ -15,7 +15,7 @@ from sandbox_server.domain.logs import Asked, EndReason, Part
 from sandbox_server.domain.observed import Fault, Observed, Volume, Workload
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
-from sandbox_server.domain.sandbox import Addresses, Key, Sandbox
+from sandbox_server.domain.sandbox import Addresses, Key, Origin, Sandbox
 from sandbox_server.domain.snapshot import Scratch, Snapshot, Taken
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.local import connections, launch, log_times, logs, processes
@@ -188,6 +188,10 @@ class LocalEngine:
 
     async def growth_obstacle(self, sandbox: Sandbox) -> str:
         """Returns nothing: a folder may use all of its disk, and has whatever size is asked for."""
+        return ""
+
+    async def restore_obstacle(self, origin: Origin, storage_class: str) -> str:
+        """Returns nothing: a disk is a copy, and has no class."""
         return ""
 
     async def resizes_in_place(self, namespace: str) -> bool:
