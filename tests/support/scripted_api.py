@@ -408,7 +408,7 @@ class ScriptedApi:
         pod, claim = self.objects[collection].get(name), self.objects.get(claims, {}).get(name)
         if pod is None or claim is None or (ended := self.verifier.ended(pod, claim)) is None:
             return
-        self.put(claims, claim | {"status": {"phase": "Bound"}})
+        self.put(claims, self.disks.bound(claim))
         scheduled = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
         self.put(collection, pod | {"status": ended | scheduled})
 
@@ -454,7 +454,7 @@ class ScriptedApi:
             return
         claims = self.objects.get(collection.replace("pods", "persistentvolumeclaims"), {})
         for claim in [one for one in claims.values() if one["metadata"]["uid"] == self.claim_of(pod)]:
-            self.put(collection.replace("pods", "persistentvolumeclaims"), claim | {"status": self.disks.bound(claim)})
+            self.put(collection.replace("pods", "persistentvolumeclaims"), self.disks.bound(claim))
         conditions = [{"type": one, "status": "True"} for one in ("PodScheduled", "Ready", "ContainersReady")]
         runs = {"ready": True, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
         told = [{"name": one["name"]} | runs for one in pod["spec"]["containers"]]
@@ -589,8 +589,7 @@ class ScriptedApi:
             waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
             self.put(pods, {"metadata": meta, "spec": spec, "status": {"phase": "Pending", "conditions": [waits]}})
             return
-        claim = self.put(claims, self.disks.noted(claim))
-        self.put(claims, claim | {"status": self.disks.bound(claim)})
+        self.put(claims, self.disks.bound(claim))
         missing = self._missing(namespace, template["spec"]["containers"][0])
         container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
         if missing:

@@ -49,22 +49,18 @@ class Disks:
     made_from: dict[str, str] = field(default_factory=dict)
     """The uid of the claim whose files a disk began with, by the uid of its own claim."""
 
-    def noted(self, claim: dict[str, Any]) -> dict[str, Any]:
-        """The claim with who makes its disk, which is noted before that is done."""
-        meta = claim["metadata"]
-        if not self.provisioner or claim.get("status", {}).get("phase") == "Bound":
-            return claim
-        return claim | {
-            "metadata": meta | {"annotations": meta.get("annotations", {}) | {PROVISIONER: self.provisioner}}
-        }
-
     def bound(self, claim: dict[str, Any]) -> dict[str, Any]:
-        """The status of a claim whose pod starts: it is bound with the size that it asked for, and its file system grows."""
-        before = claim.get("status", {})
+        """A claim whose pod starts: it is bound with the size that it asked for, and its file system grows.
+
+        Who makes its disk is noted when that is done.
+        """
+        before, meta = claim.get("status", {}), claim["metadata"]
+        if self.provisioner and before.get("phase") != "Bound":
+            claim = claim | {"metadata": meta | {"annotations": meta["annotations"] | {PROVISIONER: self.provisioner}}}
         capacity = before.get("capacity", {"storage": requested(claim)})
         if _pending(before):
-            return {"phase": "Bound", "capacity": {"storage": requested(claim)}}
-        return before | {"phase": "Bound", "capacity": capacity}
+            return claim | {"status": {"phase": "Bound", "capacity": {"storage": requested(claim)}}}
+        return claim | {"status": before | {"phase": "Bound", "capacity": capacity}}
 
     def provisions(self, claim: dict[str, Any], snapshots: dict[str, dict[str, Any]]) -> bool:
         """Whether external-provisioner makes the disk of a claim: an empty one, or one from a VolumeSnapshot that is ready and

@@ -16,7 +16,7 @@ from sandbox_server.domain.snapshot import Contents, Scratch, SnapshotReason, St
 from sandbox_server.engines.kubernetes.engine import KubernetesEngine
 from sandbox_server.engines.local import counting
 
-from tests.support import samples
+from tests.support import samples, scripted_disks
 from tests.support.scripted import CLAIMS, PODS, ScriptedGround, until
 from tests.support.scripted_api import ScriptedApi, status
 
@@ -36,10 +36,9 @@ class World:
         self.snapshot = samples.snapshot(state=State.READY, home_folder="home", storage_class="fast")
         self.name = f"verify-{self.snapshot.uid}"
         api.takes_snapshots = False
-        meta = {
-            "name": f"snapshot-{self.snapshot.uid}",
-            "annotations": {"sandbox.fullstackagent.io/uid": self.snapshot.uid},
-        }
+        ours = "sandbox.fullstackagent.io"
+        annotations = {f"{ours}/uid": self.snapshot.uid, f"{ours}/driver": scripted_disks.DRIVER}
+        meta = {"name": f"snapshot-{self.snapshot.uid}", "annotations": annotations}
         self.source = api.put(SNAPSHOTS, {"metadata": meta, "status": {"readyToUse": True}})
 
     def objects(self, collection: str) -> dict[str, Any]:
@@ -305,7 +304,7 @@ async def test_what_becomes_of_the_pod_is_told(
 ) -> None:
     await world.engine.verify(world.snapshot)
     claim = world.objects(CLAIMS)[world.name]
-    world.api.put(CLAIMS, claim | {"status": {"phase": "Bound"}})
+    world.api.put(CLAIMS, world.api.disks.bound(claim))
     world.pod(**told)
     found = await world.scratch()
     assert (found.state, found.reason, found.message) == (VerificationState[state], SnapshotReason[reason], words)
@@ -326,3 +325,15 @@ async def test_a_disk_of_a_former_release_is_its_own_home(world: World) -> None:
     await world.engine.verify(world.snapshot)
     found = await world.ended()
     assert found.contents == counted(world.disk)
+
+
+async def test_an_empty_disk_of_another_provisioner_verifies_nothing(world: World) -> None:
+    await world.engine.verify(world.snapshot)
+    world.pod(phase="Succeeded")
+    claim = world.objects(CLAIMS)[world.name]
+    meta = claim["metadata"]
+    made_by = meta["annotations"] | {scripted_disks.PROVISIONER: "rancher.io/local-path"}
+    world.api.put(CLAIMS, claim | {"metadata": meta | {"annotations": made_by}, "status": {"phase": "Bound"}})
+    found = await world.scratch()
+    assert (found.state, found.reason) == (VerificationState.FAILED, SnapshotReason.STORAGE_FAILED)
+    assert "is made by rancher.io/local-path" in found.message

@@ -130,11 +130,7 @@ async def _sourced(write: Writer, claim: Resource) -> Resource:
         return claim
     driver = await drivers.of_snapshot(write.api, found)
     if not driver:
-        message = (
-            f"the disk that the VolumeSnapshot {found.metadata.name} is of was made by hand, and it is not known by which "
-            "driver: let the service get volumesnapshotcontents (deploy/doctor.yaml)"
-        )
-        raise engines.Refused(Fault(Reason.RESTORE_FAILED, message))
+        raise engines.Refused(Fault(Reason.RESTORE_FAILED, drivers.unknown(found)))
     if obstacle := await drivers.obstacle(write.api, driver, write.sandbox.spec.storage.storage_class):
         message = f"{obstacle}: delete the sandbox and create it with a storage class of that driver"
         raise engines.Refused(Fault(Reason.RESTORE_FAILED, message))

@@ -48,6 +48,14 @@ async def of_snapshot(api: client.Client, found: Found) -> str:
         return ""
 
 
+def unknown(found: Found) -> str:
+    """Returns why no disk is made from a VolumeSnapshot whose driver is not known, with the next step."""
+    return (
+        f"the disk that the VolumeSnapshot {found.metadata.name} is of was made by hand, and it is not known by which driver: "
+        "let the service get volumesnapshotcontents (deploy/doctor.yaml)"
+    )
+
+
 async def obstacle(api: client.Client, driver: str, storage_class: str) -> str:
     """Returns why a storage class makes no disk from a snapshot of `driver`; empty if it does, or if that is not known.
 

@@ -21,9 +21,11 @@ from sandbox_server.engines.kubernetes import (
     client,
     containers,
     counting,
+    drivers,
     manifests,
     observe,
     pods,
+    provisioners,
     resources,
     volume_snapshots,
 )
@@ -61,7 +63,12 @@ class Verifying:
             if source is None:
                 self._refused[snapshot.uid] = SnapshotReason.LOST, "somebody removed what the snapshot consists of"
                 return
-            for made in (claim(snapshot, source.metadata.uid), self._pod(snapshot, source.metadata.uid)):
+            driver = await drivers.of_snapshot(self._api, source)
+            if not driver:
+                self._refused[snapshot.uid] = SnapshotReason.UNSUPPORTED, drivers.unknown(source)
+                return
+            claimed = manifests.annotated(claim(snapshot, source.metadata.uid), provisioners.DRIVER, driver)
+            for made in (claimed, self._pod(snapshot, source.metadata.uid)):
                 await self._make(made, fence)
         except engines.Refused as refused:
             self._refused[snapshot.uid] = reason_of(refused.fault), self._hint(refused.fault, snapshot.namespace)
@@ -93,6 +100,9 @@ class Verifying:
             return _failed(*refusal)
         if claimed is None or pod is None:
             return Scratch(is_there=claimed is not None or pod is not None)
+        if words := provisioners.misled(claimed):
+            # What is counted there is not what is in the snapshot.
+            return _failed(SnapshotReason.STORAGE_FAILED, words)
         if pod.status.phase in _ENDED:
             return _ended(pod)
         if pod.status.phase == "Running":
