@@ -22,6 +22,14 @@ ADOPTION = "sandbox/v1/adoption.proto"
 MADE = "<!-- Made from the comments of protos/sandbox/v1 by `make docs`. -->\n"
 
 # Field numbers of descriptor.proto: the path of a comment is made of them.
+PAGES = {
+    SANDBOX: "api.md",
+    ACCESS: "access.md",
+    ADOPTION: "adoption-api.md",
+    SNAPSHOT: "snapshots.md",
+    SCHEDULE: "schedules.md",
+}
+"""The page of docs that each file of the contract has."""
 SYNTAX, MESSAGE, ENUM, SERVICE = 12, 4, 5, 6
 FIELD = VALUE = METHOD = 2
 
@@ -62,13 +70,19 @@ class Contract:
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "contract.binpb"
             command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}", "--include_source_info"]
-            subprocess.run([*command, f"--descriptor_set_out={target}", file], check=True)
-            (self.file,) = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file
+            command += ["--include_imports", f"--descriptor_set_out={target}"]
+            subprocess.run([*command, file], check=True)
+            *imported, self.file = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file
         self._comments: dict[tuple[int, ...], str] = {}
         for one in self.file.source_code_info.location:
             self._comments[tuple(one.path)] = re.sub(r"^ ", "", one.leading_comments, flags=re.MULTILINE).strip("\n")
         self.messages = {one.name: number for number, one in enumerate(self.file.message_type)}
-        self.types = {*self.messages, *(one.name for one in self.file.enum_type)}
+        self._pages = {
+            one.name: "" if file is self.file else PAGES[file.name]
+            for file in (*imported, self.file)
+            if file.name in PAGES
+            for one in (*file.message_type, *file.enum_type)
+        }
 
     def comment(self, *path: int) -> str:
         """Returns the comment of a part of the contract."""
@@ -81,9 +95,8 @@ class Contract:
             entry = self._entry(message, name)
             if entry is not None:
                 return f"map of {self.kind(name, entry.field[0])} to {self.kind(name, entry.field[1])}"
-            ours = field.type_name.startswith(f".{self.file.package}.")
-            page = "" if name in self.types else "api.md"
-            kind = f"[{name}]({page}#{name.lower()})" if ours else f"`{field.type_name.removeprefix('.')}`"
+            page = self._pages.get(name)
+            kind = f"`{field.type_name.removeprefix('.')}`" if page is None else f"[{name}]({page}#{name.lower()})"
         else:
             kind = KINDS[field.type]
         return f"list of {kind}" if field.label == REPEATED else kind
@@ -271,11 +284,11 @@ def written(folder: Path) -> None:
     contract, access, snapshot = Contract(), Contract(ACCESS), Contract(SNAPSHOT)
     schedule, adoption = Contract(SCHEDULE), Contract(ADOPTION)
     files = {
-        "api.md": api(contract, "The API"),
-        "access.md": api(access, "Access to sandboxes"),
-        "adoption-api.md": api(adoption, "The adoption of sandboxes"),
-        "snapshots.md": api(snapshot, "Snapshots"),
-        "schedules.md": api(schedule, "Schedules of snapshots"),
+        PAGES[SANDBOX]: api(contract, "The API"),
+        PAGES[ACCESS]: api(access, "Access to sandboxes"),
+        PAGES[ADOPTION]: api(adoption, "The adoption of sandboxes"),
+        PAGES[SNAPSHOT]: api(snapshot, "Snapshots"),
+        PAGES[SCHEDULE]: api(schedule, "Schedules of snapshots"),
         "errors.md": errors(contract, access, snapshot, schedule, adoption),
     }
     for name, lines in files.items():
