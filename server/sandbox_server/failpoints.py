@@ -26,6 +26,8 @@ NAMES = frozenset(
         "verification_after_act",
         "kubernetes_before_write",
         "kubernetes_after_write",
+        "home_sent",
+        "home_verified",
         "local_folder_made",
         "local_volume_labelled",
         "local_volume_made",

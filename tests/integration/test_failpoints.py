@@ -26,7 +26,7 @@ from sandbox_server.engines.kubernetes import manifests
 from sandbox_server.importing.report import Outcome
 from sandbox_server.store import connection, housekeeping, schema
 
-from tests.support import programs, samples
+from tests.support import former_objects, homes, programs, samples
 from tests.support.former_database import Former
 from tests.support.imported import Ground
 from tests.support.log import whole_log
@@ -34,7 +34,7 @@ from tests.support.marked import MARK, end_programs
 from tests.support.marked import programs as marked
 from tests.support.opened import KEY, Opened
 from tests.support.ports import free_port
-from tests.support.scripted import PODS, SETS
+from tests.support.scripted import CLAIMS, PODS, SETS
 from tests.support.scripted_api import ScriptedApi
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE
@@ -391,6 +391,32 @@ async def test_killed_at_a_failpoint_over_kubernetes_the_service_keeps_its_promi
         (stateful_set,) = api.objects[SETS].values()
         (pod,) = api.objects[PODS].values()
         assert {one["metadata"]["annotations"][manifests.GENERATION] for one in (stateful_set, pod)} == {"3"}
+
+
+@pytest.mark.timeout(200)
+@crashes("home_sent", "home_verified")
+async def test_files_of_a_deployment_are_moved_by_the_process_after_one_that_was_killed(
+    make_service: Callable[..., Service], tmp_path: Path, name: str
+) -> None:
+    async with scripted() as api:
+        api.kubelet.folder = tmp_path
+        former_objects.put(api, former_objects.objects("deployment.yaml"))
+        home = api.kubelet.home(former_objects.pod_of(api, former_objects.OLDER))
+        homes.fill(home)
+        files = homes.snapshot(home)
+        flags = ("--engine", "kubernetes", "--kubeconfig", str(api.kubeconfig(tmp_path)))
+        killed = Killed(make_service(*flags), name)
+        words = ("adopt", *flags, "--data-dir", str(killed.service.folder / "data"), "--namespace", "default")
+        await asyncio.to_thread(killed.service.wait)
+        adopted = await asyncio.to_thread(programs.run, "sandbox-server", *words, "--restart", "now")
+        assert adopted.returncode == 0, adopted.stderr
+        async with AsyncClient(killed.service.address, timeout=WITHIN, contact_timeout=WITHIN) as client:
+            await client.wait_until(former_objects.OLDER, "RUNNING", timeout=WITHIN)
+        await killed.end()
+        assert killed.kills >= 1
+        (claim,) = api.objects[CLAIMS].values()
+        assert homes.snapshot(api.kubelet.disk(claim["metadata"]["uid"])) == files
+        assert len(api.starts) == 1
 
 
 def older(url: str) -> None:

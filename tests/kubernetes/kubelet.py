@@ -10,6 +10,8 @@ VARIABLE = "BEHAVIOUR"
 """The variable that says how a container behaves."""
 CONTAINER = "sandbox"
 """The name of the container that is the sandbox's: an injected one may stand before it. A former system named it otherwise."""
+FORMER = "-agentruntime-"
+"""In the name of the container of a former system's Deployment, which has no disk."""
 DISK = "vn-homevn-agent"
 """The volume that no other container mounts."""
 BACK_OFF = "back-off 10s restarting failed container"
@@ -66,7 +68,8 @@ def counts(pod: dict[str, Any]) -> bool:
 
 def is_own(container: dict[str, Any]) -> bool:
     """Whether a container is the sandbox's."""
-    return container["name"] == CONTAINER or any(one["name"] == DISK for one in container.get("volumeMounts", []))
+    mounts = any(one["name"] == DISK for one in container.get("volumeMounts", []))
+    return mounts or container["name"] == CONTAINER or FORMER in container["name"]
 
 
 def own(pod: dict[str, Any]) -> Any:

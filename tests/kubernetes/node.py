@@ -318,7 +318,11 @@ class Node:
     async def home(self, pod: dict[str, Any]) -> Path:
         """The folder of this machine that is the sandbox's home. Raises OSError while its claim is not bound."""
         namespace = pod["metadata"]["namespace"]
-        (mount,) = (one for one in kubelet.own(pod)["volumeMounts"] if one["mountPath"] == pods.HOME)
+        mounts = [one for one in kubelet.own(pod)["volumeMounts"] if one["mountPath"] == pods.HOME]
+        if not mounts:
+            # It is in the container itself, and goes with the pod.
+            return self._cluster.folder / "homes" / str(pod["metadata"]["uid"])
+        (mount,) = mounts
         (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == mount["name"])
         disk = await self._disk(namespace, volume["persistentVolumeClaim"]["claimName"])
         return Path(disk, mount.get("subPath", ""))

@@ -26,9 +26,9 @@ COLLECTIONS = {
 def objects(file: str = "sandbox.yaml", name: str = NAME) -> list[dict[str, Any]]:
     """The manifests of a file, for a sandbox of another name if that is given: its other random parts differ too."""
     text = (FOLDER / file).read_text()
-    if name != NAME:
-        text = text.replace(NAME, name)
-        for part in ("qwertzuiopas", "yxcvbnmasdfg", "abcdefghijkl", "mnopqrstuvwx"):
+    if name not in (NAME, OLDER):
+        text = text.replace(NAME, name).replace(OLDER, name)
+        for part in ("qwertzuiopas", "yxcvbnmasdfg", "abcdefghijkl", "mnopqrstuvwx", "plmoknijbuhv", "zxcvbnmlkjhg"):
             text = text.replace(part, f"{part[:6]}{abs(hash((part, name))) % 1_000_000:06d}")
     return list(yaml.safe_load_all(text))
 

@@ -32,6 +32,7 @@ def failed(message: str) -> dict[str, Any]:
 class Kubelet:
     """`protocols` are those of the API server. `shell`: whether the images have one. `refusal`: a status to answer with.
 
+    `cut_at`: the connection of the next program that prints more is cut after so many bytes; 0: none is.
     `gone`: connections to a container that has ended stay open and silent, as they may when its node is lost.
     """
 
@@ -41,6 +42,7 @@ class Kubelet:
         self.shell = True
         self.refusal = 0
         self.gone = False
+        self.cut_at = 0
         self.commands: list[list[str]] = []
         self.before_start = lambda: None
 
@@ -75,6 +77,14 @@ class Kubelet:
             return None
         made = self.folder / "containers" / f"{pod['metadata']['uid']}.{status['restartCount']}"
         made.mkdir(parents=True, exist_ok=True)
+        return made
+
+    def home(self, pod: dict[str, Any]) -> Path:
+        """The home of a pod that runs and mounts no claim."""
+        container = self.container(pod)
+        assert container is not None
+        made = container / "home"
+        made.mkdir(exist_ok=True)
         return made
 
     def disk(self, claim: str) -> Path:
@@ -125,9 +135,15 @@ class Kubelet:
 
     async def _print(self, socket: web.WebSocketResponse, child: asyncio.subprocess.Process) -> None:
         printed: Any = child.stdout
+        told = 0
         with contextlib.suppress(OSError):
             while data := await printed.read(32 * 1024):
                 await socket.send_bytes(b"\1" + data)
+                told += len(data)
+                if 0 < self.cut_at < told:
+                    self.cut_at = 0
+                    await socket.close()
+                    return
         code = await child.wait()
         if self.gone:
             return

@@ -44,7 +44,7 @@ async def test_the_report_has_what_becomes_of_each_object_and_why(command: Comma
     stateful_set, deployment = report["results"]
     assert (stateful_set["name"], stateful_set["project"], stateful_set["desired"]) == (NAME, "myproject", "RUNNING")
     assert stateful_set["public_url"] == "https://abcdefghijkl.usw.sealos.io"
-    assert "no disk" in deployment["why"]
+    assert "in its pod alone" in deployment["why"]
     assert (await command.report())["counts"]["adopted"] == 1
     assert (await command.report())["counts"] == {"adopted": 0, "unchanged": 1, "given back": 0, "skipped": 1}
     assert writes(api) == []

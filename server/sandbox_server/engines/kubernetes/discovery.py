@@ -35,6 +35,9 @@ async def find(
     chosen = {"labelSelector": ",".join(filter(None, (reading.LABEL, selector)))}
     workloads = await _workloads(api, Kind.STATEFUL_SET, namespace, chosen)
     deployments = await _workloads(api, Kind.DEPLOYMENT, namespace, chosen)
+    # A sandbox that has adopted a Deployment has a StatefulSet of that name, until the Deployment goes.
+    moving = {one["metadata"]["name"] for one in deployments}
+    workloads = [one for one in workloads if one["metadata"]["name"] not in moving or not reading.is_marked(one)]
     around = reading.Around(
         await _list(api, client.path(Kind.SERVICE, namespace), {}),
         await _list(api, client.path(Kind.INGRESS, namespace), {}),

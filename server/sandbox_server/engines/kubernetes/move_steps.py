@@ -87,7 +87,7 @@ class Steps:
         same = home_listing.digest(await source.list()) == volume.home
         if not same:
             log.info("former_pod_wrote", sandbox=self.sandbox.id, namespace=self.sandbox.namespace)
-        await self._mark(WHOLE if same else None)
+        await self._mark(WHOLE if same else "")
 
     @property
     def _former(self) -> Reference:
@@ -147,7 +147,7 @@ class Steps:
             raise engines.Outdated("the claim is gone")
         return found
 
-    async def _mark(self, home: str | None) -> None:
+    async def _mark(self, home: str) -> None:
         """Says on the claim what is known of the home."""
         volume, reference = self._volume(), resources.names(self.sandbox).claim
         known, position = self.view.claims.known(volume.name), self.view.claims.position(volume.name)

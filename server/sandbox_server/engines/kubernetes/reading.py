@@ -206,9 +206,13 @@ def _service(workload: Manifest, around: Around) -> Manifest | None:
     return found
 
 
+def is_marked(found: Manifest) -> bool:
+    """Whether an object says that it is a sandbox's."""
+    return manifests.UID in (found["metadata"].get("annotations") or {})
+
+
 def _stays(found: Manifest) -> bool:
-    metadata = found["metadata"]
-    return not metadata.get("deletionTimestamp") and manifests.UID not in (metadata.get("annotations") or {})
+    return not found["metadata"].get("deletionTimestamp") and not is_marked(found)
 
 
 def _routes(name: str, service: Manifest | None, around: Around) -> Iterator[Route]:
