@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from sandbox_server.settings import Defaults
 
 from tests.kubernetes.ground import KubernetesGround, grant_access, grant_adoption, started
 from tests.support import former_objects as former
-from tests.support.former_objects import NAME
+from tests.support import homes
+from tests.support.former_objects import NAME, OLDER
 from tests.support.rig import Rig
 from tests.support.waiting import PATIENCE
 
@@ -27,6 +29,7 @@ PLACES = {
     "StatefulSet": ("statefulsets", APPS),
     "Service": ("services", "api/v1"),
     "Ingress": ("ingresses", NETWORKING),
+    "Deployment": ("deployments", APPS),
 }
 POD = f"{NAME}-0"
 
@@ -38,9 +41,10 @@ class Move:
         self._ground = ground
         self.rig = rig
 
-    async def prepare(self) -> None:
+    async def prepare(self, file: str = "sandbox.yaml") -> None:
+        """Makes what is in a file, and returns when a pod runs."""
         # The controller of the StatefulSet makes the claim.
-        made = [one for one in former.objects() if one["kind"] != "PersistentVolumeClaim"]
+        made = [one for one in former.objects(file) if one["kind"] != "PersistentVolumeClaim"]
         service = former.of_kind(made, "Service")["spec"]
         del service["clusterIP"], service["clusterIPs"]
         for one in made:
@@ -49,8 +53,14 @@ class Move:
             path = self._ground.path(resource, group=group)
             await asyncio.to_thread(self._ground.cluster.request, "POST", f"{path}?fieldManager=node-fetch", one)
         async with asyncio.timeout(60 * PATIENCE):
-            while not (await self.get("pods", POD)).get("status", {}).get("containerStatuses"):
+            while not [
+                one for one in await self.pods() if (await self.get("pods", one))["status"].get("containerStatuses")
+            ]:
                 await asyncio.sleep(0.2)
+
+    async def pods(self) -> list[str]:
+        """The names of all pods."""
+        return await asyncio.to_thread(self._ground.names, "pods")
 
     async def get(self, resource: str, name: str, group: str = "api/v1") -> dict[str, Any]:
         """An object; empty if there is none."""
@@ -81,17 +91,22 @@ class Move:
 
 
 @pytest.fixture
-async def move(ground: KubernetesGround, tmp_path: Path) -> AsyncIterator[Move]:
-    """Pods of the former system are not as Pod Security "restricted" wants them."""
-    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
+async def empty(ground: KubernetesGround, tmp_path: Path) -> AsyncIterator[Move]:
+    """The service, where pods of a former system may run: they are not as Pod Security "restricted" wants them."""
+    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}}
     kind = "application/merge-patch+json"
     path = f"/api/v1/namespaces/{ground.namespace}"
     await asyncio.to_thread(lambda: ground.cluster.request("PATCH", path, labels, kind=kind))
     await asyncio.to_thread(grant_adoption, ground.cluster, ground.namespace)
     async with started(Rig(ground, tmp_path)) as rig:
-        made = Move(ground, rig)
-        await made.prepare()
-        yield made
+        yield Move(ground, rig)
+
+
+@pytest.fixture
+async def move(empty: Move) -> Move:
+    """A StatefulSet of a former system."""
+    await empty.prepare()
+    return empty
 
 
 async def test_a_takeover_keeps_every_object_and_replaces_the_pod_once(move: Move) -> None:
@@ -157,3 +172,88 @@ async def test_commands_find_the_same_files_before_and_after_the_takeover(move: 
         await move.rig.until(NAME, lambda one: one.status.phase is not Phase.RUNNING, 60)
         await move.rig.settled(NAME, Phase.RUNNING, 60)
         assert (await client.run(NAME, ["cat", "note"])).stdout == b"kept\n"
+
+
+@pytest.mark.processes
+async def test_a_deployment_is_moved_with_its_files_and_keeps_them(empty: Move, ground: KubernetesGround) -> None:
+    move = empty
+    await asyncio.to_thread(grant_access, ground.cluster, ground.namespace)
+    await move.prepare("deployment.yaml")
+    before = await move.everything()
+    (pod,) = await move.pods()
+    home = await ground.node.home(await move.get("pods", pod))
+    await asyncio.to_thread(homes.fill, home)
+    # In the user namespace of the containers of these tests there is one user.
+    await asyncio.to_thread(os.chown, home / "run", 0, 0)
+    assert (await move.run(keeps_pods=True)).outcome is Outcome.SKIPPED
+    assert (await move.run(keeps_pods=False)).outcome is Outcome.ADOPTED
+    async with AsyncClient(f"127.0.0.1:{move.rig.port}", timeout=60) as client:
+        # A file that the user of the pod may not read is named.
+        failed = await move.rig.until(OLDER, lambda one: one.status.phase is Phase.ERROR, 60)
+        assert (failed.status.reason, "'closed'" in failed.status.message) == (Reason.HOME_NOT_MOVED, True)
+        (home / "closed").chmod(0o400)
+        files = homes.snapshot(home)
+        # It is created and runs, with the same files.
+        await move.rig.settled(OLDER, Phase.RUNNING, 60)
+        disk = await ground.node.home(await move.get("pods", f"{OLDER}-0"))
+        assert homes.snapshot(disk) == files
+        await gone(move, "deployments", OLDER, APPS)
+        await gone(move, "pods", pod)
+        after = await move.everything()
+        service = f"services/{OLDER}-service"
+        assert after[service]["metadata"]["uid"] == before[service]["metadata"]["uid"]
+        assert after[service]["spec"]["clusterIP"] == before[service]["spec"]["clusterIP"]
+        for name in (name for name in before if name.startswith("ingresses")):
+            assert after[name]["spec"] == before[name]["spec"]
+        labels = (await move.get("pods", f"{OLDER}-0"))["metadata"]["labels"]
+        assert after[service]["spec"]["selector"].items() <= labels.items()
+        # A file can be written. It is there after a stop and a start, after the pod was deleted, and after a change of the
+        # environment, which the process has.
+        await client.run(OLDER, ["sh", "-c", "echo kept >note"])
+        await move.rig.begin(OLDER, Phase.STOPPED)
+        await move.rig.settled(OLDER, Phase.STOPPED, 60)
+        await move.rig.manager.start(move.rig.mutation(OLDER), False)
+        await move.rig.settled(OLDER, Phase.RUNNING, 60)
+        assert (await client.run(OLDER, ["cat", "note"])).stdout == b"kept\n"
+        await asyncio.to_thread(ground.cluster.request, "DELETE", ground.path("pods", f"{OLDER}-0"))
+        await move.rig.until(OLDER, lambda one: one.status.phase is not Phase.RUNNING, 60)
+        await move.rig.settled(OLDER, Phase.RUNNING, 60)
+        assert (await client.run(OLDER, ["cat", "note"])).stdout == b"kept\n"
+        await move.rig.env(OLDER, COLOUR="blue")
+        await move.rig.settled(OLDER, Phase.RUNNING, 60)
+        found = await client.run(OLDER, ["sh", "-c", "echo $COLOUR $A $(cat note)"])
+        assert found.stdout == b"blue 1 kept\n"
+        (disk / "note").unlink()
+        after_all = homes.snapshot(disk)
+        assert {name: after_all[name] for name in files if name != b"."} == {
+            name: files[name] for name in files if name != b"."
+        }
+    # A delete removes everything.
+    await move.rig.delete(OLDER)
+    await move.rig.settled(OLDER, Phase.TERMINATED, 60)
+    await gone(move, "persistentvolumeclaims", f"vn-homevn-agent-{OLDER}-0")
+    await gone(move, "services", f"{OLDER}-service")
+
+
+@pytest.mark.processes
+async def test_a_deployment_is_given_back_while_its_sandbox_does_not_start(
+    empty: Move, ground: KubernetesGround
+) -> None:
+    move = empty
+    await asyncio.to_thread(grant_access, ground.cluster, ground.namespace)
+    await move.prepare("deployment.yaml")
+    before = await move.everything()
+    ground.node.behave(ground.namespace, f"{OLDER}-0", "crash-loop")
+    await move.run(keeps_pods=False)
+    await move.rig.until(OLDER, lambda one: one.status.reason is Reason.CRASH_LOOP, 60)
+    assert (await move.run(undo=True)).outcome is Outcome.GIVEN_BACK
+    await move.rig.settled(OLDER, Phase.TERMINATED, 60)
+    await gone(move, "pods", f"{OLDER}-0")
+    await gone(move, "persistentvolumeclaims", f"vn-homevn-agent-{OLDER}-0")
+    assert await move.everything() == before
+
+
+async def gone(move: Move, resource: str, name: str, group: str = "api/v1") -> None:
+    async with asyncio.timeout(60 * PATIENCE):
+        while await move.get(resource, name, group):
+            await asyncio.sleep(0.2)
