@@ -4,13 +4,16 @@ import asyncio
 import io
 import json
 import time
+from datetime import timedelta
 
 import pytest
-from sandbox_server.doctor import leases, report
+from sandbox_server.doctor import leases, report, schedules
 from sandbox_server.doctor.examination import Check, Examination, Failed, in_thread
 from sandbox_server.doctor.report import Result, Status
 from sandbox_server.domain.lease import Lease, Replica, Sight
+from sandbox_server.domain.schedule import Missed, MissedReason
 
+from tests.support import samples
 from tests.support.samples import CANARY
 
 LONG = "`kubectl create rolebinding -n sandboxes sandbox-service --role=sandbox-service --serviceaccount=a:b`"
@@ -188,3 +191,19 @@ def test_replicas_with_other_settings_are_a_warning() -> None:
 def test_no_replica_is_no_failure() -> None:
     (result,) = leases.judge(Check("leases", ""), [], [lease("a", remaining=-99)], "kubernetes", ["a"])
     assert (result.status, result.message) == (Status.OK, "no replica runs")
+
+
+def test_schedules_that_have_missed_their_last_slot_are_warned_of() -> None:
+    check = Check("schedules", "")
+    day = timedelta(days=1)
+    missed = Missed(samples.NOW, "demo-1", MissedReason.TOO_MANY_SNAPSHOTS, "delete some")
+    over = samples.schedule("over", last_slot=samples.NOW + day, missed=1, last_missed=missed)
+    fine = samples.schedule("fine", last_slot=samples.NOW)
+    (result,) = schedules.judge(check, [over, fine])
+    assert (result.status, result.message) == (Status.OK, "none of 2 has missed its last slot")
+    late = samples.schedule("late", last_slot=samples.NOW - day, missed=1, last_missed=missed)
+    (result,) = schedules.judge(check, [over, late, fine])
+    assert result.status is Status.WARNING
+    assert "default/late has missed the slot 2026-01-02 03:04 UTC of demo-1: TOO_MANY_SNAPSHOTS" in result.message
+    assert "snapshots-per-tenant" in result.remedy
+    assert set(schedules._REMEDIES) < set(MissedReason)

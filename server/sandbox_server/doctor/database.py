@@ -1,9 +1,9 @@
-"""Checks the database: that it answers, its schema, what its user may do, its keys, its clock and its leases."""
+"""Checks the database: that it answers, its schema, what its user may do, its keys, its schedules, its clock and its leases."""
 
 import functools
 
 from sandbox_server import app, store
-from sandbox_server.doctor import clock, files, leases
+from sandbox_server.doctor import clock, files, leases, schedules
 from sandbox_server.doctor.examination import Check, Examination, Failed, in_thread
 from sandbox_server.doctor.report import Result
 from sandbox_server.settings import Settings
@@ -20,6 +20,7 @@ async def examine(examination: Examination, settings: Settings, *, keys_usable: 
         needs = "the schema or the permissions are not as the service needs them"
     keys_failed = "" if keys_usable else "the keys cannot be used"
     await examination.check("stored keys", "", database.keys, needs=needs or keys_failed)
+    await examination.check("schedules", "", database.schedules, needs=needs)
     if files.sqlite_file(settings) is None:
         await examination.check("clock", "database", database.clock, needs="" if answers else needs)
         await examination.check("leases", "", database.leases, needs=needs)
@@ -66,6 +67,9 @@ class _Database:
             message = "environments are encrypted with a key that is not the first"
             return [check.warning(message, "run `sandbox-server rotate-keys`")]
         return [check.ok("each stored environment has its key")]
+
+    async def schedules(self, check: Check) -> list[Result]:
+        return schedules.judge(check, self._found.schedules)
 
     async def clock(self, check: Check) -> list[Result]:
         return [clock.judge(check, self._found.ahead)]

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from sandbox_server.domain.lease import Lease, Replica
 from sandbox_server.domain.pace import Pace
-from sandbox_server.store import address, connection, leases, rows, tables
+from sandbox_server.domain.schedule import Schedule
+from sandbox_server.store import address, connection, leases, rows, schedule_documents, schedule_rows, tables
 from sandbox_server.store.address import Location
 from sandbox_server.store.schema import Schema, compare
 
@@ -46,6 +47,7 @@ class Inspection:
     - `missing_rights`: what its user may not do, such as `INSERT on sandbox`. If anything is missing, or the schema cannot be
       used, what follows is not read but for `ahead`.
     - `key_ids`: the ids of the keys of the stored environments.
+    - `schedules`: those of all tenants.
     - `ahead`: how far its clock is ahead of this machine's. SQLite has no clock of its own.
     - `replicas`, `leases`: the replicas that live, and every lease. None with SQLite, which one service has alone.
     """
@@ -54,6 +56,7 @@ class Inspection:
     schema: Schema
     missing_rights: Sequence[str] = ()
     key_ids: Sequence[bytes] = ()
+    schedules: Sequence[Schedule] = ()
     ahead: timedelta = timedelta()
     replicas: Sequence[Replica] = ()
     leases: Sequence[Lease] = ()
@@ -83,7 +86,8 @@ def inspect(url: Location) -> Inspection:
         if path is None:
             return _postgresql(opened, schema)
         missing = [] if os.access(path, os.W_OK) else [f"write {path}"]
-        return Inspection(product, schema, missing, _key_ids(opened) if schema is Schema.CURRENT else ())
+        found = Inspection(product, schema, missing)
+        return _contents(opened, found) if schema is Schema.CURRENT else found
 
 
 def _postgresql(opened: sa.Connection, schema: Schema) -> Inspection:
@@ -95,15 +99,19 @@ def _postgresql(opened: sa.Connection, schema: Schema) -> Inspection:
     if schema is not Schema.CURRENT or missing:
         return found
     return dataclasses.replace(
-        found,
-        key_ids=_key_ids(opened),
+        _contents(opened, found),
         replicas=leases.living(opened, Pace.lease),
         leases=tuple(leases.known(opened, Pace.lease).values()),
     )
 
 
-def _key_ids(opened: sa.Connection) -> list[bytes]:
-    return [bytes(one) for one in opened.scalars(rows.KEYS)]
+def _contents(opened: sa.Connection, found: Inspection) -> Inspection:
+    """Returns `found` with what is read of the tables."""
+    return dataclasses.replace(
+        found,
+        key_ids=[bytes(one) for one in opened.scalars(rows.KEYS)],
+        schedules=[schedule_documents.schedule(one) for one in opened.scalars(schedule_rows.IN_ORDER)],
+    )
 
 
 def _read_only(url: Location, path: Path) -> sa.Engine:
