@@ -165,6 +165,16 @@ class _NoSnapshots:
         return []
 
 
+class _NoSchedules:
+    """The part of a reader that is about schedules, of which there are none."""
+
+    def revision(self) -> int:
+        return 0
+
+    def namespaces(self) -> list[str]:
+        return []
+
+
 class _MemoryStore:
     """A store whose log is only in memory: all that it holds is what it was made with."""
 
@@ -174,6 +184,7 @@ class _MemoryStore:
         self._live = [Event(number, one, OBSERVED) for number, one in enumerate(live, 1)]
         self._sequence = len(live)
         self.snapshots = _NoSnapshots()
+        self.schedules = _NoSchedules()
 
     async def open(self, committed: Callable[[Sequence[Event]], None]) -> None:
         self._committed = committed
