@@ -12,7 +12,7 @@ import pytest
 from sandbox_server import engines
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.domain.snapshot import Contents, Scratch, SnapshotReason, State, VerificationState
+from sandbox_server.domain.snapshot import Contents, Scratch, SnapshotReason, State, Verification, VerificationState
 from sandbox_server.engines.kubernetes.engine import KubernetesEngine
 from sandbox_server.engines.local import counting
 
@@ -196,6 +196,19 @@ async def test_a_refusal_of_the_api_server_has_a_cause(world: World, words: str,
     await world.engine.clear(world.snapshot)
     await until(lambda: world.objects(CLAIMS) == {})
     assert await world.scratch() == Scratch(is_there=False)
+
+
+async def test_without_the_right_to_pods_nothing_is_begun_and_what_was_begun_is_not_given_up(world: World) -> None:
+    world.api.access = False
+    found = await world.scratch()
+    assert (found.state, found.reason, found.is_there) == (VerificationState.FAILED, SnapshotReason.FORBIDDEN, False)
+    assert "grant it deploy/verification.yaml" in found.message
+    begun = Verification(
+        state=VerificationState.RUNNING, reason=SnapshotReason.COUNTING, message="", start_time=samples.NOW
+    )
+    world.snapshot = dataclasses.replace(world.snapshot, verification=begun)
+    with pytest.raises(engines.Refused):
+        await world.scratch()
 
 
 async def test_a_snapshot_that_is_gone_and_a_name_that_is_taken_are_failures(world: World) -> None:

@@ -27,6 +27,7 @@ from sandbox_server.engines.kubernetes import (
     pods,
     provisioners,
     resources,
+    rights,
     volume_snapshots,
 )
 from sandbox_server.engines.kubernetes.objects import PAGE, Known, Object, State
@@ -71,7 +72,7 @@ class Verifying:
             for made in (claimed, self._pod(snapshot, source.metadata.uid)):
                 await self._make(made, fence)
         except engines.Refused as refused:
-            self._refused[snapshot.uid] = reason_of(refused.fault), self._hint(refused.fault, snapshot.namespace)
+            self._refused[snapshot.uid] = reason_of(refused.fault), _hint(refused.fault, snapshot.namespace)
 
     async def _make(self, made: resources.Resource, fence: Fence) -> None:
         path = client.path(made.reference.kind, made.reference.namespace)
@@ -85,16 +86,18 @@ class Verifying:
                 message = f"the {made.reference} belongs to somebody else; it is left alone. Remove it"
                 raise engines.Refused(Fault(Reason.NAME_CONFLICT, message)) from None
 
-    def _hint(self, fault: Fault, namespace: str) -> str:
-        if fault.reason is not Reason.CLUSTER_FORBIDDEN:
-            return fault.message
-        return (
-            f"the service may not verify snapshots in {namespace}: grant it deploy/verification.yaml ({fault.message})"
-        )
-
     async def scratch(self, snapshot: Snapshot) -> Scratch:
-        """Returns what the claim and the pod show."""
-        claimed, pod = await self._found(snapshot)
+        """Returns what the claim and the pod show. Without the right to look at pods none is begun."""
+        try:
+            claimed, pod = await self._found(snapshot)
+        except engines.Refused as refused:
+            was_begun = snapshot.verification is not None and snapshot.verification.start_time is not None
+            if was_begun or not rights.forbidden(refused):
+                raise
+            message = _hint(refused.fault, snapshot.namespace)
+            return Scratch(
+                is_there=False, state=VerificationState.FAILED, reason=SnapshotReason.FORBIDDEN, message=message
+            )
         if (refusal := self._refused.get(snapshot.uid)) is not None:
             # It is forgotten when the scratch is cleared.
             return _failed(*refusal)
@@ -203,6 +206,13 @@ def _owned(kind: Kind, snapshot: Snapshot, owner: str, spec: Mapping[str, Any]) 
     }
     made = {"apiVersion": kind.api_version, "kind": kind.title, "metadata": metadata, "spec": spec}
     return manifests.owned_by(resources.Resource(where, made), source, owner)
+
+
+def _hint(fault: Fault, namespace: str) -> str:
+    """Returns the words of a refusal, for a right that is missing with the next step."""
+    if fault.reason is not Reason.CLUSTER_FORBIDDEN:
+        return fault.message
+    return f"the service may not verify snapshots in {namespace}: grant it deploy/verification.yaml ({fault.message})"
 
 
 def _is_of(found: Object, uid: str) -> bool:
