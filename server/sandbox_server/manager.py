@@ -181,7 +181,10 @@ class StatefulSetManager:
         return await self._change(mutation, lambda _, before: (mutations.stop(before), None))
 
     async def delete(self, mutation: Mutation, keep_volume: bool) -> Event:
-        """Sets the desired state to DELETED. The disk goes once its last snapshot is taken, if a schedule says so. A repeat without `keep_volume` also removes a volume that was kept."""
+        """Sets the desired state to DELETED. A repeat without `keep_volume` also removes a volume that was kept.
+
+        The disk goes once its last snapshot is taken, if a schedule says so. Raises as `last_snapshots.awaited`.
+        """
 
         def change(reader: store.Reader, before: Sandbox) -> Changed:
             after = mutations.delete(before, keep_volume)

@@ -326,12 +326,13 @@ async def test_a_slot_that_comes_while_the_snapshot_of_the_last_is_taken_is_miss
     await world.until(lambda reader: reader.snapshots.last(Key("default", named("a", first))) is not None)
     world.clock.to(first + DAY)
     assert (await world.missed(1)).last_missed.reason == schedule_pb2.MISSED_REASON_BUSY
+    world.engine.shown = dict.fromkeys(world.engine.shown, FAILED)
+    last = (await world.missed(2)).last_missed
+    assert (last.slot.ToDatetime(UTC), last.reason) == (first, schedule_pb2.MISSED_REASON_FAILED)
     world.engine.becomes = READY
-    world.engine.shown = dict.fromkeys(world.engine.shown, READY)
-    await world.ready(named("a", first))
     world.clock.to(first + 2 * DAY)
-    await world.ready(named("a", first), named("a", first + 2 * DAY))
-    assert (await world.client.get_schedule("nightly")).missed == 1
+    await world.ready(named("a", first + 2 * DAY))
+    assert (await world.client.get_schedule("nightly")).missed == 2
 
 
 async def test_failed_snapshots_go_when_a_newer_one_is_ready_and_the_oldest_only_then(world: World) -> None:

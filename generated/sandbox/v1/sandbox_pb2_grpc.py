@@ -243,9 +243,12 @@ class SandboxServiceServicer:
         that its id is unknown.
 
         Errors, besides those of any mutation:
-        NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-        ABORTED    GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of ErrorInfo has
-        as `generation`. Read the sandbox and decide again.
+        NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
+        FAILED_PRECONDITION  FILES_MOVING: a schedule with before_delete covers it, and its files are still being moved from a
+        former system (REASON_HOME_MOVING). Wait for PHASE_RUNNING or PHASE_STOPPED, or set before_delete to
+        false.
+        ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+        ErrorInfo has as `generation`. Read the sandbox and decide again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -181,9 +181,12 @@ class SandboxServiceStub:
     that its id is unknown.
 
     Errors, besides those of any mutation:
-      NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-      ABORTED    GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of ErrorInfo has
-                 as `generation`. Read the sandbox and decide again.
+      NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
+      FAILED_PRECONDITION  FILES_MOVING: a schedule with before_delete covers it, and its files are still being moved from a
+                           former system (REASON_HOME_MOVING). Wait for PHASE_RUNNING or PHASE_STOPPED, or set before_delete to
+                           false.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]
     """GetStatus returns the current status.
@@ -505,9 +508,12 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     that its id is unknown.
 
     Errors, besides those of any mutation:
-      NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-      ABORTED    GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of ErrorInfo has
-                 as `generation`. Read the sandbox and decide again.
+      NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
+      FAILED_PRECONDITION  FILES_MOVING: a schedule with before_delete covers it, and its files are still being moved from a
+                           former system (REASON_HOME_MOVING). Wait for PHASE_RUNNING or PHASE_STOPPED, or set before_delete to
+                           false.
+      ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                           ErrorInfo has as `generation`. Read the sandbox and decide again.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]  # type: ignore[assignment]
     """GetStatus returns the current status.
@@ -856,9 +862,12 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         that its id is unknown.
 
         Errors, besides those of any mutation:
-          NOT_FOUND  SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-          ABORTED    GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of ErrorInfo has
-                     as `generation`. Read the sandbox and decide again.
+          NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
+          FAILED_PRECONDITION  FILES_MOVING: a schedule with before_delete covers it, and its files are still being moved from a
+                               former system (REASON_HOME_MOVING). Wait for PHASE_RUNNING or PHASE_STOPPED, or set before_delete to
+                               false.
+          ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
+                               ErrorInfo has as `generation`. Read the sandbox and decide again.
         """
 
     @_abc_1.abstractmethod

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sandbox_server.domain import snapshot_mutations
+from sandbox_server.domain import errors, snapshot_mutations
 from sandbox_server.domain.lifecycle import MESSAGE_MOST
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
@@ -40,8 +40,17 @@ class Decision:
 
 
 def awaited(deleted: Sandbox, schedules: Iterable[Schedule]) -> Sandbox:
-    """Returns a sandbox that was just deleted, which waits for a snapshot if it has a disk and a schedule says so."""
+    """Returns a sandbox that was just deleted, which waits for a snapshot if it has a disk and a schedule says so.
+
+    Raises `errors.FailedPrecondition` where its files are not on its disk yet.
+    """
     schedule = _first(deleted, schedules)
+    if schedule is not None and deleted.moves:
+        raise errors.FailedPrecondition(
+            "FILES_MOVING",
+            f"the files of the sandbox {deleted.id!r} are still being moved to its disk, so that no snapshot has them: wait for "
+            f"PHASE_RUNNING or PHASE_STOPPED, or set before_delete of the schedule {schedule.id} to false",
+        )
     if schedule is None or not deleted.volume_uid:
         return deleted
     return replace(deleted, last_snapshot=LastSnapshot(_ends(schedule)))

@@ -102,7 +102,8 @@ class Covered:
 
     - `since`: the slots after it count.
     - `slot`: the latest that was worked, whether it has a snapshot or was missed. None before the first.
-    - `snapshot_id`, `snapshot_uid`: of the snapshot of that slot, until it is known what became of it; empty otherwise.
+    - `snapshot_id`, `snapshot_uid`, `snapshot_slot`: of the snapshot that was taken last, until it is known what became of it; empty
+      and None otherwise. Slots that come meanwhile are missed.
     """
 
     schedule_uid: str
@@ -113,3 +114,4 @@ class Covered:
     slot: datetime | None = None
     snapshot_id: str = ""
     snapshot_uid: str = ""
+    snapshot_slot: datetime | None = None

@@ -102,11 +102,11 @@ def worked(schedule: Schedule, covered: Covered, due: Due, snapshot: Snapshot | 
     if due.skipped and (slots := schedule.slots) is not None:
         message = f"the service did not run at this slot; {due.skipped} in a row"
         missed = ((Missed(due.slot - slots.every, covered.sandbox_id, MissedReason.NOT_RUN, message), due.skipped),)
-    after = replace(covered, slot=due.slot, snapshot_id="", snapshot_uid="")
+    after = replace(covered, slot=due.slot)
     if snapshot is not None:
         last = due.slot if schedule.last_slot is None else max(schedule.last_slot, due.slot)
         schedule = replace(schedule, last_slot=last)
-        after = replace(after, snapshot_id=snapshot.id, snapshot_uid=snapshot.uid)
+        after = replace(after, snapshot_id=snapshot.id, snapshot_uid=snapshot.uid, snapshot_slot=due.slot)
     return _missing(Worked(schedule, after, snapshot), missed)
 
 
@@ -122,10 +122,7 @@ def busy(schedule: Schedule, covered: Covered, due: Due) -> Worked:
     """Returns what is recorded of a slot that is missed, since the snapshot of the one before is still being taken."""
     message = f"the snapshot {covered.snapshot_id} of the slot before is still being taken"
     missed = Missed(due.slot, covered.sandbox_id, MissedReason.BUSY, message)
-    done = _missing(worked(schedule, covered, due, None), ((missed, 1),))
-    # What becomes of that one is still to be known.
-    former = replace(done.covered, snapshot_id=covered.snapshot_id, snapshot_uid=covered.snapshot_uid)
-    return replace(done, covered=former)
+    return _missing(worked(schedule, covered, due, None), ((missed, 1),))
 
 
 def settled(schedule: Schedule, covered: Covered, snapshot: Snapshot | None) -> Worked | None:
@@ -133,16 +130,16 @@ def settled(schedule: Schedule, covered: Covered, snapshot: Snapshot | None) -> 
 
     `snapshot` is the one that now has its id; None if there is none. One that a caller has deleted was not missed.
     """
-    if not covered.snapshot_uid or covered.slot is None:
+    if covered.snapshot_slot is None:
         return None
     mine = snapshot if snapshot is not None and snapshot.uid == covered.snapshot_uid else None
     if mine is not None and mine.state is State.CREATING:
         return None
-    known = Worked(schedule, replace(covered, snapshot_id="", snapshot_uid=""))
+    known = Worked(schedule, replace(covered, snapshot_id="", snapshot_uid="", snapshot_slot=None))
     if mine is None or mine.state is not State.FAILED:
         return known
     message = f"{mine.id}: {mine.reason.name}: {mine.message}"[:MESSAGE_MOST]
-    return _missing(known, ((Missed(covered.slot, covered.sandbox_id, MissedReason.FAILED, message), 1),))
+    return _missing(known, ((Missed(covered.snapshot_slot, covered.sandbox_id, MissedReason.FAILED, message), 1),))
 
 
 def _missing(done: Worked, missed: tuple[tuple[Missed, int], ...]) -> Worked:

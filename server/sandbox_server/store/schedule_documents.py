@@ -45,6 +45,7 @@ class CoveredDocument(msgspec.Struct, kw_only=True):
     slot: datetime | None = None
     snapshot_id: str = ""
     snapshot_uid: str = ""
+    snapshot_slot: datetime | None = None
 
 
 class _Versioned(msgspec.Struct):
