@@ -10,12 +10,13 @@ import pytest
 from sandbox_server.domain.adoption import Former
 from sandbox_server.domain.sandbox import ObjectNames
 from sandbox_server.domain.spec import Port, Resources, Storage
-from sandbox_server.engines.kubernetes import expansion, reading
+from sandbox_server.engines.kubernetes import expansion, reading, reading_deployments
+from sandbox_server.engines.kubernetes.objects import Container, Meta, Object, Owner, State, Status
 from sandbox_server.engines.kubernetes.reading_pods import Unread
 from sandbox_server.settings import Defaults
 
 from tests.support import former_objects as former
-from tests.support.former_objects import NAME, of_kind
+from tests.support.former_objects import NAME, OLDER, of_kind
 
 Made = list[dict[str, Any]]
 
@@ -27,6 +28,56 @@ def read(made: Made, project: str = "") -> Former:
     claims = {one["metadata"]["name"]: one for one in kinds["PersistentVolumeClaim"]}
     around = reading.Around(kinds["Service"], kinds["Ingress"], claims)
     return reading.read(kinds["StatefulSet"][0], around, project, Defaults())
+
+
+def read_deployment(made: Made) -> Former:
+    """Reads the Deployment beside a pod of it that runs."""
+    for one in made:
+        one["metadata"].setdefault("uid", str(uuid.uuid4()))
+    kinds = {kind: [one for one in made if one["kind"] == kind] for kind in former.COLLECTIONS}
+    claims = {one["metadata"]["name"]: one for one in kinds["PersistentVolumeClaim"]}
+    (deployment,) = kinds["Deployment"]
+    replica_set = Object(Meta(uid="rs", ownerReferences=[Owner(uid=deployment["metadata"]["uid"])]))
+    conditions = [State(one, "True") for one in ("PodScheduled", "Ready")]
+    runs = Container(OLDER, ready=True, restartCount=2, state={"running": State()})
+    status = Status("Running", conditions=conditions, containerStatuses=[runs])
+    pod = Object(Meta("the-pod", "pod", ownerReferences=[Owner(uid="rs")]), status=status)
+    foreign = Object(Meta("another", "other", ownerReferences=[Owner(uid="another")]), status=status)
+    owned = reading_deployments.Owned([replica_set], [pod, foreign])
+    around = reading.Around(kinds["Service"], kinds["Ingress"], claims)
+    return reading_deployments.read(deployment, around, owned, "", Defaults())
+
+
+def test_a_deployment_is_read_with_a_disk_to_come_and_the_pod_that_has_its_files() -> None:
+    found = read_deployment(former.objects("deployment.yaml"))
+    assert (found.kind, found.name, found.runs, found.spec.project) == ("Deployment", OLDER, True, "older")
+    assert found.spec.storage == Storage("5Gi", "", "ReadWriteOnce")
+    assert (found.volume_uid, found.home_folder, found.spec.copy_image_home) == ("", "home", False)
+    assert (found.adopted.pod, found.adopted.incarnation, found.adopted.moved) == ("the-pod", "pod.2", False)
+    assert found.objects.service == f"{OLDER}-service"
+    assert found.addresses.public_url == "https://zxcvbnmlkjhg.usw.sealos.io"
+
+
+@pytest.mark.parametrize(
+    ("volume", "says"), [({"emptyDir": {}}, ""), ({"persistentVolumeClaim": {"claimName": "shared"}}, "on the volume")]
+)
+def test_a_home_of_a_deployment_is_in_its_pod_alone(volume: dict[str, Any], says: str) -> None:
+    made = former.objects("deployment.yaml")
+    spec = of_kind(made, "Deployment")["spec"]["template"]["spec"]
+    spec["volumes"] = [{"name": "home", **volume}]
+    spec["containers"][0]["volumeMounts"] = [{"name": "home", "mountPath": "/home/agent"}]
+    if not says:
+        assert read_deployment(made).name == OLDER
+        return
+    with pytest.raises(Unread, match=says):
+        read_deployment(made)
+
+
+def test_a_claim_that_is_there_is_no_place_for_the_files_of_a_deployment() -> None:
+    made = former.objects("deployment.yaml")
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": f"vn-homevn-agent-{OLDER}-0"}}
+    with pytest.raises(Unread, match="files of another"):
+        read_deployment([*made, claim])
 
 
 def container(made: Made) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class Side:
         _check(stream, printed)
         return listing
 
+    async def digest(self) -> str:
+        """Returns the digest of what is in the home now. Raises as `list`."""
+        return await asyncio.to_thread(home_listing.digest, await self.list())
+
     async def hash(self) -> dict[bytes, bytes]:
         """Returns the hash of each file, by name."""
         printed = await self._output(_HASH)
@@ -143,8 +147,8 @@ async def copy(source: Side, target: Side, say: Callable[[str], None]) -> Copy:
                 say(f"pass {number + 1}: {len(found.sent)} of {len(listed)} files and folders are sent")
                 await _send(source, target, found)
                 failpoints.hit("home_sent")
-            elif home_listing.digest(await source.list()) == home_listing.digest(listed):
-                return Copy(*home_listing.files(listed), home_listing.digest(listed))
+            elif (digest := await source.digest()) == await asyncio.to_thread(home_listing.digest, listed):
+                return Copy(*home_listing.files(listed), digest)
     raise NotMoved(
         f"its files go on changing while they are copied, such as {_said(last)}: have its processes leave them alone for a while"
     )

@@ -21,7 +21,6 @@ from sandbox_server.engines.kubernetes import (
     client,
     entrance,
     home_copy,
-    home_listing,
     manifests,
     observe,
     reading_deployments,
@@ -84,7 +83,7 @@ class Steps:
             await self._mark(WHOLE)
             return
         source = Side(functools.partial(self._enter, self._former, self.adopted.container, self._is_former))
-        same = home_listing.digest(await source.list()) == volume.home
+        same = await source.digest() == volume.home
         if not same:
             log.info("former_pod_wrote", sandbox=self.sandbox.id, namespace=self.sandbox.namespace)
         await self._mark(WHOLE if same else "")

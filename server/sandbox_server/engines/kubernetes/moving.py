@@ -117,6 +117,9 @@ class Moves:
             log.warning("move_cut_off", namespace=key.namespace, sandbox=key.id, error=str(error))
         except (engines.NotHeld, engines.Outdated):
             pass
+        except Exception:
+            log.exception("move_failed", namespace=key.namespace, sandbox=key.id)
+            again = self._pace.home_again
         finally:
             job.task, job.failure, job.again_at = None, failure, time.monotonic() + again
         asyncio.get_running_loop().call_later(again, changed, key)
