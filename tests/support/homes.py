@@ -21,7 +21,7 @@ def fill(home: Path) -> None:
     (home / "closed").chmod(0)
     (home / ("n" * 255)).write_text("long")
     with (home / "sparse").open("wb") as sparse:
-        sparse.seek(64 << 20)
+        sparse.seek(8 << 20)
         sparse.write(b"end")
     os.mkfifo(home / "fifo")
     (home / "big").write_bytes(os.urandom(3 << 20))

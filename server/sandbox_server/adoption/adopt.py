@@ -19,6 +19,11 @@ from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.manager import made_host
 
+_DEPLOYMENT = "Deployment"
+_LEFT = (
+    "its sandbox runs with its files. If it is there for longer, its pod has written files since they were copied: save what is "
+    "needed of them, and delete the Deployment"
+)
 _ENDS_WITH_POD = (
     "its files are in its pod alone, which ends when they have been copied to a disk: adopt it with --restart now, when its user "
     "can do without it for a moment"
@@ -138,6 +143,8 @@ def _known(kind: str, last: Sandbox) -> Entry:
     if last.adopted is None:
         return _entry(kind, last.id, Outcome.SKIPPED, last, "it is a sandbox of the service, which the service made")
     why = "it is being given back" if last.adopted.given_back else ""
+    if kind == _DEPLOYMENT and last.adopted.moved:
+        why = _LEFT
     return _entry(kind, last.id, Outcome.UNCHANGED, last, why)
 
 

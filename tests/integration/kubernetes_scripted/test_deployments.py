@@ -113,6 +113,7 @@ async def test_without_a_moment_to_end_its_pod_a_deployment_is_skipped(api: Scri
     assert await rig.store.load() == (0, [])
 
 
+@pytest.mark.slow
 async def test_what_changes_while_it_is_copied_is_copied_again(api: ScriptedApi, rig: Rig) -> None:
     home = made(api)
 
@@ -133,6 +134,7 @@ async def test_what_changes_while_it_is_copied_is_copied_again(api: ScriptedApi,
     assert len(api.starts) == 1
 
 
+@pytest.mark.slow
 async def test_what_is_written_after_the_copy_stops_the_sandbox_until_it_has_that_too(
     api: ScriptedApi, rig: Rig
 ) -> None:
@@ -155,6 +157,28 @@ async def test_what_is_written_after_the_copy_stops_the_sandbox_until_it_has_tha
     assert len(api.starts) == 2
 
 
+@pytest.mark.slow
+async def test_a_deployment_whose_pod_wrote_after_it_was_replaced_stays(api: ScriptedApi, rig: Rig) -> None:
+    home = made(api)
+
+    def watch() -> None:
+        if "app" not in api.objects[SERVICES][f"{OLDER}-service"]["spec"]["selector"]:
+            (home / "late").write_text("late")
+
+    api.kubelet.before_start = watch
+    await adopt(rig)
+    await settled(rig, Phase.RUNNING)
+    await until((home / "late").exists)
+    entry = await adopt(rig)
+    assert (entry.kind, entry.outcome, "delete the Deployment" in entry.why) == ("Deployment", Outcome.UNCHANGED, True)
+    await rig.env(OLDER, MORE="1")
+    await settled(rig, Phase.RUNNING, 2)
+    assert OLDER in api.objects[DEPLOYMENTS]
+    assert former.pod_of(api, OLDER)
+    assert not (disk(api) / "late").exists()
+
+
+@pytest.mark.slow
 async def test_a_home_that_changes_all_the_time_is_not_cut_over(api: ScriptedApi, rig: Rig) -> None:
     home = made(api)
     before = everything(api)
@@ -170,6 +194,7 @@ async def test_a_home_that_changes_all_the_time_is_not_cut_over(api: ScriptedApi
     assert homes.snapshot(disk(api)) == homes.snapshot(home)
 
 
+@pytest.mark.slow
 async def test_a_copy_that_is_cut_off_goes_on_with_what_is_missing(api: ScriptedApi, rig: Rig) -> None:
     home = made(api)
     (home / "zz").write_bytes(os.urandom(1 << 20))
@@ -182,6 +207,7 @@ async def test_a_copy_that_is_cut_off_goes_on_with_what_is_missing(api: Scripted
     assert 0 < second < first
 
 
+@pytest.mark.slow
 async def test_a_pod_that_starts_anew_during_the_copy_is_no_longer_its_source(api: ScriptedApi, rig: Rig) -> None:
     made(api)
     pod = former.pod_of(api, OLDER)["metadata"]["name"]
@@ -197,6 +223,7 @@ async def test_a_pod_that_starts_anew_during_the_copy_is_no_longer_its_source(ap
     await until(lambda: everything(api) == before)
 
 
+@pytest.mark.slow
 async def test_an_image_without_the_programs_is_said_to_lack_them(
     api: ScriptedApi, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +247,7 @@ async def test_it_is_given_back_while_it_is_copied(api: ScriptedApi, rig: Rig) -
     assert homes.snapshot(home) == files
 
 
+@pytest.mark.slow
 async def test_it_is_given_back_while_its_sandbox_does_not_start(api: ScriptedApi, rig: Rig) -> None:
     made(api)
     before = everything(api)
@@ -231,6 +259,7 @@ async def test_it_is_given_back_while_its_sandbox_does_not_start(api: ScriptedAp
     await until(lambda: everything(api) == before)
 
 
+@pytest.mark.slow
 async def test_it_is_not_given_back_once_it_has_run(api: ScriptedApi, rig: Rig) -> None:
     made(api)
     await adopt(rig)
@@ -244,6 +273,7 @@ async def test_it_is_not_given_back_once_it_has_run(api: ScriptedApi, rig: Rig) 
     assert (await settled(rig, Phase.RUNNING)).adopted is not None
 
 
+@pytest.mark.slow
 async def test_one_that_is_stopped_meanwhile_has_its_files_when_it_starts(api: ScriptedApi, rig: Rig) -> None:
     home = made(api)
     files = homes.snapshot(home)
@@ -258,6 +288,7 @@ async def test_one_that_is_stopped_meanwhile_has_its_files_when_it_starts(api: S
     assert homes.snapshot(disk(api)) == files
 
 
+@pytest.mark.slow
 async def test_one_that_is_deleted_meanwhile_takes_the_deployment_with_it(api: ScriptedApi, rig: Rig) -> None:
     made(api)
     hook = Hook(api, RECEIVES, lambda: None)

@@ -38,8 +38,8 @@ from sandbox_server.settings import Kubernetes
 
 log = structlog.get_logger()
 
-WHOLE = "whole"
-"""What the claim says once the former pod has been let go; before that, the digest of what was copied."""
+_WHOLE = "whole"
+"""Before the digest that the claim has of what was copied, once the former pod has been let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,20 @@ class Steps:
         volume = self._volume()
         if not await self._there():
             log.warning("former_pod_gone", sandbox=self.sandbox.id, namespace=self.sandbox.namespace)
-            await self._mark(WHOLE)
+            await self._mark(_WHOLE)
             return
         source = Side(functools.partial(self._enter, self._former, self.adopted.container, self._is_former))
         same = await source.digest() == volume.home
         if not same:
             log.info("former_pod_wrote", sandbox=self.sandbox.id, namespace=self.sandbox.namespace)
-        await self._mark(WHOLE if same else "")
+        await self._mark(f"{_WHOLE} {volume.home}" if same else "")
+
+    async def wrote_since(self) -> bool:
+        """Whether the former pod has written anything since it was let go."""
+        if not await self._there():
+            return False
+        source = Side(functools.partial(self._enter, self._former, self.adopted.container, self._is_former))
+        return f"{_WHOLE} {await source.digest()}" != self._volume().home
 
     @property
     def _former(self) -> Reference:
@@ -186,18 +193,57 @@ async def remove_receiver(api: client.Client, sandbox: Sandbox, fence: Fence) ->
     return True
 
 
+def is_whole(volume: Volume) -> bool:
+    """Whether the disk has all files, and the former pod has been let go."""
+    return volume.home.startswith(_WHOLE)
+
+
+async def replace_former(write: Writer, pace: Pace) -> None:
+    """Asks for the removal of the Deployment that the sandbox has replaced.
+
+    Where its pod has written since it was let go, that is nowhere else, and the Deployment stays for people to look at. Raises
+    `engines.Unreachable` while that cannot be found out.
+    """
+    adopted, found = write.sandbox.adopted, await _deployment(write)
+    if adopted is None or found is None:
+        return
+    steps = Steps(
+        write.api, write.settings, pace, write.sandbox, adopted, write.view, write.fence, lambda _message: None
+    )
+    try:
+        keeps = await steps.wrote_since()
+    except (NotMoved, engines.NotGranted, engines.Unsupported) as error:
+        raise engines.Unreachable(str(error)) from None
+    if keeps:
+        log.warning("deployment_kept", sandbox=write.sandbox.id, namespace=write.sandbox.namespace)
+    else:
+        await _remove(write, found)
+
+
 async def remove_former(write: Writer) -> None:
-    """Asks for the removal of the Deployment, whose files the sandbox has or is to have no more."""
+    """Asks for the removal of the Deployment, whose files are to be no more."""
+    if (found := await _deployment(write)) is not None:
+        await _remove(write, found)
+
+
+async def _deployment(write: Writer) -> Object | None:
+    """Returns the Deployment, if it is there and stays."""
     sandbox = write.sandbox
     if sandbox.adopted is None or not sandbox.adopted.pod:
-        return
-    reference = Reference(Kind.DEPLOYMENT, sandbox.namespace, sandbox.objects.stateful_set)
+        return None
     try:
-        found = await write.api.find(reference)
+        found = await write.api.find(_reference(sandbox))
     except engines.Refused:
         # The rights of a move are taken away once it is done.
-        return
-    if found is None or found.metadata.deletionTimestamp or not ownership.was_adopted(sandbox, found.metadata.uid):
-        return
-    await write.api.delete(reference, Known.of(found), write.fence)
-    log.info("deployment_removed", sandbox=sandbox.id, namespace=sandbox.namespace)
+        return None
+    is_former = found is not None and ownership.was_adopted(sandbox, found.metadata.uid)
+    return found if found is not None and is_former and found.metadata.deletionTimestamp is None else None
+
+
+async def _remove(write: Writer, found: Object) -> None:
+    await write.api.delete(_reference(write.sandbox), Known.of(found), write.fence)
+    log.info("deployment_removed", sandbox=write.sandbox.id, namespace=write.sandbox.namespace)
+
+
+def _reference(sandbox: Sandbox) -> Reference:
+    return Reference(Kind.DEPLOYMENT, sandbox.namespace, sandbox.objects.stateful_set)

@@ -21,7 +21,7 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import client, patch
 from sandbox_server.engines.kubernetes.home_copy import NotMoved
-from sandbox_server.engines.kubernetes.move_steps import WHOLE, Steps
+from sandbox_server.engines.kubernetes.move_steps import Steps, is_whole
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Kubernetes
 
@@ -63,7 +63,7 @@ class Moves:
     def shown(self, sandbox: Sandbox, observed: Observed) -> Move | None:
         """Returns where the move of a sandbox stands; None if there is none, or it is done."""
         volume, pod = observed.volume, observed.pod
-        if not sandbox.moves or (volume is not None and volume.home == WHOLE):
+        if not sandbox.moves or (volume is not None and is_whole(volume)):
             return None
         job = self._job(sandbox)
         if volume is None or not volume.home:
