@@ -67,7 +67,7 @@ class Kubelet:
         else:
             home = self.disk(disk) if disk else folder / "home"
             home.mkdir(parents=True, exist_ok=True)
-            await self._run(socket, words, folder, home, env)
+            await self._run(socket, words, folder, env | {"HOME": str(home)})
         return socket
 
     def container(self, pod: dict[str, Any]) -> Path | None:
@@ -101,12 +101,11 @@ class Kubelet:
         for folder in (self.folder / "containers").glob("*"):
             self.kill(folder)
 
-    async def _run(
-        self, socket: web.WebSocketResponse, words: list[str], folder: Path, home: Path, env: dict[str, str]
-    ) -> None:
+    async def _run(self, socket: web.WebSocketResponse, words: list[str], folder: Path, env: dict[str, str]) -> None:
+        home = env["HOME"]
         # No file system of its own: the path of the home is another.
-        words = [str(home) if word == pods.HOME else word for word in words]
-        own = {"PATH": os.environ["PATH"], "HOME": str(home), "SANDBOX_ACCESS": str(folder / "access")}
+        words = [home if word == pods.HOME else word for word in words]
+        own = {"PATH": os.environ["PATH"], "SANDBOX_ACCESS": str(folder / "access")}
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
             *words, stdin=pipe, stdout=pipe, cwd=home, env=env | own, start_new_session=True

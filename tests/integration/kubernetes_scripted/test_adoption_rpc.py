@@ -91,7 +91,8 @@ async def test_an_operator_adopts_and_gives_back(api: ScriptedApi, service: Serv
     assert done == dry
     async with AsyncClient(service.address, token=TOKENS["tenant"], timeout=WITHIN) as client:
         await client.wait_until(NAME, "RUNNING", timeout=WITHIN)
-        (again, _) = (await caller.adopt(restart=pb.ADOPTION_RESTART_NOW)).results
+        chosen = f"cloud.sealos.io/app-deploy-manager={NAME}"
+        (again,) = (await caller.adopt(restart=pb.ADOPTION_RESTART_NOW, selector=chosen)).results
         assert again.outcome == pb.ADOPTION_OUTCOME_UNCHANGED
         (back,) = (await caller.give_back()).results
         assert back.outcome == pb.ADOPTION_OUTCOME_GIVEN_BACK
