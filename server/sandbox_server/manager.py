@@ -103,6 +103,7 @@ class StatefulSetManager:
             former = reader.last(sandbox.key)
             made = mutations.claimed(former.sandbox if former else None, sandbox, adopt_volume, unset)
             if snapshot_id:
+                self._check_understood()
                 snapshot = reader.snapshots.last(Key(sandbox.namespace, snapshot_id))
                 if snapshot is None or not mutation.principal.sees(snapshot.snapshot):
                     raise snapshot_mutations.not_found(snapshot_id)
@@ -112,6 +113,15 @@ class StatefulSetManager:
             return made, env
 
         return await self._add(mutation, make)
+
+    def _check_understood(self) -> None:
+        """Raises `errors.Unavailable` while a replica is alive that would make an empty disk in place of a copy."""
+        if not self._leases.understood:
+            raise errors.Unavailable(
+                "UPGRADE_UNDER_WAY",
+                "a replica of another release is running, which does not know what disks are made from: repeat the call when all "
+                "replicas are of this release",
+            )
 
     async def _restore_obstacle(
         self, mutation: Mutation, snapshot_id: str, spec: SandboxSpec, unset: Collection[str]
@@ -142,6 +152,7 @@ class StatefulSetManager:
             last = reader.last(clone.source)
             if last is None or not mutation.principal.sees(last.sandbox):
                 raise not_found(clone.source.id)
+            self._check_understood()
             source = last.sandbox
             env = clone.env(reader.env(source.key))
             sandbox = _new(mutation, clone.spec(source), env)

@@ -162,6 +162,8 @@ class SandboxServiceServicer:
         INVALID_ARGUMENT     INVALID_FIELDS on `spec.storage.size`: it is smaller than the disk of the snapshot. Send at least that
         size, or none.
         UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+        UPGRADE_UNDER_WAY: with snapshot_id, a replica of another release is running that would make an empty
+        disk. Repeat with backoff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +192,8 @@ class SandboxServiceServicer:
         PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
         token of the tenant.
         UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+        UPGRADE_UNDER_WAY: a replica of another release is running that would make an empty disk. Repeat with
+        backoff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -116,6 +116,8 @@ class SandboxServiceStub:
       INVALID_ARGUMENT     INVALID_FIELDS on `spec.storage.size`: it is smaller than the disk of the snapshot. Send at least that
                            size, or none.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+                           UPGRADE_UNDER_WAY: with snapshot_id, a replica of another release is running that would make an empty
+                           disk. Repeat with backoff.
     """
     CloneSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.CloneSandboxRequest, _sandbox_pb2.CloneSandboxResponse]
     """CloneSandbox records a new sandbox with a copy of the disk of another, and with its spec and environment but for what the
@@ -140,6 +142,8 @@ class SandboxServiceStub:
       PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                            token of the tenant.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+                           UPGRADE_UNDER_WAY: a replica of another release is running that would make an empty disk. Repeat with
+                           backoff.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]
     """Start sets the desired state to RUNNING.
@@ -443,6 +447,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       INVALID_ARGUMENT     INVALID_FIELDS on `spec.storage.size`: it is smaller than the disk of the snapshot. Send at least that
                            size, or none.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+                           UPGRADE_UNDER_WAY: with snapshot_id, a replica of another release is running that would make an empty
+                           disk. Repeat with backoff.
     """
     CloneSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CloneSandboxRequest, _sandbox_pb2.CloneSandboxResponse]  # type: ignore[assignment]
     """CloneSandbox records a new sandbox with a copy of the disk of another, and with its spec and environment but for what the
@@ -467,6 +473,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
       PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                            token of the tenant.
       UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+                           UPGRADE_UNDER_WAY: a replica of another release is running that would make an empty disk. Repeat with
+                           backoff.
     """
     Start: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StartRequest, _sandbox_pb2.StartResponse]  # type: ignore[assignment]
     """Start sets the desired state to RUNNING.
@@ -773,6 +781,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT     INVALID_FIELDS on `spec.storage.size`: it is smaller than the disk of the snapshot. Send at least that
                                size, or none.
           UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+                               UPGRADE_UNDER_WAY: with snapshot_id, a replica of another release is running that would make an empty
+                               disk. Repeat with backoff.
         """
 
     @_abc_1.abstractmethod
@@ -803,6 +813,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
           PERMISSION_DENIED    OPERATOR_OWNS_NOTHING: the token is that of an operator, and a sandbox belongs to a tenant. Use a
                                token of the tenant.
           UNAVAILABLE          NO_FREE_PORT: the local engine has no port left. Delete a sandbox, then repeat.
+                               UPGRADE_UNDER_WAY: a replica of another release is running that would make an empty disk. Repeat with
+                               backoff.
         """
 
     @_abc_1.abstractmethod

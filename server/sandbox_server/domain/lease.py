@@ -13,6 +13,7 @@ class Replica:
     - `cut_off`: whether it gets no answer from the cluster.
     - `release`: its version, and `up_for` the seconds since it joined, by the clock of the database; None if its release did
       not store that. Both are for a person to read.
+    - `documents`: the version of the documents that it understands; 0 if its release did not store that.
     """
 
     id: str
@@ -21,6 +22,7 @@ class Replica:
     cut_off: bool = False
     release: str = ""
     up_for: float | None = None
+    documents: int = 0
 
     def excludes(self, other: "Replica") -> bool:
         """Whether this replica must not run beside another one: the sandboxes of the local engine are of one machine."""

@@ -50,6 +50,10 @@ class Leases(Protocol):
     def counts(self) -> Counts:
         """What the metrics show."""
 
+    @property
+    def understood(self) -> bool:
+        """Whether every live replica understands the documents that this one writes, so that any may hold what is in them."""
+
     async def readable(self, namespace: str) -> bool | None:
         """Whether the service may get a namespace itself; None if that is not known now."""
 

@@ -58,6 +58,7 @@ class Shared:
         self._observed_at = time.monotonic()
         self._clock = store.Clock(pace.lease)
         self._replicas = 0
+        self._understood = False
         self._failures = 0
         self._incomplete = False
         """Whether a namespace of this replica's share is free and could not be taken."""
@@ -95,6 +96,11 @@ class Shared:
         """See `leases.Leases`."""
         return Counts(sum(self.held(name) > 0 for name in self._held), self._replicas, self._failures)
 
+    @property
+    def understood(self) -> bool:
+        """See `leases.Leases`. One that has joined since this replica last looked, a moment ago, is not known yet."""
+        return self._understood
+
     def _sees(self, lease: Lease) -> bool:
         now = time.monotonic()
         # What a holder has recorded must have been read here as well.
@@ -110,7 +116,7 @@ class Shared:
 
     @property
     def _me(self) -> Replica:
-        return Replica(self._store.name, self._engine, self._served, self._cut_off)
+        return Replica(self._store.name, self._engine, self._served, self._cut_off, documents=store.DOCUMENTS)
 
     async def open(self) -> None:
         """Waits while another service that cannot share the database may still be alive. Raises OSError if it is."""
@@ -220,6 +226,7 @@ class Shared:
             )
         self._leases, self._read_at = standing.leases, asked
         self._replicas = len(standing.replicas)
+        self._understood = all(one.documents >= store.DOCUMENTS for one in standing.replicas)
         if self._feed.sequence >= self._awaited:
             self._awaited, self._awaited_at = standing.sequence, asked
         self._said |= news

@@ -43,6 +43,11 @@ class Sole:
         """Nothing is ever renewed."""
         return Counts(len(self._served), 1, 0)
 
+    @property
+    def understood(self) -> bool:
+        """There is no other replica."""
+        return True
+
     async def readable(self, namespace: str) -> bool | None:
         """Asks the engine."""
         return await leases.readable(self._cluster, namespace)

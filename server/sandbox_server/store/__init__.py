@@ -7,6 +7,7 @@ from sandbox_server.store import leases, legacy, legacy_source
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.clock import Clock
 from sandbox_server.store.connection import exclusive
+from sandbox_server.store.documents import VERSION as DOCUMENTS
 from sandbox_server.store.history import Scope
 from sandbox_server.store.inspection import Inspection, file, inspect
 from sandbox_server.store.lanes import Lane
@@ -23,6 +24,7 @@ from sandbox_server.store.timeline import Extent, Recorded, Selection
 from sandbox_server.store.transaction import Request, Stale, Write
 
 __all__ = [
+    "DOCUMENTS",
     "Cipher",
     "Clock",
     "Extent",

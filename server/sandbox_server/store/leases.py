@@ -42,10 +42,11 @@ _JOINED = postgresql.insert(tables.REPLICA).values(
     alive_until=NOW + _LASTING,
     cut_off=sa.bindparam("cut_off"),
     started_at=NOW,
+    documents=sa.bindparam("documents"),
 )
 JOIN = _JOINED.on_conflict_do_update(
     index_elements=[_REPLICA.id],
-    set_={name: _JOINED.excluded[name] for name in ("namespaces", "alive_until", "cut_off")},
+    set_={name: _JOINED.excluded[name] for name in ("namespaces", "alive_until", "cut_off", "documents")},
 )
 ALIVE = (
     sa.update(tables.REPLICA)
@@ -66,6 +67,7 @@ REPLICAS = sa.select(
     _REPLICA.cut_off,
     _REPLICA.release,
     (NOW - _REPLICA.started_at).label("up_for"),
+    _REPLICA.documents,
 ).where(_REPLICA.alive_until > NOW, _REPLICA.alive_until <= NOW + 2 * _LASTING)
 RENEW = sa.update(tables.LEASE).where(_LEASE.holder == _ME).values(expires_at=NOW + _LASTING)
 REPORT = (
@@ -157,6 +159,7 @@ def _of(me: Replica, lasting: float) -> dict[str, object]:
         "engine": me.engine,
         "served": ",".join(sorted(me.namespaces)),
         "cut_off": me.cut_off,
+        "documents": me.documents,
     }
 
 
@@ -221,7 +224,15 @@ def living(connection: sa.Connection, lasting: float) -> list[Replica]:
     """Returns the live replicas. A lease lasts `lasting` seconds."""
     found = connection.execute(REPLICAS, {"lasting": lasting})
     return [
-        Replica(one.id, one.engine, frozenset(one.namespaces.split(",")) - {""}, one.cut_off, one.release, one.up_for)
+        Replica(
+            one.id,
+            one.engine,
+            frozenset(one.namespaces.split(",")) - {""},
+            one.cut_off,
+            one.release,
+            one.up_for,
+            one.documents or 0,
+        )
         for one in found
     ]
 

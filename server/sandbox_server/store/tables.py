@@ -207,8 +207,8 @@ class RequestRow(SQLModel, table=True):
 
 
 class ReplicaRow(SQLModel, table=True):
-    """A running process of the service. `namespaces` are those of its tenants, joined by commas; `cut_off`: from the cluster. `started_at` is
-    NULL in the row of a replica whose release stored none.
+    """A running process of the service. `namespaces` are those of its tenants, joined by commas; `cut_off`: from the cluster. `started_at`
+    and `documents`, the version of the documents that it understands, are NULL in the row of a replica whose release stored none.
 
     `alive_until` is in seconds since 1970 by the clock of the database, as every time of replicas and leases.
     """
@@ -222,6 +222,7 @@ class ReplicaRow(SQLModel, table=True):
     alive_until: float = Field(sa_type=sa.Double)
     cut_off: bool
     started_at: float | None = Field(sa_type=sa.Double)
+    documents: int | None = None
 
 
 class LeaseRow(SQLModel, table=True):
