@@ -219,6 +219,18 @@ def test_disk_is_only_removed_by_a_delete_and_nothing_starts_on_an_empty_one(
             assert action.replicas == 0
 
 
+def test_nothing_runs_on_a_disk_that_is_not_made_from_its_origin() -> None:
+    origin = Origin("snap", Key("default", "other"), "disk")
+    for one in sandboxes():
+        for ready in (None, pod()):
+            made = dataclasses.replace(one, origin=origin)
+            seen = Observed(workload=workload(), pod=ready, volume=volume(misled="words"))
+            decision = lifecycle.decide(made, seen, NOW)
+            assert decision.phase is not Phase.RUNNING
+            if isinstance(decision.action, lifecycle.Apply):
+                assert decision.action.replicas == 0
+
+
 def test_every_rule_phase_and_reason_can_come_about() -> None:
     hit: set[int] = set()
     phases: set[Phase] = set()
@@ -266,8 +278,9 @@ def test_every_rule_phase_and_reason_can_come_about() -> None:
     ]
     origin = Origin("snap", Key("default", "other"), "disk")
     everything += [
-        (dataclasses.replace(one, origin=origin), Observed(workload=workload(), volume=volume(uid="", bound=False)))
+        (dataclasses.replace(one, origin=origin), Observed(workload=workload(), volume=two))
         for one in sandboxes()
+        for two in (volume(uid="", bound=False), volume(misled="words"))
     ]
     moves = [Move(copied, False, "words", failure) for copied in (False, True) for failure in ("", "words")]
     everything += [
