@@ -1,6 +1,7 @@
 """The causes that the lifecycle's rules find in a situation. Each question returns None where its rule does not hold."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sandbox_server.domain import disruption
 from sandbox_server.domain.observed import Fault, Pod
@@ -143,7 +144,11 @@ def volume_restoring(at: Situation) -> Finding | None:
         return None
     source = "a snapshot" if origin.snapshot_uid else "the disk"
     words = f"the disk is being made from {source} of {origin.sandbox.id}"
-    return Finding(Reason.VOLUME_RESTORING, f"{words}: {at.restoring}" if at.restoring else words)
+    if at.restoring:
+        words = f"{words}: {at.restoring}"
+    if at.now >= at.sandbox.attempt_at + timedelta(seconds=at.pace.start_deadline):
+        words = f"{words}; it was asked for at {at.sandbox.attempt_at:%Y-%m-%d %H:%M:%S} UTC"
+    return Finding(Reason.VOLUME_RESTORING, words)
 
 
 def home_not_moved(at: Situation) -> Finding | None:

@@ -248,8 +248,9 @@ async def test_a_restore_that_failed_is_tried_again_and_says_the_failure_meanwhi
     await world.engine.apply(made, {}, 1)
     await world.until(lambda: made.key in world.changed)
     # The first answer begins nothing: the reconciler waits longer and longer between its tries.
-    with pytest.raises(engines.Refused, match="No space left"):
+    with pytest.raises(engines.Refused, match=r"the data directory is full: .*No space left") as refused:
         await world.engine.apply(made, {}, 1)
+    assert refused.value.fault.reason is Reason.VOLUME_PENDING
     assert full.asked == 1
     world.changed.clear()
     full.freed = True

@@ -1,10 +1,13 @@
 """What a sandbox has whose disk is made from a snapshot."""
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
-from sandbox_server.domain import origins, snapshot_mutations
-from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain import lifecycle, origins, snapshot_mutations
+from sandbox_server.domain.observed import Observed, Volume, Workload
+from sandbox_server.domain.phase import Reason
+from sandbox_server.domain.sandbox import Key, Origin
 from sandbox_server.domain.snapshot import Consistency, State
 from sandbox_server.domain.spec import Storage
 
@@ -37,3 +40,17 @@ def test_what_a_former_release_did_not_store_of_a_snapshot_is_that_of_the_servic
     wanted = samples.sandbox("other", spec=samples.spec(storage=GIVEN))
     former = dataclasses.replace(TAKEN, storage_class="", access_mode="")
     assert origins.restored(wanted, former, ("storage_class", "access_mode")).spec.storage == GIVEN
+
+
+def test_a_restore_that_takes_long_says_since_when() -> None:
+    made = samples.sandbox(origin=Origin("u", Key("default", "other"), "disk"))
+    waits = Volume(owner=made.uid, uid="volume", name="v", size="5Gi", bound=False)
+    seen = Observed(workload=Workload(owner=made.uid, generation=1, replicas=1, revision=1), volume=waits)
+    words = "the disk is being made from a snapshot of other"
+    late = samples.NOW + timedelta(seconds=lifecycle.PACE.start_deadline)
+    for now, expected in (
+        (samples.NOW, words),
+        (late, f"{words}; it was asked for at {made.attempt_at:%Y-%m-%d %H:%M:%S} UTC"),
+    ):
+        decision = lifecycle.decide(made, seen, now)
+        assert (decision.reason, decision.message) == (Reason.VOLUME_RESTORING, expected)

@@ -4,8 +4,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 AT_ONCE = 2
@@ -19,7 +19,8 @@ class Ended(Exception):
 @dataclass(eq=False)
 class _Copy:
     task: asyncio.Task[None]
-    ended: threading.Event = field(default_factory=threading.Event)
+    made: Future[None]
+    ended: threading.Event
 
 
 class Copies:
@@ -47,25 +48,34 @@ class Copies:
             if ended.is_set():
                 raise Ended
 
+        made = self._threads.submit(work, check)
+
         async def run() -> None:
+            waited = asyncio.wrap_future(made)
+            try:
+                await asyncio.wait([waited])
+            finally:
+                del self._copies[folder]
+            if waited.cancelled():
+                # It had not begun.
+                return
             failure: Exception | None = None
             try:
-                await asyncio.get_running_loop().run_in_executor(self._threads, work, check)
+                waited.result()
             except Ended:
                 return
             except Exception as error:
                 failure = error
-            finally:
-                del self._copies[folder]
             done(failure)
 
-        self._copies[folder] = _Copy(asyncio.create_task(run()), ended)
+        self._copies[folder] = _Copy(asyncio.create_task(run()), made, ended)
 
     async def end(self, folder: Path) -> None:
-        """Ends the copy into a folder. Returns when nothing writes there any more."""
+        """Ends the copy into a folder. Returns when nothing writes there any more: one that waits for a thread never begins."""
         copy = self._copies.get(folder)
         if copy is not None:
             copy.ended.set()
+            copy.made.cancel()
             await asyncio.wait([copy.task])
 
     async def close(self) -> None:

@@ -173,4 +173,5 @@ def _restore_failed(failure: Exception, from_snapshot: bool) -> Fault:
     if isinstance(failure, Gone):
         what = "the snapshot" if from_snapshot else "the disk of the other sandbox"
         return Fault(Reason.RESTORE_FAILED, f"{what} is gone: delete the sandbox and create it from another one")
-    return Fault(Reason.ENGINE_REFUSED, of_failure(failure)[1])
+    reason, message = of_failure(failure)
+    return Fault(Reason.VOLUME_PENDING if reason is SnapshotReason.NO_SPACE else Reason.ENGINE_REFUSED, message)
