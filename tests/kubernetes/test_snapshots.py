@@ -167,6 +167,8 @@ async def test_a_snapshot_is_restored_counted_and_compared_and_nothing_is_left_o
     assert refused.reason == SnapshotReason.NO_SPACE.value
     assert "no room for disks" in refused.message
     csi.driver.heal()
+    # external-provisioner takes its finalizer from the VolumeSnapshot only when it has made a disk from it.
+    assert (await ended(caller, made)).reason == SnapshotReason.MISMATCH.value
     for kind in ("pods", "persistentvolumeclaims"):
         assert [one for one in await asyncio.to_thread(ground.names, kind) if one.startswith("verify-")] == []
     assert (await rig.settled(A, Phase.RUNNING)).uid == made.sandbox_uid

@@ -81,7 +81,8 @@ def _going(snapshot: Snapshot, at: Facts) -> Decision:
         return Decision(moved(snapshot, State.DELETING, SnapshotReason.DELETING, message, at.now))
     if at.taken.state is State.DELETED:
         return Decision(moved(snapshot, State.DELETED, SnapshotReason.DELETED, "removed", at.now))
-    going = moved(snapshot, State.DELETING, SnapshotReason.DELETING, "it is being removed", at.now)
+    said = at.taken.message if at.taken.state is State.DELETING else ""
+    going = moved(snapshot, State.DELETING, SnapshotReason.DELETING, said or "it is being removed", at.now)
     return Decision(going, Act.DISCARD)
 
 

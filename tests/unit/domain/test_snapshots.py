@@ -146,3 +146,8 @@ def test_a_snapshot_is_needed_until_the_disk_is_made() -> None:
     assert needs(dataclasses.replace(seen, status=samples.status(volume=unbound)), "snap")
     assert not needs(dataclasses.replace(seen, status=samples.status(volume=bound)), "snap")
     assert not needs(dataclasses.replace(seen, status=samples.status(volume=None)), "snap")
+
+
+def test_what_keeps_a_snapshot_that_is_to_go_is_told() -> None:
+    held = Taken(state=State.DELETING, reason=SnapshotReason.DELETING, message="its finalizers: a")
+    assert decide(snapshot(State.DELETING, asked_to_go=True), facts(held)).snapshot.message == "its finalizers: a"
