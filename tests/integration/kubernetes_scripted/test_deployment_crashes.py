@@ -69,7 +69,7 @@ async def move(api: ScriptedApi, make_service: Callable[..., Service], tmp_path:
 
 
 async def test_killed_at_each_write_of_a_move_it_loses_no_file(move: Move) -> None:
-    async with AsyncClient(move.service.address, timeout=WITHIN) as client:
+    async with AsyncClient(move.service.address, timeout=WITHIN, contact_timeout=WITHIN) as client:
         for position in itertools.count():
             name, home = move.prepare(position)
             files = homes.snapshot(home)
@@ -85,7 +85,7 @@ async def test_killed_at_each_write_of_a_move_it_loses_no_file(move: Move) -> No
 
 
 async def test_killed_at_each_write_of_the_way_back_it_leaves_everything_as_it_was(move: Move) -> None:
-    async with AsyncClient(move.service.address, timeout=WITHIN) as client:
+    async with AsyncClient(move.service.address, timeout=WITHIN, contact_timeout=WITHIN) as client:
         for position in itertools.count():
             name, home = move.prepare(position)
             files, before = homes.snapshot(home), move.of(name)
@@ -111,6 +111,6 @@ async def test_the_command_that_was_killed_is_completed_by_the_next(move: Move, 
     assert again is not None
     (entry,) = again["results"]
     assert entry["outcome"] == ("adopted" if place == "before_commit" else "unchanged")
-    async with AsyncClient(move.service.address, timeout=WITHIN) as client:
+    async with AsyncClient(move.service.address, timeout=WITHIN, contact_timeout=WITHIN) as client:
         await client.wait_until(name, "RUNNING", timeout=WITHIN)
     assert homes.snapshot(move.disk(name)) == files
