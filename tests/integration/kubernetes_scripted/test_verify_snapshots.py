@@ -198,17 +198,42 @@ async def test_a_refusal_of_the_api_server_has_a_cause(world: World, words: str,
     assert await world.scratch() == Scratch(is_there=False)
 
 
-async def test_without_the_right_to_pods_nothing_is_begun_and_what_was_begun_is_not_given_up(world: World) -> None:
+async def test_without_the_right_to_pods_nothing_is_begun(world: World) -> None:
     world.api.access = False
     found = await world.scratch()
     assert (found.state, found.reason, found.is_there) == (VerificationState.FAILED, SnapshotReason.FORBIDDEN, False)
     assert "grant it deploy/verification.yaml" in found.message
+
+
+def forbids(request: Any) -> bool:
+    return bool(request.method == "DELETE" and request.path.startswith(f"/{PODS}/"))
+
+
+@pytest.mark.parametrize("looks", [True, False])
+async def test_a_scratch_that_was_begun_is_left_to_the_cluster_where_pods_are_forbidden(
+    world: World, looks: bool
+) -> None:
+    await world.engine.verify(world.snapshot)
     begun = Verification(
         state=VerificationState.RUNNING, reason=SnapshotReason.COUNTING, message="", start_time=samples.NOW
     )
     world.snapshot = dataclasses.replace(world.snapshot, verification=begun)
-    with pytest.raises(engines.Refused):
-        await world.scratch()
+    if looks:
+        world.api.once(forbids, refuses('pods is forbidden: User "u" cannot delete resource "pods" in API group'))
+    else:
+        world.api.access = False
+        found = await world.scratch()
+        assert (found.state, found.reason, found.is_there) == (VerificationState.FAILED, SnapshotReason.FORBIDDEN, True)
+    await world.engine.clear(world.snapshot)
+    assert world.name in world.objects(PODS)
+    claim = world.objects(CLAIMS).get(world.name)
+    assert claim is None or claim["metadata"]["deletionTimestamp"]
+    assert await world.scratch() == Scratch(is_there=False)
+    world.api.access = True
+    await world.engine.verify(world.snapshot)
+    assert (await world.scratch()).is_there
+    await world.engine.clear(world.snapshot)
+    await until(lambda: world.objects(CLAIMS) == world.objects(PODS) == {})
 
 
 async def test_a_snapshot_that_is_gone_and_a_name_that_is_taken_are_failures(world: World) -> None:

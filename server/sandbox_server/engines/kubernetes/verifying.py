@@ -5,10 +5,13 @@ garbage collector removes them with the VolumeSnapshot, if a write comes so late
 """
 
 import asyncio
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import structlog
 
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
@@ -40,9 +43,12 @@ DISK, WORK = "/snapshot", "/tmp"  # noqa: S108 - in the pod, which has it alone
 _RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
 """Of the pod: what it sorts are the names of all files, and hashing one file takes no more than one processor."""
 _WORK_MOST = "2Gi"
+_KINDS = (Kind.CLAIM, Kind.POD)
 _ENDED = ("Succeeded", "Failed")
 _NO_RUN = (Reason.IMAGE_PULL, Reason.IMAGE_INVALID, Reason.CONTAINER_CONFIG)
 """Why the pod never runs as it is, where the cause does not pass by itself."""
+
+log = structlog.get_logger()
 
 
 class Verifying:
@@ -55,9 +61,12 @@ class Verifying:
         self._most = pace.verify_most
         self._refused: dict[str, tuple[SnapshotReason, str]] = {}
         """Why scratches, by the uid of their snapshot, could not be begun: the cluster shows nothing of it."""
+        self._left: set[str] = set()
+        """The uids of the snapshots of which a part of the scratch was left to the cluster."""
 
     async def begin(self, snapshot: Snapshot, fence: Fence) -> None:
         """Makes the claim and the pod, unless they are there."""
+        self._left.discard(snapshot.uid)
         try:
             where = resources.snapshot(snapshot.namespace, snapshot.uid)
             source = await volume_snapshots.find(self._api, where, snapshot.uid)
@@ -87,17 +96,17 @@ class Verifying:
                 raise engines.Refused(Fault(Reason.NAME_CONFLICT, message)) from None
 
     async def scratch(self, snapshot: Snapshot) -> Scratch:
-        """Returns what the claim and the pod show. Without the right to look at pods none is begun."""
+        """Returns what the claim and the pod show. Without the right to look at pods it fails, begun or not."""
+        if snapshot.uid in self._left:
+            return Scratch(is_there=False)
         try:
             claimed, pod = await self._found(snapshot)
         except engines.Refused as refused:
-            was_begun = snapshot.verification is not None and snapshot.verification.start_time is not None
-            if was_begun or not rights.forbidden(refused):
+            if not rights.forbidden(refused):
                 raise
-            message = _hint(refused.fault, snapshot.namespace)
-            return Scratch(
-                is_there=False, state=VerificationState.FAILED, reason=SnapshotReason.FORBIDDEN, message=message
-            )
+            was_begun = snapshot.verification is not None and snapshot.verification.start_time is not None
+            failed = _failed(SnapshotReason.FORBIDDEN, _hint(refused.fault, snapshot.namespace))
+            return dataclasses.replace(failed, is_there=was_begun)
         if (refusal := self._refused.get(snapshot.uid)) is not None:
             # It is forgotten when the scratch is cleared.
             return _failed(*refusal)
@@ -136,19 +145,32 @@ class Verifying:
         return max(events, key=lambda one: int(one.metadata.resourceVersion or 0)).message if events else ""
 
     async def clear(self, snapshot: Snapshot, fence: Fence) -> None:
-        """Deletes the pod and the claim, which the cluster keeps until the pod is gone."""
+        """Deletes the claim, which the cluster keeps until the pod is gone, and the pod.
+
+        What the service may not delete counts as gone: the pod ends in time, and both go with the VolumeSnapshot.
+        """
         self._refused.pop(snapshot.uid, None)
-        kinds = Kind.CLAIM, Kind.POD
-        for kind, found in zip(kinds, await self._found(snapshot), strict=True):
-            if found is not None and not found.metadata.deletionTimestamp:
-                where = resources.scratch(kind, snapshot.namespace, snapshot.uid)
-                await self._api.delete(where, Known.of(found), fence)
+        for kind in _KINDS:
+            try:
+                found = await self._find(kind, snapshot)
+                if found is not None and not found.metadata.deletionTimestamp:
+                    where = resources.scratch(kind, snapshot.namespace, snapshot.uid)
+                    await self._api.delete(where, Known.of(found), fence)
+            except engines.Refused as refused:
+                if not rights.forbidden(refused):
+                    raise
+                self._left.add(snapshot.uid)
+                log.warning("scratch_left", namespace=snapshot.namespace, snapshot=snapshot.id, message=str(refused))
 
     async def _found(self, snapshot: Snapshot) -> tuple[Object | None, Object | None]:
-        """Returns the claim and the pod; None for one that is not there, or is somebody else's."""
-        references = (resources.scratch(kind, snapshot.namespace, snapshot.uid) for kind in (Kind.CLAIM, Kind.POD))
-        claimed, pod = await asyncio.gather(*(self._api.find(one, whole=True) for one in references))
-        return _of(claimed, snapshot.uid), _of(pod, snapshot.uid)
+        """Returns the claim and the pod, as `_find` does."""
+        claimed, pod = await asyncio.gather(*(self._find(kind, snapshot) for kind in _KINDS))
+        return claimed, pod
+
+    async def _find(self, kind: Kind, snapshot: Snapshot) -> Object | None:
+        """Returns a part of the scratch; None if it is not there, or is somebody else's."""
+        found = await self._api.find(resources.scratch(kind, snapshot.namespace, snapshot.uid), whole=True)
+        return found if found is not None and _is_of(found, snapshot.uid) else None
 
     def _pod(self, snapshot: Snapshot, owner: str) -> resources.Resource:
         """Returns the pod. It has no environment, no address, and no right in the cluster."""
@@ -217,10 +239,6 @@ def _hint(fault: Fault, namespace: str) -> str:
 
 def _is_of(found: Object, uid: str) -> bool:
     return found.metadata.annotations.get(manifests.UID) == uid
-
-
-def _of(found: Object | None, uid: str) -> Object | None:
-    return found if found is not None and _is_of(found, uid) else None
 
 
 def _ended(pod: Object) -> Scratch:
