@@ -24,7 +24,8 @@ errors. Beyond that:
   Deletion    With `before_delete`, a snapshot is taken when a sandbox is deleted, once nothing runs in it and before anything of
               its disk goes (REASON_LAST_SNAPSHOT). It has the id `<sandbox>-deleted-<time>`, stays when the sandbox is gone,
               and does not count for `keep`. Where it fails it is tried again, and the disk stays. The way out is to set
-              before_delete to false, or to delete the schedule: the deletion then goes on without it.
+              before_delete to false, or to delete the schedule: the deletion then goes on without it. Snapshots that go with
+              the sandbox stay until then.
 
 Errors are as in sandbox.proto, and those of any call and of any mutation there are those here. Any call here can answer:
 

@@ -45,8 +45,7 @@ def decide(snapshot: Snapshot, at: Facts) -> Decision:
     """Returns what `snapshot` is and what to do about it."""
     if snapshot.state is State.DELETED:
         return Decision(snapshot)
-    ends = at.sandbox is None or at.sandbox.desired is DesiredState.DELETED
-    if ends and not snapshot.outlives_sandbox:
+    if _sandbox_ends(at.sandbox) and not snapshot.outlives_sandbox:
         snapshot = replace(snapshot, asked_to_go=True)
     if snapshot.asked_to_go:
         return _going(snapshot, at)
@@ -62,6 +61,11 @@ def decide(snapshot: Snapshot, at: Facts) -> Decision:
             return Decision(snapshot, _left(at))
         case _:
             return Decision(snapshot)
+
+
+def _sandbox_ends(sandbox: Sandbox | None) -> bool:
+    """Whether a sandbox has ended, or goes. One whose last snapshot is awaited keeps the others until that one is there."""
+    return sandbox is None or (sandbox.desired is DesiredState.DELETED and sandbox.last_snapshot is None)
 
 
 def needs(sandbox: Sandbox, snapshot_uid: str) -> bool:

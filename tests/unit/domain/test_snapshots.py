@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sandbox_server.domain.phase import DesiredState, Phase
-from sandbox_server.domain.sandbox import Key, Origin, Sandbox, VolumeStatus
+from sandbox_server.domain.sandbox import Key, LastSnapshot, Origin, Sandbox, VolumeStatus
 from sandbox_server.domain.snapshot import Consistency, Snapshot, SnapshotReason, State, Taken
 from sandbox_server.domain.snapshots import Act, Facts, decide, moved, needs
 
@@ -18,6 +18,7 @@ STOPPED = dataclasses.replace(
     SANDBOX, desired=DesiredState.STOPPED, status=samples.status(phase=Phase.STOPPED), generation=2
 )
 GOING = dataclasses.replace(SANDBOX, desired=DesiredState.DELETED)
+AWAITING = dataclasses.replace(GOING, last_snapshot=LastSnapshot("soon"))
 NOTHING = Taken(state=State.DELETED, reason=SnapshotReason.DELETED)
 PART = Taken(state=State.CREATING, reason=SnapshotReason.ACCEPTED)
 COPYING = Taken(state=State.CREATING, reason=SnapshotReason.COPYING, message="half")
@@ -101,6 +102,8 @@ TABLE = [
     (snapshot(S.READY), facts(READY, None), (S.DELETING, R.DELETING, Act.DISCARD)),
     (snapshot(S.READY), facts(READY, GOING), (S.DELETING, R.DELETING, Act.DISCARD)),
     (CRASH, facts(NOTHING, GOING), (S.DELETED, R.DELETED, None)),
+    (snapshot(S.READY), facts(READY, AWAITING), (S.READY, R.ACCEPTED, None)),
+    (snapshot(S.READY, **ASKED), facts(READY, AWAITING), (S.DELETING, R.DELETING, Act.DISCARD)),
     (snapshot(S.READY, outlives_sandbox=True), facts(READY, None), (S.READY, R.ACCEPTED, None)),
     (snapshot(S.READY, outlives_sandbox=True), facts(READY, GOING), (S.READY, R.ACCEPTED, None)),
 ]
