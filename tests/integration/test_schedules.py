@@ -19,7 +19,7 @@ from sandbox_server import app, store
 from sandbox_server.domain.event import OBSERVED
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.sandbox import Key, Sandbox, VolumeStatus
 from sandbox_server.domain.schedule import MissedReason
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
 from sandbox_server.settings import Settings
@@ -35,6 +35,7 @@ NOTHING = Taken(state=State.DELETED, reason=SnapshotReason.DELETED)
 FAILED = Taken(state=State.FAILED, reason=SnapshotReason.NO_SPACE, message="the disk is full")
 COPYING = Taken(state=State.CREATING, reason=SnapshotReason.COPYING)
 DAY = timedelta(days=1)
+DISK = VolumeStatus("home-a", "1Gi", bound=True)
 
 
 class Clock:
@@ -430,8 +431,8 @@ class Leaving:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def ended(self) -> None:
-        status = samples.status(phase=Phase.TERMINATING, reason=Reason.LAST_SNAPSHOT)
+    async def ended(self, volume: VolumeStatus | None = DISK) -> None:
+        status = samples.status(phase=Phase.TERMINATING, reason=Reason.LAST_SNAPSHOT, volume=volume)
         await self._world.change("a", status=status, applied_generation=9)
 
     async def says(self, words: str) -> None:
@@ -505,6 +506,21 @@ async def test_a_snapshot_that_the_storage_tries_again_says_what_keeps_it_and_th
         "NO_SPACE: no room. It is tried again. To delete the sandbox without a snapshot, set before_delete"
     )
     world.engine.shown = dict.fromkeys(world.engine.shown, READY)
+    await leaving.released()
+
+
+@pytest.mark.parametrize("volume", [None, dataclasses.replace(DISK, bound=False)])
+async def test_a_deletion_goes_on_without_a_disk(world: World, leaving: Leaving, volume: VolumeStatus | None) -> None:
+    await leaving.ended(volume)
+    await leaving.released()
+    await world.ready()
+
+
+async def test_a_deletion_goes_on_where_the_disk_goes_while_its_snapshot_is_taken(
+    world: World, leaving: Leaving
+) -> None:
+    world.engine.becomes = Taken(state=State.FAILED, reason=SnapshotReason.DISK_GONE, message="no claim")
+    await leaving.ended()
     await leaving.released()
 
 

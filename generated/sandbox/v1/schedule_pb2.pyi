@@ -25,7 +25,7 @@ errors. Beyond that:
               its disk goes (REASON_LAST_SNAPSHOT). It has the id `<sandbox>-deleted-<time>`, stays when the sandbox is gone,
               and does not count for `keep`. Where it fails it is tried again, and the disk stays. The way out is to set
               before_delete to false, or to delete the schedule: the deletion then goes on without it. Snapshots that go with
-              the sandbox stay until then.
+              the sandbox stay until then. A disk that was never bound, or is gone, is not waited for.
 
 Errors are as in sandbox.proto, and those of any call and of any mutation there are those here. Any call here can answer:
 

@@ -63,8 +63,12 @@ def decide(
     schedule = _first(sandbox, schedules)
     mine = [one for one in snapshots if one.sandbox_uid == sandbox.uid and one.before_delete and not one.asked_to_go]
     ready = next((one for one in mine if one.state is State.READY), None)
-    if schedule is None or ready is not None:
-        return Decision("", Act.RELEASE, schedule, ready)
+    if schedule is None:
+        return Decision("no schedule asks for a snapshot any more", Act.RELEASE)
+    if ready is not None:
+        return Decision(f"the snapshot {ready.id} is READY", Act.RELEASE, schedule, ready)
+    if _diskless(sandbox, mine):
+        return Decision("there is no disk of which a snapshot could be taken", Act.RELEASE, schedule)
     if taking := next((one for one in mine if one.state is State.CREATING), None):
         if taking.reason not in (SnapshotReason.ACCEPTED, SnapshotReason.COPYING):
             return Decision(refused(schedule, _words(taking)))
@@ -103,6 +107,17 @@ def released(sandbox: Sandbox) -> Sandbox:
 def _first(sandbox: Sandbox, schedules: Iterable[Schedule]) -> Schedule | None:
     """Returns the schedule by which a snapshot is taken before the disk of a sandbox goes; None if there is none."""
     return next((one for one in schedules if one.before_delete and one.matches(sandbox)), None)
+
+
+def _diskless(sandbox: Sandbox, snapshots: Iterable[Snapshot]) -> bool:
+    """Whether no snapshot can ever be taken of the disk of a sandbox in which nothing runs: it was never bound, has lost its volume, or is
+    gone. A copy that was begun may become READY without it."""
+    if any((one.state, one.reason) == (State.CREATING, SnapshotReason.COPYING) for one in snapshots):
+        return False
+    volume = sandbox.status.volume
+    observed = sandbox.status.reason is Reason.LAST_SNAPSHOT
+    gone = any((one.state, one.reason) == (State.FAILED, SnapshotReason.DISK_GONE) for one in snapshots)
+    return gone or (observed and (volume is None or not volume.bound))
 
 
 def _words(snapshot: Snapshot) -> str:

@@ -126,4 +126,6 @@ class Deletions:
 
         await self._store.write(write)
         snapshot_id = "" if why.snapshot is None else why.snapshot.id
-        log.info("deletion_released", sandbox=key.id, namespace=key.namespace, snapshot=snapshot_id)
+        log.info(
+            "deletion_released", sandbox=key.id, namespace=key.namespace, snapshot=snapshot_id, message=why.message
+        )

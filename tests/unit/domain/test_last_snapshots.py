@@ -4,13 +4,18 @@ import dataclasses
 
 import pytest
 from sandbox_server.domain import errors, last_snapshots
-from sandbox_server.domain.phase import DesiredState
-from sandbox_server.domain.sandbox import Adopted
+from sandbox_server.domain.last_snapshots import Act
+from sandbox_server.domain.pace import Pace
+from sandbox_server.domain.phase import DesiredState, Reason
+from sandbox_server.domain.sandbox import Adopted, VolumeStatus
 from sandbox_server.domain.schedule import Target
+from sandbox_server.domain.snapshot import SnapshotReason, State
 
 from tests.support import samples
 
 DELETED = samples.sandbox(desired=DesiredState.DELETED, volume_uid="disk")
+BOUND = VolumeStatus("home", "1Gi", bound=True)
+UNBOUND = dataclasses.replace(BOUND, bound=False)
 POLICY = samples.schedule("policy", target=Target(DELETED.id), before_delete=True)
 
 
@@ -25,6 +30,37 @@ def test_a_deletion_waits_where_a_schedule_says_so() -> None:
     assert "policy" in waiting.last_snapshot.message
     bare = dataclasses.replace(DELETED, volume_uid="")
     assert last_snapshots.awaited(bare, [POLICY]) == bare
+
+
+@pytest.mark.parametrize(
+    ("reason", "volume", "snapshot", "goes_on"),
+    [
+        (Reason.LAST_SNAPSHOT, BOUND, None, False),
+        (Reason.LAST_SNAPSHOT, None, None, True),
+        (Reason.LAST_SNAPSHOT, UNBOUND, None, True),
+        # What it has was not observed since it was deleted, or something may still run.
+        (Reason.ACCEPTED, None, None, False),
+        (Reason.POD_TERMINATING, UNBOUND, None, False),
+        (Reason.LAST_SNAPSHOT, None, (State.CREATING, SnapshotReason.COPYING), False),
+        (Reason.LAST_SNAPSHOT, UNBOUND, (State.CREATING, SnapshotReason.BUSY), True),
+        (Reason.LAST_SNAPSHOT, UNBOUND, (State.FAILED, SnapshotReason.STORAGE_FAILED), True),
+        (Reason.LAST_SNAPSHOT, BOUND, (State.FAILED, SnapshotReason.STORAGE_FAILED), False),
+        (Reason.LAST_SNAPSHOT, BOUND, (State.FAILED, SnapshotReason.DISK_GONE), True),
+    ],
+)
+def test_a_deletion_goes_on_without_a_disk(
+    reason: Reason, volume: VolumeStatus | None, snapshot: tuple[State, SnapshotReason] | None, goes_on: bool
+) -> None:
+    waiting = last_snapshots.awaited(
+        dataclasses.replace(DELETED, status=samples.status(reason=reason, volume=volume)), [POLICY]
+    )
+    assert waiting.last_snapshot is not None
+    found = []
+    if snapshot is not None:
+        state, why = snapshot
+        found = [samples.snapshot(sandbox_uid=DELETED.uid, before_delete=True, state=state, reason=why)]
+    decision = last_snapshots.decide(waiting, [POLICY], found, samples.NOW, Pace())
+    assert (decision.act is Act.RELEASE) is goes_on
 
 
 def test_nothing_is_deleted_whose_files_are_not_on_its_disk_yet() -> None:
