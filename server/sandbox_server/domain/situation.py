@@ -204,7 +204,7 @@ class Situation:
         pod, workload = self.pod, self.workload
         if pod is None or workload is None or pod.ready or pod.terminating:
             return False
-        if self.sandbox.awaits_takeover:
+        if self.sandbox.awaits_takeover and not self.sandbox.moves:
             # Its template and its rollout are the former system's.
             return False
         return workload.generation == self.sandbox.generation and pod.outdated(workload, self.sandbox.pod_generation)

@@ -444,6 +444,9 @@ def test_pod_of_a_former_system_stays_whatever_its_rollout_waits_for() -> None:
     )
     assert lifecycle.decide(dataclasses.replace(at, adopted=adopted), observed, samples.NOW).action is None
     assert lifecycle.decide(at, observed, samples.NOW).action == lifecycle.Apply(0)
+    # The StatefulSet of one that is moved from a Deployment is the service's.
+    moving = dataclasses.replace(adopted, keeps_pod=False, pod="former")
+    assert lifecycle.decide(dataclasses.replace(at, adopted=moving), observed, samples.NOW).action == lifecycle.Apply(0)
 
 
 def test_nothing_of_a_deleted_sandbox_goes_before_its_last_snapshot() -> None:
