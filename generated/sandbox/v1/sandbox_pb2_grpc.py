@@ -184,6 +184,8 @@ class SandboxServiceServicer:
         INVALID_ARGUMENT     INVALID_FIELDS on `set`: the result would have too many variables or bytes. Unset some.
         FAILED_PRECONDITION  SANDBOX_DELETED: the source was deleted. Clone another, or create one from a snapshot.
         NO_DISK: the source has no disk yet. Repeat when its volume is bound.
+        FILES_MOVING: the files of the source are still being moved from a former system
+        (REASON_HOME_MOVING). Repeat when it is in PHASE_RUNNING or PHASE_STOPPED.
         SNAPSHOTS_UNSUPPORTED: no disk of this namespace can be copied. The message says why. Ask the
         operators.
         CLASS_OF_ANOTHER_DRIVER: the storage class of the source makes no disk from a copy of it by now. The
@@ -248,9 +250,9 @@ class SandboxServiceServicer:
 
         Errors, besides those of any mutation:
         NOT_FOUND            SANDBOX_NOT_FOUND: there never was such a sandbox. Check its id and namespace.
-        FAILED_PRECONDITION  FILES_MOVING: a schedule with before_delete covers it, and its files are still being moved from a
-        former system (REASON_HOME_MOVING). Wait for PHASE_RUNNING or PHASE_STOPPED, or set before_delete to
-        false.
+        FAILED_PRECONDITION  FILES_MOVING: keep_volume is set or a schedule with before_delete covers it, and its files are still
+        being moved from a former system (REASON_HOME_MOVING). Wait for PHASE_RUNNING or PHASE_STOPPED, or
+        delete it without keep_volume and set before_delete to false.
         ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
         ErrorInfo has as `generation`. Read the sandbox and decide again.
         """

@@ -61,7 +61,7 @@ class _MissedReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MissedRe
     MISSED_REASON_NOT_RUN: _MissedReason.ValueType  # 1
     """The service did not run, or could not reach its database, and a later slot was made up."""
     MISSED_REASON_NO_DISK: _MissedReason.ValueType  # 2
-    """The sandbox had no disk yet."""
+    """The sandbox had no disk yet, or its files were still being moved to that."""
     MISSED_REASON_NOT_STOPPED: _MissedReason.ValueType  # 3
     """With CONSISTENCY_STOPPED, the sandbox was not stopped."""
     MISSED_REASON_UNSUPPORTED: _MissedReason.ValueType  # 4
@@ -83,7 +83,7 @@ MISSED_REASON_UNSPECIFIED: MissedReason.ValueType  # 0
 MISSED_REASON_NOT_RUN: MissedReason.ValueType  # 1
 """The service did not run, or could not reach its database, and a later slot was made up."""
 MISSED_REASON_NO_DISK: MissedReason.ValueType  # 2
-"""The sandbox had no disk yet."""
+"""The sandbox had no disk yet, or its files were still being moved to that."""
 MISSED_REASON_NOT_STOPPED: MissedReason.ValueType  # 3
 """With CONSISTENCY_STOPPED, the sandbox was not stopped."""
 MISSED_REASON_UNSUPPORTED: MissedReason.ValueType  # 4

@@ -71,6 +71,8 @@ class SnapshotServiceStub:
       FAILED_PRECONDITION  SANDBOX_DELETED: the sandbox was deleted, and its disk goes or is kept for a sandbox of its id.
                            Take snapshots before.
                            NO_DISK: the sandbox has no disk yet. Repeat when its volume is bound.
+                           FILES_MOVING: its files are still being moved from a former system (REASON_HOME_MOVING). Repeat
+                           when it is in PHASE_RUNNING or PHASE_STOPPED.
                            SANDBOX_NOT_STOPPED: with CONSISTENCY_STOPPED, the sandbox is not in PHASE_STOPPED. Stop it and
                            wait for that phase, or ask for CONSISTENCY_CRASH.
                            SNAPSHOTS_UNSUPPORTED: no snapshot can be taken of disks of this namespace. The message says why.
@@ -162,6 +164,8 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
       FAILED_PRECONDITION  SANDBOX_DELETED: the sandbox was deleted, and its disk goes or is kept for a sandbox of its id.
                            Take snapshots before.
                            NO_DISK: the sandbox has no disk yet. Repeat when its volume is bound.
+                           FILES_MOVING: its files are still being moved from a former system (REASON_HOME_MOVING). Repeat
+                           when it is in PHASE_RUNNING or PHASE_STOPPED.
                            SANDBOX_NOT_STOPPED: with CONSISTENCY_STOPPED, the sandbox is not in PHASE_STOPPED. Stop it and
                            wait for that phase, or ask for CONSISTENCY_CRASH.
                            SNAPSHOTS_UNSUPPORTED: no snapshot can be taken of disks of this namespace. The message says why.
@@ -256,6 +260,8 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  SANDBOX_DELETED: the sandbox was deleted, and its disk goes or is kept for a sandbox of its id.
                                Take snapshots before.
                                NO_DISK: the sandbox has no disk yet. Repeat when its volume is bound.
+                               FILES_MOVING: its files are still being moved from a former system (REASON_HOME_MOVING). Repeat
+                               when it is in PHASE_RUNNING or PHASE_STOPPED.
                                SANDBOX_NOT_STOPPED: with CONSISTENCY_STOPPED, the sandbox is not in PHASE_STOPPED. Stop it and
                                wait for that phase, or ask for CONSISTENCY_CRASH.
                                SNAPSHOTS_UNSUPPORTED: no snapshot can be taken of disks of this namespace. The message says why.

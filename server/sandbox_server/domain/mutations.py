@@ -123,8 +123,17 @@ def stop(before: Sandbox) -> Sandbox:
 
 
 def delete(before: Sandbox, keep_volume: bool) -> Sandbox:
-    """The desired state is DELETED. A repeat without `keep_volume` gives up a volume that was kept; none brings one back."""
+    """The desired state is DELETED. A repeat without `keep_volume` gives up a volume that was kept; none brings one back.
+
+    Raises `errors.FailedPrecondition` for a volume that is to be kept and has not all files yet.
+    """
     if before.desired is not DesiredState.DELETED:
+        if keep_volume and before.moves:
+            raise errors.FailedPrecondition(
+                "FILES_MOVING",
+                f"the files of the sandbox {before.id!r} are still being moved to its disk, which has a part of them at most: wait "
+                "for PHASE_RUNNING or PHASE_STOPPED, or delete it without keep_volume",
+            )
         return replace(before, desired=DesiredState.DELETED, keep_volume=keep_volume)
     ended = before.status.phase is Phase.TERMINATED
     kept = before.keep_volume and not (ended and before.status.reason is not Reason.VOLUME_KEPT)

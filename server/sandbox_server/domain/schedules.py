@@ -14,6 +14,7 @@ from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State
 
 _REFUSALS = {
     "NO_DISK": MissedReason.NO_DISK,
+    "FILES_MOVING": MissedReason.NO_DISK,
     "SANDBOX_NOT_STOPPED": MissedReason.NOT_STOPPED,
     "SNAPSHOTS_UNSUPPORTED": MissedReason.UNSUPPORTED,
     "TOO_MANY_SNAPSHOTS": MissedReason.TOO_MANY_SNAPSHOTS,

@@ -43,6 +43,12 @@ def copied(sandbox: Sandbox) -> None:
         raise errors.FailedPrecondition(
             "NO_DISK", f"the sandbox {sandbox.id!r} has no disk yet: repeat when its volume is bound"
         )
+    if sandbox.moves:
+        raise errors.FailedPrecondition(
+            "FILES_MOVING",
+            f"the files of the sandbox {sandbox.id!r} are still being moved to its disk, so that no copy of that has them: wait for "
+            "PHASE_RUNNING or PHASE_STOPPED",
+        )
 
 
 def new(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: datetime) -> Snapshot:

@@ -1,13 +1,13 @@
-"""What a deletion waits for."""
+"""What a deletion waits for, and what is refused of a disk that has not all files yet."""
 
 import dataclasses
 
 import pytest
-from sandbox_server.domain import errors, last_snapshots
+from sandbox_server.domain import errors, last_snapshots, mutations, snapshot_mutations
 from sandbox_server.domain.last_snapshots import Act
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
-from sandbox_server.domain.sandbox import Adopted, VolumeStatus
+from sandbox_server.domain.sandbox import Adopted, Sandbox, VolumeStatus
 from sandbox_server.domain.schedule import Target
 from sandbox_server.domain.snapshot import SnapshotReason, State
 
@@ -63,12 +63,32 @@ def test_a_deletion_goes_on_without_a_disk(
     assert (decision.act is Act.RELEASE) is goes_on
 
 
-def test_nothing_is_deleted_whose_files_are_not_on_its_disk_yet() -> None:
+def moves(sandbox: Sandbox) -> Sandbox:
     adopted = Adopted(uids=(), workload="{}", selector={}, container="agent", pod="former")
-    moving = dataclasses.replace(DELETED, adopted=adopted)
+    return dataclasses.replace(sandbox, adopted=adopted)
+
+
+def done(sandbox: Sandbox) -> Sandbox:
+    assert sandbox.adopted is not None
+    return dataclasses.replace(sandbox, adopted=dataclasses.replace(sandbox.adopted, moved=True))
+
+
+def test_nothing_is_deleted_whose_files_are_not_on_its_disk_yet() -> None:
+    moving = moves(DELETED)
     assert moving.moves
     assert last_snapshots.awaited(moving, []) == moving
     with pytest.raises(errors.FailedPrecondition) as refused:
         last_snapshots.awaited(moving, [POLICY])
     assert refused.value.reason == "FILES_MOVING"
     assert "before_delete of the schedule policy" in refused.value.message
+
+
+def test_a_disk_that_has_not_all_files_yet_is_neither_copied_nor_kept() -> None:
+    moving = moves(samples.sandbox(volume_uid="disk"))
+    for act in (lambda: snapshot_mutations.copied(moving), lambda: mutations.delete(moving, keep_volume=True)):
+        with pytest.raises(errors.FailedPrecondition) as refused:
+            act()
+        assert (refused.value.reason, "PHASE_RUNNING" in refused.value.message) == ("FILES_MOVING", True)
+    assert mutations.delete(moving, keep_volume=False).desired is DesiredState.DELETED
+    snapshot_mutations.copied(done(moving))
+    assert mutations.delete(done(moving), keep_volume=True).keep_volume

@@ -41,8 +41,7 @@ async def remove(write: Writer) -> None:
     adopted = write.sandbox.adopted
     if adopted is not None and adopted.pod:
         await move_steps.remove_receiver(write.api, write.sandbox, write.fence)
-        if not (write.sandbox.keep_volume and write.sandbox.moves):
-            await move_steps.remove_former(write)
+        await move_steps.remove_former(write)
     further = adopted.ingresses if adopted is not None else ()
     others = [Reference(Kind.INGRESS, write.sandbox.namespace, one) for one in further]
     for reference in (*secrets, *others, names.service, names.app_ingress, names.ttyd_ingress):
