@@ -115,12 +115,13 @@ class StatefulSetManager:
         return await self._add(mutation, make)
 
     def _check_understood(self) -> None:
-        """Raises `errors.Unavailable` while a replica is alive that would make an empty disk in place of a copy."""
+        """Raises `errors.Unavailable` while a replica is alive that would misread what is stored, to the loss of files: it would make
+        an empty disk in place of a copy, or remove a disk before its last snapshot."""
         if not self._leases.understood:
             raise errors.Unavailable(
                 "UPGRADE_UNDER_WAY",
-                "a replica of another release is running, which does not know what disks are made from: repeat the call when all "
-                "replicas are of this release",
+                "a replica of another release is running, which does not know what disks are made from, nor last snapshots: repeat "
+                "the call when all replicas are of this release",
             )
 
     async def _restore_obstacle(
@@ -201,6 +202,8 @@ class StatefulSetManager:
             after = mutations.delete(before, keep_volume)
             if before.desired is not DesiredState.DELETED:
                 after = last_snapshots.awaited(after, reader.schedules.of([before.namespace]))
+                if after.last_snapshot is not None:
+                    self._check_understood()
             return after, None
 
         return await self._change(mutation, change, deleted=True)

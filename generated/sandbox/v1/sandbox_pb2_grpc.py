@@ -255,6 +255,8 @@ class SandboxServiceServicer:
         delete it without keep_volume and set before_delete to false.
         ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
         ErrorInfo has as `generation`. Read the sandbox and decide again.
+        UNAVAILABLE          UPGRADE_UNDER_WAY: a schedule with before_delete covers it, and a replica of another release is running
+        that would take no snapshot. Repeat with backoff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -193,6 +193,8 @@ class SandboxServiceStub:
                            delete it without keep_volume and set before_delete to false.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
+      UNAVAILABLE          UPGRADE_UNDER_WAY: a schedule with before_delete covers it, and a replica of another release is running
+                           that would take no snapshot. Repeat with backoff.
     """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]
     """GetStatus returns the current status.
@@ -526,6 +528,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
                            delete it without keep_volume and set before_delete to false.
       ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                            ErrorInfo has as `generation`. Read the sandbox and decide again.
+      UNAVAILABLE          UPGRADE_UNDER_WAY: a schedule with before_delete covers it, and a replica of another release is running
+                           that would take no snapshot. Repeat with backoff.
     """
     GetStatus: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]  # type: ignore[assignment]
     """GetStatus returns the current status.
@@ -886,6 +890,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
                                delete it without keep_volume and set before_delete to false.
           ABORTED              GENERATION_MISMATCH: expected_generation is not the current one, which the metadata of
                                ErrorInfo has as `generation`. Read the sandbox and decide again.
+          UNAVAILABLE          UPGRADE_UNDER_WAY: a schedule with before_delete covers it, and a replica of another release is running
+                               that would take no snapshot. Repeat with backoff.
         """
 
     @_abc_1.abstractmethod

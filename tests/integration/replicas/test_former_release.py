@@ -2,11 +2,12 @@
 
 import pytest
 import sqlalchemy as sa
-from sandbox_server import manager
+from sandbox_server import manager, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.origins import Clone
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.sandbox import Key
+from sandbox_server.domain.schedule import Target
 from sandbox_server.store import connection
 
 from tests.support import samples
@@ -22,7 +23,7 @@ def wanted(sandbox_id: str) -> manager.Mutation:
     return manager.Mutation(TENANT, Key("a", sandbox_id), None, None)
 
 
-async def test_no_disk_is_made_from_another_while_a_replica_would_make_an_empty_one(replicas: Replicas) -> None:
+async def test_nothing_is_accepted_that_a_replica_of_a_former_release_would_misread(replicas: Replicas) -> None:
     replica = await replicas.start()
     await replicas.until(replicas.shared)
     await replica.create("a", "box")
@@ -38,8 +39,13 @@ async def test_no_disk_is_made_from_another_while_a_replica_would_make_an_empty_
         assert refused.value.reason == "UPGRADE_UNDER_WAY"
         with pytest.raises(errors.Unavailable):
             await replica.running.manager.create(wanted("copy"), samples.spec(), {}, False, snapshot_id="nap")
+        schedule = samples.schedule(namespace="a", tenant=TENANT.name, target=Target("box"), before_delete=True)
+        await replica.running.store.write_schedule(lambda _: store.ScheduleWrite(schedule=schedule))
+        with pytest.raises(errors.Unavailable):
+            await replica.running.manager.delete(wanted("box"), keep_volume=False)
         # All else goes on.
         await replica.create("a", "another")
+        await replica.running.manager.delete(wanted("another"), keep_volume=False)
         with database.engine.begin() as opened:
             opened.execute(sa.text("DELETE FROM replica WHERE id = 'former'"))
         await replicas.until(lambda: replica.running.leases.understood)
