@@ -1,5 +1,7 @@
 """Clones on Kubernetes: a VolumeSnapshot of the very disk that was meant, the disk that is made from it, and its removal."""
 
+from typing import Any
+
 import pytest
 from sandbox_client import AsyncClient, errors
 from sandbox_server.domain.origins import Clone
@@ -10,7 +12,7 @@ from sandbox_server.engines.kubernetes import resources
 from tests.support import scripted_disks
 from tests.support.rig import A, Rig
 from tests.support.scripted import CLAIM, CLAIMS, until
-from tests.support.scripted_api import ScriptedApi
+from tests.support.scripted_api import ScriptedApi, forbidden
 
 B = "suite-b"
 SNAPSHOTS = "apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots"
@@ -134,7 +136,32 @@ async def test_a_snapshot_of_somebody_else_that_has_the_name_is_left_alone(
     api.put(SNAPSHOTS, {"metadata": {"name": name(made)}, "status": {"readyToUse": True}})
     await rig.restart()
     await rig.until(B, lambda one: one.status.reason is Reason.NAME_CONFLICT)
+    await rig.delete(B)
+    await rig.settled(B, Phase.TERMINATED)
     assert name(made) in api.objects[SNAPSHOTS]
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+async def test_a_clone_is_deleted_where_the_service_may_no_longer_use_snapshots(
+    rig: Rig, api: ScriptedApi, source: Sandbox, is_made: bool
+) -> None:
+    made = await clone(rig, source)
+    await asked(api, made)
+    await rig.suspend()
+
+    async def forbids(_: object) -> Any:
+        return forbidden("get", "volumesnapshots.snapshot.storage.k8s.io", "default")
+
+    if is_made:
+        api.take(SNAPSHOTS, name(made))
+        await rig.restart()
+        await rig.settled(B, Phase.RUNNING)
+        await rig.suspend()
+    api.lasting.append((lambda request: request.path.startswith(f"/{SNAPSHOTS}"), forbids))
+    await rig.restart()
+    await rig.delete(B)
+    await rig.settled(B, Phase.TERMINATED)
+    assert api.objects[CLAIMS].keys() == {CLAIM}
 
 
 async def test_a_clone_is_refused_where_the_cluster_has_no_snapshots(

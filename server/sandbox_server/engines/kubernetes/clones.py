@@ -5,6 +5,8 @@ the claim of the source and cannot name its uid. So the uid is compared before i
 comes a second time, so that it was the same claim all the while.
 """
 
+import structlog
+
 from sandbox_server import engines
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import DesiredState, Reason
@@ -16,6 +18,7 @@ from sandbox_server.engines.kubernetes import (
     manifests,
     provisioners,
     resources,
+    rights,
     snapshots,
     volume_snapshots,
     writer,
@@ -27,6 +30,8 @@ from sandbox_server.engines.kubernetes.volume_snapshots import Found
 from sandbox_server.engines.kubernetes.writer import Writer
 
 LABEL = f"{manifests.OURS}/clone"
+
+log = structlog.get_logger()
 
 
 async def taken(write: Writer, where: Reference) -> Found:
@@ -99,7 +104,22 @@ async def remove_used(api: client.Client, view: View, sandbox: Sandbox, fence: F
 
 
 async def remove(api: client.Client, sandbox: Sandbox, fence: Fence) -> None:
-    """Asks for the removal of the VolumeSnapshot of a sandbox, if it is a clone."""
+    """Asks for the removal of the VolumeSnapshot of a sandbox, if it is a clone.
+
+    One that the service may not look for or remove, or that belongs to somebody else, stays and keeps nothing up.
+    """
     where = resources.source(sandbox)
-    if where is not None and is_clone(sandbox):
+    if where is None or not is_clone(sandbox):
+        return
+    try:
         await volume_snapshots.remove(api, where, await volume_snapshots.find(api, where, sandbox.uid), fence)
+    except engines.Refused as refused:
+        if not rights.forbidden(refused) and refused.fault.reason is not Reason.NAME_CONFLICT:
+            raise
+        log.warning(
+            "clone_snapshot_left",
+            namespace=sandbox.namespace,
+            sandbox=sandbox.id,
+            object=str(where),
+            message=str(refused),
+        )
