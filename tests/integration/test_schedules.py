@@ -265,13 +265,27 @@ async def test_a_clock_that_goes_back_makes_no_slot_twice(world: World) -> None:
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a")
     await world.enrolled()
     slot = world.clock.slot()
-    for moment in (slot, slot + DAY, slot, slot - DAY, slot + DAY):
+    for moment in (slot, slot + DAY, slot, slot + DAY):
         world.clock.to(moment)
         await world.settled()
     await world.ready(named("a", slot), named("a", slot + DAY))
     world.clock.to(slot + 2 * DAY)
     await world.ready(*(named("a", slot + days * DAY) for days in range(3)))
     assert (await world.client.get_schedule("nightly")).missed == 0
+
+
+async def test_a_clock_that_was_ahead_once_stops_no_slots(world: World) -> None:
+    await world.sandbox()
+    await world.client.create_schedule("nightly", "daily 02:00", sandbox="a", keep=1)
+    await world.enrolled()
+    slot = world.clock.slot()
+    world.clock.to(slot + 500 * DAY)
+    await world.ready(named("a", slot + 500 * DAY))
+    for moment in (slot, slot + DAY):
+        world.clock.to(moment)
+        await world.ready(named("a", moment))
+        found = await world.client.get_schedule("nightly")
+        assert found.last_time.ToDatetime(UTC) == moment
 
 
 async def test_a_snapshot_that_a_caller_deletes_is_not_taken_again(world: World) -> None:

@@ -199,11 +199,19 @@ def test_schedules_that_have_missed_their_last_slot_are_warned_of() -> None:
     missed = Missed(samples.NOW, "demo-1", MissedReason.TOO_MANY_SNAPSHOTS, "delete some")
     over = samples.schedule("over", last_slot=samples.NOW + day, missed=1, last_missed=missed)
     fine = samples.schedule("fine", last_slot=samples.NOW)
-    (result,) = schedules.judge(check, [over, fine])
+    now = samples.NOW + 2 * day
+    (result,) = schedules.judge(check, [over, fine], now)
     assert (result.status, result.message) == (Status.OK, "none of 2 has missed its last slot")
     late = samples.schedule("late", last_slot=samples.NOW - day, missed=1, last_missed=missed)
-    (result,) = schedules.judge(check, [over, late, fine])
+    (result,) = schedules.judge(check, [over, late, fine], now)
     assert result.status is Status.WARNING
     assert "default/late has missed the slot 2026-01-02 03:04 UTC of demo-1: TOO_MANY_SNAPSHOTS" in result.message
     assert "snapshots-per-tenant" in result.remedy
     assert set(schedules._REMEDIES) < set(MissedReason)
+
+
+def test_schedules_whose_last_slot_is_yet_to_come_are_warned_of() -> None:
+    ahead = samples.schedule("ahead", last_slot=samples.NOW)
+    (result,) = schedules.judge(Check("schedules", ""), [ahead], samples.NOW - timedelta(hours=1))
+    assert result.status is Status.WARNING
+    assert "default/ahead has a snapshot of the slot 2026-01-02 03:04 UTC, which is yet to come" in result.message

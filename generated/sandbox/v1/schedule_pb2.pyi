@@ -11,7 +11,8 @@ errors. Beyond that:
               labels, but for those that are deleted.
   Slots       A moment at which a snapshot is due is a slot. `when` says which there are, in UTC: `daily 02:00`,
               `hourly :15`, `weekly sun 02:00`. Each slot counts once for each sandbox: it has a snapshot, or it is missed.
-              A sandbox has the slots that follow its creation, or the change from which on it is covered.
+              A sandbox has the slots that follow its creation, or the change from which on it is covered. Where the clock of
+              the service is set back by more than from one slot to the next, the slots begin again with the latest one.
   Snapshots   That of a slot has the id `<sandbox>-<slot>`, such as `demo-20261130t0200`, the id of the sandbox cut where it
               is too long for that; where another snapshot has that id, six more characters follow. It is a snapshot as any
               other, with the schedule_id. One that is deleted by a caller is not taken again.

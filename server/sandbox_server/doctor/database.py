@@ -1,6 +1,7 @@
 """Checks the database: that it answers, its schema, what its user may do, its keys, its schedules, its clock and its leases."""
 
 import functools
+from datetime import UTC, datetime
 
 from sandbox_server import app, store
 from sandbox_server.doctor import clock, files, leases, schedules
@@ -69,7 +70,7 @@ class _Database:
         return [check.ok("each stored environment has its key")]
 
     async def schedules(self, check: Check) -> list[Result]:
-        return schedules.judge(check, self._found.schedules)
+        return schedules.judge(check, self._found.schedules, datetime.now(UTC))
 
     async def clock(self, check: Check) -> list[Result]:
         return [clock.judge(check, self._found.ahead)]

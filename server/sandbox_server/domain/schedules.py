@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sandbox_server.domain import check, errors, snapshot_mutations
 from sandbox_server.domain.lifecycle import MESSAGE_MOST
@@ -21,15 +21,21 @@ _REFUSALS = {
     "SNAPSHOT_EXISTS": MissedReason.ID_TAKEN,
 }
 """Why a slot is missed of which no snapshot can be taken, by the reason of the error."""
+_SKEW = timedelta(minutes=5)
+"""By how much the clocks of machines that work may differ."""
 _AT = "%Y%m%dt%H%M"
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A slot that is to be worked now, and the number of slots before it that nobody has worked."""
+    """A slot that is to be worked now, and the number of slots before it that nobody has worked.
+
+    `ahead`: what was recorded before is from a clock that was ahead, and does not count.
+    """
 
     slot: datetime
     skipped: int
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,18 @@ def begin(schedule: Schedule, sandbox: Sandbox) -> Covered:
 
 
 def due(schedule: Schedule, covered: Covered, now: datetime) -> Due | None:
-    """Returns the latest slot of a sandbox that is not worked; None if there is none. A clock that was set back finds none."""
+    """Returns the latest slot of a sandbox that is not worked; None if there is none.
+
+    A clock that was set back finds none, unless it would for longer than from one slot to the next: then it finds the latest.
+    """
     if (slots := schedule.slots) is None:
         return None
-    after = max(schedule.since, covered.since, covered.slot or covered.since)
     latest = slots.latest(now)
+    after = covered.slot or max(schedule.since, covered.since)
+    if after > now + slots.every:
+        return Due(latest, 0, ahead=True)
+    # What counts only from a moment that is yet to come, although a slot was worked, is from a clock that was ahead too.
+    after = max((after, *(one for one in (schedule.since, covered.since) if one <= now)))
     return Due(latest, slots.between(after, latest)) if latest > after else None
 
 
@@ -105,7 +118,7 @@ def worked(schedule: Schedule, covered: Covered, due: Due, snapshot: Snapshot | 
         missed = ((Missed(due.slot - slots.every, covered.sandbox_id, MissedReason.NOT_RUN, message), due.skipped),)
     after = replace(covered, slot=due.slot)
     if snapshot is not None:
-        last = due.slot if schedule.last_slot is None else max(schedule.last_slot, due.slot)
+        last = due.slot if schedule.last_slot is None or due.ahead else max(schedule.last_slot, due.slot)
         schedule = replace(schedule, last_slot=last)
         after = replace(after, snapshot_id=snapshot.id, snapshot_uid=snapshot.uid, snapshot_slot=due.slot)
     return _missing(Worked(schedule, after, snapshot), missed)
@@ -151,17 +164,21 @@ def _missing(done: Worked, missed: tuple[tuple[Missed, int], ...]) -> Worked:
     return replace(done, schedule=schedule, missed=(*done.missed, *missed))
 
 
-def surplus(schedule: Schedule, sandbox_uid: str, snapshots: Iterable[Snapshot]) -> list[Snapshot]:
+def surplus(schedule: Schedule, sandbox_uid: str, snapshots: Iterable[Snapshot], now: datetime) -> list[Snapshot]:
     """Returns those of the snapshots of a sandbox that a schedule does not keep any more, the oldest first.
 
-    One that is LOST stays: it may only be out of sight.
+    One that is LOST stays: it may only be out of sight. One from a clock that was ahead counts as older than all others.
     """
     mine = [one for one in snapshots if (one.schedule_uid, one.sandbox_uid) == (schedule.uid, sandbox_uid)]
-    mine = sorted((one for one in mine if not one.before_delete), key=lambda one: (one.create_time, one.id))
+    until = now + _SKEW
+    mine = sorted(
+        (one for one in mine if not one.before_delete),
+        key=lambda one: (one.create_time <= until, one.create_time, one.id),
+    )
     ready = [one for one in mine if one.state is State.READY]
     if not ready:
         return []
-    newest = ready[-1].create_time
-    failed = [one for one in mine if one.state is State.FAILED and one.reason is not SnapshotReason.LOST]
-    gone = {one.uid for one in ready[: -schedule.keep]}
-    return [one for one in mine if one.uid in gone or (one in failed and one.create_time < newest)]
+    before = mine[: mine.index(ready[-1])]
+    failed = [one for one in before if one.state is State.FAILED and one.reason is not SnapshotReason.LOST]
+    gone = {one.uid for one in (*ready[: -schedule.keep], *failed)}
+    return [one for one in mine if one.uid in gone]

@@ -183,7 +183,9 @@ class Runner:
         taking = any(one.uid == covered.snapshot_uid and one.state is State.CREATING for one in snapshots)
         if covered.snapshot_uid and not taking:
             await self.steps.settle(schedule.key, sandbox.key, epoch)
-        if due(schedule, covered, self._now()) is not None:
+        if (found := due(schedule, covered, self._now())) is not None:
+            if found.ahead:
+                log.warning("schedule_clock_was_ahead", schedule=schedule.id, **sandbox.key._asdict())
             await self.steps.take(schedule.key, sandbox.key, epoch)
-        for one in surplus(schedule, sandbox.uid, snapshots):
+        for one in surplus(schedule, sandbox.uid, snapshots, self._now()):
             await self.steps.remove(schedule.key, one, epoch)

@@ -93,7 +93,7 @@ class Steps:
             of_sandbox = reader.snapshots.of_sandbox(Key(key.namespace, snapshot.sandbox_id))
             if schedule is None or last is None or last.snapshot.uid != snapshot.uid:
                 raise store.Stale
-            left = schedules.surplus(schedule, snapshot.sandbox_uid, [one.snapshot for one in of_sandbox])
+            left = schedules.surplus(schedule, snapshot.sandbox_uid, [one.snapshot for one in of_sandbox], self._now())
             if last.snapshot not in left:
                 raise store.Stale
             return store.SnapshotWrite(snapshot_mutations.delete(last.snapshot, self._now()), last.sequence, epoch)

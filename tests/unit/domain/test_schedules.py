@@ -1,7 +1,7 @@
 """What is due of a schedule, however the clock goes."""
 
 import dataclasses
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +26,8 @@ def test_each_slot_is_taken_or_missed_once_however_the_clock_jumps(when: str, ju
     now = latest = begin = covered.since
     taken = []
     for jump in jumps:
-        now += jump
+        # Set back by an interval at most.
+        now = max(now + jump, latest - slots.every)
         if (due := schedules.due(schedule, covered, now)) is None:
             continue
         assert begin < due.slot <= now
@@ -39,6 +40,28 @@ def test_each_slot_is_taken_or_missed_once_however_the_clock_jumps(when: str, ju
     assert schedule.last_slot == (taken[-1] if taken else None)
     # Those from the beginning to the latest moment that the clock showed, and no others.
     assert len(taken) + schedule.missed == slots.between(begin, slots.following(latest))
+
+
+@given(WHENS, JUMPS, JUMPS)
+def test_no_clock_stops_the_slots(when: str, before: list[timedelta], jumps: list[timedelta]) -> None:
+    at = samples.NOW + sum(before, timedelta())
+    schedule = samples.schedule(when=when, target=Target(SANDBOX.id), since=at)
+    covered = schedules.begin(schedule, SANDBOX)
+    slots = schedule.slots
+    assert slots is not None
+    now = samples.NOW
+    for jump in jumps:
+        now += jump
+        if (due := schedules.due(schedule, covered, now)) is not None:
+            covered = schedules.worked(schedule, covered, due, None).covered
+            assert covered.slot == slots.latest(now)
+            assert schedules.due(schedule, covered, now) is None
+    for number in range(9):
+        now = slots.following(now)
+        due = schedules.due(schedule, covered, now)
+        assert due is not None or number < 2
+        if due is not None:
+            covered = schedules.worked(schedule, covered, due, None).covered
 
 
 @given(st.text("ab-", min_size=0, max_size=51), st.sampled_from(["", "deleted-"]))
@@ -69,9 +92,9 @@ def snapshots(*states: State, schedule_uid: str = "", before_delete: bool = Fals
 def test_the_oldest_ready_ones_go_and_failed_ones_once_a_newer_is_ready() -> None:
     ready, failed, creating = State.READY, State.FAILED, State.CREATING
 
-    def gone(keep: int, found: list[Snapshot]) -> list[str]:
+    def gone(keep: int, found: list[Snapshot], now: datetime = samples.NOW + timedelta(days=9)) -> list[str]:
         uid = found[0].sandbox_uid
-        return [one.id for one in schedules.surplus(samples.schedule(keep=keep), uid, found)]
+        return [one.id for one in schedules.surplus(samples.schedule(keep=keep), uid, found, now)]
 
     assert gone(2, snapshots(ready, ready, creating)) == []
     assert gone(2, snapshots(ready, ready, ready)) == ["s-0"]
@@ -80,6 +103,11 @@ def test_the_oldest_ready_ones_go_and_failed_ones_once_a_newer_is_ready() -> Non
     assert gone(1, snapshots(failed, failed)) == []
     assert gone(1, snapshots(ready, ready, schedule_uid="another")) == []
     assert gone(1, snapshots(ready, ready, before_delete=True)) == []
+    # The third is from a clock that was ahead: it is not the newest, and the other two stay. Clocks may differ a little.
+    back = samples.NOW + timedelta(days=1, hours=1)
+    assert gone(2, snapshots(ready, ready, ready), back) == ["s-2"]
+    assert gone(1, snapshots(ready, failed, failed), back) == ["s-2"]
+    assert gone(1, snapshots(ready, ready), samples.NOW + timedelta(hours=23, minutes=59)) == ["s-0"]
     lost, *others = snapshots(failed, ready)
     assert gone(1, [dataclasses.replace(lost, reason=SnapshotReason.LOST), *others]) == []
 
