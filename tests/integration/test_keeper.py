@@ -1,6 +1,7 @@
 """The keeper over an engine that does what a test tells it: what it says of failures, and when it asks again."""
 
 import asyncio
+import collections
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -43,6 +44,7 @@ class Engine(BlindEngine):
         self.discards: Taken | Exception = NOTHING
         self.scratches: Scratch | Exception = Scratch(is_there=False)
         self.asked: list[str] = []
+        self.looked_at: collections.Counter[str] = collections.Counter()
 
     def _become(self, act: str, what: Taken | Exception) -> None:
         self.asked.append(act)
@@ -62,6 +64,7 @@ class Engine(BlindEngine):
         self._become("discard", self.discards)
 
     async def scratch(self, snapshot: Snapshot) -> Scratch:
+        self.looked_at[snapshot.id] += 1
         if isinstance(self.scratches, Exception):
             raise self.scratches
         return self.scratches
@@ -318,3 +321,30 @@ async def test_a_verification_that_cannot_be_gone_on_with_is_said_once_that_last
     world.engine.scratches = Scratch(is_there=False)
     await world.verifies(made, "VERIFIED")
     assert world.running.keeper.verifying == 0
+
+
+async def test_a_verification_that_waits_for_its_turn_is_not_looked_at_until_that_comes(world: World) -> None:
+    world.engine.takes = READY
+    sandbox = await world.sandbox()
+    first, second = [await world.client.create_snapshot(sandbox, outlives_sandbox=True) for _ in range(2)]
+    for made in (first, second):
+        await world.shows(made, "READY", "READY")
+    world.engine.scratches = Scratch(
+        is_there=True, state=VerificationState.RUNNING, reason=SnapshotReason.COUNTING, message="counts"
+    )
+    await world.client.verify_snapshot(first)
+    await world.verifies(first, "COUNTING")
+    await world.client.verify_snapshot(second)
+    async with asyncio.timeout(WITHIN):
+        while "its turn" not in (await world.client.get_snapshot(second)).verification.message:
+            await asyncio.sleep(0.01)
+    worked, looked = world.running.keeper.outcomes["done", ""], world.engine.looked_at[first.snapshot_id]
+    async with asyncio.timeout(WITHIN):
+        while world.engine.looked_at[first.snapshot_id] < looked + 10:
+            await asyncio.sleep(0.01)
+    # One look at each asks the engine once; what waits is only worked when all are.
+    assert world.running.keeper.outcomes["done", ""] - worked < 15
+    assert world.engine.looked_at[second.snapshot_id] == 0
+    world.engine.scratches = Scratch(is_there=False, state=VerificationState.FAILED, reason=SnapshotReason.LOST)
+    for made in (first, second):
+        await world.verifies(made, "LOST")

@@ -16,12 +16,13 @@ from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Key, Sandbox
-from sandbox_server.domain.snapshot import Snapshot, SnapshotEvent, SnapshotReason, State, Taken
+from sandbox_server.domain.snapshot import Scratch, Snapshot, SnapshotEvent, SnapshotReason, State, Taken
 from sandbox_server.domain.snapshots import Act, Facts, decide, moved, needs
 from sandbox_server.leases import Leases
 from sandbox_server.reconciler.queue import Queue
 from sandbox_server.reconciler.workers import Workers
 from sandbox_server.snapshots.known import Known
+from sandbox_server.snapshots.turns import Turns
 
 WORKERS = 4
 """Snapshots that are worked at once: an engine returns once the storage is asked, but for removals of this machine."""
@@ -62,10 +63,8 @@ class Keeper:
         self._engine = engine
         self._leases = leases
         self._pace = pace
-        self._verified_at_once = verified_at_once
         self._now = now
-        self._verifying: set[Key] = set()
-        """Those of which a scratch is there, or was begun."""
+        self._turns = Turns(verified_at_once)
         self._memories: dict[Key, _Memory] = {}
         self._known = Known()
         self._queue = Queue(pace)
@@ -81,8 +80,8 @@ class Keeper:
 
     @property
     def verifying(self) -> int:
-        """The number of snapshots of which this replica has begun a scratch, or found one."""
-        return len(self._verifying)
+        """The number of snapshots that this replica verifies, but for those that wait for their turn."""
+        return len(self._turns)
 
     def wake(self, key: Key) -> None:
         """Queues a snapshot that may have changed."""
@@ -131,7 +130,7 @@ class Keeper:
 
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)
-        self._verifying.discard(key)
+        self._end_turn(key)
         self._memories.pop(key, None)
 
     async def _work(self, key: Key) -> None:
@@ -154,7 +153,7 @@ class Keeper:
             await self._say_busy(event, memory, str(failure))
             raise
         memory.busy_since = None
-        if _is_under_way(event.snapshot):
+        if self._is_under_way(event.snapshot):
             self._queue.add_after(key, self._pace.snapshot_look_every)
 
     async def _verify(self, event: SnapshotEvent, memory: _Memory) -> SnapshotEvent:
@@ -168,25 +167,44 @@ class Keeper:
                 failpoints.hit("verification_after_act")
                 event, _ = await self._decide_verification(event, memory)
         if not event.snapshot.verifies:
-            self._verifying.discard(event.snapshot.key)
+            self._end_turn(event.snapshot.key)
         return event
+
+    def _end_turn(self, key: Key) -> None:
+        """Has the next verification begin in place of this one."""
+        if (following := self._turns.end(key)) is not None:
+            self._queue.add(following)
+
+    async def _scratch(self, snapshot: Snapshot) -> Scratch:
+        """Returns what the engine shows of the scratch. Of one that was never begun nothing is there before its turn.
+
+        Raises as the engine does.
+        """
+        running = snapshot.verification
+        begun = running is not None and (running.start_time is not None or running.result is not None)
+        if not begun and not self._turns.take(snapshot.key):
+            return Scratch(is_there=False)
+        try:
+            scratch = await self._engine.scratch(snapshot)
+        except (engines.Refused, engines.Unreachable):
+            if not begun:
+                # Others may be begun meanwhile.
+                self._end_turn(snapshot.key)
+            raise
+        if scratch.is_there:
+            self._turns.keep(snapshot.key)
+        return scratch
 
     async def _decide_verification(
         self, event: SnapshotEvent, memory: _Memory
     ) -> tuple[SnapshotEvent, verifications.Step | None]:
         """Decides and records. Returns the last event, and what to do. Raises as `_save` and the engine do."""
-        key = event.snapshot.key
-        scratch = await self._engine.scratch(event.snapshot)
-        if scratch.is_there:
-            self._verifying.add(key)
-        has_turn = key in self._verifying or len(self._verifying) < self._verified_at_once
+        scratch = await self._scratch(event.snapshot)
+        has_turn = self._turns.take(event.snapshot.key)
         facts = verifications.Facts(
             scratch=scratch, has_turn=has_turn, deadline=self._pace.verify_most, now=self._now()
         )
         decision = verifications.decide(event.snapshot, facts)
-        if decision.step is verifications.Step.BEGIN:
-            # Without waiting since the room was found.
-            self._verifying.add(key)
         return await self._save(event, decision.snapshot, memory), decision.step
 
     async def _decide(self, event: SnapshotEvent, memory: _Memory, taken: Taken) -> tuple[SnapshotEvent, Act | None]:
@@ -285,7 +303,7 @@ class Keeper:
             return None
         return known.event.sandbox
 
-
-def _is_under_way(snapshot: Snapshot) -> bool:
-    """Whether the storage is at work on a snapshot, which nothing announces."""
-    return snapshot.verifies or snapshot.state in (State.CREATING, State.DELETING)
+    def _is_under_way(self, snapshot: Snapshot) -> bool:
+        """Whether the storage is at work on a snapshot, which nothing announces."""
+        verifies = snapshot.verifies and snapshot.key in self._turns
+        return verifies or snapshot.state in (State.CREATING, State.DELETING)
