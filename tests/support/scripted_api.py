@@ -591,7 +591,10 @@ class ScriptedApi:
             return
         self.put(claims, self.disks.bound(claim))
         missing = self._missing(namespace, template["spec"]["containers"][0])
-        container: dict[str, Any] = {"ready": not crashing, "restartCount": 0, "state": {"running": {"startedAt": "x"}}}
+        # One that has crashed starts again in the same pod.
+        restarts = 4 if pod is not None and self._reported.get(pod["metadata"]["uid"]) else 0
+        container: dict[str, Any] = {"ready": not crashing, "restartCount": restarts}
+        container["state"] = {"running": {"startedAt": "x"}}
         if missing:
             waits = {"reason": "CreateContainerConfigError", "message": f'secret "{missing}" not found'}
             container |= {"ready": False, "state": {"waiting": waits}}

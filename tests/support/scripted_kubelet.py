@@ -65,7 +65,7 @@ class Kubelet:
         elif not self.shell:
             await self._status(socket, failed(NO_SHELL))
         else:
-            home = self.disk(disk) if disk else folder / "home"
+            home = self.disk(disk) if disk else self.home(pod)
             home.mkdir(parents=True, exist_ok=True)
             await self._run(socket, words, folder, env | {"HOME": str(home)})
         return socket
@@ -83,8 +83,10 @@ class Kubelet:
         """The home of a pod that runs and mounts no claim."""
         container = self.container(pod)
         assert container is not None
-        made = container / "home"
-        made.mkdir(exist_ok=True)
+        mounts = [one["mountPath"] for one in pod["spec"]["containers"][0].get("volumeMounts", ())]
+        # An emptyDir is there for each container that the pod starts.
+        made = self.folder / "volumes" / pod["metadata"]["uid"] if pods.HOME in mounts else container / "home"
+        made.mkdir(parents=True, exist_ok=True)
         return made
 
     def disk(self, claim: str) -> Path:

@@ -157,6 +157,11 @@ def home_not_moved(at: Situation) -> Finding | None:
     return _if(failure != "", Reason.HOME_NOT_MOVED, failure)
 
 
+def home_not_released(at: Situation) -> Finding | None:
+    """The pod that has the files of a former pod is ready, and it cannot be found out what that pod has written since."""
+    return home_not_moved(at) if at.pod_ready() else None
+
+
 def home_moving(at: Situation) -> Finding | None:
     """The files of a former pod are being copied, or that pod has not been let go yet although nothing else is waited for."""
     move, stops = at.move, at.sandbox.desired is DesiredState.STOPPED

@@ -41,6 +41,9 @@ class Pace:
     of the kubelet's first three delays between restarts, 10, 20 and 40 s."""
     home_look_every: float = 0.5
     """Between two looks at whether the pod that receives the files of a former pod runs, or is gone."""
+    home_released: float = 30
+    """After a look at a former pod that has changed nothing, until that has to be looked at again unless it was recorded that the
+    sandbox has settled. That takes milliseconds, and longer while the database is away."""
     home_again: float = 30
     """Until files that could not be copied from a former pod are copied again. A copy reads all of them, in a pod that works."""
     snapshot_look_every: float = 1

@@ -79,6 +79,9 @@ RULES: dict[DesiredState, tuple[Rule, ...]] = {
         CONFLICT,
         LOST,
         Rule("volume not made from its origin", findings.volume_misled, Phase.ERROR, Reason.RESTORE_FAILED),
+        Rule(
+            "pod ready, the former pod cannot be let go", findings.home_not_released, Phase.ERROR, Reason.HOME_NOT_MOVED
+        ),
         Rule("pod ready, the former pod not let go", findings.home_released, TOWARDS_RUNNING, Reason.HOME_MOVING),
         Rule(
             "pod ready, volume being removed", findings.ready_on_doomed_volume, Phase.RUNNING, Reason.VOLUME_TERMINATING

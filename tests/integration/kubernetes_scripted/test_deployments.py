@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from sandbox_server.adoption import Adoption, Wanted
 from sandbox_server.domain.adoption import Entry, Outcome
 from sandbox_server.domain.event import Cause, Kind
@@ -20,7 +21,7 @@ from tests.support import homes
 from tests.support.former_objects import DEPLOYMENTS, OLDER, REPLICA_SETS
 from tests.support.rig import Rig
 from tests.support.scripted import CLAIMS, INGRESSES, PODS, SERVICES, until
-from tests.support.scripted_api import ScriptedApi
+from tests.support.scripted_api import ScriptedApi, status
 
 CLAIM = f"vn-homevn-agent-{OLDER}-0"
 
@@ -34,10 +35,14 @@ async def adopt(rig: Rig, *, keeps_pods: bool = False, dry: bool = False, undo: 
     return entry
 
 
-def made(api: ScriptedApi, **spec: Any) -> Path:
-    """A Deployment that runs; the home of its pod, which has files."""
+def made(api: ScriptedApi, *, volume: bool = False, **spec: Any) -> Path:
+    """A Deployment that runs; the home of its pod, which has files. `volume`: it is an emptyDir."""
     objects = former.objects("deployment.yaml")
     former.of_kind(objects, "Deployment")["spec"] |= spec
+    if volume:
+        pod = former.of_kind(objects, "Deployment")["spec"]["template"]["spec"]
+        pod["volumes"] = [{"name": "home", "emptyDir": {}}]
+        pod["containers"][0]["volumeMounts"] = [{"name": "home", "mountPath": "/home/agent"}]
     former.put(api, objects)
     if spec.get("replicas") == 0:
         return Path()
@@ -155,6 +160,112 @@ async def test_what_is_written_after_the_copy_stops_the_sandbox_until_it_has_tha
     assert (disk(api) / "late").read_text() == "late"
     assert homes.snapshot(disk(api)) == homes.snapshot(home)
     assert len(api.starts) == 2
+
+
+LISTS = "find . -xdev ! -type s"
+
+
+def crash(api: ScriptedApi, *, crashes: bool) -> None:
+    """Has the process of the sandbox crash from now on, or run."""
+    (api.crashing.add if crashes else api.crashing.discard)(OLDER)
+    api.control("default", OLDER)
+
+
+@pytest.mark.slow
+async def test_what_is_written_after_the_look_at_the_former_pod_counts_until_the_sandbox_has_settled(
+    api: ScriptedApi, rig: Rig
+) -> None:
+    home = made(api)
+
+    def watch() -> None:
+        if f"{OLDER}-0" in api.objects[PODS] and LISTS in str(api.kubelet.commands[-1]):
+            api.kubelet.before_start = lambda: None
+            crash(api, crashes=True)
+
+    api.kubelet.before_start = watch
+    await adopt(rig)
+    assert (await settled(rig, Phase.ERROR)).status.reason is Reason.CRASH_LOOP
+    (home / "late").write_text("late")
+    crash(api, crashes=False)
+    await settled(rig, Phase.RUNNING)
+    assert homes.snapshot(disk(api)) == homes.snapshot(home)
+    await until(lambda: not api.objects[DEPLOYMENTS])
+
+
+@pytest.mark.slow
+async def test_files_of_a_volume_are_there_when_their_container_starts_anew(api: ScriptedApi, rig: Rig) -> None:
+    home = made(api, volume=True)
+    pod = former.pod_of(api, OLDER)["metadata"]["name"]
+
+    def restart() -> None:
+        (home / "late").write_text("late")
+        api.restart_container("default", pod)
+
+    hook = Hook(api, RECEIVES, restart)
+    await adopt(rig)
+    await settled(rig, Phase.RUNNING)
+    assert hook.done
+    assert homes.snapshot(disk(api)) == homes.snapshot(home)
+
+
+@pytest.mark.slow
+async def test_a_former_pod_that_is_gone_after_the_copy_is_given_up_by_who_stops_the_sandbox(
+    api: ScriptedApi, rig: Rig
+) -> None:
+    files = homes.snapshot(made(api))
+    api.crashing.add(OLDER)
+    await adopt(rig)
+    assert (await settled(rig, Phase.ERROR)).status.reason is Reason.CRASH_LOOP
+    api.delete(PODS, former.pod_of(api, OLDER)["metadata"]["name"])
+    crash(api, crashes=False)
+    lost = await rig.until(OLDER, lambda one: one.status.reason is Reason.HOME_NOT_MOVED)
+    assert (lost.status.phase, "stop the sandbox" in lost.status.message) == (Phase.ERROR, True)
+    assert api.objects[DEPLOYMENTS]
+    await rig.begin(OLDER, Phase.STOPPED)
+    await settled(rig, Phase.STOPPED, 2)
+    await until(lambda: not api.objects[DEPLOYMENTS])
+    assert homes.snapshot(disk(api)) == files
+
+
+@pytest.mark.slow
+async def test_a_former_pod_whose_node_does_not_answer_is_waited_for(api: ScriptedApi, rig: Rig) -> None:
+    home = made(api)
+    api.crashing.add(OLDER)
+    await adopt(rig)
+    await settled(rig, Phase.ERROR)
+    pod = former.pod_of(api, OLDER)
+    silent = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "Unknown"}]
+    api.put(PODS, pod | {"status": pod["status"] | {"conditions": silent}})
+    (home / "late").write_text("late")
+    crash(api, crashes=False)
+    await rig.until(OLDER, lambda one: one.status.reason is Reason.HOME_MOVING)
+    assert api.objects[DEPLOYMENTS]
+    api.put(PODS, former.pod_of(api, OLDER) | {"status": pod["status"]})
+    await settled(rig, Phase.RUNNING)
+    assert (disk(api) / "late").read_text() == "late"
+
+
+@pytest.mark.slow
+async def test_a_deployment_that_may_not_be_looked_at_is_removed_once_it_may(api: ScriptedApi, rig: Rig) -> None:
+    made(api)
+
+    def looks(request: web.Request) -> bool:
+        return request.method == "GET" and request.path.endswith(f"/{DEPLOYMENTS}/{OLDER}")
+
+    async def refuse(_: web.Request) -> web.Response:
+        return status(403, f'deployments.apps "{OLDER}" is forbidden: User "s" cannot get resource "deployments"')
+
+    misdeed = (looks, refuse)
+    api.lasting.append(misdeed)
+    await adopt(rig)
+    await settled(rig, Phase.RUNNING)
+    assert api.objects[DEPLOYMENTS]
+    api.lasting.remove(misdeed)
+    await until(lambda: not api.objects[DEPLOYMENTS])
+    await until(lambda: "over" in str(api.objects[CLAIMS][CLAIM]["metadata"]["annotations"]))
+    api.lasting.append(misdeed)
+    await rig.env(OLDER, MORE="1")
+    await rig.until(OLDER, lambda one: one.status.observed_generation == 2)
 
 
 @pytest.mark.slow

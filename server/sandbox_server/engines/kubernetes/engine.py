@@ -28,11 +28,11 @@ from sandbox_server.engines.kubernetes import (
     leftovers,
     logs,
     manifests,
-    move_steps,
     observe,
     patch,
     preflight,
     removal,
+    replacement,
     resize,
     resources,
     takeover,
@@ -177,7 +177,7 @@ class KubernetesEngine:
         if sandbox.awaits_takeover:
             await takeover.mark_pod(self._api, sandbox, write.fence)
         else:
-            await move_steps.replace_former(write, self._pace)
+            await replacement.replace_former(write, self._pace)
         self._moves.go_on(
             sandbox, view, write.fence, self._moves.shown(sandbox, view.observe(sandbox, None)), self._changed
         )

@@ -70,8 +70,10 @@ class Side:
         return listing
 
     async def digest(self) -> str:
-        """Returns the digest of what is in the home now. Raises as `list`."""
-        return await asyncio.to_thread(home_listing.digest, await self.list())
+        """Returns the digest of what is in the home now; empty if files go while they are listed. Raises as `list`."""
+        with contextlib.suppress(_Unsteady):
+            return await asyncio.to_thread(home_listing.digest, await self.list())
+        return ""
 
     async def hash(self) -> dict[bytes, bytes]:
         """Returns the hash of each file, by name."""

@@ -10,18 +10,19 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
 from sandbox_server import engines
-from sandbox_server.domain.observed import Move, Observed
+from sandbox_server.domain.observed import Move, Observed, Pod
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.engines.fence import Fence
 from sandbox_server.engines.kubernetes import client, patch
 from sandbox_server.engines.kubernetes.home_copy import NotMoved
-from sandbox_server.engines.kubernetes.move_steps import Steps, is_whole
+from sandbox_server.engines.kubernetes.move_steps import Steps
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.settings import Kubernetes
 
@@ -29,6 +30,26 @@ log = structlog.get_logger()
 
 _COPIES = "the files of the former pod are being copied"
 _STARTS = "the sandbox starts with the copy of its files; the former pod goes when that is ready"
+
+
+@dataclass(frozen=True, slots=True)
+class _Released:
+    """That the former pod may go, as its home was found at `at`, when the process `incarnation` of the sandbox ran.
+
+    It is recorded nowhere but in what follows: that the sandbox has settled. Until then its process may end, and its user go
+    on in the former pod, which has to be looked at again.
+    """
+
+    at: float
+    incarnation: str
+
+    def holds(self, pod: Pod | None, within: float) -> bool:
+        """Whether that still is so."""
+        return time.monotonic() < self.at + within and self.incarnation == _incarnation(pod)
+
+
+def _incarnation(pod: Pod | None) -> str:
+    return "" if pod is None else pod.incarnation
 
 
 @dataclass(eq=False)
@@ -40,6 +61,7 @@ class _Job:
     failure: str = ""
     task: asyncio.Task[None] | None = None
     again_at: float = 0.0
+    released: "_Released | None" = None
 
     @property
     def idle(self) -> bool:
@@ -63,13 +85,17 @@ class Moves:
     def shown(self, sandbox: Sandbox, observed: Observed) -> Move | None:
         """Returns where the move of a sandbox stands; None if there is none, or it is done."""
         volume, pod = observed.volume, observed.pod
-        if not sandbox.moves or (volume is not None and is_whole(volume)):
+        if not sandbox.moves:
             return None
         job = self._job(sandbox)
         if volume is None or not volume.home:
             return Move(False, job.idle and volume is not None and pod is None, job.message, job.failure)
-        ready = pod is not None and pod.ready and not pod.terminating
+        ready = pod is not None and pod.counts(datetime.now(UTC)) and not pod.terminating
         stopped = sandbox.desired is DesiredState.STOPPED and pod is None
+        if not (ready or stopped):
+            job.released = None
+        if job.released is not None and job.released.holds(pod, self._pace.home_released):
+            return None
         return Move(True, job.idle and (ready or stopped), _STARTS, job.failure)
 
     def go_on(
@@ -79,9 +105,14 @@ class Moves:
         if sandbox.adopted is None or move is None or not move.due:
             return
         job = self._job(sandbox)
+        pod = view.observe(sandbox, None).pod
         steps = Steps(self._api, self._settings, self._pace, sandbox, sandbox.adopted, view, fence, job.say)
-        step = steps.let_go() if move.copied else steps.copy()
+        step = self._let_go(job, steps, _incarnation(pod)) if move.copied else steps.copy()
         job.task = asyncio.create_task(self._do(job, sandbox.key, step, changed))
+
+    async def _let_go(self, job: _Job, steps: Steps, incarnation: str) -> None:
+        may_go = await steps.let_go()
+        job.released = _Released(time.monotonic(), incarnation) if may_go else None
 
     async def end(self, key: Key) -> None:
         """Ends what is being done for a sandbox, and forgets it."""

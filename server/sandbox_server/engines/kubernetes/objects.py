@@ -106,12 +106,19 @@ class Source(msgspec.Struct, frozen=True):
     secretRef: Named = Named()
 
 
+class Mounted(msgspec.Struct, frozen=True):
+    """Where a container has a volume."""
+
+    mountPath: str = ""
+
+
 class Made(msgspec.Struct, frozen=True):
     """A container as a pod is made with it."""
 
     name: str = ""
     envFrom: list[Source] = []
     resources: Amounts = Amounts()
+    volumeMounts: list[Mounted] = []
 
 
 class PodSpec(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from sandbox_server.engines.kubernetes import (
     manifests,
     move_steps,
     observe,
+    replacement,
     resources,
     writer,
 )
@@ -34,14 +35,15 @@ async def remove(write: Writer) -> None:
     """Asks for the removal of what can go now."""
     names = resources.names(write.sandbox)
     at_rest = await write.scale_down()
+    adopted = write.sandbox.adopted
+    if adopted is not None and adopted.pod:
+        await move_steps.remove_receiver(write.api, write.sandbox, write.fence)
+        # The claim, which says whether that is done, goes later.
+        await replacement.remove_former(write)
     placeholders = at_rest and await _remove_placeholders(write)
     if at_rest:
         await _remove_claim(write, names.claim)
     secrets = environments.listed(write.view, write.sandbox)
-    adopted = write.sandbox.adopted
-    if adopted is not None and adopted.pod:
-        await move_steps.remove_receiver(write.api, write.sandbox, write.fence)
-        await move_steps.remove_former(write)
     further = adopted.ingresses if adopted is not None else ()
     others = [Reference(Kind.INGRESS, write.sandbox.namespace, one) for one in further]
     for reference in (*secrets, *others, names.service, names.app_ingress, names.ttyd_ingress):
