@@ -350,6 +350,27 @@ async def test_a_slot_that_comes_while_the_snapshot_of_the_last_is_taken_is_miss
     assert (await world.client.get_schedule("nightly")).missed == 2
 
 
+async def test_a_schedule_that_fails_keeps_no_other_from_its_slots(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.sandbox()
+    for name in ("broken", "nightly"):
+        await world.client.create_schedule(name, "daily 02:00", sandbox="a")
+    await world.enrolled(2)
+    steps = world.running.runner.steps
+    take = steps.take
+
+    async def fails(key: Key, *rest: Any) -> None:
+        if key.id == "broken":
+            raise RuntimeError("broken")
+        await take(key, *rest)
+
+    monkeypatch.setattr(steps, "take", fails)
+    slot = world.clock.to(world.clock.slot())
+    (made,) = await world.ready(named("a", slot))
+    assert made.schedule_id == "nightly"
+
+
 async def test_failed_snapshots_go_when_a_newer_one_is_ready_and_the_oldest_only_then(world: World) -> None:
     await world.sandbox()
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a", keep=1)

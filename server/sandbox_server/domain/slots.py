@@ -1,5 +1,6 @@
 """The moments at which the snapshots of a schedule are due. All are in UTC, which has no summer time: each kind is evenly spaced."""
 
+import functools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,7 @@ def written(text: str) -> str:
     return " ".join(text.lower().split())
 
 
+@functools.lru_cache(1024)
 def parsed(text: str, field: str = "when") -> Slots:
     """Returns the slots that a stored text describes. Raises `errors.Invalid` with `field` as the bad field."""
     match = _SYNTAX.fullmatch(text)

@@ -4,9 +4,10 @@ snapshot of a slot, and that the slot is worked, are recorded together under the
 import asyncio
 import collections
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -24,8 +25,19 @@ from sandbox_server.schedules.steps import Steps
 
 _COUNTS = frozenset({"labels", "desired_state", "reason"})
 """The fields of a status with which the schedules of a sandbox can change, or what is due of them."""
+_AT_ONCE = 250
+"""Sandboxes that are looked at before others have their turn on the event loop: that takes about a millisecond."""
 
 log = structlog.get_logger()
+
+
+class Pair(NamedTuple):
+    """A schedule, a sandbox that it covers, how far that sandbox's slots were worked, and the snapshots of it by the schedule."""
+
+    schedule: Schedule
+    sandbox: Sandbox
+    covered: Covered
+    snapshots: Sequence[Snapshot]
 
 
 @dataclass(slots=True)
@@ -149,6 +161,8 @@ class Runner:
 
     async def _round(self, namespace: str, epoch: int) -> datetime | None:
         """Does what is due in a namespace, and returns when the next slot comes. Raises `store.Stale`, `errors.Unavailable`."""
+        # A slot that arrives meanwhile is the next one.
+        now = self._now()
         schedules, covered, snapshots = await self._store.read(
             lambda reader: (
                 reader.schedules.of([namespace]),
@@ -158,34 +172,72 @@ class Runner:
             store.Lane.RECONCILER,
         )
         sandboxes = [one for one in self._sandboxes.catalogue.sandboxes() if one.namespace == namespace]
-        by_sandbox = collections.defaultdict[str, list[Snapshot]](list)
+        of_schedule = collections.defaultdict[str, dict[str, Covered]](dict)
+        for known in covered:
+            of_schedule[known.schedule_uid][known.sandbox_uid] = known
+        taken = collections.defaultdict[str, dict[str, list[Snapshot]]](dict)
         for one in snapshots:
-            by_sandbox[one.sandbox_uid].append(one)
+            taken[one.schedule_uid].setdefault(one.sandbox_uid, []).append(one)
+        dues: list[Pair] = []
         for schedule in schedules:
-            mine = {one.sandbox_uid: one for one in covered if one.schedule_uid == schedule.uid}
-            found = {one.uid: one for one in sandboxes if covers(schedule, one)}
-            joining = [one.key for uid, one in found.items() if uid not in mine]
-            await self.steps.enrol(schedule.key, joining, [one for uid, one in mine.items() if uid not in found], epoch)
-            if joining:
-                # Slots of theirs may be due already.
-                self._changed(namespace)
-            for uid, sandbox in found.items():
-                if uid in mine:
-                    await self._slots(schedule, mine[uid], sandbox, by_sandbox[uid], epoch)
-        now = self._now()
+            pairs = self._pairs(schedule, sandboxes, of_schedule[schedule.uid], taken[schedule.uid], epoch)
+            await self._apart(schedule, self._settle(pairs, dues, now, epoch))
+        missing = await self.steps.missing(namespace) if dues else ""
+        for pair in dues:
+            await self._apart(pair.schedule, self.steps.take(pair.schedule.key, pair.sandbox.key, missing, epoch))
         slots = [one.slots for one in schedules]
         return min((one.following(now) for one in slots if one is not None), default=None)
 
-    async def _slots(
-        self, schedule: Schedule, covered: Covered, sandbox: Sandbox, snapshots: Sequence[Snapshot], epoch: int
-    ) -> None:
-        """Does what is due of a sandbox that a schedule covers. Raises as `_round`."""
-        taking = any(one.uid == covered.snapshot_uid and one.state is State.CREATING for one in snapshots)
-        if covered.snapshot_uid and not taking:
-            await self.steps.settle(schedule.key, sandbox.key, epoch)
-        if (found := due(schedule, covered, self._now())) is not None:
-            if found.ahead:
-                log.warning("schedule_clock_was_ahead", schedule=schedule.id, **sandbox.key._asdict())
-            await self.steps.take(schedule.key, sandbox.key, epoch)
-        for one in surplus(schedule, sandbox.uid, snapshots, self._now()):
-            await self.steps.remove(schedule.key, one, epoch)
+    async def _apart(self, schedule: Schedule, work: Awaitable[None]) -> None:
+        """Does some of what is due of a schedule. Where that fails, it is done again later, and what is due of others all the same."""
+        try:
+            await work
+        except (store.Stale, errors.Unavailable):
+            raise
+        except Exception:
+            log.exception("schedule_failed", schedule=schedule.id, namespace=schedule.namespace)
+            self._changed(schedule.namespace)
+
+    async def _pairs(
+        self,
+        schedule: Schedule,
+        sandboxes: Sequence[Sandbox],
+        known: Mapping[str, Covered],
+        taken: Mapping[str, Sequence[Snapshot]],
+        epoch: int,
+    ) -> AsyncIterator[Pair]:
+        """Yields what is known of the sandboxes that a schedule covers, and records which those are. Others have their turn meanwhile.
+
+        `known` and `taken` are by the uids of the sandboxes.
+        """
+        found = {}
+        for number, one in enumerate(sandboxes):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if covers(schedule, one):
+                found[one.uid] = one
+        joining = [one.key for uid, one in found.items() if uid not in known]
+        leaving = [one for uid, one in known.items() if uid not in found]
+        await self.steps.enrol(schedule.key, joining, leaving, epoch)
+        if joining:
+            # Slots of theirs may be due already.
+            self._changed(schedule.namespace)
+        for number, (uid, sandbox) in enumerate(found.items()):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if uid in known:
+                yield Pair(schedule, sandbox, known[uid], taken.get(uid, ()))
+
+    async def _settle(self, pairs: AsyncIterator[Pair], dues: list[Pair], now: datetime, epoch: int) -> None:
+        """Does what is due of sandboxes that a schedule covers, but for taking snapshots: it adds those of which one is due to `dues`."""
+        async for pair in pairs:
+            schedule, sandbox, covered, snapshots = pair
+            taking = any(one.uid == covered.snapshot_uid and one.state is State.CREATING for one in snapshots)
+            if covered.snapshot_uid and not taking:
+                await self.steps.settle(schedule.key, sandbox.key, epoch)
+            for one in surplus(schedule, sandbox.uid, snapshots, now) if snapshots else ():
+                await self.steps.remove(schedule.key, one, epoch)
+            if (found := due(schedule, covered, now)) is not None:
+                if found.ahead:
+                    log.warning("schedule_clock_was_ahead", schedule=schedule.id, **sandbox.key._asdict())
+                dues.append(pair)

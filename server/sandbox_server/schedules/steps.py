@@ -54,9 +54,12 @@ class Steps:
             write = functools.partial(_enrolled, key=key, joining=joining[some], leaving=leaving[some], epoch=epoch)
             await self._store.write_schedule(write)
 
-    async def take(self, key: Key, sandbox_key: Key, epoch: int) -> None:
-        """Works the slot that is due: asks for its snapshot, or records that it was missed."""
-        missing = await self._manager.missing(key.namespace)
+    async def missing(self, namespace: str) -> str:
+        """Returns why no snapshot can be taken of disks of a namespace; empty if they can."""
+        return await self._manager.missing(namespace)
+
+    async def take(self, key: Key, sandbox_key: Key, missing: str, epoch: int) -> None:
+        """Works the slot that is due: asks for its snapshot, or records that it was missed. `missing`: as that answers."""
         now = self._now()
 
         def work(reader: store.Reader, covering: Covering) -> Worked | None:

@@ -65,7 +65,7 @@ async def test_a_slot_is_worked_once_whoever_tries_and_the_next_holder_goes_on(r
     epoch = first.running.leases.held("a")
     # Both replicas look, and the steps of the slot are done again and again at once.
     clock.now += timedelta(days=1)
-    tries = [one.running.runner.steps.take(SCHEDULE, A, epoch) for one in (first, other) for _ in range(5)]
+    tries = [one.running.runner.steps.take(SCHEDULE, A, "", epoch) for one in (first, other) for _ in range(5)]
     done = await asyncio.gather(*tries, return_exceptions=True)
     assert set(done[:5]) == {None}
     assert {type(one) for one in done[5:]} <= {type(None), store.Stale}
@@ -77,7 +77,7 @@ async def test_a_slot_is_worked_once_whoever_tries_and_the_next_holder_goes_on(r
     steps = other.running.runner.steps
     late = Steps(other.running.snapshots, other.running.store, steps._manager, 9, lambda: clock.now + timedelta(days=1))
     with pytest.raises(store.Stale):
-        await late.take(SCHEDULE, A, epoch)
+        await late.take(SCHEDULE, A, "", epoch)
     assert len(await taken(other)) == 1
     clock.now += timedelta(days=1)
     await until_taken(other, 2)
