@@ -100,10 +100,10 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     waits = [True]
     before = counting.contents
 
-    def contents(top: int, check: Callable[[], None]) -> counting.Contents:
+    def contents(top: int, work: Path, check: Callable[[], None]) -> counting.Contents:
         while waits:
             check()
-        return before(top, check)
+        return before(top, work, check)
 
     monkeypatch.setattr(counting, "contents", contents)
     return waits.clear

@@ -74,7 +74,7 @@ def counted(home: Path) -> Contents:
     """What the local engine counts."""
     top = os.open(home, os.O_RDONLY)
     try:
-        return counting.contents(top, lambda: None)
+        return counting.contents(top, home.parent, lambda: None)
     finally:
         os.close(top)
 
@@ -312,16 +312,19 @@ BOUND = [{"type": "PodScheduled", "status": "True"}]
             "find: ./a: Permission denied",
         ),
         (
-            terminated(exitCode=137, reason="OOMKilled"),
-            "FAILED",
-            "POD_FAILED",
-            "the pod that counts has ended: OOMKilled",
-        ),
-        (
             {"phase": "Failed", "reason": "DeadlineExceeded", "message": "Pod was active on the node longer"},
             "FAILED",
             "VERIFICATION_DEADLINE",
             "Pod was active on the node longer",
+        ),
+        *(
+            (
+                terminated(exitCode=code, reason=cause),
+                "FAILED",
+                "POD_FAILED",
+                "the pod that counts was killed, as one is whose files are more than its 512Mi of memory can sort",
+            )
+            for code, cause in ((1, "OOMKilled"), (137, "Error"))
         ),
         (
             {"phase": "Failed", "reason": "Evicted", "message": "low on memory"},

@@ -44,8 +44,12 @@ listing() {
     sed 's/^/h /' "$work/hashes" &&
     find . ! -path . \( -path "$odd" -o ! -type d ! -type f \) -exec sh -c "$each" sh {} +
 }
-listing "$1" >"$work/listing" 2>"$work/errors" && sort "$work/listing" >"$work/sorted" 2>>"$work/errors"
-if [ $? != 0 ] || [ -s "$work/errors" ]; then
+listing "$1" >"$work/listing" 2>"$work/errors" && rm "$work/hashes" &&
+  sort -S 128M -T "$work" "$work/listing" >"$work/sorted" 2>>"$work/errors"
+code=$?
+# A tool that was killed, such as for its memory, says nothing.
+[ $code != 137 ] || exit $code
+if [ $code != 0 ] || [ -s "$work/errors" ]; then
   printf 'failed %s' "$(head -n 3 "$work/errors" | cut -c 1-1000)" >"$result"
   exit 1
 fi

@@ -40,9 +40,12 @@ from sandbox_server.settings import Kubernetes
 
 CONTAINER = "verify"
 DISK, WORK = "/snapshot", "/tmp"  # noqa: S108 - in the pod, which has it alone
-_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
+_MEMORY_MOST = "512Mi"
+_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": _MEMORY_MOST}}
 """Of the pod: what it sorts are the names of all files, and hashing one file takes no more than one processor."""
 _WORK_MOST = "2Gi"
+_KILLED = 137
+_TOO_MANY = f"the pod that counts was killed, as one is whose files are more than its {_MEMORY_MOST} of memory can sort"
 _KINDS = (Kind.CLAIM, Kind.POD)
 _ENDED = ("Succeeded", "Failed")
 _NO_RUN = (Reason.IMAGE_PULL, Reason.IMAGE_INVALID, Reason.CONTAINER_CONFIG)
@@ -251,6 +254,8 @@ def _ended(pod: Object) -> Scratch:
         return _failed(SnapshotReason.UNREADABLE, said)
     if pod.status.reason == "DeadlineExceeded":
         return _failed(SnapshotReason.VERIFICATION_DEADLINE, pod.status.message)
+    if ended.reason == "OOMKilled" or ended.exitCode == _KILLED:
+        return _failed(SnapshotReason.POD_FAILED, _TOO_MANY)
     words = (pod.status.reason, pod.status.message, ended.reason, ended.message)
     return _failed(SnapshotReason.POD_FAILED, f"the pod that counts has ended: {': '.join(filter(None, words))}")
 

@@ -7,10 +7,13 @@ import collections
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from sandbox_server.domain.snapshot import Contents
 from sandbox_server.engines.local.copying import DIRECTORY
+from sandbox_server.engines.local.sorting import Lines
 
 _READ = 1 << 20
 """Bytes that are read between two questions whether to go on."""
@@ -22,12 +25,17 @@ class Unreadable(Exception):
     """An entry cannot be read. The text says which, and why."""
 
 
-def contents(top: int, check: Callable[[], None]) -> Contents:
+def contents(top: int, work: Path, check: Callable[[], None]) -> Contents:
     """Returns what is in the directory with the descriptor `top`.
 
-    `check` is called often, and raises what ends this. Raises `Unreadable`.
+    What is listed of it is sorted in the folder `work`. `check` is called often, and raises what ends this. Raises
+    `Unreadable`, and OSError where there is no room in `work`.
     """
-    lines: list[bytes] = []
+    with tempfile.TemporaryFile(dir=work, buffering=0) as file:
+        return _contents(top, Lines(file), check)
+
+
+def _contents(top: int, lines: Lines, check: Callable[[], None]) -> Contents:
     counts: collections.Counter[bytes] = collections.Counter()
     total = 0
     for directory, name, path in _entries(top, check):
@@ -36,11 +44,11 @@ def contents(top: int, check: Callable[[], None]) -> Contents:
             found = _listed(directory, name, status, _shown(path), check)
         except OSError as error:
             raise _unreadable(error, path) from error
-        lines += found
+        lines.add(found)
         counts[found[0][:1]] += 1
         total += status.st_size if stat.S_ISREG(status.st_mode) else 0
     digest = hashlib.sha256()
-    for line in sorted(lines):
+    for line in lines.merged(check):
         digest.update(line + b"\n")
     return Contents(
         files=counts[b"f"],

@@ -47,7 +47,7 @@ class Verifying:
             self._counting.add(disk.path)
             top = os.open(disk.home, DIRECTORY)
             try:
-                counted.append(counting.contents(top, check))
+                counted.append(counting.contents(top, disk.path, check))
             finally:
                 os.close(top)
             failpoints.hit("local_scratch_counted")
