@@ -212,3 +212,18 @@ async def test_names_of_any_bytes_are_counted(world: World) -> None:
         Path(os.fsdecode(home + b"/" + name)).write_bytes(b"1")
     found = await world.verified(await world.snapshot())
     assert (reason(found), found.files) == ("VERIFIED", 5)
+
+
+async def test_a_scratch_whose_snapshot_a_release_without_verifications_has_removed_goes_at_a_start(
+    tmp_path: Path, pace: Pace
+) -> None:
+    left, kept = tmp_path / "verifications" / "default" / "gone", tmp_path / "verifications" / "default" / "there"
+    for scratch in (left, kept):
+        (scratch / "volume" / "home").mkdir(parents=True)
+        (scratch / "volume" / "home" / "file").write_text("old")
+    (tmp_path / "snapshots" / "default" / "there").mkdir(parents=True)
+    settings = Settings(listen="127.0.0.1:0", data_dir=tmp_path, local_isolation="none")
+    async with app.service(settings.model_copy(update={"base_pace": pace})), asyncio.timeout(WITHIN):
+        while left.exists():
+            await asyncio.sleep(0.01)
+    assert (kept / "volume" / "home" / "file").exists()

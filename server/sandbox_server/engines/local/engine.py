@@ -65,6 +65,7 @@ class LocalEngine:
             # Sandboxes outlive the service and must not keep open what the service was started with.
             with contextlib.suppress(OSError):
                 os.set_inheritable(int(name), int(name) < 3)
+        self._verifying.open()
         self._restores = Restores(root, self._copies, changed)
         log.info("isolation", state=launch.describe(self._settings.local_isolation))
         for sandbox in live:

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from sandbox_server import engines, failpoints
 from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.phase import Reason
@@ -15,6 +17,8 @@ from sandbox_server.engines.local.copying import DIRECTORY
 from sandbox_server.engines.local.disk import Disk, Gone
 from sandbox_server.engines.local.folder import words
 from sandbox_server.engines.local.snapshots import disk_of, of_failure
+
+log = structlog.get_logger()
 
 NICENESS = 19
 """Of the thread that restores and counts: what sandboxes do goes before."""
@@ -32,6 +36,19 @@ class Verifying:
 
     def _disk(self, snapshot: Snapshot) -> Disk:
         return Disk(self._root, self._root / "verifications" / snapshot.namespace / snapshot.uid)
+
+    def open(self) -> None:
+        """Begins to remove the scratches whose snapshot is gone: a release that verifies nothing removes the snapshot alone."""
+        for path in (self._root / "verifications").glob("*/*"):
+            if not disk_of(self._root, path.parent.name, path.name).path.exists():
+                self._remove(Disk(self._root, path))
+
+    def _remove(self, disk: Disk) -> None:
+        def done(failure: Exception | None) -> None:
+            if failure is not None:
+                log.warning("scratch_left", object=str(disk.path), message=str(failure))
+
+        self._copies.begin(disk.path, lambda _: disk.discard(), done)
 
     def begin(self, snapshot: Snapshot) -> None:
         """Begins to restore and to count, unless that was begun or has ended."""
