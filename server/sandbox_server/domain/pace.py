@@ -41,6 +41,8 @@ class Pace:
     of the kubelet's first three delays between restarts, 10, 20 and 40 s."""
     home_look_every: float = 0.5
     """Between two looks at whether the pod that receives the files of a former pod runs, or is gone."""
+    home_watch_every: float = 5
+    """Between two looks at a pod in which a program of a move runs. Nothing else tells of a node that is lost, after 40 s."""
     home_released: float = 30
     """After a look at a former pod that has changed nothing, until that has to be looked at again unless it was recorded that the
     sandbox has settled. That takes milliseconds, and longer while the database is away."""

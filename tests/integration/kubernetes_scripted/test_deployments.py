@@ -20,7 +20,7 @@ from tests.support import former_objects as former
 from tests.support import homes
 from tests.support.former_objects import DEPLOYMENTS, OLDER, REPLICA_SETS
 from tests.support.rig import Rig
-from tests.support.scripted import CLAIMS, INGRESSES, PODS, SERVICES, until
+from tests.support.scripted import CLAIMS, INGRESSES, PODS, SERVICES, SETS, until
 from tests.support.scripted_api import ScriptedApi, status
 
 CLAIM = f"vn-homevn-agent-{OLDER}-0"
@@ -243,6 +243,21 @@ async def test_a_former_pod_whose_node_does_not_answer_is_waited_for(api: Script
     api.put(PODS, former.pod_of(api, OLDER) | {"status": pod["status"]})
     await settled(rig, Phase.RUNNING)
     assert (disk(api) / "late").read_text() == "late"
+
+
+@pytest.mark.slow
+async def test_the_receiving_pod_goes_with_the_stateful_set(api: ScriptedApi, rig: Rig) -> None:
+    made(api)
+    owners: list[str] = []
+    receiver = f"{OLDER}-receiver"
+
+    def look() -> None:
+        owners.extend(one["uid"] for one in api.objects[PODS][receiver]["metadata"]["ownerReferences"])
+
+    Hook(api, RECEIVES, look)
+    await adopt(rig)
+    await settled(rig, Phase.RUNNING)
+    assert owners == [api.objects[SETS][OLDER]["metadata"]["uid"]]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The pod of a Deployment that has the files of a sandbox until they are on its disk, and programs in the pods of a move."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -34,7 +35,38 @@ class Entry:
             found = await self.api.find(self.pod, whole=True)
             if found is None or not self.is_meant(found):
                 raise engines.Unreachable(f"the {self.pod} has ended")
-            yield stream
+            async with self._while_meant():
+                yield stream
+
+    @contextlib.asynccontextmanager
+    async def _while_meant(self) -> AsyncIterator[None]:
+        """Ends what is done meanwhile once the pod is not the one that is meant: a connection to a lost node may stay open.
+
+        Raises `engines.Unreachable` then.
+        """
+        limit = asyncio.timeout(None)
+        looking = asyncio.create_task(self._look(limit))
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise engines.Unreachable(f"the {self.pod} has ended, or its node does not answer") from None
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+
+    async def _look(self, limit: asyncio.Timeout) -> None:
+        while True:
+            await asyncio.sleep(self.pace.home_watch_every)
+            try:
+                found = await self.api.find(self.pod, whole=True)
+            except (engines.Unreachable, engines.Refused):
+                continue
+            if found is None or not self.is_meant(found):
+                limit.reschedule(asyncio.get_running_loop().time())
+                return
 
 
 @dataclass(frozen=True, slots=True)

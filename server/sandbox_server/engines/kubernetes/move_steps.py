@@ -14,7 +14,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Adopted, Sandbox
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import client, home_copy, home_marks, manifests, observe, receiver
+from sandbox_server.engines.kubernetes import client, home_copy, home_marks, manifests, observe, receiver, resources
 from sandbox_server.engines.kubernetes.former_pod import Entry, FormerPod
 from sandbox_server.engines.kubernetes.home_copy import NotMoved, Side
 from sandbox_server.engines.kubernetes.objects import Known, Object
@@ -93,7 +93,12 @@ class Steps:
         """
         self.say("the pod that receives them is being made")
         await self._remove_receiver()
-        resource = receiver.pod(self.sandbox, self.settings)
+        # One that is made while the sandbox is deleted goes with that.
+        owner = resources.names(self.sandbox).stateful_set
+        known = self.view.known(self.sandbox, owner)
+        if known is None:
+            raise engines.Outdated(f"the {owner} is gone")
+        resource = manifests.owned_by(receiver.pod(self.sandbox, self.settings), owner, known.uid)
         try:
             made = await self.api.apply(resource, None, self.fence)
         except client.Conflict:
