@@ -18,6 +18,8 @@ from sandbox_server.engines.kubernetes.home_listing import Changes, Listing
 PASSES = 6
 """How often files that change all the time are sent again, before the copy is given up for a while."""
 _CHUNK = 256 * 1024
+_WORDS = 500
+"""Bytes of what tar says, in a message: it says something of each file that it cannot write."""
 _SHOWN = 5
 """Names in a message."""
 _DONE = b"done"
@@ -28,8 +30,8 @@ tar --version | grep -q GNU && find . -maxdepth 0 -printf '' && printf '' | xarg
 _LIST = rf"""cd "$1" && find . -xdev ! -type s \( \( -type l -o -readable \) -printf 'r\0' -o -printf '-\0' \) \
 -printf '{home_listing.FORMAT}' && printf done"""
 _HASH = """cd "$1" && find . -xdev -type f -print0 | xargs -0 -r sha256sum -z -- && printf done"""
-_SEND = """cd "$1" && head -c "$2" | tar --format=posix -S --no-recursion --null -T - -cf - && printf done"""
-_RECEIVE = """cd "$1" && tar -xpf - 2>&1 && printf done"""
+_SEND = """cd "$1" && head -c "$2" | tar --format=posix --numeric-owner -S --no-recursion --null -T - -cf - && printf done"""
+_RECEIVE = """cd "$1" && tar -xpf - --numeric-owner 2>&1 && printf done"""
 _REMOVE = """cd "$1" && head -c "$2" | xargs -0 -r rm -rf -- 2>&1 && printf done"""
 
 
@@ -169,19 +171,25 @@ async def _send(source: Side, target: Side, found: Changes) -> None:
     if found.gone:
         await target.remove(found.gone)
     async with source.sends(found.sent) as sending, target.receives() as receiving:
-        # The end of the output says whether it is complete, and is no part of the archive.
-        held = b""
-        while data := await sending.read(_CHUNK):
-            held += data
-            await receiving.write(held[: -len(_DONE)])
-            held = held[-len(_DONE) :]
-        complete = held == _DONE
-        if not complete:
-            await receiving.write(held)
-        await receiving.close()
-        said = await _all(receiving)
+        # What is said meanwhile has to be read, or no more is received.
+        saying = asyncio.create_task(_last(receiving))
+        try:
+            # The end of the output says whether it is complete, and is no part of the archive.
+            held = b""
+            while data := await sending.read(_CHUNK):
+                held += data
+                await receiving.write(held[: -len(_DONE)])
+                held = held[-len(_DONE) :]
+            complete = held == _DONE
+            if not complete:
+                await receiving.write(held)
+            await receiving.close()
+            said = await saying
+        finally:
+            saying.cancel()
+            await asyncio.wait([saying])
         if not said.endswith(_DONE) and receiving.end.exit_code and complete:
-            words = said.decode(errors="replace").strip()[-500:]
+            words = said.decode(errors="replace").strip()
             raise NotMoved(
                 f"the disk does not take its files: {words}. Give it more room (UpdateSandbox) if it is full"
             )
@@ -203,6 +211,14 @@ async def _all(stream: streams.Stream) -> bytes:
     while data := await stream.read(_CHUNK):
         parts.append(data)
     return b"".join(parts)
+
+
+async def _last(stream: streams.Stream) -> bytes:
+    """Returns the end of the output."""
+    held = b""
+    while data := await stream.read(_CHUNK):
+        held = (held + data)[-_WORDS:]
+    return held
 
 
 def _given(names: Iterable[bytes]) -> bytes:
