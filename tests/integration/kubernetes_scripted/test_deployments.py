@@ -374,6 +374,23 @@ async def test_it_is_given_back_while_it_is_copied(api: ScriptedApi, rig: Rig) -
 
 
 @pytest.mark.slow
+async def test_what_programs_have_mapped_is_on_the_disk_before_the_home_is_listed(
+    api: ScriptedApi, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = made(api)
+    sync = tmp_path / "bin" / "sync"
+    sync.parent.mkdir()
+    sync.write_text("#!/bin/sh\necho stored > mapped\nexit 1\n")
+    sync.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sync.parent}:{os.environ['PATH']}")
+    Hook(api, RECEIVES, sync.unlink)
+    await adopt(rig)
+    await settled(rig, Phase.RUNNING)
+    assert (disk(api) / "mapped").read_text() == "stored\n"
+    assert homes.snapshot(disk(api)) == homes.snapshot(home)
+
+
+@pytest.mark.slow
 async def test_it_is_given_back_while_its_sandbox_does_not_start(api: ScriptedApi, rig: Rig) -> None:
     made(api)
     before = everything(api)

@@ -27,7 +27,9 @@ _DONE = b"done"
 
 _CHECK = """LC_ALL=C; export LC_ALL
 tar --version | grep -q GNU && find . -maxdepth 0 -printf '' && printf '' | xargs -0 -r sha256sum -z && head -c 0 && printf done"""
-_LIST = rf"""cd "$1" && find . -xdev ! -type s \( \( -type l -o -readable \) -printf 'r\0' -o -printf '-\0' \) \
+# A program that stores again into a page that it has mapped and that is not on the disk yet changes no time of the file.
+_LIST = rf"""cd "$1" && {{ timeout 20 sync -f . >/dev/null 2>&1 || :; }} && \
+find . -xdev ! -type s \( \( -type l -o -readable \) -printf 'r\0' -o -printf '-\0' \) \
 -printf '{home_listing.FORMAT}' && printf done"""
 _HASH = """cd "$1" && find . -xdev -type f -print0 | xargs -0 -r sha256sum -z -- && printf done"""
 _SEND = """cd "$1" && head -c "$2" | tar --format=posix --numeric-owner -S --no-recursion --null -T - -cf - && printf done"""
