@@ -158,7 +158,7 @@ async def service(
     sandboxes = manager.StatefulSetManager(event_store, event_feed, Names(engine, terminals.url), engine, namespaces)
     snapshotting = SnapshotManager(snapshots, event_store, engine, settings.snapshots_per_tenant, pace.heartbeat)
     steps = Steps(snapshots, event_store, snapshotting, settings.snapshots_per_tenant, now)
-    deletions = Deletions(snapshots, event_feed, event_store, snapshotting, settings.snapshots_per_tenant, pace, now)
+    deletions = Deletions(snapshots, event_feed, event_store, snapshotting, pace, now)
     runner = Runner(event_feed, snapshots, event_store, steps, deletions, namespaces, pace, now)
     history = timedelta(seconds=settings.history)
     deployment = Deployment(

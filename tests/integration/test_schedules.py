@@ -568,6 +568,15 @@ async def test_a_snapshot_that_is_refused_keeps_the_disk_until_it_may_be_taken(w
     assert len([one async for one in world.client.snapshots()]) == 1
 
 
+async def test_the_last_snapshot_is_taken_of_a_tenant_that_may_have_no_more(world: World, leaving: Leaving) -> None:
+    await world.sandbox("other")
+    for number in range(20):
+        await world.client.create_snapshot("other", snapshot_id=f"by-hand-{number}")
+    await leaving.ended()
+    await leaving.released()
+    assert len([one async for one in world.client.snapshots()]) == 21
+
+
 @pytest.mark.parametrize("way", ["switched off", "deleted"])
 async def test_a_deletion_goes_on_without_the_schedule(world: World, leaving: Leaving, way: str) -> None:
     world.engine.becomes = FAILED

@@ -24,9 +24,10 @@ errors. Beyond that:
               FAILED. The schedule counts what was missed, and says what the last one was and why.
   Deletion    With `before_delete`, a snapshot is taken when a sandbox is deleted, once nothing runs in it and before anything of
               its disk goes (REASON_LAST_SNAPSHOT). It has the id `<sandbox>-deleted-<time>`, stays when the sandbox is gone,
-              and does not count for `keep`. Where it fails it is tried again, and the disk stays. The way out is to set
-              before_delete to false, or to delete the schedule: the deletion then goes on without it. Snapshots that go with
-              the sandbox stay until then. A disk that was never bound, or is gone, is not waited for.
+              and does not count for `keep`. It is taken also where the tenant has as many snapshots as it may have. Where it fails
+              it is tried again, and the disk stays. The way out is to set before_delete to false, or to delete the schedule: the
+              deletion then goes on without it. Snapshots that go with the sandbox stay until then. A disk that was never bound,
+              or is gone, is not waited for.
 
 Errors are as in sandbox.proto, and those of any call and of any mutation there are those here. Any call here can answer:
 

@@ -91,13 +91,18 @@ def made(wanted: Wanted, snapshot_id: str, uid: str, sandbox: Sandbox, now: date
     )
 
 
+def possible(missing: str) -> None:
+    """Raises `errors.FailedPrecondition` if no snapshot can be taken. `missing`: why; empty if one can."""
+    if missing:
+        raise errors.FailedPrecondition("SNAPSHOTS_UNSUPPORTED", missing)
+
+
 def admit(tenant: str, missing: str, count: int, most: int) -> None:
     """Permits another snapshot to a tenant that has `count` of at most `most`. `missing`: why none can be taken; empty if one can.
 
     Raises `errors.FailedPrecondition` and `errors.ResourceExhausted`.
     """
-    if missing:
-        raise errors.FailedPrecondition("SNAPSHOTS_UNSUPPORTED", missing)
+    possible(missing)
     if count >= most:
         raise errors.ResourceExhausted(
             "TOO_MANY_SNAPSHOTS",

@@ -30,16 +30,13 @@ class Deletions:
         sandboxes: feed.Feed,
         store: store.Store,
         manager: SnapshotManager,
-        most: int,
         pace: Pace,
         now: Callable[[], datetime],
     ) -> None:
-        """`most`: snapshots that a tenant may have."""
         self._snapshots = snapshots
         self._sandboxes = sandboxes
         self._store = store
         self._manager = manager
-        self._most = most
         self._pace = pace
         self._now = now
 
@@ -87,7 +84,8 @@ class Deletions:
         if last is None or decision.act is not Act.TAKE or schedule is None:
             raise store.Stale
         sandbox, now = last.sandbox, self._now()
-        snapshot_mutations.admit(sandbox.tenant, missing, reader.snapshots.count(sandbox.tenant), self._most)
+        # A tenant that has as many as it may could else delete nothing more.
+        snapshot_mutations.possible(missing)
         snapshot_id = free_id(reader, key.namespace, schedules.names(schedule, sandbox, now, "deleted-"))
         taken = last_snapshots.taken(schedule, sandbox, snapshot_id, str(uuid.uuid4()), now)
         return store.SnapshotWrite(taken, 0, epoch)
