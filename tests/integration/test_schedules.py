@@ -360,15 +360,54 @@ async def test_a_schedule_that_fails_keeps_no_other_from_its_slots(
     steps = world.running.runner.steps
     take = steps.take
 
-    async def fails(key: Key, *rest: Any) -> None:
+    async def fails(key: Key, *rest: Any) -> bool:
         if key.id == "broken":
             raise RuntimeError("broken")
-        await take(key, *rest)
+        return await take(key, *rest)
 
     monkeypatch.setattr(steps, "take", fails)
     slot = world.clock.to(world.clock.slot())
     (made,) = await world.ready(named("a", slot))
     assert made.schedule_id == "nightly"
+
+
+async def test_a_slot_waits_for_room_where_older_snapshots_go(world: World) -> None:
+    for name in ("a", "b"):
+        await world.sandbox(name, labels={"tier": "web"})
+    await world.client.create_schedule("nightly", "daily 02:00", label_selector="tier=web", keep=1)
+    await world.enrolled(2)
+    slot = world.clock.to(world.clock.slot())
+    await world.ready(named("a", slot), named("b", slot))
+    by_hand = [f"by-hand-{number}" for number in range(17)]
+    for name in by_hand:
+        await world.client.create_snapshot("a", snapshot_id=name)
+    # There is room for one more, and there are two to be taken.
+    world.engine.becomes = COPYING
+    world.clock.to(slot + DAY)
+    await world.until(lambda reader: reader.snapshots.count("default") == 20)
+    await world.settled()
+    world.engine.becomes = READY
+    world.engine.shown = dict.fromkeys(world.engine.shown, READY)
+    await world.ready(named("a", slot + DAY), named("b", slot + DAY), *by_hand)
+    assert (await world.client.get_schedule("nightly")).missed == 0
+
+
+async def test_a_slot_that_no_room_comes_for_is_missed_before_the_next(world: World) -> None:
+    for name in ("a", "b"):
+        await world.sandbox(name, labels={"tier": "web"})
+    await world.client.create_schedule("nightly", "daily 02:00", label_selector="tier=web")
+    await world.enrolled(2)
+    for number in range(19):
+        await world.client.create_snapshot("a", snapshot_id=f"by-hand-{number}")
+    world.engine.becomes = COPYING
+    slot = world.clock.to(world.clock.slot())
+    await world.until(lambda reader: reader.snapshots.count("default") == 20)
+    await world.settled()
+    assert (await world.client.get_schedule("nightly")).missed == 0
+    world.clock.to(slot + 23 * DAY / 24)
+    found = (await world.missed(1)).last_missed
+    assert MissedReason(found.reason) is MissedReason.TOO_MANY_SNAPSHOTS
+    assert found.slot.ToDatetime(UTC) == slot
 
 
 async def test_failed_snapshots_go_when_a_newer_one_is_ready_and_the_oldest_only_then(world: World) -> None:

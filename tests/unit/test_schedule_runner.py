@@ -38,8 +38,9 @@ class Steps:
         self.asked += 1
         return "none"
 
-    async def take(self, key: Key, sandbox_key: Key, missing: str, epoch: int) -> None:
+    async def take(self, key: Key, sandbox_key: Key, missing: str, epoch: int, moves: bool) -> bool:
         self.taken.append((key.id, sandbox_key.id, missing))
+        return False
 
 
 class Store:

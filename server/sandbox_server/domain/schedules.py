@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sandbox_server.domain import check, errors, snapshot_mutations
 from sandbox_server.domain.lifecycle import MESSAGE_MOST
@@ -122,6 +122,18 @@ def worked(schedule: Schedule, covered: Covered, due: Due, snapshot: Snapshot | 
         schedule = replace(schedule, last_slot=last)
         after = replace(after, snapshot_id=snapshot.id, snapshot_uid=snapshot.uid, snapshot_slot=due.slot)
     return _missing(Worked(schedule, after, snapshot), missed)
+
+
+def backed_up(snapshots: Iterable[Snapshot]) -> datetime:
+    """Returns when the last of the snapshots of a sandbox was taken; before all times if there is none."""
+    return max((one.create_time for one in snapshots), default=datetime.min.replace(tzinfo=UTC))
+
+
+def may_wait(schedule: Schedule, due: Due, why: errors.ServiceError, now: datetime) -> bool:
+    """Whether a slot of which no snapshot can be taken stays due, where snapshots of its schedule are being taken or removed: the
+    tenant may have fewer afterwards. It does not until the next slot, so that this one is missed with its reason."""
+    slots = schedule.slots
+    return why.reason == "TOO_MANY_SNAPSHOTS" and slots is not None and now < due.slot + slots.every * 0.9
 
 
 def refused(schedule: Schedule, covered: Covered, due: Due, why: errors.ServiceError) -> Worked:

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
 import structlog
 
@@ -17,27 +16,21 @@ from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.schedule import Covered, Schedule
-from sandbox_server.domain.schedules import covers, due, surplus
+from sandbox_server.domain.schedules import backed_up, covers, due, surplus
 from sandbox_server.domain.snapshot import Snapshot, SnapshotEvent, State
 from sandbox_server.leases import Leases
 from sandbox_server.schedules.deletions import Deletions
-from sandbox_server.schedules.steps import Steps
+from sandbox_server.schedules.steps import Pair, Steps
 
 _COUNTS = frozenset({"labels", "desired_state", "reason"})
 """The fields of a status with which the schedules of a sandbox can change, or what is due of them."""
 _AT_ONCE = 250
 """Sandboxes that are looked at before others have their turn on the event loop: that takes about a millisecond."""
 
+_MOVES = frozenset({State.CREATING, State.DELETING})
+"""The states of snapshots that are being taken or removed."""
+
 log = structlog.get_logger()
-
-
-class Pair(NamedTuple):
-    """A schedule, a sandbox that it covers, how far that sandbox's slots were worked, and the snapshots of it by the schedule."""
-
-    schedule: Schedule
-    sandbox: Sandbox
-    covered: Covered
-    snapshots: Sequence[Snapshot]
 
 
 @dataclass(slots=True)
@@ -179,12 +172,13 @@ class Runner:
         for one in snapshots:
             taken[one.schedule_uid].setdefault(one.sandbox_uid, []).append(one)
         dues: list[Pair] = []
+        moving = {one.schedule_uid for one in snapshots if one.state in _MOVES}
         for schedule in schedules:
             pairs = self._pairs(schedule, sandboxes, of_schedule[schedule.uid], taken[schedule.uid], epoch)
-            await self._apart(schedule, self._settle(pairs, dues, now, epoch))
+            await self._apart(schedule, self._settle(pairs, dues, moving, now, epoch))
         missing = await self.steps.missing(namespace) if dues else ""
         for pair in dues:
-            await self._apart(pair.schedule, self.steps.take(pair.schedule.key, pair.sandbox.key, missing, epoch))
+            await self._apart(pair.schedule, self._take(pair, missing, moving, epoch))
         slots = [one.slots for one in schedules]
         return min((one.following(now) for one in slots if one is not None), default=None)
 
@@ -197,6 +191,12 @@ class Runner:
         except Exception:
             log.exception("schedule_failed", schedule=schedule.id, namespace=schedule.namespace)
             self._changed(schedule.namespace)
+
+    async def _take(self, pair: Pair, missing: str, moving: set[str], epoch: int) -> None:
+        """Works the slot that is due of a sandbox. `moving`: the schedules of which snapshots are being taken or removed."""
+        schedule, sandbox = pair.schedule, pair.sandbox
+        if await self.steps.take(schedule.key, sandbox.key, missing, epoch, schedule.uid in moving):
+            moving.add(schedule.uid)
 
     async def _pairs(
         self,
@@ -228,16 +228,25 @@ class Runner:
             if uid in known:
                 yield Pair(schedule, sandbox, known[uid], taken.get(uid, ()))
 
-    async def _settle(self, pairs: AsyncIterator[Pair], dues: list[Pair], now: datetime, epoch: int) -> None:
-        """Does what is due of sandboxes that a schedule covers, but for taking snapshots: it adds those of which one is due to `dues`."""
+    async def _settle(
+        self, pairs: AsyncIterator[Pair], dues: list[Pair], moving: set[str], now: datetime, epoch: int
+    ) -> None:
+        """Does what is due of sandboxes that a schedule covers, but for taking snapshots: it adds those of which one is due to `dues`.
+
+        `moving`: as of `_take`, to which it adds schedules of which it has a snapshot removed.
+        """
+        mine: list[Pair] = []
         async for pair in pairs:
             schedule, sandbox, covered, snapshots = pair
             taking = any(one.uid == covered.snapshot_uid and one.state is State.CREATING for one in snapshots)
             if covered.snapshot_uid and not taking:
                 await self.steps.settle(schedule.key, sandbox.key, epoch)
             for one in surplus(schedule, sandbox.uid, snapshots, now) if snapshots else ():
+                moving.add(schedule.uid)
                 await self.steps.remove(schedule.key, one, epoch)
             if (found := due(schedule, covered, now)) is not None:
                 if found.ahead:
                     log.warning("schedule_clock_was_ahead", schedule=schedule.id, **sandbox.key._asdict())
-                dues.append(pair)
+                mine.append(pair)
+        # Where not all have room, none is always the last.
+        dues += sorted(mine, key=lambda one: backed_up(one.snapshots))

@@ -32,6 +32,15 @@ class Covering(NamedTuple):
     covered: Covered
 
 
+class Pair(NamedTuple):
+    """A schedule, a sandbox that it covers, how far that sandbox's slots were worked, and the snapshots of it by the schedule."""
+
+    schedule: Schedule
+    sandbox: Sandbox
+    covered: Covered
+    snapshots: Sequence[Snapshot]
+
+
 class Steps:
     """Every step may be repeated, by any holder: one that finds nothing to do changes nothing. All raise `store.Stale` if another
     replica holds the namespace by now, and `errors.Unavailable`."""
@@ -58,8 +67,11 @@ class Steps:
         """Returns why no snapshot can be taken of disks of a namespace; empty if they can."""
         return await self._manager.missing(namespace)
 
-    async def take(self, key: Key, sandbox_key: Key, missing: str, epoch: int) -> None:
-        """Works the slot that is due: asks for its snapshot, or records that it was missed. `missing`: as that answers."""
+    async def take(self, key: Key, sandbox_key: Key, missing: str, epoch: int, moves: bool = False) -> bool:
+        """Works the slot that is due: asks for its snapshot, or records that it was missed. Returns whether it asked for one.
+
+        `missing`: as that answers. `moves`: whether snapshots of the schedule are being taken or removed.
+        """
         now = self._now()
 
         def work(reader: store.Reader, covering: Covering) -> Worked | None:
@@ -73,10 +85,13 @@ class Steps:
                 snapshot_id = free_id(reader, sandbox.namespace, schedules.names(schedule, sandbox, due.slot))
                 taken = schedules.taken(schedule, sandbox, due.slot, snapshot_id, str(uuid.uuid4()), now)
             except errors.ServiceError as why:
+                if moves and schedules.may_wait(schedule, due, why, now):
+                    return None
                 return schedules.refused(schedule, covered, due, why)
             return schedules.worked(schedule, covered, due, taken)
 
-        await self._record(key, sandbox_key, work, epoch)
+        done = await self._record(key, sandbox_key, work, epoch)
+        return done is not None and done.snapshot is not None
 
     async def settle(self, key: Key, sandbox_key: Key, epoch: int) -> None:
         """Records what became of the snapshot of the last slot, once that is known."""
@@ -105,8 +120,8 @@ class Steps:
 
     async def _record(
         self, key: Key, sandbox_key: Key, work: Callable[[store.Reader, Covering], Worked | None], epoch: int
-    ) -> None:
-        """Records what `work` makes of a sandbox that a schedule covers, and says it."""
+    ) -> Worked | None:
+        """Records what `work` makes of a sandbox that a schedule covers, says it and returns it."""
         done: Worked | None = None
 
         def write(reader: store.Reader) -> store.ScheduleWrite | None:
@@ -123,6 +138,7 @@ class Steps:
             self._log.announce(recorded.snapshot.sequence)
         if done is not None:
             self._say(done)
+        return done
 
     def _say(self, done: Worked) -> None:
         """Logs and counts what was recorded of a slot."""
