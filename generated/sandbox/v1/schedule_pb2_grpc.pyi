@@ -19,7 +19,8 @@ errors. Beyond that:
   Keep        Of each sandbox the newest `keep` snapshots in SNAPSHOT_STATE_READY stay. An older one goes once a newer is
               READY, so that the tenant may need one snapshot more than that for each sandbox. Where it has no room, a slot
               waits while other snapshots of the schedule are taken or go. Those that FAILED go when a newer one is READY. A
-              snapshot in SNAPSHOT_REASON_LOST stays.
+              snapshot in SNAPSHOT_REASON_LOST stays. So does the newest one of which a verification has PASSED, though it is older
+              than those, and one that is being verified until that has ended.
   Missed      Where the service did not run at a slot, the latest slot is made up as soon as it runs, and the slots before
               it are missed. A slot is missed as well where no snapshot could be taken, or where the one that was taken
               FAILED. The schedule counts what was missed, and says what the last one was and why.

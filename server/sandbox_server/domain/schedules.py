@@ -10,7 +10,7 @@ from sandbox_server.domain.lifecycle import MESSAGE_MOST
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.schedule import Covered, Missed, MissedReason, Schedule
-from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State
+from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, VerificationState
 
 _REFUSALS = {
     "NO_DISK": MissedReason.NO_DISK,
@@ -180,6 +180,7 @@ def surplus(schedule: Schedule, sandbox_uid: str, snapshots: Iterable[Snapshot],
     """Returns those of the snapshots of a sandbox that a schedule does not keep any more, the oldest first.
 
     One that is LOST stays: it may only be out of sight. One from a clock that was ahead counts as older than all others.
+    The newest one of which a verification has PASSED stays, and so does one while it is verified.
     """
     mine = [one for one in snapshots if (one.schedule_uid, one.sandbox_uid) == (schedule.uid, sandbox_uid)]
     until = now + _SKEW
@@ -192,5 +193,12 @@ def surplus(schedule: Schedule, sandbox_uid: str, snapshots: Iterable[Snapshot],
         return []
     before = mine[: mine.index(ready[-1])]
     failed = [one for one in before if one.state is State.FAILED and one.reason is not SnapshotReason.LOST]
-    gone = {one.uid for one in (*ready[: -schedule.keep], *failed)}
+    passed = [one.uid for one in ready if _passed(one)]
+    over = [one for one in ready[: -schedule.keep] if one.uid not in passed[-1:] and not one.verifies]
+    gone = {one.uid for one in (*over, *failed)}
     return [one for one in mine if one.uid in gone]
+
+
+def _passed(snapshot: Snapshot) -> bool:
+    """Whether the last verification of a snapshot has PASSED."""
+    return snapshot.verification is not None and snapshot.verification.result is VerificationState.PASSED

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sandbox_server.domain import check, schedules
 from sandbox_server.domain.phase import DesiredState
 from sandbox_server.domain.schedule import Target
-from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State
+from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Verification, VerificationState
 
 from tests.support import samples
 
@@ -110,6 +110,30 @@ def test_the_oldest_ready_ones_go_and_failed_ones_once_a_newer_is_ready() -> Non
     assert gone(1, snapshots(ready, ready), samples.NOW + timedelta(hours=23, minutes=59)) == ["s-0"]
     lost, *others = snapshots(failed, ready)
     assert gone(1, [dataclasses.replace(lost, reason=SnapshotReason.LOST), *others]) == []
+
+
+def test_the_newest_one_that_was_verified_stays_and_one_that_is_being_verified() -> None:
+    passed, failed, running = VerificationState.PASSED, VerificationState.FAILED, VerificationState.RUNNING
+
+    def gone(*results: VerificationState | None, keep: int = 1) -> list[str]:
+        found = [
+            one if result is None else dataclasses.replace(one, verification=verified(result))
+            for one, result in zip(snapshots(*[State.READY] * len(results)), results, strict=True)
+        ]
+        late = samples.NOW + timedelta(days=9)
+        return [one.id for one in schedules.surplus(samples.schedule(keep=keep), found[0].sandbox_uid, found, late)]
+
+    assert gone(passed, None, None) == ["s-1"]
+    assert gone(passed, passed, failed) == ["s-0"]
+    assert gone(passed, failed, passed) == ["s-0", "s-1"]
+    assert gone(passed, running, None) == []
+    assert gone(passed, running, passed) == ["s-0"]
+    assert gone(failed, None, None, keep=2) == ["s-0"]
+
+
+def verified(state: VerificationState) -> Verification:
+    result = None if state is VerificationState.RUNNING else state
+    return Verification(state=state, reason=SnapshotReason.VERIFIED, message="", result=result)
 
 
 def test_a_deleted_sandbox_is_not_covered() -> None:
