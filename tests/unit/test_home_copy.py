@@ -1,4 +1,4 @@
-"""A copy whose receiver says more than fits into a pipe."""
+"""A copy whose programs say more than fits into a pipe, or into the memory of the service."""
 
 import asyncio
 import contextlib
@@ -56,3 +56,10 @@ async def test_what_the_receiver_says_of_each_file_is_read_while_files_are_sent(
         with pytest.raises(NotMoved, match="No space left") as refused:
             await home_copy.copy(source, target, lambda _said: None)
     assert len(str(refused.value)) < 700
+
+
+async def test_a_home_of_too_many_files_is_not_listed_to_the_end() -> None:
+    parts: Any = [b"\0" * (1 << 20)] * (home_copy.LISTED_MOST >> 20)
+    source = side(able=Program(b"done"), lists=Program(*parts, b"\0", b"done"))
+    with pytest.raises(NotMoved, match="too many files"):
+        await home_copy.copy(source, source, lambda _said: None)

@@ -321,6 +321,26 @@ async def test_a_home_that_changes_all_the_time_is_not_cut_over(api: ScriptedApi
 
 
 @pytest.mark.slow
+async def test_a_home_that_changes_every_time_that_its_sandbox_has_started_is_left_alone_for_a_while(
+    api: ScriptedApi, rig: Rig
+) -> None:
+    home = made(api)
+
+    def watch() -> None:
+        if f"{OLDER}-0" in api.objects[PODS]:
+            (home / "tick").write_bytes(os.urandom(8))
+
+    api.kubelet.before_start = watch
+    await adopt(rig)
+    sandbox = await settled(rig, Phase.ERROR)
+    assert (sandbox.status.reason, "'tick'" in sandbox.status.message) == (Reason.HOME_NOT_MOVED, True)
+    assert len(api.starts) == 3
+    api.kubelet.before_start = lambda: None
+    await settled(rig, Phase.RUNNING)
+    assert homes.snapshot(disk(api)) == homes.snapshot(home)
+
+
+@pytest.mark.slow
 async def test_a_copy_that_is_cut_off_goes_on_with_what_is_missing(api: ScriptedApi, rig: Rig) -> None:
     home = made(api)
     (home / "zz").write_bytes(os.urandom(1 << 20))

@@ -17,6 +17,8 @@ from sandbox_server.engines.kubernetes.home_listing import Changes, Listing
 
 PASSES = 6
 """How often files that change all the time are sent again, before the copy is given up for a while."""
+LISTED_MOST = 64 << 20
+"""Bytes of the list of a home: half a million files. Each takes a kilobyte of memory while it is compared."""
 _CHUNK = 256 * 1024
 _WORDS = 500
 """Bytes of what tar says, in a message: it says something of each file that it cannot write."""
@@ -78,6 +80,12 @@ class Side:
         with contextlib.suppress(_Unsteady):
             return await asyncio.to_thread(home_listing.digest, await self.list())
         return ""
+
+    async def changing(self) -> NotMoved:
+        """Returns that files go on changing, and those that have changed last. Raises as `list`."""
+        with contextlib.suppress(_Unsteady):
+            return _changing(home_listing.newest(await self.list()))
+        return _changing([])
 
     async def hash(self) -> dict[bytes, bytes]:
         """Returns the hash of each file, by name."""
@@ -155,8 +163,12 @@ async def copy(source: Side, target: Side, say: Callable[[str], None]) -> Copy:
                 failpoints.hit("home_sent")
             elif (digest := await source.digest()) == await asyncio.to_thread(home_listing.digest, listed):
                 return Copy(*home_listing.files(listed), digest)
-    raise NotMoved(
-        f"its files go on changing while they are copied, such as {_said(last)}: have its processes leave them alone for a while"
+    raise _changing(last)
+
+
+def _changing(names: Iterable[bytes]) -> NotMoved:
+    return NotMoved(
+        f"its files go on changing while they are copied, such as {_said(names)}: have its processes leave them alone for a while"
     )
 
 
@@ -209,10 +221,15 @@ def _check(stream: streams.Stream, printed: bytes) -> None:
 
 
 async def _all(stream: streams.Stream) -> bytes:
-    parts = []
+    """Returns the output. Raises `NotMoved` for what has more than a list of files may have."""
+    printed = bytearray()
     while data := await stream.read(_CHUNK):
-        parts.append(data)
-    return b"".join(parts)
+        printed += data
+        if len(printed) > LISTED_MOST:
+            raise NotMoved(
+                "it has too many files, more than about half a million: have its processes remove some, such as caches"
+            )
+    return bytes(printed)
 
 
 async def _last(stream: streams.Stream) -> bytes:

@@ -65,6 +65,11 @@ def digest(listing: Listing) -> str:
     return made.hexdigest()
 
 
+def newest(listing: Listing) -> list[bytes]:
+    """Returns the names, those first that have changed last."""
+    return sorted(listing, key=lambda name: float(listing[name].changed), reverse=True)
+
+
 def files(listing: Listing) -> tuple[int, int]:
     """Returns how many files there are, and their bytes."""
     sizes = [int(one.size) for one in listing.values() if one.kind == _FILE]

@@ -58,9 +58,10 @@ class Steps:
         await self._mark(home_marks.copied(made.digest))
         log.info("home_copied", sandbox=self.sandbox.id, namespace=self.sandbox.namespace, **made._asdict())
 
-    async def let_go(self) -> bool:
+    async def let_go(self, last: bool) -> bool:
         """Returns whether the former pod may go: it has changed nothing since its home was copied. Else that is copied again.
 
+        `last`: that has been so too often already, and is said. Each time the sandbox was started for nothing.
         Files that are gone are given up by who stops the sandbox. Raises `NotMoved` until then, and what engines raise.
         """
         former, volume = self._former, home_marks.read(self.view, self.sandbox)
@@ -77,6 +78,8 @@ class Steps:
             return True
         log.info("former_pod_wrote", sandbox=self.sandbox.id, namespace=self.sandbox.namespace)
         await self._mark("")
+        if last:
+            raise await former.source.changing()
         return False
 
     @property

@@ -31,6 +31,11 @@ log = structlog.get_logger()
 _COPIES = "the files of the former pod are being copied"
 _STARTS = "the sandbox starts with the copy of its files; the former pod goes when that is ready"
 
+_AT_ONCE = 2
+"""How many homes a replica copies: their lists are in its memory, and their files go through it."""
+_LOOKS = 3
+"""How often a sandbox is started and its former pod has written meanwhile, before that is left alone for a while."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Released:
@@ -61,7 +66,8 @@ class _Job:
     failure: str = ""
     task: asyncio.Task[None] | None = None
     again_at: float = 0.0
-    released: "_Released | None" = None
+    released: _Released | None = None
+    looks: int = 0
 
     @property
     def idle(self) -> bool:
@@ -81,6 +87,7 @@ class Moves:
         self._settings = settings
         self._pace = pace
         self._jobs: dict[Key, _Job] = {}
+        self._copies = asyncio.Semaphore(_AT_ONCE)
 
     def shown(self, sandbox: Sandbox, observed: Observed) -> Move | None:
         """Returns where the move of a sandbox stands; None if there is none, or it is done."""
@@ -107,11 +114,17 @@ class Moves:
         job = self._job(sandbox)
         pod = view.observe(sandbox, None).pod
         steps = Steps(self._api, self._settings, self._pace, sandbox, sandbox.adopted, view, fence, job.say)
-        step = self._let_go(job, steps, _incarnation(pod)) if move.copied else steps.copy()
+        step = self._let_go(job, steps, _incarnation(pod)) if move.copied else self._copy(job, steps)
         job.task = asyncio.create_task(self._do(job, sandbox.key, step, changed))
 
+    async def _copy(self, job: _Job, steps: Steps) -> None:
+        job.say("it waits for those of other sandboxes")
+        async with self._copies:
+            await steps.copy()
+
     async def _let_go(self, job: _Job, steps: Steps, incarnation: str) -> None:
-        may_go = await steps.let_go()
+        job.looks += 1
+        may_go = await steps.let_go(job.looks % _LOOKS == 0)
         job.released = _Released(time.monotonic(), incarnation) if may_go else None
 
     async def end(self, key: Key) -> None:
