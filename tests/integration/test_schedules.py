@@ -283,6 +283,7 @@ async def test_a_clock_that_was_ahead_once_stops_no_slots(world: World) -> None:
     await world.ready(named("a", slot + 500 * DAY))
     for moment in (slot, slot + DAY):
         world.clock.to(moment)
+        await world.settled()
         await world.ready(named("a", moment))
         found = await world.client.get_schedule("nightly")
         assert found.last_time.ToDatetime(UTC) == moment
@@ -405,6 +406,7 @@ async def test_a_slot_that_no_room_comes_for_is_missed_before_the_next(world: Wo
     await world.settled()
     assert (await world.client.get_schedule("nightly")).missed == 0
     world.clock.to(slot + 23 * DAY / 24)
+    await world.settled()
     found = (await world.missed(1)).last_missed
     assert MissedReason(found.reason) is MissedReason.TOO_MANY_SNAPSHOTS
     assert found.slot.ToDatetime(UTC) == slot
