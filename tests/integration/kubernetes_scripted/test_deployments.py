@@ -238,7 +238,10 @@ async def test_a_former_pod_whose_node_does_not_answer_is_waited_for(api: Script
     api.put(PODS, pod | {"status": pod["status"] | {"conditions": silent}})
     (home / "late").write_text("late")
     crash(api, crashes=False)
-    await rig.until(OLDER, lambda one: one.status.reason is Reason.HOME_MOVING)
+    looked = len(api.calls)
+    look = ("GET", f"/{PODS}/{pod['metadata']['name']}")
+    await until(lambda: api.calls[looked:].count(look) > 3)
+    assert (await rig.until(OLDER, lambda one: one.status.reason is Reason.HOME_MOVING)).status.phase is Phase.STARTING
     assert api.objects[DEPLOYMENTS]
     api.put(PODS, former.pod_of(api, OLDER) | {"status": pod["status"]})
     await settled(rig, Phase.RUNNING)
