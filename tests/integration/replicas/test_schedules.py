@@ -67,8 +67,10 @@ async def test_a_slot_is_worked_once_whoever_tries_and_the_next_holder_goes_on(r
     clock.now += timedelta(days=1)
     tries = [one.running.runner.steps.take(SCHEDULE, A, "", epoch) for one in (first, other) for _ in range(5)]
     done = await asyncio.gather(*tries, return_exceptions=True)
-    assert set(done[:5]) == {None}
-    assert {type(one) for one in done[5:]} <= {type(None), store.Stale}
+    assert {type(one) for one in done[:5]} == {bool}
+    assert {type(one) for one in done[5:]} <= {bool, store.Stale}
+    # The holder's own loop may have come first.
+    assert done.count(True) <= 1
     await asyncio.sleep(0.5)
     assert len(await taken(other)) == 1
     # A former holder records nothing, although the slot is due.
