@@ -24,7 +24,8 @@ SNAPSHOT_OBJECTS = SNAPSHOT.removeprefix("/")
 
 @pytest.fixture
 async def rig(csi: Sidecars, ground: KubernetesGround, tmp_path: Path) -> AsyncIterator[Rig]:
-    """The service, whose sandboxes have disks of CSI."""
+    """The service, whose sandboxes have disks of CSI, which take a second: so what waits for one is seen to."""
+    csi.driver.tell("CreateVolume", seconds=1.0)
     async with started(await csi_rig(ground, tmp_path)) as running:
         yield running
 
