@@ -1,7 +1,7 @@
 """The answer of a command in the chosen format: tables for people, JSON, YAML and names for programs."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from rich.text import Text
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import schedule_pb2, snapshot_pb2
 from sandbox_client import words
+from sandbox_client.watch import Kind
 
 from sandboxctl import details, show
 from sandboxctl.options import Output, chosen
@@ -36,6 +37,7 @@ _COLUMNS: dict[str, Callable[[pb.Sandbox], Cell]] = {
     "MESSAGE": lambda one: show.printable(one.status.message),
 }
 _NARROW = ("ID", "PROJECT", "PHASE", "REASON", "AGE", "URL")
+_Changed = TypeVar("_Changed")
 _Row = TypeVar("_Row", bound=pb.Sandbox | pb.KeptVolume | snapshot_pb2.Snapshot | schedule_pb2.SnapshotSchedule)
 
 
@@ -59,6 +61,15 @@ def event(value: Any) -> bool:
     else:
         return False
     return True
+
+
+def changes(events: Iterable[tuple[Kind, int, _Changed | None]], shown: Callable[[_Changed, int], None]) -> None:
+    """Prints the events of a watch, each its kind, its sequence and what has changed; as a table by `shown`."""
+    for kind, sequence, changed in events:
+        if changed is not None and not event(changed):
+            shown(changed, sequence)
+        elif kind is Kind.RESYNC:
+            show.err.print("the watch cannot go on from there: what follows is the present state again")
 
 
 def sandbox(one: pb.Sandbox) -> None:

@@ -7,7 +7,6 @@ import typer
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import calls, errors
 from sandbox_client.retry import PATIENCE
-from sandbox_client.watch import Kind
 
 from sandboxctl import (
     answers,
@@ -212,11 +211,7 @@ def watch(
         lost=show.lost,
         back=show.back,
     )
-    for event in events:
-        if event.status is not None and not answers.event(event.status):
-            show.change(event.status, event.sequence)
-        elif event.kind is Kind.RESYNC:
-            show.err.print("the watch cannot go on from there: what follows is the present state again")
+    answers.changes(((event.kind, event.sequence, event.status) for event in events), show.change)
 
 
 @app.command()

@@ -8,7 +8,6 @@ from rich.table import Table
 from sandbox.v1 import snapshot_pb2
 from sandbox_client import snapshots, words
 from sandbox_client.retry import PATIENCE
-from sandbox_client.watch import Kind
 
 from sandboxctl import answers, completion, deletion, settling, show, targets
 from sandboxctl import env as variables
@@ -132,11 +131,7 @@ def watch(
         lost=show.lost,
         back=show.back,
     )
-    for event in events:
-        if event.snapshot is not None and not answers.event(event.snapshot):
-            show.snapshot_change(event.snapshot, event.sequence)
-        elif event.kind is Kind.RESYNC:
-            show.err.print("the watch cannot go on from there: what follows is the present state again")
+    answers.changes(((event.kind, event.sequence, event.snapshot) for event in events), show.snapshot_change)
 
 
 @app.command()
