@@ -50,7 +50,6 @@ class Deletions:
 
     async def work(self, key: Key, epoch: int) -> None:
         """Does what is due of a sandbox that waits."""
-        missing = await self._manager.missing(key.namespace)
         last, decision = await self._store.read(lambda reader: self._decide(reader, key), store.Lane.RECONCILER)
         if last is None:
             return
@@ -61,6 +60,7 @@ class Deletions:
         if decision.act is Act.REMOVE:
             await self._snapshots.write(lambda reader: self._removed(reader, key, epoch))
         elif decision.act is Act.TAKE and decision.schedule is not None:
+            missing = await self._manager.missing(key.namespace)
             try:
                 await self._snapshots.write(lambda reader: self._taken(reader, key, missing, epoch))
             except errors.ServiceError as why:

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
 
 from sandbox_server import store
 from sandbox_server.domain import schedule_mutations
@@ -13,8 +12,6 @@ from sandbox_server.domain.schedule import Schedule
 from sandbox_server.domain.schedule_mutations import Wanted, not_found
 from sandbox_server.domain.tenant import Reach
 from sandbox_server.domain.tenant import not_found as sandbox_not_found
-
-T = TypeVar("T")
 
 
 class ScheduleManager:
