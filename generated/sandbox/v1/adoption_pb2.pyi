@@ -109,8 +109,8 @@ class AdoptSandboxesRequest(_message.Message):
     selector: _builtins.str
     """A label selector of Kubernetes that the objects must match as well. Empty: all that carry the label of the former system."""
     project: _builtins.str
-    """The project of all of them. Empty: each sandbox gets the project that was imported for it; without one, that of its
-    label; without a label, the one that its name begins with.
+    """The project of every sandbox that is adopted. Empty: each sandbox gets the project that was imported for it. If none was
+    imported, it gets the project of its label, and if it has no label, the one that its name begins with.
     """
     restart: Global___AdoptionRestart.ValueType
     """When their pods are made anew."""

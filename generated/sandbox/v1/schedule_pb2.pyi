@@ -15,15 +15,14 @@ errors. Beyond that:
               the service is set back by more than from one slot to the next, the slots begin again with the latest one.
   Snapshots   That of a slot has the id `<sandbox>-<slot>`, such as `demo-20261130t0200`, the id of the sandbox cut where it
               is too long for that; where another snapshot has that id, six more characters follow. It is a snapshot as any
-              other, with the schedule_id. One that is deleted by a caller is not taken again.
+              other, with the schedule_id. If a caller deletes it, it is not taken again.
   Keep        Of each sandbox the newest `keep` snapshots in SNAPSHOT_STATE_READY stay. An older one goes once a newer is
               READY, so that the tenant may need one snapshot more than that for each sandbox. Where it has no room, a slot
               waits while other snapshots of the schedule are taken or go. Those that FAILED go when a newer one is READY. A
-              snapshot in SNAPSHOT_REASON_LOST stays. So does the newest one of which a verification has PASSED, though it is older
-              than those, and one that is being verified until that has ended.
+              snapshot in SNAPSHOT_REASON_LOST stays. The newest snapshot whose verification has PASSED stays too, however old it
+              is. A snapshot that is being verified stays until the verification has ended.
   Missed      Where the service did not run at a slot, the latest slot is made up as soon as it runs, and the slots before
-              it are missed. A slot is missed as well where no snapshot could be taken, or where the one that was taken
-              FAILED. The schedule counts what was missed, and says what the last one was and why.
+              it are missed. A slot is also missed if no snapshot could be taken, or if its snapshot FAILED. The schedule counts what was missed, and says what the last one was and why.
   Deletion    With `before_delete`, a snapshot is taken when a sandbox is deleted, once nothing runs in it and before anything of
               its disk goes (REASON_LAST_SNAPSHOT). It has the id `<sandbox>-deleted-<time>`, stays when the sandbox is gone,
               and does not count for `keep`. It is taken also where the tenant has as many snapshots as it may have. Where it fails

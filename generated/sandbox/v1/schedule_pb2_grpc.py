@@ -69,8 +69,8 @@ class ScheduleServiceServicer:
     def CreateSchedule(self, request, context):
         """CreateSchedule records a new schedule.
 
-        Answers when the mutation is committed. The first slot is the next one that follows. Operators cannot make schedules: a
-        schedule belongs to a tenant. A repeat with the same request_id and payload answers with the same schedule and changes
+        Answers when the mutation is committed. The schedule begins with the first slot after that. Operators cannot create
+        schedules, since a schedule belongs to a tenant. A repeat with the same request_id and payload answers with the same schedule and changes
         nothing. A repeat without a request_id fails with ALREADY_EXISTS.
 
         Errors, besides those of any mutation:
