@@ -88,9 +88,9 @@ async def test_disks_of_what_runs_here_are_measured_in_turn_and_spread_over_the_
         running("elsewhere", FOREIGN),
     )
     async with world.measuring(0.4) as made:
-        await world.until(lambda: len(world.heard) == 8)
-    assert [one for one, _ in world.heard] == ["a-0", "a-1", "a-2", "a-3"] * 2
-    assert made.outcomes == {"": 8}
+        await world.until(lambda: len(world.heard) >= 8)
+    assert [one for one, _ in world.heard[:8]] == ["a-0", "a-1", "a-2", "a-3"] * 2
+    assert made.outcomes == {"": len(world.heard)}
     times = [at for at, _ in world.begun]
     # A busy machine is late, but never early.
     assert all(later - times[0] >= 0.1 * number - 0.05 for number, later in enumerate(times))
