@@ -132,7 +132,9 @@ async def service(
     authenticator: auth.Authenticator | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Service]:
-    """Yields a service that serves until the body ends, and then drains and closes it. Schedules go by the clock `now`.
+    """Yields a service that serves until the body ends, and then drains and closes it.
+
+    Schedules go by the clock `now`, and so does what becomes of snapshots.
 
     The parts that are not given are made from the settings. Raises ValueError, OSError or `store.SchemaMismatch` if the
     service cannot start. A part that fails later cancels the body, and its error is raised in an ExceptionGroup.
@@ -150,7 +152,7 @@ async def service(
     engine = engine or _engine(settings, pace)
     namespaces = _leases(settings, event_store, event_feed, engine)
     reconciler = Reconciler(event_feed, event_store, engine, namespaces, settings.workers, pace)
-    keeper = Keeper(snapshots, event_feed, event_store, engine, namespaces, pace, settings.verified_at_once)
+    keeper = Keeper(snapshots, event_feed, event_store, engine, namespaces, pace, settings.verified_at_once, now)
     found = Sandboxes(event_feed, engine, pace)
     execs = Execs(event_store, found, engine, pace, settings.execs_per_tenant)
     streams = Streams(execs, pace)
