@@ -15,7 +15,6 @@ from sandbox_client import AsyncClient
 from sandbox_server import app, engines, store
 from sandbox_server.domain.event import OBSERVED
 from sandbox_server.domain.observed import Fault
-from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.snapshot import Contents, Scratch, Snapshot, SnapshotReason, State, Taken, VerificationState
@@ -24,6 +23,7 @@ from sandbox_server.settings import Settings
 from tests.support import samples
 from tests.support.blind import BlindEngine
 from tests.support.opened import Opened
+from tests.support.rig import faster
 from tests.support.waiting import PATIENCE
 
 WITHIN = 10 * PATIENCE
@@ -130,7 +130,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    pace = dataclasses.replace(Pace().faster(20), busy_after=0.2)
+    pace = dataclasses.replace(faster(20), busy_after=0.2, resync=60)
     settings = Settings(listen="127.0.0.1:0", data_dir=tmp_path).model_copy(update={"base_pace": pace})
     engine: Any = Engine()
     async with app.service(settings, engine=engine) as running, AsyncClient(f"127.0.0.1:{running.port}") as client:

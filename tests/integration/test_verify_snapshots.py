@@ -17,6 +17,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.local import counting
 from sandbox_server.settings import Settings
 
+from tests.support.rig import faster
 from tests.support.waiting import PATIENCE
 
 WITHIN = 20 * PATIENCE
@@ -84,7 +85,7 @@ def reason(verification: Verification) -> str:
 
 @pytest.fixture
 def pace() -> Pace:
-    return dataclasses.replace(Pace().faster(20), verify_most=WITHIN)
+    return dataclasses.replace(faster(20), verify_most=WITHIN)
 
 
 @pytest.fixture
@@ -93,13 +94,15 @@ async def world(tmp_path: Path, pace: Pace) -> AsyncIterator[World]:
         listen="127.0.0.1:0", data_dir=tmp_path, local_isolation="none", verify_most=pace.verify_most, ready_for=0
     ).model_copy(update={"base_pace": pace})
     world = World(tmp_path)
-    async with app.service(settings, now=world.now) as world.service:
-        async with AsyncClient(f"127.0.0.1:{world.service.port}", timeout=WITHIN) as world.client:
-            yield world
-            await world.client.delete("a")
-            async with asyncio.timeout(WITHIN):
-                while [one async for one in world.client.list()]:
-                    await asyncio.sleep(0.02)
+    async with (
+        app.service(settings, now=world.now) as world.service,
+        AsyncClient(f"127.0.0.1:{world.service.port}", timeout=WITHIN) as world.client,
+    ):
+        yield world
+        await world.client.delete("a")
+        async with asyncio.timeout(WITHIN):
+            while [one async for one in world.client.list()]:
+                await asyncio.sleep(0.02)
 
 
 @pytest.fixture
