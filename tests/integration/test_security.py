@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ import pytest
 from cryptography import x509
 from google.protobuf import message_factory
 from sandbox.v1 import sandbox_pb2 as pb
-from sandbox.v1 import schedule_pb2, snapshot_pb2
+from sandbox.v1 import sandbox_pb2_grpc, schedule_pb2, snapshot_pb2
 from sandbox_client import Client, errors
 from sandbox_server import store
 from sandbox_server.domain.pace import Pace
+from sandbox_server.rpc import journal
 
 from tests.support import programs
 from tests.support.certificates import certificate
 from tests.support.service import Service
 from tests.support.variants import some
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SERVICES = (
     pb.DESCRIPTOR.services_by_name["SandboxService"],
@@ -48,9 +50,9 @@ def call(service: Service, method: str, request: Any, token: str | None) -> tupl
         path = f"/{METHODS[method].containing_service.full_name}/{method}"
         with pytest.raises(grpc.RpcError) as caught:
             if METHODS[method].server_streaming:
-                list(channel.unary_stream(path)(request.SerializeToString(), timeout=5, metadata=metadata))
+                list(channel.unary_stream(path)(request.SerializeToString(), timeout=5 * PATIENCE, metadata=metadata))
             else:
-                channel.unary_unary(path)(request.SerializeToString(), timeout=5, metadata=metadata)
+                channel.unary_unary(path)(request.SerializeToString(), timeout=5 * PATIENCE, metadata=metadata)
     error: Any = caught.value
     details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     return error.code(), error.details(), details
@@ -60,14 +62,16 @@ def answered(service: Service, method: str, request: Any, token: str) -> bytes:
     """The answer of a unary call."""
     with grpc.insecure_channel(service.address) as channel:
         made = channel.unary_unary(f"/sandbox.v1.SandboxService/{method}")
-        return bytes(made(request.SerializeToString(), timeout=20, metadata=(("authorization", f"Bearer {token}"),)))
+        return bytes(
+            made(request.SerializeToString(), timeout=20 * PATIENCE, metadata=(("authorization", f"Bearer {token}"),))
+        )
 
 
 @pytest.mark.fault(47)
 def test_every_method_needs_a_known_token(make_service: Callable[..., Service], tenants: Path) -> None:
     service = make_service("--token-file", str(tenants))
     service.start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
+    with Client(service.address, token=TOKENS["a"], timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         client.page()
     assert len(METHODS) >= 10
     for name, method in METHODS.items():
@@ -86,15 +90,17 @@ def test_refused_token_leaves_a_line_and_a_flood_leaves_few(
 ) -> None:
     service = make_service("--token-file", str(tenants), "--log-format", "json")
     service.start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
+    with Client(service.address, token=TOKENS["a"], timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         client.page()
     request = message_factory.GetMessageClass(METHODS[method].input_type)()
+    began = time.monotonic()
     for _ in range(100):
         call(service, method, request, "wrong-token")
+    most = journal.BURST + (time.monotonic() - began) / journal.EACH + 1
     lines = [json.loads(one) for one in service.log.read_text().splitlines()]
     refused = [one for one in lines if one.get("method") == method]
     assert refused
-    assert len(refused) < 50
+    assert len(refused) <= most
     assert {one["event"] for one in refused} == {"credentials_refused"}
     assert all(one["peer"].startswith("ipv4:127.0.0.1:") for one in refused)
     assert "wrong-token" not in service.log.read_text()
@@ -107,7 +113,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
     service = make_service("--token-file", str(tenants))
     service.start(wait=False)
     with (
-        Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as a,
+        Client(service.address, token=TOKENS["a"], timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as a,
         Client(service.address, token=TOKENS["b"]) as b,
     ):
         made = a.create("demo", sandbox_id="secret-one", spec=SLEEP)
@@ -182,13 +188,13 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
             b.create("demo", namespace="a-ns", spec=SLEEP)
         assert list(caught.value.fields) == ["namespace"]
         assert b.create("demo", sandbox_id="secret-one", spec=SLEEP).namespace == "b-ns"
-        watched = b.watch(after_sequence=0, timeout=10)
+        watched = b.watch(after_sequence=0, timeout=10 * PATIENCE)
         first = next(watched)
         assert first.status is not None
         assert first.status.namespace == "b-ns"
         a.delete("secret-one")
         b.delete("secret-one")
-        a.wait_until("secret-one", "TERMINATED", timeout=20)
+        a.wait_until("secret-one", "TERMINATED", timeout=20 * PATIENCE)
 
 
 @pytest.mark.fault(48)
@@ -202,13 +208,13 @@ def test_former_tenant_no_longer_sees_sandboxes_of_a_namespace_taken_from_it(
 
     has("kept", "taken")
     service = make_service("--token-file", str(path)).start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
+    with Client(service.address, token=TOKENS["a"], timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         client.create("demo", sandbox_id="one", namespace="kept", spec=SLEEP)
         client.create("demo", sandbox_id="two", namespace="taken", spec=SLEEP)
     service.terminate()
     has("kept")
     service.start(wait=False)
-    with Client(service.address, token=TOKENS["a"], timeout=20, contact_timeout=20) as client:
+    with Client(service.address, token=TOKENS["a"], timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         assert [one.sandbox_id for one in client.list()] == ["one"]
         assert list(client.list(namespace="taken")) == []
         assert list(client.events(namespace="taken")) == []
@@ -217,12 +223,12 @@ def test_former_tenant_no_longer_sees_sandboxes_of_a_namespace_taken_from_it(
             with pytest.raises(errors.NotFound):
                 asked("two", namespace="taken")
         for options in ({}, {"after_sequence": 0}):
-            with contextlib.closing(client.watch(timeout=10, **options)) as events:  # type: ignore[arg-type]
+            with contextlib.closing(client.watch(timeout=10 * PATIENCE, **options)) as events:  # type: ignore[arg-type]
                 first = next(events).status
                 assert first is not None
                 assert first.sandbox_id == "one"
         client.delete("one")
-        for event in client.watch(timeout=20):
+        for event in client.watch(timeout=20 * PATIENCE):
             assert event.status is None or event.status.sandbox_id == "one"
             if event.status is not None and event.status.phase == pb.PHASE_TERMINATED:
                 break
@@ -342,13 +348,14 @@ def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
         target.write_bytes(source.read_bytes())
     service = make_service("--tls-cert", str(served[0]), "--tls-key", str(served[1]))
     service.start(wait=False)
-    with Client(service.address, ca_file=first[0], timeout=20, contact_timeout=20) as client:
+    with Client(service.address, ca_file=first[0], timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         client.page()
-    with pytest.raises(errors.Unavailable), Client(service.address, timeout=1) as plain:
-        plain.page()
+    with grpc.insecure_channel(service.address) as plain, pytest.raises(grpc.RpcError) as caught:
+        sandbox_pb2_grpc.SandboxServiceStub(plain).ListSandboxes(pb.ListSandboxesRequest(), timeout=20 * PATIENCE)
+    assert errors.from_rpc(caught.value).code is grpc.StatusCode.UNAVAILABLE
     # The key does not fit a certificate that is replaced alone: the former pair is still served.
     served[0].write_bytes(second[0].read_bytes())
-    with Client(service.address, ca_file=first[0], timeout=20, contact_timeout=20) as client:
+    with Client(service.address, ca_file=first[0], timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         client.page()
     served[1].write_bytes(second[1].read_bytes())
 
@@ -356,13 +363,14 @@ def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
         try:
             with Client(service.address, ca_file=second[0], timeout=2) as client:
                 client.page()
-        except errors.Unavailable:
+        except (errors.Unavailable, errors.TimedOut):
             return False
         return True
 
     eventually(renewed)
     flags = ["--tls-cert", str(served[0]), "--tls-key", str(served[1])]
-    assert programs.run("sandbox-server", "health", "--listen", service.address, *flags).returncode == 0
+    words = ("health", "--listen", service.address, *flags)
+    eventually(lambda: programs.run("sandbox-server", *words).returncode == 0)
 
 
 @pytest.mark.fault(50)
@@ -383,17 +391,17 @@ def test_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its
         return done.returncode, done.stderr
 
     eventually(lambda: health(served) == (0, ""), within=20)
-    assert health(other) == (1, "sandbox-server: health: UNAVAILABLE\n")
+    eventually(lambda: health(other) == (1, "sandbox-server: health: UNAVAILABLE\n"))
 
 
 def test_what_grpc_has_to_say_is_not_in_the_log(make_service: Callable[..., Service], tmp_path: Path) -> None:
     served, key = certificate(tmp_path / "tls", "served")
     service = make_service("--tls-cert", str(served), "--tls-key", str(key), "--log-format", "json")
     service.start(wait=False)
-    with Client(service.address, ca_file=served, timeout=20, contact_timeout=20) as client:
+    with Client(service.address, ca_file=served, timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         client.page()
     for _ in range(3):
-        with socket.create_connection(("127.0.0.1", service.port), timeout=5) as scanned:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=5 * PATIENCE) as scanned:
             scanned.sendall(b"GET / HTTP/1.1\r\n\r\n")
             # The service has judged it once it has hung up.
             assert scanned.recv(100) is not None

@@ -59,7 +59,7 @@ async def test_reflection_ends_in_order_if_no_further_request_comes() -> None:
             "grpc.reflection.v1alpha.ServerReflection",
             "sandbox.v1.SandboxService",
         ]
-        assert await asyncio.wait_for(call.code(), 30) is grpc.StatusCode.OK
+        assert await asyncio.wait_for(call.code(), 30 * PATIENCE) is grpc.StatusCode.OK
         assert serving.calls.ended == {("ServerReflectionInfo", "OK", ""): 1}
 
 
@@ -69,9 +69,8 @@ async def test_shutdown_ends_calls_whose_message_has_not_come() -> None:
     async with served(within=60) as (serving, channel):
         calls = [channel.stream_stream(path)() for path in SILENT]
         await until(lambda: serving.calls.open.total() == len(calls))
-        began = asyncio.get_running_loop().time()
-        await serving.stop(30)
-        assert asyncio.get_running_loop().time() - began < 5
+        # Well within its grace.
+        await asyncio.wait_for(serving.stop(1000), 20 * PATIENCE)
         codes = await asyncio.wait_for(asyncio.gather(*(one.code() for one in calls)), 10 * PATIENCE)
         assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
         assert {one[2] for one in serving.calls.ended} == {"SHUTTING_DOWN"}
@@ -85,7 +84,7 @@ async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
     file.write_text(json.dumps({"tenants": [tenant]}))
     async with served(auth.TokenFile(file, Pace())) as (_, channel):
         silent = channel.stream_stream("/sandbox.v1.SandboxService/WatchStatus")()
-        assert await asyncio.wait_for(silent.code(), 30) is grpc.StatusCode.UNAUTHENTICATED
+        assert await asyncio.wait_for(silent.code(), 30 * PATIENCE) is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.fault(73)
@@ -127,10 +126,10 @@ async def test_watcher_of_the_health_that_does_not_read_delays_no_other() -> Non
     reader: Any = Watcher(True)
     async with asyncio.TaskGroup() as tasks:
         watches = [tasks.create_task(health.watch(one)) for one in (stuck, reader)]
-        for ready in (True, False):
-            await asyncio.sleep(0.01)
+        for told, ready in enumerate((True, False), 1):
+            await until(lambda told=told: len(reader.received) == told)  # type: ignore[misc]
             health.serving(ready)
-        await asyncio.sleep(0.01)
+        await until(lambda: len(reader.received) == 3)
         for one in watches:
             one.cancel()
     answer = health_pb2.HealthCheckResponse

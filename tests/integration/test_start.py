@@ -21,6 +21,7 @@ from tests.support import programs
 from tests.support.certificates import certificate
 from tests.support.ports import free_port
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE, eventually
 
 VERSION = importlib.metadata.version("sandbox-service")
 WITHOUT = """
@@ -33,6 +34,18 @@ runpy.run_module("sandbox_server", run_name="__main__")
 
 def server(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
     return programs.run("sandbox-server", *words, env={**os.environ, **env})
+
+
+def healthy(service: Service, **env: str) -> "subprocess.CompletedProcess[str]":
+    """What the health check says once the service serves, which it may not at its first answer."""
+    answers: list[subprocess.CompletedProcess[str]] = []
+
+    def serves() -> bool:
+        answers.append(server("health", "--listen", service.address, **env))
+        return answers[-1].returncode == 0
+
+    eventually(serves)
+    return answers[-1]
 
 
 @pytest.mark.find(42)
@@ -49,7 +62,7 @@ def server(*words: str, **env: str) -> "subprocess.CompletedProcess[str]":
 def test_an_install_without_the_server_says_what_to_install(package: str, tmp_path: Path) -> None:
     words = ["--engine", "kubernetes", "--kubeconfig", "none", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path)]
     command = [sys.executable, "-c", WITHOUT, package, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE)
     assert (done.returncode, done.stdout) == (1, "")
     install = "the server needs the extra `server`: pip install 'sandbox-service[server]'"
     assert done.stderr == f"sandbox-server: {package} is not installed: {install}\n"
@@ -67,10 +80,11 @@ def test_the_version_is_printed(tmp_path: Path) -> None:
 def test_operators_find_the_version_in_the_health_the_metrics_and_the_log(make_service: Callable[..., Service]) -> None:
     metrics = f"127.0.0.1:{free_port()}"
     service = make_service("--metrics-listen", metrics, "--log-format", "json").start()
-    done = server("health", "--listen", service.address)
+    done = healthy(service)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"SERVING {VERSION}\n", "")
-    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10 * PATIENCE) as answer:
         assert f'sandbox_build_info{{version="{VERSION}"}} 1.0' in answer.read().decode()
+    eventually(lambda: '"serving"' in service.log.read_text())
     (serving,) = [one for one in service.log.read_text().splitlines() if '"serving"' in one]
     assert json.loads(serving)["version"] == VERSION
 
@@ -84,7 +98,7 @@ def test_a_mistyped_variable_is_warned_of_without_its_value(make_service: Callab
     assert (warning["name"], warning["did_you_mean"]) == ("SANDBOX_HEARTBEET", "SANDBOX_HEARTBEAT")
     assert "canary" not in service.log.read_text()
     # A probe that runs every few seconds has nothing to add to that.
-    assert server("health", "--listen", service.address, **env).stderr == ""
+    assert healthy(service, **env).stderr == ""
 
 
 @pytest.mark.find(42)
@@ -103,7 +117,7 @@ def test_a_key_with_a_passphrase_is_refused_on_a_terminal(form: str, tmp_path: P
             stdin=theirs,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=30 * PATIENCE,
             start_new_session=True,
             # OpenSSL asks on the terminal of the session.
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
@@ -122,13 +136,13 @@ def test_a_key_with_a_passphrase_in_the_place_of_another_changes_nothing(
 ) -> None:
     chain, key = certificate(tmp_path / "tls", "served")
     service = make_service("--tls-cert", str(chain), "--tls-key", str(key), "--log-format", "json").start(wait=False)
-    with Client(service.address, ca_file=chain, timeout=20, contact_timeout=20) as client:
+    with Client(service.address, ca_file=chain, timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         client.page()
     plain = serialization.load_pem_private_key(key.read_bytes(), None)
     closed = serialization.BestAvailableEncryption(b"canary")
     key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, closed))
     for _ in range(2):
-        with Client(service.address, ca_file=chain, timeout=20, contact_timeout=20) as client:
+        with Client(service.address, ca_file=chain, timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
             client.page()
     said = [json.loads(one) for one in service.log.read_text().splitlines() if "files_not_reloaded" in one]
     assert ["passphrase" in one["error"] for one in said] == [True]
@@ -138,6 +152,7 @@ def test_a_key_with_a_passphrase_in_the_place_of_another_changes_nothing(
 @pytest.mark.find(46)
 def test_no_command_needs_its_standard_streams(make_service: Callable[..., Service], tmp_path: Path) -> None:
     service = make_service().start()
+    healthy(service)
     program = f"{shlex.quote(sys.executable)} -m sandbox_server"
     for words, code in (
         (f"health --listen {service.address} >&-", 0),
@@ -147,5 +162,7 @@ def test_no_command_needs_its_standard_streams(make_service: Callable[..., Servi
         ("--version >&-", 0),
         ("render <&-", 1),
     ):
-        done = subprocess.run(["/bin/sh", "-c", f"{program} {words}"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"{program} {words}"], capture_output=True, text=True, timeout=60 * PATIENCE
+        )
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr

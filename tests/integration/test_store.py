@@ -302,11 +302,11 @@ async def test_a_read_is_as_of_one_moment(opened: Opened) -> None:
     def query(reader: store.Reader) -> tuple[Event | None, dict[str, str], list[Event]]:
         before = reader.last(made.sandbox.key)
         begun.set()
-        assert changed.wait(10)
+        assert changed.wait(10 * PATIENCE)
         return before, reader.env(made.sandbox.key), reader.events(0, 10)
 
     reading = asyncio.create_task(opened.store.read(query))
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 10 * PATIENCE)
     await opened.store.write(lambda _: samples.write(samples.mutated(made), {"A": "2"}))
     await opened.store.trim(datetime.now(UTC) + timedelta(days=1))
     changed.set()
@@ -448,7 +448,7 @@ async def test_no_reader_skips_what_two_replicas_append(opened: Opened, database
                     await asyncio.sleep(0.01)
 
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * PATIENCE):
             await asyncio.gather(read(), append(opened, "a"), append(other, "b"))
         assert seen == list(range(1, 201))
     finally:
@@ -597,7 +597,8 @@ async def test_killed_connections_are_made_again(postgres: Callable[[], str]) ->
     with admin.begin() as raw:
         raw.execute(
             sa.text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                # It waits until they have ended: a write would begin on a connection that still ends.
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )

@@ -16,6 +16,7 @@ from sandbox_server.rpc import waits
 from tests.support import samples
 from tests.support import served as serving
 from tests.support.served import Served
+from tests.support.waiting import PATIENCE
 
 
 class Waiter:
@@ -31,7 +32,7 @@ class Waiter:
 
     async def wait(self, phase: "pb.Phase.ValueType" = pb.PHASE_RUNNING, **fields: Any) -> Any:
         request = pb.WaitForPhaseRequest(sandbox_id="a", phase=phase, **fields)
-        return await self.stub.WaitForPhase(request, timeout=20)
+        return await self.stub.WaitForPhase(request, timeout=20 * PATIENCE)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def test_a_wait_is_answered_with_the_event_that_ends_it(served: Waiter) ->
 async def test_a_wait_whose_time_is_over_has_the_present_status(served: Waiter) -> None:
     began = time.monotonic()
     answer = await served.wait(timeout_seconds=0.3)
-    assert 0.3 <= time.monotonic() - began < 20
+    assert time.monotonic() - began >= 0.3
     assert (answer.outcome, answer.status.phase) == (pb.WAIT_OUTCOME_PENDING, pb.PHASE_CREATING)
     assert (await served.wait(timeout_seconds=0)).status == answer.status
 
@@ -82,15 +83,17 @@ async def test_an_error_fails_a_wait_once_the_patience_is_over(served: Waiter) -
     assert (await served.wait(fail_on_error=True)).outcome == pb.WAIT_OUTCOME_FAILED
 
 
-async def test_a_service_that_stops_ends_waits_at_once_with_the_present_status(served: Waiter) -> None:
+async def test_a_service_that_stops_ends_waits_at_once_with_the_present_status(
+    served: Waiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They would last longer than their calls may.
+    monkeypatch.setattr(waits, "WAIT_MOST", 1000)
     waiting = [asyncio.create_task(served.wait()) for _ in range(20)]
     while sum(len(waits) for waits in served.running.feed.waits._waits.values()) < len(waiting):
         await asyncio.sleep(0.01)
-    began = time.monotonic()
     served.running.feed.close()
-    stopping = asyncio.create_task(served.running.server.stop(5))
+    stopping = asyncio.create_task(served.running.server.stop(1000))
     answers = await asyncio.gather(*waiting)
-    assert time.monotonic() - began < 5
     assert {one.outcome for one in answers} == {pb.WAIT_OUTCOME_PENDING}
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.wait()
@@ -99,10 +102,12 @@ async def test_a_service_that_stops_ends_waits_at_once_with_the_present_status(s
 
 
 async def test_a_caller_that_leaves_ends_its_wait(served: Waiter) -> None:
-    call = served.stub.WaitForPhase(pb.WaitForPhaseRequest(sandbox_id="a", phase=pb.PHASE_RUNNING), timeout=20)
+    call = served.stub.WaitForPhase(
+        pb.WaitForPhaseRequest(sandbox_id="a", phase=pb.PHASE_RUNNING), timeout=20 * PATIENCE
+    )
     while served.running.server.calls.open["WaitForPhase"] == 0:
         await asyncio.sleep(0.01)
     call.cancel()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         while served.running.server.calls.open["WaitForPhase"] or served.running.feed.waits._waits:
             await asyncio.sleep(0.01)
