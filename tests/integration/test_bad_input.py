@@ -26,6 +26,7 @@ from sandbox_server.settings import Settings
 
 from tests.support import samples
 from tests.support.blind import BlindEngine
+from tests.support.waiting import PATIENCE
 
 SERVICES = (
     pb.DESCRIPTOR.services_by_name["SandboxService"],
@@ -117,11 +118,11 @@ class Answer:
         self.code, self.text, self.fields, self.made, self.said = grpc.StatusCode.OK, "", [], b"", b""
         try:
             if METHODS[method].server_streaming:
-                stream = channel.unary_stream(path)(written, timeout=20)
+                stream = channel.unary_stream(path)(written, timeout=20 * PATIENCE)
                 self.made = next(stream)
                 stream.cancel()
             else:
-                self.made = channel.unary_unary(path)(written, timeout=20)
+                self.made = channel.unary_unary(path)(written, timeout=20 * PATIENCE)
         except grpc.RpcError as error:
             self._read(error)
         self.said += self.made
@@ -560,7 +561,9 @@ def test_a_watch_of_one_sandbox_that_is_not_of_the_project_goes_on_without_it(se
     assert call("CreateSandbox", made).text == ""
     request = pb.WatchStatusRequest(sandbox_ids=["elsewhere"], project="other")
     with grpc.insecure_channel(served.address) as channel:
-        stream = channel.unary_stream("/sandbox.v1.SandboxService/WatchStatus")(request.SerializeToString(), timeout=20)
+        stream = channel.unary_stream("/sandbox.v1.SandboxService/WatchStatus")(
+            request.SerializeToString(), timeout=20 * PATIENCE
+        )
         told = [pb.WatchStatusResponse.FromString(next(stream)).WhichOneof("event") for _ in range(2)]
         stream.cancel()
     assert told == ["snapshot_complete", "heartbeat"]

@@ -18,6 +18,7 @@ from sandbox_server.rpc.auth import Anyone, TokenFile
 
 from tests.support import served as serving
 from tests.support.served import Served
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ async def served(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def found(served: Served) -> Any:
-    return await served.stub.GetCapabilities(pb.GetCapabilitiesRequest(), timeout=20)
+    return await served.stub.GetCapabilities(pb.GetCapabilitiesRequest(), timeout=20 * PATIENCE)
 
 
 def parts(answer: Any) -> dict[str, tuple[bool, str]]:
@@ -85,19 +86,21 @@ async def test_one_more_than_a_limit_is_refused(served: Served) -> None:
 
 
 async def call(served: Served, request: Any) -> Any:
-    return await getattr(served.stub, type(request).__name__.removesuffix("Request"))(request, timeout=20)
+    return await getattr(served.stub, type(request).__name__.removesuffix("Request"))(request, timeout=20 * PATIENCE)
 
 
 async def test_the_size_of_a_page_without_one_is_the_default(served: Served) -> None:
     default = (await found(served)).limits.page_size_default
     await served.create("a")
     for number in range(default):
-        await served.stub.UpdateEnvVars(pb.UpdateEnvVarsRequest(sandbox_id="a", set={"A": str(number)}), timeout=20)
+        await served.stub.UpdateEnvVars(
+            pb.UpdateEnvVarsRequest(sandbox_id="a", set={"A": str(number)}), timeout=20 * PATIENCE
+        )
     assert len((await call(served, pb.ListEventsRequest())).events) == default
 
 
 async def test_parts_that_do_not_work_say_why(served: Served) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         # A replica knows nothing of its namespaces until it has taken its share.
         while not (known := parts(await found(served)))["NAMESPACES"][0]:
             await asyncio.sleep(0.02)

@@ -10,13 +10,14 @@ from sandbox_server.domain.phase import Phase, Reason
 from tests.robustness.checker import differing
 from tests.support import served as serving
 from tests.support.served import Served
+from tests.support.waiting import PATIENCE
 
 
 async def watched(service: Served, last: int, **selection: Any) -> list[pb.WatchStatusResponse]:
     """The messages of a watch up to the event of a sequence or, without `after_sequence`, of its snapshot."""
     end = "status" if "after_sequence" in selection else "snapshot_complete"
     found = []
-    async for message in service.stub.WatchStatus(pb.WatchStatusRequest(**selection), timeout=20):
+    async for message in service.stub.WatchStatus(pb.WatchStatusRequest(**selection), timeout=20 * PATIENCE):
         found.append(message)
         if message.sequence >= last and message.WhichOneof("event") == end:
             break
@@ -36,14 +37,14 @@ async def change(service: Served) -> int:
     await service.write("a", Phase.RUNNING, applied_generation=1)
     # What callers do not see.
     await service.write("a", Phase.RUNNING, applied_generation=1, applied_revision=7)
-    await service.stub.UpdateEnvVars(pb.UpdateEnvVarsRequest(sandbox_id="b", set={"A": "2"}), timeout=20)
+    await service.stub.UpdateEnvVars(pb.UpdateEnvVarsRequest(sandbox_id="b", set={"A": "2"}), timeout=20 * PATIENCE)
     await service.stub.UpdateSandbox(
         pb.UpdateSandboxRequest(sandbox_id="b", spec={"labels": {"tier": "web"}}, update_mask={"paths": ["labels"]}),
-        timeout=20,
+        timeout=20 * PATIENCE,
     )
-    stop = service.stub.Stop(pb.StopRequest(sandbox_id="a"), timeout=20)
+    stop = service.stub.Stop(pb.StopRequest(sandbox_id="a"), timeout=20 * PATIENCE)
     # Both in one transaction, if they meet.
-    await asyncio.gather(stop, service.stub.Stop(pb.StopRequest(sandbox_id="b"), timeout=20))
+    await asyncio.gather(stop, service.stub.Stop(pb.StopRequest(sandbox_id="b"), timeout=20 * PATIENCE))
     await service.write("a", Phase.TERMINATED, Reason.DELETED)
     return (await service.create("a")).status.sequence
 
@@ -54,7 +55,9 @@ async def test_each_event_names_the_fields_that_differ_from_the_one_before_it(
     async with serving.served(database_url, tmp_path) as service:
         last = await change(service)
         messages = await watched(service, last, after_sequence=0)
-        history = await service.stub.ListEvents(pb.ListEventsRequest(order=pb.EVENT_ORDER_OLDEST_FIRST), timeout=20)
+        history = await service.stub.ListEvents(
+            pb.ListEventsRequest(order=pb.EVENT_ORDER_OLDEST_FIRST), timeout=20 * PATIENCE
+        )
         assert [(one.sequence, fields(one)) for one in history.events] == [
             (one.sequence, fields(one)) for one in messages
         ]

@@ -96,7 +96,7 @@ def test_the_service_forgets_old_history_and_requests_and_says_when_it_goes(
     service.start()
     eventually(lambda: left() == (0, 0))
     with grpc.insecure_channel(service.address) as channel:
-        told = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
+        told = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30 * PATIENCE)
         while next(told).status != SERVING:
             pass
         assert service.process is not None
@@ -115,7 +115,7 @@ def test_silent_database_is_reported_by_the_health(
         keys = base64.b64encode(OLD).decode()
         service = make_service("--database-url", url, "--encryption-keys", keys).start()
         with grpc.insecure_channel(service.address) as channel:
-            told = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+            told = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60 * PATIENCE)
 
             def comes(status: int) -> bool:
                 return any(one.status == status for one in told)
@@ -139,7 +139,7 @@ def test_a_service_that_never_saw_its_engine_answers_stale_and_is_not_serving(
         assert made.status.stale
         assert client.status(made.sandbox_id).stale
         assert all(one.status.stale for one in client.list())
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5 * PATIENCE)
         assert answer.status == NOT_SERVING
     assert service.terminate() == 0
     # It has said neither that it serves (info) nor what it misses (warning).
@@ -155,7 +155,7 @@ def test_a_log_line_is_one_line_and_moves_no_cursor(form: str) -> None:
         f"__main__.configure_logs(settings.load(['--log-format', {form!r}]))\n"
         f"structlog.get_logger('sandbox_server').info('told', message={said!a})"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30 * PATIENCE)
     (line,) = done.stderr.splitlines()
     assert line.isprintable()
     assert "told" in line

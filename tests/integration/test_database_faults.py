@@ -30,6 +30,7 @@ from tests.support.log import whole_log
 from tests.support.ports import free_port
 from tests.support.postgres import Postgres
 from tests.support.service import Service, without_coverage
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,7 @@ class Caller:
         self._channel = grpc.insecure_channel(address)
         self._stub = sandbox_pb2_grpc.SandboxServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
-    def create(self, name: str, timeout: float = 60) -> pb.Sandbox:
+    def create(self, name: str, timeout: float = 60 * PATIENCE) -> pb.Sandbox:
         """Creates a sandbox. The request id follows from the name."""
         spec = pb.SandboxSpec(project="demo", image="any", command=["/bin/sleep", "1000"])
         request_id = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
@@ -51,7 +52,7 @@ class Caller:
         made: pb.Sandbox = self._stub.CreateSandbox(request, timeout=timeout, wait_for_ready=True).sandbox
         return made
 
-    def refused(self, name: str, timeout: float = 60) -> tuple[str, str]:
+    def refused(self, name: str, timeout: float = 60 * PATIENCE) -> tuple[str, str]:
         """Returns the code and the reason of a create that fails."""
         with pytest.raises(grpc.RpcError) as caught:
             self.create(name, timeout)
@@ -60,7 +61,7 @@ class Caller:
 
     def uids(self) -> dict[str, str]:
         request = pb.ListSandboxesRequest(page_size=1000)
-        found = self._stub.ListSandboxes(request, timeout=60, wait_for_ready=True).sandboxes
+        found = self._stub.ListSandboxes(request, timeout=60 * PATIENCE, wait_for_ready=True).sandboxes
         return {one.sandbox_id: one.uid for one in found}
 
 

@@ -7,6 +7,8 @@ import sys
 import grpc
 import pytest
 
+from tests.support.waiting import PATIENCE
+
 # Imported as the command does it: what it sets counts from then on.
 SERVER = """
 import asyncio, sys
@@ -44,6 +46,8 @@ def test_messages_arrive_whole_while_programs_are_started() -> None:
             with grpc.insecure_channel(address) as channel:
                 count = channel.stream_unary("/test.Test/Count")
                 for _ in range(100):
-                    assert count(iter([PART] * 32), timeout=30, wait_for_ready=True) == b"%d" % (32 * len(PART))
+                    assert count(iter([PART] * 32), timeout=30 * PATIENCE, wait_for_ready=True) == b"%d" % (
+                        32 * len(PART)
+                    )
         finally:
             process.kill()

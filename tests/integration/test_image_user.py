@@ -86,7 +86,7 @@ def test_the_image_serves_with_the_files_of_a_secret_volume_and_its_probe_says_s
             )
         finally:
             service.terminate()
-            service.wait(30)
+            service.wait(30 * PATIENCE)
     assert subprocess.run(probe, env=env, cwd=ground, capture_output=True).returncode == 1
 
 
@@ -102,7 +102,7 @@ def asked_as_by_the_kubelet(address: str) -> str:
     """What the kubelet's gRPC probe finds: it speaks plaintext and sends no token (pkg/probe/grpc/grpc.go)."""
     with grpc.insecure_channel(address) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3 * PATIENCE)
         except grpc.RpcError as error:
             return str(error.code().name)  # type: ignore[attr-defined]
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
@@ -124,7 +124,7 @@ def test_the_grpc_probe_of_the_kubelet_works_in_plaintext_alone_and_the_others_a
     eventually(lambda: programs.run(*HEALTH, env=asked).returncode == 0, within=30)
     assert asked_as_by_the_kubelet(service.address) == ("UNAVAILABLE" if tls else "SERVING")
     for path, told in (("healthz", "ok\n"), ("readyz", "SERVING\n")):
-        with urllib.request.urlopen(f"http://{pages}/{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{pages}/{path}", timeout=5 * PATIENCE) as answer:
             assert (answer.status, answer.read().decode()) == (200, told)
 
 

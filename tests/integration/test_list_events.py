@@ -21,6 +21,7 @@ from tests.support import samples
 from tests.support import served as serving
 from tests.support.served import Served
 from tests.support.variants import BOTH_DATABASES
+from tests.support.waiting import PATIENCE
 
 OLDEST = pb.EVENT_ORDER_OLDEST_FIRST
 
@@ -32,7 +33,7 @@ async def served(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def page(served: Served, **fields: Any) -> Any:
-    return await served.stub.ListEvents(pb.ListEventsRequest(**fields), timeout=20)
+    return await served.stub.ListEvents(pb.ListEventsRequest(**fields), timeout=20 * PATIENCE)
 
 
 async def pages(served: Served, **fields: Any) -> list[Any]:

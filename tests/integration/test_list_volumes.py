@@ -19,6 +19,7 @@ from sandbox_server.rpc import listing
 from tests.support import samples
 from tests.support import served as serving
 from tests.support.served import Served
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ async def served(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def call(served: Served, request: Any) -> Any:
-    return await getattr(served.stub, type(request).__name__.removesuffix("Request"))(request, timeout=20)
+    return await getattr(served.stub, type(request).__name__.removesuffix("Request"))(request, timeout=20 * PATIENCE)
 
 
 async def end(served: Served, sandbox_id: str, reason: Reason = Reason.VOLUME_KEPT, **changes: Any) -> None:

@@ -25,6 +25,7 @@ from sandbox_server.store import connection, documents, schema, search
 from tests.support import samples
 from tests.support.blind import BlindEngine
 from tests.support.variants import BOTH_DATABASES, some
+from tests.support.waiting import PATIENCE
 
 ENDED = frozenset({Phase.TERMINATED})
 SELECTORS = (
@@ -72,7 +73,7 @@ class Opened:
                 complete.set()
 
         watching = asyncio.create_task(self.manager.watch(selection, None, send, ended))
-        await asyncio.wait_for(complete.wait(), 20)
+        await asyncio.wait_for(complete.wait(), 20 * PATIENCE)
         watching.cancel()
         return received[:-1], received[-1]
 
@@ -209,12 +210,12 @@ async def test_a_reader_does_not_wait_for_those_of_another_lane(opened: Opened) 
         def hold(reader: store.Reader, begun: threading.Event = begun, go_on: threading.Event = go_on) -> None:
             reader.ping()
             begun.set()
-            assert go_on.wait(20)
+            assert go_on.wait(20 * PATIENCE)
 
         holding = asyncio.create_task(opened.store.read(hold, busy))
         try:
-            assert await asyncio.to_thread(begun.wait, 10)
-            async with asyncio.timeout(10):
+            assert await asyncio.to_thread(begun.wait, 10 * PATIENCE)
+            async with asyncio.timeout(10 * PATIENCE):
                 for lane in set(store.Lane) - {busy}:
                     assert await opened.store.read(lambda reader: reader.last(made.sandbox.key), lane) == made
         finally:
@@ -289,7 +290,7 @@ async def test_sandbox_that_ends_while_a_snapshot_is_sent_is_an_event_of_the_wat
             await opened.end(late)
 
     watching = asyncio.create_task(opened.manager.watch(feed.Filter(TENANT), None, send, True))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         while len(received) < 4:
             await asyncio.sleep(0.01)
     watching.cancel()

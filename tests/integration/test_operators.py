@@ -21,6 +21,7 @@ from sandbox_server.store import connection, history, schema, search, timeline
 
 from tests.support import served as serving
 from tests.support.served import Served
+from tests.support.waiting import PATIENCE
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"]
 READS = {
@@ -57,7 +58,7 @@ def operator(served: Served, name: str = "billing", *, writes: bool = False) -> 
 
 
 async def call(served: Served, request: Any) -> Any:
-    return await getattr(served.stub, type(request).__name__.removesuffix("Request"))(request, timeout=20)
+    return await getattr(served.stub, type(request).__name__.removesuffix("Request"))(request, timeout=20 * PATIENCE)
 
 
 async def refused(served: Served, request: Any) -> tuple[grpc.StatusCode, error_details_pb2.ErrorInfo]:
@@ -98,7 +99,7 @@ async def events(served: Served, **fields: Any) -> list[int]:
 
 async def watched(served: Served, count: int, **fields: Any) -> list[tuple[int, str, str]]:
     """The first messages of a watch: the sequence, the namespace and the id of each, all empty for the marker."""
-    stream = served.stub.WatchStatus(pb.WatchStatusRequest(**fields), timeout=20)
+    stream = served.stub.WatchStatus(pb.WatchStatusRequest(**fields), timeout=20 * PATIENCE)
     found = [await stream.read() for _ in range(count)]
     stream.cancel()
     return [(one.sequence, one.status.namespace, one.status.sandbox_id) for one in found]
@@ -161,7 +162,7 @@ async def test_events_and_resumed_watches_have_the_events_of_all_tenants(served:
 
 
 async def test_a_watch_has_what_happens_to_any_tenant_and_resumes(served: Served) -> None:
-    stream = served.stub.WatchStatus(pb.WatchStatusRequest(project="web"), timeout=20)
+    stream = served.stub.WatchStatus(pb.WatchStatusRequest(project="web"), timeout=20 * PATIENCE)
     while not (await stream.read()).HasField("snapshot_complete"):
         pass
     await served.write("a", Phase.RUNNING, namespace="blue-1")

@@ -15,6 +15,7 @@ from tests.support import samples
 from tests.support.opened import Opened
 from tests.support.ports import free_port
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.find(36)
 KEYS = base64.b64encode(b"k" * 32).decode()
@@ -55,13 +56,13 @@ def test_a_service_starts_migrates_and_runs_behind_pgbouncer(
     with service.client() as client:
         names = [client.create("demo", sandbox_id=f"demo-{number}").sandbox_id for number in range(8)]
         for name in names:
-            client.wait_until(name, "RUNNING", timeout=60)
+            client.wait_until(name, "RUNNING", timeout=60 * PATIENCE)
         assert [one.sandbox_id for one in client.list(phases=["RUNNING", "TERMINATED"])] == names
         service.kill()
         service.start()
         for name in names:
             client.delete(name)
-            client.wait_until(name, "TERMINATED", timeout=60)
+            client.wait_until(name, "TERMINATED", timeout=60 * PATIENCE)
     assert "prepared statement" not in service.log.read_text()
     assert "database_failed" not in service.log.read_text()
 

@@ -14,6 +14,7 @@ from sandbox_client import AsyncClient, errors
 
 from tests.support.log import whole_log
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 SLEEP = pb.SandboxSpec(project="raced", command=["/bin/sleep", "1000"])
 SETTLED = {pb.DESIRED_STATE_RUNNING: "RUNNING", pb.DESIRED_STATE_STOPPED: "STOPPED"}
@@ -29,7 +30,7 @@ async def gone(client: AsyncClient, service: Service) -> None:
     """Deletes everything, and nothing of it is left."""
     names = [one.sandbox_id async for one in client.list()]
     await asyncio.gather(*(client.delete(name) for name in names))
-    await asyncio.gather(*(client.wait_until(name, "TERMINATED", timeout=60) for name in names))
+    await asyncio.gather(*(client.wait_until(name, "TERMINATED", timeout=60 * PATIENCE) for name in names))
     assert service.sandboxes() == []
 
 
@@ -43,7 +44,7 @@ async def test_of_mutations_raced_at_random_the_last_acknowledged_holds(make_ser
         assert told.setdefault(generation, sandbox.desired_state) == sandbox.desired_state
         return generation
 
-    async with AsyncClient(service.address, timeout=60) as client:
+    async with AsyncClient(service.address, timeout=60 * PATIENCE) as client:
         await client.create("raced", sandbox_id="raced", spec=SLEEP)
 
         async def caller(name: str, mutations: int) -> int:
@@ -64,7 +65,7 @@ async def test_of_mutations_raced_at_random_the_last_acknowledged_holds(make_ser
         last = max(await asyncio.gather(*(caller(f"CALLER_{number}", 20) for number in range(8))))
         now = await client.get("raced")
         assert (now.status.generation, now.desired_state) == (last, told[last])
-        await client.wait_until("raced", SETTLED[told[last]], generation=last, timeout=60)
+        await client.wait_until("raced", SETTLED[told[last]], generation=last, timeout=60 * PATIENCE)
 
         async def late(name: str) -> int:
             with contextlib.suppress(errors.FailedPrecondition):
@@ -76,7 +77,7 @@ async def test_of_mutations_raced_at_random_the_last_acknowledged_holds(make_ser
         )
         assert heard(deleted) == max(told) >= max(others)
         assert deleted.desired_state == pb.DESIRED_STATE_DELETED
-        await client.wait_until("raced", "TERMINATED", timeout=60)
+        await client.wait_until("raced", "TERMINATED", timeout=60 * PATIENCE)
     assert service.sandboxes() == []
 
 
@@ -91,7 +92,7 @@ async def test_a_create_that_its_caller_leaves_is_all_or_nothing(
         for number in range(count)
     ]
     async with (
-        AsyncClient(service.address, timeout=90) as client,
+        AsyncClient(service.address, timeout=90 * PATIENCE) as client,
         grpc.aio.insecure_channel(service.address) as channel,
     ):
         stub = sandbox_pb2_grpc.SandboxServiceStub(channel)
@@ -113,7 +114,7 @@ async def test_a_create_that_its_caller_leaves_is_all_or_nothing(
         assert len(uids) == count
         assert made.items() <= uids.items()
         assert {one.sandbox_id: one.uid async for one in client.list()} == uids
-        await asyncio.gather(*(client.wait_until(name, "RUNNING", timeout=90) for name in uids))
+        await asyncio.gather(*(client.wait_until(name, "RUNNING", timeout=90 * PATIENCE) for name in uids))
         log = await whole_log(client, (await client.page()).sequence)
         assert {(one.sandbox_id, one.uid) for one in log} == set(uids.items())
         await gone(client, service)

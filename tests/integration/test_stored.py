@@ -37,6 +37,7 @@ from sandbox_server.store import documents, schema, snapshot_documents
 
 from tests.support import samples
 from tests.support.variants import some
+from tests.support.waiting import PATIENCE
 
 STORED = Path(__file__).parent / "stored"
 ANSWERS = json.loads((STORED / "answers.json").read_text())
@@ -128,7 +129,7 @@ class Service:
         """The first messages of a watch."""
         call: Any = Call()
         watching = asyncio.create_task(self._servicer.WatchStatus(tenant, pb.WatchStatusRequest(**selection), call))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * PATIENCE):
             while len(call.messages) < count and not watching.done():
                 await asyncio.sleep(0.001)
         watching.cancel()

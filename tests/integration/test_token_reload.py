@@ -10,6 +10,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, errors, watch
 
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 A, B = "token-of-the-tenant-a", "token-of-the-tenant-b"
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
@@ -37,7 +38,7 @@ def test_replaced_token_file_counts_from_the_next_call_on(make_service: Callable
     path = tmp_path / "tenants.json"
     put(path, a=[A])
     service = make_service("--token-file", str(path), "--log-format", "json").start(wait=False)
-    with Client(service.address, token=A, timeout=20, contact_timeout=20) as client:
+    with Client(service.address, token=A, timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client:
         client.page()
     assert not accepted(service, B)
 
@@ -48,7 +49,7 @@ def test_replaced_token_file_counts_from_the_next_call_on(make_service: Callable
     with service.client(token=B) as client:
         made = client.create("demo", spec=SLEEP)
         assert made.namespace == "b-ns"
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=20, fail_on_error=True)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20 * PATIENCE, fail_on_error=True)
 
     # The file is half written: the former tokens stay valid.
     path.write_text(path.read_text()[:-20])
@@ -75,7 +76,10 @@ def test_open_watch_goes_on_when_its_token_is_removed(make_service: Callable[...
     path = tmp_path / "tenants.json"
     put(path, a=[A, B])
     service = make_service("--token-file", str(path)).start(wait=False)
-    with Client(service.address, token=A, timeout=20, contact_timeout=20) as client, service.client(token=B) as other:
+    with (
+        Client(service.address, token=A, timeout=20 * PATIENCE, contact_timeout=20 * PATIENCE) as client,
+        service.client(token=B) as other,
+    ):
         client.page()
         events = client.watch()
         assert next(events).kind is watch.Kind.SYNCED

@@ -6,14 +6,14 @@ import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, errors
 
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
 
 
 def running(client: Client, sandbox_id: str) -> pb.SandboxStatus:
     client.create("updates", sandbox_id=sandbox_id, spec=SLEEP)
-    return client.wait_until(sandbox_id, "RUNNING", timeout=30)
+    return client.wait_until(sandbox_id, "RUNNING", timeout=30 * PATIENCE)
 
 
 def test_the_answer_says_what_holds_and_what_waits_for_the_restart(client: Client) -> None:
@@ -23,12 +23,12 @@ def test_the_answer_says_what_holds_and_what_waits_for_the_restart(client: Clien
     assert (answer.sandbox.spec.args, answer.sandbox.status.phase) == (["5"], pb.PHASE_UPDATING)
     assert [one.sandbox_id for one in client.list(label_selector="tier=web")] == ["told"]
     generation = answer.sandbox.status.generation
-    assert client.wait_until("told", "RUNNING", generation=generation, timeout=30).restart_count == 0
+    assert client.wait_until("told", "RUNNING", generation=generation, timeout=30 * PATIENCE).restart_count == 0
     again = client.update("told", args=["5"], labels={"tier": "web"})
     assert (again.applied.paths, again.pending.paths) == (["args", "labels"], [])
     assert again.sandbox.status.generation == generation == 2
     stopped = client.stop("told")
-    client.wait_until("told", "STOPPED", generation=stopped.status.generation, timeout=30)
+    client.wait_until("told", "STOPPED", generation=stopped.status.generation, timeout=30 * PATIENCE)
     waiting = client.update("told", args=["6"])
     assert (waiting.applied.paths, waiting.pending.paths) == ([], ["args"])
     client.delete("told")
@@ -52,11 +52,11 @@ def test_an_update_takes_effect_once_and_belongs_to_one_payload(client: Client) 
 
 def test_labels_alone_restart_nothing(client: Client) -> None:
     client.create("updates", sandbox_id="kept", spec=SLEEP)
-    client.wait_until("kept", "RUNNING", timeout=30)
+    client.wait_until("kept", "RUNNING", timeout=30 * PATIENCE)
     answer = client.update("kept", labels={"tier": "kept"})
     assert (answer.applied.paths, answer.pending.paths) == (["labels"], [])
     # The pod is of this generation as soon as it is looked at; what else carries the labels follows.
-    assert client.wait_until("kept", "RUNNING", generation=2, timeout=30).restart_count == 0
+    assert client.wait_until("kept", "RUNNING", generation=2, timeout=30 * PATIENCE).restart_count == 0
     eventually(lambda: client.status("kept").observed_generation == 2)
     assert [one.sandbox_id for one in client.list(label_selector="tier=kept")] == ["kept"]
     client.delete("kept")
@@ -84,7 +84,7 @@ def test_a_watch_by_labels_has_a_sandbox_from_the_update_on_that_makes_it_match(
     running(client, "found")
     sequence = client.page().sequence
     client.update("found", labels={"seen": "yes"})
-    first = next(iter(client.watch(label_selector="seen=yes", after_sequence=sequence, timeout=20)))
+    first = next(iter(client.watch(label_selector="seen=yes", after_sequence=sequence, timeout=20 * PATIENCE)))
     assert first.status is not None
     assert (first.status.sandbox_id, first.status.generation) == ("found", 2)
     client.delete("found")

@@ -11,6 +11,7 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.tenant import Tenant
 
 from tests.support import samples
+from tests.support.waiting import PATIENCE
 
 MINE = Tenant("default", ("default",))
 ALL = feed.Filter(MINE)
@@ -87,7 +88,7 @@ def publish(memory: feed.Feed, log: MemoryLog, count: int, sandbox_id: str = "de
 
 
 async def until(reader: Reader, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         while len(reader.seen) < count:
             await asyncio.sleep(0.001)
 

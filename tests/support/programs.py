@@ -17,6 +17,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import PATIENCE
+
 BIN = Path(sys.executable).parent
 MODULES = {
     "sandbox-server": ("sandbox_server.__main__", "sandbox_server.app", "uvloop"),
@@ -115,7 +117,7 @@ class Program(subprocess.Popen[Any]):
         return code
 
 
-def run(name: str, *words: str, timeout: float = 60, **options: Any) -> "subprocess.CompletedProcess[Any]":
+def run(name: str, *words: str, timeout: float = 60 * PATIENCE, **options: Any) -> "subprocess.CompletedProcess[Any]":
     """Runs a program to its end, as `subprocess.run` would with `capture_output`."""
     given = options.pop("input", None)
     pipe = subprocess.PIPE

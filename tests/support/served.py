@@ -21,6 +21,7 @@ from sandbox_server.settings import Settings
 
 from tests.support import samples
 from tests.support.blind import BlindEngine
+from tests.support.waiting import PATIENCE
 
 
 class As:
@@ -61,7 +62,7 @@ class Served:
     async def create(self, sandbox_id: str, project: str = "demo", **fields: Any) -> pb.Sandbox:
         spec = pb.SandboxSpec(project=project)
         request = pb.CreateSandboxRequest(sandbox_id=sandbox_id, spec=spec, **fields)
-        return (await self.stub.CreateSandbox(request, timeout=20)).sandbox
+        return (await self.stub.CreateSandbox(request, timeout=20 * PATIENCE)).sandbox
 
     async def write(
         self,
