@@ -19,7 +19,7 @@ from sandbox_server.feed.feed import RECENT
 from sandbox_server.feed.topic import SHARED
 from sandbox_server.rpc import render
 
-from tests.support import samples
+from tests.support import idle_time, samples
 from tests.support.feeds import ALL, MINE, MemoryLog, Reader, publish, until, watch
 from tests.support.waiting import PATIENCE
 
@@ -212,7 +212,7 @@ async def test_feed_that_missed_what_was_trimmed_takes_the_live_sandboxes_anew(
     assert heard == [5, 6]
     for task in (behind_task, other_task):
         with pytest.raises(errors.OutOfRange):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 10 * PATIENCE)
     reader = Reader()
     task = watch(memory, reader, 6)
     await asyncio.sleep(0)
@@ -291,10 +291,12 @@ def test_a_thousand_topics_have_their_heartbeats_as_often_as_one(
         tasks = [watch(memory, reader, 0, one) for reader, one in zip(readers, topics, strict=True)]
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(memory.beat()))
+        began = time.monotonic()
         await asyncio.sleep(1 * PATIENCE)
+        periods = (time.monotonic() - began) / (0.4 * PATIENCE)
         counts = [len(one.seen) for one in readers]
         assert min(counts) >= 1
-        assert max(counts) <= 3
+        assert max(counts) <= periods + 1
         for task in tasks:
             task.cancel()
 
@@ -319,16 +321,18 @@ async def test_who_waits_for_a_sequence_is_sent_away_when_the_service_stops(log:
 
 
 @pytest.mark.find(39)
-async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins(log: MemoryLog) -> None:
-    period = 2.0
-    # A loaded machine may wake the reader late. Twice the heartbeat, as without a first one in time, is beyond the bound.
-    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=0.6 * period))
+async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle_time.begin(monkeypatch)
+    period = 0.2
+    memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=period))
     beats = asyncio.create_task(memory.beat())
     waited: list[float] = []
 
     async def silence(number: int) -> None:
         """Measures how long a watch of its own filter waits for each of its first heartbeats."""
-        await asyncio.sleep(number * 0.03 * PATIENCE)
+        await asyncio.sleep(number * 0.01)
         reader = Reader()
         task = watch(memory, reader, 0, feed.Filter(MINE, project=str(number)))
         for count in (1, 2, 3):
@@ -339,19 +343,23 @@ async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins
 
     await asyncio.gather(*(silence(number) for number in range(30)))
     beats.cancel()
-    assert max(waited) <= period
+    # The readers of this test look every millisecond.
+    assert max(waited) <= period + 0.002
 
 
 @pytest.mark.find(39)
-async def test_a_watch_that_joins_others_has_its_first_heartbeat_within_the_period(log: MemoryLog) -> None:
-    period = 0.5 * PATIENCE
+async def test_a_watch_that_joins_others_has_its_first_heartbeat_within_the_period(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle_time.begin(monkeypatch)
+    period = 0.5
     memory = feed.Feed(log, render.Encoder(), Pace(heartbeat=period))
     tasks = [asyncio.create_task(memory.beat()), watch(memory, Reader(), 0)]
     await asyncio.sleep(0.6 * period)
     late, began = Reader(), time.monotonic()
     tasks.append(watch(memory, late, 0))
     await until(late, 1)
-    assert time.monotonic() - began <= period
+    assert time.monotonic() - began <= period + 0.002
     for task in tasks:
         task.cancel()
 

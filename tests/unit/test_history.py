@@ -18,6 +18,7 @@ from sandbox_server.rpc import render
 
 from tests.support import samples
 from tests.support.feeds import ALL, MINE, MemoryLog, Reader, publish, until, watch
+from tests.support.waiting import PATIENCE
 
 SANDBOXES = 20
 pytestmark = pytest.mark.find(29)
@@ -135,7 +136,9 @@ async def test_watches_beyond_the_bound_are_sent_away_until_others_have_caught_u
         for reader in readers[:2]:
             reader.gate.clear()
         tasks = [watch(memory, reader, 0) for reader in readers[:2]]
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(10 * PATIENCE):
+            while memory.history._readers < 2:
+                await asyncio.sleep(0)
         with pytest.raises(errors.Unavailable) as caught:
             await feed.Watch(memory, ALL, readers[2].send).run(0)
         assert caught.value.reason == "TOO_FAR_BEHIND"
@@ -198,7 +201,7 @@ async def test_watch_of_one_sandbox_that_resumes_ends_with_its_end() -> None:
     log.append(samples.sandbox("s3"))
     async with restarted(log) as memory:
         reader = Reader()
-        await asyncio.wait_for(feed.Watch(memory, FILTERS["one"], reader.send).run(100), 10)
+        await asyncio.wait_for(feed.Watch(memory, FILTERS["one"], reader.send).run(100), 10 * PATIENCE)
         assert reader.sequences()[-1] == 201
 
 
@@ -209,7 +212,7 @@ async def test_shutdown_ends_watches_that_wait_for_their_turn() -> None:
         tasks = [watch(memory, reader, 0) for reader in readers]
         await asyncio.sleep(0.01)
         memory.close()
-        ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10 * PATIENCE)
     assert {type(one) for one in ended} == {errors.Unavailable}
     assert max(len(reader.seen) for reader in readers) < 2000
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,11 +17,19 @@ from sandbox_server.domain.tenant import Tenant
 from sandbox_server.rpc import render
 
 from tests.support import samples
+from tests.support.waiting import PATIENCE
 
 
 def ended(sandbox: Sandbox, sequence: int) -> Event:
     status = dataclasses.replace(sandbox.status, phase=Phase.TERMINATED)
     return samples.event(dataclasses.replace(sandbox, status=status), sequence)
+
+
+async def complete(told: Sequence[pb.WatchStatusResponse]) -> None:
+    """Waits until a watch has been told the whole snapshot."""
+    async with asyncio.timeout(10 * PATIENCE):
+        while not told or told[-1].WhichOneof("event") != "snapshot_complete":
+            await asyncio.sleep(0)
 
 
 @pytest.mark.fault(13)
@@ -44,7 +53,7 @@ async def test_sandbox_of_another_replica_is_sent_in_order_and_once() -> None:
     selection = feed.Filter(Tenant(a.tenant, (a.namespace,)), frozenset((a.key, b.key)))
     sandboxes = manager.StatefulSetManager(database, memory, database, database, database)
     task = asyncio.create_task(sandboxes.watch(selection, None, send))
-    await asyncio.sleep(0.01)
+    await complete(told)
     memory.publish([samples.event(a, 2), ended(a, 3)])
     await asyncio.sleep(0.01)
     task.cancel()
@@ -110,7 +119,7 @@ async def test_what_a_tenant_reads_looks_at_no_sandbox_of_another(monkeypatch: p
         looked.clear()
         told: list[pb.WatchStatusResponse] = []
         task = asyncio.create_task(sandboxes.watch(selection, None, send))
-        await asyncio.sleep(0.01)
+        await complete(told)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert told[-1].WhichOneof("event") == "snapshot_complete"
