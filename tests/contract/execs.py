@@ -12,21 +12,14 @@ import grpc
 import psutil
 import pytest
 from sandbox.v1 import access_pb2 as pb
-from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.domain.spec import SandboxSpec
 
-from tests.support.rig import FAST, Rig
+from tests.support.rig import Rig
 from tests.support.scripted import until
 from tests.support.working import WITHIN, Printed, Worker, refusal
 
 A = "exec-a"
-
-
-@pytest.fixture
-def pace() -> Pace:
-    """Programs in a sandbox are no faster for a test."""
-    return dataclasses.replace(FAST, call_most=Pace.call_most)
 
 
 @pytest.fixture

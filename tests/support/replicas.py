@@ -20,13 +20,16 @@ from sandbox_server.settings import Settings
 
 from tests.support import samples
 from tests.support.rig import FAST
+from tests.support.scripted import ANSWERED_WITHIN
 from tests.support.scripted_api import ScriptedApi
 from tests.support.waiting import PATIENCE
 
 NAMESPACES = ("a", "b", "c", "d", "e", "f")
 TENANT = Tenant("default", NAMESPACES)
-PACE = dataclasses.replace(FAST, lease=2.0, lease_every=0.2)
-"""With a lease that a busy machine does not lose."""
+PACE = dataclasses.replace(FAST, lease=6.0, lease_every=0.2)
+"""With a lease that a process which stalls for a while does not lose."""
+EXPIRING = dataclasses.replace(PACE, lease=2.0)
+"""For tests that wait for the end of a lease."""
 
 
 class Replica:
@@ -87,7 +90,7 @@ class Replicas:
         settings = Settings(
             engine="kubernetes",
             kubeconfig=self.api.kubeconfig(self.folder),
-            cluster_timeout=1.0,
+            cluster_timeout=ANSWERED_WITHIN,
             cluster_silence=3.0,
             listen="127.0.0.1:0",
             database_url=SecretStr(url or self.url),

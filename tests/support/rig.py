@@ -42,6 +42,7 @@ FAST = dataclasses.replace(
     plugin_within=Pace.plugin_within,
     probe_within=Pace.probe_within,
     possible_within=10 * Pace.possible_within,
+    call_most=Pace.call_most,
     access_idle=Pace.access_idle,
     access_within=Pace.access_within,
     usage_within=Pace.usage_within,
@@ -54,7 +55,7 @@ FAST = dataclasses.replace(
 of the tests may fail to answer for a while, which is to show in no status."""
 BUSY_SOON = dataclasses.replace(FAST, busy_after=Pace.busy_after / 10)
 """For tests of an API server that cannot act for long."""
-LONG_ALIVE = dataclasses.replace(FAST, local_alive=3.0)
+LONG_ALIVE = dataclasses.replace(FAST, local_alive=60.0)
 """For programs that end at once, which on a busy machine takes a while: they must not be taken for running before."""
 
 

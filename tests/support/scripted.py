@@ -40,13 +40,16 @@ TIMES: dict[str, dict[str, Any]] = {
 
 
 ANSWERED_WITHIN = 20.0
-"""Seconds for an answer of the API server in tests of access: its calls fail after that time, and the tests do not repeat them."""
+"""Seconds for an answer of the API server: a process that stalls for a while must not take it for one that does not answer.
+
+The subject of a test with `UNANSWERED` is a call that is not answered."""
+UNANSWERED = 1.0
 
 
 class ScriptedGround:
     namespace = "default"
 
-    def __init__(self, api: ScriptedApi, folder: Path, answered_within: float = 1.0) -> None:
+    def __init__(self, api: ScriptedApi, folder: Path, answered_within: float = ANSWERED_WITHIN) -> None:
         self.api = api
         self.settings = Settings(
             engine="kubernetes", kubeconfig=api.kubeconfig(folder), cluster_timeout=answered_within, cluster_silence=1.0

@@ -7,7 +7,7 @@ import pytest
 from sandbox_server.domain.pace import Pace
 
 from tests.support.rig import Rig
-from tests.support.scripted import ScriptedGround, started
+from tests.support.scripted import ANSWERED_WITHIN, ScriptedGround, started
 from tests.support.scripted_api import ScriptedApi
 
 
@@ -24,8 +24,8 @@ async def api(tmp_path: Path) -> AsyncIterator[ScriptedApi]:
 
 @pytest.fixture
 def answered_within() -> float:
-    """Seconds for an answer of the API server. Where a call that is not answered is not the subject, a module has more."""
-    return 1.0
+    """Seconds for an answer of the API server. A test whose subject is a call that is not answered has less."""
+    return ANSWERED_WITHIN
 
 
 @pytest.fixture

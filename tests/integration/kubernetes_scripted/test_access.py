@@ -17,10 +17,11 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
 from tests.support.rig import FAST, A, Rig
-from tests.support.scripted import ANSWERED_WITHIN, PODS, evict, hang, lose_node, until
+from tests.support.scripted import PODS, UNANSWERED, evict, hang, lose_node, until
 from tests.support.scripted_api import ScriptedApi
 from tests.support.scripted_kubelet import PROTOCOLS
 from tests.support.variants import some
+from tests.support.waiting import PATIENCE
 from tests.support.working import Printed, Worker, refusal
 
 POD = f"{A}-0"
@@ -28,14 +29,9 @@ LASTING = "trap '' TERM; echo up; while :; do sleep 0.1; done"
 
 
 @pytest.fixture
-def answered_within() -> float:
-    return ANSWERED_WITHIN
-
-
-@pytest.fixture
 def pace() -> Pace:
-    """Programs in a sandbox are no faster for a test."""
-    return dataclasses.replace(FAST, call_most=Pace.call_most)
+    """A test that waited for the end of `access_within` would be seen to."""
+    return dataclasses.replace(FAST, access_within=60)
 
 
 @pytest.fixture
@@ -127,7 +123,7 @@ async def test_answers_that_may_pass_are_unavailable(worker: Worker, api: Script
     assert await refused(worker.ids()) == ("UNAVAILABLE", "SANDBOX_NOT_REACHED")
 
 
-@pytest.mark.parametrize("answered_within", [1.0])
+@pytest.mark.parametrize("answered_within", [UNANSWERED])
 async def test_call_that_is_not_answered_in_time_says_so(worker: Worker, api: ScriptedApi) -> None:
     api.lasting.append((lambda request: request.path.endswith("/exec"), hang))
     with pytest.raises(grpc.RpcError) as caught:
@@ -239,12 +235,12 @@ async def test_end_of_the_incarnation_ends_what_waits_for_the_exec_at_once(
 
     following = asyncio.create_task(worker.follow(started, printed))
     waiting = asyncio.create_task(worker.wait(started))
-    writing = asyncio.ensure_future(worker.stub.WriteStdin(write(), timeout=20))
+    writing = asyncio.ensure_future(worker.stub.WriteStdin(write(), timeout=20 * PATIENCE))
     await until(lambda: printed.out == b"up\n")
     await asyncio.sleep(0.3)
     began = time.monotonic()
     await end(rig, api)
-    done, _ = await asyncio.wait({following, waiting, writing}, timeout=20)
+    done, _ = await asyncio.wait({following, waiting, writing}, timeout=20 * PATIENCE)
     assert len(done) == 3
     # Far less than the time for which an answer of a program is awaited.
     assert time.monotonic() - began < pace.access_within / 2

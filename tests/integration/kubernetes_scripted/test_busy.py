@@ -8,7 +8,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.rig import BUSY_SOON, A, Rig
-from tests.support.scripted import CLAIM, CLAIMS, INGRESSES, SERVICES, SETS, hang, lose, until, writes
+from tests.support.scripted import CLAIM, CLAIMS, INGRESSES, SERVICES, SETS, UNANSWERED, hang, lose, until, writes
 from tests.support.scripted_api import ScriptedApi, status
 
 WORDS = 'failed calling webhook "w": no endpoints available'
@@ -64,7 +64,7 @@ async def test_a_stop_or_delete_that_the_cluster_cannot_take_now_says_so_and_end
 async def test_a_long_retry_after_is_reported_at_once(rig: Rig, api: ScriptedApi) -> None:
     refuse(api, 429, "PATCH", headers={"Retry-After": "60"})
     await rig.create(A)
-    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR, within=2)
+    failed = await rig.until(A, lambda one: one.status.phase is Phase.ERROR, within=10)
     assert failed.status.reason is Reason.CLUSTER_BUSY
 
 
@@ -76,7 +76,7 @@ async def test_what_is_observed_is_reported_while_the_cluster_asks_to_be_left_al
     refuse(api, 429, "PATCH", headers={"Retry-After": "60"})
     asked = len(writes(api)) + 1
     api.edit(SETS, A, replicas=0)
-    await until(lambda: len(writes(api)) == asked)
+    await until(lambda: len(writes(api)) >= asked)
     lose(api)
     await rig.until(A, lambda one: one.status.reason is Reason.VOLUME_LOST, within=5)
     await rig.env(A, B="2")
@@ -86,6 +86,7 @@ async def test_what_is_observed_is_reported_while_the_cluster_asks_to_be_left_al
 
 @pytest.mark.fault(54)
 @pytest.mark.find(2)
+@pytest.mark.parametrize("answered_within", [UNANSWERED])
 async def test_no_answer_changes_no_status(rig: Rig, api: ScriptedApi) -> None:
     api.lasting.append((lambda request: request.method == "PATCH", hang))
     await rig.create(A)

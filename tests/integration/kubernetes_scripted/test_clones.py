@@ -13,6 +13,7 @@ from tests.support import scripted_disks
 from tests.support.rig import A, Rig
 from tests.support.scripted import CLAIM, CLAIMS, until
 from tests.support.scripted_api import ScriptedApi, forbidden
+from tests.support.waiting import PATIENCE
 
 B = "suite-b"
 SNAPSHOTS = "apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots"
@@ -168,7 +169,7 @@ async def test_a_clone_is_refused_where_the_cluster_has_no_snapshots(
     rig: Rig, api: ScriptedApi, source: Sandbox
 ) -> None:
     api.snapshots = False
-    async with AsyncClient(f"127.0.0.1:{rig.port}", timeout=10) as caller:
+    async with AsyncClient(f"127.0.0.1:{rig.port}", timeout=10 * PATIENCE) as caller:
         with pytest.raises(errors.FailedPrecondition, match="install the snapshot controller") as refused:
             await caller.clone(A, clone_id=B)
     assert refused.value.reason == "SNAPSHOTS_UNSUPPORTED"

@@ -13,6 +13,7 @@ from tests.support.rig import A, Rig
 from tests.support.scripted import CLAIM, CLAIMS, SETS
 from tests.support.scripted_api import ScriptedApi
 from tests.support.scripted_disks import CLASS, DRIVER, PROVISIONER
+from tests.support.waiting import PATIENCE
 
 B = "suite-b"
 FOLDERS = "rancher.io/local-path"
@@ -26,7 +27,7 @@ async def source(rig: Rig) -> Sandbox:
 
 @pytest.fixture
 async def caller(rig: Rig) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(f"127.0.0.1:{rig.port}", timeout=10) as made:
+    async with AsyncClient(f"127.0.0.1:{rig.port}", timeout=10 * PATIENCE) as made:
         yield made
 
 
@@ -68,7 +69,7 @@ async def test_an_empty_disk_is_never_taken_for_a_copy(
 async def test_a_class_of_another_driver_is_refused_at_once_where_the_service_sees_it(
     rig: Rig, api: ScriptedApi, source: Sandbox, caller: AsyncClient
 ) -> None:
-    taken = await caller.wait_for_snapshot(await caller.create_snapshot(A), timeout=10)
+    taken = await caller.wait_for_snapshot(await caller.create_snapshot(A), timeout=10 * PATIENCE)
     storage_class(api, FOLDERS)
     words = f"made by {FOLDERS}, and the snapshot is of {DRIVER}"
     with pytest.raises(errors.FailedPrecondition, match=words) as refused:

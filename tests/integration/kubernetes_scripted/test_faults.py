@@ -26,6 +26,7 @@ from tests.support.scripted import (
     SERVICES,
     SETS,
     TIMES,
+    UNANSWERED,
     ScriptedGround,
     event,
     hang,
@@ -110,6 +111,7 @@ async def test_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig, ap
 
 
 @pytest.mark.fault(16)
+@pytest.mark.parametrize("answered_within", [UNANSWERED])
 async def test_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:
     api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"{A}-env-1"), hang)
     await rig.create(A)
@@ -195,6 +197,7 @@ async def test_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
 
 
 @pytest.mark.fault(20)
+@pytest.mark.parametrize("answered_within", [UNANSWERED])
 async def test_an_api_server_that_takes_calls_and_answers_none_is_out_of_sight(rig: Rig, api: ScriptedApi) -> None:
     await until(lambda: rig.engine.any_synced)
     api.lasting.append((is_watch, hang))
@@ -556,8 +559,9 @@ async def test_pod_that_waits_for_its_volume_is_reported_once(rig: Rig, api: Scr
     await asyncio.sleep(0.2)
     api.unmade.clear()
     api.control("default", A)
-    await asyncio.sleep(0.2)
     # Once for the sandbox, and once for the pod, which has its resources.
+    await until(lambda: len(rig.history) >= 3)
+    await asyncio.sleep(0.2)
     assert [one.status.reason for one in rig.history] == [Reason.ACCEPTED, *[Reason.VOLUME_BINDING] * 2]
     conditions = {one.type: (one.status, one.reason) for one in rig.history[-1].status.conditions}
     assert conditions[ConditionType.RESOURCES_APPLIED] == (True, Reason.READY)

@@ -1,20 +1,17 @@
 """ForwardPort on the Kubernetes engine: the contract, and what depends on the API server, the kubelet and its runtime."""
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
 from tests.contract.ports import *  # noqa: F403 - the tests themselves
 from tests.contract.ports import echo
 from tests.support.forwarding import Forwarder, Serve, serving
-from tests.support.rig import FAST, A, Rig
-from tests.support.scripted import ANSWERED_WITHIN
+from tests.support.rig import A, Rig
 from tests.support.scripted_api import ScriptedApi
 from tests.support.working import refusal
 
@@ -35,16 +32,6 @@ class ScriptedPlace:
             self.api.ports.loopback[PORT] = port
             yield
             del self.api.ports.loopback[PORT]
-
-
-@pytest.fixture
-def answered_within() -> float:
-    return ANSWERED_WITHIN
-
-
-@pytest.fixture
-def pace() -> Pace:
-    return dataclasses.replace(FAST, call_most=Pace.call_most)
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """An API server that refuses what it allowed a moment ago: it has just started, or the right was taken away."""
 
 import asyncio
+import dataclasses
 import time
 
 import pytest
 from aiohttp import web
 from sandbox_server.domain.phase import Phase, Reason
 
-from tests.support.rig import BUSY_SOON, A, Rig
+from tests.support.rig import BUSY_SOON, FAST, A, Rig
 from tests.support.scripted import CLAIMS, SETS
 from tests.support.scripted_api import ScriptedApi, status
 
@@ -15,6 +16,8 @@ B = "suite-b"
 WITHOUT_ROLES = 0.3
 """Seconds for which an API server that has just started refuses everything: long enough for many calls to be tried again, and
 far shorter than a refusal has to last to become a reason."""
+BUSY_LATE = pytest.mark.parametrize("pace", [dataclasses.replace(FAST, busy_after=60)], ids=["late"])
+"""Marks a test in which no refusal lasts long enough to become a reason, however long the process stalls meanwhile."""
 
 
 def reasons(rig: Rig) -> set[Reason]:
@@ -22,6 +25,7 @@ def reasons(rig: Rig) -> set[Reason]:
 
 
 @pytest.mark.fault(18)
+@BUSY_LATE
 async def test_restarted_api_server_without_its_roles_shows_in_no_status(rig: Rig, api: ScriptedApi) -> None:
     for name in (A, B):
         await rig.create(name)
@@ -36,6 +40,7 @@ async def test_restarted_api_server_without_its_roles_shows_in_no_status(rig: Ri
 
 
 @pytest.mark.fault(18)
+@BUSY_LATE
 async def test_restarted_api_server_does_not_make_an_empty_namespace_look_removed(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -57,7 +62,7 @@ async def test_right_that_was_taken_away_is_reported_once_that_has_lasted(rig: R
     began = time.monotonic()
     await rig.env(A, AFTER="1")
     await rig.until(A, lambda one: one.status.reason is Reason.CLUSTER_FORBIDDEN, within=10)
-    assert BUSY_SOON.busy_after - 0.05 <= time.monotonic() - began < BUSY_SOON.busy_after + 8
+    assert time.monotonic() - began >= BUSY_SOON.busy_after - 0.05
     assert Reason.CLUSTER_BUSY not in reasons(rig)
     api.role = True
     await rig.settled(A, Phase.RUNNING, within=40)

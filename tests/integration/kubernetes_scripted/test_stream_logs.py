@@ -13,7 +13,7 @@ from tests.contract.logs import *  # noqa: F403 - the tests themselves
 from tests.contract.logs import numbered, until
 from tests.support.logs import Output, Reader
 from tests.support.rig import FAST, A, Rig
-from tests.support.scripted import ANSWERED_WITHIN, PODS
+from tests.support.scripted import PODS
 from tests.support.scripted_api import ScriptedApi
 from tests.support.variants import some
 from tests.support.working import refusal
@@ -39,13 +39,8 @@ class ScriptedTalker:
 
 
 @pytest.fixture
-def answered_within() -> float:
-    return ANSWERED_WITHIN
-
-
-@pytest.fixture
 def pace() -> Pace:
-    return dataclasses.replace(FAST, call_most=Pace.call_most, access_within=1.0)
+    return dataclasses.replace(FAST, access_within=1.0)
 
 
 @pytest.fixture

@@ -77,13 +77,14 @@ async def test_stop_or_delete_reports_that_it_waits_for_the_controller_manager(
 
 @pytest.mark.fault(55)
 @pytest.mark.find(3)
+@pytest.mark.parametrize("pace", [dataclasses.replace(FAST, controller_guard=60)], ids=["long"])
 async def test_a_controller_that_works_is_waited_for(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
     api.controllers = set()
     await rig.delete(A)
-    await asyncio.sleep(GUARD / 3)
-    assert api.objects[SETS][A]["spec"]["replicas"] == 0
+    await until(lambda: api.objects[SETS][A]["spec"]["replicas"] == 0)
+    await asyncio.sleep(0.5)
     assert "deletionTimestamp" not in api.objects[SETS][A]["metadata"]
     api.controllers = {"garbage", "StatefulSet"}
     api.control("default", A)

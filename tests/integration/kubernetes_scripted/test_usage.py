@@ -2,19 +2,12 @@
 
 import asyncio
 
-import pytest
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Condition
 
 from tests.support.rig import A, Rig
-from tests.support.scripted import ANSWERED_WITHIN
 from tests.support.scripted_api import ScriptedApi
 from tests.support.waiting import PATIENCE
-
-
-@pytest.fixture
-def answered_within() -> float:
-    return ANSWERED_WITHIN
 
 
 async def becomes(rig: Rig, known: bool) -> Condition:

@@ -19,6 +19,7 @@ from sandbox_server.engines.local import counting
 from tests.support import samples, scripted_disks
 from tests.support.scripted import CLAIMS, PODS, ScriptedGround, until
 from tests.support.scripted_api import ScriptedApi, status
+from tests.support.waiting import PATIENCE
 
 SNAPSHOTS = "apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots"
 EVENTS = "api/v1/namespaces/default/events"
@@ -49,7 +50,7 @@ class World:
 
     async def ended(self) -> Scratch:
         """The scratch once it is known what comes of it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * PATIENCE):
             while (found := await self.scratch()).state in (None, VerificationState.RUNNING):
                 await asyncio.sleep(0.01)
         return found

@@ -18,6 +18,7 @@ from sandbox_server.domain.phase import Phase
 from tests.support.local import LocalRig
 from tests.support.relay import to
 from tests.support.rig import FAST
+from tests.support.waiting import PATIENCE
 from tests.support.working import Printed, Worker, refusal
 
 A = "exec-a"
@@ -29,7 +30,7 @@ OWN = (("grpc.use_local_subchannel_pool", 1),)
 @pytest.fixture
 def pace() -> Pace:
     """Programs in a sandbox are no faster for a test, but those that never answer are waited for less."""
-    return dataclasses.replace(FAST, call_most=Pace.call_most, access_within=3, access_end_shown_within=0.2)
+    return dataclasses.replace(FAST, access_within=3, access_end_shown_within=0.2)
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ async def test_commands_up_to_the_limit_of_processes_hinder_no_other_sandbox_and
         pytest.skip("this kernel has one limit for all namespaces")
     await worker.shell(f"while :; do (sleep {rig.ground.mark} &); done")
     with pytest.raises(grpc.RpcError) as caught:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * PATIENCE):
             while True:
                 await worker.ids()
     assert refusal(caught.value)[:2] == ("UNAVAILABLE", "SANDBOX_NOT_REACHED")
@@ -144,7 +145,7 @@ async def test_whatever_the_user_of_a_sandbox_does_to_execs_calls_end(worker: Wo
     before = process.memory_info().rss
     async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
         later = Worker(channel, A)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * PATIENCE):
             await asyncio.gather(*(suffered(later, f"e{number}", HOSTILE[what]) for number, what in enumerate(HOSTILE)))
         # Other execs of the same sandbox, and those who list them, are not hindered.
         assert (await later.run("echo other")).out == b"other\n"

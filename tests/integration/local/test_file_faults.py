@@ -18,6 +18,7 @@ from tests.support.local import LocalRig
 from tests.support.relay import to
 from tests.support.service import Service
 from tests.support.specs import SLEEP
+from tests.support.waiting import PATIENCE
 from tests.support.working import refusal
 
 A = "files-a"
@@ -60,7 +61,7 @@ async def started_again(service: Service, sandbox_id: str) -> None:
 
 
 async def until(check: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20 * PATIENCE):
         while not check():
             await asyncio.sleep(0.02)
 

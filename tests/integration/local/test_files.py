@@ -20,6 +20,7 @@ from sandbox_server.domain.phase import Phase
 
 from tests.support.filing import Filer, filing
 from tests.support.local import BOTH, LocalRig
+from tests.support.waiting import PATIENCE
 from tests.support.working import refusal
 
 A = "files-a"
@@ -292,7 +293,7 @@ async def test_calls_at_once_are_bounded_at_a_replica(
 
 async def until_allowed(call: Callable[[], Awaitable[Any]]) -> None:
     """Makes a call until it is no longer refused as one too many."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         while True:
             try:
                 await call()
@@ -351,7 +352,7 @@ async def test_read_whose_caller_takes_nothing_ends(rig: LocalRig, home: Path, m
         messages = aiter(filer.reading(b"file"))
         await anext(messages)
         assert await refused(filer.stat(b"file")) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * PATIENCE):
             while await outcome(filer.stat(b"file")) != "OK":
                 await asyncio.sleep(0.05)
         taken = 0
@@ -424,7 +425,7 @@ async def test_status_has_the_usage_of_the_disk_where_it_is_asked_for(
         assert asked == plain
         # A program in the sandbox that never answers.
         monkeypatch.setattr(file_scripts, "usage", lambda: file_scripts.sent(b"", "exec sleep 1000"))
-        silent = await status(timeout=1, include_usage=True)
+        silent = await status(timeout=4, include_usage=True)
         assert (silent.usage_missing.reason, silent.status) == ("DEADLINE_EXCEEDED", plain.status)
         await rig.begin(A, Phase.STOPPED)
         stopped = await status(include_usage=True)

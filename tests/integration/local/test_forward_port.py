@@ -1,7 +1,6 @@
 """ForwardPort on the local engine: the contract, and which ports it may reach."""
 
 import asyncio
-import dataclasses
 import json
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import Any
 import grpc
 import pytest
 from sandbox.v1 import access_pb2 as pb
-from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
 from tests.contract.ports import *  # noqa: F403 - the tests themselves
 from tests.contract.ports import echo
 from tests.support.forwarding import Forwarder, Serve, forwarding, serving
 from tests.support.local import LocalRig
-from tests.support.rig import FAST, A
+from tests.support.rig import A
 from tests.support.working import refusal
 
 
@@ -38,11 +36,6 @@ class LocalPlace:
 @pytest.fixture(params=["isolated"])
 def isolation(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def pace() -> Pace:
-    return dataclasses.replace(FAST, call_most=Pace.call_most)
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import snapshot_pb2
 from sandbox_client import AsyncClient
 from sandbox_server.domain.phase import Phase, Reason
-from sandbox_server.engines.local import contents
 
 from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
 from tests.support.local import LocalRig
+from tests.support.slow_copies import SlowCopies
 from tests.support.waiting import PATIENCE
 
 A, B, C = "keep-a", "keep-b", "keep-c"
@@ -32,9 +32,8 @@ async def client(rig: LocalRig) -> AsyncIterator[AsyncClient]:
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has a copy of a large file take long."""
-    monkeypatch.setattr(contents, "CHUNK", 10)
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowCopies:
+    return SlowCopies(monkeypatch)
 
 
 async def with_file(rig: LocalRig, name: str = A, text: str = "before") -> None:
@@ -95,7 +94,7 @@ async def test_a_clone_has_the_disk_of_its_source(rig: LocalRig, client: AsyncCl
 
 
 async def test_a_sandbox_that_is_started_meanwhile_has_no_snapshot_of_its_stopped_disk(
-    rig: LocalRig, client: AsyncClient, slow: None
+    rig: LocalRig, client: AsyncClient, slow: SlowCopies
 ) -> None:
     await with_file(rig)
     (rig.ground.home(A) / "large").write_bytes(b"x" * LARGE)
@@ -105,6 +104,7 @@ async def test_a_sandbox_that_is_started_meanwhile_has_no_snapshot_of_its_stoppe
     await rig.there(lambda: bool(folders(rig)))
     await rig.begin(A, Phase.RUNNING)
     await rig.begin(A, Phase.STOPPED)
+    slow.goes_on.set()
     failed = await state(client, made, "FAILED", "READY")
     assert reason(failed) == "NOT_STOPPED"
     await rig.there(lambda: not folders(rig))
@@ -135,17 +135,21 @@ async def test_a_snapshot_that_somebody_removed_is_said_to_be_lost(rig: LocalRig
 
 @pytest.mark.fault(104)
 async def test_a_snapshot_is_kept_until_the_disk_is_made_from_it(
-    rig: LocalRig, client: AsyncClient, slow: None
+    rig: LocalRig, client: AsyncClient, slow: SlowCopies
 ) -> None:
     await with_file(rig)
     (rig.ground.home(A) / "large").write_bytes(os.urandom(LARGE))
+    slow.goes_on.set()
     made = await state(client, await client.create_snapshot(A), "READY")
+    slow.goes_on.clear()
     await client.create("another", sandbox_id=B, snapshot_id=made.snapshot_id, spec=sleeping(rig))
     await client.delete_snapshot(made)
     await rig.delete(A)
     await rig.settled(A, Phase.TERMINATED)
-    waits = await state(client, made, "DELETING")
-    assert B in waits.message or (await rig.get(B)).volume_uid
+    async with asyncio.timeout(WITHIN):
+        while B not in (await state(client, made, "DELETING")).message:
+            await asyncio.sleep(0.02)
+    slow.goes_on.set()
     await rig.settled(B, Phase.RUNNING)
     assert (rig.ground.home(B) / "large").stat().st_size == LARGE
     await state(client, made, "DELETED")
@@ -153,13 +157,14 @@ async def test_a_snapshot_is_kept_until_the_disk_is_made_from_it(
 
 
 @pytest.mark.fault(105)
-async def test_a_restart_begins_copies_anew(rig: LocalRig, client: AsyncClient, slow: None) -> None:
+async def test_a_restart_begins_copies_anew(rig: LocalRig, client: AsyncClient, slow: SlowCopies) -> None:
     await with_file(rig)
     (rig.ground.home(A) / "large").write_bytes(os.urandom(LARGE))
     made = await client.create_snapshot(A)
     await client.clone(A, clone_id=B)
     await rig.there(lambda: (rig.ground.folder(B) / "new").exists())
     await rig.restart()
+    slow.goes_on.set()
     async with AsyncClient(f"127.0.0.1:{rig.port}", timeout=WITHIN) as again:
         await state(again, made, "READY")
         await rig.settled(B, Phase.RUNNING)
@@ -167,7 +172,7 @@ async def test_a_restart_begins_copies_anew(rig: LocalRig, client: AsyncClient, 
 
 
 async def test_a_sandbox_is_stopped_while_its_disk_is_made_and_starts_with_it(
-    rig: LocalRig, client: AsyncClient, slow: None
+    rig: LocalRig, client: AsyncClient, slow: SlowCopies
 ) -> None:
     await with_file(rig)
     (rig.ground.home(A) / "large").write_bytes(os.urandom(LARGE))
@@ -175,6 +180,7 @@ async def test_a_sandbox_is_stopped_while_its_disk_is_made_and_starts_with_it(
     await rig.there(lambda: (rig.ground.folder(B) / "new").exists())
     await rig.begin(B, Phase.STOPPED)
     assert not (await rig.settled(B, Phase.STOPPED)).filled_generation
+    slow.goes_on.set()
     await rig.begin(B, Phase.RUNNING)
     await rig.settled(B, Phase.RUNNING)
     assert (rig.ground.home(B) / "large").stat().st_size == LARGE

@@ -127,13 +127,13 @@ async def test_exit_of_a_process_is_reported(rig: LocalRig, script: str, code: i
 async def test_a_crash_loop_waits_longer_each_time(rig: LocalRig, pace: Pace) -> None:
     await rig.create(A, spec=rig.ground.script("date +%s.%N >>starts; exit 3"))
     starts = rig.ground.home(A) / "starts"
-    failed = await rig.until(A, lambda one: one.status.restart_count == 4)
+    failed = await rig.until(A, lambda one: one.status.restart_count >= 4)
     assert (failed.status.phase, failed.status.reason) == (Phase.ERROR, Reason.CRASH_LOOP)
     at = [float(line) for line in starts.read_text().split()]
     for number, (one, following) in enumerate(itertools.pairwise(at)):
         assert following - one >= pace.local_restart_first * 2**number
     await rig.restart()
-    again = await rig.until(A, lambda one: one.status.restart_count == 5)
+    again = await rig.until(A, lambda one: one.status.restart_count > failed.status.restart_count)
     assert again.status.reason is Reason.CRASH_LOOP
 
 
@@ -141,7 +141,7 @@ async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, pace
     rig.settings["base_pace"] = dataclasses.replace(pace, local_steady=0.1)
     await rig.restart()
     await rig.create(A, spec=rig.ground.script("sleep 0.3; exit 3"))
-    await rig.until(A, lambda one: one.status.restart_count == 3)
+    await rig.until(A, lambda one: one.status.restart_count >= 3)
     assert Reason.CRASH_LOOP not in {one.status.reason for one in rig.history}
     assert Reason.RESTARTING in {one.status.reason for one in rig.history}
 

@@ -14,11 +14,11 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import DesiredState, Reason
 from sandbox_server.domain.sandbox import Key, Origin, Sandbox
 from sandbox_server.domain.snapshot import Snapshot, SnapshotReason, State, Taken
-from sandbox_server.engines.local import contents
 from sandbox_server.engines.local.engine import LocalEngine
 
 from tests.support import samples
 from tests.support.local import LocalGround
+from tests.support.slow_copies import SlowCopies
 from tests.support.waiting import PATIENCE
 
 A, B = "disk-a", "disk-b"
@@ -165,14 +165,14 @@ async def test_a_service_that_stops_cuts_a_copy_off_and_the_next_makes_it_anew(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox = await world.disk(A)
-    monkeypatch.setattr(contents, "CHUNK", 1)
+    copies = SlowCopies(monkeypatch)
     (world.home(A) / "large").write_bytes(b"x" * 2_000_000)
     snapshot = snapshot_of(sandbox)
     await world.engine.take(snapshot, sandbox)
     await world.until(lambda: bool(world.snapshots()) and (world.snapshots()[0] / "new").exists())
     await world.restart(sandbox)
     assert (await world.engine.taken(snapshot)).reason is SnapshotReason.ACCEPTED
-    monkeypatch.undo()
+    copies.goes_on.set()
     await world.engine.take(snapshot, sandbox)
     assert (await world.taken(snapshot)).state is State.READY
     (folder,) = world.snapshots()
@@ -182,7 +182,7 @@ async def test_a_service_that_stops_cuts_a_copy_off_and_the_next_makes_it_anew(
 
 async def test_a_snapshot_is_discarded_while_it_is_copied(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = await world.disk(A)
-    monkeypatch.setattr(contents, "CHUNK", 1)
+    SlowCopies(monkeypatch)
     (world.home(A) / "large").write_bytes(b"x" * 2_000_000)
     snapshot = snapshot_of(sandbox)
     await world.engine.take(snapshot, sandbox)
@@ -265,7 +265,7 @@ async def test_a_restore_that_failed_is_tried_again_and_says_the_failure_meanwhi
 async def test_a_sandbox_is_deleted_while_its_disk_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source = await world.disk(A)
     (world.home(A) / "large").write_bytes(b"x" * 2_000_000)
-    monkeypatch.setattr(contents, "CHUNK", 1)
+    SlowCopies(monkeypatch)
     made = restored(Origin("", source.key, source.volume_uid))
     await world.engine.apply(made, {}, 1)
     gone = dataclasses.replace(made, desired=DesiredState.DELETED)
@@ -279,12 +279,12 @@ async def test_a_sandbox_is_deleted_while_its_disk_is_made(world: World, monkeyp
 async def test_a_restore_that_was_cut_off_is_begun_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     source = await world.disk(A)
     (world.home(A) / "large").write_bytes(b"x" * 2_000_000)
-    monkeypatch.setattr(contents, "CHUNK", 1)
+    copies = SlowCopies(monkeypatch)
     made = restored(Origin("", source.key, source.volume_uid))
     await world.engine.apply(made, {}, 1)
     await world.until((world.ground.folder(B) / "new").exists)
     await world.restart(source, made)
-    monkeypatch.undo()
+    copies.goes_on.set()
     observed = world.engine.observe(made)
     assert (observed.workload, observed.volume) == (None, None)
     with contextlib.suppress(engines.Refused):

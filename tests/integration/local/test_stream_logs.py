@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 from pathlib import Path
 
 import grpc
 import pytest
-from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 from sandbox_server.engines.local import log_times, output
 
@@ -16,7 +14,7 @@ from tests.contract.logs import *  # noqa: F403 - the tests themselves
 from tests.contract.logs import numbered
 from tests.support.local import LocalRig
 from tests.support.logs import Output, Reader, Talker, reading
-from tests.support.rig import FAST, A
+from tests.support.rig import A
 from tests.support.working import refusal
 
 PROGRAM = """
@@ -54,11 +52,6 @@ class LocalTalker:
     async def crash(self) -> None:
         (self._home / "crash").touch()
         await self.rig.until(A, lambda one: one.status.last_exit is not None)
-
-
-@pytest.fixture
-def pace() -> Pace:
-    return dataclasses.replace(FAST, call_most=Pace.call_most)
 
 
 @pytest.fixture

@@ -10,24 +10,23 @@ from typing import Any
 import grpc
 import pytest
 from sandbox.v1 import access_pb2 as pb
-from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Phase
 
 from tests.support.replicas import PACE as USUAL
 from tests.support.replicas import Replica, Replicas
-from tests.support.scripted import ANSWERED_WITHIN, lose_node
+from tests.support.scripted import lose_node
 from tests.support.waiting import PATIENCE
 from tests.support.working import Printed, Worker
 
-PACE = dataclasses.replace(USUAL, call_most=Pace.call_most, access_within=60)
-"""Programs in a sandbox are no faster for a test. A test that waited for the end of `access_within` would be seen to."""
+PACE = dataclasses.replace(USUAL, access_within=60)
+"""A test that waited for the end of `access_within` would be seen to."""
 PODS, POD = "api/v1/namespaces/a/pods", "box-0"
 
 
 @pytest.fixture
 async def workers(replicas: Replicas) -> AsyncIterator[tuple[Worker, Worker]]:
     """At the replica that holds the namespace of the sandbox, and at one that does not."""
-    two = [await replicas.start(base_pace=PACE, cluster_timeout=ANSWERED_WITHIN) for _ in range(2)]
+    two = [await replicas.start(base_pace=PACE) for _ in range(2)]
     await replicas.until(replicas.shared)
     await two[0].create("a", "box")
     for replica in two:

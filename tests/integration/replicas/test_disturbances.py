@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support import relay
-from tests.support.replicas import NAMESPACES, PACE, Replica, Replicas
+from tests.support.replicas import EXPIRING, NAMESPACES, PACE, Replica, Replicas
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -62,18 +63,18 @@ async def test_clock_of_the_database_that_is_set_moves_no_lease(replicas: Replic
     await replicas.until(replicas.shared)
     held, before = [one.held() for one in three], epochs(replicas.url)
     set_clock(replicas.url, ahead)
-    await watched(3 * PACE.lease, lambda: [one.held() for one in three] == held)
+    await watched(1.25 * PACE.lease, lambda: [one.held() for one in three] == held)
     assert epochs(replicas.url) == before
 
 
 async def test_clock_that_is_set_back_keeps_no_namespace_of_a_replica_that_died(replicas: Replicas) -> None:
     give_clock(replicas.url)
     with relay.postgresql(replicas.url) as (between, url):
-        dead, other = await replicas.start(url), await replicas.start()
+        dead, other = await replicas.start(url, base_pace=EXPIRING), await replicas.start(base_pace=EXPIRING)
         await replicas.until(replicas.shared)
         between.hold_answers()
         set_clock(replicas.url, -300)
-        await replicas.until(lambda: other.held() == set(NAMESPACES), within=4 * PACE.lease)
+        await replicas.until(lambda: other.held() == set(NAMESPACES), within=10 * EXPIRING.lease)
         assert not dead.held()
         between.cut()
         await replicas.until(replicas.shared)
@@ -105,7 +106,7 @@ async def test_replica_whose_feed_is_behind_keeps_what_it_holds_and_takes_the_re
         for namespace in NAMESPACES:
             await second.create(namespace, "box")
         await replicas.stop(second)
-        await watched(2 * PACE.lease, lambda: first.held() == held)
+        await watched(1.25 * PACE.lease, lambda: first.held() == held)
     await replicas.until(lambda: first.held() == set(NAMESPACES))
 
 
@@ -134,7 +135,7 @@ async def test_leases_are_renewed_while_no_mutation_can_be_committed(replicas: R
         with engine.begin() as stalled:
             stalled.execute(sa.text("SELECT * FROM watch_log FOR UPDATE"))
             creates = [asyncio.create_task(one.create("a", f"box-{one.name[-3:]}")) for one in (first, second)]
-            await watched(2 * PACE.lease, lambda: [one.held() for one in (first, second)] == held)
+            await watched(1.25 * PACE.lease, lambda: [one.held() for one in (first, second)] == held)
         await asyncio.gather(*creates)
     finally:
         engine.dispose()
@@ -156,7 +157,7 @@ async def test_replica_that_stops_in_the_middle_of_a_turn_leaves_no_lease(
 
     monkeypatch.setattr(first.running.store, "leasing", unanswered)
     await replicas.stop(second)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         await taken.wait()
     await replicas.stop(first)
     assert execute(replicas.url, "SELECT namespace, holder FROM lease WHERE holder <> ''") == []

@@ -1,5 +1,7 @@
 """Beside a replica of a former release, nothing is accepted that it would misread to the loss of the caller."""
 
+import dataclasses
+
 import pytest
 import sqlalchemy as sa
 from sandbox_server import manager, store
@@ -24,7 +26,8 @@ def wanted(sandbox_id: str) -> manager.Mutation:
 
 
 async def test_nothing_is_accepted_that_a_replica_of_a_former_release_would_misread(replicas: Replicas) -> None:
-    replica = await replicas.start()
+    # A replica that lives for longer than two leases is not believed.
+    replica = await replicas.start(base_pace=dataclasses.replace(PACE, lease=60.0))
     await replicas.until(replicas.shared)
     await replica.create("a", "box")
     source = await replica.settled("a", "box", Phase.RUNNING)
@@ -32,7 +35,7 @@ async def test_nothing_is_accepted_that_a_replica_of_a_former_release_would_misr
     database = connection.Database(replicas.url, writes=True, busy_timeout=1)
     try:
         with database.engine.begin() as opened:
-            opened.execute(sa.text(FORMER), {"lasting": 1.5 * PACE.lease})
+            opened.execute(sa.text(FORMER), {"lasting": 100})
         await replicas.until(lambda: not replica.running.leases.understood)
         with pytest.raises(errors.Unavailable) as refused:
             await replica.running.manager.clone(wanted("copy"), clone, "")

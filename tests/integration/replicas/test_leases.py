@@ -13,8 +13,8 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.store import notices
 
 from tests.support import relay, samples
-from tests.support.replicas import NAMESPACES, PACE, Replica, Replicas
-from tests.support.scripted import hang
+from tests.support.replicas import EXPIRING, NAMESPACES, PACE, Replica, Replicas
+from tests.support.scripted import UNANSWERED, hang
 from tests.support.waiting import PATIENCE
 
 
@@ -68,8 +68,8 @@ async def test_replica_that_is_cut_off_from_the_database_holds_nothing_before_an
     replicas: Replicas,
 ) -> None:
     with relay.postgresql(replicas.url) as (between, url):
-        cut = await replicas.start(url)
-        other = await replicas.start()
+        cut = await replicas.start(url, base_pace=EXPIRING)
+        other = await replicas.start(base_pace=EXPIRING)
         await replicas.until(replicas.shared)
         lost = cut.held()
         (namespace, *_) = sorted(lost)
@@ -104,7 +104,7 @@ async def test_replica_that_is_cut_off_from_the_database_holds_nothing_before_an
 
 
 async def test_stale_is_the_same_on_every_replica(replicas: Replicas) -> None:
-    three = [await replicas.start() for _ in range(3)]
+    three = [await replicas.start(cluster_timeout=UNANSWERED) for _ in range(3)]
     await replicas.until(lambda: replicas.shared() and not any(stale(one, "a") for one in three))
 
     replicas.api.lasting.append((lambda request: "/namespaces/a/" in request.path, hang))
@@ -123,7 +123,7 @@ async def test_replica_that_is_cut_off_from_the_cluster_leaves_its_share_to_othe
         far = replicas.folder / "far"
         far.mkdir()
         port = int(between.address.rpartition(":")[2])
-        cut = await replicas.start(kubeconfig=samples.kubeconfig(far, port))
+        cut = await replicas.start(kubeconfig=samples.kubeconfig(far, port), cluster_timeout=UNANSWERED)
         other = await replicas.start()
         await replicas.until(lambda: replicas.shared() and not any(stale(cut, one) for one in NAMESPACES))
         (namespace, *_) = sorted(cut.held())
@@ -138,7 +138,7 @@ async def test_replica_that_is_cut_off_from_the_cluster_leaves_its_share_to_othe
 
 @pytest.mark.slow
 async def test_replicas_that_are_all_cut_off_keep_their_shares(replicas: Replicas) -> None:
-    two = [await replicas.start() for _ in range(2)]
+    two = [await replicas.start(cluster_timeout=UNANSWERED) for _ in range(2)]
     await replicas.until(lambda: replicas.shared() and not any(stale(two[0], one) for one in NAMESPACES))
     replicas.api.lasting.append((lambda _: True, hang))
     await replicas.until(lambda: all(stale(two[0], one) for one in NAMESPACES))

@@ -14,6 +14,7 @@ from sandbox_server.schedules.steps import Steps
 
 from tests.support import samples
 from tests.support.replicas import PACE, Replica, Replicas
+from tests.support.waiting import PATIENCE
 
 A = Key("a", "box")
 SCHEDULE = Key("a", "nightly")
@@ -40,7 +41,7 @@ async def taken(replica: Replica) -> list[Snapshot]:
 
 
 async def until_taken(replica: Replica, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         while len(await taken(replica)) < count:
             await asyncio.sleep(0.02)
 
@@ -59,7 +60,7 @@ async def test_a_slot_is_worked_once_whoever_tries_and_the_next_holder_goes_on(r
     schedule = samples.schedule(namespace="a", target=Target("box"), since=clock.now, create_time=clock.now)
     # The replica that does not hold the namespace takes the call.
     await other.running.store.write_schedule(lambda _: store.ScheduleWrite(schedule=schedule))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         while not await first.running.store.read(lambda reader: reader.schedules.all_covered(["a"])):
             await asyncio.sleep(0.02)
     epoch = first.running.leases.held("a")
@@ -71,6 +72,7 @@ async def test_a_slot_is_worked_once_whoever_tries_and_the_next_holder_goes_on(r
     assert {type(one) for one in done[5:]} <= {bool, store.Stale}
     # The holder's own loop may have come first.
     assert done.count(True) <= 1
+    await until_taken(other, 1)
     await asyncio.sleep(0.5)
     assert len(await taken(other)) == 1
     # A former holder records nothing, although the slot is due.

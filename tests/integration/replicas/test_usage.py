@@ -7,7 +7,6 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.usage import Usage
 
 from tests.support.replicas import Replicas
-from tests.support.scripted import ANSWERED_WITHIN
 
 KEY = Key("a", "box")
 
@@ -22,7 +21,7 @@ async def test_next_holder_goes_on_with_what_the_former_one_has_measured(
 ) -> None:
     disk = [Usage(95, 100, 0, 0)]
     monkeypatch.setattr(files, "usage", lambda _: disk[0])
-    two = [await replicas.start(usage_interval=0.2, cluster_timeout=ANSWERED_WITHIN) for _ in range(2)]
+    two = [await replicas.start(usage_interval=0.2) for _ in range(2)]
     await replicas.until(replicas.shared)
     holder, other = sorted(two, key=lambda one: "a" not in one.held())
     await holder.create(*KEY)
