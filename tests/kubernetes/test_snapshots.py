@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sandbox.v1 import snapshot_pb2
@@ -14,9 +15,10 @@ from sandbox_server.domain.snapshot import SnapshotReason, State
 from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
 from tests.contract.snapshots import WITHIN, B, become
 from tests.kubernetes.csi.ground import csi_rig
-from tests.kubernetes.csi.sidecars import SNAPSHOT, Sidecars
+from tests.kubernetes.csi.sidecars import SNAPSHOT, SNAPSHOTS, Sidecars
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.support.rig import A, Rig
+from tests.support.waiting import eventually
 
 C = "suite-c"
 SNAPSHOT_OBJECTS = SNAPSHOT.removeprefix("/")
@@ -133,6 +135,50 @@ async def test_a_source_that_is_deleted_while_it_is_cloned_goes_when_that_ends(
     await rig.settled(C, Phase.TERMINATED, WITHIN)
     csi.driver.heal()
     await rig.settled(A, Phase.TERMINATED, WITHIN)
+    await none_left(ground, csi)
+
+
+async def test_the_snapshot_of_a_clone_goes_with_its_service_also_if_it_is_made_later(
+    rig: Rig, caller: AsyncClient, csi: Sidecars, ground: KubernetesGround
+) -> None:
+    def taken(former: str) -> dict[str, Any]:
+        """The VolumeSnapshot that is there, once it is not the one with that uid."""
+
+        def others() -> list[dict[str, Any]]:
+            listed = ground.cluster.request("GET", ground.path("volumesnapshots", group=SNAPSHOT_OBJECTS))["items"]
+            return [one for one in listed if one["metadata"]["uid"] != former]
+
+        eventually(lambda: bool(others()), within=30)
+        return others()[0]
+
+    def owner() -> dict[str, str]:
+        uid = ground.cluster.request("GET", ground.path("services", f"{C}-service"))["metadata"]["uid"]
+        return {"apiVersion": "v1", "kind": "Service", "name": f"{C}-service", "uid": uid}
+
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    csi.driver.tell("CreateSnapshot", "UNAVAILABLE", "the array does not answer")
+    await caller.clone(A, clone_id=C)
+    await waits(rig, "the array does not answer")
+    first = (await asyncio.to_thread(taken, ""))["metadata"]
+    assert first["ownerReferences"] == [await asyncio.to_thread(owner)]
+    # Somebody removes the Service, which the service makes again.
+    await asyncio.to_thread(ground.cluster.request, "DELETE", ground.path("services", f"{C}-service"))
+    csi.driver.heal()
+    second = (await asyncio.to_thread(taken, first["uid"]))["metadata"]
+    assert second["ownerReferences"] == [await asyncio.to_thread(owner)]
+    assert second["ownerReferences"] != first["ownerReferences"]
+    await rig.settled(C, Phase.RUNNING, WITHIN)
+    await rig.delete(C)
+    await rig.settled(C, Phase.TERMINATED, WITHIN)
+    await none_left(ground, csi)
+    # The write of it arrives only now.
+    made = {"name": second["name"], "ownerReferences": second["ownerReferences"]}
+    spec = {"source": {"persistentVolumeClaimName": f"vn-homevn-agent-{A}-0"}, "volumeSnapshotClassName": SNAPSHOTS}
+    body = {"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": made, "spec": spec}
+    path = ground.path("volumesnapshots", group=SNAPSHOT_OBJECTS)
+    late = await asyncio.to_thread(ground.cluster.request, "POST", path, body)
+    assert late["metadata"]["ownerReferences"] == second["ownerReferences"]
     await none_left(ground, csi)
 
 

@@ -17,7 +17,8 @@ from tests.support.objects import Api, begun, made
 SANDBOX = samples.sandbox()
 FORMER = samples.sandbox()
 """A sandbox that had the same id before."""
-CLAIM = manifests.objects(SANDBOX, {}, 1, Settings().kubernetes).claim
+OBJECTS = manifests.objects(SANDBOX, {}, 1, Settings().kubernetes)
+CLAIM, SERVICE = OBJECTS.claim, made(SANDBOX, OBJECTS.service.reference.name)
 NAME = CLAIM.reference.name
 
 
@@ -28,7 +29,7 @@ def view() -> View:
 
 async def make(view: View, *found: Object) -> Api:
     api = Api(*found)
-    await disk.make(begun(view, api, SANDBOX), CLAIM)
+    await disk.make(begun(view, api, SANDBOX), CLAIM, SERVICE)
     return api
 
 
@@ -65,7 +66,7 @@ async def test_claim_that_has_to_go_first_is_removed_and_reported_unless_its_pod
         view.pods.shown(made(SANDBOX, resources.pod_name(SANDBOX)))
     write = begun(view, api, SANDBOX)
     with pytest.raises(engines.Unreachable, match="has to go before there can be a fresh one") as waits:
-        await disk.make(write, CLAIM)
+        await disk.make(write, CLAIM, SERVICE)
     assert isinstance(waits.value, engines.Busy) is not pod
     assert api.calls == [("apply", NAME), ("delete", NAME)]
 
@@ -77,6 +78,6 @@ async def test_scaling_down_for_a_fresh_claim_counts_as_an_act(view: View) -> No
     api = Api(made(SANDBOX, NAME, status={"phase": "Lost"}), workload)
     write = begun(view, api, SANDBOX)
     with pytest.raises(engines.Busy):
-        await disk.make(write, CLAIM)
+        await disk.make(write, CLAIM, SERVICE)
     assert api.calls == [("apply", NAME), ("apply", SANDBOX.id), ("delete", NAME)]
     assert write.contest.count == 1

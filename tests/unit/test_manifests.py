@@ -130,7 +130,7 @@ def test_what_design_promises_of_the_pod_and_the_claim() -> None:
 
 def test_the_service_makes_the_disk_and_the_controller_only_what_never_binds() -> None:
     sandbox, rendered = made("custom-storage")
-    disk, *_, stateful_set = yaml.safe_load_all(rendered)
+    _, disk, *_, stateful_set = yaml.safe_load_all(rendered)
     (template,) = stateful_set["spec"]["volumeClaimTemplates"]
     assert disk["metadata"]["name"] == f"{template['metadata']['name']}-{sandbox.id}-0"
     assert "volumeName" in template["spec"]

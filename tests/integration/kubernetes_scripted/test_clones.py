@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from aiohttp import web
 from sandbox_client import AsyncClient, errors
 from sandbox_server.domain.origins import Clone
 from sandbox_server.domain.phase import Phase, Reason
@@ -11,8 +12,8 @@ from sandbox_server.engines.kubernetes import resources
 
 from tests.support import scripted_disks
 from tests.support.rig import A, Rig
-from tests.support.scripted import CLAIM, CLAIMS, until
-from tests.support.scripted_api import ScriptedApi, forbidden
+from tests.support.scripted import CLAIM, CLAIMS, SERVICES, until
+from tests.support.scripted_api import ScriptedApi, forbidden, status
 from tests.support.waiting import PATIENCE
 
 B = "suite-b"
@@ -47,6 +48,11 @@ def taken_from(api: ScriptedApi, made: Sandbox) -> str:
     return api.disks.made_from[api.objects[CLAIMS][resources.claim_name(made)]["metadata"]["uid"]]
 
 
+def owners(api: ScriptedApi, made: Sandbox) -> list[str]:
+    """The uids of what owns the VolumeSnapshot of a clone."""
+    return [one["uid"] for one in api.objects[SNAPSHOTS][name(made)]["metadata"]["ownerReferences"]]
+
+
 async def failed(rig: Rig, words: str) -> None:
     def holds(one: Sandbox) -> bool:
         return one.status.reason is Reason.RESTORE_FAILED and words in one.status.message
@@ -64,6 +70,7 @@ async def test_a_clone_is_made_from_a_snapshot_of_its_source_that_goes_when_its_
     ours = "sandbox.fullstackagent.io"
     assert taken["metadata"]["labels"] == {f"{ours}/id": B, f"{ours}/clone": B}
     assert taken["metadata"]["annotations"] == {f"{ours}/uid": made.uid, f"{ours}/driver": scripted_disks.DRIVER}
+    assert owners(api, made) == [api.objects[SERVICES][f"{B}-service"]["metadata"]["uid"]]
     waiting = await rig.until(B, lambda one: one.status.reason is Reason.VOLUME_RESTORING)
     words = f"the disk is being made from the disk of {A}: the VolumeSnapshot {name(made)}"
     assert waiting.status.message.startswith(words)
@@ -115,6 +122,63 @@ async def test_the_disk_of_a_source_that_took_its_name_is_never_taken_for_it(
     await rig.delete(B)
     await rig.settled(B, Phase.TERMINATED)
     assert not api.objects[SNAPSHOTS]
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("is_made_again", [False, True])
+async def test_a_snapshot_that_is_asked_for_after_its_clone_was_deleted_goes(
+    rig: Rig, api: ScriptedApi, source: Sandbox, is_made_again: bool
+) -> None:
+    late: list[web.Request] = []
+
+    async def cut_off(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        late.append(request)
+        return status(504, "the write is on its way")
+
+    swallowed = (lambda request: (request.method, request.path) == ("POST", f"/{SNAPSHOTS}"), cut_off)
+    api.lasting.append(swallowed)
+    await clone(rig, source)
+    await until(lambda: bool(late))
+    await rig.delete(B)
+    await rig.settled(B, Phase.TERMINATED)
+    if is_made_again:
+        # A Service has the name of the one that is gone.
+        await rig.create(B)
+        await rig.settled(B, Phase.RUNNING)
+    assert (await api.obey(late[0])).status == 201
+    await until(lambda: not api.objects[SNAPSHOTS])
+
+
+@pytest.mark.parametrize("collects", [False, True])
+async def test_a_snapshot_whose_service_somebody_removes_is_made_again(
+    rig: Rig, api: ScriptedApi, source: Sandbox, collects: bool
+) -> None:
+    if not collects:
+        # It may be slow, and then removes what a disk is being made from.
+        api.controllers.discard("garbage")
+    made = await clone(rig, source)
+    await asked(api, made)
+    first = api.objects[SNAPSHOTS][name(made)]["metadata"]
+    await rig.until(B, lambda one: one.status.reason is Reason.VOLUME_RESTORING)
+    api.take(SNAPSHOTS, name(made))
+    api.delete(SERVICES, f"{B}-service")
+    await until(lambda: api.objects[SNAPSHOTS].get(name(made), {}).get("metadata", first)["uid"] != first["uid"])
+    assert owners(api, made) == [api.objects[SERVICES][f"{B}-service"]["metadata"]["uid"]]
+    api.take(SNAPSHOTS, name(made))
+    await rig.settled(B, Phase.RUNNING)
+    assert taken_from(api, made) == source.volume_uid
+    await until(lambda: not api.objects[SNAPSHOTS])
+
+
+async def test_a_snapshot_that_a_former_release_asked_for_is_taken(rig: Rig, api: ScriptedApi, source: Sandbox) -> None:
+    made = await clone(rig, source)
+    await asked(api, made)
+    found = api.objects[SNAPSHOTS][name(made)]
+    api.put(SNAPSHOTS, found | {"metadata": {k: v for k, v in found["metadata"].items() if k != "ownerReferences"}})
+    api.take(SNAPSHOTS, name(made))
+    await rig.settled(B, Phase.RUNNING)
+    await until(lambda: not api.objects[SNAPSHOTS])
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -67,9 +67,9 @@ async def test_killed_with_each_write_of_a_clone_it_makes_one_disk_of_one_snapsh
                 break
             stood = {where: uid for where, uid in killer.stood.items() if SNAPSHOTS not in where}
             assert stood.items() <= killer.uids().items()
-    # The snapshot is made and removed around the six.
-    assert position == 9
-    assert len(killer.uids()) == 11 * 6
+    # The snapshot is made and removed around the claim, and the Service is written again whenever it is looked at.
+    assert position >= 10
+    assert len(killer.uids()) == (position + 2) * 6
 
 
 @pytest.mark.fault(106)

@@ -3,6 +3,9 @@
 Its name has the uid of the clone, so that it is one and the same whoever makes it, and whatever was cut off before. It names
 the claim of the source and cannot name its uid. So the uid is compared before it is made, and again once it is ready: no uid
 comes a second time, so that it was the same claim all the while.
+
+It is owned by the Service of the clone, which is written before it and goes with the clone. So one that is made late, when the
+clone has been deleted, goes as well: the service may not list VolumeSnapshots, and would never see it.
 """
 
 import structlog
@@ -24,7 +27,7 @@ from sandbox_server.engines.kubernetes import (
     writer,
 )
 from sandbox_server.engines.kubernetes.objects import Object
-from sandbox_server.engines.kubernetes.resources import Reference
+from sandbox_server.engines.kubernetes.resources import Reference, Resource
 from sandbox_server.engines.kubernetes.view import View
 from sandbox_server.engines.kubernetes.volume_snapshots import Found
 from sandbox_server.engines.kubernetes.writer import Writer
@@ -34,8 +37,8 @@ LABEL = f"{manifests.OURS}/clone"
 log = structlog.get_logger()
 
 
-async def taken(write: Writer, where: Reference) -> Found:
-    """Returns the VolumeSnapshot `where` that the disk of a clone is made from, once it is ready.
+async def taken(write: Writer, where: Reference, service: Object) -> Found:
+    """Returns the VolumeSnapshot `where` that the disk of a clone is made from, once it is ready. `service` owns it.
 
     Raises `engines.Awaited` until then, and `engines.Refused` if it cannot be taken or is not of the disk that was meant.
     """
@@ -49,8 +52,9 @@ async def taken(write: Writer, where: Reference) -> Found:
         snapshot_class = write.settings.snapshot_class
         driver = provisioners.of_claim(claim.metadata)
         made = volume_snapshots.manifest(where, sandbox.uid, labels, claim.metadata.name, driver, snapshot_class)
+        owned = manifests.owned_by(Resource(where, made), resources.names(sandbox).service, service.metadata.uid)
         try:
-            await volume_snapshots.make(write.api, made, write.fence)
+            await volume_snapshots.make(write.api, owned.manifest, write.fence)
         except client.Missing:
             raise _failed(volume_snapshots.MISSING) from None
         raise engines.Awaited(f"the {where} of it was asked for", again_after)
@@ -59,12 +63,24 @@ async def taken(write: Writer, where: Reference) -> Found:
         raise engines.Awaited(
             f"the {where} is being removed and has to go first; its finalizers: {finalizers}", again_after
         )
+    if not _stays(found, service):
+        await volume_snapshots.remove(write.api, where, found, write.fence)
+        raise engines.Awaited(f"the {where} goes with a former Service, and is made again", again_after)
     if found.status.readyToUse:
         return found
     if found.error and snapshots.judged(found.error).state is State.FAILED:
         raise _failed(f"the {where} cannot be taken: {found.error}")
     says = f", which says: {found.error}" if found.error else ""
     raise engines.Awaited(f"the {where} is taken by the storage{says}", again_after)
+
+
+def _stays(found: Found, service: Object) -> bool:
+    """Whether the garbage collector leaves a VolumeSnapshot alone while the Service is there.
+
+    Its owner is another Service if somebody has removed that one. A former release gave it no owner.
+    """
+    owners = [owner.uid for owner in found.metadata.ownerReferences]
+    return not owners or service.metadata.uid in owners
 
 
 async def _claim(write: Writer) -> Object:

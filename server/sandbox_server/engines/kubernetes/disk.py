@@ -16,22 +16,22 @@ from sandbox_server.engines.kubernetes import (
     volume_snapshots,
     writer,
 )
-from sandbox_server.engines.kubernetes.objects import Known
+from sandbox_server.engines.kubernetes.objects import Known, Object
 from sandbox_server.engines.kubernetes.resources import Resource
 from sandbox_server.engines.kubernetes.writer import Writer
 
 
-async def make(write: Writer, claim: Resource) -> None:
+async def make(write: Writer, claim: Resource, service: Object) -> None:
     """Makes the claim, unless it is there already. Nothing is applied over one: all but its size is fixed.
 
-    Raises `engines.Refused` if what the disk is to be made from is gone, `engines.Awaited` while that is yet to be taken, and
+    `service`: the Service as it was last written, which goes with the sandbox. Raises `engines.Refused` if what the disk is to be made from is gone, `engines.Awaited` while that is yet to be taken, and
     `engines.Unreachable` while the name is taken
     by a claim that has to go first: a placeholder, a claim that is being removed, or a claim that lost its volume. The cluster
     keeps a claim as long as a pod uses it, so that the workload is scaled down as well.
     """
     sandbox, view = write.sandbox, write.view
     if view.claims.get(claim.reference.name) is None:
-        claim = await _sourced(write, claim)
+        claim = await _sourced(write, claim, service)
     position = view.claims.position(claim.reference.name)
     try:
         await writer.apply(write.api, view.claims, claim, None, write.fence)
@@ -120,12 +120,12 @@ async def restore_obstacle(api: client.Client, origin: Origin, storage_class: st
         return ""
 
 
-async def _sourced(write: Writer, claim: Resource) -> Resource:
+async def _sourced(write: Writer, claim: Resource, service: Object) -> Resource:
     """Returns the claim as it is made from its origin: with the size that takes, and with the driver that alone can do it.
 
     Raises `engines.Refused` if no disk of its class is made from that, and what `_source` raises.
     """
-    found = await _source(write)
+    found = await _source(write, service)
     if found is None:
         return claim
     driver = await drivers.of_snapshot(write.api, found)
@@ -137,7 +137,7 @@ async def _sourced(write: Writer, claim: Resource) -> Resource:
     return manifests.annotated(manifests.at_least(claim, found.status.restoreSize), provisioners.DRIVER, driver)
 
 
-async def _source(write: Writer) -> volume_snapshots.Found | None:
+async def _source(write: Writer, service: Object) -> volume_snapshots.Found | None:
     """Returns the VolumeSnapshot that the disk is made from; None for an empty disk.
 
     Raises `engines.Refused` if that is gone, and what `clones.taken` raises.
@@ -146,7 +146,7 @@ async def _source(write: Writer) -> volume_snapshots.Found | None:
     if source is None or origin is None:
         return None
     if clones.is_clone(write.sandbox):
-        return await clones.taken(write, source)
+        return await clones.taken(write, source, service)
     found = await volume_snapshots.find(write.api, source, origin.snapshot_uid)
     if found is None:
         message = f"the {source} is gone: delete the sandbox and create it anew"

@@ -146,11 +146,12 @@ class KubernetesEngine:
         return dataclasses.replace(observed, pod=pod, move=self._moves.shown(sandbox, observed))
 
     async def apply(self, sandbox: Sandbox, env: Mapping[str, str], replicas: int) -> int:
-        """Applies the claim, unless the sandbox has its disk, the Service, the Secret, and the StatefulSet last. A disk that
+        """Applies the Service, the claim, unless the sandbox has its disk, the Secret, and the StatefulSet last. A disk that
         lacks what the sandbox asks for is asked to grow after that, and a pod that runs is given its resources.
 
-        The Secret goes with the Service. So one that is made late, when the sandbox has been deleted, goes as well: the
-        service may not watch Secrets, and would never see it. Without replicas nothing reads it, and it is not made.
+        The Secret goes with the Service, and so does the VolumeSnapshot of a clone. So one that is made late, when the sandbox
+        has been deleted, goes as well: the service may watch neither, and would never see it. Without replicas nothing reads
+        the Secret, and it is not made.
         """
         write = self._begin(sandbox, replicas)
         view = write.view
@@ -159,9 +160,9 @@ class KubernetesEngine:
             objects = manifests.objects(sandbox, env, replicas, self._settings, view.names(sandbox), listed)
         except patch.Inapplicable as error:
             raise engines.Refused(Fault(Reason.ENGINE_REFUSED, str(error))) from None
-        if not sandbox.volume_uid:
-            await disk.make(write, objects.claim)
         service = await write.write(await takeover.due(write, objects.service))
+        if not sandbox.volume_uid:
+            await disk.make(write, objects.claim, service)
         if replicas:
             secret = manifests.owned_by(objects.secret, objects.service.reference, service.metadata.uid)
             await environments.make(write, secret)

@@ -72,8 +72,8 @@ def objects(
         former.keep_ingress(application, sandbox.adopted.app_ingress)
         former.keep_ingress(terminal, sandbox.adopted.ttyd_ingress)
     return Resources(
-        claim=_claim(sandbox, names.claim),
         service=service,
+        claim=_claim(sandbox, names.claim),
         secret=_secret(sandbox, settings, names.secret, env),
         app_ingress=application,
         ttyd_ingress=terminal,

@@ -62,8 +62,8 @@ class Resource:
 class Resources(Generic[T]):
     """One value for each object of a sandbox, in the order in which the objects are applied."""
 
-    claim: T
     service: T
+    claim: T
     secret: T
     app_ingress: T
     ttyd_ingress: T
@@ -80,8 +80,8 @@ class Resources(Generic[T]):
         return self.service, self.secret, self.app_ingress, self.ttyd_ingress, self.stateful_set
 
     def __iter__(self) -> Iterator[T]:
-        yield self.claim
-        yield from self.written
+        service, *others = self.written
+        yield from (service, self.claim, *others)
 
 
 def names(sandbox: Sandbox) -> Resources[Reference]:
@@ -98,8 +98,8 @@ def named(namespace: str, objects: ObjectNames) -> Resources[Reference]:
         return Reference(kind, namespace, name)
 
     return Resources(
-        claim=reference(Kind.CLAIM, f"{pods.VOLUME}-{objects.stateful_set}-0"),
         service=reference(Kind.SERVICE, objects.service),
+        claim=reference(Kind.CLAIM, f"{pods.VOLUME}-{objects.stateful_set}-0"),
         secret=reference(Kind.SECRET, objects.secret),
         app_ingress=reference(Kind.INGRESS, objects.app_ingress),
         ttyd_ingress=reference(Kind.INGRESS, objects.ttyd_ingress),
