@@ -48,6 +48,7 @@ def joined(parts: list[Output | Gap], channel: Channel) -> bytes:
     return data
 
 
+@pytest.mark.slow
 def test_output_over_a_connection_that_is_cut_again_and_again_is_whole_and_not_repeated(
     sandbox: pb.SandboxStatus, between: relay.Relay
 ) -> None:
@@ -81,6 +82,7 @@ async def test_async_output_over_a_connection_that_is_cut_again_and_again_is_who
     assert between.connections >= 2
 
 
+@pytest.mark.slow
 def test_reading_goes_on_where_it_was_broken_off_and_another_reader_begins_at_the_beginning(
     sandbox: pb.SandboxStatus, client: Client
 ) -> None:
@@ -174,6 +176,7 @@ async def test_asynchronous_chunks_are_written_as_they_come(sandbox: pb.SandboxS
         assert await seen.get() == b"pong"
 
 
+@pytest.mark.slow
 def test_large_input_and_output_pass_whole(sandbox: pb.SandboxStatus, client: Client) -> None:
     data = bytes(range(256)) * 4 * 4096 * 3
     assert client.run(sandbox, ["cat"], input=data, timeout=60).stdout == data

@@ -55,6 +55,7 @@ def test_call_with_less_time_than_the_first_contact_ends_in_its_time() -> None:
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.slow
 def test_outage_after_the_first_contact_is_borne_for_the_time_of_the_call(service: Service) -> None:
     with service.client(timeout=60) as client:
         client.page()

@@ -21,6 +21,7 @@ def ctl(service: Service):  # type: ignore[no-untyped-def]
     return run
 
 
+@pytest.mark.slow
 def test_the_first_minute(ctl, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     made = ctl("create", "--project", "demo", "--id", "c-1", "-e", "FROM_SHELL", "--wait", "--", "/bin/sleep", "100")
     assert made.returncode == 0, made.stderr
@@ -47,6 +48,7 @@ def test_the_first_minute(ctl, tmp_path: Path) -> None:  # type: ignore[no-untyp
         assert samples.CANARY not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_verified_and_what_has_changed_since_is_a_failure(ctl, service: Service) -> None:  # type: ignore[no-untyped-def]
     assert ctl("create", "--project", "demo", "--id", "v-1", "--wait", "--", "/bin/sleep", "100").returncode == 0
     assert ctl("snapshot", "create", "v-1", "--id", "nap", "--wait").returncode == 0
@@ -85,6 +87,7 @@ def test_errors_say_what_to_do_and_have_codes(ctl, words: tuple[str, ...], code:
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
+@pytest.mark.slow
 def test_waiting_for_what_fails_says_why(ctl) -> None:  # type: ignore[no-untyped-def]
     done = ctl(
         "create",

@@ -117,6 +117,7 @@ def test_apply_creates_what_is_missing_and_repeats_change_nothing(run: Run, clie
         client.delete(name)
 
 
+@pytest.mark.slow
 def test_apply_updates_what_differs_and_says_what_cannot_change(run: Run, client: Client, tmp_path: Path) -> None:
     client.create("demo", sandbox_id="app-3", command=["sleep", "1000"], env={"OLD": "1"}, resources={"cpu_limit": "2"})
     path = file(tmp_path, minimal("app-3", "  resources: {cpu_limit: 2000m}\n", env=f"NEW: {samples.CANARY}"))

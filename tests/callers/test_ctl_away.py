@@ -106,6 +106,7 @@ def test_outage_is_reported_once_and_a_restart_is_not(monkeypatch: pytest.Monkey
     assert back == [200.0, 304.0]
 
 
+@pytest.mark.slow
 def test_each_refusal_has_a_hint_that_fits_and_grpc_says_nothing_itself(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_the_library_leaves_grpc_as_it_is() -> None:
     assert done.stdout.strip() == "None"
 
 
+@pytest.mark.slow
 def test_a_list_over_several_namespaces_says_which(make_service: Callable[..., Service], tmp_path: Path) -> None:
     service = make_service("--token-file", tenant(tmp_path, "first", "second")).start(wait=False)
     with service.client(token=TOKEN) as client:
@@ -227,6 +229,7 @@ def test_every_form_of_an_address_is_taken(server: str) -> None:
 
 
 @pytest.mark.find(42)
+@pytest.mark.slow
 async def test_both_clients_and_the_command_refuse_what_is_no_address() -> None:
     with pytest.raises(ValueError, match="leave http:// out"):
         AsyncClient("http://127.0.0.1:1")
@@ -238,6 +241,7 @@ async def test_both_clients_and_the_command_refuse_what_is_no_address() -> None:
 
 
 @pytest.mark.find(42)
+@pytest.mark.slow
 def test_a_name_with_several_addresses_gets_the_hint_of_what_is_there(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:

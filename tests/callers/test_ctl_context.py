@@ -29,6 +29,7 @@ def config(service: Service, run: Run, tmp_path: Path, monkeypatch: pytest.Monke
     return file
 
 
+@pytest.mark.slow
 def test_current_context_is_used_and_changed_without_other_changes(run: Run, config: Path) -> None:
     assert run("list").code == 0
     assert run("context", "show", "-o", "json").json["name"] == "here"
@@ -54,6 +55,7 @@ def test_file_without_a_current_context_gets_one(run: Run, config: Path) -> None
     assert run("list").code == 0
 
 
+@pytest.mark.slow
 def test_flags_and_variables_win_and_a_server_replaces_the_context(
     run: Run, config: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def completed(shell: str, line: str, run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.slow
 def test_shells_complete_ids_phases_and_contexts(
     shell: str, run: Run, client: Client, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +167,7 @@ def test_shells_complete_ids_phases_and_contexts(
     client.delete_volume(made)
 
 
+@pytest.mark.slow
 def test_bash_itself_completes(service: Service, client: Client, tmp_path: Path) -> None:
     client.create("a-project", sandbox_id="in-bash", command=["sleep", "100"])
     program = Path(command.__file__).parents[2] / ".venv" / "bin"

@@ -98,6 +98,7 @@ def test_ids_that_are_not_there_keep_no_other_from_going(ctl: Ctl, client: Clien
     assert client.status(name).phase == pb.PHASE_TERMINATED
 
 
+@pytest.mark.slow
 def test_a_selector_deletes_what_matches_alone(ctl: Ctl, client: Client) -> None:
     group = uuid.uuid4().hex[:8]
     names, other = sorted(made(client, label=group) for _ in range(2)), made(client)
@@ -125,6 +126,7 @@ def test_a_service_that_is_away_ends_the_command_at_once(ctl: Ctl) -> None:
     assert (done.returncode, [one[:6] for one in done.stderr.splitlines()].count("error:")) == (5, 1)
 
 
+@pytest.mark.slow
 def test_a_kept_disk_is_removed_by_another_delete(ctl: Ctl, client: Client) -> None:
     name = made(client)
     client.wait_until(name, "RUNNING", timeout=20)
@@ -135,6 +137,7 @@ def test_a_kept_disk_is_removed_by_another_delete(ctl: Ctl, client: Client) -> N
     assert client.status(name).reason == pb.REASON_DELETED
 
 
+@pytest.mark.slow
 def test_kept_disks_are_listed_and_deleted(ctl: Ctl, client: Client) -> None:
     name = made(client)
     uid = client.wait_until(name, "RUNNING", timeout=20).uid
@@ -157,6 +160,7 @@ def test_kept_disks_are_listed_and_deleted(ctl: Ctl, client: Client) -> None:
     assert "no kept disk matches" in ctl("volumes", "-p", "none").stderr
 
 
+@pytest.mark.slow
 def test_kept_disks_are_deleted_by_label(ctl: Ctl, client: Client) -> None:
     labels = {"one": "selected", "other": "selected", "third": "left"}
     for name, value in labels.items():

@@ -62,6 +62,7 @@ def editor(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Edi
     return make
 
 
+@pytest.mark.slow
 def test_editor_gets_names_and_only_what_was_edited_changes(
     run: Run, client: Client, made: pb.Sandbox, editor: Editor, folder: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_editor_that_fails_changes_nothing(
     assert run("edit", "env", "never-was").code == 3
 
 
+@pytest.mark.slow
 def test_variable_that_somebody_sets_meanwhile_stays(
     run: Run, client: Client, made: pb.Sandbox, editor: Editor, service: Service
 ) -> None:
@@ -138,6 +140,7 @@ def test_variable_that_somebody_sets_meanwhile_stays(
 
 
 @pytest.mark.parametrize("number", some([signal.SIGTERM, signal.SIGHUP, signal.SIGINT]))
+@pytest.mark.slow
 def test_file_is_removed_when_the_command_is_ended(
     run: Run, made: pb.Sandbox, editor: Editor, folder: Path, number: signal.Signals
 ) -> None:

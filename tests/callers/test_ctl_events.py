@@ -20,6 +20,7 @@ def pair(client: Client) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_history_ends_with_the_newest_event_and_says_what_caused_it(run: Run, client: Client, pair: list[str]) -> None:
     said = run("events", pair[0])
     assert said.code == 0, said.err
@@ -38,6 +39,7 @@ def test_history_ends_with_the_newest_event_and_says_what_caused_it(run: Run, cl
     assert found[0]["cause"]["method"] == "CreateSandbox"
 
 
+@pytest.mark.slow
 def test_several_sandboxes_have_one_history(run: Run, client: Client, pair: list[str]) -> None:
     whole = run("events", "-p", "past", "-o", "json").json["events"]
     assert run("events", *reversed(pair), "-o", "json").json["events"] == whole
@@ -51,6 +53,7 @@ def test_several_sandboxes_have_one_history(run: Run, client: Client, pair: list
     assert run("events", "never-was").code == 3
 
 
+@pytest.mark.slow
 def test_history_is_read_over_pages(run: Run, pair: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run("events", "-p", "past", "-o", "json").json
     monkeypatch.setattr(history, "_PAGE", 2)

@@ -59,6 +59,7 @@ def test_output_and_exit_code_are_passed_on(execute: Execute, script: str, code:
     assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
 
 
+@pytest.mark.slow
 def test_input_is_passed_on_byte_by_byte(execute: Execute) -> None:
     data = bytes(range(256)) * 9000
     done = execute("exec", NAME, "--", "cat", input=data)
@@ -74,12 +75,14 @@ def test_output_that_is_missing_in_a_pipe_is_a_failure(execute: Execute, client:
     assert len(done.stdout) < 30_000_000
 
 
+@pytest.mark.slow
 def test_pipes_work_both_ways(service: Service, sandbox: str, env: dict[str, str]) -> None:
     line = f"seq 20000 | {programs.BIN}/sandboxctl exec {NAME} -- sort -n -r | head -2"
     done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, timeout=60)
     assert (done.stdout, done.stderr) == (b"20000\n19999\n", b"")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_ends_the_command(
     sandbox: str, env: dict[str, str], client: Client, execute: Execute
 ) -> None:
@@ -97,6 +100,7 @@ def test_variables_directory_and_time_limit(execute: Execute) -> None:
     assert b"TIMEOUT" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_detached_command_is_listed_attached_to_and_signalled(execute: Execute) -> None:
     started = execute("exec", "-d", NAME, "--", "/bin/sh", "-c", "echo hello; exec sleep 100").stdout.decode().strip()
     rows = {line.split()[0]: line.split()[1:] for line in execute("execs", NAME).stdout.decode().splitlines()}
@@ -247,6 +251,7 @@ def test_shell_is_a_terminal_with_resize_and_ctrl_c(execute: Execute, env: dict[
     assert person.leave() == 5
 
 
+@pytest.mark.slow
 def test_the_escape_leaves_a_terminal(execute: Execute, env: dict[str, str], client: Client) -> None:
     person = Person("exec", "-it", NAME, "--", "sh", "-c", "echo up; exec cat", env=env)
     person.sees(b"up")

@@ -19,6 +19,7 @@ def said(done: ctl.Done) -> set[str]:
     return {" ".join(line.split()) for line in done.out.splitlines()}
 
 
+@pytest.mark.slow
 def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
     make_service: Callable[..., Service],
     tmp_path: Path,

@@ -51,6 +51,7 @@ def long(client: Client) -> Iterator[pb.Sandbox]:
     assert made.sandbox_id == LONG
 
 
+@pytest.mark.slow
 def test_status_shows_how_full_the_disk_is_or_why_that_is_not_known(ctl: Ctl, long: pb.Sandbox, client: Client) -> None:
     assert "used" not in ctl("status", LONG).stdout
     # A busy machine may not measure in the time that a status waits.
@@ -67,6 +68,7 @@ def test_status_shows_how_full_the_disk_is_or_why_that_is_not_known(ctl: Ctl, lo
     assert "the disk was not measured: SANDBOX_NOT_RUNNING: " in stopped.stderr
 
 
+@pytest.mark.slow
 def test_no_id_or_url_is_cut_on_a_narrow_terminal(ctl: Ctl, long: pb.Sandbox) -> None:
     (line,) = [one for one in ctl("list").stdout.splitlines() if LONG in one]
     assert line.split()[:4] == [LONG, "a-project-with-a-long-name", "RUNNING", "READY"]
@@ -75,6 +77,7 @@ def test_no_id_or_url_is_cut_on_a_narrow_terminal(ctl: Ctl, long: pb.Sandbox) ->
     assert any(one.split() == ["application", long.public_url] for one in shown.splitlines())
 
 
+@pytest.mark.slow
 def test_json_is_whole_for_programs(ctl: Ctl, long: pb.Sandbox) -> None:
     # Nothing that was not asked for: a sequence of 0 would be one to resume a watch at.
     assert json.loads(ctl("-o", "json", "list", "--project", "nobody").stdout) == {"sandboxes": []}
@@ -85,6 +88,7 @@ def test_json_is_whole_for_programs(ctl: Ctl, long: pb.Sandbox) -> None:
     assert json.loads(ctl("-o", "json", "version").stdout) == {"version": metadata.version("sandbox-service")}
 
 
+@pytest.mark.slow
 def test_what_every_command_has_is_taken_before_and_after_it_and_the_later_counts(
     ctl: Ctl, service: Service, long: pb.Sandbox
 ) -> None:
@@ -101,6 +105,7 @@ def test_what_every_command_has_is_taken_before_and_after_it_and_the_later_count
     assert ctl("-n", "default", "status", LONG, "-n", "nowhere").returncode == 3
 
 
+@pytest.mark.slow
 def test_env_values_are_nowhere(ctl: Ctl, long: pb.Sandbox, tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text(f"# words\n\nIN_FILE={samples.CANARY}=with=equals\n")
@@ -138,6 +143,7 @@ def test_a_line_of_an_env_file_ends_where_the_line_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.find(43)
+@pytest.mark.slow
 def test_an_env_file_is_read_from_standard_input(service: Service, long: pb.Sandbox) -> None:
     def run(text: bytes) -> subprocess.CompletedProcess[bytes]:
         words = ("--server", service.address, "env", "set", LONG, "--env-file", "-")
@@ -151,6 +157,7 @@ def test_an_env_file_is_read_from_standard_input(service: Service, long: pb.Sand
     assert samples.CANARY.encode() not in wrong.stderr
 
 
+@pytest.mark.slow
 def test_what_the_output_cannot_encode_is_escaped(service: Service, client: Client) -> None:
     spec = pb.SandboxSpec(command=["/bin/sh", "-c", "exec sleep 1000", "\u00e9"])
     client.create("demo", sandbox_id="encoded", spec=spec)
@@ -162,6 +169,7 @@ def test_what_the_output_cannot_encode_is_escaped(service: Service, client: Clie
     client.delete("encoded")
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_a_failure_and_no_bad_argument(service: Service) -> None:
     with Path("/dev/full").open("w") as full:
         words = [CTL, "--server", service.address, "list"]
@@ -175,6 +183,7 @@ def test_setting_no_variable_is_a_usage_error(ctl: Ctl, long: pb.Sandbox) -> Non
     assert ctl("status", LONG).stdout.split("generation")[1].split()[0] == "1"
 
 
+@pytest.mark.slow
 def test_what_is_gone_has_no_url(ctl: Ctl, client: Client) -> None:
     url = client.create("demo", sandbox_id="gone", spec=SLEEP).public_url
     deleted = ctl("delete", "gone", "--wait")
@@ -187,6 +196,7 @@ def test_what_is_gone_has_no_url(ctl: Ctl, client: Client) -> None:
         assert url not in shown
 
 
+@pytest.mark.slow
 def test_a_token_is_never_shown(ctl: Ctl, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{samples.CANARY} two\n")
@@ -267,6 +277,7 @@ def test_a_watch_whose_reader_left_ends_quietly(service: Service, client: Client
     assert "BrokenPipe" not in words
 
 
+@pytest.mark.slow
 def test_a_watch_takes_an_id_before_a_project_and_goes_by_label(ctl: Ctl, client: Client) -> None:
     labelled = pb.SandboxSpec(command=["/bin/sleep", "1000"], labels={"tier": "web"})
     client.create("same", sandbox_id="same", spec=labelled)
@@ -280,6 +291,7 @@ def test_a_watch_takes_an_id_before_a_project_and_goes_by_label(ctl: Ctl, client
 
 
 @pytest.mark.find(44)
+@pytest.mark.slow
 def test_empty_list_is_a_message_for_people_and_a_list_for_programs(ctl: Ctl, long: pb.Sandbox) -> None:
     for words in (("list", "-p", "nobody"), ("list", "-l", "none=such"), ("list", "-n", "elsewhere")):
         done = ctl(*words)
@@ -362,6 +374,7 @@ def test_last_disruption_is_a_row_of_a_status(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.fault(61)
 @pytest.mark.find(9)
+@pytest.mark.slow
 def test_create_that_waits_for_a_process_that_ends_fails(tmp_path: Path) -> None:
     service = Service(tmp_path, "--ready-for", "1").start()
     try:

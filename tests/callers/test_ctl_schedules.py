@@ -15,6 +15,7 @@ def sandbox(client: Client) -> Iterator[str]:
     client.delete(made)
 
 
+@pytest.mark.slow
 def test_schedule_is_made_shown_changed_and_deleted(run: Run, client: Client, sandbox: str) -> None:
     name = f"of-{sandbox}"
     made = run("schedule", "create", name, "daily 02:00 keep 3", "--sandbox", sandbox, "-o", "json").json

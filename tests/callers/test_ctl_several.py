@@ -34,6 +34,7 @@ def pair(client: Client, group: str) -> Iterator[list[str]]:
         client.delete(one)
 
 
+@pytest.mark.slow
 def test_verbs_take_several_ids_and_selectors(run: Run, client: Client, pair: list[str], group: str) -> None:
     by_label = ("-l", f"group={group}")
     stopped = run("stop", *pair, pair[0], "--wait")
@@ -72,6 +73,7 @@ def test_verbs_take_ids_or_a_selector_and_not_both(run: Run, verb: str) -> None:
     assert nothing.code == (0 if values == ("A=1",) else 2), nothing.err
 
 
+@pytest.mark.slow
 def test_formats_are_for_people_and_programs(run: Run, pair: list[str], group: str) -> None:
     listing = ("list", "-l", f"group={group}")
     assert run(*listing, "-o", "name").out.split() == [f"default/{one}" for one in pair]
@@ -127,6 +129,7 @@ def test_every_remedy_and_reason_has_a_next_step() -> None:
             assert "{" not in step
 
 
+@pytest.mark.slow
 def test_open_prints_the_url_and_opens_it_on_a_terminal(
     run: Run, client: Client, pair: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ def source(client: Client) -> str:
     return "taken"
 
 
+@pytest.mark.slow
 def test_life_of_a_snapshot_is_shown(run: Run, source: str) -> None:
     made = run("snapshot", "create", source, "--id", "first", "--label", "kind=hand", "--wait")
     assert made.code == 0, made.err

@@ -48,6 +48,7 @@ def shell(service: Service, line: str) -> "subprocess.CompletedProcess[bytes]":
         (f"env set {NAME} --env-file - <&-", 1),
     ],
 )
+@pytest.mark.slow
 def test_a_closed_stream_ends_no_command(service: Service, sandbox: str, line: str, code: int) -> None:
     done = shell(service, line)
     assert done.returncode == code, done.stderr
@@ -55,6 +56,7 @@ def test_a_closed_stream_ends_no_command(service: Service, sandbox: str, line: s
 
 
 @pytest.mark.find(44)
+@pytest.mark.slow
 def test_a_watch_without_an_output_goes_on(service: Service, sandbox: str) -> None:
     env = {**os.environ, "SANDBOX_SERVER": service.address}
     words = ["/bin/sh", "-c", f"exec {shlex.quote(CTL)} watch {NAME} >&-"]
@@ -79,6 +81,7 @@ def test_a_watch_without_an_output_goes_on(service: Service, sandbox: str) -> No
         pytest.param(f"env set {NAME} ''", b"'' is not in this shell's environment", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_what_is_no_text_is_refused_by_name(
     service: Service, sandbox: str, line: str, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +92,7 @@ def test_what_is_no_text_is_refused_by_name(
 
 
 @pytest.mark.find(44)
+@pytest.mark.slow
 def test_an_id_that_would_move_the_cursor_is_shown_without_that(service: Service) -> None:
     done = shell(service, "watch $(printf 'a\\033[31mb\\001')")
     assert done.returncode == 2
@@ -96,6 +100,7 @@ def test_an_id_that_would_move_the_cursor_is_shown_without_that(service: Service
 
 
 @pytest.mark.find(44)
+@pytest.mark.slow
 def test_each_failure_of_several_names_its_sandbox(service: Service) -> None:
     done = shell(service, "delete never-was 'BAD ID' ''")
     said = done.stderr.decode().splitlines()

@@ -110,6 +110,7 @@ async def test_screen_fits_its_size_with_long_ids_and_details_of_the_chosen_row(
 
 
 @pytest.mark.parametrize("part", some(["#state", "DataTable", "#detail"], 1))
+@pytest.mark.slow
 async def test_events_that_arrive_while_the_screen_is_removed_are_ignored(part: str) -> None:
     script = Scripted(FLEET)
     view = screen.Top(script.watch)
@@ -122,6 +123,7 @@ async def test_events_that_arrive_while_the_screen_is_removed_are_ignored(part: 
         view.draw()
 
 
+@pytest.mark.slow
 async def test_rows_are_filtered_and_sorted_and_the_chosen_one_stays() -> None:
     begin = [
         change(status("quiet", since=500)),
@@ -152,6 +154,7 @@ async def test_rows_are_filtered_and_sorted_and_the_chosen_one_stays() -> None:
         await at.press("q")
 
 
+@pytest.mark.slow
 async def test_screen_shows_that_it_is_stale_and_takes_the_new_snapshot() -> None:
     script = Scripted(FLEET)
     view = screen.Top(script.watch)
@@ -172,6 +175,7 @@ async def test_screen_shows_that_it_is_stale_and_takes_the_new_snapshot() -> Non
         assert "live" in words(view, "#state")
 
 
+@pytest.mark.slow
 async def test_watch_that_cannot_go_on_ends_the_screen_with_its_error() -> None:
     script = Scripted(FLEET)
     view = screen.Top(script.watch)
@@ -183,6 +187,7 @@ async def test_watch_that_cannot_go_on_ends_the_screen_with_its_error() -> None:
     assert view.failure is refused
 
 
+@pytest.mark.slow
 async def test_view_of_the_service_survives_a_cut_connection(service: Service, client: Client) -> None:
     made = client.create("top", sandbox_id="seen", command=["sleep", "1000"])
     with relay.to(service.port) as between:

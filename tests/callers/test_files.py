@@ -30,6 +30,7 @@ def between(service: Service) -> Iterator[relay.Relay]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_large_file_is_read_over_a_connection_that_is_cut(
     sandbox: str, between: relay.Relay, client: Client, tmp_path: Path
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_write_whose_answer_was_lost_is_made_once(sandbox: str, between: relay
     assert client.files.stat(sandbox, "once").etag == written.etag
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_while_it_is_read_is_not_put_together(
     sandbox: str, between: relay.Relay, client: Client
 ) -> None:
@@ -130,6 +132,7 @@ def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
+@pytest.mark.slow
 def test_a_directory_is_copied_there_and_back(run: ctl.Run, sandbox: str, tree: Path, tmp_path: Path) -> None:
     assert run("cp", str(tree), f"{sandbox}:copied").code == 0
     # What is there gets the copy in it, and is replaced by another one.

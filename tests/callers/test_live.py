@@ -36,6 +36,7 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     assert public(Client) == public(AsyncClient)
 
 
+@pytest.mark.slow
 def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_sandbox(between: relay.Relay, client: Client) -> None:
     with Client(between.address) as far:
         far.page()
@@ -67,6 +68,7 @@ async def test_an_async_create_whose_answer_was_lost_is_repeated_and_makes_one_s
     await aio.delete(made.sandbox_id)
 
 
+@pytest.mark.slow
 def test_a_call_made_while_the_service_is_down_is_answered_once_it_is_up(make_service: Callable[..., Service]) -> None:
     service = make_service()
     with service.client() as client:
@@ -151,6 +153,7 @@ def test_a_watch_notices_a_connection_that_went_silent_and_goes_on_over_another(
     client.delete(made.sandbox_id)
 
 
+@pytest.mark.slow
 async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     async with AsyncClient(service.address, timeout=60) as client:
@@ -183,6 +186,7 @@ async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service:
     assert seen == whole
 
 
+@pytest.mark.slow
 async def test_an_async_watch_of_snapshots_resumes_across_a_kill_of_the_service(
     make_service: Callable[..., Service],
 ) -> None:

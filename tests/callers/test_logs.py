@@ -38,6 +38,7 @@ def sandbox(client: Client) -> Iterator[str]:
     client.wait_until(client.delete(NAME), "TERMINATED", timeout=30)
 
 
+@pytest.mark.slow
 def test_followed_logs_over_a_connection_that_is_cut_again_and_again_have_each_line_once(
     between: relay.Relay, client: Client
 ) -> None:
@@ -96,6 +97,7 @@ def test_tail_and_what_is_not_kept(sandbox: str, client: Client) -> None:
     assert caught.value.reason == "NO_OUTPUT_KEPT"
 
 
+@pytest.mark.slow
 def test_sandboxctl_shows_follows_and_leaves(service: Service, sandbox: str, client: Client) -> None:
     env = {**os.environ, "SANDBOX_SERVER": service.address}
     pipe = subprocess.PIPE

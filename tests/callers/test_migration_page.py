@@ -18,6 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 CHECKS = re.findall(r"^\d\. .*?(?=^\d\. |\Z)", PAGE.partition("## Six checks")[2], re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_six_checks_pass(
     service: Service, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -53,6 +53,7 @@ def asked(port: int, data: bytes) -> bytes:
         return answer
 
 
+@pytest.mark.slow
 def test_each_side_of_a_connection_ends_by_itself(client: Client, port: int) -> None:
     data = os.urandom(1 << 20)
     failures: list[ServiceError] = []

@@ -37,6 +37,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
+@pytest.mark.slow
 def test_the_first_minute_works(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SANDBOX_SERVER", service.address)
     commands = [words[1:] for words in lines("sandboxctl")]

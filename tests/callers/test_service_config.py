@@ -68,6 +68,7 @@ def test_streams_alone_have_no_time_limit() -> None:
     assert policy.CALLS.codes == {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
+@pytest.mark.slow
 def test_calls_of_plain_stubs_outlive_a_restart_of_the_service(
     make_service: Callable[..., Service], stub: Stub
 ) -> None:
@@ -89,6 +90,7 @@ def test_calls_of_plain_stubs_outlive_a_restart_of_the_service(
         assert reading.result().status.uid == made.uid
 
 
+@pytest.mark.slow
 async def test_no_call_fails_while_the_service_is_restarted_under_a_burst_of_calls(
     make_service: Callable[..., Service],
 ) -> None:
@@ -133,6 +135,7 @@ async def test_no_call_fails_while_the_service_is_restarted_under_a_burst_of_cal
     assert failures == []
 
 
+@pytest.mark.slow
 def test_the_client_outlives_a_restart_of_the_service(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with Client(service.address) as client, futures.ThreadPoolExecutor() as pool:

@@ -17,6 +17,7 @@ from tests.support.specs import SLEEP
 TOKEN = "token-of-the-first-tenant"
 
 
+@pytest.mark.slow
 async def test_only_clients_with_tls_and_a_token_are_served(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:

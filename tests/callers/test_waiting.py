@@ -18,6 +18,7 @@ async def aio(service: Service) -> AsyncIterator[AsyncClient]:
         yield client
 
 
+@pytest.mark.slow
 def test_waiting_after_an_update_does_not_take_the_old_pod_for_the_new_one(client: Client) -> None:
     made = client.create("demo", spec=SLEEP)
     client.wait_until(made.sandbox_id, "RUNNING", timeout=20)

@@ -233,6 +233,7 @@ def test_every_bad_field_of_a_create_is_named_once(call: Call, data: st.DataObje
 
 @given(st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_a_good_create_is_taken_as_it_is(call: Call, data: st.DataObject) -> None:
     def text(pattern: str) -> str:
         return data.draw(st.from_regex(pattern, fullmatch=True))

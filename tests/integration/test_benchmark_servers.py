@@ -22,6 +22,7 @@ def test_sandboxes_of_the_start_run_after_the_signal() -> None:
         assert stub.WaitForPhase(wait, timeout=30 * PATIENCE).outcome == pb.WAIT_OUTCOME_REACHED
 
 
+@pytest.mark.slow
 def test_one_sandbox_of_the_watch_changes_at_each_signal() -> None:
     with load.server("watch", "3") as process, grpc.insecure_channel(process.address) as channel:
         stub = sandbox_pb2_grpc.SandboxServiceStub(channel)

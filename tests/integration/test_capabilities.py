@@ -89,6 +89,7 @@ async def call(served: Served, request: Any) -> Any:
     return await getattr(served.stub, type(request).__name__.removesuffix("Request"))(request, timeout=20 * PATIENCE)
 
 
+@pytest.mark.slow
 async def test_the_size_of_a_page_without_one_is_the_default(served: Served) -> None:
     default = (await found(served)).limits.page_size_default
     await served.create("a")

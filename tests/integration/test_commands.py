@@ -40,6 +40,7 @@ async def opened(path: Path, *keys: bytes) -> store.Store:
     return made
 
 
+@pytest.mark.slow
 def test_migrate_makes_the_schema(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     ran("migrate", "--database-url", url)
@@ -49,6 +50,7 @@ def test_migrate_makes_the_schema(tmp_path: Path) -> None:
     schema.check(url)
 
 
+@pytest.mark.slow
 async def test_rotate_keys_encrypts_with_the_first_key(tmp_path: Path) -> None:
     before = await opened(tmp_path / "a.db", OLD)
     made = await before.write(lambda _: samples.new(samples.sandbox(env_names=("A",)), {"A": "1"}))
@@ -128,6 +130,7 @@ def test_silent_database_is_reported_by_the_health(
         assert service.terminate() == 0
 
 
+@pytest.mark.slow
 def test_a_service_that_never_saw_its_engine_answers_stale_and_is_not_serving(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
@@ -148,6 +151,7 @@ def test_a_service_that_never_saw_its_engine_answers_stale_and_is_not_serving(
 
 @pytest.mark.fault(51)
 @pytest.mark.parametrize("form", some(["console", "json"]))
+@pytest.mark.slow
 def test_a_log_line_is_one_line_and_moves_no_cursor(form: str) -> None:
     said = "one\ntwo\r\x1b[31m\x7f\x9b2J\u202e\u2028é"
     program = (
@@ -163,6 +167,7 @@ def test_a_log_line_is_one_line_and_moves_no_cursor(form: str) -> None:
 
 
 @pytest.mark.parametrize("namespace", some(["A B", "-a", "a/b"]))
+@pytest.mark.slow
 def test_a_namespace_that_cannot_be_is_not_rendered(namespace: str) -> None:
     request = json.dumps({"namespace": namespace, "spec": {"project": "demo"}})
     done = programs.run("sandbox-server", "render", input=request)

@@ -63,6 +63,7 @@ def test_all_is_well_before_the_first_start_and_nothing_is_made(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_all_is_well_beside_a_running_service_which_notices_nothing(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with service.client() as client:
@@ -109,6 +110,7 @@ def test_output_that_is_neither_is_refused(tmp_path: Path) -> None:
 # --- the database
 
 
+@pytest.mark.slow
 async def test_schema_of_an_empty_and_of_a_migrated_database(tmp_path: Path, empty_database_url: str) -> None:
     settings = {"database_url": empty_database_url, "encryption_keys": text(OLD)}
     found = await examine(tmp_path, **settings)
@@ -202,6 +204,7 @@ async def test_silent_database_is_a_failure_within_the_time_limit(tmp_path: Path
     assert only(found, "clock", "database").status is Status.NOT_CHECKED
 
 
+@pytest.mark.slow
 def test_leases_of_a_running_service_on_postgresql(
     make_service: Callable[..., Service], postgres: Callable[..., str], migrated: str, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ async def test_stop_ends_a_stream_when_its_grace_is_over() -> None:
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:0", "[::1]:0", "unix:{}", "unix://{}", "unix:relative"])
+@pytest.mark.slow
 async def test_calls_that_a_server_ends_are_to_be_tried_again_wherever_it_listens(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

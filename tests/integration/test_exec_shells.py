@@ -232,6 +232,7 @@ def test_command_that_was_killed_for_want_of_memory_is_told_from_one_that_was_ki
     assert shell.ended("b")[-2:] == [b"137", b"memory"]
 
 
+@pytest.mark.slow
 def test_no_more_output_is_kept_than_the_ring_has(shell: Shell) -> None:
     size = 14_000_000
     shell.start("a", "sh", "-c", f"head -c {size} /dev/zero")

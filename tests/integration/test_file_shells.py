@@ -180,6 +180,7 @@ async def refused(call: Any) -> str:
     return caught.value.reason
 
 
+@pytest.mark.slow
 async def test_names_and_contents_are_bytes(work: Work) -> None:
     content = bytes(range(256)) * 5
     for name in ODD:
@@ -192,6 +193,7 @@ async def test_names_and_contents_are_bytes(work: Work) -> None:
     assert sorted(os.fsencode(one.name) for one in work.home.iterdir()) == sorted(ODD)
 
 
+@pytest.mark.slow
 async def test_contents_of_any_size_from_any_offset(work: Work) -> None:
     for size in (0, 1, files.CHUNK, 2 * framing.FRAME + 5):
         # The `dd` of uutils 0.0.17 loses bytes of a thousand without a line end.
@@ -359,6 +361,7 @@ async def test_files_and_directories_are_removed(work: Work) -> None:
     assert list(work.home.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_files_and_directories_are_moved(work: Work) -> None:
     for number, name in enumerate(work.names_removed):
         (work.home / str(number)).write_bytes(name)

@@ -74,6 +74,7 @@ def environment(ground: Path, mode: int) -> dict[str, str]:
 @pytest.mark.parametrize(
     "mode", [mode if mode == 0o440 else pytest.param(mode, marks=pytest.mark.slow) for mode in image_run.MODES], ids=oct
 )
+@pytest.mark.slow
 def test_the_image_serves_with_the_files_of_a_secret_volume_and_its_probe_says_so(ground: Path, mode: int) -> None:
     env, begin = environment(ground, mode), image_run.command(USER)
     serve, probe = ([*begin, str(BIN / words[0]), *words[1:]] for words in (ENTRYPOINT, HEALTH))
@@ -134,6 +135,7 @@ def test_the_grpc_probe_of_the_kubelet_works_in_plaintext_alone_and_the_others_a
     "name", ["tls.key", *(pytest.param(one, marks=pytest.mark.slow) for one in ("env.keys", "tenants.json", "tls.crt"))]
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that another user may not read")
+@pytest.mark.slow
 def test_a_file_that_the_service_may_not_read_is_named_with_what_to_do(ground: Path, name: str) -> None:
     env = environment(ground, 0o444)
     (ground / "secret" / name).chmod(0o400)

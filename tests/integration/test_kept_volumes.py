@@ -46,6 +46,7 @@ def kept(client: Client, **wanted: object) -> list[str]:
     return [one.sandbox_id for one in client.list(volume_kept=True, **wanted)]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_kept_volumes_are_listed_until_they_are_adopted_or_removed(client: Client) -> None:
     keep(client, "keep-a")
     keep(client, "keep-b", project="other")

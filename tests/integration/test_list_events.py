@@ -82,6 +82,7 @@ async def test_each_event_has_its_status_and_what_caused_it(served: Served) -> N
 
 
 @pytest.mark.parametrize("size", [*(pytest.param(one, marks=pytest.mark.slow) for one in (1, 2, 3)), 7, 60, 1000])
+@pytest.mark.slow
 async def test_pages_in_both_orders_have_every_event_once(served: Served, size: int) -> None:
     for name, project in (("a", "demo"), ("b", "other"), ("c", "demo")):
         await served.create(name, project)
@@ -175,6 +176,7 @@ async def test_a_page_ends_before_clients_refuse_it(served: Served) -> None:
     assert all(one.ByteSize() <= listing.PAGE_BYTES for one in found)
 
 
+@pytest.mark.slow
 async def test_a_page_looks_through_a_bounded_part_of_the_history(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

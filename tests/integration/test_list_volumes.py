@@ -98,6 +98,7 @@ async def test_a_kept_disk_says_whose_it_was_and_since_when(served: Served) -> N
     assert (found.name, found.size) == ("", "2Gi")
 
 
+@pytest.mark.slow
 async def test_lists_have_the_kept_disks_that_match(served: Served) -> None:
     served.tenant("red", "default", "second")
     await kept(served, "b")
@@ -123,6 +124,7 @@ async def test_lists_have_the_kept_disks_that_match(served: Served) -> None:
     assert [one.tenant for one in whole] == ["blue", "red", "red", "red"]
 
 
+@pytest.mark.slow
 async def test_pages_have_each_of_300_kept_disks_once_while_some_are_removed(served: Served) -> None:
     names = [f"d{number:03}" for number in range(150)]
     for tenant in ("red", "blue"):

@@ -143,6 +143,7 @@ async def test_pages_with_ended_sandboxes_follow_one_another_in_the_order_of_the
 
 @BOTH_DATABASES
 @pytest.mark.find(28)
+@pytest.mark.slow
 async def test_a_list_with_ended_sandboxes_matches_as_one_of_live_sandboxes_does(opened: Opened) -> None:
     labelled: list[dict[str, str]] = [{}, {"a": "1"}, {"a": "2"}, {"a": "1", "b": "x"}, {"b": "x"}, {"b": "X"}]
     labelled += [{"a": ""}, {"example.com/key.x": "1"}, {"A": "1"}]
@@ -174,6 +175,7 @@ async def test_a_list_of_kept_volumes_has_those_alone(opened: Opened) -> None:
 
 
 @pytest.mark.find(28)
+@pytest.mark.slow
 async def test_a_page_is_as_of_one_moment(opened: Opened) -> None:
     """Each sandbox is on the pages exactly once while sandboxes end and their ids are taken up again."""
     made = await opened.make(*(samples.sandbox(f"demo-{number:02}") for number in range(40)))
@@ -225,6 +227,7 @@ async def test_a_reader_does_not_wait_for_those_of_another_lane(opened: Opened) 
 
 @pytest.mark.fault(72)
 @pytest.mark.find(28)
+@pytest.mark.slow
 async def test_a_page_decodes_few_more_rows_than_it_has(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await opened.make(*(samples.sandbox(f"demo-{number:03}") for number in range(500)))
     await opened.end(*made)

@@ -283,6 +283,7 @@ async def test_requests_are_forgotten_in_pages(opened: Opened, monkeypatch: pyte
 
 
 @pytest.mark.find(32)
+@pytest.mark.slow
 async def test_writes_go_between_the_pages_of_a_trim(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "PAGE", 5)
     made = await opened.insert(samples.sandbox())

@@ -105,6 +105,7 @@ async def watched(served: Served, count: int, **fields: Any) -> list[tuple[int, 
     return [(one.sequence, one.status.namespace, one.status.sandbox_id) for one in found]
 
 
+@pytest.mark.slow
 async def test_lists_have_the_sandboxes_of_all_tenants(served: Served) -> None:
     every_phase = [one for one in pb.Phase.values() if one]
     cases: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
@@ -130,6 +131,7 @@ async def test_lists_have_the_sandboxes_of_all_tenants(served: Served) -> None:
         assert sorted(one[1:] for one in ended_too[:-1]) == sorted(expected), fields
 
 
+@pytest.mark.slow
 async def test_events_and_resumed_watches_have_the_events_of_all_tenants(served: Served) -> None:
     cases: list[tuple[dict[str, Any], list[int]]] = [
         ({}, [1, 2, 3, 4, 5, 6]),

@@ -22,6 +22,7 @@ KEYS = base64.b64encode(b"k" * 32).decode()
 
 
 @pytest.mark.fault(74)
+@pytest.mark.slow
 async def test_two_replicas_write_and_follow_through_a_pool_of_transactions(pgbouncer: str) -> None:
     one, two = Opened(pgbouncer), Opened(pgbouncer)
     for opened in (one, two):

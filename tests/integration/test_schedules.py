@@ -192,6 +192,7 @@ def named(sandbox_id: str, slot: datetime) -> str:
 
 
 @BOTH_DATABASES
+@pytest.mark.slow
 async def test_each_slot_has_one_snapshot_and_the_newest_are_kept(world: World) -> None:
     await world.sandbox()
     made = await world.client.create_schedule("nightly", "daily 02:00", sandbox="a", keep=2)
@@ -212,6 +213,7 @@ async def test_each_slot_has_one_snapshot_and_the_newest_are_kept(world: World) 
 
 
 @BOTH_DATABASES
+@pytest.mark.slow
 async def test_the_latest_missed_slot_is_made_up_and_those_before_it_are_said(world: World) -> None:
     await world.sandbox()
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a")
@@ -245,6 +247,7 @@ async def test_a_sandbox_that_no_holder_has_seen_has_its_slots_made_up(world: Wo
     await world.missed(1)
 
 
+@pytest.mark.slow
 async def test_a_sandbox_has_missed_nothing_from_before_it_was_covered(world: World) -> None:
     await world.client.create("demo", sandbox_id="old", labels={"tier": "web"})
     await world.change("old", volume_uid="disk-old")
@@ -266,6 +269,7 @@ async def test_a_sandbox_has_missed_nothing_from_before_it_was_covered(world: Wo
     assert (await world.client.get_schedule("nightly")).missed == 0
 
 
+@pytest.mark.slow
 async def test_a_clock_that_goes_back_makes_no_slot_twice(world: World) -> None:
     await world.sandbox()
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a")
@@ -280,6 +284,7 @@ async def test_a_clock_that_goes_back_makes_no_slot_twice(world: World) -> None:
     assert (await world.client.get_schedule("nightly")).missed == 0
 
 
+@pytest.mark.slow
 async def test_a_clock_that_was_ahead_once_stops_no_slots(world: World) -> None:
     await world.sandbox()
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a", keep=1)
@@ -307,6 +312,7 @@ async def test_a_snapshot_that_a_caller_deletes_is_not_taken_again(world: World)
     assert (await world.client.get_schedule("nightly")).missed == 0
 
 
+@pytest.mark.slow
 async def test_slots_without_a_snapshot_are_missed_with_the_reason(world: World) -> None:
     await world.sandbox(disk=False)
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a")
@@ -337,6 +343,7 @@ async def test_slots_without_a_snapshot_are_missed_with_the_reason(world: World)
     await world.worked(NO_DISK=1, UNSUPPORTED=1, NOT_STOPPED=1, FAILED=1, TOO_MANY_SNAPSHOTS=1, TAKEN=1)
 
 
+@pytest.mark.slow
 async def test_a_slot_that_comes_while_the_snapshot_of_the_last_is_taken_is_missed(world: World) -> None:
     await world.sandbox()
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a")
@@ -376,6 +383,7 @@ async def test_a_schedule_that_fails_keeps_no_other_from_its_slots(
     assert made.schedule_id == "nightly"
 
 
+@pytest.mark.slow
 async def test_a_slot_waits_for_room_where_older_snapshots_go(world: World) -> None:
     for name in ("a", "b"):
         await world.sandbox(name, labels={"tier": "web"})
@@ -397,6 +405,7 @@ async def test_a_slot_waits_for_room_where_older_snapshots_go(world: World) -> N
     assert (await world.client.get_schedule("nightly")).missed == 0
 
 
+@pytest.mark.slow
 async def test_a_slot_that_no_room_comes_for_is_missed_before_the_next(world: World) -> None:
     for name in ("a", "b"):
         await world.sandbox(name, labels={"tier": "web"})
@@ -545,6 +554,7 @@ async def leaving(world: World) -> Leaving:
 
 
 @BOTH_DATABASES
+@pytest.mark.slow
 async def test_a_deletion_waits_for_one_snapshot_that_stays(world: World, leaving: Leaving) -> None:
     await leaving.says("once nothing runs")
     await world.settled()
@@ -563,6 +573,7 @@ async def test_a_deletion_waits_for_one_snapshot_that_stays(world: World, leavin
     assert (await world.client.get_schedule("policy")).missed == 0
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_fails_keeps_the_disk_and_is_taken_again(world: World, leaving: Leaving) -> None:
     world.engine.becomes = FAILED
     await leaving.ended()
@@ -604,6 +615,7 @@ async def test_a_deletion_goes_on_where_the_disk_goes_while_its_snapshot_is_take
     await leaving.released()
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_is_refused_keeps_the_disk_until_it_may_be_taken(world: World, leaving: Leaving) -> None:
     world.engine.missing = "the cluster has no snapshots: ask its operators"
     await leaving.ended()
@@ -613,6 +625,7 @@ async def test_a_snapshot_that_is_refused_keeps_the_disk_until_it_may_be_taken(w
     assert len([one async for one in world.client.snapshots()]) == 1
 
 
+@pytest.mark.slow
 async def test_the_last_snapshot_is_taken_of_a_tenant_that_may_have_no_more(world: World, leaving: Leaving) -> None:
     await world.sandbox("other")
     for number in range(20):

@@ -68,6 +68,7 @@ def answered(service: Service, method: str, request: Any, token: str) -> bytes:
 
 
 @pytest.mark.fault(47)
+@pytest.mark.slow
 def test_every_method_needs_a_known_token(make_service: Callable[..., Service], tenants: Path) -> None:
     service = make_service("--token-file", str(tenants))
     service.start(wait=False)
@@ -85,6 +86,7 @@ def test_every_method_needs_a_known_token(make_service: Callable[..., Service], 
 
 @pytest.mark.find(40)
 @pytest.mark.parametrize("method", ["GetStatus", "WatchStatus", "Stop"])
+@pytest.mark.slow
 def test_refused_token_leaves_a_line_and_a_flood_leaves_few(
     make_service: Callable[..., Service], tenants: Path, method: str
 ) -> None:
@@ -107,6 +109,7 @@ def test_refused_token_leaves_a_line_and_a_flood_leaves_few(
 
 
 @pytest.mark.fault(48)
+@pytest.mark.slow
 def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
     make_service: Callable[..., Service], tenants: Path
 ) -> None:
@@ -198,6 +201,7 @@ def test_another_tenants_sandbox_is_answered_like_an_unknown_one(
 
 
 @pytest.mark.fault(48)
+@pytest.mark.slow
 def test_former_tenant_no_longer_sees_sandboxes_of_a_namespace_taken_from_it(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
@@ -305,6 +309,7 @@ def test_unusable_database_is_reported_in_one_line(command: str, url: str, said:
 
 
 @pytest.mark.fault(49)
+@pytest.mark.slow
 def test_a_bad_certificate_refuses_to_start(tmp_path: Path) -> None:
     good, expired = certificate(tmp_path / "tls", "good"), certificate(tmp_path / "tls", "expired", days=-1)
     future = certificate(tmp_path / "tls", "future", age=-1)
@@ -339,6 +344,7 @@ def test_a_bad_token_file_refuses_to_start_without_showing_tokens(content: str, 
 
 
 @pytest.mark.fault(50)
+@pytest.mark.slow
 def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
@@ -376,6 +382,7 @@ def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("name", some(["sandboxes.example", "*.sandboxes.example"]))
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+@pytest.mark.slow
 def test_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its_own(
     make_service: Callable[..., Service], tmp_path: Path, name: str, host: str
 ) -> None:
@@ -394,6 +401,7 @@ def test_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its
     eventually(lambda: health(other) == (1, "sandbox-server: health: UNAVAILABLE\n"))
 
 
+@pytest.mark.slow
 def test_what_grpc_has_to_say_is_not_in_the_log(make_service: Callable[..., Service], tmp_path: Path) -> None:
     served, key = certificate(tmp_path / "tls", "served")
     service = make_service("--tls-cert", str(served), "--tls-key", str(key), "--log-format", "json")
@@ -417,6 +425,7 @@ def test_config_hides_secrets(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["engine"] == "local"
 
 
+@pytest.mark.slow
 def test_render_prints_every_object(tmp_path: Path) -> None:
     request = {"sandbox_id": "demo", "spec": {"project": "demo"}, "env": {"A": "1"}}
     words = ["sandbox-server", "render", "--data-dir", str(tmp_path)]

@@ -169,6 +169,7 @@ def test_text_that_is_not_utf8_is_an_invalid_argument(service: Service) -> None:
     assert errors.from_rpc(caught.value).code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 def test_lists_are_paged_filtered_and_ordered(client: Client) -> None:
     for number in range(7):
         spec = pb.SandboxSpec(command=["/bin/sleep", "1000"], labels={"parity": "even" if number % 2 == 0 else "odd"})
@@ -201,6 +202,7 @@ def test_lists_are_paged_filtered_and_ordered(client: Client) -> None:
 
 
 @pytest.mark.find(30)
+@pytest.mark.slow
 def test_a_list_of_large_sandboxes_is_read_within_the_4_mib_of_a_client_as_it_is(
     client: Client, service: Service
 ) -> None:
@@ -447,6 +449,7 @@ async def test_thousands_of_watches_that_come_at_once_are_all_served(service: Se
     assert set(found) == {"snapshot_complete"}
 
 
+@pytest.mark.slow
 def test_exit_while_the_service_was_down_is_reported_with_its_code(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with service.client() as client:
@@ -503,6 +506,7 @@ def test_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
 
 
 @pytest.mark.fault(12)
+@pytest.mark.slow
 def test_sigterm_under_load_ends_calls_and_their_repeat_takes_effect_once(make_service: Callable[..., Service]) -> None:
     service = make_service("--local-isolation", "none").start()
     spec = pb.SandboxSpec(project="load", command=SLEEP.command)
@@ -570,6 +574,7 @@ def test_a_client_watch_resumes_across_a_restart(make_service: Callable[..., Ser
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
 
 
+@pytest.mark.slow
 def test_two_services_do_not_share_a_data_directory(make_service: Callable[..., Service]) -> None:
     first = make_service().start()
     second = make_service()
@@ -607,6 +612,7 @@ def test_a_sandbox_sees_its_home_its_own_processes_and_a_read_only_system(make_s
                 assert samples.CANARY.encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_readiness_is_asked_before_running(client: Client) -> None:
     serve = f"sleep 0.5; exec {sys.base_prefix}/bin/python3 -m http.server --bind 127.0.0.1 $PORT"
     spec = pb.SandboxSpec(command=["/bin/sh", "-c", serve], readiness=pb.Readiness(http_path="/"))
@@ -634,6 +640,7 @@ def _until(client: Client, sandbox_id: str, phase: int) -> Iterator[pb.SandboxSt
                 return
 
 
+@pytest.mark.slow
 def test_lost_disk_is_reported_and_nothing_starts_on_an_empty_one(make_service: Callable[..., Service]) -> None:
     import shutil
 
@@ -653,6 +660,7 @@ def test_lost_disk_is_reported_and_nothing_starts_on_an_empty_one(make_service: 
         client.wait_until(made.sandbox_id, "RUNNING", timeout=20 * PATIENCE)
 
 
+@pytest.mark.slow
 def test_logs_are_one_json_line_an_event(make_service: Callable[..., Service]) -> None:
     service = make_service("--log-format", "json").start()
     with service.client() as client:
@@ -665,6 +673,7 @@ def test_logs_are_one_json_line_an_event(make_service: Callable[..., Service]) -
 
 
 @pytest.mark.find(40)
+@pytest.mark.slow
 def test_log_line_of_a_mutation_has_its_sandbox_and_its_caller(make_service: Callable[..., Service]) -> None:
     service = make_service("--log-format", "json").start()
     request_ids = [str(uuid.uuid4()) for _ in range(2)]
@@ -694,6 +703,7 @@ def test_the_service_ends_on_sigint_too(make_service: Callable[..., Service]) ->
 
 
 @pytest.mark.fault(52)
+@pytest.mark.slow
 def test_the_value_of_a_variable_is_nowhere_but_with_its_process(make_service: Callable[..., Service]) -> None:
     service = make_service("--log-level", "debug", "--log-format", "json").start()
     canary = samples.CANARY.encode()
@@ -755,6 +765,7 @@ def test_the_value_of_a_variable_is_nowhere_but_with_its_process(make_service: C
     assert [name for name, content in held.items() if canary in content] == []
 
 
+@pytest.mark.slow
 def test_metrics_count_calls_passes_and_sandboxes(make_service: Callable[..., Service]) -> None:
     port = free_port()
     service = make_service("--metrics-listen", f"127.0.0.1:{port}").start()
@@ -796,6 +807,7 @@ def test_metrics_count_calls_passes_and_sandboxes(make_service: Callable[..., Se
 @pytest.mark.fault(76)
 @pytest.mark.find(33)
 @pytest.mark.parametrize("link", some([False, True]), ids=["same path", "link"])
+@pytest.mark.slow
 def test_two_services_do_not_share_a_sqlite_file(
     make_service: Callable[..., Service], tmp_path: Path, link: bool
 ) -> None:

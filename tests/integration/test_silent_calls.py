@@ -34,6 +34,7 @@ SILENT += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
 
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
+@pytest.mark.slow
 async def test_calls_whose_message_never_comes_are_counted_and_ended() -> None:
     async with served(within=PATIENCE) as (serving, channel):
         # As a stream, so that the call begins without a message.
@@ -89,6 +90,7 @@ async def test_call_without_a_message_needs_a_token(tmp_path: Path) -> None:
 
 @pytest.mark.fault(73)
 @pytest.mark.find(35)
+@pytest.mark.slow
 async def test_one_connection_carries_a_bounded_number_of_calls() -> None:
     most = int(dict(server.OPTIONS)["grpc.max_concurrent_streams"])
     async with served(within=60) as (serving, channel):

@@ -126,6 +126,7 @@ async def test_a_request_takes_effect_once_whatever_became_of_the_snapshot(rig: 
     assert await rig.client.delete_snapshot(made) == gone
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_is_refused_at_once(rig: Rig) -> None:
     bare = await rig.sandbox("bare", disk=False)
     sandbox = await rig.sandbox()

@@ -69,6 +69,7 @@ def test_an_install_without_the_server_says_what_to_install(package: str, tmp_pa
 
 
 @pytest.mark.find(42)
+@pytest.mark.slow
 def test_the_version_is_printed(tmp_path: Path) -> None:
     for flag in ("--version", "-V"):
         done = server(flag)
@@ -77,6 +78,7 @@ def test_the_version_is_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.find(42)
+@pytest.mark.slow
 def test_operators_find_the_version_in_the_health_the_metrics_and_the_log(make_service: Callable[..., Service]) -> None:
     metrics = f"127.0.0.1:{free_port()}"
     service = make_service("--metrics-listen", metrics, "--log-format", "json").start()
@@ -90,6 +92,7 @@ def test_operators_find_the_version_in_the_health_the_metrics_and_the_log(make_s
 
 
 @pytest.mark.find(42)
+@pytest.mark.slow
 def test_a_mistyped_variable_is_warned_of_without_its_value(make_service: Callable[..., Service]) -> None:
     env = {"SANDBOX_HEARTBEET": "canary", "SANDBOX_TOKEN": "canary", "SANDBOX_X_PORT": "tcp://canary"}
     service = make_service("--log-format", "json", env={**env, "SANDBOX_X_SERVICE_HOST": "canary"}).start()
@@ -131,6 +134,7 @@ def test_a_key_with_a_passphrase_is_refused_on_a_terminal(form: str, tmp_path: P
 
 
 @pytest.mark.find(42)
+@pytest.mark.slow
 def test_a_key_with_a_passphrase_in_the_place_of_another_changes_nothing(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:

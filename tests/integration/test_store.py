@@ -427,6 +427,7 @@ async def test_fifty_creates_with_one_request_id_on_two_replicas_make_one_sandbo
 
 @BOTH_DATABASES
 @pytest.mark.fault(39)
+@pytest.mark.slow
 async def test_no_reader_skips_what_two_replicas_append(opened: Opened, database_url: str) -> None:
     other = Opened(database_url)
     await other.store.open(other.committed.extend)
@@ -517,6 +518,7 @@ async def test_a_schema_of_another_release_refuses_to_open(opened: Opened, datab
         schema.check(database_url)
 
 
+@pytest.mark.slow
 async def test_of_two_replicas_that_start_on_an_empty_database_one_makes_the_schema(
     postgres: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -658,6 +660,7 @@ asyncio.run(main())
 @pytest.mark.fault(1)
 @pytest.mark.fault(2)
 @pytest.mark.parametrize(("moment", "left"), some([("before", 0), ("after", 1)], 1))
+@pytest.mark.slow
 async def test_a_kill_before_the_commit_leaves_nothing_and_after_it_everything(
     database_url: str, moment: str, left: int
 ) -> None:

@@ -16,6 +16,7 @@ def running(client: Client, sandbox_id: str) -> pb.SandboxStatus:
     return client.wait_until(sandbox_id, "RUNNING", timeout=30 * PATIENCE)
 
 
+@pytest.mark.slow
 def test_the_answer_says_what_holds_and_what_waits_for_the_restart(client: Client) -> None:
     running(client, "told")
     answer = client.update("told", args=["5"], labels={"tier": "web"})

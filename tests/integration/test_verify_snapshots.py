@@ -121,6 +121,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return waits.clear
 
 
+@pytest.mark.slow
 async def test_a_snapshot_is_restored_counted_and_recorded(world: World) -> None:
     await world.sandbox()
     made = await world.snapshot()
@@ -136,6 +137,7 @@ async def test_a_snapshot_is_restored_counted_and_recorded(world: World) -> None
     assert (again.sha256, again.start_time.ToDatetime() > found.end_time.ToDatetime()) == (found.sha256, True)
 
 
+@pytest.mark.slow
 async def test_what_has_changed_since_is_a_mismatch_that_says_both(world: World) -> None:
     await world.sandbox()
     made = await world.snapshot()
@@ -151,6 +153,7 @@ async def test_what_has_changed_since_is_a_mismatch_that_says_both(world: World)
     assert reason(await world.verified(made)) == "VERIFIED"
 
 
+@pytest.mark.slow
 async def test_a_verification_that_runs_goes_on_and_one_after_the_other(world: World, held: Callable[[], None]) -> None:
     await world.sandbox()
     first, second = await world.snapshot(), await world.snapshot()
@@ -168,6 +171,7 @@ async def test_a_verification_that_runs_goes_on_and_one_after_the_other(world: W
     assert world.scratches == []
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_is_deleted_meanwhile_goes_after_its_scratch(
     world: World, held: Callable[[], None]
 ) -> None:
@@ -184,6 +188,7 @@ async def test_a_snapshot_that_is_deleted_meanwhile_goes_after_its_scratch(
     assert refused.value.reason == "SNAPSHOT_NOT_READY"
 
 
+@pytest.mark.slow
 async def test_a_file_that_cannot_be_read_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.sandbox()
     made = await world.snapshot()
@@ -207,6 +212,7 @@ async def test_a_copy_that_is_gone_fails(world: World) -> None:
     assert world.scratches == []
 
 
+@pytest.mark.slow
 async def test_what_takes_too_long_fails_and_says_what_it_got_to(world: World, held: Callable[[], None]) -> None:
     await world.sandbox()
     made = await world.snapshot()

@@ -41,6 +41,7 @@ def test_a_setting_is_a_list_of_names_with_what_happens_there() -> None:
         ("after_commit=kill after_act=kill", "must be NAME=kill"),
     ],
 )
+@pytest.mark.slow
 def test_a_mistyped_setting_is_refused_at_the_start(text: str, words: str) -> None:
     with pytest.raises(ValueError) as caught:
         failpoints.parsed(text)

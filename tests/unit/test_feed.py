@@ -52,6 +52,7 @@ async def test_every_reader_of_a_topic_gets_every_change_in_order(memory: feed.F
 
 @pytest.mark.fault(42)
 @pytest.mark.parametrize("behind", [10, SHARED + 10, RECENT + 10])
+@pytest.mark.slow
 async def test_a_reader_that_stalls_costs_nothing_and_misses_nothing(
     memory: feed.Feed, log: MemoryLog, behind: int
 ) -> None:
@@ -81,6 +82,7 @@ async def test_a_resume_goes_on_where_it_was(memory: feed.Feed, log: MemoryLog) 
     task.cancel()
 
 
+@pytest.mark.slow
 async def test_trimmed_history_and_a_future_sequence_are_out_of_range(memory: feed.Feed, log: MemoryLog) -> None:
     publish(memory, log, RECENT + 50)
     log.trimmed = 20

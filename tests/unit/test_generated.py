@@ -25,6 +25,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_the_committed_stubs_are_those_that_the_contract_makes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "scripts" / "generate.py", tmp_path], check=True)
     made, committed = files(tmp_path), files(GENERATED)

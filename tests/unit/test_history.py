@@ -88,6 +88,7 @@ async def finished(tasks: Iterable[asyncio.Task[None]], readers: Iterable[Reader
 
 
 @pytest.mark.fault(72)
+@pytest.mark.slow
 async def test_watches_of_a_tenant_share_what_they_read() -> None:
     log = filled(2000)
     async with restarted(log) as memory:
@@ -102,6 +103,7 @@ async def test_watches_of_a_tenant_share_what_they_read() -> None:
     assert log.read <= 2000 + 2 * history.PAGE
 
 
+@pytest.mark.slow
 async def test_watch_of_a_project_reads_its_entries_alone() -> None:
     log = filled(2000)
     async with restarted(log) as memory:
@@ -113,6 +115,7 @@ async def test_watch_of_a_project_reads_its_entries_alone() -> None:
     assert log.read == 2000
 
 
+@pytest.mark.slow
 async def test_watch_of_some_sandboxes_reads_their_entries_alone() -> None:
     log = filled(2000)
     async with restarted(log) as memory:
@@ -156,6 +159,7 @@ async def test_watches_beyond_the_bound_are_sent_away_until_others_have_caught_u
 
 @pytest.mark.fault(72)
 @pytest.mark.parametrize("remembered", [False, True])
+@pytest.mark.slow
 async def test_caller_that_does_not_read_holds_no_other_up(remembered: bool) -> None:
     log = filled(RECENT // 4)
     async with restarted(log if not remembered else filled(1)) as memory:
@@ -170,6 +174,7 @@ async def test_caller_that_does_not_read_holds_no_other_up(remembered: bool) -> 
 
 
 @pytest.mark.fault(72)
+@pytest.mark.slow
 async def test_watches_that_are_behind_are_served_in_turns() -> None:
     log = filled(3000)
     async with restarted(log) as memory:
@@ -181,6 +186,7 @@ async def test_watches_that_are_behind_are_served_in_turns() -> None:
         await finished(tasks, readers, 3000)
 
 
+@pytest.mark.slow
 async def test_watch_that_finds_nothing_for_long_has_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "PAGE", 1)
     monkeypatch.setattr(history, "PAGES_A_TURN", 1)
@@ -205,6 +211,7 @@ async def test_watch_of_one_sandbox_that_resumes_ends_with_its_end() -> None:
         assert reader.sequences()[-1] == 201
 
 
+@pytest.mark.slow
 async def test_shutdown_ends_watches_that_wait_for_their_turn() -> None:
     log = filled(2000)
     async with restarted(log) as memory:
@@ -217,6 +224,7 @@ async def test_shutdown_ends_watches_that_wait_for_their_turn() -> None:
     assert max(len(reader.seen) for reader in readers) < 2000
 
 
+@pytest.mark.slow
 async def test_watches_that_are_ahead_of_this_replica_read_the_log_once() -> None:
     log = filled(1)
     async with restarted(log) as memory:

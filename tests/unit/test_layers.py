@@ -68,6 +68,7 @@ def test_the_domain_is_the_standard_library_alone() -> None:
     assert outside(found, "sandbox_server.domain") == []
 
 
+@pytest.mark.slow
 def test_ownership_is_asked_in_one_module() -> None:
     asked = {
         str(path.relative_to(SERVER))
@@ -79,6 +80,7 @@ def test_ownership_is_asked_in_one_module() -> None:
     assert asked == {"domain/ownership.py"}
 
 
+@pytest.mark.slow
 def test_the_domain_does_no_io_and_knows_no_clock() -> None:
     law = modules(SERVER / "domain")
     assert [pair for pair in imports(law) if pair[1].partition(".")[0] in IMPURE] == []
@@ -132,6 +134,7 @@ SECONDS_OUTSIDE_OF_PACE = {
 }
 
 
+@pytest.mark.slow
 def test_module_constants_in_seconds_are_fields_of_pace_but_for_those_that_are_no_pace() -> None:
     found = {
         target.id
@@ -164,6 +167,7 @@ def test_no_module_is_named_for_nothing(folder: Path) -> None:
     assert [path for path in modules(folder) if path.stem in {"utils", "util", "helpers", "common", "misc"}] == []
 
 
+@pytest.mark.slow
 def test_no_test_module_imports_from_another() -> None:
     found = []
     for path, node in trees(modules(ROOT / "tests")):
@@ -179,6 +183,7 @@ def test_no_test_module_imports_from_another() -> None:
     assert found == [], "what tests share is in tests/support"
 
 
+@pytest.mark.slow
 def test_health_command_imports_nothing_that_only_serving_needs() -> None:
     """A probe runs the command every few seconds."""
     script = "import sys, sandbox_server.__main__, sandbox_server.rpc.probe; print(*sys.modules)"

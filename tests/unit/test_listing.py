@@ -61,6 +61,7 @@ def test_a_sandbox_larger_than_a_page_is_a_page_of_its_own(monkeypatch: pytest.M
 
 
 @pytest.mark.find(30)
+@pytest.mark.slow
 def test_the_basic_view_has_neither_specs_nor_the_names_of_variables() -> None:
     made = [
         samples.sandbox(f"demo-{number:03}", spec=samples.spec(args=LARGE), env_names=NAMES) for number in range(300)

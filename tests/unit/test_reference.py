@@ -31,6 +31,7 @@ def contract(page: str) -> reference.Contract:
     return reference.Contract(FILES[page])
 
 
+@pytest.mark.slow
 def test_the_reference_is_what_the_contract_makes(tmp_path: Path) -> None:
     reference.written(tmp_path)
     for name in (*FILES, "errors.md"):

@@ -51,6 +51,7 @@ async def refused(call: Awaitable[object]) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.slow
 async def test_command_runs_in_the_pod_with_its_environment(worker: Worker, api: ScriptedApi, protocol: str) -> None:
     api.kubelet.protocols = (protocol,)
     started = await worker.shell('read -r line; echo "$TOKEN $line"; echo wrong >&2; exit 3', stdin=True)
@@ -84,6 +85,7 @@ async def every_method(worker: Worker) -> set[tuple[str, str]]:
 
 
 @pytest.mark.fault(93)
+@pytest.mark.slow
 async def test_without_the_right_every_method_says_so_and_the_rest_of_the_service_is_as_before(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -101,6 +103,7 @@ async def test_without_the_right_every_method_says_so_and_the_rest_of_the_servic
 
 
 @pytest.mark.fault(93)
+@pytest.mark.slow
 async def test_right_that_is_refused_for_a_moment_is_to_be_tried_again(worker: Worker, api: ScriptedApi) -> None:
     await worker.run("true")
     api.access = False
@@ -161,6 +164,7 @@ async def test_command_never_runs_in_another_incarnation_than_the_one_that_was_d
     assert list(api.kubelet.folder.glob("containers/*/home/ran")) == []
 
 
+@pytest.mark.slow
 async def test_foreign_pod_of_the_name_is_not_entered(worker: Worker, api: ScriptedApi) -> None:
     pod = copy.deepcopy(api.objects[PODS][POD])
     pod["metadata"]["annotations"] = {}
@@ -220,6 +224,7 @@ End = Callable[[Rig, ScriptedApi], Awaitable[None]]
     ),
     ids=lambda one: getattr(one, "__name__", one),
 )
+@pytest.mark.slow
 async def test_end_of_the_incarnation_ends_what_waits_for_the_exec_at_once(
     worker: Worker, rig: Rig, api: ScriptedApi, pace: Pace, end: End, reason: str
 ) -> None:
@@ -255,6 +260,7 @@ async def test_end_of_the_incarnation_ends_what_waits_for_the_exec_at_once(
     open_input.set()
 
 
+@pytest.mark.slow
 async def test_cut_connection_is_unavailable_while_the_incarnation_runs(worker: Worker, api: ScriptedApi) -> None:
     started = await worker.shell(LASTING)
     sockets: list[web.WebSocketResponse] = []

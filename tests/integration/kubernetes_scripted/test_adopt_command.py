@@ -37,6 +37,7 @@ async def command(api: ScriptedApi, tmp_path: Path) -> Command:
     return Command(api, tmp_path)
 
 
+@pytest.mark.slow
 async def test_the_report_has_what_becomes_of_each_object_and_why(command: Command, api: ScriptedApi) -> None:
     report = await command.report("--dry-run")
     assert report["dry_run"] is True
@@ -50,6 +51,7 @@ async def test_the_report_has_what_becomes_of_each_object_and_why(command: Comma
     assert writes(api) == []
 
 
+@pytest.mark.slow
 async def test_people_are_told_where_the_way_back_ends_before_anything_is_done(command: Command) -> None:
     text = await command.run("--dry-run")
     assert "--undo gives it back" in command.said[0]
@@ -64,6 +66,7 @@ async def test_a_selector_chooses_among_what_carries_the_label(command: Command)
     assert [one["name"] for one in report["results"]] == ["older-agentruntime-q4m8z1"]
 
 
+@pytest.mark.slow
 async def test_what_an_import_told_counts_more_than_labels_and_less_than_a_flag(
     command: Command, tmp_path: Path
 ) -> None:

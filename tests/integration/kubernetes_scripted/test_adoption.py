@@ -64,6 +64,7 @@ async def settled(rig: Rig, phase: Phase, generation: int = 1) -> Sandbox:
     return await rig.until(NAME, lambda one: one.status.phase is phase and one.generation == generation)
 
 
+@pytest.mark.slow
 async def test_a_pod_that_runs_goes_on_untouched_until_its_sandbox_is_changed(api: ScriptedApi, rig: Rig) -> None:
     before = await made(api)
     (entry,) = await adopt(rig)
@@ -110,6 +111,7 @@ def check_taken_over(api: ScriptedApi, before: dict[str, Any], env: dict[str, st
         assert kept.items() <= one["metadata"]["annotations"].items()
 
 
+@pytest.mark.slow
 async def test_a_pod_is_made_anew_once_and_at_once_where_that_is_asked_for(api: ScriptedApi, rig: Rig) -> None:
     before = await made(api)
     await adopt(rig, keeps_pods=False)
@@ -147,6 +149,7 @@ async def test_a_dry_run_changes_nothing_and_says_what_would_be(api: ScriptedApi
     assert await rig.store.load() == (0, [])
 
 
+@pytest.mark.slow
 async def test_a_second_run_changes_nothing(api: ScriptedApi, rig: Rig) -> None:
     await made(api)
     await adopt(rig)
@@ -157,6 +160,7 @@ async def test_a_second_run_changes_nothing(api: ScriptedApi, rig: Rig) -> None:
     assert (snapshot(api), rig.feed.sequence) == (before, sequence)
 
 
+@pytest.mark.slow
 async def test_what_was_adopted_is_given_back_as_it_was(api: ScriptedApi, rig: Rig) -> None:
     before = await made(api)
     await adopt(rig)
@@ -172,6 +176,7 @@ async def test_what_was_adopted_is_given_back_as_it_was(api: ScriptedApi, rig: R
     assert len(api.starts) == 1
 
 
+@pytest.mark.slow
 async def test_what_is_stopped_is_given_back_stopped(api: ScriptedApi, rig: Rig) -> None:
     objects = former.objects()
     former.of_kind(objects, "StatefulSet")["spec"]["replicas"] = 0
@@ -187,6 +192,7 @@ async def test_what_is_stopped_is_given_back_stopped(api: ScriptedApi, rig: Rig)
     assert api.objects[SETS][NAME]["spec"]["replicas"] == 0
 
 
+@pytest.mark.slow
 async def test_a_mark_that_comes_after_it_was_given_back_is_taken_away(api: ScriptedApi, rig: Rig) -> None:
     await made(api)
     await adopt(rig)
@@ -203,6 +209,7 @@ async def test_a_mark_that_comes_after_it_was_given_back_is_taken_away(api: Scri
     assert len(api.starts) == 1
 
 
+@pytest.mark.slow
 async def test_other_resources_are_given_where_it_runs_after_the_takeover(api: ScriptedApi, rig: Rig) -> None:
     await made(api)
     await adopt(rig, keeps_pods=False)
@@ -217,6 +224,7 @@ def _applied(sandbox: Sandbox) -> bool | None:
     return next(one.status for one in sandbox.status.conditions if one.type is ConditionType.RESOURCES_APPLIED)
 
 
+@pytest.mark.slow
 async def test_what_has_been_taken_over_is_not_given_back(api: ScriptedApi, rig: Rig) -> None:
     await made(api)
     await adopt(rig, keeps_pods=False)
@@ -225,6 +233,7 @@ async def test_what_has_been_taken_over_is_not_given_back(api: ScriptedApi, rig:
     assert (entry.outcome, entry.desired) == (Outcome.SKIPPED, "RUNNING")
 
 
+@pytest.mark.slow
 async def test_a_hundred_are_adopted_in_one_run(api: ScriptedApi, rig: Rig) -> None:
     for number in range(100):
         former.put(api, former.objects(name=f"p{number}-agentruntime-x{number:05d}"))
@@ -235,6 +244,7 @@ async def test_a_hundred_are_adopted_in_one_run(api: ScriptedApi, rig: Rig) -> N
     assert len(api.starts) == 100
 
 
+@pytest.mark.slow
 async def test_a_pod_that_is_replaced_while_it_waits_is_the_sandboxs_too(api: ScriptedApi, rig: Rig) -> None:
     before = await made(api)
     await adopt(rig)

@@ -81,6 +81,7 @@ async def caller(service: Service) -> AsyncIterator[Caller]:
     await made.close()
 
 
+@pytest.mark.slow
 async def test_an_operator_adopts_and_gives_back(api: ScriptedApi, service: Service, caller: Caller) -> None:
     former.put(api, [*former.objects(), *former.objects("deployment.yaml")])
     await until(lambda: f"{NAME}-0" in api.objects.get(PODS, {}))

@@ -87,6 +87,7 @@ async def test_what_is_observed_is_reported_while_the_cluster_asks_to_be_left_al
 @pytest.mark.fault(54)
 @pytest.mark.find(2)
 @pytest.mark.parametrize("answered_within", [UNANSWERED])
+@pytest.mark.slow
 async def test_no_answer_changes_no_status(rig: Rig, api: ScriptedApi) -> None:
     api.lasting.append((lambda request: request.method == "PATCH", hang))
     await rig.create(A)
@@ -96,6 +97,7 @@ async def test_no_answer_changes_no_status(rig: Rig, api: ScriptedApi) -> None:
 
 @pytest.mark.fault(54)
 @pytest.mark.find(2)
+@pytest.mark.slow
 async def test_lists_that_the_cluster_cannot_answer_now_are_the_reason(rig: Rig, api: ScriptedApi) -> None:
     refuse(api, 500, "GET")
     await rig.restart()

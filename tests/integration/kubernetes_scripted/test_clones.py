@@ -193,6 +193,7 @@ async def test_a_clone_that_is_deleted_before_leaves_no_snapshot(
     assert api.objects[CLAIMS].keys() == {CLAIM}
 
 
+@pytest.mark.slow
 async def test_a_snapshot_of_somebody_else_that_has_the_name_is_left_alone(
     rig: Rig, api: ScriptedApi, source: Sandbox
 ) -> None:
@@ -207,6 +208,7 @@ async def test_a_snapshot_of_somebody_else_that_has_the_name_is_left_alone(
 
 
 @pytest.mark.parametrize("is_made", [False, True])
+@pytest.mark.slow
 async def test_a_clone_is_deleted_where_the_service_may_no_longer_use_snapshots(
     rig: Rig, api: ScriptedApi, source: Sandbox, is_made: bool
 ) -> None:

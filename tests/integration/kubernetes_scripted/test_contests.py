@@ -78,6 +78,7 @@ def contested(sandbox: Sandbox) -> bool:
     return sandbox.status.reason is Reason.FIELD_CONFLICT
 
 
+@pytest.mark.slow
 async def test_replicas_that_are_taken_back_each_time_cost_few_writes_and_name_their_manager(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -102,6 +103,7 @@ async def test_replicas_that_are_taken_back_each_time_cost_few_writes_and_name_t
 @pytest.mark.parametrize(
     "pace", [dataclasses.replace(FAST, retry_first=Pace.retry_first, retry_most=Pace.retry_most)], ids=["production"]
 )
+@pytest.mark.slow
 async def test_mutation_is_acted_on_at_once_while_a_field_is_contested(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -117,6 +119,7 @@ async def test_mutation_is_acted_on_at_once_while_a_field_is_contested(rig: Rig,
     assert (await rig.get(A)).status.reason is Reason.POD_GONE
 
 
+@pytest.mark.slow
 async def test_stop_and_delete_name_the_manager_that_scales_up_again(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -131,6 +134,7 @@ async def test_stop_and_delete_name_the_manager_that_scales_up_again(rig: Rig, a
     await rig.settled(A, Phase.TERMINATED)
 
 
+@pytest.mark.slow
 async def test_apply_that_cannot_be_done_is_contested_too(rig: Rig, api: ScriptedApi) -> None:
     """A claim has to be removed before a fresh one is made, and somebody who scales the workload up prevents that."""
     await rig.create(A)
@@ -178,6 +182,7 @@ async def test_apply_that_cannot_be_done_is_contested_too(rig: Rig, api: Scripte
     ],
     ids=["service", "ingress", "removed", "stateful-set"],
 )
+@pytest.mark.slow
 async def test_every_object_that_is_undone_each_time_costs_few_writes_while_the_pod_is_ready(
     rig: Rig, api: ScriptedApi, undo: Undo, name: str, words: str
 ) -> None:

@@ -86,6 +86,7 @@ async def settled(rig: Rig, phase: Phase, generation: int = 1) -> Sandbox:
     return await rig.until(OLDER, lambda one: one.status.phase is phase and one.generation == generation)
 
 
+@pytest.mark.slow
 async def test_a_deployment_is_moved_with_every_file_and_its_urls(api: ScriptedApi, rig: Rig) -> None:
     home = made(api)
     files, urls = homes.snapshot(home), {name: one["spec"] for name, one in api.objects[INGRESSES].items()}
@@ -384,6 +385,7 @@ async def test_an_image_without_the_programs_is_said_to_lack_them(
     assert "GNU tar" in sandbox.status.message
 
 
+@pytest.mark.slow
 async def test_it_is_given_back_while_it_is_copied(api: ScriptedApi, rig: Rig) -> None:
     home = made(api)
     files, before = homes.snapshot(home), everything(api)

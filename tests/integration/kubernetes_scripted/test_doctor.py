@@ -152,6 +152,7 @@ async def test_role_that_is_not_bound_is_one_failure_that_says_how_to_bind_it(
 ACCESS = [(resource, verb) for resource, verbs in rights.ACCESS.items() for verb in verbs]
 
 
+@pytest.mark.slow
 async def test_rights_to_work_in_sandboxes_may_be_left_out_but_not_in_part(examine: Examine, api: ScriptedApi) -> None:
     found = only(await examine(), "access", "a-ns")
     assert (found.status, found.message) == (Status.OK, "all 6 rights to work in sandboxes are granted")
@@ -168,6 +169,7 @@ async def test_rights_to_work_in_sandboxes_may_be_left_out_but_not_in_part(exami
         assert found.remedy.endswith("run `kubectl apply -n a-ns -f deploy/access.yaml`")
 
 
+@pytest.mark.slow
 async def test_rights_to_verify_snapshots_may_be_left_out_but_not_in_part(examine: Examine, api: ScriptedApi) -> None:
     api.cluster.denied = set()
     found = only(await examine(), "verification", "a-ns")
@@ -279,6 +281,7 @@ async def test_default_storage_class(
     assert result.remedy
 
 
+@pytest.mark.slow
 async def test_ingress_class(examine: Examine, api: ScriptedApi) -> None:
     annotations = {"ingressclass.kubernetes.io/is-default-class": "true"}
     api.cluster.objects["ingressclasses"] = [{"metadata": {"name": "traefik", "annotations": annotations}}]
@@ -311,6 +314,7 @@ async def test_level_of_pod_security_that_cannot_be_seen_is_not_checked(examine:
     assert (result.status, result.remedy) == (Status.NOT_CHECKED, "see `kubectl get namespace a-ns --show-labels`")
 
 
+@pytest.mark.slow
 async def test_pod_is_tried_with_the_right_to_create_pods_alone(examine: Examine, api: ScriptedApi) -> None:
     assert only(await examine(), "pod", "a-ns").status is Status.NOT_CHECKED
     assert not [path for method, path in api.calls if method == "TRIAL" and path.endswith("/pods")]
@@ -327,6 +331,7 @@ async def test_pod_is_tried_with_the_right_to_create_pods_alone(examine: Examine
     assert result.remedy
 
 
+@pytest.mark.slow
 async def test_secret_that_the_settings_name_and_that_is_missing_is_a_failure(
     examine: Examine, api: ScriptedApi
 ) -> None:

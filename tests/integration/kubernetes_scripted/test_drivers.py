@@ -51,6 +51,7 @@ async def failed(rig: Rig, words: str) -> None:
 
 
 @pytest.mark.parametrize("provisioner", [FOLDERS, ""])
+@pytest.mark.slow
 async def test_an_empty_disk_is_never_taken_for_a_copy(
     rig: Rig, api: ScriptedApi, source: Sandbox, provisioner: str
 ) -> None:
@@ -82,6 +83,7 @@ async def test_a_class_of_another_driver_is_refused_at_once_where_the_service_se
     await rig.settled(B, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_no_claim_is_made_of_a_class_of_another_driver(rig: Rig, api: ScriptedApi, source: Sandbox) -> None:
     await rig.suspend()
     made = await clone(rig, source)

@@ -90,6 +90,7 @@ async def test_environments_of_a_sandbox_that_never_runs_do_not_pile_up(rig: Rig
     assert (await rig.get(A)).status.phase is not Phase.RUNNING
 
 
+@pytest.mark.slow
 async def test_secret_of_a_generation_that_never_got_a_template_is_removed(rig: Rig, api: ScriptedApi) -> None:
     await running(rig, A="1")
 
@@ -172,6 +173,7 @@ def former_release(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.slow
 async def test_sandbox_of_a_former_release_keeps_its_secret_and_its_pod_until_the_next_generation(
     rig: Rig, api: ScriptedApi, former_release: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +213,7 @@ async def test_secret_of_a_former_release_goes_with_its_pod(
     await until(lambda: not api.objects[SECRETS])
 
 
+@pytest.mark.slow
 async def test_release_that_follows_the_former_one_again_finds_its_secret(
     rig: Rig, api: ScriptedApi, former_release: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: 
     assert {method for method, _ in api.calls[count:]} <= {"WATCH"}
 
 
+@pytest.mark.slow
 async def test_what_is_remembered_is_not_looked_up_and_a_secret_is_once_after_a_restart(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -319,6 +320,7 @@ async def test_a_conflict_is_no_error_of_the_sandbox(rig: Rig, api: ScriptedApi)
     assert Phase.ERROR not in {one.status.phase for one in rig.history}
 
 
+@pytest.mark.slow
 async def test_a_watch_for_each_of_many_namespaces_leaves_room_for_calls(api: ScriptedApi, tmp_path: Path) -> None:
     ground = ScriptedGround(api, tmp_path)
     namespaces = ",".join(["default", *(f"tenant-{number}" for number in range(20))])
@@ -339,6 +341,7 @@ async def test_namespace_that_is_followed_later_is_observed_at_once(api: Scripte
         assert Phase.ERROR not in {one.status.phase for one in rig.history}
 
 
+@pytest.mark.slow
 async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
     api.page = 2
     for number in range(5):
@@ -527,6 +530,7 @@ async def test_event_from_before_a_stop_is_not_reported_after_the_start(rig: Rig
 
 
 @pytest.mark.fault(32)
+@pytest.mark.slow
 async def test_warning_from_before_a_restart_is_reported_until_there_is_a_pod(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -627,6 +631,7 @@ async def test_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers(
 
 
 @pytest.mark.fault(33)
+@pytest.mark.slow
 async def test_missing_right_to_list_is_reported_for_waiting_sandboxes_and_recovers(rig: Rig, api: ScriptedApi) -> None:
     await rig.create("settled")
     before = await rig.settled("settled", Phase.RUNNING)

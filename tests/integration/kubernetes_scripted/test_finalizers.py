@@ -56,6 +56,7 @@ async def test_kept_claim_that_hangs_when_it_is_deleted_is_named(rig: Rig, api: 
 
 
 @pytest.mark.find(2)
+@pytest.mark.slow
 async def test_stateful_set_that_somebody_removed_and_that_hangs_keeps_no_stop_and_is_named_at_the_next_start(
     rig: Rig, api: ScriptedApi
 ) -> None:

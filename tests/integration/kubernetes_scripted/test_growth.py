@@ -164,6 +164,7 @@ async def test_tries_that_fail_are_said_while_the_disk_grows(rig: Rig, api: Scri
     assert sized(await until_sized(rig, Reason.READY)).message == ""
 
 
+@pytest.mark.slow
 async def test_a_class_that_does_not_allow_it_refuses_the_update(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     classes = [{"metadata": {"name": scripted_disks.CLASS}, "allowVolumeExpansion": False}]
     api.cluster.objects["storageclasses"] = classes
@@ -178,6 +179,7 @@ async def test_a_class_that_does_not_allow_it_refuses_the_update(rig: Rig, api: 
     await until_sized(rig, Reason.READY)
 
 
+@pytest.mark.slow
 async def test_without_the_right_to_read_classes_the_refusal_is_a_condition_and_is_not_repeated(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:

@@ -56,6 +56,7 @@ def only(report: Report) -> Line:
 
 
 @BOTH_DATABASES
+@pytest.mark.slow
 async def test_what_the_cluster_cannot_tell_is_stored_and_a_repeat_changes_nothing(
     ground: Ground, former: Former
 ) -> None:
@@ -288,6 +289,7 @@ async def test_database_without_the_table_is_refused(ground: Ground, postgres: C
 # --- with adoption
 
 
+@pytest.mark.slow
 async def test_sandbox_that_is_adopted_after_an_import_has_its_project_and_labels(
     ground: Ground, former: Former, api: ScriptedApi
 ) -> None:
@@ -315,6 +317,7 @@ async def adopted(opened: Opened, **changes: Any) -> Event:
 
 
 @BOTH_DATABASES
+@pytest.mark.slow
 async def test_sandbox_that_was_adopted_before_gets_its_labels_once(ground: Ground, former: Former) -> None:
     ground.makes("one-x1")
     former.add("a", "one-x1")
@@ -382,6 +385,7 @@ async def test_sandbox_with_too_many_labels_is_reported_and_the_others_get_their
     assert len(second.labels) == 3
 
 
+@pytest.mark.slow
 async def test_running_service_has_the_labels_soon_and_restarts_no_pod(
     rig: Rig, former: Former, api: ScriptedApi, tmp_path: Path
 ) -> None:
@@ -401,6 +405,7 @@ async def test_running_service_has_the_labels_soon_and_restarts_no_pod(
 # --- the command
 
 
+@pytest.mark.slow
 async def test_command_prints_a_table_or_json(ground: Ground, former: Former) -> None:
     ground.makes("one-x1")
     former.add("a", "one-x1")
@@ -422,6 +427,7 @@ async def test_command_prints_a_table_or_json(ground: Ground, former: Former) ->
     ]
 
 
+@pytest.mark.slow
 async def test_url_can_be_given_where_no_other_user_sees_it(ground: Ground, former: Former) -> None:
     ground.makes("one-x1")
     former.add("a", "one-x1")

@@ -43,6 +43,7 @@ async def test_stateful_set_of_an_ended_sandbox_goes_with_all_that_its_controlle
 
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("collection", some([SETS, SERVICES, INGRESSES, CLAIMS], 0, 3))
+@pytest.mark.slow
 async def test_sandbox_gets_the_name_that_an_object_of_an_ended_one_took(
     rig: Rig, api: ScriptedApi, collection: str
 ) -> None:
@@ -61,6 +62,7 @@ async def test_sandbox_gets_the_name_that_an_object_of_an_ended_one_took(
 
 
 @pytest.mark.fault(11)
+@pytest.mark.slow
 async def test_claim_of_an_ended_sandbox_goes_unless_the_sandbox_kept_its_volume(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

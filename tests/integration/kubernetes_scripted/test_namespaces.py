@@ -122,6 +122,7 @@ async def test_a_delete_during_the_removal_of_the_namespace_ends_when_all_is_gon
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
+@pytest.mark.slow
 async def test_without_any_right_the_namespace_may_be_gone_and_its_end_follows_from_what_is_removed(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -141,6 +142,7 @@ async def test_without_any_right_the_namespace_may_be_gone_and_its_end_follows_f
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
+@pytest.mark.slow
 async def test_after_a_restart_without_rights_the_namespace_may_be_gone_and_with_the_right_to_get_it_it_is_known(
     rig: Rig, api: ScriptedApi
 ) -> None:

@@ -38,6 +38,7 @@ async def test_claims_of_other_ordinals_are_gone_when_a_sandbox_is_terminated(
     assert api.objects[SETS] == {}
 
 
+@pytest.mark.slow
 async def test_claims_of_other_sandboxes_and_of_others_stay(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(f"{A}-1")
     await rig.settled(f"{A}-1", Phase.RUNNING)
@@ -63,6 +64,7 @@ async def scaled_beside(rig: Rig, api: ScriptedApi) -> None:
     assert OTHERS[0] in api.objects[CLAIMS]
 
 
+@pytest.mark.slow
 async def test_a_claim_that_a_finalizer_holds_is_named_and_waited_for(rig: Rig, api: ScriptedApi) -> None:
     await scaled(rig, api)
     held = api.objects[CLAIMS][OTHERS[4]]
@@ -80,6 +82,7 @@ async def test_a_claim_that_a_finalizer_holds_is_named_and_waited_for(rig: Rig, 
     assert api.objects[CLAIMS] == {}
 
 
+@pytest.mark.slow
 async def test_claims_go_where_the_stateful_set_was_deleted_by_hand(rig: Rig, api: ScriptedApi) -> None:
     await scaled(rig, api)
     await rig.stop()

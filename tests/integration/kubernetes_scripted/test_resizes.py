@@ -121,6 +121,7 @@ async def test_what_the_kubelet_does_not_give_is_said_in_its_words_and_restarts_
     await until_applied(rig, Reason.READY)
 
 
+@pytest.mark.slow
 async def test_resources_that_the_kubelet_has_not_seen_do_not_hold_yet(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:

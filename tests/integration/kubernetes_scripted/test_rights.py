@@ -55,6 +55,7 @@ async def test_restarted_api_server_does_not_make_an_empty_namespace_look_remove
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("pace", [BUSY_SOON], ids=["soon"])
+@pytest.mark.slow
 async def test_right_that_was_taken_away_is_reported_once_that_has_lasted(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

@@ -81,6 +81,7 @@ async def test_stream_cut_at_any_byte_resumes_with_every_line_once(
 
 
 @pytest.mark.fault(78)
+@pytest.mark.slow
 async def test_many_lines_of_one_second_resume_exactly(talker: ScriptedTalker, reader: Reader) -> None:
     for number in range(3000):
         await talker.say(b"%d\n" % number, BEGIN + number // 50)
@@ -122,6 +123,7 @@ async def test_rotated_position_is_followed_by_a_gap_and_what_is_kept(talker: Sc
     assert found.gaps == [len(numbered(0, 5))]
 
 
+@pytest.mark.slow
 async def test_follower_of_a_position_in_an_emptied_file_gets_a_gap(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(numbered(0, 5), BEGIN)
     found = await reader.read()

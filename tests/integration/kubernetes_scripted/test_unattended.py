@@ -40,6 +40,7 @@ async def created_without_controller(rig: Rig, api: ScriptedApi, running: bool) 
 @pytest.mark.find(3)
 @pytest.mark.parametrize("running", [False, True], ids=["never acted", "acted before"])
 @pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.slow
 async def test_a_delete_ends_without_the_statefulset_controller_and_leaves_nothing(
     rig: Rig, api: ScriptedApi, keep: bool, running: bool
 ) -> None:
@@ -56,6 +57,7 @@ async def test_a_delete_ends_without_the_statefulset_controller_and_leaves_nothi
 @pytest.mark.fault(55)
 @pytest.mark.find(3)
 @pytest.mark.parametrize("desired", [Phase.STOPPED, Phase.TERMINATED])
+@pytest.mark.slow
 async def test_stop_or_delete_reports_that_it_waits_for_the_controller_manager(
     rig: Rig, api: ScriptedApi, desired: Phase
 ) -> None:
@@ -94,6 +96,7 @@ async def test_a_controller_that_works_is_waited_for(rig: Rig, api: ScriptedApi)
 
 @pytest.mark.find(3)
 @pytest.mark.parametrize("running", [False, True], ids=["never acted", "acted before"])
+@pytest.mark.slow
 async def test_stop_without_the_statefulset_controller_ends_and_the_next_start_finds_the_disk(
     rig: Rig, api: ScriptedApi, running: bool
 ) -> None:
@@ -119,6 +122,7 @@ async def test_stop_without_the_statefulset_controller_ends_and_the_next_start_f
 
 @pytest.mark.find(3)
 @pytest.mark.parametrize("after", ["the removal was asked for", "the StatefulSet is gone"])
+@pytest.mark.slow
 async def test_stop_without_the_statefulset_controller_ends_after_a_crash(
     rig: Rig, api: ScriptedApi, after: str
 ) -> None:
@@ -138,6 +142,7 @@ async def test_stop_without_the_statefulset_controller_ends_after_a_crash(
 
 
 @pytest.mark.find(3)
+@pytest.mark.slow
 async def test_a_claim_that_would_go_with_the_statefulset_is_kept(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

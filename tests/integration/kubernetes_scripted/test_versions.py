@@ -64,6 +64,7 @@ async def test_sandbox_of_a_recreated_cluster_has_lost_its_disk(
 
 @pytest.mark.fault(56)
 @pytest.mark.find(4)
+@pytest.mark.slow
 async def test_the_answer_to_a_write_with_a_version_that_has_passed_leads_to_a_list(
     api: ScriptedApi, tmp_path: Path
 ) -> None:

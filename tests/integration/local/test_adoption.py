@@ -20,6 +20,7 @@ A = "process-a"
 SERVE = "exec sleep MARK"
 
 
+@pytest.mark.slow
 async def test_crash_while_the_service_was_down_is_reported_once(rig: LocalRig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)
@@ -37,6 +38,7 @@ async def test_crash_while_the_service_was_down_is_reported_once(rig: LocalRig) 
     assert (await rig.get(A)).status.restart_count == 1
 
 
+@pytest.mark.slow
 async def test_restart_sends_no_event_again(rig: LocalRig) -> None:
     for name in (A, "process-b"):
         await rig.create(name)
@@ -52,6 +54,7 @@ async def test_restart_sends_no_event_again(rig: LocalRig) -> None:
     assert len(rig.history) == told
 
 
+@pytest.mark.slow
 async def test_mutations_made_while_the_service_was_down_find_the_process(rig: LocalRig) -> None:
     for name in ("down-a", "down-b", "down-c"):
         await rig.create(name, spec=rig.ground.script(SERVE))
@@ -89,6 +92,7 @@ async def test_a_pid_that_became_somebody_elses_is_left_alone(rig: LocalRig) -> 
             other.kill()
 
 
+@pytest.mark.slow
 async def test_after_another_boot_no_pid_is_believed(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.create(A, spec=rig.ground.script(SERVE))
     await rig.there(rig.ground.marked)
@@ -132,6 +136,7 @@ async def test_a_closed_service_leaves_what_runs_running(rig: LocalRig) -> None:
 
 
 @pytest.mark.parametrize("moment", ["posix_spawn", "write"])
+@pytest.mark.slow
 async def test_a_service_killed_in_the_middle_of_a_start_leaves_no_second_process(rig: LocalRig, moment: str) -> None:
     home = rig.ground.home(A)
     home.mkdir(parents=True)

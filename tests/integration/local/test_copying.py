@@ -92,6 +92,7 @@ def test_a_copy_has_everything_that_the_disk_has(source: Disk) -> None:
     assert label["used"] >= 70_000
 
 
+@pytest.mark.slow
 def test_holes_stay_holes(source: Disk) -> None:
     with (source.home / "sparse").open("wb") as file:
         file.write(b"begin")
@@ -163,6 +164,7 @@ def test_a_directory_that_is_replaced_by_a_link_leads_nowhere(source: Disk, root
 
 
 @pytest.mark.fault(102)
+@pytest.mark.slow
 def test_a_copy_of_a_disk_that_changes_all_the_time_ends_and_leaves_nothing_of_others(source: Disk, root: Path) -> None:
     """A program renames directories to links that lead out, up and down, while copies are made."""
     outside = root / "outside"

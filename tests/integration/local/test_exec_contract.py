@@ -21,6 +21,7 @@ def idle(rig: LocalRig) -> SandboxSpec:
 
 
 @pytest.mark.parametrize("isolation", ["isolated"])
+@pytest.mark.slow
 async def test_other_tenants_and_operators_that_only_read_have_no_access(
     worker: Worker, rig: LocalRig, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ async def test_input_of_a_command_that_never_reads_is_bounded_and_hinders_nobody
 
 
 @pytest.mark.fault(86)
+@pytest.mark.slow
 async def test_output_without_line_ends_arrives_whole_and_in_bounded_memory(worker: Worker) -> None:
     process = psutil.Process()
     before = process.memory_info().rss
@@ -87,6 +88,7 @@ async def test_command_that_ignores_sigterm_is_killed_when_its_time_is_over(work
 
 @pytest.mark.parametrize("isolation", ["isolated"])
 @pytest.mark.fault(88)
+@pytest.mark.slow
 async def test_commands_up_to_the_limit_of_processes_hinder_no_other_sandbox_and_no_stop(
     worker: Worker, rig: LocalRig
 ) -> None:
@@ -137,6 +139,7 @@ HOSTILE = {
 
 
 @pytest.mark.fault(89)
+@pytest.mark.slow
 async def test_whatever_the_user_of_a_sandbox_does_to_execs_calls_end(worker: Worker, rig: LocalRig) -> None:
     rig.settings["heartbeat"] = 1
     await rig.restart()
@@ -181,6 +184,7 @@ async def suffered(worker: Worker, exec_id: str, script: str) -> None:
     ("first", "step"), [(0, 41), *(pytest.param(first, 16, marks=pytest.mark.slow) for first in range(16))]
 )
 @pytest.mark.fault(90)
+@pytest.mark.slow
 async def test_connection_that_is_cut_at_any_byte_loses_and_repeats_nothing(
     worker: Worker, rig: LocalRig, first: int, step: int
 ) -> None:

@@ -143,6 +143,7 @@ async def test_a_gibibyte_is_written_and_read_in_bounded_memory(make_service: Ca
 
 @pytest.mark.parametrize("answers", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.fault(98)
+@pytest.mark.slow
 async def test_write_whose_connection_is_cut_leaves_a_whole_file_and_a_repeat_writes(
     filer: Filer, rig: LocalRig, answers: bool
 ) -> None:
@@ -166,6 +167,7 @@ async def test_write_whose_connection_is_cut_leaves_a_whole_file_and_a_repeat_wr
 
 
 @pytest.mark.fault(98)
+@pytest.mark.slow
 async def test_read_whose_connection_is_cut_is_no_whole_file_and_goes_on_at_its_offset(
     filer: Filer, rig: LocalRig
 ) -> None:

@@ -87,6 +87,7 @@ async def outcome(call: Awaitable[Any]) -> str:
 
 
 @BOTH
+@pytest.mark.slow
 async def test_files_of_any_name_are_written_read_and_described(filer: Filer, rig: LocalRig, home: Path) -> None:
     content = bytes(range(256)) * 3
     for name in ODD:
@@ -112,6 +113,7 @@ async def test_deep_path(filer: Filer, home: Path) -> None:
     assert (await filer.read(path))[1] == b"deep"
 
 
+@pytest.mark.slow
 async def test_content_of_any_size(filer: Filer, home: Path) -> None:
     for size in (0, 1, files.CHUNK, files.CHUNK + 1, framing.FRAME, 3 * framing.FRAME + 5):
         content = os.urandom(size)
@@ -125,6 +127,7 @@ async def test_content_of_any_size(filer: Filer, home: Path) -> None:
         assert (await filer.read(b"file", offset=size // 3))[1] == content[size // 3 :]
 
 
+@pytest.mark.slow
 async def test_mode_is_the_one_asked_for_else_that_of_the_former_file(filer: Filer, home: Path) -> None:
     assert (await filer.write(b"run", b"1", mode=0o4751)).mode == 0o4751
     assert (await filer.write(b"run", b"2")).mode == 0o4751
@@ -132,6 +135,7 @@ async def test_mode_is_the_one_asked_for_else_that_of_the_former_file(filer: Fil
     assert stat.S_IMODE((home / "run").stat().st_mode) == 0
 
 
+@pytest.mark.slow
 async def test_write_goes_through_links_and_leaves_other_hard_links(filer: Filer, home: Path) -> None:
     (home / "sub").mkdir()
     (home / "sub" / "real").write_text("former")
@@ -164,6 +168,7 @@ async def test_link_to_what_the_sandbox_does_not_have_leads_nowhere(filer: Filer
 
 
 @pytest.mark.fault(100)
+@pytest.mark.slow
 async def test_what_is_no_regular_file_is_refused_and_described(filer: Filer, home: Path) -> None:
     (home / "folder").mkdir()
     os.mkfifo(home / "fifo")
@@ -193,6 +198,7 @@ async def test_file_that_says_it_is_empty_is_read_to_its_end(filer: Filer) -> No
     assert (await filer.read(b"/proc/self/status", offset=5, limit=4))[1] == content[5:9]
 
 
+@pytest.mark.slow
 async def test_huge_sparse_file_is_sent_as_fast_as_it_is_read(filer: Filer, home: Path) -> None:
     with (home / "sparse").open("wb") as file:
         file.truncate(1 << 42)
@@ -207,6 +213,7 @@ async def test_huge_sparse_file_is_sent_as_fast_as_it_is_read(filer: Filer, home
 
 
 @pytest.mark.fault(101)
+@pytest.mark.slow
 async def test_file_that_changes_while_it_is_read_is_told(filer: Filer, home: Path) -> None:
     (home / "log").write_bytes(bytes(80 << 20))
     stream: Any = filer.reading(b"log")
@@ -228,6 +235,7 @@ async def test_file_that_changes_while_it_is_read_is_told(filer: Filer, home: Pa
     assert await rest() == described.size
 
 
+@pytest.mark.slow
 async def test_write_only_if_the_file_is_the_one_that_was_read(filer: Filer, rig: LocalRig, home: Path) -> None:
     changed = ("ABORTED", "FILE_CHANGED")
     assert await refused(filer.write(b"file", b"x", if_match="*")) == changed
@@ -241,6 +249,7 @@ async def test_write_only_if_the_file_is_the_one_that_was_read(filer: Filer, rig
     await rig.there(lambda: left(home) == [])
 
 
+@pytest.mark.slow
 async def test_repeat_of_a_write_writes_nothing_and_another_payload_is_refused(
     filer: Filer, rig: LocalRig, home: Path
 ) -> None:
@@ -261,6 +270,7 @@ async def test_repeat_of_a_write_writes_nothing_and_another_payload_is_refused(
 
 
 @pytest.mark.parametrize(("bound", "holder"), [("OF_SANDBOX", "sandbox"), ("OF_TENANT", "tenant")])
+@pytest.mark.slow
 async def test_calls_at_once_are_bounded_at_a_replica(
     rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch, bound: str, holder: str
 ) -> None:
@@ -304,6 +314,7 @@ async def until_allowed(call: Callable[[], Awaitable[Any]]) -> None:
 
 @BOTH
 @pytest.mark.fault(98)
+@pytest.mark.slow
 async def test_write_that_breaks_off_leaves_the_former_file_and_nothing_beside_it(
     filer: Filer, rig: LocalRig, home: Path
 ) -> None:
@@ -341,6 +352,7 @@ async def test_write_whose_caller_sends_nothing_ends_and_leaves_the_former_file(
 
 
 @BOTH
+@pytest.mark.slow
 async def test_read_whose_caller_takes_nothing_ends(rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.settings["base_pace"] = dataclasses.replace(rig.settings["base_pace"], access_idle=0.2)
     monkeypatch.setattr(asking, "OF_SANDBOX", 1)
@@ -377,6 +389,7 @@ async def test_writes_at_the_same_time_leave_one_of_them(filer: Filer, home: Pat
     assert left(home) == []
 
 
+@pytest.mark.slow
 async def test_directories_are_made_listed_moved_and_removed(filer: Filer, rig: LocalRig, home: Path) -> None:
     made = await filer.make(b"a/b", parents=True, mode=0o750)
     assert (made.path, made.type, made.mode) == (inside(rig, b"a/b"), pb.FILE_TYPE_DIRECTORY, 0o750)
@@ -434,6 +447,7 @@ async def test_status_has_the_usage_of_the_disk_where_it_is_asked_for(
         assert not stopped.status.HasField("usage")
 
 
+@pytest.mark.slow
 async def test_repeats_of_changes_take_effect_once(filer: Filer, home: Path) -> None:
     ids = {name: str(uuid.uuid4()) for name in ("make", "move", "remove", "missing")}
     made = await filer.make(b"folder", request_id=ids["make"])

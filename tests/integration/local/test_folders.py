@@ -103,6 +103,7 @@ async def test_a_link_in_place_of_the_disk_is_a_lost_disk(rig: LocalRig, outside
     assert everything(outside) == before
 
 
+@pytest.mark.slow
 async def test_no_tree_is_too_deep_and_no_right_taken_away_is_in_the_way(rig: LocalRig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -148,6 +149,7 @@ async def test_what_is_mounted_in_a_home_is_not_emptied(
 
 
 @pytest.mark.parametrize("left", ["nothing", "the folder", "the volume, lifted", "all"])
+@pytest.mark.slow
 async def test_a_removal_that_was_cut_off_is_taken_up_again(rig: LocalRig, left: str) -> None:
     await rig.stopped(A)
     await rig.create("folder-b")

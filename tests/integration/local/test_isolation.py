@@ -129,6 +129,7 @@ async def test_a_deleted_sandboxs_ports_are_free_and_a_live_ones_are_not(rig: Lo
     assert third.addresses.ports == first.addresses.ports != second.addresses.ports
 
 
+@pytest.mark.slow
 async def test_the_ports_of_one_whose_folder_went_before_its_end_was_written_are_free(
     rig: LocalRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

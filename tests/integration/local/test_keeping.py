@@ -63,6 +63,7 @@ def sleeping(rig: LocalRig) -> pb.SandboxSpec:
     return pb.SandboxSpec(image="any", command=rig.ground.script(SCRIPT).command)
 
 
+@pytest.mark.slow
 async def test_a_snapshot_is_taken_restored_and_removed(rig: LocalRig, client: AsyncClient) -> None:
     await with_file(rig)
     taken = await state(client, await client.create_snapshot(A), "READY")
@@ -134,6 +135,7 @@ async def test_a_snapshot_that_somebody_removed_is_said_to_be_lost(rig: LocalRig
 
 
 @pytest.mark.fault(104)
+@pytest.mark.slow
 async def test_a_snapshot_is_kept_until_the_disk_is_made_from_it(
     rig: LocalRig, client: AsyncClient, slow: SlowCopies
 ) -> None:
@@ -157,6 +159,7 @@ async def test_a_snapshot_is_kept_until_the_disk_is_made_from_it(
 
 
 @pytest.mark.fault(105)
+@pytest.mark.slow
 async def test_a_restart_begins_copies_anew(rig: LocalRig, client: AsyncClient, slow: SlowCopies) -> None:
     await with_file(rig)
     (rig.ground.home(A) / "large").write_bytes(os.urandom(LARGE))
@@ -171,6 +174,7 @@ async def test_a_restart_begins_copies_anew(rig: LocalRig, client: AsyncClient, 
     assert (rig.ground.home(B) / "large").read_bytes() == (rig.ground.home(A) / "large").read_bytes()
 
 
+@pytest.mark.slow
 async def test_a_sandbox_is_stopped_while_its_disk_is_made_and_starts_with_it(
     rig: LocalRig, client: AsyncClient, slow: SlowCopies
 ) -> None:

@@ -60,6 +60,7 @@ def pump_of(rig: LocalRig) -> int:
     return int(json.loads((rig.ground.folder(A) / "main.process").read_text())["pump"])
 
 
+@pytest.mark.slow
 async def test_a_sandbox_that_prints_without_end_has_a_bounded_log(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script("yes 'a line of some length'"))
     await rig.settled(A, Phase.RUNNING)

@@ -93,6 +93,7 @@ async def test_when_bubblewrap_alone_is_killed_the_next_process_starts_after_the
     assert (told.status.last_exit.code, told.status.restart_count) == (137, 2)
 
 
+@pytest.mark.slow
 async def test_a_process_killed_at_any_moment_of_its_start_leaves_nothing(rig: LocalRig) -> None:
     spec = rig.ground.script("(sleep MARK &); exec sleep MARK")
     for moment in range(30):

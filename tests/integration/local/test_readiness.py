@@ -148,6 +148,7 @@ async def test_the_web_server_of_a_sandbox_without_a_command_answers_once_it_run
 
 
 @pytest.mark.parametrize("says", [Phase.RUNNING, Phase.STARTING])
+@pytest.mark.slow
 async def test_adopted_process_is_as_ready_as_it_was_until_its_first_probe_whatever_the_status_says(
     rig: LocalRig, says: Phase
 ) -> None:

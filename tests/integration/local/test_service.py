@@ -99,6 +99,7 @@ async def test_two_hundred_at_once_all_run_and_every_get_status_is_answered(
     assert service.sandboxes() == []
 
 
+@pytest.mark.slow
 async def test_kill_9_and_restart_find_the_same_processes_phases_and_files(
     make_service: Callable[..., Service], mark: str
 ) -> None:
@@ -168,6 +169,7 @@ async def until_its_time(heard: grpc.aio.UnaryStreamCall) -> AsyncIterator[pb.Wa
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+@pytest.mark.slow
 def test_the_terminal_runs_in_its_sandbox_and_again_when_it_ended(make_service: Callable[..., Service]) -> None:
     # One word, as a setting has no quotes.
     word = f"exec(__import__('base64').b64decode('{base64.b64encode(TERMINAL.encode()).decode()}'))"
@@ -197,6 +199,7 @@ def test_the_terminal_runs_in_its_sandbox_and_again_when_it_ended(make_service: 
         assert seen(port) == []
 
 
+@pytest.mark.slow
 def test_the_default_command_serves_the_home_on_loopback_alone(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -221,6 +224,7 @@ def test_the_default_command_serves_the_home_on_loopback_alone(make_service: Cal
         client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
 
 
+@pytest.mark.slow
 def test_isolation_is_reported_by_the_log_and_by_config(make_service: Callable[..., Service]) -> None:
     for setting, told in (("auto", "bubblewrap at /"), ("none", "none: switched off")):
         shown = json.loads(programs.run("sandbox-server", "config", "--local-isolation", setting).stdout)

@@ -122,6 +122,7 @@ async def test_line_without_its_end_is_sent_soon(talker: LocalTalker, reader: Re
 
 
 @pytest.mark.fault(79)
+@pytest.mark.slow
 async def test_follower_reads_through_renamed_files_with_every_line_once(rig: LocalRig) -> None:
     count = 2_200_000
     await rig.create(A, spec=rig.ground.script(f"seq 1 10; {UNTIL_GO}; seq 11 {count}; exec sleep MARK"))
@@ -159,6 +160,7 @@ def printed(log: Path) -> bytes:
 
 
 @pytest.mark.fault(79)
+@pytest.mark.slow
 async def test_slow_reader_gets_a_gap_and_then_what_is_kept(rig: LocalRig) -> None:
     script = f"seq 1 100; {UNTIL_GO}; seq 101 4000000; echo; echo done; exec sleep MARK"
     await rig.create(A, spec=rig.ground.script(script))
@@ -227,6 +229,7 @@ async def test_since_sends_what_was_printed_later_and_little_more(talker: LocalT
     assert (await reader.read(since={"seconds": begin}, tail_lines=2)).data == b"half line 3\nhalf "
 
 
+@pytest.mark.slow
 def test_marks_of_a_log_are_bounded_and_none_is_later_than_what_it_says(tmp_path: Path) -> None:
     log = tmp_path / "main.log"
     marks = log_times.Marks()
@@ -246,6 +249,7 @@ def test_marks_of_a_log_are_bounded_and_none_is_later_than_what_it_says(tmp_path
 
 @pytest.mark.fault(80)
 @pytest.mark.parametrize("isolation", ["plain"])
+@pytest.mark.slow
 async def test_links_fifos_and_huge_files_in_place_of_the_log_do_no_harm(
     talker: LocalTalker, reader: Reader, tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ async def words(browser: Browser, ticket: str) -> str:
     return (await Shell.begin(await browser.attach(ticket), HELLO)).ended
 
 
+@pytest.mark.slow
 async def test_ticket_counts_once_and_no_other_text_does(browser: Browser, sandbox: str, service: Service) -> None:
     ticket = (await (await browser.ticket(sandbox)).json())["ticket"]
     shell = await Shell.begin(await browser.attach(ticket), HELLO)
@@ -134,6 +135,7 @@ async def test_ticket_counts_once_and_no_other_text_does(browser: Browser, sandb
     assert ticket not in service.log.read_text()
 
 
+@pytest.mark.slow
 async def test_ticket_counts_for_its_time(make_service: Callable[..., Service]) -> None:
     env = {"SANDBOX_ACCESS_LISTEN": f"127.0.0.1:{free_port()}", "SANDBOX_BASE_PACE": json.dumps({"ticket_for": 0.2})}
     service = make_service(env=env).start()
@@ -248,6 +250,7 @@ async def test_size_changes_and_the_end_of_the_shell_is_said_with_its_code(brows
     assert shell.ended == "the shell has ended with exit code 7"
 
 
+@pytest.mark.slow
 async def test_without_the_page_there_is_no_ticket(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with service.client() as client:

@@ -44,6 +44,7 @@ async def test_a_volume_that_was_kept_before_anybody_had_seen_it_is_adopted(rig:
     assert (rig.ground.home(A) / "work").read_text() == "mine"
 
 
+@pytest.mark.slow
 async def test_a_folder_and_a_process_of_another_sandbox_are_left_alone(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script("echo theirs >work; exec sleep MARK"))
     await rig.there(rig.ground.marked)
@@ -80,6 +81,7 @@ async def test_disk_that_cannot_be_created_is_reported_once_and_tries_do_not_pil
     assert {path.name for path in theirs.parent.iterdir()} == {"volume", "new"}
 
 
+@pytest.mark.slow
 async def test_only_delete_costs_data(rig: LocalRig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)

@@ -41,6 +41,7 @@ async def workers(replicas: Replicas) -> AsyncIterator[tuple[Worker, Worker]]:
         yield await worker(two[0]), await worker(two[1])
 
 
+@pytest.mark.slow
 async def test_exec_that_one_replica_started_is_served_by_the_other(workers: tuple[Worker, Worker]) -> None:
     holder, other = workers
     for first, second in ((holder, other), (other, holder)):
@@ -62,6 +63,7 @@ async def test_exec_that_one_replica_started_is_served_by_the_other(workers: tup
     ],
     ids=["restart", "out-of-memory", "node-lost"],
 )
+@pytest.mark.slow
 async def test_end_of_the_incarnation_is_learnt_by_every_replica_at_once(
     workers: tuple[Worker, Worker], replicas: Replicas, end: Callable[[Any], None], reason: Any
 ) -> None:

@@ -23,6 +23,7 @@ def epochs(three: list[Replica]) -> dict[str, int]:
     return {space: max(one.running.leases.held(space) for one in three) for space in NAMESPACES}
 
 
+@pytest.mark.slow
 async def test_three_replicas_share_the_namespaces_and_each_answers_for_all(replicas: Replicas) -> None:
     three = [await replicas.start() for _ in range(3)]
     await replicas.until(replicas.shared)
@@ -64,6 +65,7 @@ async def test_replica_that_joins_gets_its_share_and_one_that_stops_hands_over_a
     assert before.keys() <= replicas.api.objects.keys()
 
 
+@pytest.mark.slow
 async def test_replica_that_is_cut_off_from_the_database_holds_nothing_before_another_takes_over(
     replicas: Replicas,
 ) -> None:
@@ -103,6 +105,7 @@ async def test_replica_that_is_cut_off_from_the_database_holds_nothing_before_an
         assert decided.host == (await cut.settled(namespace, "box", Phase.RUNNING)).host
 
 
+@pytest.mark.slow
 async def test_stale_is_the_same_on_every_replica(replicas: Replicas) -> None:
     three = [await replicas.start(cluster_timeout=UNANSWERED) for _ in range(3)]
     await replicas.until(lambda: replicas.shared() and not any(stale(one, "a") for one in three))
@@ -149,6 +152,7 @@ async def test_replicas_that_are_all_cut_off_keep_their_shares(replicas: Replica
     await replicas.until(replicas.shared)
 
 
+@pytest.mark.slow
 async def test_replicas_that_have_nothing_to_do_tell_one_another_nothing(replicas: Replicas) -> None:
     # With leases that do not end in this test by themselves.
     pace = dataclasses.replace(PACE, lease=60.0)
@@ -169,6 +173,7 @@ async def test_replicas_that_have_nothing_to_do_tell_one_another_nothing(replica
     listening.cancel()
 
 
+@pytest.mark.slow
 async def test_events_reach_every_replica_although_no_notice_does(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +189,7 @@ async def test_events_reach_every_replica_although_no_notice_does(
     await replicas.until(lambda: first.held() == set(NAMESPACES), within=3 * PACE.lease)
 
 
+@pytest.mark.slow
 async def test_sandbox_of_a_namespace_that_no_tenant_has_any_more_says_so(replicas: Replicas) -> None:
     first = await replicas.start()
     await replicas.until(replicas.shared)

@@ -46,6 +46,7 @@ async def until_taken(replica: Replica, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_slot_is_worked_once_whoever_tries_and_the_next_holder_goes_on(replicas: Replicas) -> None:
     clock = Clock()
     pace = dataclasses.replace(PACE, schedule_look_every=0.02)

@@ -83,6 +83,7 @@ def test_renewing_waits_for_no_write_and_taking_is_put_off_until_it_is_committed
         assert not allowed
 
 
+@pytest.mark.slow
 def test_write_waits_for_a_turn_that_takes_its_namespace(party: Callable[..., Party]) -> None:
     one, two = party("one"), party("two")
     one.join()

@@ -16,6 +16,7 @@ def nearly_full(sandbox: Sandbox) -> bool | None:
     return found
 
 
+@pytest.mark.slow
 async def test_next_holder_goes_on_with_what_the_former_one_has_measured(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:

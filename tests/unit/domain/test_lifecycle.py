@@ -162,6 +162,7 @@ def unsettleable(sandbox: Sandbox, observed: Observed) -> set[Reason]:
     return found
 
 
+@pytest.mark.slow
 def test_an_obedient_engine_always_settles_in_the_desired_phase_with_nothing_left_to_do(
     some: Iterator[tuple[Sandbox, Observed]],
 ) -> None:
@@ -180,6 +181,7 @@ def test_an_obedient_engine_always_settles_in_the_desired_phase_with_nothing_lef
     assert count > 30_000 / PARTS
 
 
+@pytest.mark.slow
 def test_a_settled_phase_is_never_announced_early(some: Iterator[tuple[Sandbox, Observed]]) -> None:
     for sandbox, observed in some:
         for fault in FAULTS:
@@ -204,6 +206,7 @@ def test_a_settled_phase_is_never_announced_early(some: Iterator[tuple[Sandbox, 
                 assert decision.phase is WANTED[sandbox.desired]
 
 
+@pytest.mark.slow
 def test_disk_is_only_removed_by_a_delete_and_nothing_starts_on_an_empty_one(
     some: Iterator[tuple[Sandbox, Observed]],
 ) -> None:
@@ -231,6 +234,7 @@ def test_nothing_runs_on_a_disk_that_is_not_made_from_its_origin() -> None:
                 assert decision.action.replicas == 0
 
 
+@pytest.mark.slow
 def test_every_rule_phase_and_reason_can_come_about() -> None:
     hit: set[int] = set()
     phases: set[Phase] = set()
@@ -343,6 +347,7 @@ def test_unobservable_namespace_changes_nothing_but_phase_and_cause(fault: Fault
             assert status.record(reached, observed, lifecycle.decide(reached, observed, NOW), NOW) == reached
 
 
+@pytest.mark.slow
 def test_refusal_counts_for_as_long_as_there_is_something_to_do() -> None:
     refusal = Fault(Reason.QUOTA_EXCEEDED, "no")
     due = 0
@@ -387,6 +392,7 @@ def test_next_generation_begins_without_the_error_of_the_one_before() -> None:
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
 @pytest.mark.parametrize("reason", [Reason.NAMESPACE_MISSING, Reason.NAMESPACE_TERMINATING])
+@pytest.mark.slow
 def test_the_end_of_the_namespace_takes_precedence_over_its_consequences(
     reason: Reason, some: Iterator[tuple[Sandbox, Observed]]
 ) -> None:
@@ -402,6 +408,7 @@ def test_the_end_of_the_namespace_takes_precedence_over_its_consequences(
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
+@pytest.mark.slow
 def test_a_namespace_that_may_be_gone_says_so_only_of_what_is_missing(some: Iterator[tuple[Sandbox, Observed]]) -> None:
     hidden = Fault(Reason.CLUSTER_FORBIDDEN, "may be gone")
     for sandbox, observed in some:
