@@ -14,7 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_client import Client, Kind, calls, channel, errors, policy, retry, watch
 
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SandboxService"]
 
@@ -67,7 +67,7 @@ def test_every_mutation_carries_a_request_id_that_its_retries_keep(
     call.terminate(None, (), grpc.StatusCode.UNAVAILABLE, "gone")
     second, call = take(testing, "Stop")
     call.terminate(pb.StopResponse(sandbox=pb.Sandbox(sandbox_id="demo")), (), grpc.StatusCode.OK, "")
-    assert answer.result(10).sandbox_id == "demo"
+    assert answer.result(10 * PATIENCE).sandbox_id == "demo"
     assert first == second
     assert len(first.request_id) == 36
 
@@ -85,7 +85,7 @@ def test_what_is_not_unavailable_is_not_retried_and_keeps_reason_and_fields(
     )
     call.terminate(None, metadata, grpc.StatusCode.INVALID_ARGUMENT, "words")
     with pytest.raises(errors.InvalidArgument) as caught:
-        answer.result(10)
+        answer.result(10 * PATIENCE)
     assert caught.value.reason == "INVALID_FIELDS"
     assert caught.value.fields == {"spec.project": "must be"}
     assert caught.value.reference == "r"
@@ -102,7 +102,7 @@ def test_the_tries_end_with_the_timeout(testing: grpc_testing.Channel, backgroun
     thread = threading.Thread(target=refuse, daemon=True)
     thread.start()
     with pytest.raises(errors.Unavailable):
-        answer.result(10)
+        answer.result(10 * PATIENCE)
 
 
 def status(sequence: int, phase: int = pb.PHASE_RUNNING) -> pb.WatchStatusResponse:
@@ -151,7 +151,7 @@ def test_a_watch_resumes_after_the_last_sequence_once_the_snapshot_was_complete(
     call.send_response(marker(12))
     read(8)
     call.terminate((), grpc.StatusCode.OK, "")
-    answer.result(10)
+    answer.result(10 * PATIENCE)
     kinds = [(one.kind, one.sequence) for one in seen]
     assert kinds == [
         (Kind.SNAPSHOT, 4),

@@ -12,7 +12,7 @@ from sandbox_client import AsyncClient, Channel, Client, Exec, Gap, Output, erro
 
 from tests.support import relay
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 COUNT = "i=0; while [ $i -lt 200 ]; do echo line $i; echo $i >&2; i=$((i+1)); sleep 0.01; done"
 LINES = b"".join(b"line %d\n" % number for number in range(200))
@@ -23,7 +23,7 @@ NUMBERS = b"".join(b"%d\n" % number for number in range(200))
 def sandbox(service: Service) -> Iterator[pb.SandboxStatus]:
     with service.client() as client:
         made = client.create("commands", command=["sleep", "1000"])
-        yield client.wait_until(made, "RUNNING", timeout=30)
+        yield client.wait_until(made, "RUNNING", timeout=30 * PATIENCE)
         client.delete(made)
 
 
@@ -154,7 +154,7 @@ def test_chunks_are_written_as_they_come_over_a_connection_that_is_cut(
         for part in command:
             assert isinstance(part, Output)
             seen.append(part.data)
-        writing.join(60)
+        writing.join(60 * PATIENCE)
     assert b"".join(seen) == b"".join(b"%d\n" % number for number in range(20))
 
 
@@ -179,12 +179,12 @@ async def test_asynchronous_chunks_are_written_as_they_come(sandbox: pb.SandboxS
 @pytest.mark.slow
 def test_large_input_and_output_pass_whole(sandbox: pb.SandboxStatus, client: Client) -> None:
     data = bytes(range(256)) * 4 * 4096 * 3
-    assert client.run(sandbox, ["cat"], input=data, timeout=60).stdout == data
+    assert client.run(sandbox, ["cat"], input=data, timeout=60 * PATIENCE).stdout == data
     assert client.run(sandbox, ["wc", "-c"], input=data).stdout.split() == [b"%d" % len(data)]
 
 
 def test_a_command_that_does_not_read_its_input_ends_the_run(sandbox: pb.SandboxStatus, client: Client) -> None:
-    result = client.run(sandbox, ["true"], input=bytes(8 << 20), timeout=60)
+    result = client.run(sandbox, ["true"], input=bytes(8 << 20), timeout=60 * PATIENCE)
     assert (result.exit_code, result.reason) == (0, "EXIT")
 
 
@@ -194,7 +194,7 @@ def test_a_write_that_takes_long_is_made_again_and_written_once(
 ) -> None:
     monkeypatch.setattr(stdin, "LONGEST", 0.5)
     data = bytes(range(256)) * 4096 * 6
-    result = client.run(sandbox, shell("sleep 2; cat"), input=data, timeout=60)
+    result = client.run(sandbox, shell("sleep 2; cat"), input=data, timeout=60 * PATIENCE)
     assert result.stdout == data
     command = client.exec(sandbox, ["sleep", "60"], stdin=True)
     with pytest.raises(errors.TimedOut):
@@ -260,7 +260,7 @@ def test_commands_outlive_a_kill_of_the_service_and_end_with_their_sandbox(
     service = make_service().start()
     with service.client() as client:
         made = client.create("outlived", command=["sleep", "1000"])
-        client.wait_until(made, "RUNNING", timeout=30)
+        client.wait_until(made, "RUNNING", timeout=30 * PATIENCE)
         command = client.exec(made, shell(COUNT + "; exec sleep 1000"))
         ended: list[Exec] = []
         parts: list[Output | Gap] = []
@@ -276,7 +276,7 @@ def test_commands_outlive_a_kill_of_the_service_and_end_with_their_sandbox(
         service.start()
         eventually(lambda: parts != [] and joined([*parts], Channel.STDERR) == NUMBERS, within=30)
         client.stop(made)
-        reading.join(30)
+        reading.join(30 * PATIENCE)
         assert [one.ended for one in ended] == [output.Ended(None, 0, "SANDBOX_STOPPED")]
         assert joined(parts, Channel.STDOUT) == LINES
         # Nothing here starts a sandbox.

@@ -12,6 +12,7 @@ from sandbox_client import AsyncClient, Client, Phase, Remedy, Status, errors
 
 from tests.support.ports import free_port
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 SOON = 3.0 + 7.0
 """The bound, and what a busy machine may add to it: still far less than the time of a call."""
@@ -49,15 +50,18 @@ async def test_service_that_was_never_reached_is_reported_within_three_seconds(t
 
 
 def test_call_with_less_time_than_the_first_contact_ends_in_its_time() -> None:
-    with Client(f"127.0.0.1:{free_port()}", timeout=0.2) as client, pytest.raises(errors.Unavailable):
+    with (
+        Client(f"127.0.0.1:{free_port()}", timeout=0.2, contact_timeout=60) as client,
+        pytest.raises(errors.Unavailable),
+    ):
         began = time.monotonic()
         client.page()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.slow
 def test_outage_after_the_first_contact_is_borne_for_the_time_of_the_call(service: Service) -> None:
-    with service.client(timeout=60) as client:
+    with service.client(timeout=60 * PATIENCE) as client:
         client.page()
         service.kill()
         service.start(wait=False)
@@ -100,11 +104,11 @@ def test_spec_from_plain_values_is_what_the_contract_has(client: Client) -> None
 
 def test_wait_after_an_update_is_for_the_generation_of_its_answer(client: Client) -> None:
     made = client.create("demo", command=["sleep", "1000"])
-    assert client.wait_until(made, "RUNNING", timeout=20).generation == 1
+    assert client.wait_until(made, "RUNNING", timeout=20 * PATIENCE).generation == 1
     changed = client.update_env(made, set={"A": "1"})
-    assert client.wait_until(changed, Phase.RUNNING, timeout=20).generation == 2
-    assert client.wait_until(changed.status, "RUNNING", timeout=20).generation == 2
-    assert client.wait_until(Status.of(changed), "RUNNING", timeout=20).generation == 2
+    assert client.wait_until(changed, Phase.RUNNING, timeout=20 * PATIENCE).generation == 2
+    assert client.wait_until(changed.status, "RUNNING", timeout=20 * PATIENCE).generation == 2
+    assert client.wait_until(Status.of(changed), "RUNNING", timeout=20 * PATIENCE).generation == 2
     client.delete(changed)
 
 

@@ -23,7 +23,7 @@ from tests.support.certificates import certificate
 from tests.support.programs import Program
 from tests.support.service import Service
 from tests.support.specs import SLEEP
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 TOKEN = "token-of-the-tenant-one"
 BRIEF = ("--request-timeout", "2")
@@ -123,7 +123,7 @@ def test_each_refusal_has_a_hint_that_fits_and_grpc_says_nothing_itself(
         "--token-file, or": begun("--server", secure.address, "--ca-file", str(chain), "list"),
     }
     for hint, process in asked.items():
-        out, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=60 * PATIENCE)
         error, last = said.splitlines()
         assert (process.returncode, out, error.startswith("error: ")) == (5, "", True)
         assert hint in last, said
@@ -164,7 +164,7 @@ def test_a_list_over_several_namespaces_says_which(make_service: Callable[..., S
         def rows() -> list[list[str]]:
             # The file that is named comes before a token that is in the environment for another service.
             words = ("--server", service.address, "--token-file", str(tmp_path / "token"), "list")
-            out, said = begun(*words, SANDBOX_TOKEN="another").communicate(timeout=60)
+            out, said = begun(*words, SANDBOX_TOKEN="another").communicate(timeout=60 * PATIENCE)
             assert said == ""
             return [one.split()[:2] for one in out.splitlines()]
 
@@ -234,7 +234,7 @@ async def test_both_clients_and_the_command_refuse_what_is_no_address() -> None:
     with pytest.raises(ValueError, match="leave http:// out"):
         AsyncClient("http://127.0.0.1:1")
     began = time.monotonic()
-    out, said = begun("--server", "http://127.0.0.1:1", "list").communicate(timeout=60)
+    out, said = begun("--server", "http://127.0.0.1:1", "list").communicate(timeout=60 * PATIENCE)
     # The start of the interpreter, on a machine that has other things to do.
     assert time.monotonic() - began < options.REQUEST_TIMEOUT
     assert (out, said.startswith("error: the server's address must be")) == ("", True)
@@ -254,7 +254,7 @@ def test_a_name_with_several_addresses_gets_the_hint_of_what_is_there(
     assert "give --tls" in hints.hint(error, found)
     assert "--ca-file" in hints.hint(error, found, secure=True)
     with begun("--server", f"localhost:{secure.port}", "list", *BRIEF) as process:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=60 * PATIENCE)
     assert process.returncode == 5
     assert "give --tls" in said
     assert "make run" not in said
@@ -333,7 +333,7 @@ def test_unreachable_address_is_reported_soon_and_while_trying(
             f"nothing answers at {address} yet: trying for {seconds:g} s in all (Ctrl-C ends this)\n"
         )
         assert time.monotonic() - began < seconds
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=60 * PATIENCE)
         assert process.returncode == 5
         assert (hints.SILENT if there == "silent" else hints.NOT_REACHED) in said
         assert seconds < time.monotonic() - began < seconds + 20
@@ -345,6 +345,6 @@ def test_a_library_call_to_what_answers_nothing_fails_before_its_time_is_over() 
         channel = grpc.insecure_channel(f"127.0.0.1:{server.getsockname()[1]}", OPTIONS)
         with channel, pytest.raises(grpc.RpcError) as failed:
             began = time.monotonic()
-            channel.unary_unary("/x/y")(b"", timeout=30)
+            channel.unary_unary("/x/y")(b"", timeout=30 * PATIENCE)
         assert failed.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 15 * PATIENCE

@@ -12,6 +12,7 @@ from tests.support import samples
 from tests.support.ctl import Run
 from tests.support.ports import free_port
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -178,6 +179,6 @@ def test_bash_itself_completes(service: Service, client: Client, tmp_path: Path)
     )
     env = {**os.environ, "PATH": f"{program}:{os.environ['PATH']}", "SANDBOX_SERVER": service.address}
     env["SANDBOX_CONFIG"] = str(tmp_path / "none")
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, timeout=60)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, timeout=60 * PATIENCE)
     assert done.stdout.split() == ["in-bash"], done.stderr
     client.delete("in-bash")

@@ -16,6 +16,7 @@ from sandboxctl import deletion
 from tests.support import programs
 from tests.support.service import Service
 from tests.support.variants import some
+from tests.support.waiting import PATIENCE
 
 Done = subprocess.CompletedProcess[str]
 Ctl = Callable[..., Done]
@@ -129,7 +130,7 @@ def test_a_service_that_is_away_ends_the_command_at_once(ctl: Ctl) -> None:
 @pytest.mark.slow
 def test_a_kept_disk_is_removed_by_another_delete(ctl: Ctl, client: Client) -> None:
     name = made(client)
-    client.wait_until(name, "RUNNING", timeout=20)
+    client.wait_until(name, "RUNNING", timeout=20 * PATIENCE)
     assert ctl("delete", name, "--keep-volume", "--wait").returncode == 0
     assert name in ctl("list", "--kept-volumes").stdout
     assert ctl("delete", name, "--wait").returncode == 0
@@ -140,7 +141,7 @@ def test_a_kept_disk_is_removed_by_another_delete(ctl: Ctl, client: Client) -> N
 @pytest.mark.slow
 def test_kept_disks_are_listed_and_deleted(ctl: Ctl, client: Client) -> None:
     name = made(client)
-    uid = client.wait_until(name, "RUNNING", timeout=20).uid
+    uid = client.wait_until(name, "RUNNING", timeout=20 * PATIENCE).uid
     assert ctl("delete", name, "--keep-volume", "--wait").returncode == 0
     table = [line.split() for line in ctl("volumes", "-p", "gone").stdout.splitlines()]
     assert table[0] == ["ID", "PROJECT", "SIZE", "CLASS", "KEPT", "VOLUME"]
@@ -166,10 +167,10 @@ def test_kept_disks_are_deleted_by_label(ctl: Ctl, client: Client) -> None:
     for name, value in labels.items():
         client.create("gone", sandbox_id=f"disk-{name}", labels={"disk": value}, command=["sleep", "1000"])
         # A sandbox that is deleted before it has a disk keeps none.
-        client.wait_until(f"disk-{name}", "RUNNING", timeout=20)
+        client.wait_until(f"disk-{name}", "RUNNING", timeout=20 * PATIENCE)
         client.delete(f"disk-{name}", keep_volume=True)
     for name in labels:
-        client.wait_until(f"disk-{name}", "TERMINATED", timeout=20)
+        client.wait_until(f"disk-{name}", "TERMINATED", timeout=20 * PATIENCE)
     refused = ctl("delete-volume", "-l", "disk=selected", answer="n\n")
     assert (refused.returncode, "disks of these 2 deleted sandboxes" in refused.stderr) == (1, True)
     done = ctl("-o", "name", "delete-volume", "-l", "disk=selected", "--wait", "--yes")

@@ -18,7 +18,7 @@ from tests.support import samples
 from tests.support.ctl import Run
 from tests.support.service import Service
 from tests.support.variants import some
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 Editor = Callable[..., None]
 
@@ -156,7 +156,7 @@ def test_file_is_removed_when_the_command_is_ended(
         (file,) = folder.glob("*/variables.env")
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         process.send_signal(number)
-        assert process.wait(timeout=30) == 128 + number
+        assert process.wait(timeout=30 * PATIENCE) == 128 + number
     assert list(folder.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ from sandbox_client import Client
 from sandboxctl import history
 
 from tests.support.ctl import Run
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -15,8 +16,8 @@ def pair(client: Client) -> list[str]:
     if not list(client.list(phases=["TERMINATED"], project="past")):
         for name in names:
             made = client.create("past", sandbox_id=name, command=["sleep", "1000"], labels={"name": name})
-            client.wait_until(made, "RUNNING", timeout=30)
-            client.wait_until(client.delete(made), "TERMINATED", timeout=30)
+            client.wait_until(made, "RUNNING", timeout=30 * PATIENCE)
+            client.wait_until(client.delete(made), "TERMINATED", timeout=30 * PATIENCE)
     return names
 
 

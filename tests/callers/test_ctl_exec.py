@@ -16,7 +16,7 @@ from sandbox_client import Client
 from tests.support import ctl, programs
 from tests.support.programs import Program
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 NAME = "e-1"
 Done = subprocess.CompletedProcess[bytes]
@@ -27,7 +27,7 @@ Execute = Callable[..., Done]
 def sandbox(service: Service) -> Iterator[str]:
     with service.client() as client:
         made = client.create("exec", sandbox_id=NAME, command=["sleep", "1000"])
-        client.wait_until(made, "RUNNING", timeout=30)
+        client.wait_until(made, "RUNNING", timeout=30 * PATIENCE)
         yield NAME
         client.delete(NAME)
 
@@ -78,7 +78,7 @@ def test_output_that_is_missing_in_a_pipe_is_a_failure(execute: Execute, client:
 @pytest.mark.slow
 def test_pipes_work_both_ways(service: Service, sandbox: str, env: dict[str, str]) -> None:
     line = f"seq 20000 | {programs.BIN}/sandboxctl exec {NAME} -- sort -n -r | head -2"
-    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, timeout=60)
+    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, timeout=60 * PATIENCE)
     assert (done.stdout, done.stderr) == (b"20000\n19999\n", b"")
 
 
@@ -88,7 +88,7 @@ def test_a_reader_that_leaves_ends_the_command(
 ) -> None:
     script = "while :; do echo y; sleep 0.05; done"
     line = f"{{ {programs.BIN}/sandboxctl exec {NAME} -- sh -c '{script}'; echo $? >&2; }} | head -1"
-    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, timeout=60)
+    done = subprocess.run(["/bin/sh", "-c", line], env=env, capture_output=True, timeout=60 * PATIENCE)
     assert (done.stdout, done.stderr) == (b"y\n", b"141\n")
     eventually(lambda: all(one.HasField("exited") for one in client.execs(NAME)))
 
@@ -130,7 +130,7 @@ def test_failures_say_what_to_do(execute: Execute, words: tuple[str, ...], code:
 
 def test_a_sandbox_that_does_not_run_is_said(execute: Execute, client: Client) -> None:
     client.create("exec", sandbox_id="e-2", command=["sleep", "1000"])
-    client.wait_until(client.stop("e-2"), "STOPPED", timeout=30)
+    client.wait_until(client.stop("e-2"), "STOPPED", timeout=30 * PATIENCE)
     done = execute("exec", "e-2", "--", "true")
     assert (done.returncode, b"sandboxctl start" in done.stderr) == (1, True)
     client.delete("e-2")
@@ -138,12 +138,12 @@ def test_a_sandbox_that_does_not_run_is_said(execute: Execute, client: Client) -
 
 def test_the_end_of_the_sandbox_ends_the_command(execute: Execute, client: Client, env: dict[str, str]) -> None:
     client.create("exec", sandbox_id="e-3", command=["sleep", "1000"])
-    client.wait_until("e-3", "RUNNING", timeout=30)
+    client.wait_until("e-3", "RUNNING", timeout=30 * PATIENCE)
     words = ("exec", "e-3", "--", "/bin/sh", "-c", "echo up; exec sleep 100")
     with Program("sandboxctl", *words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"up\n"
         client.stop("e-3")
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=30 * PATIENCE) == 1
         assert b"SANDBOX_STOPPED" in process.stderr.read()
     client.delete("e-3")
 
@@ -158,7 +158,7 @@ def test_the_first_ctrl_c_is_for_the_command_and_the_second_leaves_it(
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == b"caught\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=30 * PATIENCE) == 130
         said = process.stderr.read().decode()
     assert f"`sandboxctl attach {NAME} " in said
     left = said.split()[said.split().index(NAME) + 1].strip("`")
@@ -171,7 +171,7 @@ def test_ctrl_c_ends_a_command_that_does_not_catch_it(execute: Execute, env: dic
     with Program("sandboxctl", *words, env=env, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"up\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=30 * PATIENCE) == 130
 
 
 @pytest.mark.parametrize(("option", "answer"), [((), b"0"), (("-i",), b"typed")])
@@ -184,7 +184,7 @@ def test_a_terminal_is_passed_on_if_asked_to(
     try:
         with Program("sandboxctl", *words, env=env, stdin=theirs, stdout=subprocess.PIPE) as process:
             os.write(ours, b"typed\n")
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=30 * PATIENCE) == 0
             assert process.stdout.read().strip() == answer
     finally:
         os.close(theirs)
@@ -226,7 +226,7 @@ class Person:
 
     def leave(self) -> int:
         try:
-            return self.process.wait(timeout=30)
+            return self.process.wait(timeout=30 * PATIENCE)
         finally:
             self.process.kill()
             self.process.wait()
@@ -272,7 +272,7 @@ def test_it_outlives_a_kill_of_the_service(make_service: Callable[..., Service])
     service = make_service().start()
     with service.client() as client:
         client.create("exec", sandbox_id="e-4", command=["sleep", "1000"])
-        client.wait_until("e-4", "RUNNING", timeout=30)
+        client.wait_until("e-4", "RUNNING", timeout=30 * PATIENCE)
     env = {**os.environ, "SANDBOX_SERVER": service.address}
     script = "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.5; done; read line; echo $line"
     words = ("exec", "e-4", "--", "/bin/sh", "-c", script)
@@ -283,7 +283,7 @@ def test_it_outlives_a_kill_of_the_service(make_service: Callable[..., Service])
         threading.Timer(1, service.start).start()
         process.stdin.write(b"after\n")
         process.stdin.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=60 * PATIENCE) == 0
         assert process.stdout.read() == b"2\n3\n4\n5\n6\n7\n8\nafter\n"
         assert b"Traceback" not in process.stderr.read()
 

@@ -10,6 +10,7 @@ from sandbox_client import Kind, errors
 from tests.support import ctl
 from tests.support.service import Service
 from tests.support.specs import SLEEP
+from tests.support.waiting import PATIENCE
 
 RED, BLUE, BILLING = "token-of-the-tenant-red", "token-of-the-tenant-blue", "token-of-the-billing-job"
 
@@ -35,7 +36,7 @@ def test_operator_lists_the_sandboxes_of_all_tenants_and_changes_none(
     for token in (RED, BLUE):
         with service.client(token=token) as client:
             client.create("demo", sandbox_id="a", spec=SLEEP)
-            client.wait_until("a", "RUNNING", timeout=30)
+            client.wait_until("a", "RUNNING", timeout=30 * PATIENCE)
     monkeypatch.setenv("SANDBOX_SERVER", service.address)
     monkeypatch.setenv("SANDBOX_TOKEN", BILLING)
     run = ctl.runner(capsys)

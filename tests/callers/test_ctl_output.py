@@ -25,6 +25,7 @@ from tests.support.ports import free_port
 from tests.support.programs import Program
 from tests.support.service import Service
 from tests.support.variants import some
+from tests.support.waiting import PATIENCE
 
 CTL = str(programs.BIN / "sandboxctl")
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
@@ -44,10 +45,10 @@ def ctl(service: Service) -> Ctl:
 @pytest.fixture
 def long(client: Client) -> Iterator[pb.Sandbox]:
     made = client.create("a-project-with-a-long-name", sandbox_id=LONG, spec=SLEEP)
-    client.wait_until(LONG, "RUNNING", timeout=20)
+    client.wait_until(LONG, "RUNNING", timeout=20 * PATIENCE)
     yield client.get(LONG)
     client.delete(LONG)
-    client.wait_until(LONG, "TERMINATED", timeout=20)
+    client.wait_until(LONG, "TERMINATED", timeout=20 * PATIENCE)
     assert made.sandbox_id == LONG
 
 
@@ -62,7 +63,7 @@ def test_status_shows_how_full_the_disk_is_or_why_that_is_not_known(ctl: Ctl, lo
     assert all(one.endswith(" %)") for one in used)
     assert shown.stderr == ""
     client.stop(LONG)
-    client.wait_until(LONG, "STOPPED", timeout=20)
+    client.wait_until(LONG, "STOPPED", timeout=20 * PATIENCE)
     stopped = ctl("status", LONG, "--usage")
     assert (stopped.returncode, "used" in stopped.stdout) == (0, False)
     assert "the disk was not measured: SANDBOX_NOT_RUNNING: " in stopped.stderr
@@ -163,7 +164,7 @@ def test_what_the_output_cannot_encode_is_escaped(service: Service, client: Clie
     client.create("demo", sandbox_id="encoded", spec=spec)
     for encoding in ("ascii", "utf-8"):
         env = {**os.environ, "SANDBOX_SERVER": service.address, "PYTHONIOENCODING": encoding}
-        done = subprocess.run([CTL, "get", "encoded"], env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([CTL, "get", "encoded"], env=env, capture_output=True, text=True, timeout=60 * PATIENCE)
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["spec"]["command"][-1] == "\u00e9"
     client.delete("encoded")
@@ -173,7 +174,7 @@ def test_what_the_output_cannot_encode_is_escaped(service: Service, client: Clie
 def test_output_that_cannot_be_written_is_a_failure_and_no_bad_argument(service: Service) -> None:
     with Path("/dev/full").open("w") as full:
         words = [CTL, "--server", service.address, "list"]
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60 * PATIENCE)
     assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
 
 
@@ -255,7 +256,7 @@ def test_a_watch_prints_each_change_at_once_and_ends_on_ctrl_c(service: Service,
             assert process.stderr is not None
             assert f"the id {long.spec.project}: watching the project" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            _, words = process.communicate(timeout=30)
+            _, words = process.communicate(timeout=30 * PATIENCE)
         finally:
             process.kill()
     assert process.returncode == 130
@@ -269,7 +270,7 @@ def test_a_watch_whose_reader_left_ends_quietly(service: Service, client: Client
             assert LONG in process.stdout.readline()
             process.stdout.close()
             client.update_env(LONG, set={"CHANGED": "1"})
-            process.wait(timeout=30)
+            process.wait(timeout=30 * PATIENCE)
             words = process.stderr.read() if process.stderr else ""
         finally:
             process.kill()
@@ -284,7 +285,7 @@ def test_a_watch_takes_an_id_before_a_project_and_goes_by_label(ctl: Ctl, client
     client.create("same", sandbox_id="same-2", spec=SLEEP)
     for name in ("same", "same-2"):
         client.delete(name)
-        client.wait_until(name, "TERMINATED", timeout=20)
+        client.wait_until(name, "TERMINATED", timeout=20 * PATIENCE)
     by_id = ctl("-o", "json", "watch", "same", "--after", "0")
     assert {json.loads(one)["sandbox_id"] for one in by_id.stdout.splitlines()} == {"same"}
     assert ctl("watch", "--selector", "a=b=c").returncode == 2

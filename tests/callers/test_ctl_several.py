@@ -11,6 +11,7 @@ from sandbox_client import Client
 from sandboxctl import advice
 
 from tests.support.ctl import Run
+from tests.support.waiting import PATIENCE
 
 SLEEP = ("sleep", "1000")
 
@@ -28,7 +29,7 @@ def pair(client: Client, group: str) -> Iterator[list[str]]:
         for number in (1, 2)
     ]
     for one in made:
-        client.wait_until(one, "RUNNING", timeout=30)
+        client.wait_until(one, "RUNNING", timeout=30 * PATIENCE)
     yield [one.sandbox_id for one in made]
     for one in made:
         client.delete(one)
@@ -100,7 +101,7 @@ def test_wait_is_for_a_phase_or_what_was_asked_for(run: Run, client: Client, pai
 
 def test_describe_says_all_and_what_to_do(run: Run, client: Client) -> None:
     made = client.create("said", command=["sh", "-c", "echo last words; exit 4"], env={"NAMED": "v"}, ports=[8080])
-    client.wait_until(made, "ERROR", timeout=60)
+    client.wait_until(made, "ERROR", timeout=60 * PATIENCE)
     said = run("describe", made.sandbox_id).out
     for words in ("CRASH_LOOP", "CALLER", "last exit", "4 (", "last words", "VOLUME_BOUND", "NAMED", "port-8080 8080"):
         assert words in said, words
@@ -144,5 +145,5 @@ def test_open_prints_the_url_and_opens_it_on_a_terminal(
     none = run("open", pair[0], "--terminal")
     assert (none.code, "no web terminal" in none.err) == (1, True)
     client.stop(pair[0])
-    client.wait_until(pair[0], "STOPPED", timeout=30)
+    client.wait_until(pair[0], "STOPPED", timeout=30 * PATIENCE)
     assert "may not answer" in run("open", pair[0], "--print").err

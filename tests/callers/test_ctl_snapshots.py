@@ -6,6 +6,7 @@ import pytest
 from sandbox_client import Client
 
 from tests.support.ctl import Run
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def source(client: Client) -> str:
     """A sandbox that runs."""
     if not list(client.list(project="taken")):
         client.create("taken", sandbox_id="taken", command=["sleep", "1000"])
-        client.wait_until("taken", "RUNNING", timeout=30)
+        client.wait_until("taken", "RUNNING", timeout=30 * PATIENCE)
     return "taken"
 
 

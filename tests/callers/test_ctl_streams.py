@@ -16,6 +16,7 @@ from sandbox_client import Client
 from tests.support import programs
 from tests.support.programs import Program
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 CTL = str(programs.BIN / "sandboxctl")
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
@@ -32,7 +33,7 @@ def sandbox(service: Service) -> Iterator[str]:
 def shell(service: Service, line: str) -> "subprocess.CompletedProcess[bytes]":
     env = {**os.environ, "SANDBOX_SERVER": service.address}
     return subprocess.run(
-        ["/bin/sh", "-c", f"exec {shlex.quote(CTL)} {line}"], capture_output=True, env=env, timeout=60
+        ["/bin/sh", "-c", f"exec {shlex.quote(CTL)} {line}"], capture_output=True, env=env, timeout=60 * PATIENCE
     )
 
 
@@ -153,8 +154,8 @@ def test_ctrl_c_ends_each_command_in_its_words(
             if not told and time.monotonic() > end - 26:
                 break
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
-        reader.join(timeout=30)
+        assert process.wait(timeout=30 * PATIENCE) == 130
+        reader.join(timeout=30 * PATIENCE)
         assert b"Traceback" not in said
     finally:
         process.kill()

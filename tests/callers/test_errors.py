@@ -12,6 +12,8 @@ from sandbox.v1 import sandbox_pb2 as pb
 from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient, Client, Kind, calls, channel, errors, policy, retry, watch, words
 
+from tests.support.waiting import PATIENCE
+
 TYPES = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
     grpc.StatusCode.NOT_FOUND: errors.NotFound,
@@ -67,7 +69,7 @@ async def scripted() -> AsyncIterator[tuple[Scripted, str]]:
 
 
 async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         while not check():
             await asyncio.sleep(0.02)
 

@@ -10,6 +10,7 @@ from sandbox_client import AsyncClient, Client, Completed, Files, errors
 
 from tests.support import ctl, relay
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 NAME = "files-1"
 ODD = b"od d\n\xff'\"$HOME\\*"
@@ -19,7 +20,7 @@ ODD = b"od d\n\xff'\"$HOME\\*"
 def sandbox(service: Service) -> Iterator[str]:
     with service.client() as client:
         client.create("files", sandbox_id=NAME, command=["sleep", "1000"])
-        client.wait_until(NAME, "RUNNING", timeout=30)
+        client.wait_until(NAME, "RUNNING", timeout=30 * PATIENCE)
         yield NAME
         client.delete(NAME)
 

@@ -13,7 +13,7 @@ from sandbox_client import AsyncClient, Client, Kind, channel
 from tests.support import relay
 from tests.support.service import Service
 from tests.support.specs import SLEEP
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_sandbox(betwee
         eventually(lambda: len(list(client.list(project="lost"))) == 1)
         assert not made
         between.cut()
-        thread.join(60)
+        thread.join(60 * PATIENCE)
     assert between.connections >= 2
     assert [one.uid for one in client.list(project="lost")] == [made[0].uid]
     client.delete(made[0].sandbox_id)
@@ -76,10 +76,10 @@ def test_a_call_made_while_the_service_is_down_is_answered_once_it_is_up(make_se
         thread = threading.Thread(target=lambda: made.append(client.create("early", spec=SLEEP)), daemon=True)
         thread.start()
         service.start()
-        thread.join(60)
+        thread.join(60 * PATIENCE)
         assert [one.uid for one in client.list()] == [made[0].uid]
         client.delete(made[0].sandbox_id)
-        client.wait_until(made[0].sandbox_id, "TERMINATED", timeout=20)
+        client.wait_until(made[0].sandbox_id, "TERMINATED", timeout=20 * PATIENCE)
 
 
 def test_a_watch_over_a_connection_that_is_cut_again_and_again_misses_and_repeats_nothing(
@@ -90,7 +90,7 @@ def test_a_watch_over_a_connection_that_is_cut_again_and_again_misses_and_repeat
 
     def watch() -> None:
         with Client(between.address) as far:
-            for event in far.watch(project="cut", timeout=60):
+            for event in far.watch(project="cut", timeout=60 * PATIENCE):
                 kinds.append(event.kind)
                 if event.status is not None:
                     seen.append((event.sequence, event.status.phase))
@@ -112,12 +112,12 @@ def test_a_watch_over_a_connection_that_is_cut_again_and_again_misses_and_repeat
         cut()
         changed = call(made.sandbox_id)
         cut()
-        client.wait_until(made.sandbox_id, phase, generation=changed.status.generation, timeout=20)
-    thread.join(60)
+        client.wait_until(made.sandbox_id, phase, generation=changed.status.generation, timeout=20 * PATIENCE)
+    thread.join(60 * PATIENCE)
     assert not thread.is_alive()
     whole = [
         (event.sequence, event.status.phase)
-        for event in client.watch([made.sandbox_id], after_sequence=before, timeout=20)
+        for event in client.watch([made.sandbox_id], after_sequence=before, timeout=20 * PATIENCE)
         if event.status is not None
     ]
     assert seen == whole
@@ -136,7 +136,7 @@ def test_a_watch_notices_a_connection_that_went_silent_and_goes_on_over_another(
 
     def watch() -> None:
         with Client(between.address) as far:
-            for event in far.watch(project="silent", timeout=60):
+            for event in far.watch(project="silent", timeout=60 * PATIENCE):
                 kinds.append(event.kind)
                 if event.kind is Kind.CHANGE:
                     return
@@ -148,7 +148,7 @@ def test_a_watch_notices_a_connection_that_went_silent_and_goes_on_over_another(
     eventually(lambda: between.connections > 1, within=15)
     between.cut()
     made = client.create("silent", spec=SLEEP)
-    thread.join(60)
+    thread.join(60 * PATIENCE)
     assert kinds == [Kind.SYNCED, Kind.CHANGE]
     client.delete(made.sandbox_id)
 
@@ -156,12 +156,12 @@ def test_a_watch_notices_a_connection_that_went_silent_and_goes_on_over_another(
 @pytest.mark.slow
 async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
-    async with AsyncClient(service.address, timeout=60) as client:
+    async with AsyncClient(service.address, timeout=60 * PATIENCE) as client:
         seen: list[tuple[int, int]] = []
         synced = asyncio.Event()
 
         async def watch() -> None:
-            async for event in client.watch(project="killed", timeout=60):
+            async for event in client.watch(project="killed", timeout=60 * PATIENCE):
                 if event.kind is Kind.SYNCED:
                     synced.set()
                 assert event.kind is not Kind.RESYNC
@@ -171,17 +171,17 @@ async def test_an_async_watch_resumes_across_a_kill_of_the_service(make_service:
                         return
 
         watching = asyncio.create_task(watch())
-        await asyncio.wait_for(synced.wait(), 30)
+        await asyncio.wait_for(synced.wait(), 30 * PATIENCE)
         made = await client.create("killed", spec=SLEEP)
-        await client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+        await client.wait_until(made.sandbox_id, "RUNNING", timeout=20 * PATIENCE)
         service.kill()
         stopping = asyncio.create_task(client.stop(made.sandbox_id))
         await asyncio.to_thread(service.start)
         stopped = await stopping
-        await client.wait_until(made.sandbox_id, "STOPPED", generation=stopped.status.generation, timeout=20)
+        await client.wait_until(made.sandbox_id, "STOPPED", generation=stopped.status.generation, timeout=20 * PATIENCE)
         await client.delete(made.sandbox_id)
-        await asyncio.wait_for(watching, 30)
-        again = client.watch([made.sandbox_id], after_sequence=made.status.sequence - 1, timeout=20)
+        await asyncio.wait_for(watching, 30 * PATIENCE)
+        again = client.watch([made.sandbox_id], after_sequence=made.status.sequence - 1, timeout=20 * PATIENCE)
         whole = [(event.sequence, event.status.phase) async for event in again if event.status is not None]
     assert seen == whole
 
@@ -191,15 +191,15 @@ async def test_an_async_watch_of_snapshots_resumes_across_a_kill_of_the_service(
     make_service: Callable[..., Service],
 ) -> None:
     service = make_service().start()
-    async with AsyncClient(service.address, timeout=60) as client:
+    async with AsyncClient(service.address, timeout=60 * PATIENCE) as client:
         made = await client.create("killed", spec=SLEEP)
-        await client.wait_until(made, "RUNNING", timeout=20)
+        await client.wait_until(made, "RUNNING", timeout=20 * PATIENCE)
         first = await client.wait_for_snapshot(await client.create_snapshot(made, outlives_sandbox=True))
         seen: list[tuple[int, str, int]] = []
         there = asyncio.Event()
 
         async def watch() -> None:
-            async for event in client.watch_snapshots(sandbox_id=made.sandbox_id, timeout=60):
+            async for event in client.watch_snapshots(sandbox_id=made.sandbox_id, timeout=60 * PATIENCE):
                 assert event.kind is not Kind.RESYNC
                 if event.kind is Kind.SYNCED:
                     there.set()
@@ -209,14 +209,14 @@ async def test_an_async_watch_of_snapshots_resumes_across_a_kill_of_the_service(
                         return
 
         watching = asyncio.create_task(watch())
-        await asyncio.wait_for(there.wait(), 30)
+        await asyncio.wait_for(there.wait(), 30 * PATIENCE)
         service.kill()
         taking = asyncio.create_task(client.create_snapshot(made))
         await asyncio.to_thread(service.start)
         await client.wait_for_snapshot(await taking)
         await client.delete_snapshot(first)
-        await asyncio.wait_for(watching, 30)
-        again = client.watch_snapshots(sandbox_id=made.sandbox_id, after_sequence=first.sequence, timeout=20)
+        await asyncio.wait_for(watching, 30 * PATIENCE)
+        again = client.watch_snapshots(sandbox_id=made.sandbox_id, after_sequence=first.sequence, timeout=20 * PATIENCE)
         whole = []
         async for event in again:
             if event.snapshot is not None:

@@ -11,6 +11,7 @@ from sandbox_client import AsyncClient, Client, LogEnded, LogLines, errors
 from tests.support import programs, relay
 from tests.support.programs import Program
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 COUNT = 'i=0; while [ $i -lt 200 ]; do echo "line $i"; i=$((i+1)); sleep 0.01; done; exec sleep 1000'
 ENDLESS = 'i=0; while :; do echo "line $i"; i=$((i+1)); sleep 0.01; done'
@@ -33,9 +34,9 @@ def between(service: Service) -> Iterator[relay.Relay]:
 @pytest.fixture
 def sandbox(client: Client) -> Iterator[str]:
     client.create("logs", sandbox_id=NAME, command=["/bin/sh", "-c", COUNT])
-    client.wait_until(NAME, "RUNNING", timeout=30)
+    client.wait_until(NAME, "RUNNING", timeout=30 * PATIENCE)
     yield NAME
-    client.wait_until(client.delete(NAME), "TERMINATED", timeout=30)
+    client.wait_until(client.delete(NAME), "TERMINATED", timeout=30 * PATIENCE)
 
 
 @pytest.mark.slow
@@ -43,11 +44,11 @@ def test_followed_logs_over_a_connection_that_is_cut_again_and_again_have_each_l
     between: relay.Relay, client: Client
 ) -> None:
     made = client.create("logs", command=["/bin/sh", "-c", ENDLESS])
-    client.wait_until(made, "RUNNING", timeout=30)
+    client.wait_until(made, "RUNNING", timeout=30 * PATIENCE)
     data = b""
     cuts = 0
     with Client(between.address) as far:
-        for part in far.logs(made, follow=True, timeout=60):
+        for part in far.logs(made, follow=True, timeout=60 * PATIENCE):
             if isinstance(part, LogLines):
                 data += part.data
                 if data.count(b"\n") > 40 * (cuts + 1):
@@ -106,7 +107,7 @@ def test_sandboxctl_shows_follows_and_leaves(service: Service, sandbox: str, cli
         while data != LINES:
             data += process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=30 * PATIENCE) == 130
     shown = programs.run("sandboxctl", "logs", sandbox, "--tail", "3", env=env, text=False)
     assert (shown.returncode, shown.stdout) == (0, b"line 197\nline 198\nline 199\n")
     before = programs.run("sandboxctl", "logs", "--previous", sandbox, env=env)
@@ -114,5 +115,5 @@ def test_sandboxctl_shows_follows_and_leaves(service: Service, sandbox: str, cli
     with Program("sandboxctl", "logs", "-f", sandbox, env=env, stdout=pipe, stderr=pipe) as process:
         process.stdout.readline()
         client.stop(sandbox)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=30 * PATIENCE) == 0
         assert b"SANDBOX_STOPPED" in process.stderr.read()

@@ -13,6 +13,7 @@ from sandbox.v1 import sandbox_pb2_grpc
 from sandbox_client import AsyncClient, Client, errors, retry
 
 from tests.support.programs import Program
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.find(7)
 Step = tuple[float, int, int]
@@ -69,7 +70,7 @@ async def story() -> AsyncIterator[tuple[Story, str]]:
 
 async def waited(kind: str, address: str, **options: Any) -> pb.SandboxStatus:
     """What a wait for RUNNING of either client comes to."""
-    asked = {"generation": 1, "fail_on_error": True, "timeout": 20.0, **options}
+    asked = {"generation": 1, "fail_on_error": True, "timeout": 20.0 * PATIENCE, **options}
     if kind == "async":
         async with AsyncClient(address) as client:
             return await client.wait_until("demo", "RUNNING", **asked)
@@ -110,12 +111,13 @@ async def test_error_that_may_pass_is_borne_with_for_the_patience(
 
 async def test_error_that_passes_within_the_patience_does_not_end_the_wait(story: tuple[Story, str], kind: str) -> None:
     # Longer in all than the patience: what counts is one error, and each that passed is over.
-    story[0].steps = [(0, E, WAIT), (2, S, WAIT), (0.1, E, OPERATOR), (2, S, WAIT), (0.3, R, 0)]
+    failing, over = [(0.05, E, remedy) for remedy in (WAIT, OPERATOR) * 4], (0.5, S, WAIT)
+    story[0].steps = [step for error in failing for step in (error, over)] + [(0.3, R, 0)]
     heard: list[int] = []
     status = await waited(kind, story[1], patience=3.5, progress=lambda one: heard.append(one.sequence))
     assert status.phase == R
-    assert heard == [1, 2, 3, 4, 5]
-    assert story[0].resumed == [1, 2, 3, 4]
+    assert heard == [*range(1, 18)]
+    assert story[0].resumed == [*range(1, 17)]
 
 
 async def test_error_that_turns_into_one_of_the_caller_ends_the_wait(story: tuple[Story, str], kind: str) -> None:
@@ -156,7 +158,7 @@ async def test_command_line_fails_with_the_cause_at_once_or_after_its_patience(
     words = ["create", "-p", "demo", "--wait", "--patience", patience, "--server", story[1]]
     with Program("sandboxctl", *words, stderr=subprocess.PIPE, text=True) as process:
         began = time.monotonic()
-        _, said = await asyncio.to_thread(process.communicate, timeout=30)
+        _, said = await asyncio.to_thread(process.communicate, timeout=30 * PATIENCE)
     assert process.returncode == 1
     assert "failed: demo: " in said
     assert time.monotonic() - began > least

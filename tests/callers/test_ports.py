@@ -13,7 +13,7 @@ from sandbox_client import AsyncClient, Client, ServiceError
 
 from tests.support.programs import Program
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 NAME = "ports-1"
 # Answers after the caller has ended, with what the caller sent.
@@ -36,7 +36,7 @@ def port(service: Service) -> Iterator[int]:
     python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     with service.client() as client:
         made = client.create("ports", sandbox_id=NAME, command=[python, "-c", ECHO])
-        status = client.wait_until(made, "RUNNING", timeout=30)
+        status = client.wait_until(made, "RUNNING", timeout=30 * PATIENCE)
         port = int(status.public_url.rpartition(":")[2].rstrip("/"))
         assert client.run(NAME, ["/bin/sh", "-c", "true"]).exit_code == 0
         yield port
@@ -44,7 +44,7 @@ def port(service: Service) -> Iterator[int]:
 
 
 def asked(port: int, data: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30 * PATIENCE) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -94,7 +94,7 @@ def test_sandboxctl_forwards_until_ctrl_c(service: Service, client: Client, port
         eventually(lambda: asked(local, b"ping") == b"gnip", within=20)
         assert asked(refused, b"") == b""
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=30 * PATIENCE) == 130
         said = process.stderr.read()
     assert "nothing listens" in said or "port" in said
     assert "Traceback" not in said
@@ -104,4 +104,4 @@ def test_sandboxctl_forwards_until_ctrl_c(service: Service, client: Client, port
 def test_what_is_no_port_is_refused(service: Service, port: int, words: tuple[str, ...]) -> None:
     env = {**os.environ, "SANDBOX_SERVER": service.address}
     with Program("sandboxctl", "port-forward", NAME, *words, env=env, stderr=subprocess.PIPE) as process:
-        assert process.wait(timeout=30) == 2
+        assert process.wait(timeout=30 * PATIENCE) == 2

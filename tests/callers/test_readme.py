@@ -17,6 +17,7 @@ from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.programs import Program
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -52,7 +53,7 @@ def test_the_first_minute_works(service: Service, monkeypatch: pytest.MonkeyPatc
         assert ended.value.code == 0, words
     assert watching is not None
     # A watch of one sandbox ends with the sandbox.
-    assert watching.wait(timeout=30) == 0
+    assert watching.wait(timeout=30 * PATIENCE) == 0
 
 
 def test_the_python_example_works(service: Service) -> None:
@@ -98,7 +99,7 @@ def test_buf_calls_the_service_by_reflection(service: Service) -> None:
         cwd=ROOT / "protos",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout or "{}").keys() <= {"sandboxes", "nextPageToken", "sequence"}

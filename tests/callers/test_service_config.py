@@ -19,6 +19,7 @@ from sandbox_client import AsyncClient, Client, errors, policy
 from tests.support import relay
 from tests.support.service import Service
 from tests.support.specs import SLEEP
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 Stub = Callable[[str], Any]
@@ -127,7 +128,7 @@ async def test_no_call_fails_while_the_service_is_restarted_under_a_burst_of_cal
         before = answers
         await asyncio.to_thread(service.start)
         # The longer the service was down, the longer gRPC waits before it connects again.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * PATIENCE):
             while answers < before + len(calls):
                 await asyncio.sleep(0.01)
         ended.set()

@@ -13,6 +13,7 @@ from sandboxctl.options import Chosen, Given
 from tests.support.certificates import certificate
 from tests.support.service import Service
 from tests.support.specs import SLEEP
+from tests.support.waiting import PATIENCE
 
 TOKEN = "token-of-the-first-tenant"
 
@@ -28,12 +29,12 @@ async def test_only_clients_with_tls_and_a_token_are_served(
     tokens.chmod(0o600)
     flags = ("--tls-cert", str(chain), "--tls-key", str(key), "--token-file", str(tokens))
     service = make_service(*flags).start(wait=False)
-    with Client(service.address, token=TOKEN, ca_file=chain, contact_timeout=30) as client:
+    with Client(service.address, token=TOKEN, ca_file=chain, contact_timeout=30 * PATIENCE) as client:
         made = client.create("demo", spec=SLEEP)
         assert made.namespace == "first"
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20 * PATIENCE)
         client.delete(made.sandbox_id)
-        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
+        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20 * PATIENCE)
     async with AsyncClient(service.address, token=TOKEN, ca_file=chain) as client_too:
         assert not [one async for one in client_too.list()]
     for wrong in ("", "token-of-nobody-at-all"):

@@ -18,6 +18,7 @@ from tests.support.examples import BUILT, MARKS, ROOT
 from tests.support.once import once
 from tests.support.ports import free_port
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 BIN = BUILT / "bin"
 MODULES = ("github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3", "github.com/grpc-ecosystem/grpc-health-probe@v0.4.62")
@@ -39,7 +40,11 @@ def run() -> Run:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["/usr/bin/env", *words], env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60
+            ["/usr/bin/env", *words],
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=60 * PATIENCE,
         )
 
     return run
@@ -61,7 +66,7 @@ def secured(make_service: Callable[..., Service], tmp_path: Path) -> Secured:
     tokens.chmod(0o600)
     flags = ("--tls-cert", str(chain), "--tls-key", str(key), "--token-file", str(tokens))
     service = make_service(*flags).start(wait=False)
-    with Client(service.address, token=TOKEN, ca_file=chain, contact_timeout=30) as client:
+    with Client(service.address, token=TOKEN, ca_file=chain, contact_timeout=30 * PATIENCE) as client:
         client.page()
     return Secured(service.address, str(chain))
 

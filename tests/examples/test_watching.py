@@ -127,7 +127,7 @@ def test_the_billing_job_charges_what_the_history_says_though_it_is_killed_and_c
     database = tmp_path / "billing.db"
 
     def charged() -> tuple[int, list[tuple[str, str, int, int | None]]]:
-        with contextlib.closing(sqlite3.connect(database, timeout=30)) as db:
+        with contextlib.closing(sqlite3.connect(database, timeout=30 * PATIENCE)) as db:
             ((sequence,),) = db.execute("SELECT sequence FROM place").fetchall()
             return sequence, sorted(db.execute("SELECT uid, what, since, until FROM usage").fetchall(), key=str)
 
@@ -141,7 +141,7 @@ def test_the_billing_job_charges_what_the_history_says_though_it_is_killed_and_c
         before = client.create("demo", sandbox_id="before", command=["sleep", "1000000"])
         client.wait_until(before, "RUNNING")
         job = run("python", BILLING_DATABASE=str(database))
-        job.until(lambda lines: len(lines) == 1)
+        job.until(lambda lines: len(lines) >= 1)
         one, other = changes(client)
         between.cut()
         client.wait_until(client.delete(one), "TERMINATED")
@@ -172,7 +172,7 @@ def test_the_billing_job_with_the_token_of_an_operator_charges_all_tenants(
     environment = {"BILLING_DATABASE": str(database), "SANDBOX_TOKEN": tokens["billing"]}
 
     def charged() -> list[tuple[str, str, str, str]]:
-        with contextlib.closing(sqlite3.connect(database, timeout=30)) as db:
+        with contextlib.closing(sqlite3.connect(database, timeout=30 * PATIENCE)) as db:
             return db.execute("SELECT tenant, sandbox, uid, what FROM usage ORDER BY tenant, what").fetchall()
 
     def run(tenant: str) -> pb.Sandbox:
@@ -186,9 +186,9 @@ def test_the_billing_job_with_the_token_of_an_operator_charges_all_tenants(
     job = Program("python", build("python"), service.address, tmp_path, **environment)
     with contextlib.ExitStack() as running:
         running.callback(job.kill)
-        job.until(lambda lines: len(lines) == 1)
+        job.until(lambda lines: len(lines) >= 1)
         made.insert(0, run("blue"))
-        job.until(lambda _lines: len(charged()) == 4)
+        job.until(lambda _lines: len(charged()) >= 4)
     names = [(one.status.tenant, f"{one.namespace}/a", one.uid) for one in made]
     assert charged() == [(*name, what) for name in names for what in ("compute", "disk")]
 
@@ -209,34 +209,35 @@ def test_the_console_draws_the_cells_that_change_and_no_others(
         between.cut()
         client.wait_until(client.delete(one), "TERMINATED")
         client.wait_until(client.stop(first), "STOPPED")
-        console.until(lambda lines: lines[-1] == "default/first phase: PHASE_STOPPED" or _settled(lines))
         statuses = {f"{row.namespace}/{row.sandbox_id}": row.status for row in client.list()}
+        wanted = {
+            name: {
+                "phase": pb.Phase.Name(status.phase),
+                "reason": pb.Reason.Name(status.reason),
+                "message": status.message,
+                "restart_count": str(status.restart_count),
+                "desired_state": pb.DesiredState.Name(status.desired_state),
+            }
+            for name, status in statuses.items()
+        }
+        console.until(lambda lines: drawn(lines) == wanted)
     assert between.connections > connections
+
+
+def drawn(lines: list[str]) -> dict[str, dict[str, str]]:
+    """Returns the cells of each row that these lines leave. Fails if a cell is drawn again with what it has."""
     cells: dict[str, dict[str, str]] = {}
-    for line in console.lines():
+    for line in lines:
         found = re.fullmatch(r"(\S+) (\w+): (.*)", line)
         assert found is not None
         name, column, value = found.groups()
         if (column, value) == ("row", "removed"):
             del cells[name]
         elif name != "console":
-            # No cell is drawn again with what it has. A row is drawn again as a whole if its sandbox is another.
+            # A row is drawn again as a whole if its sandbox is another.
             assert cells.setdefault(name, {}).get(column) != value
             cells[name][column] = value
-    assert cells == {
-        name: {
-            "phase": pb.Phase.Name(status.phase),
-            "reason": pb.Reason.Name(status.reason),
-            "message": status.message,
-            "restart_count": str(status.restart_count),
-            "desired_state": pb.DesiredState.Name(status.desired_state),
-        }
-        for name, status in statuses.items()
-    }
-
-
-def _settled(lines: list[str]) -> bool:
-    return "default/first phase: PHASE_STOPPED" in lines and "default/a row: removed" in lines
+    return cells
 
 
 def test_the_relay_passes_on_every_event_once_and_lists_again_where_the_history_is_another(
@@ -245,7 +246,7 @@ def test_the_relay_passes_on_every_event_once_and_lists_again_where_the_history_
     with service.client() as client:
         client.wait_until(client.create("demo", sandbox_id="first", command=["sleep", "1000000"]), "RUNNING")
         passing = run("go")
-        passing.until(lambda lines: len(lines) == 2)
+        passing.until(lambda lines: len(lines) >= 2)
         _, other = changes(client)
         between.cut()
         client.wait_until(client.stop(other), "STOPPED")

@@ -29,7 +29,7 @@ from tests.support.examples import ENVIRONMENT, MARKS, ROOT
 from tests.support.once import once
 from tests.support.ports import free_port
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 HEARTBEAT = "1"
 SLEEP = ["sleep", "1000000"]
@@ -159,7 +159,7 @@ def test_no_event_is_missing_or_repeated_when_the_proxy_and_the_service_are_kill
 def test_a_service_that_stops_says_so_and_the_watch_goes_on_when_it_is_back(page: Page, service: Service) -> None:
     assert service.process is not None
     service.process.terminate()
-    eventually(lambda: page.says("Connecting again.", "SHUTTING_DOWN: "))
+    eventually(lambda: page.has_said("Connecting again.", "SHUTTING_DOWN: "))
     service.terminate()
     service.start()
     eventually(lambda: page.says("Watching."), within=40)
@@ -179,7 +179,7 @@ def test_a_silent_stream_is_opened_again_where_it_was(
         assert page.rows() == {}
         between.cut()
         eventually(shows(page, "unseen", "RUNNING"), within=20)
-        assert page.sequences() == history(client)
+        eventually(lambda: page.sequences() == history(client))
 
 
 def test_a_snapshot_replaces_a_history_that_the_service_does_not_have(
@@ -240,7 +240,7 @@ class Secured:
 
     def client(self, token: str) -> Client:
         address = f"localhost:{self.service.port}"
-        return Client(address, token=token, ca_file=self.authority, contact_timeout=60)
+        return Client(address, token=token, ca_file=self.authority, contact_timeout=60 * PATIENCE)
 
     def open_watches(self) -> float:
         with urllib.request.urlopen(f"http://{self._metrics}/metrics", timeout=5) as answer:

@@ -34,12 +34,21 @@ def opened() -> Iterator[webdriver.Chrome]:
         chrome.quit()
 
 
+TOLD = """
+window.told = [];
+const look = () => window.told.push(["state", "problem"].map((id) => document.getElementById(id).innerText).join(" "));
+new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true});
+"""
+"""Keeps what the lines on the state of the watch have said: some of it is soon replaced."""
+
+
 class Page:
     """The page, as somebody sees it."""
 
     def __init__(self, chrome: webdriver.Chrome, url: str) -> None:
         self.chrome = chrome
         chrome.get(url)
+        chrome.execute_script(TOLD)
 
     def watch(self, token: str = "") -> "Page":
         field = self.chrome.find_element(By.ID, "token")
@@ -52,6 +61,10 @@ class Page:
         """Whether the lines on the state of the watch have these words."""
         said = " ".join(self.chrome.find_element(By.ID, place).text for place in ("state", "problem"))
         return all(word in said for word in words)
+
+    def has_said(self, *words: str) -> bool:
+        """Whether these lines have had these words at one moment since the page was opened."""
+        return any(all(word in said for word in words) for said in self.chrome.execute_script("return window.told"))
 
     def rows(self) -> dict[str, str]:
         """The text of each sandbox's row, by its id."""

@@ -11,6 +11,7 @@ from sandbox.v1 import access_pb2 as pb
 
 from tests.support.service import Service
 from tests.support.specs import SLEEP
+from tests.support.waiting import PATIENCE
 from tests.support.working import Printed, Worker
 
 pytestmark = pytest.mark.slow
@@ -37,7 +38,7 @@ async def test_execs_go_on_through_a_kill_and_every_line_arrives_once_and_in_ord
     service = make_service().start()
     with service.client() as client:
         made = client.create("demo", spec=SLEEP)
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=60)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=60 * PATIENCE)
     (folder,) = service.sandboxes()
     names = [f"exec-{number}" for number in range(5)]
     ids = {name: str(uuid.uuid4()) for name in names}
@@ -57,7 +58,7 @@ async def test_execs_go_on_through_a_kill_and_every_line_arrives_once_and_in_ord
     assert all(one.exited is None for one in printed.values())
     await asyncio.to_thread(service.start)
     with service.client() as client:
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=60)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=60 * PATIENCE)
     async with grpc.aio.insecure_channel(service.address) as channel:
         worker = Worker(channel, made.sandbox_id)
         for name in names:

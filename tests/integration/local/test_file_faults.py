@@ -46,7 +46,7 @@ def begun(service: Service) -> tuple[str, Path]:
     service.start()
     with service.client() as client:
         made = client.create("demo", spec=SLEEP)
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=60)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=60 * PATIENCE)
     (folder,) = service.sandboxes()
     return made.sandbox_id, folder / "volume" / "home"
 
@@ -55,7 +55,7 @@ async def started_again(service: Service, sandbox_id: str) -> None:
     def again() -> None:
         service.start()
         with service.client() as client:
-            client.wait_until(sandbox_id, "RUNNING", timeout=60)
+            client.wait_until(sandbox_id, "RUNNING", timeout=60 * PATIENCE)
 
     await asyncio.to_thread(again)
 
@@ -83,7 +83,7 @@ async def test_service_killed_in_a_write_leaves_the_former_file_and_a_repeat_wri
         filer = Filer(channel, sandbox_id)
         await filer.write(b"file", b"former")
         first = filer.first(b"file", size=size)
-        call = filer.stub.WriteFile(timeout=120)
+        call = filer.stub.WriteFile(timeout=120 * PATIENCE)
         await call.write(first)
         for _ in range(8):
             await call.write(pb.WriteFileRequest(data=PART))
@@ -200,7 +200,7 @@ async def test_file_that_is_replaced_under_a_read_and_a_write(filer: Filer, rig:
     (home / "other").write_text("other")
     reading: Any = filer.reading(b"file")
     await reading.read()
-    writing = filer.stub.WriteFile(timeout=120)
+    writing = filer.stub.WriteFile(timeout=120 * PATIENCE)
     await writing.write(filer.first(b"file", size=2 * len(PART)))
     await writing.write(pb.WriteFileRequest(data=PART))
     await until(lambda: any(one.stat().st_size > 0 for one in beside(home)))
@@ -253,10 +253,10 @@ async def _there_and_back(filer: Filer, parts: int) -> str:
         for _ in range(parts):
             yield pb.WriteFileRequest(data=PART)
 
-    await filer.stub.WriteFile(sent(), timeout=300)
+    await filer.stub.WriteFile(sent(), timeout=300 * PATIENCE)
     digest = hashlib.sha256()
     request = pb.ReadFileRequest(**filer.names_of, path=b"content")
-    stream: Any = filer.stub.ReadFile(request, timeout=300)
+    stream: Any = filer.stub.ReadFile(request, timeout=300 * PATIENCE)
     async for one in stream:
         digest.update(one.data)
     return digest.hexdigest()

@@ -67,7 +67,7 @@ async def delete_all(client: AsyncClient) -> None:
     for one in [one async for one in client.list()]:
         await client.delete(one.sandbox_id)
     for one in [one async for one in client.list()]:
-        await client.wait_until(one.sandbox_id, "TERMINATED", timeout=90)
+        await client.wait_until(one.sandbox_id, "TERMINATED", timeout=90 * PATIENCE)
 
 
 @pytest.mark.slow
@@ -76,11 +76,11 @@ async def test_two_hundred_at_once_all_run_and_every_get_status_is_answered(
 ) -> None:
     service = make_service().start()
     names = [f"many-{number}" for number in range(200)]
-    async with AsyncClient(service.address, timeout=90) as client:
+    async with AsyncClient(service.address, timeout=90 * PATIENCE) as client:
 
         async def run(name: str) -> pb.SandboxStatus:
             made = await create(client, mark, name)
-            return await client.wait_until(made.sandbox_id, "RUNNING", timeout=90)
+            return await client.wait_until(made.sandbox_id, "RUNNING", timeout=90 * PATIENCE)
 
         sequence = (await create(client, mark, names[0])).status.sequence
         running = [asyncio.create_task(run(name)) for name in names[1:]]
@@ -105,13 +105,13 @@ async def test_kill_9_and_restart_find_the_same_processes_phases_and_files(
 ) -> None:
     service = make_service().start()
     names = [f"kept-{number}" for number in range(5)]
-    async with AsyncClient(service.address, timeout=60) as client:
+    async with AsyncClient(service.address, timeout=60 * PATIENCE) as client:
         for name in names:
             await create(client, mark, name)
         for name in names:
-            await client.wait_until(name, "RUNNING", timeout=30)
+            await client.wait_until(name, "RUNNING", timeout=30 * PATIENCE)
         stopped = await client.stop(names[-1])
-        await client.wait_until(names[-1], "STOPPED", generation=stopped.status.generation, timeout=30)
+        await client.wait_until(names[-1], "STOPPED", generation=stopped.status.generation, timeout=30 * PATIENCE)
         await asyncio.to_thread(eventually, lambda: len(marked(mark)) == 4)
         for folder in service.sandboxes():
             (folder / "volume" / "home" / "work.txt").write_text(folder.name)
@@ -142,7 +142,7 @@ async def test_killed_again_and_again_while_sandboxes_start_the_service_never_do
     service = make_service().start()
     choose = random.Random(1)
     names = [f"burst-{number}" for number in range(40)]
-    async with AsyncClient(service.address, timeout=90) as client:
+    async with AsyncClient(service.address, timeout=90 * PATIENCE) as client:
         # A client that has never met the service does not wait for it as long.
         await client.page()
         creating = [asyncio.create_task(create(client, mark, name)) for name in names]
@@ -152,7 +152,7 @@ async def test_killed_again_and_again_while_sandboxes_start_the_service_never_do
             await asyncio.to_thread(service.start)
         await asyncio.gather(*creating)
         for name in names:
-            status = await client.wait_until(name, "RUNNING", timeout=60)
+            status = await client.wait_until(name, "RUNNING", timeout=60 * PATIENCE)
             assert status.generation == 1
         await asyncio.to_thread(eventually, lambda: len(marked(mark)) >= 40)
         await asyncio.sleep(0.5)
@@ -185,7 +185,7 @@ def test_the_terminal_runs_in_its_sandbox_and_again_when_it_ended(make_service: 
 
     with service.client() as client:
         made = client.create("demo", spec=pb.SandboxSpec(command=["/bin/sleep", "1000"]))
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20 * PATIENCE)
         port = int(made.ttyd_url.rpartition(":")[2])
         eventually(lambda: {"sleep", "python3"} <= set(seen(port)))
         line = [PYTHON, "-c", word, str(port)]
@@ -195,7 +195,7 @@ def test_the_terminal_runs_in_its_sandbox_and_again_when_it_ended(make_service: 
         eventually(lambda: "sleep" in seen(port))
         assert client.status(made.sandbox_id).restart_count == 0
         client.delete(made.sandbox_id)
-        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
+        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20 * PATIENCE)
         assert seen(port) == []
 
 
@@ -205,7 +205,7 @@ def test_the_default_command_serves_the_home_on_loopback_alone(make_service: Cal
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with service.client() as client:
         made = client.create("demo")
-        client.wait_until(made.sandbox_id, "RUNNING", timeout=20)
+        client.wait_until(made.sandbox_id, "RUNNING", timeout=20 * PATIENCE)
         (folder,) = service.sandboxes()
         (folder / "volume" / "home" / "work.txt").write_text("mine")
 
@@ -221,7 +221,7 @@ def test_the_default_command_serves_the_home_on_loopback_alone(make_service: Cal
         listening = [one for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port]
         assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
         client.delete(made.sandbox_id)
-        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20)
+        client.wait_until(made.sandbox_id, "TERMINATED", timeout=20 * PATIENCE)
 
 
 @pytest.mark.slow
