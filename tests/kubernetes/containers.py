@@ -21,9 +21,10 @@ from sandbox_server.engines.local import launch
 
 from tests.kubernetes import enter
 from tests.kubernetes.cluster import Cluster
+from tests.support.waiting import PATIENCE
 
 ENTER = (sys.executable, "-I", "-S", str(Path(enter.__file__)))
-READY_WITHIN = 30.0
+READY_WITHIN = 30.0 * PATIENCE
 USER = "1001"
 """The user and group in containers. Outside it is the user of the tests, so that it may read and write its disk."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -15,7 +15,7 @@ from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.node import Node
 from tests.support import samples
 from tests.support.rig import Rig
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SERVICE = "service-token-for-tests"
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -149,7 +149,7 @@ async def started(rig: Rig) -> AsyncIterator[Rig]:
     finally:
         for sandbox in rig.feed.catalogue.sandboxes():
             await rig.delete(sandbox.id)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * PATIENCE):
             while rig.feed.catalogue.sandboxes():
                 await asyncio.sleep(0.05)
         await rig.stop()

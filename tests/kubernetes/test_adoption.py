@@ -157,7 +157,7 @@ async def test_commands_find_the_same_files_before_and_after_the_takeover(move: 
     await asyncio.to_thread(grant_access, ground.cluster, ground.namespace)
     await move.run()
     await move.rig.settled(NAME, Phase.RUNNING, 60)
-    async with AsyncClient(f"127.0.0.1:{move.rig.port}", timeout=60) as client:
+    async with AsyncClient(f"127.0.0.1:{move.rig.port}", timeout=60 * PATIENCE) as client:
         await client.run(NAME, ["sh", "-c", "echo kept >note"])
         await move.rig.env(NAME, COLOUR="blue")
         await move.rig.settled(NAME, Phase.RUNNING, 60)
@@ -187,7 +187,7 @@ async def test_a_deployment_is_moved_with_its_files_and_keeps_them(empty: Move, 
     await asyncio.to_thread(os.chown, home / "run", 0, 0)
     assert (await move.run(keeps_pods=True)).outcome is Outcome.SKIPPED
     assert (await move.run(keeps_pods=False)).outcome is Outcome.ADOPTED
-    async with AsyncClient(f"127.0.0.1:{move.rig.port}", timeout=60) as client:
+    async with AsyncClient(f"127.0.0.1:{move.rig.port}", timeout=60 * PATIENCE) as client:
         # A file that the user of the pod may not read is named.
         failed = await move.rig.until(OLDER, lambda one: one.status.phase is Phase.ERROR, 60)
         assert (failed.status.reason, "'closed'" in failed.status.message) == (Reason.HOME_NOT_MOVED, True)

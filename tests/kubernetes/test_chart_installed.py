@@ -23,6 +23,7 @@ from tests.kubernetes.ground import RBAC
 from tests.kubernetes.node import Node
 from tests.kubernetes.processes import Processes
 from tests.support.certificates import certificate
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a process as the image's user")
 
@@ -89,12 +90,12 @@ class Installation:
 async def called(installed: Installation, **options: Any) -> AsyncIterator[AsyncClient]:
     """A client of one of the replicas."""
     port = installed.processes.ports[installed.namespace, installed.replica()][50051]
-    async with AsyncClient(f"127.0.0.1:{port}", contact_timeout=30, **options) as client:
+    async with AsyncClient(f"127.0.0.1:{port}", contact_timeout=30 * PATIENCE, **options) as client:
         yield client
 
 
 async def reached(client: AsyncClient, sandbox_id: str, phase: "pb.Phase.ValueType") -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(60 * PATIENCE):
         while (await client.status(sandbox_id)).phase != phase:
             await asyncio.sleep(0.05)
 
@@ -247,7 +248,9 @@ async def test_the_commands_of_the_page_install_the_service_from_an_empty_folder
     )
     port = processes.ports["sandbox-system", pods["items"][0]["metadata"]["name"]][50051]
     authority = tmp_path / "sandbox-secrets" / "tls.crt"
-    async with AsyncClient(f"localhost:{port}", contact_timeout=30, token=token, ca_file=authority) as client:
+    async with AsyncClient(
+        f"localhost:{port}", contact_timeout=30 * PATIENCE, token=token, ca_file=authority
+    ) as client:
         await client.create("demo", sandbox_id="demo-1")
         await reached(client, "demo-1", pb.PHASE_RUNNING)
         await client.delete("demo-1")

@@ -14,6 +14,7 @@ from sandbox_server.domain.sandbox import Sandbox
 from tests.kubernetes.cluster import ADMIN
 from tests.kubernetes.ground import KubernetesGround
 from tests.support.rig import Rig
+from tests.support.waiting import PATIENCE
 
 A = "disk-a"
 POD = f"{A}-0"
@@ -122,7 +123,7 @@ async def test_25_claim_and_pod_go_while_the_service_is_away(disk: Disk) -> None
     await disk.rig.stop()
     await disk.remove("persistentvolumeclaims", CLAIM)
     await disk.remove("pods", POD, NOW)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         while not any(one != before.volume_uid for one in await uids(disk, "persistentvolumeclaims")):
             await asyncio.sleep(0.05)
     await asyncio.sleep(2)
@@ -149,12 +150,12 @@ async def test_what_somebody_scales_up_never_runs_beside_the_sandbox(disk: Disk)
     await disk.rig.stop()
     path = disk.ground.path("statefulsets", A, APPS)
     await disk.request("PATCH", path, {"spec": {"replicas": 3}}, MERGE)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         while disk.ground.names("pods") != [POD, f"{A}-1", f"{A}-2"]:
             await asyncio.sleep(0.05)
     await asyncio.sleep(2)
     await disk.rig.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         while disk.ground.names("pods") != [POD]:
             await asyncio.sleep(0.05)
     await disk.rig.settled(A, Phase.RUNNING)
@@ -169,7 +170,7 @@ async def test_claims_that_somebodys_scaling_made_go_with_the_sandbox(disk: Disk
     await disk.rig.stop()
     await disk.request("PATCH", disk.ground.path("statefulsets", A, APPS), {"spec": change}, MERGE)
     others = [f"vn-homevn-agent-{A}-{ordinal}" for ordinal in ((1, 2) if "ordinals" not in change else (4, 5))]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         while not {*others} <= {*disk.ground.names("persistentvolumeclaims")}:
             await asyncio.sleep(0.05)
     await disk.rig.start()

@@ -158,7 +158,7 @@ async def test_exec_is_lost_within_a_second_of_its_pod_and_no_repeat_runs_it_aga
     fell: list[float] = []
     rig.listeners.append(lambda one: fell.append(time.monotonic()) if one.status.phase is not Phase.RUNNING else None)
     await misfortune(ground)
-    await asyncio.wait_for(following, 60)
+    await asyncio.wait_for(following, 60 * PATIENCE)
     ended = time.monotonic()
     wanted = pb.ExecExited(reason=reason)
     assert printed.exited == wanted

@@ -19,6 +19,7 @@ from tests.kubernetes.cut import ANSWERED, SENT, Relay
 from tests.kubernetes.ground import SERVICE, KubernetesGround, grant_access, started
 from tests.support.rig import FAST, Rig
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 from tests.support.working import Printed, Worker
 
 pytestmark = pytest.mark.processes
@@ -32,8 +33,8 @@ COUNTING = f"echo ran >>runs-$NAME; i=0; while [ $i -lt {COUNT} ]; do echo $NAME
 SHORT = "echo ran >>runs; for i in 1 2 3; do echo line $i; done; echo done >&2; exit 3"
 AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.FAILED_PRECONDITION)
 """What a caller tries again after. The last one: no sandbox runs for a moment."""
-WITHIN = 60.0
-ENDS_WITHIN = 5.0
+WITHIN = 60.0 * PATIENCE
+ENDS_WITHIN = 5.0 * PATIENCE
 """Seconds from the request that ends a pod, which is given a moment, until its execs have ended."""
 
 
@@ -103,7 +104,7 @@ async def running(service: Service) -> None:
             for one in (A, B):
                 create(client, one)
             for one in (A, B):
-                client.wait_until(one, "RUNNING", timeout=60)
+                client.wait_until(one, "RUNNING", timeout=60 * PATIENCE)
 
     await asyncio.to_thread(wait)
 

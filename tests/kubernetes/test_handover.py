@@ -13,7 +13,7 @@ from sandbox_client import AsyncClient
 
 from tests.kubernetes.ground import KubernetesGround
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 PROJECT = "handover"
 NETWORK, APPS = "apis/networking.k8s.io/v1", "apis/apps/v1"
@@ -42,7 +42,7 @@ class Handover:
         return made
 
     async def reach(self, sandbox_id: str, phase: str, generation: int = 0) -> pb.SandboxStatus:
-        status = await self.client.wait_until(sandbox_id, phase, generation=generation, timeout=60)
+        status = await self.client.wait_until(sandbox_id, phase, generation=generation, timeout=60 * PATIENCE)
         return self.note(status)  # type: ignore[no-any-return]
 
     def find(self, resource: str, name: str, group: str = "api/v1") -> dict[str, Any]:
@@ -73,7 +73,7 @@ async def handover(
         yield made
         for sandbox in [one async for one in client.list()]:
             await client.delete(sandbox.sandbox_id)
-            await client.wait_until(sandbox.sandbox_id, "TERMINATED", timeout=60)
+            await client.wait_until(sandbox.sandbox_id, "TERMINATED", timeout=60 * PATIENCE)
 
 
 async def test_create_a_project_sandbox(handover: Handover) -> None:

@@ -21,6 +21,7 @@ from tests.kubernetes.cluster import ADMIN, Cluster
 from tests.kubernetes.ground import make_namespace
 from tests.kubernetes.node import Node
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.processes
 
@@ -72,7 +73,7 @@ class Pod:
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Returns the status of the container once it holds."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * PATIENCE):
             while True:
                 pod = await asyncio.to_thread(self._cluster.request, "GET", f"{self._pods}/{POD}")
                 for status in pod.get("status", {}).get("containerStatuses", []):
@@ -98,7 +99,7 @@ class Pod:
     async def kubectl(self, *words: str, given: bytes = b"") -> tuple[int | None, bytes, bytes]:
         """Returns the exit code, and what was printed on either output."""
         process = await self.begin(*words)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * PATIENCE):
             out, complaints = await process.communicate(given)
         return process.returncode, out, complaints
 
@@ -112,7 +113,7 @@ class Pod:
         await asyncio.to_thread(self._cluster.request, "DELETE", f"{self._pods}/{POD}")
 
     async def gone(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * PATIENCE):
             while await asyncio.to_thread(lambda: self._cluster.request("GET", self._pods)["items"]):
                 await asyncio.sleep(0.05)
 
@@ -169,7 +170,7 @@ async def test_a_terminal_has_its_size_and_controls_its_processes(pod: Pod) -> N
 
     async def says(words: bytes) -> None:
         nonlocal printed
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             while words not in printed:
                 printed += await asyncio.to_thread(os.read, own, 4096)
         printed = printed.partition(words)[2]
@@ -178,16 +179,14 @@ async def test_a_terminal_has_its_size_and_controls_its_processes(pod: Pod) -> N
     await says(b"33 44\r\n/dev/pts/0\r\nxterm\r\n")
     fcntl.ioctl(own, termios.TIOCSWINSZ, struct.pack("HHHH", 55, 66, 0, 0))
     process.send_signal(signal.SIGWINCH)
-    # The new size travels on a channel of its own.
-    await asyncio.sleep(0.5)
-    # From its own words on the command has the terminal. Before that Ctrl-C would end the wait of the shell alone.
-    os.write(own, b"stty size; sh -c 'echo sleeps; exec sleep 100'\n")
+    # The new size travels on a channel of its own. From its own words on the command has the terminal. Before that Ctrl-C would end the wait of the shell alone.
+    os.write(own, b"until stty size | grep '55 66'; do sleep 0.1; done; sh -c 'echo sleeps; exec sleep 100'\n")
     await says(b"55 66\r\nsleeps\r\n")
     os.write(own, b"\x03")
     os.write(own, b"echo interrupted=$?\n")
     await says(b"interrupted=130\r\n")
     os.write(own, b"exit 4\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         assert await process.wait() == 4
     os.close(own)
 
@@ -200,8 +199,9 @@ async def test_a_program_goes_on_when_its_connection_is_cut(pod: Pod) -> None:
     process.kill()
     await process.communicate()
     before = int(await pod.sh("wc -l <ticks"))
-    await asyncio.sleep(0.5)
-    assert int(await pod.sh("wc -l <ticks")) > before
+    async with asyncio.timeout(20 * PATIENCE):
+        while int(await pod.sh("wc -l <ticks")) <= before:
+            await asyncio.sleep(0.1)
     await pod.sh(f"kill {number}")
 
 
@@ -211,12 +211,12 @@ async def test_logs_are_those_of_each_start_of_the_container(pod: Pod) -> None:
     assert (code, b'previous terminated container "sandbox" in pod "work-0" not found' in complaints) == (1, True)
     following = await pod.begin("logs", "-f", POD)
     assert following.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         assert sorted([await following.stdout.readline() for _ in range(3)]) == [b"one\n", b"three\n", b"two\n"]
     ending = await pod.begin("exec", POD, "--", "kill", "-TERM", "1")
     status = await pod.until(lambda status: status["restartCount"] == 1 and status["ready"])
     assert status["lastState"]["terminated"]["exitCode"] == 7
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         assert await following.stdout.read() == b""
         await following.wait()
     with contextlib.suppress(ProcessLookupError):
@@ -270,7 +270,7 @@ async def test_a_port_is_that_of_the_containers_own_network(pod: Pod) -> None:
     forwarding = await pod.begin("port-forward", POD, f"{local}:8080")
     assert forwarding.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             await forwarding.stdout.readline()
             async with aiohttp.ClientSession() as session:
                 for _ in range(2):
@@ -286,7 +286,7 @@ async def test_a_port_on_which_nothing_listens_is_refused(pod: Pod) -> None:
     local = free_port()
     forwarding = await pod.begin("port-forward", POD, f"{local}:9999")
     assert forwarding.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         await forwarding.stdout.readline()
         _, writer = await asyncio.open_connection("127.0.0.1", local)
         _, complaints = await forwarding.communicate()

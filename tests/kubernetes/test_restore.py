@@ -12,6 +12,7 @@ from sandbox_server.domain.phase import Phase, Reason
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.kubernetes.truth import APPS
 from tests.support.rig import Rig
+from tests.support.waiting import PATIENCE
 
 UPDATED, STOPPED, LATER = "restore-updated", "restore-stopped", "restore-later"
 WITHIN = 30.0
@@ -33,7 +34,7 @@ def generations(ground: KubernetesGround) -> dict[str, str]:
 async def soon(holds: Callable[[], bool], since: float) -> float:
     """Seconds from `since` until it holds."""
     while not await asyncio.to_thread(holds):
-        assert time.monotonic() < since + WITHIN, "it did not come about in time"
+        assert time.monotonic() < since + WITHIN * PATIENCE, "it did not come about in time"
         await asyncio.sleep(0.05)
     return time.monotonic() - since
 
@@ -63,7 +64,7 @@ async def test_statuses_are_true_soon_after_etcd_was_restored(apart: KubernetesG
             return bool(found["spec"]["replicas"] == 0)
 
         print(f"the Stop after the copy is asked for again after {await soon(stopped, since):.1f} s")
-        await soon(lambda: generations(apart) == {f"{UPDATED}-0": "2"}, since + WITHIN)
+        await soon(lambda: generations(apart) == {f"{UPDATED}-0": "2"}, since + WITHIN * PATIENCE)
         await rig.settled(UPDATED, Phase.RUNNING)
         await rig.settled(STOPPED, Phase.STOPPED)
         # Nothing is frozen: what comes next is observed as ever.

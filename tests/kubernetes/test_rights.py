@@ -12,7 +12,7 @@ from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.ground import RBAC, ROLE, KubernetesGround, may
 from tests.kubernetes.node import MERGE, Node
 from tests.support.rig import Rig
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 A = "rights-a"
 RULES: list[dict[str, list[str]]] = yaml.safe_load(ROLE.read_text())["rules"]
@@ -124,7 +124,7 @@ async def missed(rig: Rig, ground: KubernetesGround, words: str) -> str:
     """
     life = asyncio.create_task(lives(rig, words))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * PATIENCE):
             while not (forbidden(ground, words) and said(rig, words)):
                 await asyncio.sleep(0.1)
         await grant(ground, RULES)

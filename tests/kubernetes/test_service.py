@@ -25,7 +25,7 @@ NAMES = [f"refused-{number}" for number in range(5)]
 async def reached(
     client: AsyncClient, sandbox_id: str, phase: "pb.Phase.ValueType", within: float = 60
 ) -> pb.SandboxStatus:
-    async with asyncio.timeout(within):
+    async with asyncio.timeout(within * PATIENCE):
         while True:
             status = await client.status(sandbox_id)
             if status.phase == phase and status.observed_generation == status.generation:
@@ -130,14 +130,14 @@ async def test_33_a_namespace_that_may_not_be_seen_is_nobody_elses_trouble(
     flags = ("--engine", "kubernetes", "--kubeconfig", str(ground.settings.kubeconfig), "--token-file", str(file))
     service = make_service(*flags).start(wait=False)
     async with (
-        AsyncClient(service.address, token=tokens["a"], contact_timeout=30) as a,
-        AsyncClient(service.address, token=tokens["b"], contact_timeout=30) as b,
+        AsyncClient(service.address, token=tokens["a"], contact_timeout=30 * PATIENCE) as a,
+        AsyncClient(service.address, token=tokens["b"], contact_timeout=30 * PATIENCE) as b,
     ):
         await a.create("mine", sandbox_id="mine")
         mine = await reached(a, "mine", pb.PHASE_RUNNING)
         assert not mine.stale
         await b.create("theirs", sandbox_id="theirs")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * PATIENCE):
             while (theirs := await b.status("theirs")).reason != pb.REASON_CLUSTER_FORBIDDEN:
                 await asyncio.sleep(0.05)
         assert theirs.stale

@@ -12,6 +12,7 @@ from tests.kubernetes.containers import Containers
 from tests.kubernetes.ground import KubernetesGround, grant_access
 from tests.support import samples
 from tests.support.rig import A, Rig
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.processes
 
@@ -40,7 +41,7 @@ class RealTalker:
         return max(folder.glob("*.log"), key=lambda one: int(one.stem))
 
     async def say(self, data: bytes) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             # Made by each process once it has emptied the other file.
             while not (self._home / "follows").exists():
                 await asyncio.sleep(0.01)

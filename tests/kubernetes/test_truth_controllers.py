@@ -13,6 +13,7 @@ from tests.kubernetes.ground import KubernetesGround
 from tests.kubernetes.truth import APPS, CLAIM, A, Truth
 from tests.kubernetes.witness import Sight, deleted
 from tests.support.rig import FAST
+from tests.support.waiting import PATIENCE
 
 WORDS = "waiting for the cluster's StatefulSet controller"
 DENIED = "no revisions here"
@@ -38,7 +39,7 @@ async def denied(truth: Truth) -> AsyncIterator[None]:
     policies, bindings = (f"{ADMISSION}/validatingadmissionpolic{one}" for one in ("ies", "ybindings"))
     await truth.request("POST", policies, {"metadata": {"name": name}, "spec": policy})
     await truth.request("POST", bindings, {"metadata": {"name": name}, "spec": binding})
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(60 * PATIENCE):
         # The controller that checks a policy writes its status, with which the API server reads all of them anew. None is in
         # force for that moment.
         while not (await truth.request("GET", f"{policies}/{name}")).get("status", {}).get("observedGeneration"):

@@ -63,7 +63,7 @@ class Truth:
 
     async def sighted(self) -> "Truth":
         """Once the service sees the cluster: what a mutation costs before that is no detection time."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * PATIENCE):
             while not self.rig.engine.any_synced:
                 await asyncio.sleep(0.01)
         return self
@@ -102,7 +102,7 @@ class Truth:
                 and seen in ("", conditions(status))
             )
 
-        end = time.monotonic() + 45
+        end = time.monotonic() + 45 * PATIENCE
         while time.monotonic() < end:
             for at, one in self.announced:
                 if at >= since and says(one):

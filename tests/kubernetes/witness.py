@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from tests.kubernetes import watching
 from tests.kubernetes.cluster import ADMIN, Cluster
+from tests.support.waiting import PATIENCE
 
 GROUPS = {"pods": "api/v1", "persistentvolumeclaims": "api/v1", "events": "api/v1", "statefulsets": "apis/apps/v1"}
-WITHIN = 45.0
+WITHIN = 45.0 * PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
