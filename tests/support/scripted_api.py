@@ -3,6 +3,7 @@ ownership, preconditions), is its own StatefulSet controller, volume binder and 
 
 import asyncio
 import base64
+import itertools
 import marshal
 import ssl
 import uuid
@@ -34,10 +35,20 @@ UNOWNED = {("apiVersion",), ("kind",)} | {
 }
 T = TypeVar("T")
 Leaves = dict[tuple[str, ...], Any]
+Told = tuple[int, str, str, dict[str, Any]]
+"""An event of a watch: the version, the collection, or none for all, what has happened, and the object."""
 MERGE = "application/merge-patch+json"
 PROTECTION = "kubernetes.io/pvc-protection"
 FOREGROUND = "foregroundDeletion"
 REVISION = "controller-revision-hash"
+
+
+class Watching:
+    """A watch: the events that it is yet to send, and what wakes it when there are others."""
+
+    def __init__(self, following: list[Told]) -> None:
+        self.following = following
+        self.news = asyncio.Event()
 
 
 class ScriptedApi:
@@ -58,7 +69,7 @@ class ScriptedApi:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {}
         self.version = 100
         self.oldest = 0
-        self.history: list[tuple[int, str, str, dict[str, Any]]] = []
+        self.history: list[Told] = []
         self.misdeeds: list[tuple[Callable[[web.Request], bool], Misdeed]] = []
         self.lasting: list[tuple[Callable[[web.Request], bool], Misdeed]] = []
         self.calls: list[tuple[str, str]] = []
@@ -85,8 +96,8 @@ class ScriptedApi:
         """Of each owner, by uid, what names or named it."""
         self._uids: set[str] = set()
         """Of every object that is there."""
-        self._news: dict[str, set[asyncio.Event]] = {}
-        """Of each collection, what wakes each of its watches."""
+        self._watches: dict[str, list[Watching]] = {}
+        """Those of each collection."""
         self._epoch = 0
         self.starts: list[tuple[str, dict[str, str]]] = []
         """The generation of each pod that has started, and the environment that its process was given."""
@@ -223,22 +234,20 @@ class ScriptedApi:
         await stream.prepare(request)
         # An API server sends the headers at once; aiohttp keeps them until there is something to send with them.
         await stream.write(b"\n")
-        news, epoch = asyncio.Event(), self._epoch
-        self._news.setdefault(collection, set()).add(news)
-        told, begun = sum(version <= since for version, *_ in self.history), len(self.history)
+        # An ERROR from before has ended another watch.
+        before = [
+            told for told in self.history if told[0] > since and told[1] in (collection, "") and told[2] != "ERROR"
+        ]
+        watching, epoch = Watching(before), self._epoch
+        self._watches.setdefault(collection, []).append(watching)
         try:
             # Its API server is gone once that has another epoch.
             while self._epoch == epoch:
-                news.clear()
-                following, told = self.history[told:], len(self.history)
+                watching.news.clear()
+                following, watching.following = watching.following, []
                 lines = []
-                for number, (version, where, kind, value) in enumerate(following, told - len(following)):
-                    if where not in (collection, ""):
-                        continue
-                    if kind == "ERROR":
-                        if number < begun:  # it ended another watch
-                            continue
-                    elif kind != "BOOKMARK":
+                for version, _, kind, value in following:
+                    if kind not in ("ERROR", "BOOKMARK"):
                         # A watch from a version that is yet to come says nothing before that.
                         if version <= since:
                             continue
@@ -250,19 +259,22 @@ class ScriptedApi:
                     lines.append(msgspec.json.encode({"type": kind, "object": value}) + b"\n")
                 if lines:
                     await stream.write(b"".join(lines))
-                await news.wait()
+                await watching.news.wait()
         except ConnectionResetError:
             pass
         finally:
-            self._news[collection].discard(news)
+            self._watches[collection].remove(watching)
         return stream
 
-    def _wake(self, collection: str = "") -> None:
-        """Wakes every watch of a collection; of all for an empty one."""
-        for watched, watches in self._news.items():
-            if collection in (watched, ""):
-                for news in watches:
-                    news.set()
+    def _watching(self, collection: str = "") -> list["Watching"]:
+        """The watches of a collection; all for an empty one."""
+        return self._watches.get(collection, []) if collection else list(itertools.chain(*self._watches.values()))
+
+    def _end_watches(self) -> None:
+        """Ends every watch, as an API server does that ends."""
+        self._epoch += 1
+        for one in self._watching():
+            one.news.set()
 
     def backup(self) -> tuple[int, dict[str, Any], dict[Any, Any]]:
         """What `restore` takes."""
@@ -273,20 +285,21 @@ class ScriptedApi:
         self.version, self.objects, self._owned = copied((version, objects, owned))
         self._uids = {one["metadata"]["uid"] for objects in self.objects.values() for one in objects.values()}
         self.history = []
-        self._epoch += 1
-        self._wake()
+        self._end_watches()
 
     def restart(self, without_roles: float) -> None:
         """Ends every watch, and answers 403 to everything for so many seconds, as an API server that has just started."""
-        self._epoch += 1
-        self._wake()
+        self._end_watches()
         self.role = False
         asyncio.get_running_loop().call_later(without_roles, setattr, self, "role", True)
 
     def tell(self, collection: str, kind: str, value: dict[str, Any]) -> None:
         """Adds an event to every watch of a collection; of all for an empty one."""
-        self.history.append((self.version, collection, kind, copied(value)))
-        self._wake(collection)
+        told = (self.version, collection, kind, copied(value))
+        self.history.append(told)
+        for one in self._watching(collection):
+            one.following.append(told)
+            one.news.set()
 
     def put(
         self, collection: str, value: dict[str, Any], manager: str = "somebody", said: Iterable[tuple[str, ...]] = ()
