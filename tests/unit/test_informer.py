@@ -13,7 +13,7 @@ from sandbox_server.domain.pace import Pace
 from sandbox_server.engines.kubernetes import client, observe
 from sandbox_server.engines.kubernetes.cache import Cache
 from sandbox_server.engines.kubernetes.informer import Informer
-from sandbox_server.engines.kubernetes.objects import EVENT, OBJECT
+from sandbox_server.engines.kubernetes.objects import EVENT, OBJECT, Object
 
 NAME = "a-service"
 
@@ -50,10 +50,13 @@ class Reporting:
 
     def __init__(self, api: Any = None) -> None:
         self.reported: list[str] = []
-        self.cache: Cache[str] = Cache(
-            observe.identify, lambda found: found.metadata.annotations["is"], self.reported.append, lambda: None
-        )
+        self.read: list[str] = []
+        self.cache: Cache[str] = Cache(observe.identify, self._value, self.reported.append, lambda: None)
         self.informer = Informer(api, "/", {"labelSelector": "x"}, self.cache, Pace())
+
+    def _value(self, found: Object) -> str:
+        self.read.append(found.metadata.annotations["is"])
+        return self.read[-1]
 
     def hear(self, line: bytes) -> None:
         self.informer._take(EVENT.decode(line))
@@ -76,6 +79,7 @@ def test_event_that_comes_late_or_twice_changes_nothing() -> None:
     made.hear(line("BOOKMARK", 12, name=""))
     assert made.cache.get(NAME) == "newer"
     assert made.reported == ["a"]
+    assert made.read == ["new", "newer"]
 
 
 def test_what_was_removed_is_not_brought_back_by_the_late_answer_to_a_write() -> None:

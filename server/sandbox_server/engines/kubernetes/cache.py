@@ -104,9 +104,9 @@ class Cache(Generic[T_co]):
 
     def shown(self, found: Object) -> None:
         """Takes an object that a watch shows as added or changed."""
-        name, entry = self.read(found)
-        if self._put(name, entry):
-            self._changed(entry.sandbox)
+        name, sandbox = self._identify(found)
+        if self._put(name, sandbox, found):
+            self._changed(sandbox)
         self.passed(found)
 
     def removed(self, found: Object) -> None:
@@ -137,18 +137,23 @@ class Cache(Generic[T_co]):
 
     def answered(self, found: Object, position: int) -> None:
         """Takes the answer to a write, ahead of the watch. `position` is the object's from before the write."""
-        name, entry = self.read(found)
-        if entry.version < position:
+        name, sandbox = self._identify(found)
+        if int(found.metadata.resourceVersion) < position:
             # What is remembered is of another history of the cluster.
             self._entries.pop(name, None)
             self._rewound()
-        self._put(name, entry)
+        self._put(name, sandbox, found)
 
-    def _put(self, name: str, entry: Entry[T_co]) -> bool:
-        """Takes an object unless the watch has gone past it, since it may be removed by now. Returns whether it is new."""
+    def _put(self, name: str, sandbox: str, found: Object) -> bool:
+        """Takes an object unless the watch has gone past it, since it may be removed by now. Returns whether it is new.
+
+        A watch shows every write of ours as well, whose answer is remembered already: it is not read again.
+        """
         known = self._entries.get(name)
-        if entry.version <= max(self._version, 0 if known is None else known.version):
+        version = int(found.metadata.resourceVersion)
+        if version <= max(self._version, 0 if known is None else known.version):
             return False
-        self._entries[name] = entry
+        value = self._value(found)
+        self._entries[name] = Entry(version, found.metadata.uid, sandbox, value)
         self._emptied = False
-        return known is None or known.value != entry.value
+        return known is None or known.value != value

@@ -42,10 +42,12 @@ def listed(view: View, sandbox: Sandbox) -> list[Reference]:
 
 def _generation(sandbox: Sandbox, name: str) -> int | None:
     """Returns the generation of a Secret by its name: 0 for that of a former release, None for one that is none of these."""
-    if name == sandbox.objects.secret:
+    former = sandbox.objects.secret
+    if name == former:
         return 0
-    match = re.fullmatch(f"{re.escape(sandbox.objects.secret)}-([0-9]{{1,18}})", name)
-    return int(match[1]) if match else None
+    number = name.removeprefix(f"{former}-")
+    # A pattern with the name of the sandbox would be compiled anew for each.
+    return int(number) if number != name and re.fullmatch("[0-9]{1,18}", number) else None
 
 
 async def make(write: Writer, secret: Resource) -> None:

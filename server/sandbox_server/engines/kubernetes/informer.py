@@ -138,8 +138,7 @@ class Informer:
             began = time.monotonic()
             self.contact.answered()
             try:
-                async for event in self._events(response):
-                    self._take(event)
+                await self._read(response)
             finally:
                 lasted = time.monotonic() - began >= self._pace.watch_lasting
                 if lasted:
@@ -147,32 +146,28 @@ class Informer:
         if not lasted and self._until_list() > 0:
             raise engines.Unreachable(f"watch {self._path}: ended at once")
 
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-        """Yields the events of one watch, each a line of its answer."""
-        rest = b""
-        while chunk := await self._read(response):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                if line:
-                    yield EVENT.decode(line)
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Returns the next bytes; none when the answer has ended or it is time to list."""
-        left = self._until_list()
-        if left <= 0:
-            return b""
-        deadline = asyncio.timeout(left)
-        self._reading = deadline
+    async def _read(self, response: aiohttp.ClientResponse) -> None:
+        """Takes the events of one watch until its answer ends or it is time to list."""
+        self._reading = deadline = asyncio.timeout(self._until_list())
         try:
             async with deadline:
-                return await response.content.readany()
+                async for event in self._events(response):
+                    self._take(event)
         except TimeoutError:
             if not deadline.expired():
                 raise
             self._list_at = None
-            return b""
         finally:
             self._reading = None
+
+    async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+        """Yields the events of one watch, each a line of its answer."""
+        rest = b""
+        while chunk := await response.content.readany():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line:
+                    yield EVENT.decode(line)
 
     def _take(self, event: Event) -> None:
         if event.type == "ERROR":

@@ -1,6 +1,5 @@
 """The objects of a sandbox: their kinds, and where they are."""
 
-import dataclasses
 import enum
 import re
 from collections.abc import Iterator
@@ -86,24 +85,23 @@ class Resources(Generic[T]):
 
 def names(sandbox: Sandbox) -> Resources[Reference]:
     """Returns where the objects of the sandbox are. The Secret is that of the generation from which its pod is made."""
-    found = named(sandbox.namespace, sandbox.objects)
-    secret = found.secret._replace(name=f"{found.secret.name}-{sandbox.pod_generation}")
-    return dataclasses.replace(found, secret=secret)
+    objects = sandbox.objects
+    return _references(sandbox.namespace, objects, f"{objects.secret}-{sandbox.pod_generation}")
 
 
 def named(namespace: str, objects: ObjectNames) -> Resources[Reference]:
     """Returns where the objects with these names are. The Secret is that of a former release."""
+    return _references(namespace, objects, objects.secret)
 
-    def reference(kind: Kind, name: str) -> Reference:
-        return Reference(kind, namespace, name)
 
+def _references(namespace: str, objects: ObjectNames, secret: str) -> Resources[Reference]:
     return Resources(
-        service=reference(Kind.SERVICE, objects.service),
-        claim=reference(Kind.CLAIM, f"{pods.VOLUME}-{objects.stateful_set}-0"),
-        secret=reference(Kind.SECRET, objects.secret),
-        app_ingress=reference(Kind.INGRESS, objects.app_ingress),
-        ttyd_ingress=reference(Kind.INGRESS, objects.ttyd_ingress),
-        stateful_set=reference(Kind.STATEFUL_SET, objects.stateful_set),
+        service=Reference(Kind.SERVICE, namespace, objects.service),
+        claim=Reference(Kind.CLAIM, namespace, _claim_name(objects)),
+        secret=Reference(Kind.SECRET, namespace, secret),
+        app_ingress=Reference(Kind.INGRESS, namespace, objects.app_ingress),
+        ttyd_ingress=Reference(Kind.INGRESS, namespace, objects.ttyd_ingress),
+        stateful_set=Reference(Kind.STATEFUL_SET, namespace, objects.stateful_set),
     )
 
 
@@ -142,7 +140,11 @@ def pod_name(sandbox: Sandbox) -> str:
 
 def claim_name(sandbox: Sandbox) -> str:
     """Returns the name of the claim that the pod uses, as the StatefulSet controller derives it."""
-    return names(sandbox).claim.name
+    return _claim_name(sandbox.objects)
+
+
+def _claim_name(objects: ObjectNames) -> str:
+    return f"{pods.VOLUME}-{objects.stateful_set}-0"
 
 
 def sandbox_of_claim(name: str) -> str:
