@@ -24,7 +24,7 @@ from sandbox_server.domain import errors
 from sandbox_server.domain.event import OBSERVED, Cause, Event, Kind
 from sandbox_server.domain.phase import DesiredState, Phase, Reason
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.store import connection, schema
+from sandbox_server.store import connection, documents, schema
 from sqlmodel import SQLModel
 
 from tests.support import relay, samples
@@ -55,6 +55,20 @@ async def test_what_is_inserted_is_read_back_the_same(opened: Opened) -> None:
     assert await opened.store.read(lambda reader: reader.env(made.sandbox.key)) == {"A": "ü\U0001f600"}
     assert await opened.store.load() == (1, [made])
     assert opened.committed == [made]
+
+
+@BOTH_DATABASES
+async def test_a_spec_that_was_committed_is_not_read_again_and_one_that_was_not_is_not_remembered(
+    opened: Opened,
+) -> None:
+    made = await opened.insert(samples.sandbox())
+    read = await opened.store.read(lambda reader: reader.last(made.sandbox.key))
+    assert read is not None
+    assert read.sandbox.spec is made.sandbox.spec
+    refused = samples.sandbox("demo-2", host=made.sandbox.host)
+    with pytest.raises(store.Stale):
+        await opened.insert(refused)
+    assert refused.uid not in {uid for uid, _ in documents._SPECS}
 
 
 @BOTH_DATABASES

@@ -189,6 +189,11 @@ def env_names(value: tuple[str, ...]) -> str:
     return _ENCODER.encode(value).decode()
 
 
+def remember(uid: str, sequence: int, value: SandboxSpec) -> None:
+    """Keeps in memory, while anybody has it, the spec of a sandbox that a commit has stored under a sequence."""
+    _SPECS.setdefault((uid, sequence), value)
+
+
 def events(found: Sequence[Row], specs: Callable[[Collection[int]], Iterable[tuple[int, str]]]) -> Iterator[Event]:
     """Returns the events of rows. `specs` reads the specs of some sequences: those that memory does not have."""
     decoded = [_DECODER.decode(one.document) for one in found]

@@ -20,7 +20,7 @@ from sandbox_server.domain.event import Event
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
 from sandbox_server.domain.snapshot import SnapshotEvent
-from sandbox_server.store import batches, connection, housekeeping, leases, notices, schema
+from sandbox_server.store import batches, connection, documents, housekeeping, leases, notices, schema
 from sandbox_server.store.address import Location
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.history import Scope
@@ -307,6 +307,8 @@ class Store:
                     self._share(cursor, group.epochs, None if sequence is None else notices.Notice(self.name, sequence))
                 failpoints.hit("before_commit")
             failpoints.hit("after_commit")
+            for stored in group.specs:
+                documents.remember(*stored)
             return group.committed
         except (Stale, self._writer.IntegrityError):
             if len(jobs) > 1:

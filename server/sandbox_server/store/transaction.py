@@ -11,6 +11,7 @@ from typing import Any
 from sandbox_server.domain import changes, errors
 from sandbox_server.domain.event import Cause, Event
 from sandbox_server.domain.sandbox import Key, Sandbox
+from sandbox_server.domain.spec import SandboxSpec
 from sandbox_server.store import documents, rows
 from sandbox_server.store.cipher import Cipher
 from sandbox_server.store.connection import Cursor
@@ -85,6 +86,8 @@ class Group(Reader):
         self._replaced: list[dict[str, Any]] = []
         self.committed: list[Event] = []
         """The events of the group, in order."""
+        self.specs: list[tuple[str, int, SandboxSpec]] = []
+        """The specs that the group stores: the uid of the sandbox, the sequence, and the spec."""
         self.epochs: set[tuple[str, int]] = set()
         """Namespaces and the epochs of their leases under which events were decided."""
 
@@ -177,6 +180,8 @@ class Group(Reader):
                 self._replaced.append({"of_sequence": former, "of_name": name, "replaced_at": event.sequence})
             self._added.append({"sequence": event.sequence, "name": name, "document": text})
             row.parts[name] = event.sequence
+        if "spec" in changed:
+            self.specs.append((after.uid, event.sequence, after.spec))
         columns |= {f"{name}_sequence": sequence for name, sequence in row.parts.items()}
         if write.epoch is not None:
             self.epochs.add((after.namespace, write.epoch))
