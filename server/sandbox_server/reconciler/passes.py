@@ -210,7 +210,9 @@ class Passes:
         self._queue.add_after(sandbox.key, memory.touch_at - now)
 
     async def _env(self, event: Event) -> dict[str, str]:
-        """Returns the environment as of the event. Raises `store.Stale` if there is a newer event."""
+        """Returns the environment as of the event. Raises `store.Stale` if there is a newer event where it has to be read."""
+        if not event.sandbox.env_names:
+            return {}
         env = await self._store.read(lambda reader: reader.env_of(event), store.Lane.RECONCILER)
         if env is None:
             raise store.Stale
