@@ -636,6 +636,15 @@ def test_a_postgresql_that_falls_silent_is_given_up_by_its_connection(postgres: 
             engine.dispose()
 
 
+@pytest.mark.parametrize(("writes", "bound"), [(True, "3s"), (False, "1min")])
+def test_transaction_that_waits_for_its_replica_is_bounded_and_one_that_reads_may_wait_longer(
+    postgres: Callable[[], str], writes: bool, bound: str
+) -> None:
+    engine = connection.connect(postgres(), writes=writes, busy_timeout=1)
+    assert _scalar(engine, sa.text("SHOW idle_in_transaction_session_timeout")) == bound
+    engine.dispose()
+
+
 @pytest.mark.fault(37)
 async def test_cut_at_the_answer_to_a_commit_the_request_settles_what_became_of_it(postgres: Callable[[], str]) -> None:
     with relay.postgresql(postgres()) as (between, url):

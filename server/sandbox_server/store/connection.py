@@ -29,9 +29,10 @@ WAITS = {
 }
 """Parameters of libpq, unless the URL has others: how soon a silent PostgreSQL is given up. In seconds, the last in
 milliseconds. By default libpq waits for ever for a connection, and hours for an answer."""
-BOUNDED = "SET idle_in_transaction_session_timeout = '3s'"
-"""Has PostgreSQL roll back a transaction that waits for its replica for longer than this, which is less than a lease lasts. A
-replica that was stopped in the middle of one would keep the lock of the log for as long, and no other could write."""
+BOUNDED = {True: "3s", False: "60s"}
+"""For which a transaction may wait for its replica until PostgreSQL rolls it back: one that writes, and one that reads. A
+replica that was stopped in the middle of a write would keep the lock of the log for as long, and no other could write: less
+than a lease lasts. A migration alone waits for one that reads, between whose statements a busy machine may compute for long."""
 PREPARED_AFTER = 5
 """Uses of a statement until it is prepared. Prepared statements more than double the rate of writes."""
 
@@ -48,7 +49,7 @@ def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
         engine = sa.create_engine(
             _patient(place), connect_args=options, pool_pre_ping=True, isolation_level=_ISOLATION[writes], **_ONE
         )
-        sa.event.listen(engine, "connect", _prepare)
+        sa.event.listen(engine, "connect", lambda raw, _: _prepare(raw, BOUNDED[writes]))
         return engine
     Path(str(place.url.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(place.url, connect_args={"timeout": busy_timeout}, **_ONE)
@@ -82,9 +83,9 @@ def driver_arguments(url: Location) -> Mapping[str, Any] | None:
     return {**named, **place.options}
 
 
-def _prepare(raw: Any, _record: Any) -> None:
+def _prepare(raw: Any, bound: str) -> None:
     """Makes a new connection prepare the statements that it repeats, and bounds its transactions, if its session of
-    PostgreSQL is its own.
+    PostgreSQL is its own. `bound`: for which they may wait for the replica.
 
     Behind PgBouncer each transaction can have another session, without the statements that were prepared before. Such a
     pool gives a connection a process id that is not the session's.
@@ -94,7 +95,7 @@ def _prepare(raw: Any, _record: Any) -> None:
     if session == raw.info.backend_pid:
         # Without a transaction, whose end would take it back.
         raw.autocommit = True
-        raw.execute(BOUNDED)
+        raw.execute(f"SET idle_in_transaction_session_timeout = '{bound}'")
         raw.autocommit = False
         raw.prepare_threshold = PREPARED_AFTER
 
