@@ -53,7 +53,7 @@ class Served:
         self._port: Future[int] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()
-        self.address = f"127.0.0.1:{self._port.result(20)}"
+        self.address = f"127.0.0.1:{self._port.result(20 * PATIENCE)}"
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -77,7 +77,7 @@ class Served:
 
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join(20)
+        self._thread.join(20 * PATIENCE)
 
 
 @pytest.fixture(scope="module")

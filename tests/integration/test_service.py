@@ -508,7 +508,9 @@ def test_a_full_disk_is_unavailable_and_recovers_even_where_the_log_is_on_it(
 @pytest.mark.fault(12)
 @pytest.mark.slow
 def test_sigterm_under_load_ends_calls_and_their_repeat_takes_effect_once(make_service: Callable[..., Service]) -> None:
-    service = make_service("--local-isolation", "none").start()
+    # Every caller has a call on its way when the calls end, however busy the machine is.
+    env = {"SANDBOX_FAILPOINTS": "shutdown_watches_ended=sleep:0.5"}
+    service = make_service("--local-isolation", "none", env=env).start()
     spec = pb.SandboxSpec(project="load", command=SLEEP.command)
     acknowledged: dict[str, str] = {}
     refused: dict[str, grpc.StatusCode] = {}

