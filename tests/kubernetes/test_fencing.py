@@ -26,6 +26,7 @@ from tests.support import fencing
 from tests.support.fencing import Act
 from tests.support.preconditions import Preconditions
 from tests.support.rig import A, Rig
+from tests.support.waiting import PATIENCE
 
 GROUPS = {
     "statefulsets": "apis/apps/v1",
@@ -56,7 +57,7 @@ class Cluster:
     async def until_as(self, before: fencing.Objects) -> None:
         """Waits until there is what there was before, and looks whether it stays so."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(fencing.WITHIN):
+            async with asyncio.timeout(fencing.WITHIN * PATIENCE):
                 while await self.look() != before:
                     await asyncio.sleep(0.2)
         await asyncio.sleep(2)
@@ -80,7 +81,7 @@ class Cluster:
         """Deletes the pod, and waits until the next one is ready."""
         uid = await asyncio.to_thread(self._ready_pod)
         await asyncio.to_thread(self.ground.cluster.request, "DELETE", self.ground.path("pods", f"{A}-0"))
-        async with asyncio.timeout(fencing.WITHIN):
+        async with asyncio.timeout(fencing.WITHIN * PATIENCE):
             while await asyncio.to_thread(self._ready_pod) in ("", uid):
                 await asyncio.sleep(0.1)
 
@@ -229,7 +230,7 @@ async def test_pod_that_starts_at_any_moment_of_an_update_has_the_environment_of
             await rig.settled(A, Phase.RUNNING)
         await rig.restart()
         await rig.settled(A, Phase.RUNNING)
-        async with asyncio.timeout(fencing.WITHIN):
+        async with asyncio.timeout(fencing.WITHIN * PATIENCE):
             while ground.names("secrets") != [f"{A}-env-3"]:
                 await asyncio.sleep(0.2)
     finally:
@@ -250,7 +251,7 @@ async def test_process_that_was_stopped_in_a_create_leaves_nothing_of_a_deleted_
         await rig.delete(A)
         await rig.settled(A, Phase.TERMINATED)
         await go_on()
-        async with asyncio.timeout(fencing.WITHIN):
+        async with asyncio.timeout(fencing.WITHIN * PATIENCE):
             while await cluster_of.look():
                 await asyncio.sleep(0.2)
     again = await rig.create(A)

@@ -16,6 +16,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 from tests.robustness.run import Fault
 from tests.support.marked import kill, programs
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 
 class Local:
@@ -83,7 +84,7 @@ class Local:
         )
         assert all(folders[name] == {"volume"} for name in kept)
         running = sorted(name for name, one in rows.items() if one.desired_state == pb.DESIRED_STATE_RUNNING)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 10 * PATIENCE
         while (found := sorted(programs().values())) != running and time.monotonic() < end:
             await asyncio.sleep(0.1)
         assert found == running

@@ -21,11 +21,12 @@ from tests.support import relay
 from tests.support.postgres import Postgres
 from tests.support.relay import Relay
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE
 
 COUNT = 3
 LEASE = 4.0
 """Seconds after which a replica that is suspended holds nothing any more: `Pace.lease`."""
-LEFTOVERS_WITHIN = 30.0
+LEFTOVERS_WITHIN = 30.0 * PATIENCE
 """Seconds for what a suspended replica made too late to be removed."""
 CRASHES = ("before_commit", "after_commit", "after_publish", "before_answer", "before_act", "after_act")
 CRASHES += ("kubernetes_before_write", "kubernetes_after_write")

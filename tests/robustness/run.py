@@ -17,6 +17,7 @@ from sandbox_client import AsyncClient
 from tests.robustness import checker
 from tests.robustness.traffic import NAMES, Anywhere, Caller, Ledger, Watcher
 from tests.support.log import whole_log
+from tests.support.waiting import PATIENCE
 
 MINUTES = float(os.environ.get("MINUTES", "0.5"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(10**6)
@@ -123,7 +124,7 @@ async def go(world: World) -> Ledger:
                 await asyncio.sleep(0.3)
         last = (await settle(service, world)).sequence
         log = await whole_log(clients[0], last)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * PATIENCE):
             for one in watchers:
                 final = max((status.sequence for status in log if one.matches(status)), default=0)
                 while not one.history or one.history[-1].sequence < final:

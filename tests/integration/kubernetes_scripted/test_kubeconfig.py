@@ -20,6 +20,7 @@ from sandbox_server.settings import Kubernetes
 
 from tests.support.certificates import certificate
 from tests.support.rig import FAST
+from tests.support.scripted import ANSWERED_WITHIN
 from tests.support.scripted_api import ScriptedApi
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -52,7 +53,7 @@ async def asking(
             return heard.pop()
 
     api.lasting.append((lambda _: True, answer))
-    made = client.Client(Kubernetes(kubeconfig=path, cluster_timeout=5), pace)
+    made = client.Client(Kubernetes(kubeconfig=path, cluster_timeout=ANSWERED_WITHIN), pace)
     await made.open()
     try:
         yield ask
@@ -239,7 +240,7 @@ def plugin(script: str, **more: Any) -> dict[str, Any]:
 async def test_failed_credential_plugin_is_refused_instead_of_going_on_without_credentials(
     api: ScriptedApi, tmp_path: Path, user: Mapping[str, Any], said: str
 ) -> None:
-    pace = Pace(plugin_within=2)
+    pace = Pace(plugin_within=2 if said == "did not end within" else Pace.plugin_within)
     with pytest.raises(ValueError, match=r"^kubeconfig: exec: ") as refused:
         await asking(api, tmp_path, {"server": f"http://127.0.0.1:{api.port}"}, user, pace).__aenter__()
     assert said in str(refused.value)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import stat
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -361,9 +362,12 @@ async def test_read_whose_caller_takes_nothing_ends(rig: LocalRig, home: Path, m
         # More than all buffers between the two take.
         with (home / "file").open("wb") as file:
             file.truncate(64 << 20)
+        began = time.monotonic()
         messages = aiter(filer.reading(b"file"))
         await anext(messages)
-        assert await refused(filer.stat(b"file")) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
+        first = await outcome(filer.stat(b"file"))
+        # Unless it took so long that the read has ended.
+        assert first == "RESOURCE_EXHAUSTED" or time.monotonic() - began > 0.2
         async with asyncio.timeout(10 * PATIENCE):
             while await outcome(filer.stat(b"file")) != "OK":
                 await asyncio.sleep(0.05)
