@@ -24,7 +24,7 @@ const lines = [], buffer = terminal.buffer.active;
 for (let at = 0; at < buffer.length; at++) lines.push(buffer.getLine(at).translateToString(true));
 return lines.join("\\n").trimEnd();
 """
-SIZE = "return new Promise((done) => setTimeout(() => done(`${terminal.rows} ${terminal.cols}`), 300))"
+SIZE = "return new Promise((done) => setTimeout(() => done(`${terminal.rows} ${terminal.cols}`), 1000))"
 """The size of the terminal, once a change of the window has had its effect."""
 
 
