@@ -131,7 +131,11 @@ class Cursor:
 
     def write(self, statement: sa.Executable, parameters: Sequence[Mapping[str, Any]]) -> int:
         """Runs a statement once for each set of parameters. Returns the number of rows that it changed in all."""
-        self._raw.executemany(self._text(statement), parameters)
+        if len(parameters) == 1:
+            # On PostgreSQL the driver opens a pipeline for several sets, which costs more than one statement.
+            self._raw.execute(self._text(statement), parameters[0])
+        else:
+            self._raw.executemany(self._text(statement), parameters)
         return self._raw.rowcount  # type: ignore[no-any-return]
 
 
