@@ -50,6 +50,7 @@ def test_index_agrees_with_a_look_at_all(
     place = Key(*after) if after else Key("", "")
     expected = [known[key] for key in sorted(known) if key > place]
     assert catalogue.sandboxes() == [known[key].event.sandbox for key in sorted(known)]
+    assert catalogue.namespaces() == {key.namespace for key in known}
     assert all(catalogue.get(one.event.sandbox.key) is known.get(one.event.sandbox.key) for one in events)
     for tenant in (*TENANTS, Operator("operator", ("a",))):
         for namespace in ("", *OWNERS):

@@ -110,7 +110,7 @@ class Actor:
 
     def __init__(self, world: World, number: int) -> None:
         self.world = world
-        self.feed: Any = SimpleNamespace(sequence=0, catalogue=SimpleNamespace(sandboxes=list))
+        self.feed: Any = SimpleNamespace(sequence=0, catalogue=SimpleNamespace(namespaces=set))
         self.under_way: Coroutine[Asked, Any, None] | None = None
         self.asked: Asked | None = None
         cluster: Any = SimpleNamespace(follow=lambda _: None)

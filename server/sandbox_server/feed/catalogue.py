@@ -58,6 +58,17 @@ class Catalogue:
         """Returns the live sandboxes of all tenants in the order of their keys."""
         return [self._events[key].event.sandbox for key in self._keys.get(ANY, [])]
 
+    def namespaces(self) -> set[str]:
+        """Returns the namespaces in which there are live sandboxes, without a look at each of these."""
+        keys = self._keys.get(ANY, [])
+        found: set[str] = set()
+        place = 0
+        while place < len(keys):
+            namespace = keys[place].namespace
+            found.add(namespace)
+            place = _end(keys, namespace)
+        return found
+
     def matching(self, selection: Filter, after: Key | None = None) -> Iterator[Encoded]:
         """The last events of the sandboxes that a filter matches, in the order of their keys, after `after`.
 
@@ -65,10 +76,15 @@ class Catalogue:
         """
         keys = self._keys.get(selection.only_tenant, [])
         if selection.namespace:
-            # No id is empty, so that these are the places before the first key of the namespace and after its last.
+            # No id is empty, so that this is the place before the first key of the namespace.
             first = bisect.bisect_left(keys, Key(selection.namespace, ""))
-            keys = keys[first : bisect.bisect_left(keys, Key(selection.namespace + "\0", ""))]
+            keys = keys[first : _end(keys, selection.namespace)]
         if after is not None:
             keys = keys[bisect.bisect_right(keys, after) :]
         events = (self._events[key] for key in keys)
         return (one for one in events if selection.matches(one.event.sandbox))
+
+
+def _end(keys: list[Key], namespace: str) -> int:
+    """Returns the place after the last key of a namespace."""
+    return bisect.bisect_left(keys, Key(namespace + "\0", ""))

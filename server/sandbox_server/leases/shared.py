@@ -216,7 +216,7 @@ class Shared:
         """Renews, takes and gives up leases."""
         asked, read = time.monotonic(), self._feed.sequence
         news = self._news()
-        live = {sandbox.namespace for sandbox in self._feed.catalogue.sandboxes()}
+        live = self._feed.catalogue.namespaces()
         standing = await self._store.leasing(store.leases.turn, self._clock, self._me, self._pace.lease, news, live)
         failpoints.hit("leases_after_commit")
         if standing.sequence < read:
