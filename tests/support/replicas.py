@@ -26,10 +26,12 @@ from tests.support.waiting import PATIENCE
 
 NAMESPACES = ("a", "b", "c", "d", "e", "f")
 TENANT = Tenant("default", NAMESPACES)
-PACE = dataclasses.replace(FAST, lease=6.0, lease_every=0.2)
-"""With a lease that a process which stalls for a while does not lose."""
+PACE = dataclasses.replace(FAST, lease=6.0, lease_every=0.2, cut_off_after=60.0)
+"""With leases that a process which stalls for a while neither loses nor gives up."""
 EXPIRING = dataclasses.replace(PACE, lease=2.0)
 """For tests that wait for the end of a lease."""
+CUT_OFF_SOON = dataclasses.replace(PACE, cut_off_after=0.5)
+"""For tests of a replica that is cut off from the cluster."""
 
 
 class Replica:

@@ -13,7 +13,7 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.store import notices
 
 from tests.support import relay, samples
-from tests.support.replicas import EXPIRING, NAMESPACES, PACE, Replica, Replicas
+from tests.support.replicas import CUT_OFF_SOON, EXPIRING, NAMESPACES, PACE, Replica, Replicas
 from tests.support.scripted import UNANSWERED, hang
 from tests.support.waiting import PATIENCE
 
@@ -126,7 +126,8 @@ async def test_replica_that_is_cut_off_from_the_cluster_leaves_its_share_to_othe
         far = replicas.folder / "far"
         far.mkdir()
         port = int(between.address.rpartition(":")[2])
-        cut = await replicas.start(kubeconfig=samples.kubeconfig(far, port), cluster_timeout=UNANSWERED)
+        kubeconfig = samples.kubeconfig(far, port)
+        cut = await replicas.start(kubeconfig=kubeconfig, base_pace=CUT_OFF_SOON, cluster_timeout=UNANSWERED)
         other = await replicas.start()
         await replicas.until(lambda: replicas.shared() and not any(stale(cut, one) for one in NAMESPACES))
         (namespace, *_) = sorted(cut.held())
@@ -134,18 +135,18 @@ async def test_replica_that_is_cut_off_from_the_cluster_leaves_its_share_to_othe
         await replicas.until(lambda: other.held() == set(NAMESPACES))
         await cut.create(namespace, "box")
         await cut.settled(namespace, "box", Phase.RUNNING)
-        assert not stale(cut, namespace)
+        await replicas.until(lambda: not stale(cut, namespace))
         between.cut()
         await replicas.until(replicas.shared)
 
 
 @pytest.mark.slow
 async def test_replicas_that_are_all_cut_off_keep_their_shares(replicas: Replicas) -> None:
-    two = [await replicas.start(cluster_timeout=UNANSWERED) for _ in range(2)]
+    two = [await replicas.start(base_pace=CUT_OFF_SOON, cluster_timeout=UNANSWERED) for _ in range(2)]
     await replicas.until(lambda: replicas.shared() and not any(stale(two[0], one) for one in NAMESPACES))
     replicas.api.lasting.append((lambda _: True, hang))
     await replicas.until(lambda: all(stale(two[0], one) for one in NAMESPACES))
-    await asyncio.sleep(4 * PACE.cut_off_after)
+    await asyncio.sleep(4 * CUT_OFF_SOON.cut_off_after)
     assert replicas.shared()
     replicas.api.lasting.clear()
     await replicas.until(lambda: not any(stale(two[1], one) for one in NAMESPACES))
