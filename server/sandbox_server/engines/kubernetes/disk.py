@@ -24,10 +24,10 @@ from sandbox_server.engines.kubernetes.writer import Writer
 async def make(write: Writer, claim: Resource, service: Object) -> None:
     """Makes the claim, unless it is there already. Nothing is applied over one: all but its size is fixed.
 
-    `service`: the Service as it was last written, which goes with the sandbox. Raises `engines.Refused` if what the disk is to be made from is gone, `engines.Awaited` while that is yet to be taken, and
-    `engines.Unreachable` while the name is taken
-    by a claim that has to go first: a placeholder, a claim that is being removed, or a claim that lost its volume. The cluster
-    keeps a claim as long as a pod uses it, so that the workload is scaled down as well.
+    `service`: the Service as it was last written, which goes with the sandbox. Raises `engines.Refused` if what the disk is to be
+    made from is gone, `engines.Awaited` while that is yet to be taken, and `engines.Unreachable` while the name is taken by a
+    claim that has to go first: a placeholder, a claim that is being removed, or a claim that lost its volume. The cluster keeps a
+    claim as long as a pod uses it, so that the workload is scaled down as well.
     """
     sandbox, view = write.sandbox, write.view
     if view.claims.get(claim.reference.name) is None:
