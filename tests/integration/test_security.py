@@ -431,7 +431,7 @@ def test_render_prints_every_object(tmp_path: Path) -> None:
     words = ["sandbox-server", "render", "--data-dir", str(tmp_path)]
     done = programs.run(*words, input=json.dumps(request))
     kinds = [line for line in done.stdout.splitlines() if line.startswith("kind:")]
-    expected = ["PersistentVolumeClaim", "Service", "Secret", "Ingress", "Ingress", "StatefulSet"]
+    expected = ["Service", "PersistentVolumeClaim", "Secret", "Ingress", "Ingress", "StatefulSet"]
     assert kinds == [f"kind: {one}" for one in expected]
     bad = programs.run(*words, input='{"spec": {"project": "Bad"}}')
     assert bad.returncode == 1
