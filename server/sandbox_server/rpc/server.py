@@ -23,6 +23,10 @@ RECEIVE_MOST = 2 * 1024 * 1024
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVE_MOST),
     ("grpc.max_metadata_size", 16 * 1024),
+    # What is taken in of each stream ahead of its reader. By default gRPC measures how much is on the way and takes in as much: tens
+    # of MiB once either side has stalled for a moment.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", RECEIVE_MOST),
     # On one connection. A client queues more streams than these, or they fail with UNAVAILABLE.
     ("grpc.max_concurrent_streams", 2_000),
     # More new streams at once are cancelled. A web console that restarts opens more than the default of about 1,000.
