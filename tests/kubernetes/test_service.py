@@ -42,7 +42,7 @@ async def test_33_a_missing_right_is_no_storm_and_never_the_callers_fault(
     less = [one for one in rules if "get" not in one["verbs"]]
     ground.cluster.request("PATCH", path, {"rules": less}, kind=MERGE)
     where = ground.cluster, ground.namespace
-    await asyncio.to_thread(eventually, lambda: not may(*where, "patch", "persistentvolumeclaims"))
+    await asyncio.to_thread(eventually, lambda: not may(*where, "patch", "services"))
     began = time.monotonic()
     async with AsyncClient(service.address) as client:
         for name in NAMES:
@@ -52,7 +52,8 @@ async def test_33_a_missing_right_is_no_storm_and_never_the_callers_fault(
                 while (status := await client.status(name)).reason != pb.REASON_CLUSTER_FORBIDDEN:
                     await asyncio.sleep(0.05)
             assert status.phase == pb.PHASE_ERROR
-            assert 'cannot patch resource "persistentvolumeclaims"' in status.message
+            # The first of a sandbox's objects to be written.
+            assert 'cannot patch resource "services"' in status.message
         # Mutations are taken as ever, and none is answered PERMISSION_DENIED: a ServiceError would end the test here.
         await client.update_env(NAMES[0], set={"A": "2"})
         await client.stop(NAMES[1])
@@ -68,9 +69,7 @@ async def test_33_a_missing_right_is_no_storm_and_never_the_callers_fault(
         asked = Counter(one["objectRef"].get("name", "") for one in refused)
         # The first try, one after each delay that doubles from a tenth of a second at the least, and each resync's.
         passed = time.monotonic() - began
-        assert (
-            1 <= asked[f"vn-homevn-agent-{NAMES[4]}-0"] <= 1 + math.log2(10 * passed + 1) + math.ceil(passed / RESYNC)
-        )
+        assert 1 <= asked[f"{NAMES[4]}-service"] <= 1 + math.log2(10 * passed + 1) + math.ceil(passed / RESYNC)
         ground.cluster.request("PATCH", path, {"rules": rules}, kind=MERGE)
         for name in NAMES:
             await reached(client, name, pb.PHASE_RUNNING)

@@ -15,7 +15,7 @@ from sandbox_server.domain.snapshot import SnapshotReason, State
 from tests.contract.snapshots import *  # noqa: F403 - the tests themselves
 from tests.contract.snapshots import WITHIN, B, become
 from tests.kubernetes.csi.ground import csi_rig
-from tests.kubernetes.csi.sidecars import SNAPSHOT, SNAPSHOTS, Sidecars
+from tests.kubernetes.csi.sidecars import SNAPSHOT, Sidecars
 from tests.kubernetes.ground import KubernetesGround, started
 from tests.support.rig import A, Rig
 from tests.support.waiting import eventually
@@ -172,9 +172,10 @@ async def test_the_snapshot_of_a_clone_goes_with_its_service_also_if_it_is_made_
     await rig.delete(C)
     await rig.settled(C, Phase.TERMINATED, WITHIN)
     await none_left(ground, csi)
-    # The write of it arrives only now.
+    # The write of it arrives only now. Its class is one that nobody has, so that no storage takes it at the same moment: it would
+    # be the snapshot controller's to remove that copy, some minutes later.
     made = {"name": second["name"], "ownerReferences": second["ownerReferences"]}
-    spec = {"source": {"persistentVolumeClaimName": f"vn-homevn-agent-{A}-0"}, "volumeSnapshotClassName": SNAPSHOTS}
+    spec = {"source": {"persistentVolumeClaimName": f"vn-homevn-agent-{A}-0"}, "volumeSnapshotClassName": "nobodys"}
     body = {"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": made, "spec": spec}
     path = ground.path("volumesnapshots", group=SNAPSHOT_OBJECTS)
     late = await asyncio.to_thread(ground.cluster.request, "POST", path, body)
