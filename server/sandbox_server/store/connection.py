@@ -30,9 +30,11 @@ WAITS = {
 """Parameters of libpq, unless the URL has others: how soon a silent PostgreSQL is given up. In seconds, the last in
 milliseconds. By default libpq waits for ever for a connection, and hours for an answer."""
 BOUNDED = {True: "3s", False: "60s"}
-"""For which a transaction may wait for its replica until PostgreSQL rolls it back: one that writes, and one that reads. A
-replica that was stopped in the middle of a write would keep the lock of the log for as long, and no other could write: less
-than a lease lasts. A migration alone waits for one that reads, between whose statements a busy machine may compute for long."""
+"""How long a transaction may be idle until PostgreSQL rolls it back, by whether its connection writes.
+
+A transaction that writes holds the lock of the log, so that a replica that is stopped in the middle of one keeps all others
+from writing: it has less than a lease lasts. One that reads is waited for by migrations alone, and has longer: a busy machine
+may compute for many seconds between two of its statements."""
 PREPARED_AFTER = 5
 """Uses of a statement until it is prepared. Prepared statements more than double the rate of writes."""
 
@@ -85,7 +87,7 @@ def driver_arguments(url: Location) -> Mapping[str, Any] | None:
 
 def _prepare(raw: Any, bound: str) -> None:
     """Makes a new connection prepare the statements that it repeats, and bounds its transactions, if its session of
-    PostgreSQL is its own. `bound`: for which they may wait for the replica.
+    PostgreSQL is its own. `bound`: how long they may be idle.
 
     Behind PgBouncer each transaction can have another session, without the statements that were prepared before. Such a
     pool gives a connection a process id that is not the session's.

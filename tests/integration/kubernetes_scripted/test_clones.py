@@ -143,7 +143,7 @@ async def test_a_snapshot_that_is_asked_for_after_its_clone_was_deleted_goes(
     await rig.delete(B)
     await rig.settled(B, Phase.TERMINATED)
     if is_made_again:
-        # A Service has the name of the one that is gone.
+        # Its Service has the same name as the owner that is gone, and another uid.
         await rig.create(B)
         await rig.settled(B, Phase.RUNNING)
     assert (await api.obey(late[0])).status == 201

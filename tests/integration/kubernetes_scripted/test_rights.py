@@ -17,7 +17,7 @@ WITHOUT_ROLES = 0.3
 """Seconds for which an API server that has just started refuses everything: long enough for many calls to be tried again, and
 far shorter than a refusal has to last to become a reason."""
 BUSY_LATE = pytest.mark.parametrize("pace", [dataclasses.replace(FAST, busy_after=60)], ids=["late"])
-"""Marks a test in which no refusal lasts long enough to become a reason, however long the process stalls meanwhile."""
+"""For tests in which no refusal may be reported for having lasted: a process may stall for many seconds, but not for 60."""
 
 
 def reasons(rig: Rig) -> set[Reason]:

@@ -9,7 +9,8 @@ from tests.support.local import LocalGround, LocalRig
 from tests.support.rig import A
 
 LONG, SHORT = 60.0, 1.0
-"""Seconds: no process of a crash loop lasts as long, however late its end is noticed; and for one that lasts."""
+"""Values of `ready_for`, in seconds. `LONG`: a process of a crash loop ends before, even if that is noticed late. `SHORT`: a
+process that stays is soon ready."""
 
 pytestmark = [pytest.mark.find(9), pytest.mark.fault(61)]
 
@@ -37,7 +38,7 @@ async def test_process_that_ends_at_once_is_a_crash_loop_throughout(tmp_path: Pa
 
 
 async def test_start_with_a_probe_is_not_slower(tmp_path: Path) -> None:
-    rig = LocalRig(LocalGround(tmp_path, isolate=False), tmp_path, ready_for=60)
+    rig = LocalRig(LocalGround(tmp_path, isolate=False), tmp_path, ready_for=LONG)
     await rig.start()
     try:
         script = "exec python3 -m http.server $PORT --bind 127.0.0.1"

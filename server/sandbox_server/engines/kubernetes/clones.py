@@ -4,8 +4,9 @@ Its name has the uid of the clone, so that it is one and the same whoever makes 
 the claim of the source and cannot name its uid. So the uid is compared before it is made, and again once it is ready: no uid
 comes a second time, so that it was the same claim all the while.
 
-It is owned by the Service of the clone, which is written before it and goes with the clone. So one that is made late, when the
-clone has been deleted, goes as well: the service may not list VolumeSnapshots, and would never see it.
+The Service of the clone owns it. That Service is written before it and is removed with the clone. So the garbage collector
+also removes a VolumeSnapshot that is made only after the clone was deleted. This service could not: it may not list
+VolumeSnapshots.
 """
 
 import structlog
