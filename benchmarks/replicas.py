@@ -152,19 +152,24 @@ class Caller:
         ):
             yield event
 
-    async def running(self, count: int, project: str = "bench") -> None:
-        """Returns once so many sandboxes of a project are RUNNING in their present generation."""
+    async def running(self, count: int, project: str = "bench") -> float:
+        """Returns once so many sandboxes of a project are RUNNING in their present generation: when half of them were, by
+        `time.monotonic`."""
         running: set[tuple[str, str]] = set()
+        half = 0.0
         async for event in self.watch(pb.WatchStatusRequest(project=project)):
             if event.HasField("status"):
                 status = event.status
                 reached = status.phase == pb.PHASE_RUNNING and status.observed_generation == status.generation
                 (running.add if reached else running.discard)((status.namespace, status.sandbox_id))
+            if len(running) >= count // 2 and not half:
+                half = time.monotonic()
             if len(running) == count:
-                return
+                break
+        return half
 
-    async def fill(self, count: int, at_once: int = 256) -> None:
-        """Creates so many sandboxes and returns once they run."""
+    async def fill(self, count: int, at_once: int = 256) -> float:
+        """Creates so many sandboxes and returns once they run, as `running`."""
         numbers = iter(range(count))
 
         async def worker() -> None:
@@ -172,11 +177,11 @@ class Caller:
                 await self.call("CreateSandbox", create(number))
 
         await asyncio.gather(*(worker() for _ in range(at_once)))
-        await asyncio.wait_for(self.running(count), 600)
+        return await asyncio.wait_for(self.running(count), 600)
 
 
-async def _filled(replicas: list[load.Process], count: int) -> None:
-    await Caller(*replicas).fill(count)
+async def _filled(replicas: list[load.Process], count: int) -> float:
+    return await Caller(*replicas).fill(count)
 
 
 def one_request_id() -> Iterator[Figure]:
@@ -400,18 +405,21 @@ async def _handed_over(made: Ground) -> float:
 def two_replicas() -> Iterator[Figure]:
     """Eight hundred sandboxes in eight namespaces, where the API server takes 50 ms for each write."""
     took = []
+    half = 0.0
     for count in (2, 1):
         with ground(WRITE) as made:
             for one in [made.start() for _ in range(count)]:
                 one.serving()
             time.sleep(3 * Pace.lease_every)
             before, began = made.cpu(), time.monotonic()
-            RUNNER.run(_filled(made.replicas, 800))
+            half = RUNNER.run(_filled(made.replicas, 800)) - began
             took.append(time.monotonic() - began)
             # Where these add up to the cores of the machine, the writes are not what the replicas wait for.
             used = ", ".join(f"{name} {seconds - before[name]:.1f} s" for name, seconds in made.cpu().items())
             print(f"{took[-1]:.1f} s; CPU of the {used}", file=sys.stderr)
     yield Figure("800 sandboxes in eight namespaces until all run, two replicas; one", *took, "s", 0.6)
+    # With one queue for what is asked and for what the cluster shows, all were reported at the end.
+    yield Figure("the same with one replica until half of them run; until all run", half, took[-1], "s", 0.65)
 
 
 def propagation() -> Iterator[Figure]:

@@ -21,7 +21,7 @@ def test_the_settings_in_the_schema_are_those_of_the_service() -> None:
     assert listed["additionalProperties"] is False
     assert len(listed["properties"]) == len([one for one in Settings.model_fields.values() if not one.exclude])
     assert listed["properties"]["workers"] == {
-        "description": "Sandboxes reconciled at once.",
+        "description": "Sandboxes reconciled at once for the same reason: a call, a change in the cluster, or another look at every sandbox.",
         "maximum": 1000,
         "minimum": 1,
         "type": "integer",

@@ -20,10 +20,10 @@ async def waiting() -> AsyncIterator[queue.Queue]:
     made.close()
 
 
-async def nothing_waits(waiting: queue.Queue) -> bool:
+async def nothing_waits(waiting: queue.Queue, line: queue.Line = queue.Line.SHOWN) -> bool:
     try:
         async with asyncio.timeout(0.02):
-            await waiting.get()
+            await waiting.get(line)
     except TimeoutError:
         return True
     return False
@@ -83,11 +83,53 @@ async def test_many_workers_and_many_wakes_never_meet_at_a_key(waiting: queue.Qu
     assert min(turns.values()) > 1
 
 
+async def test_a_long_line_delays_no_other(waiting: queue.Queue) -> None:
+    for number in range(100):
+        waiting.add(Key("default", f"k{number}"), queue.Line.ASKED)
+    waiting.add(A, queue.Line.REPEATED)
+    waiting.add(B, queue.Line.SHOWN)
+    assert [await waiting.get(line) for line in (queue.Line.SHOWN, queue.Line.REPEATED)] == [B, A]
+
+
+async def test_namespaces_take_turns(waiting: queue.Queue) -> None:
+    keys = {namespace: [Key(namespace, f"k{number}") for number in range(3)] for namespace in ("many", "few")}
+    for key in (*keys["many"], keys["few"][0], keys["few"][1]):
+        waiting.add(key)
+    taken = [await waiting.get() for _ in range(5)]
+    assert taken == [keys["many"][0], keys["few"][0], keys["many"][1], keys["few"][1], keys["many"][2]]
+
+
+@pytest.mark.parametrize("taken", list(queue.Line))
+async def test_a_key_in_several_lines_is_worked_once(waiting: queue.Queue, taken: queue.Line) -> None:
+    for line in queue.Line:
+        waiting.add(A, line)
+    assert len(waiting) == 1
+    assert await waiting.get(taken) == A
+    for line in queue.Line:
+        # One of them finds where it waited before.
+        waiting.add(A, line)
+        assert await nothing_waits(waiting, line)
+    waiting.done(A)
+    assert await waiting.get(taken) == A
+    waiting.done(A)
+    for line in queue.Line:
+        assert await nothing_waits(waiting, line)
+
+
+async def test_a_failure_is_repeated_in_the_line_for_it(waiting: queue.Queue) -> None:
+    waiting.add(A, queue.Line.ASKED)
+    await waiting.get(queue.Line.ASKED)
+    waiting.retry(A)
+    waiting.done(A)
+    async with asyncio.timeout(30):
+        assert await waiting.get(queue.Line.REPEATED) == A
+
+
 async def delays(monkeypatch: pytest.MonkeyPatch, waiting: queue.Queue, chance: float, failures: int) -> list[float]:
     """The delays that so many failures in a row ask for, with jitter from its least (0) to its most (1)."""
     asked: list[float] = []
     monkeypatch.setattr(queue.random, "uniform", lambda low, high: low + (high - low) * chance)
-    monkeypatch.setattr(waiting, "add_after", lambda _key, seconds: asked.append(seconds))
+    monkeypatch.setattr(waiting, "add_after", lambda _key, seconds, _line: asked.append(seconds))
     for _ in range(failures):
         waiting.retry(A)
     return asked
@@ -107,7 +149,7 @@ async def test_back_off_doubles_up_to_its_most_and_is_forgotten(
 async def test_a_thousand_failures_at_once_come_back_spread_out(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = queue.Queue(Pace())
     asked: list[float] = []
-    monkeypatch.setattr(waiting, "add_after", lambda _key, seconds: asked.append(seconds))
+    monkeypatch.setattr(waiting, "add_after", lambda _key, seconds, _line: asked.append(seconds))
     for number in range(1000):
         waiting.retry(Key("default", f"k{number}"))
     assert 0.1 <= min(asked) < 0.11
@@ -116,7 +158,7 @@ async def test_a_thousand_failures_at_once_come_back_spread_out(monkeypatch: pyt
 
 async def test_an_engine_that_asks_for_more_gets_it(monkeypatch: pytest.MonkeyPatch, waiting: queue.Queue) -> None:
     asked: list[float] = []
-    monkeypatch.setattr(waiting, "add_after", lambda _key, seconds: asked.append(seconds))
+    monkeypatch.setattr(waiting, "add_after", lambda _key, seconds, _line: asked.append(seconds))
     waiting.retry(A, 7.0)
     assert asked == [7.0]
 

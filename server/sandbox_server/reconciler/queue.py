@@ -1,10 +1,50 @@
-"""A queue of keys: one that waits twice is worked once, never by two workers, and again if added meanwhile."""
+"""A queue of keys: one that waits twice is worked once, never by two workers, and again if added meanwhile.
+
+Keys wait in three lines, each with workers of its own: what takes long in one line delays none of the others. In a line the
+namespaces take turns: a thousand sandboxes of one tenant do not delay the one of another.
+"""
 
 import asyncio
+import collections
+import enum
 import random
 
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
+
+
+class Line(enum.Enum):
+    """Why a key waits."""
+
+    ASKED = enum.auto()
+    """A caller has asked for a change. The engine makes it, which may take long, and a thousand may be asked for at once."""
+    SHOWN = enum.auto()
+    """The engine has shown a change, or it is time to look: most often there is only a status to record."""
+    REPEATED = enum.auto()
+    """Everything is looked at again, or what failed is tried again."""
+
+
+class _Turns:
+    """The keys of a line: those of a namespace in the order of their arrival, the namespaces by turns."""
+
+    def __init__(self) -> None:
+        self._namespaces: dict[str, collections.deque[Key]] = {}
+        """Those whose keys wait. The first one has the turn."""
+        self._count = asyncio.Semaphore(0)
+
+    def put(self, key: Key) -> None:
+        self._namespaces.setdefault(key.namespace, collections.deque()).append(key)
+        self._count.release()
+
+    async def get(self) -> Key:
+        """Waits for a key and takes it."""
+        await self._count.acquire()
+        namespace = next(iter(self._namespaces))
+        keys = self._namespaces.pop(namespace)
+        key = keys.popleft()
+        if keys:
+            self._namespaces[namespace] = keys
+        return key
 
 
 class Queue:
@@ -13,8 +53,9 @@ class Queue:
     def __init__(self, pace: Pace) -> None:
         self._retry_first = pace.retry_first
         self._retry_most = pace.retry_most
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._added: set[Key] = set()
+        self._lines = {line: _Turns() for line in Line}
+        """A key that was taken from one line is left in the others, and passed over there."""
+        self._added: dict[Key, set[Line]] = {}
         self._working: set[Key] = set()
         self._timers: dict[Key, tuple[float, asyncio.Handle]] = {}
         """When each key is due, by the clock of the loop. The handle cannot be asked: uvloop's of a short delay has no time."""
@@ -22,18 +63,19 @@ class Queue:
 
     def __len__(self) -> int:
         """Keys that wait or are being worked; those with a delay do not count."""
-        return len(self._added | self._working)
+        return len(self._added.keys() | self._working)
 
-    def add(self, key: Key) -> None:
-        """Have `key` worked soon."""
-        if key not in self._added:
-            self._added.add(key)
+    def add(self, key: Key, line: Line = Line.SHOWN) -> None:
+        """Have `key` worked soon: when its turn comes in the first of the lines in which it waits."""
+        lines = self._added.setdefault(key, set())
+        if line not in lines:
+            lines.add(line)
             # A worker that has it puts it in line when it is done.
             if key not in self._working:
-                self._ready.put_nowait(key)
+                self._lines[line].put(key)
 
-    def add_after(self, key: Key, seconds: float) -> None:
-        """Have `key` worked in `seconds`, or at the earlier time that was asked for before."""
+    def add_after(self, key: Key, seconds: float, line: Line = Line.SHOWN) -> None:
+        """Have `key` wait in `line` in `seconds`, unless it is to wait in a line from an earlier time on."""
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         if key in self._timers:
@@ -41,11 +83,11 @@ class Queue:
             if earlier <= due:
                 return
             timer.cancel()
-        self._timers[key] = due, loop.call_later(seconds, self._due, key)
+        self._timers[key] = due, loop.call_later(seconds, self._due, key, line)
 
-    def _due(self, key: Key) -> None:
+    def _due(self, key: Key, line: Line) -> None:
         del self._timers[key]
-        self.add(key)
+        self.add(key, line)
 
     def retry(self, key: Key, at_least: float = 0.0) -> None:
         """Have a key that failed worked after a delay that doubles with each failure, with jitter.
@@ -55,7 +97,7 @@ class Queue:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(self._retry_most, self._retry_first * 2 ** min(failures, 16))
-        self.add_after(key, max(at_least, delay * random.uniform(0.5, 1.0)))
+        self.add_after(key, max(at_least, delay * random.uniform(0.5, 1.0)), Line.REPEATED)
 
     def succeeded(self, key: Key) -> None:
         """Forget the failures of `key`."""
@@ -68,19 +110,20 @@ class Queue:
             _, timer = self._timers.pop(key)
             timer.cancel()
 
-    async def get(self) -> Key:
-        """The next key. It must be given back with `done`."""
-        key = await self._ready.get()
-        self._added.discard(key)
-        self._working.add(key)
-        return key
+    async def get(self, line: Line = Line.SHOWN) -> Key:
+        """The next key of a line. It must be given back with `done`."""
+        while True:
+            key = await self._lines[line].get()
+            if key in self._added and key not in self._working:
+                del self._added[key]
+                self._working.add(key)
+                return key
 
     def done(self, key: Key) -> None:
-        """`key` was worked; if it was added meanwhile, it is next in line again."""
+        """`key` was worked; if it was added meanwhile, it waits again."""
         self._working.discard(key)
-        if key in self._added:
-            self._added.discard(key)
-            self.add(key)
+        for line in self._added.pop(key, ()):
+            self.add(key, line)
 
     def close(self) -> None:
         """Cancels every delay."""

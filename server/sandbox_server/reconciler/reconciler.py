@@ -55,7 +55,7 @@ class Reconciler:
         """Queues every sandbox of namespaces that another replica held."""
         for sandbox in self._feed.catalogue.sandboxes():
             if sandbox.namespace in namespaces:
-                self._queue.add(sandbox.key)
+                self._queue.add(sandbox.key, queue.Line.REPEATED)
 
     @property
     def outcomes(self) -> collections.Counter[tuple[str, str]]:
@@ -71,7 +71,7 @@ class Reconciler:
         key = event.sandbox.key
         if event.cause.kind is Kind.MUTATION and self._leases.held(key.namespace):
             self._queue.succeeded(key)
-            self._queue.add_after(key, AFTER_THE_ANSWER)
+            self._queue.add_after(key, AFTER_THE_ANSWER, queue.Line.ASKED)
         elif event.terminated:
             self._passes.forget(key)
 
@@ -91,7 +91,7 @@ class Reconciler:
     async def _resyncing(self) -> None:
         while True:
             for sandbox in self._feed.catalogue.sandboxes():
-                self._queue.add(sandbox.key)
+                self._queue.add(sandbox.key, queue.Line.REPEATED)
             await asyncio.sleep(self._pace.resync)
 
     async def _wait_for_sync(self) -> None:
@@ -102,4 +102,4 @@ class Reconciler:
             for namespace, why in list(unsynced):
                 if self._engine.synced(namespace) or self._engine.unobservable(namespace) != why:
                     for key in unsynced.pop((namespace, why)):
-                        self._queue.add(key)
+                        self._queue.add(key, queue.Line.REPEATED)

@@ -12,7 +12,7 @@ from sandbox_server import engines, store
 from sandbox_server.domain import errors
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.sandbox import Key
-from sandbox_server.reconciler.queue import Queue
+from sandbox_server.reconciler.queue import Line, Queue
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class Workers:
         count: int,
         pace: Pace,
     ) -> None:
-        """`kind`: what a key names, for the log. `forget` is called with a key whose namespace this replica does not hold."""
+        """`kind`: what a key names, for the log. `count`: workers of each line of the queue. `forget` is called with a key whose namespace this replica does not hold."""
         self._kind = kind
         self._queue = queue
         self._work = work
@@ -53,12 +53,13 @@ class Workers:
     async def run(self) -> None:
         """Works until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(self._count):
-                tasks.create_task(self._run())
+            for line in Line:
+                for _ in range(self._count):
+                    tasks.create_task(self._run(line))
 
-    async def _run(self) -> None:
+    async def _run(self, line: Line) -> None:
         while True:
-            key = await self._queue.get()
+            key = await self._queue.get(line)
             outcome = await self._outcome(key)
             self.outcomes[outcome.name, outcome.reason] += 1
             if outcome.name == "done":

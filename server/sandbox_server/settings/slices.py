@@ -129,7 +129,7 @@ class Timing(Slice):
     resync: Seconds = Pace.resync
     """Between two looks at every sandbox."""
     workers: int = Field(16, ge=1, le=1000)
-    """Sandboxes reconciled at once."""
+    """Sandboxes reconciled at once for the same reason: a call, a change in the cluster, or another look at every sandbox."""
     usage_interval: float = Field(Pace.usage_interval, ge=0, le=CENTURY)
     """Between two measurements of how full the disk of a running sandbox is, for the condition DISK_NEARLY_FULL, such as 300; 0:
     none are made."""

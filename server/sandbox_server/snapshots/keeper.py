@@ -19,13 +19,13 @@ from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.snapshot import Scratch, Snapshot, SnapshotEvent, SnapshotReason, State, Taken
 from sandbox_server.domain.snapshots import Act, Facts, decide, moved, needs
 from sandbox_server.leases import Leases
-from sandbox_server.reconciler.queue import Queue
+from sandbox_server.reconciler.queue import Line, Queue
 from sandbox_server.reconciler.workers import Workers
 from sandbox_server.snapshots.known import Known
 from sandbox_server.snapshots.turns import Turns
 
 WORKERS = 4
-"""Snapshots that are worked at once: an engine returns once the storage is asked, but for removals of this machine."""
+"""Snapshots of one line that are worked at once: an engine returns once the storage is asked, but for removals of this machine."""
 
 log = structlog.get_logger()
 
@@ -104,14 +104,14 @@ class Keeper:
                     if event.snapshot.key not in self._known:
                         self._known.put(event.snapshot)
             for key in self._known:
-                self._queue.add(key)
+                self._queue.add(key, Line.REPEATED)
             await asyncio.sleep(self._pace.resync)
 
     def _taken(self, namespaces: Collection[str]) -> None:
         """Queues every snapshot of namespaces that another replica held."""
         for key in self._known:
             if key.namespace in namespaces:
-                self._queue.add(key)
+                self._queue.add(key, Line.REPEATED)
 
     def _heard(self, event: SnapshotEvent) -> None:
         self._known.put(event.snapshot)

@@ -1,0 +1,35 @@
+"""Many calls at once for an API server that takes its time: what it shows meanwhile is recorded as it comes."""
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import web
+from sandbox_server.domain.phase import Phase
+
+from tests.support.rig import Rig
+from tests.support.scripted import SETS, ScriptedGround, started
+from tests.support.scripted_api import ScriptedApi
+
+FIRST = "first"
+LATER = [f"later-{number}" for number in range(12)]
+LONG = 600.0
+"""Seconds for an answer of the API server: none is late in this test."""
+
+
+async def test_a_sandbox_runs_while_those_after_it_wait_for_their_turn(api: ScriptedApi, tmp_path: Path) -> None:
+    rig = Rig(ScriptedGround(api, tmp_path, LONG), tmp_path / "rig")
+    rig.settings["workers"] = 1
+    answering = asyncio.Event()
+
+    async def hold(_: web.Request) -> None:
+        await answering.wait()
+
+    api.lasting.append((lambda request: request.method == "PATCH" and FIRST not in request.path, hold))
+    async with started(rig):
+        for sandbox_id in (FIRST, *LATER):
+            await rig.create(sandbox_id)
+        await rig.settled(FIRST, Phase.RUNNING)
+        assert list(api.objects[SETS]) == [FIRST]
+        answering.set()
+        for sandbox_id in LATER:
+            await rig.settled(sandbox_id, Phase.RUNNING)
