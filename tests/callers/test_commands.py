@@ -95,6 +95,7 @@ def test_reading_goes_on_where_it_was_broken_off_and_another_reader_begins_at_th
     assert again.complete().stdout == LINES
 
 
+@pytest.mark.slow
 def test_a_start_whose_answer_was_lost_runs_the_command_once(
     sandbox: pb.SandboxStatus, client: Client, between: relay.Relay
 ) -> None:
@@ -131,6 +132,7 @@ async def test_an_async_write_whose_answer_was_lost_is_written_once(
         assert (await command.complete()).stdout == b"one lost-part last-part"
 
 
+@pytest.mark.slow
 def test_chunks_are_written_as_they_come_over_a_connection_that_is_cut(
     sandbox: pb.SandboxStatus, between: relay.Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_outage_after_the_first_contact_is_borne_for_the_time_of_the_call(servic
         client.page()
 
 
+@pytest.mark.slow
 def test_spec_from_plain_values_is_what_the_contract_has(client: Client) -> None:
     base = pb.SandboxSpec(
         image="of-the-spec", command=["/bin/false"], ports=[pb.Port(number=1)], labels={"a": "1", "b": "1"}

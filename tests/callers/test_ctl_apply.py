@@ -99,6 +99,7 @@ def test_file_that_cannot_be_read_is_refused_without_its_values(run: Run, tmp_pa
     assert samples.CANARY not in done.err + done.out
 
 
+@pytest.mark.slow
 def test_apply_creates_what_is_missing_and_repeats_change_nothing(run: Run, client: Client, tmp_path: Path) -> None:
     text = minimal("app-1", env=f"A: {samples.CANARY}") + "---\n" + minimal("app-2")
     path = file(tmp_path, text)

@@ -146,6 +146,7 @@ def test_only_a_service_that_is_not_reached_is_asked_for(error: errors.ServiceEr
     assert bool(hints.hint(error)) is bool(said)
 
 
+@pytest.mark.slow
 def test_the_library_leaves_grpc_as_it_is() -> None:
     code = "import os, sandbox_client; print(os.environ.get('GRPC_VERBOSITY'))"
     env = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}

@@ -49,6 +49,7 @@ def test_current_context_is_used_and_changed_without_other_changes(run: Run, con
     assert run("--context", "here", "list").code == 0
 
 
+@pytest.mark.slow
 def test_file_without_a_current_context_gets_one(run: Run, config: Path) -> None:
     config.write_text(config.read_text().replace("current: here\n", ""))
     assert run("context", "use", "here").code == 0

@@ -53,6 +53,7 @@ def desired(client: Client, sandbox_id: str) -> "pb.DesiredState.ValueType":
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "no\n", "yesterday\n", "\x04"])
+@pytest.mark.slow
 def test_on_a_terminal_nothing_is_deleted_without_a_yes(ctl: Ctl, client: Client, answer: str) -> None:
     name = made(client)
     done = ctl("delete", name, answer=answer)
@@ -70,6 +71,7 @@ def test_on_a_terminal_nothing_is_deleted_without_a_yes(ctl: Ctl, client: Client
         [((), "y\n"), ((), "YES\n"), (("--yes",), ""), (("-y",), ""), ((), None), (("--keep-volume",), "y\n")], 0, 2, 4
     ),
 )
+@pytest.mark.slow
 def test_delete_goes_on_at_a_yes_and_without_a_terminal(
     ctl: Ctl, client: Client, words: tuple[str, ...], answer: str | None
 ) -> None:
@@ -80,6 +82,7 @@ def test_delete_goes_on_at_a_yes_and_without_a_terminal(
     assert desired(client, name) == pb.DESIRED_STATE_DELETED
 
 
+@pytest.mark.slow
 def test_several_ids_are_deleted_and_waited_for(ctl: Ctl, client: Client) -> None:
     names = [made(client), made(client)]
     done = ctl("delete", *names, names[0], "--wait", answer="y\n")
@@ -89,6 +92,7 @@ def test_several_ids_are_deleted_and_waited_for(ctl: Ctl, client: Client) -> Non
     assert [client.status(one).phase for one in names] == [pb.PHASE_TERMINATED] * 2
 
 
+@pytest.mark.slow
 def test_ids_that_are_not_there_keep_no_other_from_going(ctl: Ctl, client: Client) -> None:
     name = made(client)
     done = ctl("-o", "json", "delete", "never-was", name, "never-was-2", "--wait")
@@ -121,6 +125,7 @@ def test_delete_takes_ids_or_a_selector(ctl: Ctl, words: tuple[str, ...]) -> Non
     assert (done.returncode, "one of the two" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_service_that_is_away_ends_the_command_at_once(ctl: Ctl) -> None:
     done = ctl("--server", "127.0.0.1:1", "--request-timeout", "0.5", "delete", "a", "b")
     # For both sandboxes once.
@@ -181,6 +186,7 @@ def test_kept_disks_are_deleted_by_label(ctl: Ctl, client: Client) -> None:
     client.delete_volume("disk-third")
 
 
+@pytest.mark.slow
 def test_the_disk_of_a_sandbox_that_was_not_deleted_stays(ctl: Ctl, client: Client) -> None:
     name = made(client)
     done = ctl("delete-volume", name, "never-was")

@@ -96,6 +96,7 @@ def test_nothing_is_done_without_a_change(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_file_that_cannot_be_read_is_edited_again(
     run: Run, client: Client, made: pb.Sandbox, editor: Editor, folder: Path, tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_file_that_cannot_be_read_is_edited_again(
 
 
 @pytest.mark.parametrize("name", ["EDITOR", "VISUAL"])
+@pytest.mark.slow
 def test_editor_that_fails_changes_nothing(
     run: Run, client: Client, made: pb.Sandbox, editor: Editor, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

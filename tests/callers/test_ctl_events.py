@@ -62,6 +62,7 @@ def test_history_is_read_over_pages(run: Run, pair: list[str], monkeypatch: pyte
     assert run("events", "-p", "past", "--limit", "5", "-o", "json").json["events"] == whole["events"][-5:]
 
 
+@pytest.mark.slow
 def test_no_event_is_a_message_for_people_and_a_list_for_programs(run: Run) -> None:
     none = run("events", "-p", "nobody")
     assert (none.code, "no event matches" in none.err) == (0, True)

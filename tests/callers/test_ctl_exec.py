@@ -54,6 +54,7 @@ def execute(sandbox: str, env: dict[str, str]) -> Execute:
         ("exit 3", 3, b"", b""),
     ],
 )
+@pytest.mark.slow
 def test_output_and_exit_code_are_passed_on(execute: Execute, script: str, code: int, out: bytes, err: bytes) -> None:
     done = execute("exec", NAME, "--", "/bin/sh", "-c", script)
     assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
@@ -93,6 +94,7 @@ def test_a_reader_that_leaves_ends_the_command(
     eventually(lambda: all(one.HasField("exited") for one in client.execs(NAME)))
 
 
+@pytest.mark.slow
 def test_variables_directory_and_time_limit(execute: Execute) -> None:
     words = ("--env", "COLOUR=blue", "--cwd", "/usr", "--time-limit", "1")
     done = execute("exec", NAME, *words, "--", "/bin/sh", "-c", "echo $COLOUR; pwd; exec sleep 60")
@@ -128,6 +130,7 @@ def test_failures_say_what_to_do(execute: Execute, words: tuple[str, ...], code:
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
+@pytest.mark.slow
 def test_a_sandbox_that_does_not_run_is_said(execute: Execute, client: Client) -> None:
     client.create("exec", sandbox_id="e-2", command=["sleep", "1000"])
     client.wait_until(client.stop("e-2"), "STOPPED", timeout=30 * PATIENCE)
@@ -136,6 +139,7 @@ def test_a_sandbox_that_does_not_run_is_said(execute: Execute, client: Client) -
     client.delete("e-2")
 
 
+@pytest.mark.slow
 def test_the_end_of_the_sandbox_ends_the_command(execute: Execute, client: Client, env: dict[str, str]) -> None:
     client.create("exec", sandbox_id="e-3", command=["sleep", "1000"])
     client.wait_until("e-3", "RUNNING", timeout=30 * PATIENCE)
@@ -148,6 +152,7 @@ def test_the_end_of_the_sandbox_ends_the_command(execute: Execute, client: Clien
     client.delete("e-3")
 
 
+@pytest.mark.slow
 def test_the_first_ctrl_c_is_for_the_command_and_the_second_leaves_it(
     execute: Execute, env: dict[str, str], client: Client
 ) -> None:
@@ -166,6 +171,7 @@ def test_the_first_ctrl_c_is_for_the_command_and_the_second_leaves_it(
     client.attach(NAME, left).signal("KILL")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_command_that_does_not_catch_it(execute: Execute, env: dict[str, str]) -> None:
     words = ("exec", NAME, "--", "/bin/sh", "-c", "echo up; exec sleep 100")
     with Program("sandboxctl", *words, env=env, stdout=subprocess.PIPE) as process:
@@ -175,6 +181,7 @@ def test_ctrl_c_ends_a_command_that_does_not_catch_it(execute: Execute, env: dic
 
 
 @pytest.mark.parametrize(("option", "answer"), [((), b"0"), (("-i",), b"typed")])
+@pytest.mark.slow
 def test_a_terminal_is_passed_on_if_asked_to(
     execute: Execute, env: dict[str, str], option: tuple[str, ...], answer: bytes
 ) -> None:
@@ -235,6 +242,7 @@ class Person:
             os.close(self._ours)
 
 
+@pytest.mark.slow
 def test_shell_is_a_terminal_with_resize_and_ctrl_c(execute: Execute, env: dict[str, str]) -> None:
     person = Person("shell", NAME, env=env)
     before = termios.tcgetattr(person._theirs)
@@ -262,6 +270,7 @@ def test_the_escape_leaves_a_terminal(execute: Execute, env: dict[str, str], cli
         client.attach(NAME, one.exec_id).signal("KILL")
 
 
+@pytest.mark.slow
 def test_a_terminal_needs_a_terminal(execute: Execute) -> None:
     done = execute("shell", NAME)
     assert (done.returncode, b"terminal" in done.stderr) == (2, True)

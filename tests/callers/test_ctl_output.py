@@ -178,6 +178,7 @@ def test_output_that_cannot_be_written_is_a_failure_and_no_bad_argument(service:
     assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.slow
 def test_setting_no_variable_is_a_usage_error(ctl: Ctl, long: pb.Sandbox) -> None:
     done = ctl("env", "set", LONG)
     assert (done.returncode, done.stdout, "give NAME=value" in done.stderr) == (2, "", True)
@@ -235,6 +236,7 @@ def test_wait_prints_progress_and_a_timeout_names_the_last_status(ctl: Ctl) -> N
 
 
 @pytest.mark.parametrize("command", ["list", "watch"])
+@pytest.mark.slow
 def test_missing_listener_is_reported_soon(ctl: Ctl, command: str) -> None:
     began = time.monotonic()
     done = ctl("--server", f"127.0.0.1:{free_port()}", "--request-timeout", "1", command)
@@ -247,6 +249,7 @@ def following(service: Service, *words: str) -> Program:
     return Program("sandboxctl", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_a_watch_prints_each_change_at_once_and_ends_on_ctrl_c(service: Service, long: pb.Sandbox) -> None:
     with following(service, "-o", "json", "watch", long.spec.project) as process:
         assert process.stdout is not None
@@ -263,6 +266,7 @@ def test_a_watch_prints_each_change_at_once_and_ends_on_ctrl_c(service: Service,
     assert "Traceback" not in words
 
 
+@pytest.mark.slow
 def test_a_watch_whose_reader_left_ends_quietly(service: Service, client: Client, long: pb.Sandbox) -> None:
     with following(service, "watch", LONG) as process:
         assert process.stdout is not None
@@ -325,6 +329,7 @@ def test_a_change_is_one_line_of_a_terminal_with_namespace_and_id(
     assert line.endswith(f"default/{LONG} READY: {message}")
 
 
+@pytest.mark.slow
 def test_version_and_completion(ctl: Ctl) -> None:
     assert ctl("version").stdout.strip() == metadata.version("sandbox-service")
     typed = {"_SANDBOXCTL_COMPLETE": "complete_bash", "COMP_WORDS": "sandboxctl st", "COMP_CWORD": "1"}
@@ -334,6 +339,7 @@ def test_version_and_completion(ctl: Ctl) -> None:
 @pytest.mark.parametrize(
     "command", some(["", "create", "start", "stop", "delete", "status", "list", "get", "watch", "env"], 0, 1, 9)
 )
+@pytest.mark.slow
 def test_every_command_has_help(ctl: Ctl, command: str) -> None:
     done = ctl(*command.split(), "--help")
     assert (done.returncode, "Usage:" in done.stdout) == (0, True)

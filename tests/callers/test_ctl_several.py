@@ -56,6 +56,7 @@ def test_verbs_take_several_ids_and_selectors(run: Run, client: Client, pair: li
     assert (waited.code, waited.column(2)) == (0, ["RUNNING"] * 2)
 
 
+@pytest.mark.slow
 def test_failures_of_some_keep_no_other_from_its_turn(run: Run, client: Client, pair: list[str]) -> None:
     done = run("stop", "never-was", *pair)
     assert (done.code, done.column(0)) == (3, pair)
@@ -67,6 +68,7 @@ def test_failures_of_some_keep_no_other_from_its_turn(run: Run, client: Client, 
 @pytest.mark.parametrize(
     "verb", ["start", "stop", "status", "get", "describe", "wait", "env list", "env set", "env unset"]
 )
+@pytest.mark.slow
 def test_verbs_take_ids_or_a_selector_and_not_both(run: Run, verb: str) -> None:
     assert run(*verb.split()).code == 2
     values = ("A=1",) if verb.startswith("env") and not verb.endswith("list") else ("id", "id-2")
@@ -90,6 +92,7 @@ def test_formats_are_for_people_and_programs(run: Run, pair: list[str], group: s
     assert run("status", f"nowhere/{pair[0]}").code == 3
 
 
+@pytest.mark.slow
 def test_wait_is_for_a_phase_or_what_was_asked_for(run: Run, client: Client, pair: list[str]) -> None:
     client.stop(pair[0])
     stopped = run("wait", pair[0])
@@ -99,6 +102,7 @@ def test_wait_is_for_a_phase_or_what_was_asked_for(run: Run, client: Client, pai
     assert run("wait", pair[0], "--for", "nonsense").code == 2
 
 
+@pytest.mark.slow
 def test_describe_says_all_and_what_to_do(run: Run, client: Client) -> None:
     made = client.create("said", command=["sh", "-c", "echo last words; exit 4"], env={"NAMED": "v"}, ports=[8080])
     client.wait_until(made, "ERROR", timeout=60 * PATIENCE)

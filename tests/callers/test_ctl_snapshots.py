@@ -34,6 +34,7 @@ def test_life_of_a_snapshot_is_shown(run: Run, source: str) -> None:
     assert (after.column(0), after.err) == ([], "no snapshot matches\n")
 
 
+@pytest.mark.slow
 def test_watch_of_a_snapshot_shows_each_change_once_and_ends_with_it(run: Run, source: str) -> None:
     begun = run("snapshot", "create", source, "--id", "watched", "--wait", "-o", "json").json
     run("snapshot", "delete", "watched", "--yes", "--wait")
@@ -53,6 +54,7 @@ def test_watch_of_a_snapshot_that_is_not_there_says_so(run: Run) -> None:
     assert "never-was" in said.err or "no such snapshot" in said.err
 
 
+@pytest.mark.slow
 def test_clone_has_the_files_of_its_source(run: Run, client: Client, source: str) -> None:
     client.run(source, ["sh", "-c", "echo kept > /home/agent/file"])
     made = run("clone", source, "--id", "twin", "--env", "A=1", "--wait")
@@ -61,6 +63,7 @@ def test_clone_has_the_files_of_its_source(run: Run, client: Client, source: str
     client.delete("twin")
 
 
+@pytest.mark.slow
 def test_life_of_a_schedule_is_shown(run: Run, source: str) -> None:
     made = run("schedule", "create", "nightly", "daily 02:00 keep 3", "--sandbox", source)
     assert made.code == 0, made.err

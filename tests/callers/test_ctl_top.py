@@ -93,6 +93,7 @@ async def drawn(view: screen.Top, at: pilot.Pilot[None], script: Scripted | None
 @pytest.mark.parametrize(
     "size", [pytest.param((80, 24), marks=pytest.mark.slow), pytest.param((200, 50), marks=pytest.mark.slow), (60, 12)]
 )
+@pytest.mark.slow
 async def test_screen_fits_its_size_with_long_ids_and_details_of_the_chosen_row(size: tuple[int, int]) -> None:
     script = Scripted(FLEET)
     view = screen.Top(script.watch)
@@ -228,6 +229,7 @@ def test_fleet_forgets_what_ended_a_while_ago_and_names_namespaces_apart() -> No
     assert fleet.rows("other running", Order.ID, False, NOW)[0].namespace == "other"
 
 
+@pytest.mark.slow
 def test_top_needs_a_terminal_and_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("top")
     assert (done.code, "needs a terminal" in done.err) == (2, True)

@@ -50,6 +50,7 @@ def test_a_large_file_is_read_over_a_connection_that_is_cut(
     assert client.files.read(sandbox, "large", offset=100, limit=50) == data[100:150]
 
 
+@pytest.mark.slow
 def test_a_write_whose_answer_was_lost_is_made_once(sandbox: str, between: relay.Relay, client: Client) -> None:
     with Client(between.address) as far:
         far.page()
@@ -163,6 +164,7 @@ def test_links_are_copied_from_a_sandbox_and_what_is_no_file_is_said(
     assert sorted(path.name for path in (tmp_path / "odd").iterdir()) == ["link", "one"]
 
 
+@pytest.mark.slow
 def test_links_that_cannot_be_made_are_named_and_the_others_are_made(
     run: ctl.Run, sandbox: str, client: Client, tmp_path: Path
 ) -> None:
@@ -216,6 +218,7 @@ def test_a_name_that_leads_out_of_the_copy_is_refused(
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.slow
 def test_a_copy_is_not_written_through_a_link_of_a_former_one(
     run: ctl.Run, sandbox: str, client: Client, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_sandbox(betwee
     client.delete(made[0].sandbox_id)
 
 
+@pytest.mark.slow
 async def test_an_async_create_whose_answer_was_lost_is_repeated_and_makes_one_sandbox(
     between: relay.Relay, aio: AsyncClient
 ) -> None:

@@ -67,6 +67,7 @@ def test_each_side_of_a_connection_ends_by_itself(client: Client, port: int) -> 
         asked(forward.port, b"late")
 
 
+@pytest.mark.slow
 async def test_async_connections_are_carried_at_once(service: Service, client: Client, port: int) -> None:
     with client.forward(NAME, port) as waiting:
         await asyncio.to_thread(eventually, lambda: asked(waiting.port, b"ping") == b"gnip", 20)

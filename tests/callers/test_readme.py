@@ -56,6 +56,7 @@ def test_the_first_minute_works(service: Service, monkeypatch: pytest.MonkeyPatc
     assert watching.wait(timeout=30 * PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_the_python_example_works(service: Service) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     told: list[tuple[int, pb.SandboxStatus]] = []

@@ -147,6 +147,7 @@ def test_the_client_outlives_a_restart_of_the_service(make_service: Callable[...
         assert stopping.result().desired_state == pb.DESIRED_STATE_STOPPED
 
 
+@pytest.mark.slow
 def test_a_create_of_plain_stubs_whose_answer_was_lost_makes_one_sandbox(
     service: Service, stub: Stub, client: Client
 ) -> None:

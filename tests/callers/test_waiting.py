@@ -51,6 +51,7 @@ async def test_a_wait_that_runs_out_of_time_says_where_the_sandbox_stands(client
     client.delete(made.sandbox_id)
 
 
+@pytest.mark.slow
 async def test_waiting_for_a_sandbox_that_ends_or_is_not_there_fails_at_once(client: Client, aio: AsyncClient) -> None:
     with pytest.raises(errors.NotFound) as caught:
         await aio.wait_until("never-was", "RUNNING")

@@ -223,6 +223,7 @@ BREAKERS: dict[str, tuple[st.SearchStrategy[Any], Callable[[pb.CreateSandboxRequ
 
 @given(st.data(), st.sets(st.sampled_from(sorted(BREAKERS)), min_size=1, max_size=6))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_every_bad_field_of_a_create_is_named_once(call: Call, data: st.DataObject, broken: set[str]) -> None:
     request = pb.CreateSandboxRequest(spec=pb.SandboxSpec(project="demo"), env={"GOOD": samples.CANARY})
     for field in sorted(broken):
@@ -529,6 +530,7 @@ def test_a_spec_that_is_missing_lacks_its_project(call: Call) -> None:
 @pytest.mark.fault(44)
 @given(st.text(min_size=1, max_size=300))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_any_key_is_taken_or_named_in_one_printable_line(call: Call, key: str) -> None:
     answer = call("UpdateEnvVars", pb.UpdateEnvVarsRequest(sandbox_id="never-was", set={key: samples.CANARY}))
     if answer.code is not grpc.StatusCode.NOT_FOUND:
@@ -600,6 +602,7 @@ EXPECTED = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "ABORTED", "A
 @pytest.mark.parametrize("method", METHODS)
 @given(data=st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_whatever_a_request_holds_it_is_answered_in_good_order(call: Call, data: st.DataObject, method: str) -> None:
     request = message_of(method)(**data.draw(fields(METHODS[method].input_type)))
     answer = call(method, request)

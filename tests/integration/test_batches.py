@@ -70,6 +70,7 @@ def told(results: Any) -> list[tuple[str, int, str]]:
     return [(one.sandbox_id, one.sandbox.status.generation, one.error.reason) for one in results]
 
 
+@pytest.mark.slow
 async def test_each_sandbox_has_a_result_of_its_own(served: Served) -> None:
     await served.make("a", "b", "gone")
     await served.client.delete("gone")
@@ -179,6 +180,7 @@ async def test_a_thousand_sandboxes_are_a_few_commits_and_more_are_refused(serve
     assert set((await served.generations()).values()) == {1, 2}
 
 
+@pytest.mark.slow
 async def test_an_answer_with_many_long_messages_fits_what_clients_receive() -> None:
     status = samples.status(phase=Phase.ERROR, reason=Reason.CRASH_LOOP, message="\N{SNOWMAN}" * 4096)
     found: list[Any] = []

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sandbox.v1 import sandbox_pb2 as pb
 from sandbox_server.domain.phase import Phase, Reason
 
@@ -76,6 +77,7 @@ async def test_each_event_names_the_fields_that_differ_from_the_one_before_it(
     assert {"labels", "generation"} <= (found[8] or set())
 
 
+@pytest.mark.slow
 async def test_a_resume_says_the_same_on_a_service_that_has_started_anew(database_url: str, tmp_path: Path) -> None:
     async with serving.served(database_url, tmp_path) as service:
         last = await change(service)

@@ -82,6 +82,7 @@ async def gone(path: Path) -> None:
         raw.commit()
 
 
+@pytest.mark.slow
 def test_the_service_forgets_old_history_and_requests_and_says_when_it_goes(
     make_service: Callable[..., Service],
 ) -> None:

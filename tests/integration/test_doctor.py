@@ -56,6 +56,7 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
 # --- the command
 
 
+@pytest.mark.slow
 def test_all_is_well_before_the_first_start_and_nothing_is_made(tmp_path: Path) -> None:
     done = programs.run("sandbox-server", "doctor", "--data-dir", str(tmp_path / "data"))
     assert (done.returncode, done.stderr) == (0, "")
@@ -80,6 +81,7 @@ def test_all_is_well_beside_a_running_service_which_notices_nothing(make_service
     assert service.terminate() == 0
 
 
+@pytest.mark.slow
 def test_failure_exits_1_with_its_remedy_and_without_secrets(tmp_path: Path) -> None:
     secret = base64.b64encode(CANARY.encode()).decode()
     url = f"postgresql://user:{CANARY}@127.0.0.1:{free_port()}/name?sslpassword={CANARY}"
@@ -160,6 +162,7 @@ async def test_key_file_that_was_lost_is_a_failure(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "encryption.key").exists()
 
 
+@pytest.mark.slow
 async def test_sqlite_file_is_only_read(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -195,6 +198,7 @@ async def test_database_url_that_cannot_be_read_is_a_failure_of_its_check_alone(
     assert found["isolation", ""]
 
 
+@pytest.mark.slow
 async def test_silent_database_is_a_failure_within_the_time_limit(tmp_path: Path, postgres: Callable[[], str]) -> None:
     with relay.postgresql(postgres()) as (between, url):
         between.hold_answers()
@@ -236,6 +240,7 @@ def limited(postgres: Callable[..., str], migrated: str) -> str:
     return url.set(username="reader").render_as_string(hide_password=False)
 
 
+@pytest.mark.slow
 async def test_each_missing_right_in_postgresql_is_a_failure(tmp_path: Path, limited: str) -> None:
     found = await examine(tmp_path, database_url=limited, encryption_keys=text(OLD))
     said = {one.message for one in found["permissions", "database"]}

@@ -266,6 +266,7 @@ def test_every_byte_that_is_typed_reaches_the_command(shell: Shell) -> None:
     assert bytes.fromhex(shell.printed("a").decode()) == data * 3
 
 
+@pytest.mark.slow
 def test_input_arrives_though_only_the_first_parts_are_poked(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(talk_script, "POKED", 20)
     shell.start("a", "sh", "-c", "sleep 0.5; exec wc -c", stdin=True)

@@ -137,6 +137,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         yield World(running, engine, client)
 
 
+@pytest.mark.slow
 async def test_what_the_storage_shows_is_looked_at_until_it_is_there(world: World) -> None:
     made = await world.snapshot()
     await world.shows(made, "CREATING", "COPYING")
@@ -146,6 +147,7 @@ async def test_what_the_storage_shows_is_looked_at_until_it_is_there(world: Worl
 
 
 @pytest.mark.parametrize("failure", [REFUSED, UNREACHABLE], ids=["refused", "unreachable"])
+@pytest.mark.slow
 async def test_a_take_that_cannot_be_done_is_said_once_it_lasts_and_tried_again(
     world: World, failure: Exception
 ) -> None:
@@ -157,6 +159,7 @@ async def test_a_take_that_cannot_be_done_is_said_once_it_lasts_and_tried_again(
     assert set(world.engine.asked) == {"take"}
 
 
+@pytest.mark.slow
 async def test_a_storage_that_cannot_be_asked_changes_no_snapshot_that_is_there(world: World) -> None:
     world.engine.takes = READY
     made = await world.snapshot()
@@ -183,6 +186,7 @@ async def test_a_snapshot_that_was_out_of_sight_is_ready_again_and_nothing_of_it
 
 
 @pytest.mark.parametrize(("starts", "state", "reason"), [(True, "FAILED", "NOT_STOPPED"), (False, "READY", "READY")])
+@pytest.mark.slow
 async def test_a_start_that_no_holder_saw_is_noticed_before_a_stopped_disk_counts_as_copied(
     world: World, starts: bool, state: str, reason: str
 ) -> None:
@@ -199,6 +203,7 @@ async def test_a_start_that_no_holder_saw_is_noticed_before_a_stopped_disk_count
     await world.shows(made, state, reason)
 
 
+@pytest.mark.slow
 async def test_a_removal_that_cannot_be_done_is_said_once_it_lasts_and_tried_again(world: World) -> None:
     world.engine.takes = READY
     made = await world.snapshot()
@@ -210,6 +215,7 @@ async def test_a_removal_that_cannot_be_done_is_said_once_it_lasts_and_tried_aga
     await world.shows(made, "DELETED", "DELETED")
 
 
+@pytest.mark.slow
 async def test_a_removal_goes_on_until_there_is_nothing(world: World) -> None:
     world.engine.takes = READY
     made = await world.snapshot()
@@ -224,6 +230,7 @@ async def test_a_removal_goes_on_until_there_is_nothing(world: World) -> None:
     await world.shows(made, "DELETED", "DELETED")
 
 
+@pytest.mark.slow
 async def test_a_failed_copy_leaves_nothing_in_the_storage(world: World) -> None:
     world.engine.takes = Taken(state=State.FAILED, reason=SnapshotReason.NO_SPACE, message="full")
     made = await world.snapshot()
@@ -243,6 +250,7 @@ async def other(world: World, tmp_path: Path) -> AsyncIterator[store.Store]:
     await opened.store.close()
 
 
+@pytest.mark.slow
 async def test_a_sandbox_that_this_replica_has_not_read_yet_has_not_ended(
     world: World, other: store.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +273,7 @@ async def test_a_sandbox_that_this_replica_has_not_read_yet_has_not_ended(
     assert world.engine.asked == ["take"]
 
 
+@pytest.mark.slow
 async def test_a_log_of_sandboxes_that_grows_all_the_time_keeps_no_removal_up(
     world: World, other: store.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +292,7 @@ async def test_a_log_of_sandboxes_that_grows_all_the_time_keeps_no_removal_up(
     await world.shows(made, "DELETED", "DELETED")
 
 
+@pytest.mark.slow
 async def test_nothing_is_removed_before_all_sandboxes_are_known_that_may_need_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +313,7 @@ async def test_nothing_is_removed_before_all_sandboxes_are_known_that_may_need_i
     await world.shows(made, "DELETED", "DELETED")
 
 
+@pytest.mark.slow
 async def test_a_verification_that_cannot_be_gone_on_with_is_said_once_that_lasts_and_goes_on(world: World) -> None:
     world.engine.takes = READY
     made = await world.snapshot()
@@ -324,6 +335,7 @@ async def test_a_verification_that_cannot_be_gone_on_with_is_said_once_that_last
     assert world.running.keeper.verifying == 0
 
 
+@pytest.mark.slow
 async def test_a_verification_that_waits_for_its_turn_is_not_looked_at_until_that_comes(world: World) -> None:
     world.engine.takes = READY
     sandbox = await world.sandbox()

@@ -70,6 +70,7 @@ def test_kept_volumes_are_listed_until_they_are_adopted_or_removed(client: Clien
     client.wait_until("keep-a", "TERMINATED", timeout=30 * PATIENCE)
 
 
+@pytest.mark.slow
 def test_an_adopted_volume_has_the_size_that_it_was_made_with(client: Client) -> None:
     keep(client, "sized", size="2Gi")
     for asked in ({"size": "7Gi"}, {"size": "2G"}, {"storage_class": "fast"}, {"access_mode": "ReadWriteMany"}):

@@ -155,6 +155,7 @@ async def test_a_namespace_that_was_taken_away_shows_nothing_more(served: Served
     assert await listed(served, namespace="second") == []
 
 
+@pytest.mark.slow
 async def test_a_sandbox_keeps_the_project_of_its_own_when_its_id_is_used_again(served: Served) -> None:
     first = await served.create("a", "before")
     await served.write("a", Phase.TERMINATED, Reason.DELETED, desired=DesiredState.DELETED)
@@ -166,6 +167,7 @@ async def test_a_sandbox_keeps_the_project_of_its_own_when_its_id_is_used_again(
     assert [one.status.project for one in answer.events] == ["before", "before", "after"]
 
 
+@pytest.mark.slow
 async def test_a_page_ends_before_clients_refuse_it(served: Served) -> None:
     await served.create("a")
     for number in range(20):

@@ -264,6 +264,7 @@ async def test_a_list_reads_the_rows_of_its_page_by_the_primary_key(tmp_path: Pa
 
 
 @pytest.mark.parametrize("sandboxes", some([0, 1, 250], 1))
+@pytest.mark.slow
 async def test_snapshot_has_the_sandboxes_that_have_ended_if_it_is_asked_to(opened: Opened, sandboxes: int) -> None:
     live = await opened.make(samples.sandbox("live"), samples.sandbox("other", spec=samples.spec(project="other")))
     made = await opened.make(*(samples.sandbox(f"demo-{number:03}") for number in range(sandboxes)))
@@ -281,6 +282,7 @@ async def test_snapshot_has_the_sandboxes_that_have_ended_if_it_is_asked_to(open
     assert live
 
 
+@pytest.mark.slow
 async def test_sandbox_that_ends_while_a_snapshot_is_sent_is_an_event_of_the_watch(opened: Opened) -> None:
     early, late = await opened.make(samples.sandbox("early"), samples.sandbox("late"))
     await opened.end(early)

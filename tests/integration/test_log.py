@@ -79,6 +79,7 @@ def terminated(last: Event, reason: Reason = Reason.DELETED) -> Event:
 
 
 @pytest.mark.find(34)
+@pytest.mark.slow
 async def test_a_hundred_updates_of_a_large_sandbox_write_its_spec_and_names_once(opened: Opened) -> None:
     made = await opened.insert(samples.sandbox(spec=samples.spec(args=LARGE), env_names=NAMES), {})
     once = log_bytes(opened.url)
@@ -183,6 +184,7 @@ def first_release(url: str, *events: Event) -> None:
 
 
 @pytest.mark.find(34)
+@pytest.mark.slow
 async def test_a_database_of_the_first_release_is_read_and_changed_after_its_migration(empty_database_url: str) -> None:
     labelled = samples.spec(args=LARGE, labels={"a": "1"})
     # No release stored causes then: the reason shows that it was a mutation.

@@ -51,6 +51,7 @@ def long_read(url: str) -> Iterator[None]:
 
 
 @pytest.mark.fault(77)
+@pytest.mark.slow
 async def test_migration_that_waits_for_a_long_read_lets_calls_go_on(
     postgres: Callable[[str], str], migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

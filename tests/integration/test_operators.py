@@ -239,6 +239,7 @@ async def test_capabilities_say_that_the_caller_is_an_operator(served: Served) -
     assert (found.tenant, found.operator, found.reads_only) == ("red", "", False)
 
 
+@pytest.mark.slow
 async def test_an_operator_that_only_reads_is_refused_every_mutation(served: Served) -> None:
     before = (await call(served, pb.ListEventsRequest())).sequence
     for method in sorted(set(SERVICE.methods_by_name) - READS):
@@ -283,6 +284,7 @@ async def test_no_operator_creates_sandboxes(served: Served) -> None:
     assert dict(found.metadata) == {"operator": "support", "namespace": "red-1"}
 
 
+@pytest.mark.slow
 async def test_a_tenant_sees_nothing_of_another_by_the_filter(served: Served) -> None:
     # A namespace changes hands; what is in it still belongs to the former tenant.
     served.tenant("blue", "blue-1", "red-1")

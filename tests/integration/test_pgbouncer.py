@@ -96,6 +96,7 @@ def test_nothing_is_prepared_behind_pgbouncer(pgbouncer: str) -> None:
     assert prepared(pgbouncer) == 0
 
 
+@pytest.mark.slow
 async def test_refusing_database_is_reported_as_unavailable(pgbouncer: str) -> None:
     opened = Opened(pgbouncer)
     await opened.store.open(opened.committed.extend)
@@ -119,6 +120,7 @@ async def test_refusing_database_is_reported_as_unavailable(pgbouncer: str) -> N
     await opened.store.close()
 
 
+@pytest.mark.slow
 async def test_the_host_of_several_that_takes_writes_is_used(pgbouncer: str) -> None:
     """The other one is away, as the former primary is after a failover."""
     opened = Opened(pgbouncer.replace("@127.0.0.1:", f"@127.0.0.1:{free_port()},127.0.0.1:"))

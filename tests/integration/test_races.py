@@ -35,6 +35,7 @@ async def gone(client: AsyncClient, service: Service) -> None:
 
 
 @pytest.mark.fault(8)
+@pytest.mark.slow
 async def test_of_mutations_raced_at_random_the_last_acknowledged_holds(make_service: Callable[..., Service]) -> None:
     service, choose = make_service().start(), chance()
     told: dict[int, int] = {}

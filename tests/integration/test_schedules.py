@@ -234,6 +234,7 @@ async def test_the_latest_missed_slot_is_made_up_and_those_before_it_are_said(wo
     assert (await world.client.get_schedule("nightly")).missed == 3
 
 
+@pytest.mark.slow
 async def test_a_sandbox_that_no_holder_has_seen_has_its_slots_made_up(world: World) -> None:
     await world.client.create("demo", sandbox_id="other")
     await world.client.create_schedule("nightly", "daily 02:00", label_selector="tier=web")
@@ -300,6 +301,7 @@ async def test_a_clock_that_was_ahead_once_stops_no_slots(world: World) -> None:
         assert found.last_time.ToDatetime(UTC) == moment
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_a_caller_deletes_is_not_taken_again(world: World) -> None:
     await world.sandbox()
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a")
@@ -362,6 +364,7 @@ async def test_a_slot_that_comes_while_the_snapshot_of_the_last_is_taken_is_miss
     assert (await world.client.get_schedule("nightly")).missed == 2
 
 
+@pytest.mark.slow
 async def test_a_schedule_that_fails_keeps_no_other_from_its_slots(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +428,7 @@ async def test_a_slot_that_no_room_comes_for_is_missed_before_the_next(world: Wo
     assert found.slot.ToDatetime(UTC) == slot
 
 
+@pytest.mark.slow
 async def test_failed_snapshots_go_when_a_newer_one_is_ready_and_the_oldest_only_then(world: World) -> None:
     await world.sandbox()
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a", keep=1)
@@ -440,6 +444,7 @@ async def test_failed_snapshots_go_when_a_newer_one_is_ready_and_the_oldest_only
     await world.ready(named("a", first + 2 * DAY))
 
 
+@pytest.mark.slow
 async def test_two_schedules_and_long_ids_have_names_of_their_own(world: World) -> None:
     long = "a" + 51 * "b"
     for one in (long, long[:-1] + "c"):
@@ -493,6 +498,7 @@ async def test_what_is_asked_of_schedules_is_answered(world: World) -> None:
     assert [one.schedule_id async for one in client.schedules()] == ["other"]
 
 
+@pytest.mark.slow
 async def test_snapshots_of_a_schedule_stay_when_it_goes(world: World) -> None:
     await world.sandbox()
     await world.client.create_schedule("nightly", "daily 02:00", sandbox="a", outlives_sandbox=True)
@@ -588,6 +594,7 @@ async def test_a_snapshot_that_fails_keeps_the_disk_and_is_taken_again(world: Wo
     assert made.uid not in failed
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_the_storage_tries_again_says_what_keeps_it_and_the_way_out(
     world: World, leaving: Leaving
 ) -> None:

@@ -258,6 +258,7 @@ def test_former_tenant_no_longer_sees_sandboxes_of_a_namespace_taken_from_it(
         (["nonsense"], "no command"),
     ],
 )
+@pytest.mark.slow
 def test_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: str, tmp_path: Path) -> None:
     words = [*flags]
     if flags[0] != "nonsense":
@@ -271,6 +272,7 @@ def test_bad_settings_refuse_to_start_and_say_which(flags: list[str], said: str,
 
 
 @pytest.mark.fault(49)
+@pytest.mark.slow
 def test_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> None:
     done = programs.run("sandbox-server", "--listen", "127.0.0.1:99999", "--data-dir", str(tmp_path))
     assert done.returncode == 2
@@ -294,6 +296,7 @@ def test_settings_that_no_service_could_have_end_with_2(tmp_path: Path) -> None:
         ("serve", "sqlite:///", "needs the path of a file"),
     ],
 )
+@pytest.mark.slow
 def test_unusable_database_is_reported_in_one_line(command: str, url: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "canary.txt").write_text("no database, and longer than the header of one would be " * 9)
     keys = tmp_path / "keys"

@@ -49,6 +49,7 @@ def running(client: Client, project: str = "demo", **options: object) -> pb.Sand
     return client.get(made.sandbox_id)
 
 
+@pytest.mark.slow
 def test_a_sandbox_keeps_its_file_over_stop_start_and_env_update(client: Client) -> None:
     made = client.create("demo", env={"NAME": "one"})
     assert made.sandbox_id.startswith("demo-agentruntime-")
@@ -279,6 +280,7 @@ def test_a_watch_refuses_what_it_cannot_do(stub: sandbox_pb2_grpc.SandboxService
     assert code(label_selector="a=b=c").code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 def test_heartbeats_come_while_nothing_happens(make_service: Callable[..., Service]) -> None:
     service = make_service("--heartbeat", "0.1").start()
     with grpc.insecure_channel(service.address) as channel:
@@ -557,6 +559,7 @@ def test_sigterm_under_load_ends_calls_and_their_repeat_takes_effect_once(make_s
         assert sorted(repeated.values()) == sorted(one.uid for one in client.list())
 
 
+@pytest.mark.slow
 def test_a_client_watch_resumes_across_a_restart(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     with service.client() as client:
@@ -587,6 +590,7 @@ def test_two_services_do_not_share_a_data_directory(make_service: Callable[..., 
     assert "in use by another service" in second.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_sandbox_sees_its_home_its_own_processes_and_a_read_only_system(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     script = "id -u > uid; pwd > pwd; env > env; ls /proc > proc; touch /usr/x 2> usr; ls %s > data 2>&1; sleep 1000"
@@ -624,6 +628,7 @@ def test_readiness_is_asked_before_running(client: Client) -> None:
     client.delete(made)
 
 
+@pytest.mark.slow
 def test_sandbox_that_never_becomes_ready_is_an_error_after_the_deadline(make_service: Callable[..., Service]) -> None:
     service = make_service("--start-deadline", "1.5").start()
     with service.client() as client:
@@ -697,6 +702,7 @@ def test_log_line_of_a_mutation_has_its_sandbox_and_its_caller(make_service: Cal
         assert one["peer"].startswith("ipv4:127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_the_service_ends_on_sigint_too(make_service: Callable[..., Service]) -> None:
     service = make_service().start()
     assert service.process is not None

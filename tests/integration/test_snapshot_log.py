@@ -122,6 +122,7 @@ async def test_a_request_takes_effect_once_and_its_id_names_nothing_else(log: Lo
 
 
 @BOTH_DATABASES
+@pytest.mark.slow
 async def test_a_mutation_reads_sandboxes_and_counts_snapshots(log: Log) -> None:
     sandbox = await log.opened.insert(samples.sandbox())
     seen: list[Any] = []

@@ -92,6 +92,7 @@ def ids(found: Iterable[Any]) -> list[str]:
     return [one.snapshot_id for one in found]
 
 
+@pytest.mark.slow
 async def test_snapshot_is_recorded_of_the_disk_as_it_is(rig: Rig) -> None:
     sandbox = await rig.sandbox()
     made = await rig.client.create_snapshot(sandbox, outlives_sandbox=True, labels={"why": "before"})
@@ -105,6 +106,7 @@ async def test_snapshot_is_recorded_of_the_disk_as_it_is(rig: Rig) -> None:
     assert [one async for one in rig.client.snapshots()] == [made]
 
 
+@pytest.mark.slow
 async def test_a_request_takes_effect_once_whatever_became_of_the_snapshot(rig: Rig) -> None:
     sandbox = await rig.sandbox()
     request_id = str(uuid.uuid4())
@@ -153,6 +155,7 @@ async def test_what_cannot_be_is_refused_at_once(rig: Rig) -> None:
     assert await refused(sandbox) == "SANDBOX_DELETED"
 
 
+@pytest.mark.slow
 async def test_a_tenant_has_as_many_snapshots_as_it_may(rig: Rig) -> None:
     sandbox = await rig.sandbox()
     first, *_ = [await rig.client.create_snapshot(sandbox) for _ in range(3)]
@@ -165,6 +168,7 @@ async def test_a_tenant_has_as_many_snapshots_as_it_may(rig: Rig) -> None:
     assert (await rig.client.create_snapshot(sandbox)).state == snapshot_pb2.SNAPSHOT_STATE_CREATING
 
 
+@pytest.mark.slow
 async def test_lists_select_and_page(rig: Rig) -> None:
     a, b = await rig.sandbox("a"), await rig.sandbox("b")
     first = await rig.client.create_snapshot(a, snapshot_id="x", labels={"tier": "web"})
@@ -187,6 +191,7 @@ async def test_lists_select_and_page(rig: Rig) -> None:
     assert (ids(following.snapshots), following.next_page_token) == (["z"], "")
 
 
+@pytest.mark.slow
 async def test_watch_has_what_there_is_then_every_event_and_resumes_without_a_gap(rig: Rig, stub: Any) -> None:
     sandbox = await rig.sandbox()
     made = await rig.client.create_snapshot(sandbox, snapshot_id="x")
@@ -220,12 +225,14 @@ async def test_watch_has_what_there_is_then_every_event_and_resumes_without_a_ga
         ({"snapshot_id": "x", "namespace": "of-others"}, grpc.StatusCode.NOT_FOUND),
     ],
 )
+@pytest.mark.slow
 async def test_watch_that_cannot_be_is_refused(stub: Any, asked: dict[str, Any], code: grpc.StatusCode) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.WatchSnapshots(snapshot_pb2.WatchSnapshotsRequest(**asked), timeout=WITHIN).read()
     assert refused.value.code() is code
 
 
+@pytest.mark.slow
 async def test_many_watches_see_what_they_select_and_no_more(rig: Rig, stub: Any) -> None:
     a, b = await rig.sandbox("a"), await rig.sandbox("b")
 
@@ -252,6 +259,7 @@ async def test_many_watches_see_what_they_select_and_no_more(rig: Rig, stub: Any
     assert await labelled == "of-b"
 
 
+@pytest.mark.slow
 async def test_sandbox_is_created_from_a_snapshot_that_is_ready(rig: Rig) -> None:
     snapshot = await rig.client.create_snapshot(await rig.sandbox(), snapshot_id="x")
     with pytest.raises(errors.FailedPrecondition) as early:

@@ -605,6 +605,7 @@ async def test_a_locked_sqlite_file_is_unavailable_and_recovers(tmp_path: Path) 
 
 
 @pytest.mark.fault(37)
+@pytest.mark.slow
 async def test_killed_connections_are_made_again(postgres: Callable[[], str]) -> None:
     opened = Opened(postgres())
     await opened.store.open(opened.committed.extend)
@@ -646,6 +647,7 @@ def test_transaction_that_waits_for_its_replica_is_bounded_and_one_that_reads_ma
 
 
 @pytest.mark.fault(37)
+@pytest.mark.slow
 async def test_cut_at_the_answer_to_a_commit_the_request_settles_what_became_of_it(postgres: Callable[[], str]) -> None:
     with relay.postgresql(postgres()) as (between, url):
         opened = Opened(url)

@@ -72,6 +72,7 @@ def test_replaced_token_file_counts_from_the_next_call_on(make_service: Callable
 
 
 @pytest.mark.find(41)
+@pytest.mark.slow
 def test_open_watch_goes_on_when_its_token_is_removed(make_service: Callable[..., Service], tmp_path: Path) -> None:
     path = tmp_path / "tenants.json"
     put(path, a=[A, B])

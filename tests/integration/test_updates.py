@@ -36,6 +36,7 @@ def test_the_answer_says_what_holds_and_what_waits_for_the_restart(client: Clien
 
 
 @pytest.mark.fault(7)
+@pytest.mark.slow
 def test_an_update_takes_effect_once_and_belongs_to_one_payload(client: Client) -> None:
     running(client, "once")
     request_id = str(uuid.uuid4())

@@ -203,6 +203,7 @@ async def test_a_file_that_cannot_be_read_fails(world: World, monkeypatch: pytes
     assert world.scratches == []
 
 
+@pytest.mark.slow
 async def test_a_copy_that_is_gone_fails(world: World) -> None:
     await world.sandbox()
     made = await world.snapshot()
@@ -226,6 +227,7 @@ async def test_what_takes_too_long_fails_and_says_what_it_got_to(world: World, h
     assert found.files == 0
 
 
+@pytest.mark.slow
 async def test_names_of_any_bytes_are_counted(world: World) -> None:
     home = os.fsencode(await world.sandbox())
     for name in (b"line\nbreak", b"caf\xe9\xff", b"back\\slash", b"-dash"):

@@ -52,6 +52,7 @@ def test_a_mistyped_setting_is_refused_at_the_start(text: str, words: str) -> No
     assert words in done.stderr
 
 
+@pytest.mark.slow
 def test_a_right_setting_is_no_unknown_variable_and_is_not_printed() -> None:
     done = programs.run("sandbox-server", "config", env=os.environ | {"SANDBOX_FAILPOINTS": "after_commit=raise"})
     assert (done.returncode, done.stderr) == (0, "")

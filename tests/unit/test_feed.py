@@ -323,6 +323,7 @@ async def test_who_waits_for_a_sequence_is_sent_away_when_the_service_stops(log:
 
 
 @pytest.mark.find(39)
+@pytest.mark.slow
 async def test_first_heartbeat_comes_within_the_period_whenever_the_watch_begins(
     log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

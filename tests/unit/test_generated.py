@@ -88,6 +88,7 @@ def parts(file: descriptor_pb2.FileDescriptorProto) -> Named:
             yield f"{service.name}.{method.name}", (SERVICES, index, METHODS, number)
 
 
+@pytest.mark.slow
 def test_every_part_of_the_contract_has_a_comment(
     contract: descriptor_pb2.FileDescriptorProto, access: descriptor_pb2.FileDescriptorProto
 ) -> None:

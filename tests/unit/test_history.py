@@ -129,6 +129,7 @@ async def test_watch_of_some_sandboxes_reads_their_entries_alone() -> None:
 
 
 @pytest.mark.fault(72)
+@pytest.mark.slow
 async def test_watches_beyond_the_bound_are_sent_away_until_others_have_caught_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -153,6 +153,7 @@ def test_settings_need_pydantic_and_nothing_of_the_server_but_the_domain_and_fai
     assert outside(imports(modules(SERVER / "settings")), *allowed) == []
 
 
+@pytest.mark.slow
 def test_the_base_install_is_enough_for_the_client() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {line.partition(">=")[0] for line in project["dependencies"]} == BASE.keys()

@@ -92,6 +92,7 @@ def test_kept_volume_is_not_adopted_by_another_tenant_of_its_namespace(adopt: bo
 
 
 @pytest.mark.find(31)
+@pytest.mark.slow
 async def test_what_a_tenant_reads_looks_at_no_sandbox_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     database: Any = None
     memory = feed.Feed(database, render.Encoder(), Pace(heartbeat=60))

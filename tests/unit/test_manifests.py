@@ -141,6 +141,7 @@ def test_the_service_makes_the_disk_and_the_controller_only_what_never_binds() -
     assert set(disk["metadata"]["labels"]) == {"sandbox.fullstackagent.io/id"}
 
 
+@pytest.mark.slow
 def test_no_setting_changes_what_a_stateful_set_can_never_change() -> None:
     sandbox, _ = made("defaults")
     settings = (Kubernetes(), *(config for _, config in VARIANTS.values()))

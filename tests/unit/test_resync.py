@@ -137,6 +137,7 @@ async def test_change_without_a_wake_up_is_observed_at_the_next_resync(silence: 
     await silence.until(lambda one: one.status.restart_count == 3)
 
 
+@pytest.mark.slow
 async def test_sandboxes_of_a_newly_synced_namespace_are_reconciled_at_once_and_others_say_why_not(
     silence: Silence,
 ) -> None:
@@ -195,6 +196,7 @@ async def test_repeated_refusal_of_the_engine_is_one_event(silence: Silence) -> 
 
 
 @pytest.mark.fault(11)
+@pytest.mark.slow
 async def test_act_on_what_has_changed_since_is_decided_again_and_reported_as_no_error(silence: Silence) -> None:
     silence.engine.fails = engines.Outdated("the StatefulSet has changed")
     began = time.monotonic()
@@ -281,6 +283,7 @@ async def test_refusal_stays_while_the_engine_gives_no_answer(silence: Silence) 
     assert silence.memory.sequence == sequence
 
 
+@pytest.mark.slow
 async def test_refusal_outlives_a_time_in_which_the_namespace_cannot_be_observed(silence: Silence) -> None:
     silence.engine.fails = engines.Refused(Fault(Reason.QUOTA_EXCEEDED, "no"))
     await silence.run(resync=0.02)
@@ -295,6 +298,7 @@ async def test_refusal_outlives_a_time_in_which_the_namespace_cannot_be_observed
 
 
 @pytest.mark.find(14)
+@pytest.mark.slow
 async def test_controller_has_its_time_again_when_another_pod_is_missing(silence: Silence) -> None:
     engine = silence.engine
     await silence.run(resync=0.02)

@@ -64,6 +64,7 @@ async def test_command_runs_in_the_pod_with_its_environment(worker: Worker, api:
     assert await worker.ids() == [started.exec_id]
 
 
+@pytest.mark.slow
 async def test_the_arguments_of_every_exec_are_constant(worker: Worker, api: ScriptedApi) -> None:
     await worker.run("echo canary", env={"CANARY": "canary"}, cwd="/canary")
     assert len({tuple(one) for one in api.kubelet.commands}) == 1
@@ -113,6 +114,7 @@ async def test_right_that_is_refused_for_a_moment_is_to_be_tried_again(worker: W
 
 
 @pytest.mark.fault(93)
+@pytest.mark.slow
 async def test_image_without_a_shell_is_not_supported(worker: Worker, api: ScriptedApi) -> None:
     api.kubelet.shell = False
     assert await every_method(worker) == {("FAILED_PRECONDITION", "EXEC_UNSUPPORTED")}
@@ -120,6 +122,7 @@ async def test_image_without_a_shell_is_not_supported(worker: Worker, api: Scrip
 
 @pytest.mark.fault(93)
 @pytest.mark.parametrize("status", some([400, 401, 404, 429, 500, 503], 1, 3, 5))
+@pytest.mark.slow
 async def test_answers_that_may_pass_are_unavailable(worker: Worker, api: ScriptedApi, status: int) -> None:
     api.kubelet.refusal = status
     assert await refused(worker.shell("true")) == ("UNAVAILABLE", "SANDBOX_NOT_REACHED")
@@ -127,6 +130,7 @@ async def test_answers_that_may_pass_are_unavailable(worker: Worker, api: Script
 
 
 @pytest.mark.parametrize("answered_within", [UNANSWERED])
+@pytest.mark.slow
 async def test_call_that_is_not_answered_in_time_says_so(worker: Worker, api: ScriptedApi) -> None:
     api.lasting.append((lambda request: request.path.endswith("/exec"), hang))
     with pytest.raises(grpc.RpcError) as caught:
@@ -145,6 +149,7 @@ async def test_container_that_is_not_there_is_not_reached(worker: Worker, api: S
 
 
 @pytest.mark.fault(92)
+@pytest.mark.slow
 async def test_command_never_runs_in_another_incarnation_than_the_one_that_was_decided(
     worker: Worker, api: ScriptedApi, rig: Rig
 ) -> None:

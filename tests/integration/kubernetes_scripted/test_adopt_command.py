@@ -61,6 +61,7 @@ async def test_people_are_told_where_the_way_back_ends_before_anything_is_done(c
     assert "--undo cannot" in command.said[1]
 
 
+@pytest.mark.slow
 async def test_a_selector_chooses_among_what_carries_the_label(command: Command) -> None:
     report = await command.report("--selector", "project.fullstackagent.io/name=older", "--dry-run")
     assert [one["name"] for one in report["results"]] == ["older-agentruntime-q4m8z1"]
@@ -78,6 +79,7 @@ async def test_what_an_import_told_counts_more_than_labels_and_less_than_a_flag(
         assert report["results"][0]["project"] == project
 
 
+@pytest.mark.slow
 async def test_sandboxes_belong_to_the_tenant_of_the_namespace(command: Command, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.json"
     tenant = {"name": "alice", "namespaces": ["default"], "tokens": ["t" * 16]}

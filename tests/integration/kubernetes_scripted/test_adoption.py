@@ -121,6 +121,7 @@ async def test_a_pod_is_made_anew_once_and_at_once_where_that_is_asked_for(api: 
     assert api.objects[PODS][POD]["metadata"]["uid"] != before[PODS][POD]["metadata"]["uid"]
 
 
+@pytest.mark.slow
 async def test_what_is_stopped_stays_stopped_and_starts_with_its_environment(api: ScriptedApi, rig: Rig) -> None:
     objects = former.objects()
     former.of_kind(objects, "StatefulSet")["spec"]["replicas"] = 0
@@ -256,6 +257,7 @@ async def test_a_pod_that_is_replaced_while_it_waits_is_the_sandboxs_too(api: Sc
     assert api.objects[SETS][NAME]["spec"] == before[SETS][NAME]["spec"]
 
 
+@pytest.mark.slow
 async def test_what_is_missing_is_made_and_goes_when_the_rest_is_given_back(api: ScriptedApi, rig: Rig) -> None:
     objects = former.objects()
     objects.remove([one for one in objects if one["kind"] == "Ingress"][1])
@@ -273,6 +275,7 @@ async def test_what_is_missing_is_made_and_goes_when_the_rest_is_given_back(api:
 
 
 @pytest.mark.parametrize("keeps_pods", [False, True])
+@pytest.mark.slow
 async def test_a_delete_removes_everything_and_a_further_ingress_with_it(
     api: ScriptedApi, rig: Rig, keeps_pods: bool
 ) -> None:

@@ -101,6 +101,7 @@ async def test_an_operator_adopts_and_gives_back(api: ScriptedApi, service: Serv
     assert len(api.starts) == 1
 
 
+@pytest.mark.slow
 async def test_nobody_else_adopts_and_every_bad_field_is_named(caller: Caller, api: ScriptedApi) -> None:
     denied, invalid = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT
     assert await caller.refused("tenant") == (denied, "OPERATORS_ONLY")

@@ -29,6 +29,7 @@ def refuse(api: ScriptedApi, code: int, *methods: str, headers: dict[str, str] |
 @pytest.mark.fault(54)
 @pytest.mark.find(2)
 @pytest.mark.parametrize("code", [409, 429, 500, 503])
+@pytest.mark.slow
 async def test_a_create_that_the_cluster_cannot_take_now_says_so_and_recovers(
     rig: Rig, api: ScriptedApi, code: int
 ) -> None:
@@ -45,6 +46,7 @@ async def test_a_create_that_the_cluster_cannot_take_now_says_so_and_recovers(
 @pytest.mark.fault(54)
 @pytest.mark.find(2)
 @pytest.mark.parametrize(("stop", "phase"), [(True, Phase.STOPPING), (False, Phase.TERMINATING)])
+@pytest.mark.slow
 async def test_a_stop_or_delete_that_the_cluster_cannot_take_now_says_so_and_ends(
     rig: Rig, api: ScriptedApi, stop: bool, phase: Phase
 ) -> None:
@@ -70,6 +72,7 @@ async def test_a_long_retry_after_is_reported_at_once(rig: Rig, api: ScriptedApi
 
 @pytest.mark.fault(54)
 @pytest.mark.find(2)
+@pytest.mark.slow
 async def test_what_is_observed_is_reported_while_the_cluster_asks_to_be_left_alone(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -114,6 +117,7 @@ async def test_lists_that_the_cluster_cannot_answer_now_are_the_reason(rig: Rig,
 @pytest.mark.parametrize(
     ("collection", "name"), [(INGRESSES, f"{A}-app-ingress"), (SERVICES, f"{A}-service"), (SETS, A), (CLAIMS, CLAIM)]
 )
+@pytest.mark.slow
 async def test_a_former_owners_object_that_hangs_on_a_finalizer_is_named(
     rig: Rig, api: ScriptedApi, collection: str, name: str
 ) -> None:

@@ -81,6 +81,7 @@ async def test_a_clone_is_made_from_a_snapshot_of_its_source_that_goes_when_its_
     await until(lambda: not api.objects[SNAPSHOTS])
 
 
+@pytest.mark.slow
 async def test_what_the_storage_says_meanwhile_is_in_the_status(rig: Rig, api: ScriptedApi, source: Sandbox) -> None:
     made = await clone(rig, source)
     await asked(api, made)
@@ -92,6 +93,7 @@ async def test_what_the_storage_says_meanwhile_is_in_the_status(rig: Rig, api: S
     await rig.settled(B, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_cannot_be_taken_is_said_until_it_can(
     rig: Rig, api: ScriptedApi, source: Sandbox
 ) -> None:
@@ -105,6 +107,7 @@ async def test_a_snapshot_that_cannot_be_taken_is_said_until_it_can(
     await rig.settled(B, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_the_disk_of_a_source_that_took_its_name_is_never_taken_for_it(
     rig: Rig, api: ScriptedApi, source: Sandbox
 ) -> None:
@@ -126,6 +129,7 @@ async def test_the_disk_of_a_source_that_took_its_name_is_never_taken_for_it(
 
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("is_made_again", [False, True])
+@pytest.mark.slow
 async def test_a_snapshot_that_is_asked_for_after_its_clone_was_deleted_goes(
     rig: Rig, api: ScriptedApi, source: Sandbox, is_made_again: bool
 ) -> None:
@@ -151,6 +155,7 @@ async def test_a_snapshot_that_is_asked_for_after_its_clone_was_deleted_goes(
 
 
 @pytest.mark.parametrize("collects", [False, True])
+@pytest.mark.slow
 async def test_a_snapshot_whose_service_somebody_removes_is_made_again(
     rig: Rig, api: ScriptedApi, source: Sandbox, collects: bool
 ) -> None:
@@ -171,6 +176,7 @@ async def test_a_snapshot_whose_service_somebody_removes_is_made_again(
     await until(lambda: not api.objects[SNAPSHOTS])
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_a_former_release_asked_for_is_taken(rig: Rig, api: ScriptedApi, source: Sandbox) -> None:
     made = await clone(rig, source)
     await asked(api, made)
@@ -182,6 +188,7 @@ async def test_a_snapshot_that_a_former_release_asked_for_is_taken(rig: Rig, api
 
 
 @pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.slow
 async def test_a_clone_that_is_deleted_before_leaves_no_snapshot(
     rig: Rig, api: ScriptedApi, source: Sandbox, keep: bool
 ) -> None:
@@ -231,6 +238,7 @@ async def test_a_clone_is_deleted_where_the_service_may_no_longer_use_snapshots(
     assert api.objects[CLAIMS].keys() == {CLAIM}
 
 
+@pytest.mark.slow
 async def test_a_clone_is_refused_where_the_cluster_has_no_snapshots(
     rig: Rig, api: ScriptedApi, source: Sandbox
 ) -> None:

@@ -199,6 +199,7 @@ async def test_every_object_that_is_undone_each_time_costs_few_writes_while_the_
 
 
 @pytest.mark.parametrize("pace", [dataclasses.replace(FAST, retry_most=0.5, contest_quiet=1)], ids=["soon quiet"])
+@pytest.mark.slow
 async def test_contest_is_over_once_it_has_been_quiet(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

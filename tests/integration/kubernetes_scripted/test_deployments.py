@@ -109,6 +109,7 @@ async def test_a_deployment_is_moved_with_every_file_and_its_urls(api: ScriptedA
     assert Phase.ERROR not in {one.status.phase for one in rig.history}
 
 
+@pytest.mark.slow
 async def test_without_a_moment_to_end_its_pod_a_deployment_is_skipped(api: ScriptedApi, rig: Rig) -> None:
     made(api)
     before = everything(api)
@@ -478,6 +479,7 @@ async def test_one_that_is_deleted_meanwhile_takes_the_deployment_with_it(api: S
         (None, "several pods"),
     ],
 )
+@pytest.mark.slow
 async def test_a_pod_that_is_down_is_reported_and_never_touched(
     api: ScriptedApi, rig: Rig, state: dict[str, Any] | None, says: str
 ) -> None:

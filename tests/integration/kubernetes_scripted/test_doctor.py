@@ -185,6 +185,7 @@ async def test_rights_to_verify_snapshots_may_be_left_out_but_not_in_part(examin
     assert found.remedy.endswith("run `kubectl apply -n a-ns -f deploy/verification.yaml`")
 
 
+@pytest.mark.slow
 async def test_namespaces_are_those_of_the_token_file(examine: Examine, tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     path.write_text('{"tenants": [{"name": "a", "namespaces": ["b-ns", "c-ns"], "tokens": ["%s"]}]}' % (CANARY * 2))
@@ -239,6 +240,7 @@ def storage_class(name: str, default: bool = False, **fields: Any) -> dict[str, 
     return {"metadata": metadata, **usual, **fields}
 
 
+@pytest.mark.slow
 async def test_classes_that_may_not_be_listed_are_not_checked_and_the_message_says_how_to_look(
     examine: Examine,
 ) -> None:
@@ -250,6 +252,7 @@ async def test_classes_that_may_not_be_listed_are_not_checked_and_the_message_sa
         assert (only(found, check, subject).status, only(found, check, subject).remedy) == (Status.NOT_CHECKED, command)
 
 
+@pytest.mark.slow
 async def test_storage_class(examine: Examine, api: ScriptedApi) -> None:
     api.cluster.objects["storageclasses"] = [storage_class("slow", default=True), storage_class("fast")]
     found = await examine(storage_class="fast", allowed_storage_classes="slow,gone")

@@ -67,6 +67,7 @@ async def test_an_empty_disk_is_never_taken_for_a_copy(
     await rig.settled(B, Phase.TERMINATED)
 
 
+@pytest.mark.slow
 async def test_a_class_of_another_driver_is_refused_at_once_where_the_service_sees_it(
     rig: Rig, api: ScriptedApi, source: Sandbox, caller: AsyncClient
 ) -> None:

@@ -29,6 +29,7 @@ async def running(rig: Rig, **env: str) -> Sandbox:
     return await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_former_secret_stays_while_a_pod_of_its_template_may_start_again(rig: Rig, api: ScriptedApi) -> None:
     await running(rig, A="1")
     api.controllers.discard("StatefulSet")
@@ -45,6 +46,7 @@ async def test_former_secret_stays_while_a_pod_of_its_template_may_start_again(r
     assert api.starts == [("1", {"A": "1"}), ("2", {"A": "2"})]
 
 
+@pytest.mark.slow
 async def test_stopped_sandbox_has_no_secret(rig: Rig, api: ScriptedApi) -> None:
     await running(rig, A="1")
     await rig.begin(A, Phase.STOPPED)
@@ -58,6 +60,7 @@ async def test_stopped_sandbox_has_no_secret(rig: Rig, api: ScriptedApi) -> None
     assert (api.objects[SECRETS].keys(), api.starts[-1]) == ({f"{A}-env-4"}, ("4", {"A": "2"}))
 
 
+@pytest.mark.slow
 async def test_mutation_of_labels_alone_keeps_the_secret_and_the_pod(rig: Rig, api: ScriptedApi) -> None:
     await running(rig, A="1")
     secret, pod = api.objects[SECRETS][f"{A}-env-1"], api.objects[PODS][f"{A}-0"]["metadata"]["uid"]
@@ -81,6 +84,7 @@ async def test_sandbox_without_variables_has_an_empty_secret(rig: Rig, api: Scri
     assert api.objects[SECRETS] == {f"{A}-env-1": secret}
 
 
+@pytest.mark.slow
 async def test_environments_of_a_sandbox_that_never_runs_do_not_pile_up(rig: Rig, api: ScriptedApi) -> None:
     api.crashing.add(A)
     await rig.create(A)
@@ -114,6 +118,7 @@ async def test_secret_of_a_generation_that_never_got_a_template_is_removed(rig: 
 
 
 @pytest.mark.parametrize("immutable", [True, False])
+@pytest.mark.slow
 async def test_secret_with_another_content_is_replaced(rig: Rig, api: ScriptedApi, immutable: bool) -> None:
     await running(rig, A="1")
     copied = copy.deepcopy(api.objects[SECRETS][f"{A}-env-1"])
@@ -132,6 +137,7 @@ async def test_secret_with_another_content_is_replaced(rig: Rig, api: ScriptedAp
     assert api.starts[1] == ("1", {"A": "1"})
 
 
+@pytest.mark.slow
 async def test_secrets_of_a_deleted_sandbox_are_removed_without_the_garbage_collector(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -145,6 +151,7 @@ async def test_secrets_of_a_deleted_sandbox_are_removed_without_the_garbage_coll
     assert not api.objects[SECRETS]
 
 
+@pytest.mark.slow
 async def test_secret_of_somebody_else_with_the_name_of_a_former_generation_is_left_alone(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -200,6 +207,7 @@ async def test_sandbox_of_a_former_release_keeps_its_secret_and_its_pod_until_th
 
 
 @pytest.mark.parametrize("phase", [Phase.STOPPED, Phase.TERMINATED])
+@pytest.mark.slow
 async def test_secret_of_a_former_release_goes_with_its_pod(
     rig: Rig, api: ScriptedApi, former_release: pytest.MonkeyPatch, phase: Phase
 ) -> None:

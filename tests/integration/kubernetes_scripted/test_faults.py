@@ -77,6 +77,7 @@ async def test_what_is_remembered_is_not_looked_up_and_a_secret_is_once_after_a_
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("number", some(range(10), 0, 2, 4, 6, 8))
 @pytest.mark.parametrize("code", some([500, 503]))
+@pytest.mark.slow
 async def test_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:
     await until(lambda: rig.engine.any_synced)
     seen = 0
@@ -96,6 +97,7 @@ async def test_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedAp
 
 
 @pytest.mark.fault(15)
+@pytest.mark.slow
 async def test_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig, api: ScriptedApi) -> None:
     refused: list[float] = []
 
@@ -114,6 +116,7 @@ async def test_retry_after_is_obeyed_and_status_is_served_meanwhile(rig: Rig, ap
 
 @pytest.mark.fault(16)
 @pytest.mark.parametrize("answered_within", [UNANSWERED])
+@pytest.mark.slow
 async def test_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: ScriptedApi) -> None:
     api.once(lambda request: request.method == "PATCH" and request.path.endswith(f"{A}-env-1"), hang)
     await rig.create(A)
@@ -125,6 +128,7 @@ async def test_a_call_that_never_answers_is_cut_and_others_go_on(rig: Rig, api: 
 
 @pytest.mark.fault(17)
 @pytest.mark.parametrize("written", [False, True])
+@pytest.mark.slow
 async def test_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api: ScriptedApi, written: bool) -> None:
     async def reset(request: web.Request) -> web.StreamResponse | None:
         if written:
@@ -140,6 +144,7 @@ async def test_a_reset_before_or_after_the_write_is_no_conflict(rig: Rig, api: S
 
 
 @pytest.mark.fault(18)
+@pytest.mark.slow
 async def test_mutations_are_accepted_while_the_api_server_is_gone_and_status_is_stale(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -158,6 +163,7 @@ async def test_mutations_are_accepted_while_the_api_server_is_gone_and_status_is
 
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("form", ["http", "stream"])
+@pytest.mark.slow
 async def test_expired_version_is_listed_again_and_each_change_reported_once(
     rig: Rig, api: ScriptedApi, form: str
 ) -> None:
@@ -179,6 +185,7 @@ async def test_expired_version_is_listed_again_and_each_change_reported_once(
 
 
 @pytest.mark.fault(20)
+@pytest.mark.slow
 async def test_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
     await until(lambda: rig.engine.any_synced)
     await rig.create(A)
@@ -200,6 +207,7 @@ async def test_a_silent_watch_is_noticed(rig: Rig, api: ScriptedApi) -> None:
 
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("answered_within", [UNANSWERED])
+@pytest.mark.slow
 async def test_an_api_server_that_takes_calls_and_answers_none_is_out_of_sight(rig: Rig, api: ScriptedApi) -> None:
     await until(lambda: rig.engine.any_synced)
     api.lasting.append((is_watch, hang))
@@ -213,6 +221,7 @@ async def test_an_api_server_that_takes_calls_and_answers_none_is_out_of_sight(r
 @pytest.mark.parametrize("how", ["ended at once", "always too old", "garbage"])
 # How often it tries again is the subject.
 @pytest.mark.parametrize("pace", [Pace()], ids=["production"])
+@pytest.mark.slow
 async def test_a_watch_that_never_lasts_is_no_hot_loop(rig: Rig, api: ScriptedApi, how: str) -> None:
     await until(lambda: rig.engine.any_synced)
 
@@ -235,6 +244,7 @@ async def test_a_watch_that_never_lasts_is_no_hot_loop(rig: Rig, api: ScriptedAp
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_unforeseen_error_ends_no_watch(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -252,6 +262,7 @@ async def test_unforeseen_error_ends_no_watch(rig: Rig, api: ScriptedApi) -> Non
 
 
 @pytest.mark.fault(21)
+@pytest.mark.slow
 async def test_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -267,6 +278,7 @@ async def test_late_and_repeated_events_have_no_effect(rig: Rig, api: ScriptedAp
 
 
 @pytest.mark.fault(22)
+@pytest.mark.slow
 async def test_secret_that_goes_with_a_removed_service_comes_back_with_it(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A, {"A": "1"})
     await rig.settled(A, Phase.RUNNING)
@@ -285,6 +297,7 @@ async def test_secret_that_goes_with_a_removed_service_comes_back_with_it(rig: R
 
 @pytest.mark.fault(21)
 @pytest.mark.fault(22)
+@pytest.mark.slow
 async def test_drift_is_repaired_once_even_if_it_is_reported_late_and_often(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -312,6 +325,7 @@ async def test_drift_is_repaired_once_even_if_it_is_reported_late_and_often(rig:
     )
 
 
+@pytest.mark.slow
 async def test_a_conflict_is_no_error_of_the_sandbox(rig: Rig, api: ScriptedApi) -> None:
     async def conflict(_: web.Request) -> web.StreamResponse:
         return status(409, "the object has been modified; please apply your changes to the latest version")
@@ -333,6 +347,7 @@ async def test_a_watch_for_each_of_many_namespaces_leaves_room_for_calls(api: Sc
 
 
 @pytest.mark.find(41)
+@pytest.mark.slow
 async def test_namespace_that_is_followed_later_is_observed_at_once(api: ScriptedApi, tmp_path: Path) -> None:
     ground = ScriptedGround(api, tmp_path)
     ground.settings = ground.settings.model_copy(update={"namespaces": "other"})
@@ -356,6 +371,7 @@ async def test_long_lists_are_paged(rig: Rig, api: ScriptedApi) -> None:
 
 
 @pytest.mark.fault(25)
+@pytest.mark.slow
 async def test_a_claim_that_lost_its_label_is_no_lost_disk_until_it_is_gone(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -378,6 +394,7 @@ def stranger(api: ScriptedApi) -> str:
 
 
 @pytest.mark.fault(24)
+@pytest.mark.slow
 async def test_foreign_claim_with_our_name_is_reported_by_its_name_alone(rig: Rig, api: ScriptedApi) -> None:
     name = f"vn-homevn-agent-{A}-0"
     theirs = api.put(CLAIMS, {"metadata": {"name": name}, "spec": {"resources": {"requests": {"storage": "9Gi"}}}})
@@ -394,6 +411,7 @@ async def test_foreign_claim_with_our_name_is_reported_by_its_name_alone(rig: Ri
 @pytest.mark.fault(24)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "just before it is written"])
 @pytest.mark.parametrize("made", [False, True], ids=["a create", "a change"])
+@pytest.mark.slow
 async def test_an_object_of_our_name_that_is_not_ours_is_untouched(
     rig: Rig, api: ScriptedApi, made: bool, late: bool
 ) -> None:
@@ -421,6 +439,7 @@ async def test_an_object_of_our_name_that_is_not_ours_is_untouched(
 
 
 @pytest.mark.fault(24)
+@pytest.mark.slow
 async def test_an_object_of_our_name_that_is_on_its_way_out_is_waited_for(rig: Rig, api: ScriptedApi) -> None:
     """An Ingress controller holds one for as long as its load balancer is there."""
     name = f"{A}-app-ingress"
@@ -433,6 +452,7 @@ async def test_an_object_of_our_name_that_is_on_its_way_out_is_waited_for(rig: R
     assert Phase.ERROR not in {one.status.phase for one in rig.history}
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_when_somebody_removes_the_workload_of_a_sandbox_that_is_being_deleted(
     rig: Rig, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +470,7 @@ async def test_nothing_is_left_when_somebody_removes_the_workload_of_a_sandbox_t
 
 @pytest.mark.fault(32)
 @pytest.mark.parametrize("seen", ["watched", "listed"])
+@pytest.mark.slow
 async def test_of_two_events_the_later_counts_and_outlives_the_earlier(rig: Rig, api: ScriptedApi, seen: str) -> None:
     api.unmade.add(A)
     await rig.create(A)
@@ -473,6 +494,7 @@ async def test_of_two_events_the_later_counts_and_outlives_the_earlier(rig: Rig,
 
 
 @pytest.mark.fault(32)
+@pytest.mark.slow
 async def test_warning_about_a_pod_is_not_reported_for_its_successor(rig: Rig, api: ScriptedApi) -> None:
     api.unmade.add(A)
     await rig.create(A)
@@ -492,6 +514,7 @@ async def test_warning_about_a_pod_is_not_reported_for_its_successor(rig: Rig, a
 
 @pytest.mark.find(13)
 @pytest.mark.parametrize("times", TIMES)
+@pytest.mark.slow
 async def test_event_of_any_clock_is_reported_and_none_of_a_former_pod(rig: Rig, api: ScriptedApi, times: str) -> None:
     api.unmade.add(A)
     await rig.create(A)
@@ -514,6 +537,7 @@ async def test_event_of_any_clock_is_reported_and_none_of_a_former_pod(rig: Rig,
 
 
 @pytest.mark.find(13)
+@pytest.mark.slow
 async def test_event_from_before_a_stop_is_not_reported_after_the_start(rig: Rig, api: ScriptedApi) -> None:
     api.unmade.add(A)
     await rig.create(A)
@@ -552,6 +576,7 @@ async def test_warning_from_before_a_restart_is_reported_until_there_is_a_pod(ri
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_pod_that_waits_for_its_volume_is_reported_once(rig: Rig, api: ScriptedApi) -> None:
     """Before there is a pod, while it has no condition yet, and when the scheduler has said so: it is the same."""
     api.unbound = True
@@ -577,6 +602,7 @@ async def test_pod_that_waits_for_its_volume_is_reported_once(rig: Rig, api: Scr
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_a_claim_that_no_class_serves_is_volume_pending_in_the_clusters_words(rig: Rig, api: ScriptedApi) -> None:
     api.unbound = True
     await rig.create(A)
@@ -615,6 +641,7 @@ async def test_a_claim_that_no_class_serves_is_volume_pending_in_the_clusters_wo
 )
 # How often it tries again is the subject.
 @pytest.mark.parametrize("pace", [Pace()], ids=["production"])
+@pytest.mark.slow
 async def test_a_refusal_is_a_typed_reason_without_a_hot_loop_and_recovers(
     rig: Rig, api: ScriptedApi, code: int, message: str, reason: Reason
 ) -> None:
@@ -661,6 +688,7 @@ async def test_missing_right_to_list_is_reported_for_waiting_sandboxes_and_recov
 
 @pytest.mark.fault(63)
 @pytest.mark.find(11)
+@pytest.mark.slow
 async def test_output_of_another_container_is_reported_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A, {"TOKEN": samples.CANARY, "DEBUG": "1"})
     await rig.settled(A, Phase.RUNNING)
@@ -679,6 +707,7 @@ async def test_output_of_another_container_is_reported_without_the_environment(r
 
 @pytest.mark.fault(59)
 @pytest.mark.find(7)
+@pytest.mark.slow
 async def test_secret_that_the_kubelet_misses_is_no_error_while_the_service_makes_it_again(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -712,6 +741,7 @@ async def test_secret_that_the_kubelet_misses_is_no_error_while_the_service_make
 
 @pytest.mark.fault(62)
 @pytest.mark.find(10)
+@pytest.mark.slow
 async def test_evictions_are_counted_however_fast_the_pod_is_replaced_and_survive_a_restart(
     rig: Rig, api: ScriptedApi
 ) -> None:
@@ -752,6 +782,7 @@ def warning(name: str, pod: dict[str, Any], reason: str, message: str) -> dict[s
 
 
 @pytest.mark.find(12)
+@pytest.mark.slow
 async def test_answer_to_a_probe_is_reported_without_the_environment(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A, {"TOKEN": samples.CANARY})
     await rig.settled(A, Phase.RUNNING)
@@ -780,6 +811,7 @@ async def test_answer_to_a_probe_is_reported_without_the_environment(rig: Rig, a
 
 
 @pytest.mark.find(12)
+@pytest.mark.slow
 async def test_warning_that_stops_nothing_hides_no_cause(rig: Rig, api: ScriptedApi) -> None:
     api.unmade.add(A)
     await rig.create(A)

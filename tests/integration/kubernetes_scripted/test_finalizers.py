@@ -18,6 +18,7 @@ def hold(api: ScriptedApi, collection: str, name: str) -> None:
 
 
 @pytest.mark.find(2)
+@pytest.mark.slow
 async def test_stateful_set_that_hangs_during_delete_is_named(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -41,6 +42,7 @@ async def test_claim_that_hangs_during_delete_is_named(rig: Rig, api: ScriptedAp
     await rig.settled(A, Phase.TERMINATED)
 
 
+@pytest.mark.slow
 async def test_kept_claim_that_hangs_when_it_is_deleted_is_named(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

@@ -42,6 +42,7 @@ async def place(rig: Rig, api: ScriptedApi) -> ScriptedPlace:
 
 
 @pytest.mark.parametrize("split", [1, 7, 100])
+@pytest.mark.slow
 async def test_frames_arrive_in_any_parts(place: ScriptedPlace, forwarder: Forwarder, split: int) -> None:
     place.api.ports.split = split
     place.api.ports.pings = 3
@@ -53,6 +54,7 @@ async def test_frames_arrive_in_any_parts(place: ScriptedPlace, forwarder: Forwa
     assert place.api.ports.pongs == 3
 
 
+@pytest.mark.slow
 async def test_runtime_that_hands_on_no_end_closes_both_sides(place: ScriptedPlace, forwarder: Forwarder) -> None:
     place.api.ports.as_containerd = True
     async with place.listening(echo):
@@ -63,6 +65,7 @@ async def test_runtime_that_hands_on_no_end_closes_both_sides(place: ScriptedPla
         assert await connection.receive() is None
 
 
+@pytest.mark.slow
 async def test_refusal_that_comes_late_is_said_as_well(place: ScriptedPlace, forwarder: Forwarder) -> None:
     answer = place.api.ports.answer
 
@@ -79,6 +82,7 @@ async def test_refusal_that_comes_late_is_said_as_well(place: ScriptedPlace, for
 
 
 @pytest.mark.parametrize("port", [PORT, 1])
+@pytest.mark.slow
 async def test_refusal_after_the_end_of_the_data_is_said_as_well(
     place: ScriptedPlace, forwarder: Forwarder, port: int
 ) -> None:
@@ -96,6 +100,7 @@ async def test_refusal_after_the_end_of_the_data_is_said_as_well(
             assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "PORT_REFUSED")
 
 
+@pytest.mark.slow
 async def test_cut_connection_is_unavailable(place: ScriptedPlace, forwarder: Forwarder) -> None:
     async with place.listening(echo):
         connection = forwarder.connect()
@@ -109,6 +114,7 @@ async def test_cut_connection_is_unavailable(place: ScriptedPlace, forwarder: Fo
 
 
 @pytest.mark.fault(82)
+@pytest.mark.slow
 async def test_restart_of_the_container_ends_the_stream(place: ScriptedPlace, forwarder: Forwarder) -> None:
     async with place.listening(echo):
         connection = forwarder.connect()
@@ -121,6 +127,7 @@ async def test_restart_of_the_container_ends_the_stream(place: ScriptedPlace, fo
     assert refusal(caught.value)[:2] == ("UNAVAILABLE", "SANDBOX_NOT_REACHED")
 
 
+@pytest.mark.slow
 async def test_api_server_without_the_tunnel_is_unsupported(place: ScriptedPlace, forwarder: Forwarder) -> None:
     place.api.ports.tunnels = False
     connection = forwarder.connect()
@@ -131,6 +138,7 @@ async def test_api_server_without_the_tunnel_is_unsupported(place: ScriptedPlace
     assert "1.31" in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_service_that_may_not_forward_says_so(place: ScriptedPlace, forwarder: Forwarder) -> None:
     place.api.access = False
     connection = forwarder.connect()

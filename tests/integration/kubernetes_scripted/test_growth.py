@@ -46,6 +46,7 @@ async def running(rig: Rig) -> Sandbox:
     return await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_a_disk_grows_under_the_pod_that_runs(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     assert sized(running).status
     claim, pod = api.objects[CLAIMS][CLAIM], api.objects[PODS][f"{A}-0"]["metadata"]
@@ -71,6 +72,7 @@ def writes_since(api: ScriptedApi, since: int) -> list[tuple[str, str]]:
     return writes(api)[len(writes(api)) - sum(method in ("PATCH", "DELETE") for method, _ in api.calls[since:]) :]
 
 
+@pytest.mark.slow
 async def test_a_size_that_the_api_server_rounds_is_asked_for_once(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:
@@ -84,6 +86,7 @@ async def test_a_size_that_the_api_server_rounds_is_asked_for_once(
     assert [name for method, name in writes_since(api, since) if method == "PATCH"].count(CLAIM) == 1
 
 
+@pytest.mark.slow
 async def test_a_file_system_that_grows_at_a_start_is_said_and_grows_at_the_next(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:
@@ -98,6 +101,7 @@ async def test_a_file_system_that_grows_at_a_start_is_said_and_grows_at_the_next
     assert (await until_sized(rig, Reason.READY)).status.volume.size == "9Gi"  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 async def test_a_stopped_sandbox_asks_for_its_disk_at_once(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     await rig.begin(A, Phase.STOPPED)
     await rig.settled(A, Phase.STOPPED)
@@ -108,6 +112,7 @@ async def test_a_stopped_sandbox_asks_for_its_disk_at_once(rig: Rig, api: Script
     assert stopped.status.phase is Phase.STOPPED
 
 
+@pytest.mark.slow
 async def test_what_the_storage_cannot_make_is_said_in_its_words_and_taken_back(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:
@@ -120,6 +125,7 @@ async def test_what_the_storage_cannot_make_is_said_in_its_words_and_taken_back(
     assert (asked(api), after.status.volume.size) == ("12Gi", "12Gi")  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 async def test_a_size_that_is_taken_back_to_what_the_disk_has_leaves_the_claim_alone(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:
@@ -145,6 +151,7 @@ async def test_a_clone_asks_for_what_the_disk_of_its_source_has(rig: Rig, api: S
     assert (scripted_disks.requested(claim), claim["metadata"]["annotations"]["value"]) == ("9Gi", "9Gi")
 
 
+@pytest.mark.slow
 async def test_a_server_that_takes_nothing_back_says_so(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     api.disks.most, api.disks.recovers = "12Gi", False
     await grow(rig, "20Gi")
@@ -154,6 +161,7 @@ async def test_a_server_that_takes_nothing_back_says_so(rig: Rig, api: ScriptedA
     assert "can not be less than previous value" in sized(refused).message
 
 
+@pytest.mark.slow
 async def test_tries_that_fail_are_said_while_the_disk_grows(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     api.disks.failing = True
     await grow(rig, "9Gi")
@@ -200,6 +208,7 @@ async def test_without_the_right_to_read_classes_the_refusal_is_a_condition_and_
     await until_sized(rig, Reason.READY)
 
 
+@pytest.mark.slow
 async def test_a_disk_that_somebody_made_larger_stays_so(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     api.edit(CLAIMS, CLAIM, resources={"requests": {"storage": "30Gi"}})
     api.grow("default", CLAIM)
@@ -210,6 +219,7 @@ async def test_a_disk_that_somebody_made_larger_stays_so(rig: Rig, api: Scripted
     assert (asked(api), api.disks.refused) == ("30Gi", [])
 
 
+@pytest.mark.slow
 async def test_a_request_that_somebody_undoes_each_time_is_a_field_conflict(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:

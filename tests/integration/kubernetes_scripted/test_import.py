@@ -96,6 +96,7 @@ async def test_what_the_cluster_cannot_tell_is_stored_and_a_repeat_changes_nothi
     assert outcomes(again) == {"a": Outcome.UNCHANGED, "b": Outcome.UNCHANGED}
 
 
+@pytest.mark.slow
 async def test_only_what_has_changed_is_stored_anew(ground: Ground, former: Former) -> None:
     ground.makes("one-x1", "two-x2")
     former.add("a", "one-x1")
@@ -186,6 +187,7 @@ async def test_dry_run_before_the_first_start_makes_nothing(ground: Ground, form
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 async def test_object_that_may_not_be_looked_for_is_reported_and_the_next_run_has_it(
     ground: Ground, former: Former, api: ScriptedApi
 ) -> None:

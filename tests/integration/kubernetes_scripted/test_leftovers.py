@@ -84,6 +84,7 @@ async def test_claim_of_an_ended_sandbox_goes_unless_the_sandbox_kept_its_volume
 
 @pytest.mark.fault(11)
 @pytest.mark.fault(24)
+@pytest.mark.slow
 async def test_object_of_a_sandbox_that_the_store_does_not_know_stays(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

@@ -17,6 +17,7 @@ from tests.support.scripted_api import ScriptedApi, status
 @pytest.mark.fault(57)
 @pytest.mark.find(5)
 @pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.slow
 async def test_a_lost_volume_is_reported_and_replaced_only_with_consent(
     rig: Rig, api: ScriptedApi, stopped: bool
 ) -> None:
@@ -41,6 +42,7 @@ async def test_a_lost_volume_is_reported_and_replaced_only_with_consent(
 
 @pytest.mark.fault(57)
 @pytest.mark.find(5)
+@pytest.mark.slow
 async def test_a_volume_that_comes_back_is_the_disk_again(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -55,6 +57,7 @@ async def test_a_volume_that_comes_back_is_the_disk_again(rig: Rig, api: Scripte
 
 @pytest.mark.find(19)
 @pytest.mark.parametrize("late", [False, True], ids=["remembered", "made just before ours"])
+@pytest.mark.slow
 async def test_a_placeholder_is_removed_and_never_written_over(rig: Rig, api: ScriptedApi, late: bool) -> None:
     await rig.create(A, spec=samples.spec(storage=Storage("20Gi", "fast", "ReadWriteOncePod")))
     await rig.settled(A, Phase.RUNNING)

@@ -62,6 +62,7 @@ def disconnect(api: ScriptedApi) -> None:
     "order", [pytest.param(one, id="-".join(one), marks=[pytest.mark.slow] * (one != ORDERS[0])) for one in ORDERS]
 )
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.STOPPED])
+@pytest.mark.slow
 async def test_a_namespace_that_is_removed_is_reported_before_its_consequences(
     rig: Rig, api: ScriptedApi, phase: Phase, order: tuple[str, ...]
 ) -> None:
@@ -82,6 +83,7 @@ async def test_a_namespace_that_is_removed_is_reported_before_its_consequences(
 @pytest.mark.find(6)
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.slow
 async def test_with_the_right_to_get_it_a_namespace_that_is_gone_is_missing_and_a_delete_ends(
     rig: Rig, api: ScriptedApi, keep: bool, restarted: bool
 ) -> None:
@@ -104,6 +106,7 @@ async def test_with_the_right_to_get_it_a_namespace_that_is_gone_is_missing_and_
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
+@pytest.mark.slow
 async def test_a_delete_during_the_removal_of_the_namespace_ends_when_all_is_gone(rig: Rig, api: ScriptedApi) -> None:
     await settle(rig, Phase.RUNNING)
     api.namespace = "Terminating"
@@ -161,6 +164,7 @@ async def test_after_a_restart_without_rights_the_namespace_may_be_gone_and_with
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
+@pytest.mark.slow
 async def test_a_namespace_that_is_made_again_is_used_again(rig: Rig, api: ScriptedApi) -> None:
     api.namespace_rights = True
     await settle(rig, Phase.RUNNING)
@@ -176,6 +180,7 @@ async def test_a_namespace_that_is_made_again_is_used_again(rig: Rig, api: Scrip
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
+@pytest.mark.slow
 async def test_a_lost_claim_in_a_namespace_that_stays_is_a_lost_disk(rig: Rig, api: ScriptedApi) -> None:
     await settle(rig, Phase.RUNNING)
     for name in list(api.objects[CLAIMS]):
@@ -184,6 +189,7 @@ async def test_a_lost_claim_in_a_namespace_that_stays_is_a_lost_disk(rig: Rig, a
     assert failed.status.reason is Reason.VOLUME_LOST
 
 
+@pytest.mark.slow
 async def test_namespace_that_is_let_go_is_left_alone_until_it_is_followed_again(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)

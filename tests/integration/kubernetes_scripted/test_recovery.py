@@ -19,6 +19,7 @@ def pace() -> Pace:
 @pytest.mark.fault(66)
 @pytest.mark.find(16)
 @pytest.mark.parametrize("keeps_broken_pods", [False, True])
+@pytest.mark.slow
 async def test_good_update_replaces_broken_pod(rig: Rig, api: ScriptedApi, keeps_broken_pods: bool) -> None:
     api.keeps_broken_pods = keeps_broken_pods
     await rig.create(A)
@@ -37,6 +38,7 @@ async def test_good_update_replaces_broken_pod(rig: Rig, api: ScriptedApi, keeps
 
 @pytest.mark.fault(66)
 @pytest.mark.find(16)
+@pytest.mark.slow
 async def test_stop_and_delete_of_a_stuck_rollout_end(rig: Rig, api: ScriptedApi) -> None:
     api.keeps_broken_pods = True
     await rig.create(A)

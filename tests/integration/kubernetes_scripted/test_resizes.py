@@ -49,6 +49,7 @@ async def running(rig: Rig) -> Sandbox:
     return await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_a_pod_that_runs_is_given_other_resources_and_goes_on(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:
@@ -75,6 +76,7 @@ async def test_a_quantity_that_the_api_server_rounds_is_asked_for_once(
     assert len(api.starts) == 1
 
 
+@pytest.mark.slow
 async def test_the_template_follows_at_the_next_mutation_that_replaces_the_pod(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:
@@ -88,6 +90,7 @@ async def test_the_template_follows_at_the_next_mutation_that_replaces_the_pod(
     assert (limits(api), len(api.starts), len(api.resizes.asked)) == ({"pod": "2", "template": "2"}, 2, 1)
 
 
+@pytest.mark.slow
 async def test_a_pod_that_the_cluster_replaces_is_given_the_resources_too(
     rig: Rig, api: ScriptedApi, running: Sandbox
 ) -> None:
@@ -108,6 +111,7 @@ async def test_a_pod_that_the_cluster_replaces_is_given_the_resources_too(
         ("Infeasible", Reason.RESIZE_INFEASIBLE, scripted_resizes.INFEASIBLE),
     ],
 )
+@pytest.mark.slow
 async def test_what_the_kubelet_does_not_give_is_said_in_its_words_and_restarts_nothing(
     rig: Rig, api: ScriptedApi, running: Sandbox, pending: str, reason: Reason, words: str
 ) -> None:
@@ -135,6 +139,7 @@ async def test_resources_that_the_kubelet_has_not_seen_do_not_hold_yet(
     await until_applied(rig, Reason.READY)
 
 
+@pytest.mark.slow
 async def test_a_pod_that_takes_no_other_resources_is_replaced(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     api.resizes.refused = 422, 'Pod "suite-a-0" is invalid: spec.containers[0].resources: Forbidden: a webhook says no'
     await resize(rig, cpu_request="1", memory_request="1Gi")
@@ -143,6 +148,7 @@ async def test_a_pod_that_takes_no_other_resources_is_replaced(rig: Rig, api: Sc
     assert api.starts[-1][0] == "2"
 
 
+@pytest.mark.slow
 async def test_a_right_that_is_taken_away_costs_a_restart(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     answer = forbidden("patch", "pods/resize", "default")
     api.resizes.refused = 403, str(answer.text)
@@ -163,6 +169,7 @@ async def test_a_right_that_is_taken_away_costs_a_restart(rig: Rig, api: Scripte
         ),
     ],
 )
+@pytest.mark.slow
 async def test_what_the_namespace_does_not_allow_is_said_and_the_pod_goes_on(
     rig: Rig, api: ScriptedApi, running: Sandbox, why: str, reason: Reason
 ) -> None:
@@ -178,6 +185,7 @@ async def test_what_the_namespace_does_not_allow_is_said_and_the_pod_goes_on(
 
 
 @pytest.mark.parametrize("missing", ["subresource", "right"])
+@pytest.mark.slow
 async def test_a_cluster_that_cannot_do_it_restarts_the_sandbox(
     rig: Rig, api: ScriptedApi, running: Sandbox, missing: str
 ) -> None:
@@ -190,6 +198,7 @@ async def test_a_cluster_that_cannot_do_it_restarts_the_sandbox(
     assert (limits(api), len(api.starts), api.resizes.asked) == ({"pod": "2", "template": "2"}, 2, [])
 
 
+@pytest.mark.slow
 async def test_a_sandbox_that_is_not_ready_gets_another_pod(rig: Rig, api: ScriptedApi, running: Sandbox) -> None:
     await rig.ground.crash(running)
     await rig.until(A, lambda one: one.status.phase is Phase.ERROR)

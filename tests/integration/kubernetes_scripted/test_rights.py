@@ -26,6 +26,7 @@ def reasons(rig: Rig) -> set[Reason]:
 
 @pytest.mark.fault(18)
 @BUSY_LATE
+@pytest.mark.slow
 async def test_restarted_api_server_without_its_roles_shows_in_no_status(rig: Rig, api: ScriptedApi) -> None:
     for name in (A, B):
         await rig.create(name)
@@ -41,6 +42,7 @@ async def test_restarted_api_server_without_its_roles_shows_in_no_status(rig: Ri
 
 @pytest.mark.fault(18)
 @BUSY_LATE
+@pytest.mark.slow
 async def test_restarted_api_server_does_not_make_an_empty_namespace_look_removed(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

@@ -50,6 +50,7 @@ async def talker(rig: Rig, api: ScriptedApi) -> ScriptedTalker:
     return ScriptedTalker(rig, api)
 
 
+@pytest.mark.slow
 async def test_lines_have_their_times(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(b"one\n", BEGIN + 123_456_789)
     await talker.say(b"two\n", BEGIN + SECOND)
@@ -62,6 +63,7 @@ async def test_lines_have_their_times(talker: ScriptedTalker, reader: Reader) ->
 
 @pytest.mark.fault(78)
 @pytest.mark.parametrize("cut", some([*range(1, 40), 100, 1000], 0, 11, 30, 39))
+@pytest.mark.slow
 async def test_stream_cut_at_any_byte_resumes_with_every_line_once(
     talker: ScriptedTalker, reader: Reader, cut: int
 ) -> None:
@@ -112,6 +114,7 @@ async def test_line_in_parts_resumes_within_it(talker: ScriptedTalker, reader: R
 
 
 @pytest.mark.fault(79)
+@pytest.mark.slow
 async def test_rotated_position_is_followed_by_a_gap_and_what_is_kept(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(numbered(0, 5), BEGIN)
     found = await reader.read()
@@ -136,6 +139,7 @@ async def test_follower_of_a_position_in_an_emptied_file_gets_a_gap(talker: Scri
 
 
 @pytest.mark.fault(79)
+@pytest.mark.slow
 async def test_follower_reads_on_through_a_rotation(talker: ScriptedTalker, reader: Reader) -> None:
     found = Output()
     following = asyncio.create_task(reader.read(found, follow=True))
@@ -148,6 +152,7 @@ async def test_follower_reads_on_through_a_rotation(talker: ScriptedTalker, read
     assert found.gaps == []
 
 
+@pytest.mark.slow
 async def test_silent_stream_is_opened_again_where_it_was(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(b"one\n")
     found = Output()
@@ -163,6 +168,7 @@ async def test_silent_stream_is_opened_again_where_it_was(talker: ScriptedTalker
 
 
 @pytest.mark.fault(81)
+@pytest.mark.slow
 async def test_clock_that_was_set_back_costs_no_line(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(b"late\n", BEGIN)
     await talker.say(b"early\n", BEGIN - 1000 * SECOND)
@@ -174,6 +180,7 @@ async def test_clock_that_was_set_back_costs_no_line(talker: ScriptedTalker, rea
     assert found.gaps == []
 
 
+@pytest.mark.slow
 async def test_unfinished_line_of_a_container_that_ended_is_sent(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(b"one\nno end")
     found = Output()
@@ -185,6 +192,7 @@ async def test_unfinished_line_of_a_container_that_ended_is_sent(talker: Scripte
 
 
 @pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.slow
 async def test_service_without_the_right_says_so(talker: ScriptedTalker, reader: Reader, follow: bool) -> None:
     talker.api.access = False
     with pytest.raises(grpc.RpcError) as caught:
@@ -192,6 +200,7 @@ async def test_service_without_the_right_says_so(talker: ScriptedTalker, reader:
     assert refusal(caught.value)[:2] == ("FAILED_PRECONDITION", "ACCESS_NOT_GRANTED")
 
 
+@pytest.mark.slow
 async def test_stopped_sandbox_has_no_output(talker: ScriptedTalker, reader: Reader) -> None:
     await talker.say(b"one\n")
     await talker.rig.begin(A, Phase.STOPPED)
@@ -202,6 +211,7 @@ async def test_stopped_sandbox_has_no_output(talker: ScriptedTalker, reader: Rea
     assert (code, reason, facts["phase"]) == ("FAILED_PRECONDITION", "NO_OUTPUT_KEPT", "STOPPED")
 
 
+@pytest.mark.slow
 async def test_sandbox_that_crashes_again_and_again_has_its_last_words(
     talker: ScriptedTalker, reader: Reader, api: ScriptedApi
 ) -> None:

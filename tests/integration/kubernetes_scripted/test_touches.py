@@ -30,6 +30,7 @@ async def denied(rig: Rig, api: ScriptedApi) -> None:
     await rig.until(A, lambda one: one.status.reason is Reason.ADMISSION_DENIED)
 
 
+@pytest.mark.slow
 async def test_controller_is_woken_until_it_makes_the_pod_and_then_left_alone(rig: Rig, api: ScriptedApi) -> None:
     await denied(rig, api)
     before, since = await rig.get(A), len(writes(api))
@@ -48,6 +49,7 @@ async def test_controller_is_woken_until_it_makes_the_pod_and_then_left_alone(ri
     assert TOUCH not in writes(api)[since:]
 
 
+@pytest.mark.slow
 async def test_pod_that_is_missing_without_a_known_cause_is_asked_for_as_well(rig: Rig, api: ScriptedApi) -> None:
     """An event is kept for an hour only, and may never have been written."""
     api.unmade.add(A)
@@ -68,6 +70,7 @@ async def test_stopped_sandbox_is_not_touched(rig: Rig, api: ScriptedApi) -> Non
     assert TOUCH not in writes(api)[since:]
 
 
+@pytest.mark.slow
 async def test_sandbox_of_a_release_without_the_annotation_is_touched_without_an_apply(
     rig: Rig, api: ScriptedApi
 ) -> None:

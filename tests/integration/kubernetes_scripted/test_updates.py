@@ -53,6 +53,7 @@ async def test_an_update_changes_the_objects_and_leaves_the_claim_alone(rig: Rig
     assert api.objects[CLAIMS][CLAIM] == claim
 
 
+@pytest.mark.slow
 async def test_other_labels_change_the_stateful_set_and_leave_the_pod_alone_whatever_its_state(
     rig: Rig, api: ScriptedApi
 ) -> None:

@@ -32,6 +32,7 @@ def noticing(api: ScriptedApi, folder: Path, **settings: float) -> Rig:
 @pytest.mark.fault(56)
 @pytest.mark.find(4)
 @pytest.mark.parametrize("notices", NOTICES, ids=["silence", "list"])
+@pytest.mark.slow
 async def test_a_cluster_from_before_a_stop_is_seen_and_stopped_again(
     api: ScriptedApi, tmp_path: Path, notices: dict[str, Any]
 ) -> None:
@@ -51,6 +52,7 @@ async def test_a_cluster_from_before_a_stop_is_seen_and_stopped_again(
 @pytest.mark.fault(56)
 @pytest.mark.find(4)
 @pytest.mark.parametrize("notices", NOTICES, ids=["silence", "list"])
+@pytest.mark.slow
 async def test_sandbox_of_a_recreated_cluster_has_lost_its_disk(
     api: ScriptedApi, tmp_path: Path, notices: dict[str, Any]
 ) -> None:
@@ -86,6 +88,7 @@ async def test_the_answer_to_a_write_with_a_version_that_has_passed_leads_to_a_l
 
 @pytest.mark.fault(56)
 @pytest.mark.find(4)
+@pytest.mark.slow
 async def test_cluster_from_before_a_stop_is_noticed_when_its_api_server_is_back(
     api: ScriptedApi, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ async def test_mutations_made_while_the_service_was_down_find_the_process(rig: L
     await rig.there(lambda: len(rig.ground.marked()) == 1)
 
 
+@pytest.mark.slow
 async def test_a_pid_that_became_somebody_elses_is_left_alone(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script(SERVE))
     await rig.settled(A, Phase.RUNNING)
@@ -121,6 +122,7 @@ async def test_an_engine_that_is_open_can_be_asked_at_once(rig: LocalRig) -> Non
     await rig.start()
 
 
+@pytest.mark.slow
 async def test_a_closed_service_leaves_what_runs_running(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script(SERVE))
     await rig.settled(A, Phase.RUNNING)

@@ -103,6 +103,7 @@ async def test_files_of_any_name_are_written_read_and_described(filer: Filer, ri
     assert sorted(os.fsencode(one.name) for one in home.iterdir()) == sorted(ODD)
 
 
+@pytest.mark.slow
 async def test_deep_path(filer: Filer, home: Path) -> None:
     names = ["d" * 200] * 15
     place = home
@@ -158,6 +159,7 @@ async def test_write_goes_through_links_and_leaves_other_hard_links(filer: Filer
 
 
 @BOTH
+@pytest.mark.slow
 async def test_link_to_what_the_sandbox_does_not_have_leads_nowhere(filer: Filer, rig: LocalRig, home: Path) -> None:
     outside = rig.ground.folder(A).parent.parent.parent / "outside"
     outside.write_text("of the machine")
@@ -335,6 +337,7 @@ async def test_write_that_breaks_off_leaves_the_former_file_and_nothing_beside_i
 
 @BOTH
 @pytest.mark.parametrize("size", [None, 10])
+@pytest.mark.slow
 async def test_write_whose_caller_sends_nothing_ends_and_leaves_the_former_file(
     rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
@@ -379,6 +382,7 @@ async def test_read_whose_caller_takes_nothing_ends(rig: LocalRig, home: Path, m
         assert taken < 64 << 20
 
 
+@pytest.mark.slow
 async def test_what_a_killed_write_left_is_removed_by_the_next_one(filer: Filer, home: Path) -> None:
     (home / ".sandbox-write-0123456789abcdef-1").write_text("of a former incarnation")
     (home / ".sandbox-write-mine").mkdir()
@@ -386,6 +390,7 @@ async def test_what_a_killed_write_left_is_removed_by_the_next_one(filer: Filer,
     assert sorted(one.name for one in home.iterdir()) == [".sandbox-write-mine", "file"]
 
 
+@pytest.mark.slow
 async def test_writes_at_the_same_time_leave_one_of_them(filer: Filer, home: Path) -> None:
     contents = [bytes([number]) * 300_000 for number in range(5)]
     await asyncio.gather(*(filer.write(b"file", one) for one in contents))
@@ -408,6 +413,7 @@ async def test_directories_are_made_listed_moved_and_removed(filer: Filer, rig: 
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_usage_is_that_of_the_disk_of_the_sandbox(filer: Filer, home: Path) -> None:
     usage = await filer.stub.GetVolumeUsage(pb.GetVolumeUsageRequest(**filer.names_of), timeout=30)
     disk = os.statvfs(home)
@@ -420,6 +426,7 @@ async def test_usage_is_that_of_the_disk_of_the_sandbox(filer: Filer, home: Path
     assert await refused(unknown) == ("NOT_FOUND", "SANDBOX_NOT_FOUND")
 
 
+@pytest.mark.slow
 async def test_status_has_the_usage_of_the_disk_where_it_is_asked_for(
     filer: Filer, rig: LocalRig, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,6 +483,7 @@ async def test_repeats_of_changes_take_effect_once(filer: Filer, home: Path) -> 
     assert await refused(filer.remove(b"two", request_id=ids["remove"])) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
 
 
+@pytest.mark.slow
 async def test_bad_fields_are_refused(filer: Filer) -> None:
     bad: list[dict[str, Any]] = [
         {"path": b""},
@@ -508,6 +516,7 @@ async def test_bad_fields_are_refused(filer: Filer) -> None:
     assert await refused(listed) == ("INVALID_ARGUMENT", "INVALID_FIELDS")
 
 
+@pytest.mark.slow
 async def test_one_more_than_a_limit_of_the_capabilities_is_refused(filer: Filer, rig: LocalRig, home: Path) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.port}") as channel:
         stub: Any = sandbox_pb2_grpc.SandboxServiceStub(channel)

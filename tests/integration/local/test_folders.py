@@ -44,6 +44,7 @@ async def test_links_in_the_home_are_removed_and_never_followed(rig: LocalRig, o
     assert everything(outside) == before
 
 
+@pytest.mark.slow
 async def test_a_link_in_place_of_the_folder_is_refused_and_never_followed(rig: LocalRig, outside: Path) -> None:
     before = everything(outside)
     await rig.stopped(A)
@@ -80,6 +81,7 @@ async def test_a_link_planted_before_the_create_is_refused_and_never_followed(
 
 
 @pytest.mark.parametrize("part", ["volume", "volume/home"])
+@pytest.mark.slow
 async def test_a_link_in_place_of_the_disk_is_a_lost_disk(rig: LocalRig, outside: Path, part: str) -> None:
     await rig.stopped(A)
     place = rig.ground.folder(A) / part
@@ -122,6 +124,7 @@ async def test_no_tree_is_too_deep_and_no_right_taken_away_is_in_the_way(rig: Lo
 
 
 @pytest.mark.parametrize(("name", "shown"), [("mounted", "mounted"), (os.fsdecode(b"no \xff text"), "no \ufffd text")])
+@pytest.mark.slow
 async def test_what_is_mounted_in_a_home_is_not_emptied(
     rig: LocalRig, monkeypatch: pytest.MonkeyPatch, name: str, shown: str
 ) -> None:

@@ -70,6 +70,7 @@ async def test_loopback_port_of_the_url_is_reached_as_well(place: LocalPlace, fo
         assert await connection.rest() == b"hi"
 
 
+@pytest.mark.slow
 async def test_other_tenants_and_operators_that_only_read_reach_neither_ports_nor_logs(
     place: LocalPlace, tmp_path: Path
 ) -> None:

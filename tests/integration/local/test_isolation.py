@@ -46,6 +46,7 @@ async def test_private_keys_of_the_machine_and_other_homes_are_out_of_sight(rig:
 
 
 @isolated
+@pytest.mark.slow
 async def test_a_data_directory_within_the_system_is_out_of_sight(
     rig: LocalRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +64,7 @@ async def test_a_data_directory_within_the_system_is_out_of_sight(
 
 
 @isolated
+@pytest.mark.slow
 async def test_no_descriptor_and_no_variable_of_the_service_comes_in(rig: LocalRig) -> None:
     with Path("/dev/null").open() as inherited:
         os.set_inheritable(inherited.fileno(), True)
@@ -113,6 +115,7 @@ def test_a_port_is_given_once_until_it_is_free_again(monkeypatch: pytest.MonkeyP
     assert not again & set(given[1:5])
 
 
+@pytest.mark.slow
 async def test_a_deleted_sandboxs_ports_are_free_and_a_live_ones_are_not(rig: LocalRig) -> None:
     rig.ground.settings = rig.ground.settings.model_copy(update={"local_ports": "28400-28401"})
     await rig.restart()

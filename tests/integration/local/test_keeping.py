@@ -85,6 +85,7 @@ async def test_a_snapshot_is_taken_restored_and_removed(rig: LocalRig, client: A
     rig.check_history()
 
 
+@pytest.mark.slow
 async def test_a_clone_has_the_disk_of_its_source(rig: LocalRig, client: AsyncClient) -> None:
     await with_file(rig)
     await client.clone(A, clone_id=B)
@@ -94,6 +95,7 @@ async def test_a_clone_has_the_disk_of_its_source(rig: LocalRig, client: AsyncCl
     assert rig.observe(await rig.get(A)).pod is not None
 
 
+@pytest.mark.slow
 async def test_a_sandbox_that_is_started_meanwhile_has_no_snapshot_of_its_stopped_disk(
     rig: LocalRig, client: AsyncClient, slow: SlowCopies
 ) -> None:
@@ -111,6 +113,7 @@ async def test_a_sandbox_that_is_started_meanwhile_has_no_snapshot_of_its_stoppe
     await rig.there(lambda: not folders(rig))
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_outlives_its_sandbox_has_its_files(rig: LocalRig, client: AsyncClient) -> None:
     await with_file(rig)
     goes = await state(client, await client.create_snapshot(A), "READY")
@@ -124,6 +127,7 @@ async def test_a_snapshot_that_outlives_its_sandbox_has_its_files(rig: LocalRig,
     assert (rig.ground.home(B) / "file").read_text() == "before"
 
 
+@pytest.mark.slow
 async def test_a_snapshot_that_somebody_removed_is_said_to_be_lost(rig: LocalRig, client: AsyncClient) -> None:
     await with_file(rig)
     made = await state(client, await client.create_snapshot(A), "READY")

@@ -106,6 +106,7 @@ async def test_what_was_printed_is_in_the_log_at_once(rig: LocalRig) -> None:
     await rig.there(lambda: rig.ground.marked() and text(logs(rig)[0]) == "no line end")
 
 
+@pytest.mark.slow
 async def test_log_that_cannot_be_begun_anew_blocks_no_process(rig: LocalRig) -> None:
     script = "until test -e go; do sleep 0.05; done; seq 1 2000000; echo >printed; exec sleep MARK"
     await rig.create(A, spec=rig.ground.script(script))
@@ -117,6 +118,7 @@ async def test_log_that_cannot_be_begun_anew_blocks_no_process(rig: LocalRig) ->
     assert size(rig) <= 2 * output.MOST
 
 
+@pytest.mark.slow
 async def test_what_left_its_group_and_prints_on_holds_up_no_stop(rig: LocalRig) -> None:
     """Only without bubblewrap does anything outlive the first process."""
     await rig.create(A, spec=rig.ground.script("setsid sh -c 'sleep MARK' & exec sleep MARK"))

@@ -78,6 +78,7 @@ async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period_o
 
 
 @pytest.mark.parametrize("isolation", ["isolated"])
+@pytest.mark.slow
 async def test_when_bubblewrap_alone_is_killed_the_next_process_starts_after_the_last_has_gone(rig: LocalRig) -> None:
     # Memory that takes the kernel a while to give back, and a lock that tells two processes apart.
     lines = "import fcntl,os,time; held=open('lock','w'); fcntl.flock(held,fcntl.LOCK_EX|fcntl.LOCK_NB)"
@@ -126,6 +127,7 @@ async def test_exit_of_a_process_is_reported(rig: LocalRig, script: str, code: i
     assert (told.status.last_exit.code, told.status.last_exit.reason) == (code, word)
 
 
+@pytest.mark.slow
 async def test_a_crash_loop_waits_longer_each_time(rig: LocalRig, pace: Pace) -> None:
     await rig.create(A, spec=rig.ground.script("date +%s.%N >>starts; exit 3"))
     starts = rig.ground.home(A) / "starts"
@@ -143,6 +145,7 @@ async def test_a_crash_loop_waits_longer_each_time(rig: LocalRig, pace: Pace) ->
     await rig.until(A, lambda one: crashed(one, failed.status.restart_count + 1))
 
 
+@pytest.mark.slow
 async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, pace: Pace) -> None:
     rig.settings["base_pace"] = dataclasses.replace(pace, local_steady=0.1)
     await rig.restart()
@@ -153,6 +156,7 @@ async def test_ends_far_apart_are_restarts_and_no_crash_loop(rig: LocalRig, pace
 
 
 @BOTH
+@pytest.mark.slow
 async def test_process_that_cannot_start_is_reported_and_can_be_stopped(rig: LocalRig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -192,6 +196,7 @@ async def test_the_port_and_the_home_are_given_and_not_the_callers_to_change(rig
     assert not any(name.startswith(("PYTEST", "SANDBOX")) for name in env)
 
 
+@pytest.mark.slow
 async def test_a_terminal_program_that_came_later_does_no_harm(rig: LocalRig) -> None:
     await rig.create(A)
     running = await rig.settled(A, Phase.RUNNING)
@@ -204,6 +209,7 @@ async def test_a_terminal_program_that_came_later_does_no_harm(rig: LocalRig) ->
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_stop_is_reported_even_if_the_disk_is_read_only(rig: LocalRig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -232,6 +238,7 @@ def zombies() -> set[int]:
 
 
 @BOTH
+@pytest.mark.slow
 async def test_a_process_whose_identity_cannot_be_written_never_begins(
     rig: LocalRig, pace: Pace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

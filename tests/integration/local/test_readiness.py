@@ -95,6 +95,7 @@ async def test_a_tcp_port_is_ready_once_it_is_open(rig: LocalRig, first: bool) -
     await rig.settled(A, Phase.RUNNING)
 
 
+@pytest.mark.slow
 async def test_a_ready_sandbox_stays_so_over_a_restart_and_is_asked_again(rig: LocalRig) -> None:
     await rig.create(A, spec=serving(http_path="/"))
     home = rig.ground.home(A)
@@ -120,6 +121,7 @@ async def test_a_probe_that_hangs_keeps_no_mutation_waiting(rig: LocalRig) -> No
     await rig.settled(A, Phase.STOPPED)
 
 
+@pytest.mark.slow
 async def test_start_that_takes_too_long_is_reported_and_may_still_succeed(rig: LocalRig) -> None:
     rig.settings["start_deadline"] = 0.5
     await rig.restart()

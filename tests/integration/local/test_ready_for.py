@@ -37,6 +37,7 @@ async def test_process_that_ends_at_once_is_a_crash_loop_throughout(tmp_path: Pa
         await rig.stop()
 
 
+@pytest.mark.slow
 async def test_start_with_a_probe_is_not_slower(tmp_path: Path) -> None:
     rig = LocalRig(LocalGround(tmp_path, isolate=False), tmp_path, ready_for=LONG)
     await rig.start()

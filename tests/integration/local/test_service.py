@@ -234,6 +234,7 @@ def test_isolation_is_reported_by_the_log_and_by_config(make_service: Callable[.
         assert [one["state"] for one in lines if one["event"] == "isolation"] == [shown["isolation"]]
 
 
+@pytest.mark.slow
 def test_inside_a_cluster_the_local_engine_refuses_to_start(make_service: Callable[..., Service]) -> None:
     service = make_service(env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"}).start(wait=False)
     assert service.process is not None

@@ -63,6 +63,7 @@ async def talker(rig: LocalRig) -> Talker:
     return made
 
 
+@pytest.mark.slow
 async def test_positions_hold_after_a_restart_of_the_service(talker: LocalTalker, reader: Reader) -> None:
     await talker.say(numbered(0, 10))
     found = await reader.read()
@@ -75,6 +76,7 @@ async def test_positions_hold_after_a_restart_of_the_service(talker: LocalTalker
     assert found.gaps == []
 
 
+@pytest.mark.slow
 async def test_output_of_a_stopped_sandbox_is_kept(talker: LocalTalker, reader: Reader) -> None:
     await talker.say(b"last\n")
     found = Output()
@@ -89,6 +91,7 @@ async def test_output_of_a_stopped_sandbox_is_kept(talker: LocalTalker, reader: 
     assert (found.data, found.gaps) == (whole, [])
 
 
+@pytest.mark.slow
 async def test_output_of_a_sandbox_that_fails_at_once_is_kept(rig: LocalRig) -> None:
     await rig.create(A, spec=rig.ground.script("echo cannot begin; exit 1"))
     await rig.until(A, lambda one: one.status.phase is Phase.ERROR and one.status.restart_count > 1)
@@ -183,6 +186,7 @@ async def test_slow_reader_gets_a_gap_and_then_what_is_kept(rig: LocalRig) -> No
     assert [int(one) for one in before] == list(range(1, len(before) + 1))
 
 
+@pytest.mark.slow
 async def test_file_that_is_about_to_be_begun_is_no_missing_log(talker: LocalTalker, reader: Reader) -> None:
     await talker.say(b"first\n")
     found = Output()
@@ -198,6 +202,7 @@ async def test_file_that_is_about_to_be_begun_is_no_missing_log(talker: LocalTal
 
 
 @pytest.mark.fault(79)
+@pytest.mark.slow
 async def test_position_that_was_rotated_away_is_followed_by_a_gap(talker: LocalTalker, reader: Reader) -> None:
     await talker.say(b"first\n")
     found = await reader.read()
@@ -208,6 +213,7 @@ async def test_position_that_was_rotated_away_is_followed_by_a_gap(talker: Local
     (talker.log.parent / "main.log.7").unlink()
 
 
+@pytest.mark.slow
 async def test_since_sends_what_was_printed_later_and_little_more(talker: LocalTalker, reader: Reader) -> None:
     times = talker.log.with_name("main.log.times")
     for number in range(4):

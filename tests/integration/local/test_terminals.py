@@ -149,6 +149,7 @@ async def test_ticket_counts_for_its_time(make_service: Callable[..., Service]) 
         assert "is over" in await words(browser, late)
 
 
+@pytest.mark.slow
 async def test_only_the_page_gets_tickets_and_only_known_origins_attach(browser: Browser, sandbox: str) -> None:
     for origin in (OTHER, "http://elsewhere.example.com", "null", browser.url + "0"):
         assert (await browser.ticket(sandbox, Origin=origin)).status == 403
@@ -262,6 +263,7 @@ async def test_without_the_page_there_is_no_ticket(make_service: Callable[..., S
     assert refusal(refused.value)[:2] == ("FAILED_PRECONDITION", "TERMINAL_NOT_SERVED")
 
 
+@pytest.mark.slow
 def test_page_is_served_at_another_port_where_the_next_one_is_taken(make_service: Callable[..., Service]) -> None:
     service = make_service(env={"SANDBOX_ACCESS_LISTEN": "auto"})
     with socket.create_server(("127.0.0.1", service.port + 1)), service.start().client() as client:

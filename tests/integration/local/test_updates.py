@@ -1,5 +1,6 @@
 """An update of the spec on the local engine: another process, the same home."""
 
+import pytest
 from sandbox_server.domain.phase import Phase, Reason
 
 from tests.support.local import LocalRig
@@ -20,6 +21,7 @@ async def test_an_updated_command_runs_in_the_same_home(rig: LocalRig) -> None:
     assert updated.addresses == before.addresses
 
 
+@pytest.mark.slow
 async def test_a_command_that_does_not_exist_is_reported_and_repaired_by_the_next_update(rig: LocalRig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

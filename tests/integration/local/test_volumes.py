@@ -16,6 +16,7 @@ A = "volume-a"
 pytestmark = pytest.mark.parametrize("isolation", ["plain"])
 
 
+@pytest.mark.slow
 async def test_a_kept_volume_is_all_that_is_left(rig: LocalRig) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)
@@ -29,6 +30,7 @@ async def test_a_kept_volume_is_all_that_is_left(rig: LocalRig) -> None:
     assert (rig.ground.home(A) / "work").read_text() == "mine"
 
 
+@pytest.mark.slow
 async def test_a_volume_that_was_kept_before_anybody_had_seen_it_is_adopted(rig: LocalRig) -> None:
     await rig.suspend()
     made = await rig.create(A)
@@ -104,6 +106,7 @@ async def test_only_delete_costs_data(rig: LocalRig) -> None:
     assert work.read_text() == "mine"
 
 
+@pytest.mark.slow
 async def test_a_disk_that_comes_back_is_taken_up_again(rig: LocalRig) -> None:
     await rig.stopped(A)
     (rig.ground.home(A) / "work").write_text("mine")

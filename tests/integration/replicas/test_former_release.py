@@ -25,6 +25,7 @@ def wanted(sandbox_id: str) -> manager.Mutation:
     return manager.Mutation(TENANT, Key("a", sandbox_id), None, None)
 
 
+@pytest.mark.slow
 async def test_nothing_is_accepted_that_a_replica_of_a_former_release_would_misread(replicas: Replicas) -> None:
     # A replica that lives for longer than two leases is not believed.
     replica = await replicas.start(base_pace=dataclasses.replace(PACE, lease=60.0))

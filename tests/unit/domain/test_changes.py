@@ -5,6 +5,7 @@ import itertools
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sandbox.v1 import sandbox_pb2 as pb
@@ -67,11 +68,13 @@ def shown(sandbox: Sandbox) -> pb.SandboxStatus:
 
 
 @given(VALUES, VALUES)
+@pytest.mark.slow
 def test_named_fields_differ_and_all_others_are_equal(before: Sandbox, after: Sandbox) -> None:
     assert set(changes.between(before, after)) == differing(shown(before), shown(after))
 
 
 @given(st.lists(VALUES, min_size=2, max_size=5))
+@pytest.mark.slow
 def test_named_fields_of_each_event_turn_the_former_status_into_the_new_one(history: list[Sandbox]) -> None:
     seen = shown(history[0])
     for before, after in itertools.pairwise(history):

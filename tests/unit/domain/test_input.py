@@ -95,6 +95,7 @@ def test_all_bad_fields_are_reported_at_once() -> None:
 
 @pytest.mark.fault(45)
 @given(st.text(max_size=80))
+@pytest.mark.slow
 def test_an_id_is_a_dns_label_of_at_most_52_characters(text: str) -> None:
     label = text[:1].isalpha() and text.isascii() and text[-1:].isalnum() and len(text) <= 52
     good = label and all(one.isdigit() or one.islower() or one == "-" for one in text)

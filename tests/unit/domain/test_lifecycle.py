@@ -456,6 +456,7 @@ def test_pod_of_a_former_system_stays_whatever_its_rollout_waits_for() -> None:
     assert lifecycle.decide(dataclasses.replace(at, adopted=moving), observed, samples.NOW).action == lifecycle.Apply(0)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_deleted_sandbox_goes_before_its_last_snapshot() -> None:
     waiting = [
         dataclasses.replace(one, last_snapshot=LastSnapshot("words"))

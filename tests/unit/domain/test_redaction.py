@@ -107,6 +107,7 @@ def test_an_output_without_values_is_kept_as_it_is() -> None:
         ("aac\\n" * 819, ["aac" * 170 + str(one) for one in range(1000)]),
     ],
 )
+@pytest.mark.slow
 def test_no_environment_makes_the_search_slow(output: str, values: list[str]) -> None:
     # It took ten times as long, two seconds of the event loop.
     assert searching(output, values) < 5 * searching(shuffled(output), [shuffled(one) for one in values])

@@ -3,6 +3,7 @@
 import dataclasses
 from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_server.domain import check, schedules
@@ -65,6 +66,7 @@ def test_no_clock_stops_the_slots(when: str, before: list[timedelta], jumps: lis
 
 
 @given(st.text("ab-", min_size=0, max_size=51), st.sampled_from(["", "deleted-"]))
+@pytest.mark.slow
 def test_ids_of_snapshots_are_valid_and_readable(rest: str, word: str) -> None:
     sandbox = samples.sandbox(f"a{rest}".rstrip("-"))
     plain, other = schedules.names(samples.schedule(), sandbox, samples.NOW, word)
