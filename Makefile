@@ -20,7 +20,7 @@ NAMESPACE ?= sandbox-system
 # Further arguments of pytest: make test ARGS=tests/unit
 ARGS ?=
 # The tests wait more than they compute, so that several run at once: JOBS=0 runs them one by one, as -s needs it.
-JOBS ?= 6
+JOBS ?= 5
 PARALLEL = -n $(JOBS)
 COVERAGE := --cov --cov-report=term:skip-covered --no-cov-on-fail
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url

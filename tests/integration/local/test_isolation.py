@@ -28,6 +28,7 @@ async def said(rig: LocalRig, script: str, env: dict[str, str] | None = None) ->
 
 
 @isolated
+@pytest.mark.slow
 async def test_the_machines_settings_cannot_be_changed(rig: LocalRig) -> None:
     settings = (
         "for one in /proc/sys/kernel/hostname /proc/sys/vm/drop_caches /proc/sysrq-trigger /proc/irq/*/smp_affinity"

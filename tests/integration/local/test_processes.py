@@ -56,6 +56,7 @@ async def test_stop_asks_the_program_first_and_waits_for_it(rig: LocalRig) -> No
 @pytest.mark.find(15)
 @pytest.mark.parametrize("seconds", [0, 1])
 @BOTH
+@pytest.mark.slow
 async def test_a_program_that_ignores_sigterm_is_killed_after_the_grace_period_of_its_spec(
     rig: LocalRig, seconds: int
 ) -> None:
