@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -69,6 +70,19 @@ async def test_a_spec_that_was_committed_is_not_read_again_and_one_that_was_not_
     with pytest.raises(store.Stale):
         await opened.insert(refused)
     assert refused.uid not in {uid for uid, _ in documents._SPECS}
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_connections_that_have_ended_while_they_were_idle_are_made_again_unnoticed(opened: Opened) -> None:
+    await opened.insert(samples.sandbox("demo-1"))
+    await opened.store.load()
+    url = opened.url.replace("postgresql+psycopg", "postgresql")
+    with psycopg.connect(url, autocommit=True) as admin:
+        others = "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE datname = current_database()"
+        assert set(admin.execute(f"{others} AND pid <> pg_backend_pid()").fetchall()) == {(True,)}
+    made = await opened.insert(samples.sandbox("demo-2"))
+    sequence, events = await opened.store.load()
+    assert (sequence, events[-1]) == (2, made)
 
 
 @BOTH_DATABASES

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import select
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,10 +49,9 @@ def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
     place = address.parse(url)
     if place.url.get_backend_name() == "postgresql":
         options = {"prepare_threshold": None, **place.options}
-        engine = sa.create_engine(
-            _patient(place), connect_args=options, pool_pre_ping=True, isolation_level=_ISOLATION[writes], **_ONE
-        )
+        engine = sa.create_engine(_patient(place), connect_args=options, isolation_level=_ISOLATION[writes], **_ONE)
         sa.event.listen(engine, "connect", lambda raw, _: _prepare(raw, BOUNDED[writes]))
+        sa.event.listen(engine, "checkout", lambda raw, _record, _pooled: _make_sure(raw))
         return engine
     Path(str(place.url.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(place.url, connect_args={"timeout": busy_timeout}, **_ONE)
@@ -68,6 +68,20 @@ def connect(url: Location, *, writes: bool, busy_timeout: float) -> sa.Engine:
         connection.exec_driver_sql(_BEGIN[writes])
 
     return engine
+
+
+def _make_sure(raw: Any) -> None:
+    """Raises `sa.exc.DisconnectionError`, upon which the pool connects again, if a connection has ended since its last use.
+
+    A server that ends or restarts closes its connections, and the kernel closes one whose other end is silent (`WAITS`). Both
+    can be seen without a question to the server, which would take a tenth of a short transaction. What else a server
+    may send to an idle connection is rare, and costs a new one.
+    """
+    heard = select.poll()
+    if not raw.closed:
+        heard.register(raw.fileno(), select.POLLIN)
+    if raw.closed or heard.poll(0):
+        raise sa.exc.DisconnectionError
 
 
 def _patient(place: address.Place) -> sa.URL:
