@@ -169,6 +169,7 @@ async def service(
         tls=credentials is not None,
         tokens=authenticator.needs_token,
         reflection=settings.reflection,
+        execs_per_tenant=settings.execs_per_tenant,
     )
     asking = Asking(found, engine, pace)
     files = Files(event_store, asking)

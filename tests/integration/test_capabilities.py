@@ -137,7 +137,9 @@ async def test_access_has_what_the_contract_has_and_its_limits(served: Served) -
     ],
 )
 def test_namespaces_that_cannot_be_looked_at_are_named(readable: dict[str, bool | None], message: str) -> None:
-    deployment = capabilities.Deployment("kubernetes", timedelta(days=1), tls=True, tokens=True, reflection=False)
+    deployment = capabilities.Deployment(
+        "kubernetes", timedelta(days=1), tls=True, tokens=True, reflection=False, execs_per_tenant=7
+    )
     missing = {"a": "", "b": "no snapshots here"}
     fields = capabilities.answer(Tenant("mine", ("a", "b")), deployment, Pace(), readable, readable, missing)
     known = parts(pb.GetCapabilitiesResponse(**fields))
@@ -146,6 +148,7 @@ def test_namespaces_that_cannot_be_looked_at_are_named(readable: dict[str, bool 
     assert known["ACCESS"] == (not message, message.replace(*wording))
     assert known["SNAPSHOTS"] == (False, "no snapshots here")
     assert [known[one][0] for one in ("TLS", "TOKENS", "REFLECTION")] == [True, True, False]
+    assert fields["access"]["tenant_exec_calls"] == deployment.execs_per_tenant
 
 
 def test_only_a_token_file_needs_a_token() -> None:

@@ -19,7 +19,7 @@ from sandbox_server.rpc.capabilities import Deployment
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CANARY = "canary-8d1f2b"
-DEPLOYMENT = Deployment("local", timedelta(days=7), tls=False, tokens=False, reflection=True)
+DEPLOYMENT = Deployment("local", timedelta(days=7), tls=False, tokens=False, reflection=True, execs_per_tenant=512)
 
 
 def spec(**changes: Any) -> SandboxSpec:

@@ -2945,6 +2945,10 @@ class Access(_message.Message):
     FILE_CALLS_FIELD_NUMBER: _builtins.int
     TENANT_FILE_CALLS_FIELD_NUMBER: _builtins.int
     WRITE_SILENCE_SECONDS_FIELD_NUMBER: _builtins.int
+    EXEC_CALLS_FIELD_NUMBER: _builtins.int
+    TENANT_EXEC_CALLS_FIELD_NUMBER: _builtins.int
+    TERMINALS_FIELD_NUMBER: _builtins.int
+    TENANT_TERMINALS_FIELD_NUMBER: _builtins.int
     exec: _builtins.bool
     """Whether it runs commands: StartExec. A sandbox needs a POSIX shell at /bin/sh."""
     files: _builtins.bool
@@ -2993,6 +2997,14 @@ class Access(_message.Message):
     """Calls about files of all sandboxes of a tenant that are open at one replica."""
     write_silence_seconds: _builtins.float
     """Seconds after which a WriteFile ends whose caller sends nothing, and a ReadFile whose caller reads nothing."""
+    exec_calls: _builtins.int
+    """Calls about execs of a sandbox that are open at one replica."""
+    tenant_exec_calls: _builtins.int
+    """Calls about execs of all sandboxes of a tenant that are open at one replica."""
+    terminals: _builtins.int
+    """Terminals of a sandbox in browsers that are open at one replica."""
+    tenant_terminals: _builtins.int
+    """Terminals of all sandboxes of a tenant in browsers that are open at one replica."""
     def __init__(
         self,
         *,
@@ -3020,10 +3032,14 @@ class Access(_message.Message):
         file_calls: _builtins.int = ...,
         tenant_file_calls: _builtins.int = ...,
         write_silence_seconds: _builtins.float = ...,
+        exec_calls: _builtins.int = ...,
+        tenant_exec_calls: _builtins.int = ...,
+        terminals: _builtins.int = ...,
+        tenant_terminals: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "connections", b"connections", "exec", b"exec", "exec_seconds", b"exec_seconds", "execs", b"execs", "file_calls", b"file_calls", "file_page_size", b"file_page_size", "files", b"files", "kept_bytes", b"kept_bytes", "log_streams", b"log_streams", "logs", b"logs", "path_bytes", b"path_bytes", "pending_bytes", b"pending_bytes", "port_bytes", b"port_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "tenant_connections", b"tenant_connections", "tenant_file_calls", b"tenant_file_calls", "tenant_log_streams", b"tenant_log_streams", "terminal", b"terminal", "wait_seconds", b"wait_seconds", "write_bytes", b"write_bytes", "write_silence_seconds", b"write_silence_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_bytes", b"command_bytes", "command_words", b"command_words", "connections", b"connections", "exec", b"exec", "exec_calls", b"exec_calls", "exec_seconds", b"exec_seconds", "execs", b"execs", "file_calls", b"file_calls", "file_page_size", b"file_page_size", "files", b"files", "kept_bytes", b"kept_bytes", "log_streams", b"log_streams", "logs", b"logs", "path_bytes", b"path_bytes", "pending_bytes", b"pending_bytes", "port_bytes", b"port_bytes", "ports", b"ports", "stdin_bytes", b"stdin_bytes", "tenant_connections", b"tenant_connections", "tenant_exec_calls", b"tenant_exec_calls", "tenant_file_calls", b"tenant_file_calls", "tenant_log_streams", b"tenant_log_streams", "tenant_terminals", b"tenant_terminals", "terminal", b"terminal", "terminals", b"terminals", "wait_seconds", b"wait_seconds", "write_bytes", b"write_bytes", "write_silence_seconds", b"write_silence_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

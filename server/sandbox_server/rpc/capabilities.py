@@ -10,6 +10,7 @@ from sandbox.v1 import sandbox_pb2 as pb
 
 from sandbox_server import VERSION, manager
 from sandbox_server.access import asking, logs, ports, scripts, talk_script, trees
+from sandbox_server.access import execs as calls_about_execs
 from sandbox_server.domain import batch, check, selector
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.principal import Principal
@@ -17,6 +18,7 @@ from sandbox_server.domain.tenant import ANY
 from sandbox_server.rpc import execs, files, filters, listing, server, waits
 from sandbox_server.rpc import ports as rpc_ports
 from sandbox_server.rpc.calls import Fields
+from sandbox_server.terminal import sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Deployment:
     - `engine`: the name of the engine.
     - `history`: how long events are kept.
     - `tls`, `tokens`, `reflection`: whether the service speaks TLS, asks for tokens and reflects.
+    - `execs_per_tenant`: calls about execs of a tenant that are open at once.
     """
 
     engine: str
@@ -33,6 +36,7 @@ class Deployment:
     tls: bool
     tokens: bool
     reflection: bool
+    execs_per_tenant: int
 
 
 Answers = Mapping[str, bool | None]
@@ -59,7 +63,7 @@ def answer(
         "reads_only": not principal.writes,
         "limits": _limits(deployment, pace),
         "parts": list(_parts(deployment, readable, granted, missing)),
-        "access": _access(pace),
+        "access": _access(deployment, pace),
     }
 
 
@@ -83,7 +87,7 @@ def _limits(deployment: Deployment, pace: Pace) -> dict[str, Any]:
     }
 
 
-def _access(pace: Pace) -> dict[str, Any]:
+def _access(deployment: Deployment, pace: Pace) -> dict[str, Any]:
     """What the service has a method for, it does."""
     methods = access_pb2.DESCRIPTOR.services_by_name["SandboxAccess"].methods_by_name
     return {
@@ -111,6 +115,10 @@ def _access(pace: Pace) -> dict[str, Any]:
         "file_page_size": trees.ENTRIES_MOST,
         "file_calls": asking.OF_SANDBOX,
         "tenant_file_calls": asking.OF_TENANT,
+        "exec_calls": calls_about_execs.OF_SANDBOX,
+        "tenant_exec_calls": deployment.execs_per_tenant,
+        "terminals": sessions.OF_SANDBOX,
+        "tenant_terminals": sessions.OF_TENANT,
     }
 
 

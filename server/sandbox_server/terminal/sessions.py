@@ -42,7 +42,9 @@ SIZE_MOST = 1000
 """Rows and columns."""
 MESSAGE_MOST = 64 * 1024
 """Bytes of a message from a browser."""
-OF_SANDBOX, OF_TENANT = 16, 200
+OF_SANDBOX = 16
+OF_TENANT = 200
+"""Terminals that are open at one replica."""
 _TYPED_MOST = 16
 """Messages of a browser that wait for the shell to read. Then the browser waits."""
 
