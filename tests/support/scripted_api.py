@@ -622,6 +622,8 @@ class ScriptedApi:
         has = spec["containers"][0]["resources"]
         containers = [{"name": own["name"], "resources": has} | container]
         told = {"phase": "Running", "conditions": conditions, "containerStatuses": containers}
+        # A kubelet says from 1.34 on which generation of the pod it has seen.
+        told["observedGeneration"] = pod["metadata"]["generation"] if pod else 1
         started = self.put(pods, {"metadata": meta, "spec": spec, "status": told})
         if not missing:
             env = self._env(namespace, template["spec"]["containers"][0])
