@@ -17,7 +17,6 @@ from sandboxctl import envfile
 from tests.support import samples
 from tests.support.ctl import Run
 from tests.support.service import Service
-from tests.support.variants import some
 from tests.support.waiting import PATIENCE, eventually
 
 Editor = Callable[..., None]
@@ -141,7 +140,7 @@ def test_variable_that_somebody_sets_meanwhile_stays(
     assert list(client.get(made).env_names) == ["KEPT", "MEANWHILE", "SET"]
 
 
-@pytest.mark.parametrize("number", some([signal.SIGTERM, signal.SIGHUP, signal.SIGINT]))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.slow
 def test_file_is_removed_when_the_command_is_ended(
     run: Run, made: pb.Sandbox, editor: Editor, folder: Path, number: signal.Signals

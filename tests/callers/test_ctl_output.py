@@ -24,7 +24,6 @@ from tests.support import programs, samples
 from tests.support.ports import free_port
 from tests.support.programs import Program
 from tests.support.service import Service
-from tests.support.variants import some
 from tests.support.waiting import PATIENCE
 
 CTL = str(programs.BIN / "sandboxctl")
@@ -336,9 +335,7 @@ def test_version_and_completion(ctl: Ctl) -> None:
     assert {"start", "status", "stop"} <= set(ctl(env=typed).stdout.split())
 
 
-@pytest.mark.parametrize(
-    "command", some(["", "create", "start", "stop", "delete", "status", "list", "get", "watch", "env"], 0, 1, 9)
-)
+@pytest.mark.parametrize("command", ["", "create", "start", "stop", "delete", "status", "list", "get", "watch", "env"])
 @pytest.mark.slow
 def test_every_command_has_help(ctl: Ctl, command: str) -> None:
     done = ctl(*command.split(), "--help")

@@ -83,7 +83,7 @@ async def test_of_mutations_raced_at_random_the_last_acknowledged_holds(make_ser
 
 
 @pytest.mark.fault(9)
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, 200])
 @pytest.mark.slow
 async def test_a_create_that_its_caller_leaves_is_all_or_nothing(
     make_service: Callable[..., Service], count: int

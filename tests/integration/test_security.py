@@ -22,7 +22,6 @@ from sandbox_server.rpc import journal
 from tests.support import programs
 from tests.support.certificates import certificate
 from tests.support.service import Service
-from tests.support.variants import some
 from tests.support.waiting import PATIENCE, eventually
 
 SERVICES = (
@@ -383,7 +382,7 @@ def test_tls_is_served_and_replaced_files_are_used_by_new_connections(
 
 
 @pytest.mark.fault(50)
-@pytest.mark.parametrize("name", some(["sandboxes.example", "*.sandboxes.example"]))
+@pytest.mark.parametrize("name", ["sandboxes.example", "*.sandboxes.example"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
 @pytest.mark.slow
 def test_the_health_probe_needs_no_name_of_the_certificate_and_no_address_of_its_own(

@@ -31,7 +31,6 @@ from sandbox_client import Client, Kind, ServiceError, errors
 from tests.support import samples
 from tests.support.ports import free_port
 from tests.support.service import Service
-from tests.support.variants import some
 from tests.support.waiting import PATIENCE, eventually
 
 SLEEP = pb.SandboxSpec(command=["/bin/sleep", "1000"])
@@ -816,7 +815,7 @@ def test_metrics_count_calls_passes_and_sandboxes(make_service: Callable[..., Se
 
 @pytest.mark.fault(76)
 @pytest.mark.find(33)
-@pytest.mark.parametrize("link", some([False, True]), ids=["same path", "link"])
+@pytest.mark.parametrize("link", [False, True], ids=["same path", "link"])
 @pytest.mark.slow
 def test_two_services_do_not_share_a_sqlite_file(
     make_service: Callable[..., Service], tmp_path: Path, link: bool

@@ -30,7 +30,7 @@ from sqlmodel import SQLModel
 
 from tests.support import relay, samples
 from tests.support.opened import KEY, Opened
-from tests.support.variants import BOTH_DATABASES, some
+from tests.support.variants import BOTH_DATABASES
 from tests.support.waiting import PATIENCE
 
 REQUEST = store.Request("default", "r1", b"payload")
@@ -698,7 +698,7 @@ asyncio.run(main())
 @BOTH_DATABASES
 @pytest.mark.fault(1)
 @pytest.mark.fault(2)
-@pytest.mark.parametrize(("moment", "left"), some([("before", 0), ("after", 1)], 1))
+@pytest.mark.parametrize(("moment", "left"), [("before", 0), ("after", 1)])
 @pytest.mark.slow
 async def test_a_kill_before_the_commit_leaves_nothing_and_after_it_everything(
     database_url: str, moment: str, left: int

@@ -36,8 +36,8 @@ def test_a_setting_is_a_list_of_names_with_what_happens_there() -> None:
             "after_commit",
             "'after_commit' must be NAME=kill, NAME=raise or NAME=sleep:SECONDS, and may end with @NUMBER",
         ),
-        pytest.param("after_commit=sleep", "'after_commit=sleep' must be NAME=kill", marks=pytest.mark.slow),
-        pytest.param("after_commit=kill@0", "'after_commit=kill@0' must be NAME=kill", marks=pytest.mark.slow),
+        ("after_commit=sleep", "'after_commit=sleep' must be NAME=kill"),
+        ("after_commit=kill@0", "'after_commit=kill@0' must be NAME=kill"),
         ("after_commit=kill after_act=kill", "must be NAME=kill"),
     ],
 )

@@ -40,7 +40,6 @@ from tests.support.scripted import (
     writes,
 )
 from tests.support.scripted_api import ScriptedApi, status
-from tests.support.variants import some
 
 
 async def test_a_create_costs_six_writes_in_order_and_an_idle_sandbox_none(rig: Rig, api: ScriptedApi) -> None:
@@ -75,8 +74,8 @@ async def test_what_is_remembered_is_not_looked_up_and_a_secret_is_once_after_a_
 
 
 @pytest.mark.fault(14)
-@pytest.mark.parametrize("number", some(range(10), 0, 2, 4, 6, 8))
-@pytest.mark.parametrize("code", some([500, 503]))
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("code", [500, 503])
 @pytest.mark.slow
 async def test_an_error_on_any_call_is_backed_off_from(rig: Rig, api: ScriptedApi, number: int, code: int) -> None:
     await until(lambda: rig.engine.any_synced)

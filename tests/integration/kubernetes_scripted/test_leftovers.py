@@ -10,7 +10,6 @@ from sandbox_server.domain.phase import Phase, Reason
 from tests.support.rig import A, Rig
 from tests.support.scripted import CLAIM, CLAIMS, INGRESSES, PODS, SERVICES, SETS, until, writes
 from tests.support.scripted_api import ScriptedApi
-from tests.support.variants import some
 
 UID = "sandbox.fullstackagent.io/uid"
 
@@ -42,7 +41,7 @@ async def test_stateful_set_of_an_ended_sandbox_goes_with_all_that_its_controlle
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize("collection", some([SETS, SERVICES, INGRESSES, CLAIMS], 0, 3))
+@pytest.mark.parametrize("collection", [SETS, SERVICES, INGRESSES, CLAIMS])
 @pytest.mark.slow
 async def test_sandbox_gets_the_name_that_an_object_of_an_ended_one_took(
     rig: Rig, api: ScriptedApi, collection: str

@@ -58,9 +58,7 @@ def disconnect(api: ScriptedApi) -> None:
 
 @pytest.mark.fault(58)
 @pytest.mark.find(6)
-@pytest.mark.parametrize(
-    "order", [pytest.param(one, id="-".join(one), marks=[pytest.mark.slow] * (one != ORDERS[0])) for one in ORDERS]
-)
+@pytest.mark.parametrize("order", [pytest.param(one, id="-".join(one)) for one in ORDERS])
 @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.STOPPED])
 @pytest.mark.slow
 async def test_a_namespace_that_is_removed_is_reported_before_its_consequences(

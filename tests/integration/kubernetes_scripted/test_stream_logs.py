@@ -15,7 +15,6 @@ from tests.support.logs import Output, Reader
 from tests.support.rig import FAST, A, Rig
 from tests.support.scripted import PODS
 from tests.support.scripted_api import ScriptedApi
-from tests.support.variants import some
 from tests.support.working import refusal
 
 SECOND = 10**9
@@ -62,7 +61,7 @@ async def test_lines_have_their_times(talker: ScriptedTalker, reader: Reader) ->
 
 
 @pytest.mark.fault(78)
-@pytest.mark.parametrize("cut", some([*range(1, 40), 100, 1000], 0, 11, 30, 39))
+@pytest.mark.parametrize("cut", [*range(1, 40), 100, 1000])
 @pytest.mark.slow
 async def test_stream_cut_at_any_byte_resumes_with_every_line_once(
     talker: ScriptedTalker, reader: Reader, cut: int
