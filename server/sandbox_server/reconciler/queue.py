@@ -1,7 +1,10 @@
-"""A queue of keys: one that waits twice is worked once, never by two workers, and again if added meanwhile.
+"""A queue of keys for several workers.
 
-Keys wait in three lines, each with workers of its own: what takes long in one line delays none of the others. In a line the
-namespaces take turns: a thousand sandboxes of one tenant do not delay the one of another.
+A key that is added again before its turn comes is worked once. No two workers have the same key at a time: one that is added
+while it is worked waits until that is done, and is then worked again.
+
+Keys wait in three lines, each with workers of its own, so that slow work in one line delays no other line. In a line the
+namespaces take turns, so that a thousand sandboxes of one tenant do not delay the single one of another.
 """
 
 import asyncio
@@ -120,7 +123,7 @@ class Queue:
                 return key
 
     def done(self, key: Key) -> None:
-        """`key` was worked; if it was added meanwhile, it waits again."""
+        """Gives a key back that was worked. If it was added while it was worked, it is put in line again."""
         self._working.discard(key)
         for line in self._added.pop(key, ()):
             self.add(key, line)

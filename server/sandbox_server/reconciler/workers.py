@@ -40,7 +40,10 @@ class Workers:
         count: int,
         pace: Pace,
     ) -> None:
-        """`kind`: what a key names, for the log. `count`: workers of each line of the queue. `forget` is called with a key whose namespace this replica does not hold."""
+        """`kind`: what a key names, for the log. `count`: how many workers each line of the queue has.
+
+        `forget` is called with a key whose namespace this replica does not hold.
+        """
         self._kind = kind
         self._queue = queue
         self._work = work

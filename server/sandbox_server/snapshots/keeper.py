@@ -25,7 +25,8 @@ from sandbox_server.snapshots.known import Known
 from sandbox_server.snapshots.turns import Turns
 
 WORKERS = 4
-"""Snapshots of one line that are worked at once: an engine returns once the storage is asked, but for removals of this machine."""
+"""Workers of each line of the queue. Few are enough: an engine returns once the storage is asked, except for removals on this
+machine."""
 
 log = structlog.get_logger()
 

@@ -33,9 +33,9 @@ milliseconds. By default libpq waits for ever for a connection, and hours for an
 BOUNDED = {True: "3s", False: "60s"}
 """How long a transaction may be idle until PostgreSQL rolls it back, by whether its connection writes.
 
-A transaction that writes holds the lock of the log, so that a replica that is stopped in the middle of one keeps all others
-from writing: it has less than a lease lasts. One that reads is waited for by migrations alone, and has longer: a busy machine
-may compute for many seconds between two of its statements."""
+A transaction that writes holds the lock of the log. If its replica is stopped in the middle of it, no other replica can write
+until PostgreSQL ends it: the limit is shorter than a lease. A transaction that only reads keeps nothing waiting but migrations,
+so that its limit is longer: on a busy machine many seconds may pass between two of its statements."""
 PREPARED_AFTER = 5
 """Uses of a statement until it is prepared. Prepared statements more than double the rate of writes."""
 
@@ -74,13 +74,14 @@ def _make_sure(raw: Any) -> None:
     """Raises `sa.exc.DisconnectionError`, upon which the pool connects again, if a connection has ended since its last use.
 
     A server that ends or restarts closes its connections, and the kernel closes one whose other end is silent (`WAITS`). Both
-    can be seen without a question to the server, which would take a tenth of a short transaction. What else a server
-    may send to an idle connection is rare, and costs a new one.
+    show on the socket. To ask the server instead would take a tenth of a short transaction. A server may also send something
+    to an idle connection, such as a notice. That is rare, and only has the pool connect again.
     """
-    heard = select.poll()
-    if not raw.closed:
-        heard.register(raw.fileno(), select.POLLIN)
-    if raw.closed or heard.poll(0):
+    if raw.closed:
+        raise sa.exc.DisconnectionError
+    socket = select.poll()
+    socket.register(raw.fileno(), select.POLLIN)
+    if socket.poll(0):
         raise sa.exc.DisconnectionError
 
 

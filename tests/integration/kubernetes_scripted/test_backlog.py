@@ -1,4 +1,4 @@
-"""Many calls at once for an API server that takes its time: what it shows meanwhile is recorded as it comes."""
+"""While many creates wait for a slow API server, the status of a sandbox that it has already made is recorded at once."""
 
 import asyncio
 from pathlib import Path

@@ -149,9 +149,9 @@ class KubernetesEngine:
         """Applies the Service, the claim, unless the sandbox has its disk, the Secret, and the StatefulSet last. A disk that
         lacks what the sandbox asks for is asked to grow after that, and a pod that runs is given its resources.
 
-        The Service owns the Secret and the VolumeSnapshot of a clone. So the garbage collector also removes one that is made
-        only after the sandbox was deleted; the engine may watch neither, and would never see it. Without replicas nothing
-        reads the Secret, and it is not made.
+        The Service owns the Secret, and the VolumeSnapshot of a clone. The engine may watch neither: if one reaches the API
+        server only after the sandbox was deleted, the engine never sees it, and the garbage collector removes it. Without
+        replicas nothing reads the Secret, and it is not made.
         """
         write = self._begin(sandbox, replicas)
         view = write.view
