@@ -17,7 +17,7 @@ from benchmarks import load
 from benchmarks.report import Figure
 
 SIZE = 256 << 20
-TURNS = 3
+TURNS = 9
 READ = files.CHUNK
 ACCESS = "/sandbox.v1.SandboxAccess"
 NAME = "bench-files"
