@@ -68,6 +68,14 @@ def test_an_install_without_the_server_says_what_to_install(package: str, tmp_pa
     assert done.stderr == f"sandbox-server: {package} is not installed: {install}\n"
 
 
+@pytest.mark.slow
+def test_a_full_collection_leaves_out_what_was_imported() -> None:
+    program = "import gc; from sandbox_server import app; app.tune(); print(len(gc.get_objects()), gc.get_freeze_count())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60 * PATIENCE)
+    examined, left_out = map(int, done.stdout.split())
+    assert examined < 1_000 < 100_000 < left_out
+
+
 @pytest.mark.find(42)
 @pytest.mark.slow
 def test_the_version_is_printed(tmp_path: Path) -> None:
