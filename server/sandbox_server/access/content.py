@@ -1,7 +1,8 @@
 """Sends the content of a file to the program that writes it."""
 
-import zlib
 from collections.abc import AsyncIterator
+
+from isal import isal_zlib
 
 from sandbox_server import engines
 from sandbox_server.access import file_scripts
@@ -60,7 +61,8 @@ class Content:
     async def _send(self, part: engines.Buffer) -> None:
         self._left -= len(part)
         self.size += len(part)
-        self.checksum = zlib.crc32(part, self.checksum)
+        # That of `zlib` takes four times as long: a quarter of what a large write computes in this process.
+        self.checksum = isal_zlib.crc32(part, self.checksum)
         await self._answers.lines.send(part)
 
 

@@ -16,7 +16,7 @@ from sandbox_server.domain.principal import Principal
 from sandbox_server.domain.sandbox import Key, Sandbox
 from sandbox_server.domain.usage import Usage
 
-CHUNK = 256 * 1024
+CHUNK = 512 * 1024
 """Bytes of content in one message to a caller, at most."""
 _END_MOST = 512
 """Bytes of the end of an answer, which follows the content."""
