@@ -70,7 +70,9 @@ def test_an_install_without_the_server_says_what_to_install(package: str, tmp_pa
 
 @pytest.mark.slow
 def test_a_full_collection_leaves_out_what_was_imported() -> None:
-    program = "import gc; from sandbox_server import app; app.tune(); print(len(gc.get_objects()), gc.get_freeze_count())"
+    program = (
+        "import gc; from sandbox_server import app; app.tune(); print(len(gc.get_objects()), gc.get_freeze_count())"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60 * PATIENCE)
     examined, left_out = map(int, done.stdout.split())
     assert examined < 1_000 < 100_000 < left_out

@@ -22,7 +22,7 @@ from sandbox_server.domain.observed import Fault
 from sandbox_server.domain.pace import Pace
 from sandbox_server.domain.phase import Reason
 from sandbox_server.engines.fence import Fence
-from sandbox_server.engines.kubernetes import kubeconfig, manifests, observe, proxy, rights, websocket
+from sandbox_server.engines.kubernetes import connector, kubeconfig, manifests, observe, proxy, rights, websocket
 from sandbox_server.engines.kubernetes.objects import FAILURE, OBJECT, PAGE, Failure, Known, Object
 from sandbox_server.engines.kubernetes.patch import Manifest
 from sandbox_server.engines.kubernetes.resources import Kind, Reference, Resource
@@ -120,10 +120,10 @@ class Client:
             self._take_certificate()
             by = proxy.find(account.host, account.proxy or "", os.environ)
             # No limit: each watch holds a connection, and all other calls come from the reconciler's few workers.
-            connector = aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=60)
+            connections = connector.Connector(ssl=self._tls, limit=0, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(
                 f"{account.host}/",
-                connector=connector,
+                connector=connections,
                 proxy=by,
                 headers=headers,
                 ws_response_class=websocket.WebSocket,
