@@ -7,13 +7,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
+import pytest
 import uvloop
+from aiohttp.abc import AbstractResolver, ResolveResult
+from cryptography import x509
 from sandbox_server.engines.kubernetes.connector import Connector
 
-from tests.support.certificates import certificate
+from tests.support.certificates import LOOPBACK, certificate
+from tests.support.waiting import PATIENCE
 
 SIZE = 4 << 20
+DNS = x509.DNSName("server.example")
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+class Loopback(AbstractResolver):
+    """Finds every name on this machine."""
+
+    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list[ResolveResult]:
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
 
 
 def answer_and_close(listener: socket.socket, tls: ssl.SSLContext) -> None:
@@ -24,12 +39,12 @@ def answer_and_close(listener: socket.socket, tls: ssl.SSLContext) -> None:
         connection.sendall(HEAD + bytes(SIZE))
 
 
-async def read_slowly(port: int, tls: ssl.SSLContext) -> int:
+async def read_slowly(port: int, tls: ssl.SSLContext, host: str) -> int:
     """Returns how many bytes of the answer arrive at a caller who reads slower than they come."""
     size = 0
     async with (
-        aiohttp.ClientSession(connector=Connector(ssl=tls)) as session,
-        session.get(f"https://127.0.0.1:{port}/") as response,
+        aiohttp.ClientSession(connector=Connector(ssl=tls, resolver=Loopback())) as session,
+        session.get(f"https://{host}:{port}/") as response,
     ):
         while part := await response.content.read(256 << 10):
             size += len(part)
@@ -37,14 +52,18 @@ async def read_slowly(port: int, tls: ssl.SSLContext) -> int:
     return size
 
 
-def test_nothing_is_lost_of_what_came_before_the_end_of_a_connection(tmp_path: Path) -> None:
-    paths = certificate(tmp_path, "server")
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(*paths)
+@pytest.mark.parametrize(("host", "name"), [("127.0.0.1", LOOPBACK), ("server.example", DNS), ("server.example.", DNS)])
+def test_nothing_is_lost_of_what_came_before_the_end_of_a_connection(
+    tmp_path: Path, host: str, name: x509.GeneralName
+) -> None:
+    paths = certificate(tmp_path, "server", served=name)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(*paths)
     trusted = ssl.create_default_context(cafile=paths[0])
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        listener.settimeout(10 * PATIENCE)
         for _ in range(5):
-            answered = threads.submit(answer_and_close, listener, served)
+            answered = threads.submit(answer_and_close, listener, serving)
             # The loop of the service: that of asyncio loses nothing.
-            assert uvloop.run(read_slowly(listener.getsockname()[1], trusted)) == SIZE
+            assert uvloop.run(read_slowly(listener.getsockname()[1], trusted, host)) == SIZE
             answered.result()

@@ -28,11 +28,15 @@ class Connector(aiohttp.TCPConnector):
 
     async def _wrap_create_connection(self, *args: Any, **options: Any) -> Any:
         tls = options.pop("ssl", None)
-        options.pop("server_hostname", None)
+        name = options.pop("server_hostname", None)
         transport, protocol = await super()._wrap_create_connection(*args, **options)
         if tls is None:
             return transport, protocol
-        return await self._start_tls_connection(transport, req=options["req"], timeout=options["timeout"])
+        # The name in the URL may end with a dot, those in certificates do not.
+        options["req"].server_hostname = name
+        return await self._start_tls_connection(
+            transport, req=options["req"], timeout=options["timeout"], client_error=options["client_error"]
+        )
 
     async def _start_tls_connection(self, underlying_transport: asyncio.Transport, *args: Any, **options: Any) -> Any:
         transport, protocol = await super()._start_tls_connection(underlying_transport, *args, **options)
