@@ -52,6 +52,7 @@ async def read_slowly(port: int, tls: ssl.SSLContext, host: str) -> int:
     return size
 
 
+@pytest.mark.fault(107)
 @pytest.mark.parametrize(("host", "name"), [("127.0.0.1", LOOPBACK), ("server.example", DNS), ("server.example.", DNS)])
 def test_nothing_is_lost_of_what_came_before_the_end_of_a_connection(
     tmp_path: Path, host: str, name: x509.GeneralName
