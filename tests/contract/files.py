@@ -61,8 +61,8 @@ async def until(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.slow
-async def test_files_of_any_name_are_written_read_and_described(filer: Filer, inside: bytes, home: Path) -> None:
+async def any_name(filer: Filer, inside: bytes, home: Path) -> None:
+    """Writes, reads and describes files of odd names."""
     content = bytes(range(256)) * 3
     for name in ODD:
         written = await filer.write(name, content[:100], content[100:])
@@ -74,6 +74,11 @@ async def test_files_of_any_name_are_written_read_and_described(filer: Filer, in
         assert written.modified_at.ToNanoseconds() == found.st_mtime_ns
         assert written.mode == stat.S_IMODE(found.st_mode) == 0o644
     assert sorted(os.fsencode(one.name) for one in home.iterdir()) == sorted(ODD)
+
+
+@pytest.mark.slow
+async def test_files_of_any_name_are_written_read_and_described(filer: Filer, inside: bytes, home: Path) -> None:
+    await any_name(filer, inside, home)
 
 
 @pytest.mark.slow
@@ -247,8 +252,8 @@ async def test_writes_at_the_same_time_leave_one_of_them(filer: Filer, home: Pat
     assert left(home) == []
 
 
-@pytest.mark.slow
-async def test_directories_are_made_listed_moved_and_removed(filer: Filer, inside: bytes, home: Path) -> None:
+async def directories(filer: Filer, inside: bytes, home: Path) -> None:
+    """Makes, lists, moves and removes directories."""
     made = await filer.make(b"a/b", parents=True, mode=0o750)
     assert (made.path, made.type, made.mode) == (inside + b"a/b", pb.FILE_TYPE_DIRECTORY, 0o750)
     for name in ODD:
@@ -260,6 +265,11 @@ async def test_directories_are_made_listed_moved_and_removed(filer: Filer, insid
     assert await refused(filer.remove(b"new\n")) == ("FAILED_PRECONDITION", "DIRECTORY_NOT_EMPTY")
     await filer.remove(b"new\n", recursive=True)
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.slow
+async def test_directories_are_made_listed_moved_and_removed(filer: Filer, inside: bytes, home: Path) -> None:
+    await directories(filer, inside, home)
 
 
 @pytest.mark.slow

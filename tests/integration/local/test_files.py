@@ -16,13 +16,7 @@ from sandbox_server.access import asking, file_scripts
 from sandbox_server.domain.phase import Phase
 
 from tests.contract.files import *  # noqa: F403 - the tests themselves
-from tests.contract.files import (
-    A,
-    left,
-    refused,
-    test_directories_are_made_listed_moved_and_removed,
-    test_files_of_any_name_are_written_read_and_described,
-)
+from tests.contract.files import A, any_name, directories, left, refused
 from tests.support.filing import Filer, filing
 from tests.support.local import BOTH, LocalRig
 from tests.support.waiting import PATIENCE
@@ -245,10 +239,10 @@ async def test_one_more_than_a_limit_of_the_capabilities_is_refused(filer: Filer
 @PLAIN
 @pytest.mark.slow
 async def test_files_of_any_name_without_isolation(filer: Filer, inside: bytes, home: Path) -> None:
-    await test_files_of_any_name_are_written_read_and_described(filer, inside, home)
+    await any_name(filer, inside, home)
 
 
 @PLAIN
 @pytest.mark.slow
 async def test_directories_without_isolation(filer: Filer, inside: bytes, home: Path) -> None:
-    await test_directories_are_made_listed_moved_and_removed(filer, inside, home)
+    await directories(filer, inside, home)
