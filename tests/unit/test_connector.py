@@ -1,6 +1,7 @@
 """Connections to an API server that closes while its answer is being read."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -68,3 +69,30 @@ def test_nothing_is_lost_of_what_came_before_the_end_of_a_connection(
             # The loop of the service: that of asyncio loses nothing.
             assert uvloop.run(read_slowly(listener.getsockname()[1], trusted, host)) == SIZE
             answered.result()
+
+
+@pytest.mark.fault(18)
+def test_a_connection_that_is_closed_before_tls_begins_is_a_failure_to_connect() -> None:
+    def close_each(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+
+    async def fail(session: aiohttp.ClientSession, url: str) -> None:
+        with pytest.raises((aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)):
+            await asyncio.wait_for(session.get(url), 20 * PATIENCE)
+
+    async def all_fail(port: int) -> None:
+        problems: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+        async with aiohttp.ClientSession(connector=Connector(limit=0)) as session:
+            for _ in range(20):
+                await asyncio.gather(*(fail(session, f"https://127.0.0.1:{port}/") for _ in range(20)))
+        assert problems == []
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        threads.submit(close_each, listener)
+        try:
+            uvloop.run(all_fail(listener.getsockname()[1]))
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)

@@ -32,6 +32,11 @@ class Connector(aiohttp.TCPConnector):
         transport, protocol = await super()._wrap_create_connection(*args, **options)
         if tls is None:
             return transport, protocol
+        if transport.is_closing():
+            # uvloop raises ValueError if TLS begins on what has ended meanwhile, or waits for ever.
+            raise options["client_error"](
+                options["req"].connection_key, ConnectionResetError("closed before TLS began")
+            )
         # The name in the URL may end with a dot, those in certificates do not.
         options["req"].server_hostname = name
         return await self._start_tls_connection(
