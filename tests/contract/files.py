@@ -7,7 +7,7 @@ import contextlib
 import os
 import stat
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sandbox_server.access import content as framing
 from sandbox_server.access import files
 
 from tests.support.filing import Filer
-from tests.support.waiting import PATIENCE
+from tests.support.scripted import until
 from tests.support.working import refusal
 
 A = "files-a"
@@ -53,12 +53,6 @@ async def refused(call: Awaitable[Any]) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as caught:
         await call
     return refusal(caught.value)[:2]
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(10 * PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def any_name(filer: Filer, inside: bytes, home: Path) -> None:

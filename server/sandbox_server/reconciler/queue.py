@@ -1,7 +1,7 @@
 """A queue of keys for several workers.
 
-A key that is added again before its turn comes is worked once. No two workers have the same key at a time: one that is added
-while it is worked waits until that is done, and is then worked again.
+A key that already waits in a line is not added to it again. Only one worker has a key at a time. If the key is added meanwhile,
+it is put in line when that worker is done.
 
 Keys wait in three lines, each with workers of its own, so that slow work in one line delays no other line. In a line the
 namespaces take turns, so that a thousand sandboxes of one tenant do not delay the single one of another.

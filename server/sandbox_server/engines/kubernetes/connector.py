@@ -33,7 +33,7 @@ class Connector(aiohttp.TCPConnector):
         if tls is None:
             return transport, protocol
         if transport.is_closing():
-            # uvloop raises ValueError if TLS begins on what has ended meanwhile, or waits for ever.
+            # The API server has closed the connection. To start TLS on it would raise ValueError in uvloop, or never return.
             raise options["client_error"](
                 options["req"].connection_key, ConnectionResetError("closed before TLS began")
             )
