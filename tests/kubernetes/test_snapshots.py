@@ -163,8 +163,10 @@ async def test_the_snapshot_of_a_clone_goes_with_its_service_also_if_it_is_made_
     first = (await asyncio.to_thread(taken, ""))["metadata"]
     assert first["ownerReferences"] == [await asyncio.to_thread(owner)]
     # Somebody removes the Service, which the service makes again.
+    # The storage takes the first one while that is being removed.
+    csi.driver.tell("CreateSnapshot", seconds=1.0)
     await asyncio.to_thread(ground.cluster.request, "DELETE", ground.path("services", f"{C}-service"))
-    csi.driver.heal()
+    await waits(rig, "is being removed and has to go first")
     second = (await asyncio.to_thread(taken, first["uid"]))["metadata"]
     assert second["ownerReferences"] == [await asyncio.to_thread(owner)]
     assert second["ownerReferences"] != first["ownerReferences"]

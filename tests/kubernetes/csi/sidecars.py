@@ -28,6 +28,9 @@ CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 KINDS = {"volumesnapshots", "volumesnapshotclasses", "volumesnapshotcontents"}
 PROGRAMS = ("snapshot-controller", "csi-snapshotter", "csi-provisioner", "csi-resizer")
 FLAGS = ("--leader-election=false", "--kube-api-qps=500", "--kube-api-burst=1000", "--retry-interval-start=100ms")
+RESYNC = "--resync-period=5s"
+"""For the programs of snapshots, instead of 15 minutes: a snapshot that the storage took while its VolumeSnapshot was being removed
+is forgotten by csi-snapshotter until it looks at everything again."""
 
 
 class Sidecars:
@@ -91,6 +94,8 @@ class Sidecars:
         flags = [f"--kubeconfig={self.cluster.kubeconfig(self._folder / 'kubeconfig', ADMIN)}", *FLAGS]
         if name != "snapshot-controller":
             flags.append(f"--csi-address={self.driver.socket}")
+        if "snapshot" in name:
+            flags.append(RESYNC)
         with (self._folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", build() / name, *flags],
