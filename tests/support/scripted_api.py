@@ -79,7 +79,7 @@ class ScriptedApi:
         self.keeps_broken_pods = False
         self.page = 500
         self.controllers = {"StatefulSet", "garbage"}
-        self.role = True
+        self.role = self.ready = True
         self.snapshots = self.takes_snapshots = True
         self.namespace_rights = False
         self.access = True
@@ -152,6 +152,8 @@ class ScriptedApi:
         if "namespaces" not in parts:
             if parts[1:] == [SNAPSHOTS, "v1"]:
                 return answer({"kind": "APIResourceList"}) if self.snapshots else status(404, "not found")
+            if parts == ["readyz"]:
+                return web.Response(text="ok") if self.ready else status(403, 'User "u" cannot get path "/readyz"')
             return await self.cluster.answer(request)
         at = parts.index("namespaces")
         if refused := self._refused(request.method, parts[at + 1], parts[at + 2] if parts[at + 2 :] else ""):
@@ -290,8 +292,12 @@ class ScriptedApi:
     def restart(self, without_roles: float) -> None:
         """Ends every watch, and answers 403 to everything for so many seconds, as an API server that has just started."""
         self._end_watches()
-        self.role = False
-        asyncio.get_running_loop().call_later(without_roles, setattr, self, "role", True)
+        self.role = self.ready = False
+
+        def knows_its_roles() -> None:
+            self.role = self.ready = True
+
+        asyncio.get_running_loop().call_later(without_roles, knows_its_roles)
 
     def tell(self, collection: str, kind: str, value: dict[str, Any]) -> None:
         """Adds an event to every watch of a collection; of all for an empty one."""

@@ -27,13 +27,15 @@ class Clock:
         return self.now
 
 
-@pytest.mark.fault(33)
-def test_right_that_was_never_used_does_not_return() -> None:
-    assert not Rights(3, Clock()).may_return(GET)
+def test_right_is_used_once_it_was_allowed() -> None:
+    rights = Rights(3, Clock())
+    assert not rights.used(GET)
+    rights.allowed(GET)
+    assert rights.used(GET)
 
 
 @pytest.mark.fault(18)
-def test_right_that_was_used_may_return_until_its_refusal_has_lasted_and_again_after_its_next_use() -> None:
+def test_right_may_return_until_its_refusal_has_lasted_and_again_after_its_next_use() -> None:
     clock = Clock()
     rights = Rights(3, clock)
     rights.allowed(GET)

@@ -43,6 +43,22 @@ async def test_restarted_api_server_without_its_roles_shows_in_no_status(rig: Ri
 @pytest.mark.fault(18)
 @BUSY_LATE
 @pytest.mark.slow
+async def test_service_and_api_server_that_start_together_show_no_missing_roles(rig: Rig, api: ScriptedApi) -> None:
+    await rig.create(A)
+    await rig.settled(A, Phase.RUNNING)
+    await rig.stop()
+    api.restart(without_roles=WITHOUT_ROLES)
+    await rig.start()
+    await rig.create(B)
+    await rig.env(A, AFTER="1")
+    await rig.settled(A, Phase.RUNNING, within=20)
+    await rig.settled(B, Phase.RUNNING, within=20)
+    assert reasons(rig).isdisjoint({Reason.CLUSTER_FORBIDDEN, Reason.CLUSTER_BUSY})
+
+
+@pytest.mark.fault(18)
+@BUSY_LATE
+@pytest.mark.slow
 async def test_restarted_api_server_does_not_make_an_empty_namespace_look_removed(rig: Rig, api: ScriptedApi) -> None:
     await rig.create(A)
     await rig.settled(A, Phase.RUNNING)

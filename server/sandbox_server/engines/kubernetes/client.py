@@ -201,7 +201,7 @@ class Client:
                 if response.status >= 400:
                     retry_after = response.headers.get("Retry-After", "")
                     error = failure(f"{method} {path}", await response.read(), response.status, retry_after)
-                    raise self._withdrawn(error, right) or error
+                    raise await self._withdrawn(error, right) or error
                 self._rights.allowed(right)
                 yield response
         except aiohttp.SocketTimeoutError as error:
@@ -241,7 +241,7 @@ class Client:
             words = f"GET {path}: {error.status}"
             if error.status == 403:
                 forbidden = engines.Refused(Fault(Reason.CLUSTER_FORBIDDEN, words))
-                raise self._withdrawn(forbidden, right) or forbidden from None
+                raise await self._withdrawn(forbidden, right) or forbidden from None
             raise failure(words, b"{}", error.status) from None
         except aiohttp.ClientConnectorError as error:
             raise Away(f"GET {path}: {error}") from error
@@ -261,10 +261,23 @@ class Client:
         # A token from a file ends with a line break.
         return {"Authorization": token.strip()} if token else {}
 
-    def _withdrawn(self, error: Exception, right: str) -> rights.Withdrawn | None:
-        """What a refusal means where the right may return by itself."""
+    async def _withdrawn(self, error: Exception, right: str) -> rights.Withdrawn | None:
+        """What a refusal means where the right may return by itself: it was allowed before, or the API server has just started."""
         forbidden = isinstance(error, engines.Refused) and error.fault.reason is Reason.CLUSTER_FORBIDDEN
-        return rights.Withdrawn(str(error)) if forbidden and self._rights.may_return(right) else None
+        if not forbidden or not self._rights.may_return(right):
+            return None
+        return rights.Withdrawn(str(error)) if self._rights.used(right) or not await self._ready() else None
+
+    async def _ready(self) -> bool:
+        """Whether the API server may know its roles. Until it does, it also refuses to say whether it is ready."""
+        try:
+            limits = aiohttp.ClientTimeout(self._settings.cluster_timeout)
+            headers = await self._credentials()
+            name = self._account.tls_server_name or None
+            async with self._session.get("readyz", headers=headers, timeout=limits, server_hostname=name) as response:
+                return response.status != 403 and response.status < 500
+        except (aiohttp.ClientError, kubernetes_config.ConfigException, OSError):
+            return False
 
     async def find(self, reference: Reference, *, whole: bool = False) -> Object | None:
         """Returns the metadata of the object, or the whole object; None if there is none."""

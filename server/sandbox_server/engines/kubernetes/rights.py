@@ -1,7 +1,7 @@
 """What the service needs to do in a namespace of sandboxes, and what the API server has let it do.
 
-For a moment after its start an API server knows no roles, and answers 403 to what it allowed before: such a refusal counts
-once it has lasted.
+For a moment after its start an API server knows no roles, and answers 403 to everything: such a refusal counts once it has
+lasted.
 """
 
 import contextlib
@@ -98,11 +98,13 @@ class Rights:
         self._used.add(right)
         self._refused_since.pop(right, None)
 
+    def used(self, right: str) -> bool:
+        """Whether the API server has ever allowed it."""
+        return right in self._used
+
     def may_return(self, right: str) -> bool:
-        """The API server has refused a call. Returns whether that may pass: it was allowed before, and has not been refused
-        for long enough to count."""
-        if right not in self._used:
-            return False
+        """The API server has refused a call. Returns whether that may pass, because it has not been refused for long enough to
+        count."""
         return self._now() - self._refused_since.setdefault(right, self._now()) < self._counts_after
 
 
