@@ -54,10 +54,15 @@ async def echo(socket: web.WebSocketResponse) -> None:
     await socket.send_bytes(b'\3{"status":"Success"}')
 
 
+async def ready(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[tuple[ApiServer, int]]:
     made = ApiServer()
     application = web.Application()
+    application.router.add_get("/readyz", ready)
     application.router.add_get("/{path:.*}", made.handle)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()

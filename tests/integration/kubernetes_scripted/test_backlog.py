@@ -7,7 +7,7 @@ from aiohttp import web
 from sandbox_server.domain.phase import Phase
 
 from tests.support.rig import Rig
-from tests.support.scripted import SETS, ScriptedGround, started
+from tests.support.scripted import SETS, ScriptedGround, started, until
 from tests.support.scripted_api import ScriptedApi
 
 FIRST = "first"
@@ -26,6 +26,8 @@ async def test_a_sandbox_runs_while_those_after_it_wait_for_their_turn(api: Scri
 
     api.lasting.append((lambda request: request.method == "PATCH" and FIRST not in request.path, hold))
     async with started(rig):
+        # What is created before that comes to the worker in any order.
+        await until(lambda: rig.engine.synced(rig.ground.namespace))
         for sandbox_id in (FIRST, *LATER):
             await rig.create(sandbox_id)
         await rig.settled(FIRST, Phase.RUNNING)
