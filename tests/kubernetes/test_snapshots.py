@@ -162,8 +162,8 @@ async def test_the_snapshot_of_a_clone_goes_with_its_service_also_if_it_is_made_
     await waits(rig, "the array does not answer")
     first = (await asyncio.to_thread(taken, ""))["metadata"]
     assert first["ownerReferences"] == [await asyncio.to_thread(owner)]
-    # Somebody removes the Service, which the service makes again.
-    # The storage takes the first one while that is being removed.
+    # Somebody removes the Service, which the service makes again. The storage takes the first snapshot while its VolumeSnapshot is
+    # being removed.
     csi.driver.tell("CreateSnapshot", seconds=1.0)
     await asyncio.to_thread(ground.cluster.request, "DELETE", ground.path("services", f"{C}-service"))
     await waits(rig, "is being removed and has to go first")

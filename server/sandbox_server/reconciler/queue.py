@@ -1,7 +1,7 @@
 """A queue of keys for several workers.
 
-A key that already waits in a line is not added to it again. Only one worker has a key at a time. If the key is added meanwhile,
-it is put in line when that worker is done.
+To add a key that already waits in a line changes nothing. A key that is added while a worker has it is put in line when that
+worker is done, so that no two workers have the same key.
 
 Keys wait in three lines, each with workers of its own, so that slow work in one line delays no other line. In a line the
 namespaces take turns, so that a thousand sandboxes of one tenant do not delay the single one of another.

@@ -26,7 +26,7 @@ async def test_a_sandbox_runs_while_those_after_it_wait_for_their_turn(api: Scri
 
     api.lasting.append((lambda request: request.method == "PATCH" and FIRST not in request.path, hold))
     async with started(rig):
-        # What is created before that comes to the worker in any order.
+        # Sandboxes that are created before their namespace is listed come to the worker in any order.
         await until(lambda: rig.engine.synced(rig.ground.namespace))
         for sandbox_id in (FIRST, *LATER):
             await rig.create(sandbox_id)

@@ -269,7 +269,7 @@ class Client:
         return rights.Withdrawn(str(error)) if self._rights.used(right) or not await self._ready() else None
 
     async def _ready(self) -> bool:
-        """Whether the API server says that it is ready. Until it knows its roles, it refuses to say so."""
+        """Whether the API server says that it is ready. One that does not know its roles yet refuses this call as well."""
         try:
             limits = aiohttp.ClientTimeout(self._settings.cluster_timeout)
             headers = await self._credentials()
